@@ -1,0 +1,1 @@
+"""The backbones; importing a family's module registers its models with timm."""

@@ -1,0 +1,204 @@
+"""SPANet: a backbone whose token mixer balances low and high spatial frequencies.
+
+Paper: SPANet: Frequency-balancing Token Mixer using Spectral Pooling Aggregation Modulation,
+Yun, Yoo, Kim, Lee and Kim, ICCV 2023, arXiv 2308.11568. The network is section 3.3, its variants
+Table 1; the token mixer is `spanets.mixers.SPAM`.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import ClassifierHead, GroupNorm1, Mlp, calculate_drop_path_rates, trunc_normal_
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import nn
+
+from ..mixers import BALANCES, SPAM
+from ..spectral import RING
+from ..weights import adapt_state_dict, check_pretrained
+from .pyramid import MIN_SIZE, Block, Downsample, PyramidBackbone, PyramidFeatures, Stage, Stem
+
+__all__ = ["SPANet"]
+
+# Drop path is the ImageNet recipe's, set there. Sizes of small to basex: paper, Table 1.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "spanet_nano": {"dims": (24, 48, 96, 128), "depths": (2, 2, 4, 2)},
+    "spanet_tiny": {"dims": (40, 80, 160, 256), "depths": (2, 2, 6, 2)},
+    "spanet_small": {"dims": (64, 128, 320, 512), "depths": (4, 4, 12, 4)},
+    "spanet_medium": {"dims": (64, 128, 320, 512), "depths": (6, 6, 18, 6)},
+    "spanet_mediumx": {"dims": (64, 128, 320, 512), "depths": (8, 8, 24, 8)},
+    "spanet_base": {"dims": (96, 192, 384, 768), "depths": (6, 6, 18, 6)},
+    "spanet_basex": {"dims": (96, 192, 384, 768), "depths": (8, 8, 24, 8)},
+}
+
+# Share of the image that evaluation crops: the released scripts'.
+CROP_PCT = {"spanet_base": 0.95, "spanet_basex": 0.95}
+
+
+class SPANet(PyramidBackbone):
+    """SPANet, section 3.3: stem, four stages of SPAM blocks, GroupNorm, linear head.
+
+    Takes images of any size from 32 up. With `features_only=True` (timm's factory) it returns
+    maps at strides 4, 8, 16 and 32.
+
+    Args:
+        in_chans: Image channels.
+        num_classes: Classes; 0 leaves the classifier out.
+        global_pool: timm's pooling name; "" keeps the map.
+        dims: Embedding dimension of each stage.
+        depths: Blocks of each stage.
+        radii: Radius of the low-frequency disc of each stage, in frequency bins.
+        balances: λ of the gates.
+        ring: ρ at distance exactly the radius; None is the paper's `1 - λ` (Eq. 16 and 18),
+            1/3 what the released weights were trained with.
+        kernel_size: Of the two depth-wise convolutions of SPAM.
+        aggregation: "sum" or "hadamard" (Table 5).
+        spectral_filter: False leaves the spectral pooling filter out (Table 5).
+        spectral_method: "auto", "basis" or "fft": the same function, differently computed.
+        learn_balance: None, "gate" or "channel": learn λ, through a sigmoid, from `balances`.
+        learn_ring: Learn ρ as well.
+        branch_scale: "res_scale", "layer_scale" or "none", in the last two stages (Table 5).
+        mlp_ratio: Hidden over embedding dimension of the MLP.
+        output_norm: One GroupNorm a stage on the outputs of `forward_intermediates`, in place of
+            the classifier's norm: the backbone of the released detectors and segmenters.
+        drop_rate: Dropout before the classifier.
+        drop_path_rate: Drop path of the last block; grows linearly from 0.
+    """
+
+    def __init__(
+        self,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        dims: Sequence[int] = (64, 128, 320, 512),
+        depths: Sequence[int] = (4, 4, 12, 4),
+        radii: Sequence[float] = (2, 2, 1, 1),
+        balances: Sequence[float] = BALANCES,
+        ring: float | None = RING,
+        kernel_size: int = 7,
+        aggregation: str = "sum",
+        spectral_filter: bool = True,
+        spectral_method: str = "auto",
+        learn_balance: str | None = None,
+        learn_ring: bool = False,
+        branch_scale: str = "res_scale",
+        mlp_ratio: float = 4.0,
+        output_norm: bool = False,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if not len(dims) == len(depths) == len(radii):
+            raise ValueError(
+                f"dims, depths and radii name {len(dims)}, {len(depths)} and {len(radii)} stages"
+            )
+        factory = {"device": device, "dtype": dtype}
+        self.radii = tuple(radii)
+        self.balances = tuple(balances)
+        self.ring = ring
+        mixers = [
+            partial(
+                SPAM,
+                kernel_size=kernel_size,
+                radius=radius,
+                balances=balances,
+                ring=ring,
+                aggregation=aggregation,
+                spectral_filter=spectral_filter,
+                method=spectral_method,
+                learn_balance=learn_balance,
+                learn_ring=learn_ring,
+            )
+            for radius in radii
+        ]
+        rates = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
+        self.stem = Stem(in_chans, dims[0], **factory)
+        self.stages = nn.Sequential()
+        for i, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
+            down = Downsample(dims[i - 1], dim, **factory) if i else nn.Identity()
+            blocks = [
+                Block(
+                    dim,
+                    mixer=mixers[i],
+                    mlp=partial(_mlp, ratio=mlp_ratio),
+                    norm_layer=GroupNorm1,
+                    branch_scale=branch_scale if i >= len(dims) - 2 else "none",
+                    drop_path=rates[i][j],
+                    **factory,
+                )
+                for j in range(depth)
+            ]
+            self.stages.append(Stage(down, blocks))
+        norms = nn.ModuleList(GroupNorm1(dim, **factory) for dim in dims) if output_norm else None
+        self.output_norms = norms
+        self.norm = nn.Identity() if output_norm else GroupNorm1(dims[-1], **factory)
+        self.head = ClassifierHead(dims[-1], num_classes, global_pool, drop_rate, **factory)
+        self._finish(dims, num_classes, in_chans)
+        self._init_linear()
+
+    @torch.jit.ignore
+    def init_weights(self) -> None:
+        """Initialises all parameters anew, as for a model that was built on the meta device."""
+        for module in self.modules():
+            if module is not self and hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        self._init_linear()
+
+    def _init_linear(self) -> None:
+        # As the paper's code does: MLPs and head only, the mixers keep the framework's default.
+        mlps = [module for module in self.modules() if isinstance(module, Mlp)]
+        linear = [layer for mlp in mlps for layer in (mlp.fc1, mlp.fc2)]
+        for layer in [*linear, self.head.fc]:
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+
+
+def _mlp(dim: int, ratio: float, **factory: Any) -> Mlp:
+    return Mlp(dim, int(ratio * dim), act_layer=nn.GELU, use_conv=True, **factory)
+
+
+def _config(name: str) -> dict[str, Any]:
+    return {
+        "url": "",
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "min_input_size": (3, MIN_SIZE, MIN_SIZE),
+        "pool_size": (7, 7),
+        "crop_pct": CROP_PCT.get(name, 0.9),
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "stem.conv",
+        "classifier": "head.fc",
+        "paper_ids": "arXiv:2308.11568",
+    }
+
+
+default_cfgs = generate_default_cfgs({name: _config(name) for name in VARIANTS})
+
+
+def _register(name: str, row: dict[str, Any]) -> None:
+    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        check_pretrained(name, pretrained, kwargs)
+        return build_model_with_cfg(
+            SPANet,
+            name,
+            pretrained,
+            feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": PyramidFeatures},
+            pretrained_filter_fn=adapt_state_dict,
+            **{**row, **kwargs},
+        )
+
+    create.__name__ = create.__qualname__ = name
+    create.__module__ = __name__
+    create.__doc__ = f"{name}: {row['depths']} blocks of {row['dims']} channels."
+    globals()[name] = register_model(create)
+
+
+for _name, _row in VARIANTS.items():
+    _register(_name, _row)

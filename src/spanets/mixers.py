@@ -1,0 +1,277 @@
+"""Token mixers, written by hand: modules with state around the functions of `spectral`.
+
+Shape legend: `B` images, `C` channels, `H W` map size, `N` gates, `K` low-frequency basis
+functions. Every mixer here takes and returns NCHW.
+"""
+
+from collections.abc import Sequence
+from math import log
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from .spectral import (
+    RING,
+    Balance,
+    basis_gain,
+    low_frequency_basis,
+    resolve_method,
+    spectral_pool,
+)
+
+BALANCES = (0.7, 0.8, 0.9)
+"""λ of the three gates (SPANet, section 4.1)."""
+
+AGGREGATIONS = ("sum", "hadamard")
+LEARN_BALANCE = (None, "gate", "channel")
+
+
+def pooled_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    radius: float,
+    balance: Tensor,
+    ring: Balance | None,
+) -> Tensor:
+    """Computes `W SPF(x) + b` as a 1×1 convolution plus a rank-K term, without filtering x.
+
+    `(W diag(1 - λ)) x + b + (W ((x Φᵀ) ⊙ g)) Φ` (mathematics: the filter is linear and acts on
+    space, W on channels, so they commute but for the per-channel λ).
+
+    Args:
+        x: (B, C, H, W).
+        weight: (D, C).
+        bias: (D,).
+        radius: Radius of the low-frequency disc, in frequency bins.
+        balance: λ per channel, (C,).
+        ring: ρ, one number or (C,); None takes `1 - λ`.
+
+    Returns:
+        (B, D, H, W).
+    """
+    basis = low_frequency_basis(x, radius, closed=ring is not None)  # K HW
+    gain = basis_gain(x, radius, balance, ring)  # C K
+    low = torch.matmul(x.flatten(2), basis.mT) * gain  # B C K
+    low = torch.matmul(weight, low)  # B D K
+    high = F.conv2d(x, (weight * (1 - balance))[:, :, None, None], bias)  # B D H W
+    return high + torch.matmul(low, basis).unflatten(2, x.shape[2:])
+
+
+# Leaves of torch.fx: they compute with sizes, which a symbolic trace has no numbers for.
+fx.wrap("pooled_conv")
+fx.wrap("spectral_pool")
+
+
+class SpectralContext(nn.Module):
+    """The aggregated context of SPAM: `Σ_i (W_i SPF_{λ_i}(x_i) + b_i)` (SPANet, Eq. 19).
+
+    The channels are split into N gates as `torch.chunk` splits; gate i is filtered with balance
+    λ_i and projected from its own channels to all C. In the sum the projections are one (C, C)
+    matrix and λ is one number a channel. The Hadamard product (Table 5) keeps them apart.
+
+    Args:
+        dim: Channels C.
+        radius: Radius of the low-frequency disc, in frequency bins.
+        balances: λ_i, one a gate.
+        ring: ρ at distance exactly the radius; None takes `1 - λ` (Eq. 16 and 18).
+        aggregation: "sum" or "hadamard".
+        spectral_filter: False leaves the filter out (Table 5, first row).
+        method: Of `spectral_pool`: "auto", "basis" or "fft".
+        learn_balance: None, or λ learnt through a sigmoid per "gate" or per "channel".
+        learn_ring: Learn ρ likewise; needs `learn_balance` and a ring.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        radius: float = 2,
+        balances: Sequence[float] = BALANCES,
+        ring: float | None = RING,
+        aggregation: str = "sum",
+        spectral_filter: bool = True,
+        method: str = "auto",
+        learn_balance: str | None = None,
+        learn_ring: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _check_choice("aggregation", aggregation, AGGREGATIONS)
+        _check_choice("learn_balance", learn_balance, LEARN_BALANCE)
+        if not 0 < len(balances) <= dim:
+            raise ValueError(f"{len(balances)} balances for {dim} channels, allowed: 1 to {dim}")
+        if learn_ring and (learn_balance is None or ring is None):
+            raise ValueError("learn_ring needs learn_balance and a ring value to start from")
+        self.radius = radius
+        self.balances = tuple(balances)
+        self.ring = ring
+        self.aggregation = aggregation
+        self.spectral_filter = spectral_filter
+        self.method = resolve_method(method, radius, ring)
+        self.gate_sizes = chunk_sizes(dim, len(balances))
+        factory = {"device": device, "dtype": dtype}
+        self.weight = nn.Parameter(torch.empty(dim, dim, **factory))
+        self.bias = nn.Parameter(torch.empty(len(balances), dim, **factory))
+        learnt = {None: 0, "gate": len(balances), "channel": dim}[learn_balance]
+        if learnt and spectral_filter:
+            self.balance_logit = nn.Parameter(torch.empty(learnt, **factory))
+        if learn_ring and spectral_filter:
+            self.ring_logit = nn.Parameter(torch.empty(learnt, **factory))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Initialises each gate's projection as a 1×1 convolution from that gate's channels."""
+        gates = zip(self.weight.split(self.gate_sizes, 1), self.bias, strict=True)
+        for size, (weight, bias) in zip(self.gate_sizes, gates, strict=True):
+            bound = size**-0.5
+            nn.init.uniform_(weight, -bound, bound)
+            nn.init.uniform_(bias, -bound, bound)
+        if hasattr(self, "balance_logit"):
+            per_gate = len(self.balance_logit) == len(self.balances)
+            sizes = [1] * len(self.balances) if per_gate else self.gate_sizes
+            for part, value in zip(self.balance_logit.split(sizes), self.balances, strict=True):
+                part.fill_(log(value / (1 - value)))
+        if hasattr(self, "ring_logit"):
+            assert self.ring is not None
+            self.ring_logit.fill_(log(self.ring / (1 - self.ring)))
+
+    def channel_balance(self) -> Tensor:
+        """Returns λ per channel: (C,)."""
+        if hasattr(self, "balance_logit"):
+            return self._per_channel(self.balance_logit.sigmoid())
+        like = self.weight
+        parts = [
+            torch.full((size,), value, dtype=like.dtype, device=like.device)
+            for size, value in zip(self.gate_sizes, self.balances, strict=True)
+        ]
+        return torch.cat(parts)
+
+    def channel_ring(self) -> Balance | None:
+        """Returns ρ: one number, one per channel (C,) where it is learnt, or None for `1 - λ`."""
+        if hasattr(self, "ring_logit"):
+            return self._per_channel(self.ring_logit.sigmoid())
+        return self.ring
+
+    def _per_channel(self, value: Tensor) -> Tensor:
+        if len(value) == sum(self.gate_sizes):
+            return value
+        parts = zip(value.split(1), self.gate_sizes, strict=True)
+        return torch.cat([part.expand(size) for part, size in parts])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to the context of the same shape."""
+        if self.aggregation == "hadamard":
+            return self._hadamard(self._filter(x))
+        bias = self.bias.sum(0)
+        if self.spectral_filter and self.method == "basis":
+            balance, ring = self.channel_balance(), self.channel_ring()
+            return pooled_conv(x, self.weight, bias, self.radius, balance, ring)
+        return F.conv2d(self._filter(x), self.weight[:, :, None, None], bias)
+
+    def _filter(self, x: Tensor) -> Tensor:
+        if not self.spectral_filter:
+            return x
+        balance, ring = self.channel_balance(), self.channel_ring()
+        return spectral_pool(x, self.radius, balance, ring, self.method)
+
+    def _hadamard(self, x: Tensor) -> Tensor:
+        gates = zip(
+            x.split(self.gate_sizes, 1),
+            self.weight.split(self.gate_sizes, 1),
+            self.bias.unbind(0),
+            strict=True,
+        )
+        contexts = [F.conv2d(part, weight[:, :, None, None], bias) for part, weight, bias in gates]
+        product = contexts[0]
+        for context in contexts[1:]:
+            product = product * context
+        return product
+
+    def extra_repr(self) -> str:
+        """Describes the filter."""
+        return (
+            f"radius={self.radius}, balances={self.balances}, ring={self.ring}, "
+            f"aggregation={self.aggregation}, spectral_filter={self.spectral_filter}, "
+            f"method={self.method}"
+        )
+
+
+class SPAM(nn.Module):
+    """Spectral pooling aggregation modulation, SPANet's token mixer (Eq. 19, Figure 3).
+
+    `x̂ = DW_{K×1}(DW_{1×K}(Linear_in(x)))`, `y = Linear_out(x̂ ⊙ context(x̂))`; no activation
+    between. NCHW in and out, any size.
+
+    Args:
+        dim: Channels C.
+        kernel_size: K of the two depth-wise convolutions, odd.
+        radius, balances, ring, aggregation, spectral_filter, method, learn_balance, learn_ring:
+            Of `SpectralContext`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        kernel_size: int = 7,
+        radius: float = 2,
+        balances: Sequence[float] = BALANCES,
+        ring: float | None = RING,
+        aggregation: str = "sum",
+        spectral_filter: bool = True,
+        method: str = "auto",
+        learn_balance: str | None = None,
+        learn_ring: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size is {kernel_size}, must be odd")
+        factory = {"device": device, "dtype": dtype}
+        pad = kernel_size // 2
+        self.proj_in = nn.Conv2d(dim, dim, 1, **factory)
+        self.conv_row = nn.Conv2d(
+            dim, dim, (1, kernel_size), padding=(0, pad), groups=dim, **factory
+        )
+        self.conv_column = nn.Conv2d(
+            dim, dim, (kernel_size, 1), padding=(pad, 0), groups=dim, **factory
+        )
+        self.context = SpectralContext(
+            dim,
+            radius,
+            balances,
+            ring,
+            aggregation,
+            spectral_filter,
+            method,
+            learn_balance,
+            learn_ring,
+            **factory,
+        )
+        self.proj_out = nn.Conv2d(dim, dim, 1, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mixes the tokens of (B, C, H, W)."""
+        x = self.conv_column(self.conv_row(self.proj_in(x)))
+        return self.proj_out(x * self.context(x))
+
+
+def chunk_sizes(total: int, chunks: int) -> list[int]:
+    """Returns the sizes of `torch.chunk`'s parts, with the last one short: 64 in 3 is 22, 22, 20.
+
+    Raises:
+        ValueError: `torch.chunk` would return fewer parts (as for 4 in 3).
+    """
+    size = -(-total // chunks)
+    sizes = [min(size, total - start) for start in range(0, total, size)]
+    if len(sizes) != chunks:
+        raise ValueError(f"{total} channels do not split into {chunks} gates")
+    return sizes
+
+
+def _check_choice(name: str, value: str | None, allowed: Sequence[str | None]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}, allowed: {', '.join(map(str, allowed))}")

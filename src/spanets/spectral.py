@@ -1,0 +1,266 @@
+r"""Spectral pooling, with and without a Fourier transform.
+
+Pure functions on tensors; imports torch alone.
+
+Shape legend: `B` images, `C` channels, `H W` map height and width, `P` pairs of conjugate
+frequencies, `K = 1 + 2 P` low-frequency basis functions, `F = W // 2 + 1` half-spectrum columns.
+Frequencies are integers `(u, v)` in bins (cycles per map height, width); radii are in bins too.
+
+The spectral pooling filter (SPANet, Eq. 5-18) scales the disc of frequencies `u² + v² < r²` by
+the balance λ, the ring `u² + v² = r²` by ρ and everything else by `1 - λ`. Since all but the few
+bins of the closed disc are scaled alike, it is a scaling plus an update of rank K:
+
+    SPF(x) = (1 - λ) x + ((x Φᵀ) ⊙ g) Φ,    g = m - (1 - λ) on the disc
+
+with Φ the real Fourier basis of the disc: two thin matrix products, no transform.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from math import isqrt, pi
+
+import torch
+from torch import Tensor
+
+RING = 1 / 3
+"""The ring value ρ that the released weights were trained with, whatever λ was."""
+
+METHODS = ("auto", "basis", "fft")
+
+# Above this many basis functions the two thin products take longer than two real FFTs.
+# Measured by benchmarks/spectral_pool.py.
+MAX_BASIS = 64
+
+Balance = float | Tensor
+
+
+def low_frequency_mask(
+    height: int,
+    width: int,
+    radius: float,
+    balance: Balance,
+    ring: Balance | None = RING,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Builds the mask of the spectral pooling filter, with the origin at `(H // 2, W // 2)`.
+
+    Args:
+        height: Map height H, in samples.
+        width: Map width W, in samples.
+        radius: Radius r of the low-frequency disc, in frequency bins.
+        balance: λ, the gain inside the disc; `1 - λ` is the gain outside.
+        ring: ρ, the gain at distance exactly r; None takes `1 - λ`, as Eq. 16 and 18 do.
+        dtype: Type of the result.
+        device: Device of the result.
+
+    Returns:
+        (H, W), or (C, H, W) for a balance or ring of shape (C,).
+
+    Raises:
+        ValueError: the radius or a side is not positive.
+    """
+    _check(height, width, radius)
+    u = torch.arange(height, device=device) - height // 2
+    v = torch.arange(width, device=device) - width // 2
+    return _mask(u, v, radius, balance, ring, dtype)
+
+
+def spectral_pool(
+    x: Tensor,
+    radius: float,
+    balance: Balance,
+    ring: Balance | None = RING,
+    method: str = "auto",
+) -> Tensor:
+    """Filters each map by the mask of `low_frequency_mask`: `F⁻¹(m ⊙ F x)` (Eq. 5-18).
+
+    Args:
+        x: (..., C, H, W), real.
+        radius: Radius r of the low-frequency disc, in frequency bins.
+        balance: λ, one number or one per channel (C,); may carry a gradient.
+        ring: ρ, one number or one per channel; None takes `1 - λ`.
+        method: "basis" (two thin matrix products), "fft" (two real FFTs in float32), or "auto":
+            the basis unless the disc holds too many frequencies. All are the same function.
+
+    Returns:
+        The shape and type of x.
+
+    Raises:
+        ValueError: unknown method, a radius that is not positive, or a map without samples.
+    """
+    height, width = x.shape[-2:]
+    _check(height, width, radius)
+    if resolve_method(method, radius, ring) == "fft":
+        return _pool_by_fft(x, radius, balance, ring)
+    basis = low_frequency_basis(x, radius, closed=ring is not None)
+    gain = basis_gain(x, radius, balance, ring)
+    maps = x.flatten(-2)  # ... C HW
+    low = (maps @ basis.mT) * gain  # ... C K
+    high_gain = 1 - _as_column(balance, x)
+    return (high_gain * maps + low @ basis).unflatten(-1, (height, width))
+
+
+def resolve_method(method: str, radius: float, ring: Balance | None) -> str:
+    """Returns "basis" or "fft" for a method that may be "auto".
+
+    Raises:
+        ValueError: unknown method.
+    """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}, allowed: {', '.join(METHODS)}")
+    if method != "auto":
+        return method
+    return "basis" if basis_size(radius, closed=ring is not None) <= MAX_BASIS else "fft"
+
+
+def basis_size(radius: float, closed: bool = True) -> int:
+    """Returns K, the number of frequencies in the disc of this radius (ring included if closed)."""
+    return 1 + 2 * len(_half_disc(radius, closed))
+
+
+def low_frequency_basis(x: Tensor, radius: float, closed: bool = True) -> Tensor:
+    """Returns the real Fourier basis Φ of the low-frequency disc for maps like x: (K, H·W).
+
+    Rows: the constant, then the cosines, then the sines of one frequency of each conjugate pair.
+    They are orthonormal where the map is larger than `2 r`. At smaller sizes some frequencies do
+    not exist or are their own conjugates; their rows are scaled so that `Φᵀ diag(g) Φ` is the
+    filter at every size.
+
+    The result is cached by size, type and device, outside any model's state. A compiler or
+    exporter sees the computation instead, so that sizes stay symbolic.
+
+    Args:
+        x: (..., H, W); gives size, type and device.
+        radius: Radius of the disc, in frequency bins.
+        closed: Whether frequencies at exactly the radius belong to the disc.
+    """
+    height, width = x.shape[-2:]
+    # Fake and functional tensors of a tracer must not end up in the cache.
+    traced = torch.compiler.is_compiling() or type(x) is not Tensor
+    build: Callable[..., Tensor] = _build_basis if traced else _cached_basis
+    return build(height, width, radius, closed, x.dtype, x.device)
+
+
+def basis_gain(x: Tensor, radius: float, balance: Balance, ring: Balance | None = RING) -> Tensor:
+    """Returns g, the mask on the basis functions minus its value `1 - λ` elsewhere.
+
+    Args:
+        x: (..., C, H, W); gives type and device.
+        radius: Radius of the disc, in frequency bins.
+        balance: λ, one number or (C,).
+        ring: ρ, one number or (C,); None leaves the ring out of the basis.
+
+    Returns:
+        (1, K) or (C, K), in the order of `low_frequency_basis`.
+    """
+    pairs = _half_disc(radius, closed=ring is not None)
+    frequencies = torch.tensor([(0, 0), *pairs, *pairs], device=x.device)  # K 2
+    low = _as_column(balance, x)
+    on_disc = 2 * low - 1  # λ - (1 - λ)
+    if ring is None:
+        return on_disc.expand(-1, len(frequencies))
+    on_ring = _as_column(ring, x) - (1 - low)
+    is_ring = frequencies.square().sum(1) == radius**2
+    return torch.where(is_ring, on_ring, on_disc)
+
+
+def _check(height: int, width: int, radius: float) -> None:
+    # Symbolic sizes of a compiler are positive by its own rules; asking would add a guard.
+    if isinstance(height, int) and isinstance(width, int) and min(height, width) < 1:
+        raise ValueError(f"a map of {height}x{width} has no samples")
+    if radius <= 0:
+        raise ValueError(f"radius is {radius}, must be positive")
+
+
+def _as_column(value: Balance, x: Tensor) -> Tensor:
+    """A number or one value per channel as (1, 1) or (C, 1), in x's type."""
+    return torch.as_tensor(value, dtype=x.dtype, device=x.device).reshape(-1, 1)
+
+
+def _mask(
+    u: Tensor,
+    v: Tensor,
+    radius: float,
+    balance: Balance,
+    ring: Balance | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    """The mask at the frequencies u × v: (U, V), or (C, U, V)."""
+    low = torch.as_tensor(balance, dtype=dtype, device=u.device)[..., None, None]
+    high = 1 - low
+    distance = u[:, None] ** 2 + v[None, :] ** 2  # U V, squared
+    edge = high if ring is None else torch.as_tensor(ring, dtype=dtype, device=u.device)
+    edge = edge if ring is None else edge[..., None, None]
+    mask = torch.where(distance < radius**2, low, torch.where(distance == radius**2, edge, high))
+    return mask.reshape(*mask.shape[-3:-2], *mask.shape[-2:])
+
+
+def _pool_by_fft(x: Tensor, radius: float, balance: Balance, ring: Balance | None) -> Tensor:
+    height, width = x.shape[-2:]
+    # Half precision has no FFT on the CPU and only powers of two on CUDA: a float32 island.
+    wide = x if x.dtype == torch.float64 else x.float()
+    with torch.autocast(x.device.type, enabled=False):
+        spectrum = torch.fft.rfft2(wide, dim=(-2, -1), norm="ortho")  # ... C H F
+        u = torch.arange(height, device=x.device)
+        u = torch.where(u < (height + 1) // 2, u, u - height)  # unshifted: 0, 1, …, -2, -1
+        v = torch.arange(width // 2 + 1, device=x.device)
+        mask = _mask(u, v, radius, balance, ring, wide.dtype)
+        out = torch.fft.irfft2(spectrum * mask, s=(height, width), dim=(-2, -1), norm="ortho")
+    return out.to(x.dtype)
+
+
+@lru_cache(maxsize=256)
+def _half_disc(radius: float, closed: bool) -> tuple[tuple[int, int], ...]:
+    """One (u, v) of each conjugate pair ±(u, v) in the disc without its origin."""
+    reach = isqrt(int(radius**2))
+    grid = [(u, v) for u in range(reach + 1) for v in range(-reach, reach + 1)]
+    upper = [(u, v) for u, v in grid if u > 0 or v > 0]
+    inside = [(u, v) for u, v in upper if u * u + v * v < radius**2]
+    ring = [(u, v) for u, v in upper if u * u + v * v == radius**2]
+    return tuple(inside + ring if closed else inside)
+
+
+@lru_cache(maxsize=64)
+def _cached_basis(
+    height: int,
+    width: int,
+    radius: float,
+    closed: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    # An inference tensor in the cache would break a later training step.
+    with torch.inference_mode(False), torch.no_grad():
+        return _build_basis(height, width, radius, closed, dtype, device)
+
+
+def _build_basis(
+    height: int,
+    width: int,
+    radius: float,
+    closed: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """Φ (K, H·W); sizes may be symbolic, so nothing here branches on them."""
+    pairs = _half_disc(radius, closed)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    constant = torch.ones(1, height * width, dtype=wide, device=device)
+    frequencies = torch.tensor(pairs, dtype=torch.int64, device=device).reshape(-1, 2)
+    u, v = frequencies[:, :1], frequencies[:, 1:]  # P 1
+    # Whole turns are dropped while the phase is an integer: exact at any size.
+    rows = torch.remainder(u * torch.arange(height, device=device), height)  # P H
+    columns = torch.remainder(v * torch.arange(width, device=device), width)  # P W
+    turns = rows.to(wide)[:, :, None] / height + columns.to(wide)[:, None, :] / width  # P H W
+    phase = (2 * pi * turns).flatten(1)  # P HW
+    # A mode of the pair counts once for each of ±(u, v) that the spectrum of this size holds.
+    count = _exists(u, height) & _exists(v, width)
+    count = count.to(wide) + (_exists(-u, height) & _exists(-v, width)).to(wide)  # P 1
+    basis = torch.cat([constant, count.sqrt() * phase.cos(), count.sqrt() * phase.sin()])
+    return (basis / (height * width) ** 0.5).to(dtype)
+
+
+def _exists(frequency: Tensor, size: int) -> Tensor:
+    """Whether integer frequencies lie in the shifted spectrum of this many samples."""
+    return (frequency >= -(size // 2)) & (frequency <= (size - 1) // 2)

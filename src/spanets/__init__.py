@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import timm
 
-from .backbones import spanet as _spanet
-from .weights import convert_official, load_weights
+from spanets.backbones import spanet as _spanet
+from spanets.weights import convert_official, load_weights
 
 __all__ = ["__version__", "convert_official", "list_models", "load_weights"]
 

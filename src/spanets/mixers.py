@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from .spectral import (
+from spanets.spectral import (
     RING,
     Balance,
     basis_gain,
@@ -56,7 +56,10 @@ def pooled_conv(
     low = torch.matmul(x.flatten(2), basis.mT) * gain  # B C K
     low = torch.matmul(weight, low)  # B D K
     high = F.conv2d(x, (weight * (1 - balance))[:, :, None, None], bias)  # B D H W
-    return high + torch.matmul(low, basis).unflatten(2, x.shape[2:])
+    # In place: a convolution's backward pass does not read its output, and on large maps a pass
+    # over memory costs as much as the product.
+    high.flatten(2).baddbmm_(low.to(high.dtype), basis.to(high.dtype).expand(len(x), -1, -1))
+    return high
 
 
 # Leaves of torch.fx: they compute with sizes, which a symbolic trace has no numbers for.

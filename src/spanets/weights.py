@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .errors import UserError
-from .mixers import BALANCES
-from .spectral import RING, low_frequency_mask
+from spanets.errors import UserError
+from spanets.mixers import BALANCES
+from spanets.spectral import RING, low_frequency_mask
 
 StateDict = dict[str, Tensor]
 

@@ -15,10 +15,10 @@ from timm.layers import ClassifierHead, GroupNorm1, Mlp, calculate_drop_path_rat
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
-from ..mixers import BALANCES, SPAM
-from ..spectral import RING
-from ..weights import adapt_state_dict, check_pretrained
-from .pyramid import MIN_SIZE, Block, Downsample, PyramidBackbone, PyramidFeatures, Stage, Stem
+from spanets.mixers import BALANCES, SPAM
+from spanets.spectral import RING
+from spanets.weights import adapt_state_dict, check_pretrained
+from spanets.backbones.pyramid import MIN_SIZE, Block, Downsample, PyramidBackbone, PyramidFeatures, Stage, Stem
 
 __all__ = ["SPANet"]
 

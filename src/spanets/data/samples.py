@@ -1,0 +1,57 @@
+"""A labelled list of images: what every reader of a data set returns."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Image files with their classes; all lists but `classes` have one entry an image.
+
+    Attributes:
+        images: the files.
+        labels: the class of each image, as an index into `classes`.
+        classes: the class names.
+        targets: soft labels, the probability of every class for each image, or None.
+        strata: the kind of each image, for splits that divide every kind alike, or None.
+
+    Raises:
+        ValueError: the lists disagree in length, or a label is no index into `classes`.
+    """
+
+    images: list[Path]
+    labels: list[int]
+    classes: list[str]
+    targets: list[list[float]] | None = None
+    strata: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("labels", "targets", "strata"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.images):
+                raise ValueError(f"{len(values)} {name} for {len(self.images)} images")
+        wrong = set(self.labels) - set(range(len(self.classes)))
+        if wrong:
+            raise ValueError(f"labels {sorted(wrong)} with {len(self.classes)} classes")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def subset(self, indices: Iterable[int]) -> "Samples":
+        """Returns the samples at `indices`, in that order, with the same classes."""
+        indices = list(indices)
+        return Samples(
+            images=[self.images[i] for i in indices],
+            labels=[self.labels[i] for i in indices],
+            classes=self.classes,
+            targets=None if self.targets is None else [self.targets[i] for i in indices],
+            strata=None if self.strata is None else [self.strata[i] for i in indices],
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Returns the number of images of each class, in the order of `classes`, zeros included."""
+        numbers = [0] * len(self.classes)
+        for label in self.labels:
+            numbers[label] += 1
+        return dict(zip(self.classes, numbers, strict=True))

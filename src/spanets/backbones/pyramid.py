@@ -191,7 +191,8 @@ class PyramidBackbone(nn.Module):
     def _finish(self, dims: Sequence[int], num_classes: int, in_chans: int) -> None:
         self.num_classes = num_classes
         self.in_chans = in_chans
-        self.num_features = self.head_hidden_size = dims[-1]
+        self.num_features = dims[-1]
+        self.head_hidden_size = self.head.num_features
         self.grad_checkpointing = False
         self.feature_info = [
             {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"}
@@ -235,7 +236,9 @@ class PyramidBackbone(nn.Module):
         """Makes a new classifier for this many classes; 0 removes it, `global_pool=""` pooling."""
         factory = get_device_dtype(self, device=device, dtype=dtype)
         self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool, **factory)
+        # Pruning changes the width before the head, concatenating pools the width after them.
+        self.head.reset(num_classes, global_pool, in_features=self.num_features, **factory)
+        self.head_hidden_size = self.head.num_features
 
     def forward_intermediates(
         self,
@@ -252,7 +255,7 @@ class PyramidBackbone(nn.Module):
             x: Images (B, in_chans, H, W).
             indices: The last n stages, these stages, or all of them.
             norm: Apply the final norm to the last stage's output where it is among them.
-                Output norms of a dense-prediction backbone are always applied.
+                Output norms of a dense-prediction backbone, which has no other, are always applied.
             stop_early: Stop after the last stage that is asked for.
             output_fmt: "NCHW", the only one.
             intermediates_only: Leave the final features out.
@@ -270,12 +273,12 @@ class PyramidBackbone(nn.Module):
         for i, stage in enumerate(stages):
             x = stage(x)
             if i in taken:
-                is_final = norm and i == len(self.feature_info) - 1
-                tap = self.output_norms[i](x) if self.output_norms is not None else x
-                intermediates.append(self.norm(x) if is_final else tap)
+                tap = x if self.output_norms is None else self.output_norms[i](x)
+                intermediates.append(self.norm(tap) if norm and i == len(self.stages) - 1 else tap)
         if intermediates_only:
             return intermediates
-        return self.norm(x), intermediates
+        # The final norm fits the last stage alone, which an early stop leaves out.
+        return self.norm(x) if len(stages) == len(self.stages) else x, intermediates
 
     def prune_intermediate_layers(
         self,
@@ -293,7 +296,7 @@ class PyramidBackbone(nn.Module):
                 for i, norm in enumerate(self.output_norms[: last + 1])
             )
         if shortened:
-            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
+            self.num_features = self.feature_info[last]["num_chs"]
         if prune_norm or shortened:
             self.norm = nn.Identity()
         if prune_head or shortened:

@@ -1,0 +1,7 @@
+"""`python -m spanets`: the command line."""
+
+import sys
+
+from spanets_cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""Training and evaluation on Lightning, one module a task; needs the `train` extra."""

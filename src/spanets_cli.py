@@ -1,0 +1,193 @@
+"""The command line: each subcommand parses its words and makes one call into the library.
+
+This module lies beside the package, not in it: importing `spanets` brings torch and timm, which
+takes seconds, and `--help` has to answer at once. The library is imported once a command is known.
+"""
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+TRAIN_KEYS = """\
+Every key of the recipe can be set: --section.key VALUE, for example
+  spanets train elpv --trainer.epochs 5 --model.name resnet18
+  spanets train elpv --data.source folder --data.root photos --data.image_size 224
+sections: model, data, optim, trainer; `--print-recipe` shows all keys with their values.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status: 0, 1 for a failed run, 2 for a usage error."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = make_parser()
+    known, rest = parser.parse_known_args(words)
+    if rest and known.command != "train":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    from spanets.errors import UserError
+
+    try:
+        return known.run(known, rest)
+    except UserError as error:
+        if known.debug:
+            traceback.print_exc()
+        print(f"spanets: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("spanets: stopped", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader, such as head, has enough
+        sys.stderr.close()
+        return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Describes all commands; imports nothing."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = argparse.ArgumentParser(
+        prog="spanets",
+        description="SPANet and SPANetV2: train, evaluate and use frequency-balancing backbones.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, run: Any, help: str, **more: Any) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=help,
+            description=help[0].upper() + help[1:] + ".",
+            parents=[common],
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **more,
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    models = command("models", run_models, "list the models: size, cost, published accuracy")
+    models.add_argument("pattern", nargs="?", default="", help="shell pattern, such as '*small*'")
+    models.add_argument("--json", action="store_true", help="print JSON")
+
+    train = command("train", run_train, "train by a recipe", epilog=TRAIN_KEYS)
+    train.add_argument("recipe", help="a recipe's name, such as elpv, or a YAML file")
+    train.add_argument("--out", metavar="DIR", help="run folder (default: runs/RECIPE)")
+    train.add_argument("--resume", action="store_true", help="go on from DIR's last checkpoint")
+    train.add_argument(
+        "--print-recipe", action="store_true", help="print all keys and values, and stop"
+    )
+
+    evaluate = command("eval", run_eval, "measure a checkpoint on labelled images")
+    evaluate.add_argument("checkpoint")
+    evaluate.add_argument(
+        "--data", metavar="DIR", help="class folders (default: the checkpoint's test images)"
+    )
+    evaluate.add_argument("--batch", type=int, default=64, help="images at a time")
+    evaluate.add_argument("--workers", type=int, default=2, help="processes that load images")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+
+    predict = command("predict", run_predict, "label images")
+    predict.add_argument("checkpoint")
+    predict.add_argument("images", nargs="+", metavar="IMAGE", help="files, or folders of files")
+    predict.add_argument("--top", type=int, default=5, help="classes for each image (default: 5)")
+    predict.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def run_models(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Prints the table of models."""
+    from spanets.benchmark import model_table
+
+    rows = model_table(arguments.pattern)
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    header = ("model", "parameters (M)", "MACs at 224² (G)", "top-1, paper (%)", "weights")
+    lines = [
+        (
+            row["model"],
+            f"{row['parameters'] / 1e6:.1f}",
+            f"{row['macs'] / 1e9:.1f}",
+            f"{row['top1_paper']}" if row["top1_paper"] else "",
+            row["weights"] or "none",
+        )
+        for row in rows
+    ]
+    print_table(header, lines)
+    return 0
+
+
+def run_train(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    """Trains, and prints the summary."""
+    from spanets.recipe import load_recipe
+
+    recipe = load_recipe(arguments.recipe, overrides)
+    if arguments.print_recipe:
+        import yaml
+
+        print(yaml.safe_dump(recipe.to_dict(), sort_keys=False), end="")
+        return 0
+    from spanets.errors import require
+
+    require("lightning", "train")
+    from spanets.tasks.engine import choose_run_folder, train
+    from spanets.tasks.report import describe_results
+
+    out = choose_run_folder(arguments.recipe, arguments.out, arguments.resume)
+    results = train(recipe, out, resume=arguments.resume, name=arguments.recipe)
+    print(describe_results(results))
+    return 0
+
+
+def run_eval(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Evaluates, and prints the metrics."""
+    from spanets.errors import require
+
+    require("lightning", "train")
+    from spanets.tasks.engine import evaluate
+    from spanets.tasks.report import describe_metrics
+
+    results = evaluate(
+        Path(arguments.checkpoint), arguments.data, arguments.workers, arguments.batch
+    )
+    print(json.dumps(results, indent=2) if arguments.json else describe_metrics(results))
+    return 0
+
+
+def run_predict(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Predicts, and prints labels; 1 if an image could not be read."""
+    from spanets.predict import Predictor, expand_images
+
+    predictor = Predictor(arguments.checkpoint)
+    found, failed = [], False
+    for prediction in predictor(expand_images(arguments.images), arguments.top):
+        if prediction.error is not None:
+            failed = True
+            print(f"spanets: {prediction.error}", file=sys.stderr)
+            continue
+        labels = [{"label": name, "probability": p} for name, p in prediction.labels]
+        found.append({"image": prediction.image, "predictions": labels})
+        if not arguments.json:
+            shown = "  ".join(f"{name} {p:.3f}" for name, p in prediction.labels)
+            print(f"{prediction.image}: {shown}", flush=True)
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    return int(failed)
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints aligned columns, numbers to the right."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    for row in (header, *rows):
+        cells = [
+            cell.ljust(width) if i in (0, len(row) - 1) else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -17,6 +17,10 @@ from torch import Tensor, fx, nn
 MIN_SIZE = 32
 """Smallest image side: four stages halve the stem's stride of 4 three times more."""
 
+# oneDNN runs 1×1 convolutions on channels-last maps without reordering them: a fifth of SPANet's
+# time on the CPU (benchmarks/cpu_speed.py).
+CPU_LAYOUT = torch.channels_last
+
 BRANCH_SCALES = ("res_scale", "layer_scale", "none")
 LAYER_SCALE_INIT = 1e-5
 
@@ -24,11 +28,10 @@ Layer = Callable[..., nn.Module]
 
 
 def prepare_images(x: Tensor) -> Tensor:
-    """Checks the shape of a batch of images and, on the CPU, lays it out channels last.
+    """Checks the shape of a batch of images and, on the CPU, gives it the fast layout.
 
-    oneDNN runs 1×1 convolutions on channels-last maps without reordering them, which is a fifth
-    of SPANet's time there; layers keep the layout of their input, so one change at the start is
-    enough. On other devices the layout is the caller's choice.
+    Layers keep the layout of their input, so one change at the start is enough. On other devices
+    the layout is the caller's choice.
 
     Raises:
         ValueError: a side is below `MIN_SIZE`, or x is no batch of images.
@@ -40,7 +43,7 @@ def prepare_images(x: Tensor) -> Tensor:
         raise ValueError(
             f"image is {height}x{width} pixels, the smallest is {MIN_SIZE}x{MIN_SIZE}; resize it"
         )
-    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+    return x.contiguous(memory_format=CPU_LAYOUT) if x.device.type == "cpu" else x
 
 
 # A leaf of torch.fx: a symbolic trace has no size to compare.

@@ -5,6 +5,7 @@ functions. Every mixer here takes and returns NCHW.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from math import log
 
 import torch
@@ -57,8 +58,9 @@ def pooled_conv(
     low = torch.matmul(weight, low)  # B D K
     high = F.conv2d(x, (weight * (1 - balance))[:, :, None, None], bias)  # B D H W
     # In place: a convolution's backward pass does not read its output, and on large maps a pass
-    # over memory costs as much as the product.
-    high.flatten(2).baddbmm_(low.to(high.dtype), basis.to(high.dtype).expand(len(x), -1, -1))
+    # over memory costs as much as the product. `view` fails where it would have to copy.
+    maps = high.view(*high.shape[:2], -1)  # B D HW
+    maps.baddbmm_(low.to(high.dtype), basis.to(high.dtype).expand(x.shape[0], -1, -1))
     return high
 
 
@@ -111,6 +113,7 @@ class SpectralContext(nn.Module):
         self.balances = tuple(balances)
         self.ring = ring
         self.aggregation = aggregation
+        self.learn_balance = learn_balance
         self.spectral_filter = spectral_filter
         self.method = resolve_method(method, radius, ring)
         self.gate_sizes = chunk_sizes(dim, len(balances))
@@ -133,7 +136,7 @@ class SpectralContext(nn.Module):
             nn.init.uniform_(weight, -bound, bound)
             nn.init.uniform_(bias, -bound, bound)
         if hasattr(self, "balance_logit"):
-            per_gate = len(self.balance_logit) == len(self.balances)
+            per_gate = self.learn_balance == "gate"
             sizes = [1] * len(self.balances) if per_gate else self.gate_sizes
             for part, value in zip(self.balance_logit.split(sizes), self.balances, strict=True):
                 part.fill_(log(value / (1 - value)))
@@ -159,10 +162,9 @@ class SpectralContext(nn.Module):
         return self.ring
 
     def _per_channel(self, value: Tensor) -> Tensor:
-        if len(value) == sum(self.gate_sizes):
+        if self.learn_balance == "channel":
             return value
-        parts = zip(value.split(1), self.gate_sizes, strict=True)
-        return torch.cat([part.expand(size) for part, size in parts])
+        return torch.cat([value[i : i + 1].expand(n) for i, n in enumerate(self.gate_sizes)])
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the context of the same shape."""
@@ -181,17 +183,13 @@ class SpectralContext(nn.Module):
         return spectral_pool(x, self.radius, balance, ring, self.method)
 
     def _hadamard(self, x: Tensor) -> Tensor:
-        gates = zip(
-            x.split(self.gate_sizes, 1),
-            self.weight.split(self.gate_sizes, 1),
-            self.bias.unbind(0),
-            strict=True,
-        )
-        contexts = [F.conv2d(part, weight[:, :, None, None], bias) for part, weight, bias in gates]
-        product = contexts[0]
-        for context in contexts[1:]:
-            product = product * context
-        return product
+        # Indexed, not unpacked: torch.fx cannot iterate over what it traces.
+        parts, weights = x.split(self.gate_sizes, 1), self.weight.split(self.gate_sizes, 1)
+        contexts = [
+            F.conv2d(parts[i], weights[i][:, :, None, None], self.bias[i])
+            for i in range(len(self.gate_sizes))
+        ]
+        return reduce(torch.mul, contexts)
 
     def extra_repr(self) -> str:
         """Describes the filter."""

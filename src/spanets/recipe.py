@@ -237,7 +237,25 @@ def _read(name: str) -> dict[str, Any]:
         raise UsageError(f"{name}: no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{name}: holds no keys; see `spanets train elpv --print-recipe`")
-    return values
+    base = values.pop("extends", None)
+    return values if base is None else _merge(_read_base(base, name), values)
+
+
+def _read_base(base: Any, name: str) -> dict[str, Any]:
+    # Only recipes of the package can be extended, and those end somewhere: no loops.
+    if base not in list_recipes() or base == name:
+        hint = nearest(str(base), list_recipes())
+        raise UsageError(f"{name}: extends is {base!r}, must be a recipe of the package{hint}")
+    return _read(base)
+
+
+def _merge(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections of `values` over those of `base`, key by key."""
+    merged = dict(base)
+    for key, value in values.items():
+        both = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+        merged[key] = {**base[key], **value} if both else value
+    return merged
 
 
 def _read_text(path: Path) -> str:

@@ -17,7 +17,7 @@ with Φ the real Fourier basis of the disc: two thin matrix products, no transfo
 
 from collections.abc import Callable
 from functools import lru_cache
-from math import isqrt, pi
+from math import isclose, isqrt, pi
 
 import torch
 from torch import Tensor
@@ -137,7 +137,8 @@ def low_frequency_basis(x: Tensor, radius: float, closed: bool = True) -> Tensor
     """
     height, width = x.shape[-2:]
     # Fake and functional tensors of a tracer must not end up in the cache.
-    traced = torch.compiler.is_compiling() or type(x) is not Tensor
+    compiling = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    traced = compiling or type(x) is not Tensor
     build: Callable[..., Tensor] = _build_basis if traced else _cached_basis
     return build(height, width, radius, closed, x.dtype, x.device)
 
@@ -154,15 +155,15 @@ def basis_gain(x: Tensor, radius: float, balance: Balance, ring: Balance | None 
     Returns:
         (1, K) or (C, K), in the order of `low_frequency_basis`.
     """
-    pairs = _half_disc(radius, closed=ring is not None)
-    frequencies = torch.tensor([(0, 0), *pairs, *pairs], device=x.device)  # K 2
     low = _as_column(balance, x)
     on_disc = 2 * low - 1  # λ - (1 - λ)
     if ring is None:
-        return on_disc.expand(-1, len(frequencies))
-    on_ring = _as_column(ring, x) - (1 - low)
-    is_ring = frequencies.square().sum(1) == radius**2
-    return torch.where(is_ring, on_ring, on_disc)
+        return on_disc.expand(-1, basis_size(radius, closed=False))
+    on_disc, on_ring = torch.broadcast_tensors(on_disc, _as_column(ring, x) - (1 - low))
+    inside = len(_half_disc(radius, closed=False))
+    pairs = len(_half_disc(radius, closed=True))
+    half = [on_disc.expand(-1, inside), on_ring.expand(-1, pairs - inside)]
+    return torch.cat([on_disc, *half, *half], dim=1)
 
 
 def _check(height: int, width: int, radius: float) -> None:
@@ -175,7 +176,18 @@ def _check(height: int, width: int, radius: float) -> None:
 
 def _as_column(value: Balance, x: Tensor) -> Tensor:
     """A number or one value per channel as (1, 1) or (C, 1), in x's type."""
-    return torch.as_tensor(value, dtype=x.dtype, device=x.device).reshape(-1, 1)
+    if isinstance(value, Tensor):
+        return value.to(x.device, x.dtype).reshape(-1, 1)
+    return torch.full((1, 1), value, dtype=x.dtype, device=x.device)
+
+
+def _square(radius: float) -> float:
+    """r², whole where rounding alone keeps it from that: a radius of √2 has its ring, too.
+
+    Beyond this tolerance the comparisons of `_mask`, in float32, and of `_half_disc` agree.
+    """
+    square = radius**2
+    return round(square) if isclose(square, round(square), rel_tol=1e-6) else square
 
 
 def _mask(
@@ -189,11 +201,11 @@ def _mask(
     """The mask at the frequencies u × v: (U, V), or (C, U, V)."""
     low = torch.as_tensor(balance, dtype=dtype, device=u.device)[..., None, None]
     high = 1 - low
-    distance = u[:, None] ** 2 + v[None, :] ** 2  # U V, squared
-    edge = high if ring is None else torch.as_tensor(ring, dtype=dtype, device=u.device)
-    edge = edge if ring is None else edge[..., None, None]
-    mask = torch.where(distance < radius**2, low, torch.where(distance == radius**2, edge, high))
-    return mask.reshape(*mask.shape[-3:-2], *mask.shape[-2:])
+    edge = high
+    if ring is not None:
+        edge = torch.as_tensor(ring, dtype=dtype, device=u.device)[..., None, None]
+    distance, square = u[:, None] ** 2 + v[None, :] ** 2, _square(radius)  # U V, squared
+    return torch.where(distance < square, low, torch.where(distance == square, edge, high))
 
 
 def _pool_by_fft(x: Tensor, radius: float, balance: Balance, ring: Balance | None) -> Tensor:
@@ -213,11 +225,12 @@ def _pool_by_fft(x: Tensor, radius: float, balance: Balance, ring: Balance | Non
 @lru_cache(maxsize=256)
 def _half_disc(radius: float, closed: bool) -> tuple[tuple[int, int], ...]:
     """One (u, v) of each conjugate pair ±(u, v) in the disc without its origin."""
-    reach = isqrt(int(radius**2))
+    square = _square(radius)
+    reach = isqrt(int(square))
     grid = [(u, v) for u in range(reach + 1) for v in range(-reach, reach + 1)]
     upper = [(u, v) for u, v in grid if u > 0 or v > 0]
-    inside = [(u, v) for u, v in upper if u * u + v * v < radius**2]
-    ring = [(u, v) for u, v in upper if u * u + v * v == radius**2]
+    inside = [(u, v) for u, v in upper if u * u + v * v < square]
+    ring = [(u, v) for u, v in upper if u * u + v * v == square]
     return tuple(inside + ring if closed else inside)
 
 

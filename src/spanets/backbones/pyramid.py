@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from timm.layers import DropPath, get_device_dtype
+from timm.layers import DropPath
 from timm.models import checkpoint_seq
 from timm.models._features import FeatureGetterNet, feature_take_indices
 from torch import Tensor, fx, nn
@@ -195,12 +195,16 @@ class PyramidBackbone(nn.Module):
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.num_features = dims[-1]
-        self.head_hidden_size = self.head.num_features
+        self._measure_head()
         self.grad_checkpointing = False
         self.feature_info = [
             {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"}
             for i, dim in enumerate(dims)
         ]
+
+    def _measure_head(self) -> None:
+        # Pooling by concatenation, as of mean and maximum, widens the features.
+        self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -214,8 +218,9 @@ class PyramidBackbone(nn.Module):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """Returns no names: timm already spares biases and one-dimensional parameters."""
-        return set()
+        """Returns the biases of two dimensions; timm spares all parameters of one by itself."""
+        named = self.named_parameters()
+        return {name for name, value in named if name.endswith(".bias") and value.ndim > 1}
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -237,11 +242,12 @@ class PyramidBackbone(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         """Makes a new classifier for this many classes; 0 removes it, `global_pool=""` pooling."""
-        factory = get_device_dtype(self, device=device, dtype=dtype)
+        like = self.stem.conv.weight
         self.num_classes = num_classes
-        # Pruning changes the width before the head, concatenating pools the width after them.
-        self.head.reset(num_classes, global_pool, in_features=self.num_features, **factory)
-        self.head_hidden_size = self.head.num_features
+        self.head.in_features = self.num_features  # pruning changes it
+        self.head.reset(num_classes, global_pool)
+        self.head.to(device or like.device, dtype or like.dtype).train(self.training)
+        self._measure_head()
 
     def forward_intermediates(
         self,

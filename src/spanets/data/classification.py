@@ -155,7 +155,7 @@ def train_transform(data: Data) -> Transform:
         ratio=tuple(data.ratio),
         hflip=data.hflip,
         vflip=data.vflip,
-        color_jitter=data.color_jitter,
+        color_jitter=data.color_jitter or None,
         auto_augment=data.auto_augment,
         interpolation=data.train_interpolation,
         mean=tuple(data.mean),

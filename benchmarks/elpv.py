@@ -1,0 +1,58 @@
+"""Learning from scratch on ELPV: SPANet and two peers by the same recipe, several seeds.
+
+    python benchmarks/elpv.py [--models spanet_nano resnet18 convnext_atto] [--seeds 0 1 2]
+
+Trains on three quarters of the cells and measures the last epoch's weights on the rest: nothing is
+chosen on the images that are measured. A run that is on record in --runs is not run again.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from common import write
+
+import spanets  # noqa: F401 (registers the models)
+from spanets.recipe import load_recipe
+from spanets.tasks.engine import train
+
+
+def run(model: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Trains one model with one seed, or reads what an earlier call left."""
+    out = folder / f"{model}-{seed}"
+    done = out / "results.json"
+    if done.exists():
+        return json.loads(done.read_text())
+    words = ["--model.name", model, "--seed", str(seed)]
+    if not model.startswith("spanet"):
+        words += ["--model.args", "{}"]
+    recipe = load_recipe("elpv", words)
+    return train(recipe, out, resume=(out / "recipe.yaml").exists(), name="elpv")
+
+
+def main() -> None:
+    """Measures and writes results/elpv.json after every run."""
+    parser = argparse.ArgumentParser()
+    models = ["spanet_nano", "resnet18", "convnext_atto"]
+    parser.add_argument("--models", nargs="+", default=models)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, default=Path("runs/benchmark-elpv"))
+    arguments = parser.parse_args()
+    table: dict[str, Any] = {}
+    for seed in arguments.seeds:
+        for model in arguments.models:
+            result = run(model, seed, arguments.runs)
+            row = table.setdefault(model, {"parameters": result["parameters"], "seeds": {}})
+            row["seeds"][seed] = {
+                name: round(result["metrics"][name], 4) for name in ("accuracy", "auroc", "f1")
+            } | {"train_seconds": result["train_seconds"]}
+            for name in ("accuracy", "auroc", "f1", "train_seconds"):
+                values = [numbers[name] for numbers in row["seeds"].values()]
+                row[f"mean_{name}"] = round(statistics.mean(values), 4)
+            write("elpv", {"images": {"train": 1968, "test": 656}, "models": table})
+
+
+if __name__ == "__main__":
+    main()

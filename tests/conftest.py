@@ -1,0 +1,64 @@
+"""Models for the tests: every registered one, built in a moment and with nothing at rest.
+
+Large variants take seconds to initialise, so they are built on the meta device and filled. The
+values keep signals in size, and none is the 0 or 1 at which a part would have no effect.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import spanets
+
+
+@pytest.fixture(scope="session", params=spanets.list_models())
+def name(request: pytest.FixtureRequest) -> str:
+    """Each registered model's name. Tests are ordered so that one model is alive at a time."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def build() -> Callable[..., nn.Module]:
+    """Returns `build(name, **arguments)`: `timm.create_model` with weights from a seed."""
+    return _build
+
+
+@pytest.fixture(scope="session")
+def _shared(name: str) -> nn.Module:
+    return _build(name).eval()
+
+
+@pytest.fixture
+def model(_shared: nn.Module) -> Iterator[nn.Module]:
+    """Each registered classifier, evaluating; shared, so that a test must copy it to change it."""
+    versions = {key: value._version for key, value in _shared.state_dict().items()}
+    yield _shared
+    after = _shared.state_dict()
+    assert {key: value._version for key, value in after.items()} == versions, "a test wrote weights"
+    assert not any(value.grad is not None for value in _shared.parameters()), "a test left gradients"
+    assert not any(module.training for module in _shared.modules()), "a test left training mode"
+
+
+@pytest.fixture
+def skeleton(name: str) -> nn.Module:
+    """Each registered classifier without values, on the meta device, to be changed at will."""
+    return timm.create_model(name, device="meta").eval()
+
+
+def _build(name: str, seed: int = 0, **arguments: object) -> nn.Module:
+    model = timm.create_model(name, device="meta", **arguments).to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for key, value in model.named_parameters():
+            if value.ndim > 1:  # variance 1 / fan-in
+                bound = math.sqrt(3 * len(value) / value.numel())
+                value.uniform_(-bound, bound, generator=generator)
+            elif key.endswith(("weight", "scale")):
+                value.uniform_(0.7, 1.3, generator=generator)
+            else:
+                value.uniform_(-0.2, 0.2, generator=generator)
+    return model

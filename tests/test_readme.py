@@ -1,0 +1,91 @@
+"""Every command and snippet of the README runs, on data small enough for a test."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+import spanets
+import spanets_cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+# What makes a training command of the README small: these words are added to it.
+SMALL = "--model.name test_resnet --trainer.epochs 1 --data.image_size 32 --data.workers 0".split()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = "\n".join(blocks("sh")).splitlines()
+    return [line.split("  #")[0].strip() for line in lines if line.strip()]
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder with what the README's examples take for granted."""
+    monkeypatch.chdir(tmp_path)
+    noise = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(8):
+            pixels = noise.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
+    torch.save({"state_dict": timm.create_model("spanet_small").state_dict()}, "spanet_small.pth.tar")
+    return tmp_path
+
+
+def test_commands_run(workplace, capsys):
+    ours = [line for line in commands() if line.startswith("spanets ")]
+    assert len(ours) >= 7
+    for line in ours:
+        words = shlex.split(line)[1:]
+        if words[:2] == ["train", "elpv"] and "photos" not in words:
+            words.append("--print-recipe")  # the whole data set: `make quickstart` trains on it
+        elif words[0] == "train":
+            words += SMALL
+        assert spanets_cli.main(words) == 0, (line, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("snippet", blocks("python"), ids=lambda text: text.splitlines()[-1][:30])
+def test_snippets_run(workplace, snippet):
+    scope: dict[str, object] = {}
+    exec(compile(snippet, "README.md", "exec"), scope)
+    if "maps" in scope:
+        shapes = [tuple(m.shape) for m in scope["maps"]]
+        assert shapes == [(1, 64, 50, 83), (1, 128, 25, 42), (1, 320, 13, 21), (1, 512, 7, 11)]
+
+
+def test_make_targets_exist():
+    targets = [line.split()[1] for line in commands() if line.startswith("make ")]
+    assert "quickstart" in targets
+    assert "test" in targets
+    for target in targets:
+        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_links_lead_somewhere():
+    for link in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+def test_model_table_is_what_is_counted():
+    from spanets.benchmark import model_table
+
+    rows = re.findall(r"^\| (spanet\w+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]*) ?\|", README, flags=re.M)
+    assert [row[0] for row in rows] == spanets.list_models()
+    for (name, parameters, macs, top1), counted in zip(rows, model_table(), strict=True):
+        assert name == counted["model"]
+        assert parameters == f"{counted['parameters'] / 1e6:.1f}"
+        assert macs == f"{counted['macs'] / 1e9:.1f}"
+        assert top1 == (f"{counted['top1_paper']}" if counted["top1_paper"] else "")

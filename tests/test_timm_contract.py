@@ -1,0 +1,547 @@
+"""What timm expects of a model, for each that is registered.
+
+Structure is checked on the meta device, which costs nothing; values at small sizes.
+"""
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+
+import pytest
+import timm
+import torch
+from timm.models import group_parameters
+from timm.optim import create_optimizer_v2
+from timm.optim._param_groups import param_groups_layer_decay, param_groups_weight_decay
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+NANO = "spanet_nano"  # stands for all where a test is dear
+STRIDES = [4, 8, 16, 32]
+
+# Trainable parameters as published (SPANet, Table 1).
+PUBLISHED = {
+    "spanet_small": 28_605_096,
+    "spanet_medium": 41_686_952,
+    "spanet_mediumx": 54_768_808,
+    "spanet_base": 75_856_168,
+    "spanet_basex": 99_718_312,
+}
+
+Build = Callable[..., nn.Module]
+
+
+def images(*size: int, batch: int = 1, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, 3, *size, generator=generator)
+
+
+def meta_images(*size: int) -> Tensor:
+    return torch.empty(2, 3, *size, device="meta")
+
+
+def with_weights_of(source: nn.Module, name: str, **arguments: object) -> nn.Module:
+    """Another form of the model, holding the very tensors of `source`."""
+    model = timm.create_model(name, device="meta", **arguments).eval()
+    inner = getattr(model, "model", model)
+    own = inner.state_dict()
+    inner.load_state_dict({k: v for k, v in source.state_dict().items() if k in own}, assign=True)
+    return model
+
+
+def assert_same(ours: list[Tensor], theirs: list[Tensor]) -> None:
+    """The same operations on the same numbers: bit for bit."""
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+# ---- configuration
+
+
+@pytest.mark.parametrize(("name_", "count"), PUBLISHED.items())
+def test_parameters_are_as_many_as_published(name_, count):
+    model = timm.create_model(name_, device="meta")
+    assert sum(p.numel() for p in model.parameters()) == count
+    assert all(p.requires_grad for p in model.parameters())
+    assert not list(model.buffers())
+
+
+def test_config_describes_the_model(skeleton):
+    config = skeleton.default_cfg
+    first_conv = skeleton.get_submodule(config["first_conv"])
+    assert first_conv.in_channels == skeleton.in_chans == config["input_size"][0]
+    assert skeleton.get_classifier() is skeleton.get_submodule(config["classifier"])
+    assert skeleton.num_classes == config["num_classes"]
+    features = skeleton.forward_features(meta_images(*config["input_size"][1:]))
+    assert features.shape == (2, skeleton.num_features, *config["pool_size"])
+    assert skeleton.forward_head(features).shape == (2, config["num_classes"])
+    pooled = skeleton.forward_head(features, pre_logits=True)
+    assert pooled.shape == (2, skeleton.head_hidden_size)
+    assert skeleton(meta_images(*config["min_input_size"][1:])).shape == (2, skeleton.num_classes)
+
+
+def test_config_prepares_images(name):
+    config = timm.get_pretrained_cfg(name)
+    assert len(config.mean) == len(config.std) == 3
+    assert config.interpolation == "bicubic"
+    assert 0 < config.crop_pct <= 1
+    assert not timm.is_model_pretrained(name)  # no weights are hosted
+
+
+def test_unknown_argument_is_named(name):
+    with pytest.raises(TypeError, match="not_an_argument"):
+        timm.create_model(name, device="meta", not_an_argument=1)
+
+
+@pytest.mark.parametrize("channels", [1, 13])
+def test_other_image_channels(name, channels):
+    model = timm.create_model(name, device="meta", in_chans=channels)
+    assert model.in_chans == channels
+    assert model(torch.empty(1, channels, 64, 64, device="meta")).shape == (1, 1000)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_device_and_type_of_every_tensor(name, dtype):
+    model = timm.create_model(name, device="meta", dtype=dtype)
+    tensors = [*model.parameters(), *model.buffers()]
+    assert {(t.device.type, t.dtype) for t in tensors} == {("meta", dtype)}
+    assert model(meta_images(64, 64).to(dtype)).dtype == dtype
+
+
+def test_initialisation_after_the_meta_device(build):
+    """A model built without values and initialised has the constructor's distributions."""
+    constructed = dict(timm.create_model(NANO).named_parameters())
+    model = timm.create_model(NANO, device="meta").to_empty(device="cpu")
+    for value in model.parameters():
+        nn.init.constant_(value, float("nan"))
+    model.init_weights()
+    for key, value in model.named_parameters():
+        assert value.isfinite().all(), key
+        if value.numel() >= 400:
+            # The standard deviation of 400 samples is within 4 % at one sigma.
+            assert value.std().item() == pytest.approx(constructed[key].std().item(), rel=0.25), key
+    norms = [m for m in model.modules() if isinstance(m, nn.GroupNorm)]
+    assert norms
+    assert all((m.weight == 1).all() and (m.bias == 0).all() for m in norms)
+
+
+def test_drop_path_grows_over_all_blocks(name):
+    model = timm.create_model(name, device="meta", drop_path_rate=0.3)
+    blocks = [block for stage in model.stages for block in stage.blocks]
+    rates = [getattr(b.drop_path1, "drop_prob", 0.0) for b in blocks]
+    assert rates == [getattr(b.drop_path2, "drop_prob", 0.0) for b in blocks]
+    expected = [0.3 * i / (len(blocks) - 1) for i in range(len(blocks))]
+    assert rates == pytest.approx(expected, abs=1e-6)  # timm computes them in float32
+
+
+def test_stages_that_do_not_match():
+    with pytest.raises(ValueError, match="3, 4 and 4 stages"):
+        timm.create_model(NANO, dims=(8, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("scale", "scaled"), [("res_scale", "res_scale"), ("layer_scale", "layer_scale"), ("none", "-")]
+)
+def test_branch_scales_in_the_last_two_stages(scale, scaled):
+    model = timm.create_model(NANO, device="meta", branch_scale=scale)
+    stages = {key.split(".")[1] for key, _ in model.named_parameters() if f".{scaled}" in key}
+    assert stages == (set() if scale == "none" else {"2", "3"})
+    assert any(key.endswith("_scale1.scale") for key in model.state_dict()) == (scale != "none")
+
+
+def test_unknown_branch_scale():
+    with pytest.raises(ValueError, match="branch_scale is 'res', allowed: res_scale, layer_scale"):
+        timm.create_model(NANO, branch_scale="res")
+
+
+# ---- forward and backward
+
+
+def test_forward(model):
+    x = images(64, 64, batch=2)
+    with torch.no_grad():
+        logits = model(x)
+        assert logits.shape == (2, model.num_classes)
+        assert logits.isfinite().all()
+        assert_same([logits], [model.forward_head(model.forward_features(x))])
+    # Images differ by as much as their logits' own size, or the input would not be looked at.
+    assert (logits[0] - logits[1]).std() > 0.1 * logits.std()
+
+
+def test_every_parameter_gets_a_gradient(name, build):
+    model = build(name, num_classes=7).train()
+    model(images(64, 64, batch=2)).square().sum().backward()
+    for key, value in model.named_parameters():
+        assert value.grad is not None, key
+        assert value.grad.isfinite().all(), key
+        assert value.grad.any(), key
+
+
+def test_dropout_and_drop_path_act_in_training_alone(build):
+    model = build(NANO, drop_rate=0.5, drop_path_rate=0.5)
+    x = images(64, 64)
+    with torch.no_grad():
+        assert not torch.equal(model.train()(x), model(x))
+        assert_same([model.eval()(x)], [model(x)])
+        assert_same([model(x)], [with_weights_of(model, NANO)(x)])
+
+
+# ---- classifier
+
+
+def test_reset_classifier(skeleton):
+    x = meta_images(64, 64)
+    pooled = skeleton.forward_head(skeleton.forward_features(x), pre_logits=True).shape
+    skeleton.reset_classifier(7)
+    assert skeleton(x).shape == (2, 7)
+    skeleton.reset_classifier(0)
+    assert skeleton.num_classes == 0
+    assert skeleton(x).shape == pooled
+    skeleton.reset_classifier(0, "")
+    assert skeleton(x).shape == skeleton.forward_features(x).shape
+    skeleton.reset_classifier(5, "avg")
+    assert skeleton(x).shape == (2, 5)
+    assert skeleton.num_classes == 5
+
+
+def test_model_without_classifier(name):
+    x = meta_images(64, 64)
+    model = timm.create_model(name, device="meta", num_classes=0)
+    assert model(x).shape == (2, model.head_hidden_size)
+    model = timm.create_model(name, device="meta", num_classes=0, global_pool="")
+    assert model(x).shape == (2, model.num_features, 2, 2)
+
+
+def test_reset_classifier_keeps_pooling(build):
+    model = build(NANO, global_pool="max").eval()
+    features = images(8, 8).new_zeros(2, model.num_features, 3, 4).uniform_()
+    expected = features.amax((2, 3))
+    for classes in (5, 0):
+        model.reset_classifier(classes)
+        assert_same([model.forward_head(features, pre_logits=True)], [expected])
+
+
+def test_pooling_by_concatenation():
+    model = timm.create_model(NANO, device="meta", global_pool="catavgmax")
+    x = meta_images(64, 64)
+    pooled = model.forward_head(model.forward_features(x), pre_logits=True)
+    assert pooled.shape[1] == model.head_hidden_size == 2 * model.num_features
+    model.reset_classifier(5, "avg")
+    assert model.head_hidden_size == model.num_features
+    assert model(x).shape == (2, 5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_reset_classifier_keeps_device_type_and_mode(skeleton, training):
+    skeleton.to(torch.float64).train(training)
+    skeleton.reset_classifier(0)
+    skeleton.reset_classifier(3, "max")
+    parameters = list(skeleton.get_classifier().parameters())
+    assert parameters
+    assert {(p.device.type, p.dtype) for p in parameters} == {("meta", torch.float64)}
+    assert {module.training for module in skeleton.modules()} == {training}
+
+
+def test_reset_classifier_on_another_device_and_type():
+    model = timm.create_model(NANO)
+    model.reset_classifier(3, device="meta", dtype=torch.float16)
+    weight = model.get_classifier().weight
+    assert (weight.device.type, weight.dtype) == ("meta", torch.float16)
+
+
+def test_frozen_stays_frozen(skeleton):
+    skeleton.requires_grad_(False)
+    for reset in [(0,), (0, "")]:
+        skeleton.reset_classifier(*reset)
+        assert not [key for key, p in skeleton.named_parameters() if p.requires_grad]
+
+
+# ---- features
+
+
+def test_features_only(name, model):
+    height, width = 64, 96
+    features = with_weights_of(model, name, features_only=True)
+    channels = features.feature_info.channels()
+    assert channels == [info["num_chs"] for info in model.feature_info]
+    assert features.feature_info.reduction() == STRIDES
+    with torch.no_grad():
+        maps = features(images(height, width))
+        taps = model.forward_intermediates(images(height, width), intermediates_only=True)
+    expected = [(1, c, height // s, width // s) for c, s in zip(channels, STRIDES, strict=True)]
+    assert [tuple(m.shape) for m in maps] == expected
+    assert_same(maps, taps)
+
+
+@pytest.mark.parametrize(
+    ("out_indices", "taken"),
+    [((0,), [0]), ((1, 3), [1, 3]), ((0, 1, 2), [0, 1, 2]), ((-2,), [2]), (2, [2, 3])],
+)
+def test_some_features(name, out_indices, taken):
+    model = timm.create_model(name, device="meta", features_only=True, out_indices=out_indices)
+    info = model.feature_info
+    maps = model(meta_images(64, 64))
+    assert [m.shape[1] for m in maps] == info.channels()
+    assert [64 // m.shape[2] for m in maps] == info.reduction() == [STRIDES[i] for i in taken]
+    # What the maps do not need is gone: a parameter without a gradient stops distributed training.
+    assert len(model.model.stages) == max(taken) + 1
+    assert not [key for key, _ in model.named_parameters() if "head" in key or ".norm." in key[:11]]
+
+
+def test_features_at_output_norms(name, build):
+    """The backbone of the released detectors: each map through a norm of its own."""
+    features = build(name, features_only=True, output_norm=True).eval()
+    norms = features.model.output_norms
+    x = images(64, 64)
+    with torch.no_grad():
+        maps = features(x)
+        y, raw = features.model.stem(x), []
+        for stage in features.model.stages:
+            y = stage(y)
+            raw.append(y)
+        assert_same(maps, [norm(tap) for norm, tap in zip(norms, raw, strict=True)])
+        normed = features.model.forward_intermediates(x, norm=True, intermediates_only=True)
+        assert_same(normed, maps)
+
+
+@pytest.mark.parametrize("out_indices", [(0, 2), (3,)])
+def test_some_features_at_output_norms(name, out_indices):
+    model = timm.create_model(
+        name, device="meta", features_only=True, output_norm=True, out_indices=out_indices
+    )
+    assert [m.shape[1] for m in model(meta_images(64, 64))] == model.feature_info.channels()
+    norms = {int(k.split(".")[2]) for k in model.state_dict() if k.startswith("model.output_norms")}
+    assert norms == set(out_indices)
+
+
+def test_forward_intermediates(model):
+    x = images(64, 64)
+    with torch.no_grad():
+        features = model.forward_features(x)
+        final, taps = model.forward_intermediates(x)
+        assert_same([final], [features])
+        assert [t.shape[1] for t in taps] == [info["num_chs"] for info in model.feature_info]
+        some = model.forward_intermediates(x, indices=[1, -1], norm=True, intermediates_only=True)
+        assert_same(some, [taps[1], features])
+        assert_same(model.forward_intermediates(x, indices=2, intermediates_only=True), taps[2:])
+    assert not torch.equal(features, taps[-1])
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("last", range(4))
+def test_forward_intermediates_stops_early(model, last, norm):
+    x = images(32, 32)
+    ran = []
+    hooks = [s.register_forward_hook(lambda *_, i=i: ran.append(i)) for i, s in enumerate(model.stages)]
+    with torch.no_grad():
+        final, taps = model.forward_intermediates(x, indices=[last], stop_early=True, norm=norm)
+    for hook in hooks:
+        hook.remove()
+    assert ran == list(range(last + 1))
+    if last < 3:  # the final norm fits the last stage alone
+        assert_same([final], taps)
+    else:
+        assert torch.equal(final, taps[0]) == norm
+
+
+@pytest.mark.parametrize("indices", [[4], [-5], 5, 0])
+def test_forward_intermediates_of_stages_that_do_not_exist(skeleton, indices):
+    with pytest.raises(AssertionError, match="out of range"):
+        skeleton.forward_intermediates(meta_images(32, 32), indices=indices)
+
+
+def test_forward_intermediates_in_another_format(skeleton):
+    with pytest.raises(ValueError, match="output_fmt is 'NLC', allowed: NCHW"):
+        skeleton.forward_intermediates(meta_images(32, 32), output_fmt="NLC")
+
+
+@pytest.mark.parametrize("last", range(4))
+def test_pruned_model(model, last):
+    x = images(32, 32, batch=2)
+    with torch.no_grad():
+        tap = model.forward_intermediates(x, indices=[last], intermediates_only=True)[0]
+    pruned = copy.deepcopy(model)
+    assert pruned.prune_intermediate_layers([last - 4], prune_norm=True) == [last]
+    with torch.no_grad():
+        assert_same(pruned.forward_intermediates(x, [last], intermediates_only=True), [tap])
+        assert_same([pruned.forward_features(x), pruned(x)], [tap, tap])
+    assert pruned.num_features == pruned.head_hidden_size == tap.shape[1]
+    pruned.reset_classifier(5, "avg")
+    pruned.train()(x).square().sum().backward()
+    assert not [key for key, value in pruned.named_parameters() if value.grad is None]
+    pruned.eval()
+    assert pruned.forward_head(tap, pre_logits=True).shape == (2, pruned.head_hidden_size)
+
+
+def test_pruning_nothing_changes_nothing(model):
+    x = images(32, 32)
+    pruned = copy.deepcopy(model)
+    assert pruned.prune_intermediate_layers(4, prune_head=False) == [0, 1, 2, 3]
+    with torch.no_grad():
+        assert_same([pruned(x)], [model(x)])
+
+
+# ---- optimisers
+
+
+def test_layer_decay_follows_depth(skeleton):
+    """Stem, each downsampling, each block and the head are layers, in this order."""
+    depth = group_parameters(skeleton, skeleton.group_matcher(), reverse=True)
+    assert depth.keys() == dict(skeleton.named_parameters()).keys()
+    order = list(depth.values())
+    assert order == sorted(order)
+    layers: dict[int, set[str]] = {}
+    for key, layer in depth.items():
+        parts = key.split(".")
+        unit = parts[:4] if "blocks" in parts else parts[:3] if "stages" in parts else parts[:1]
+        layers.setdefault(layer, set()).add(".".join(unit))
+    blocks = sum(len(stage.blocks) for stage in skeleton.stages)
+    *below, last = [layers[i] for i in sorted(layers)]
+    assert len(below) == 1 + 3 + blocks
+    assert all(len(units) == 1 for units in below)
+    assert last == {"norm", "head"}
+
+
+def test_coarse_layers_are_the_stages(skeleton):
+    depth = group_parameters(skeleton, skeleton.group_matcher(coarse=True), reverse=True)
+    per_stage = {key.split(".")[1]: i for key, i in depth.items() if key.startswith("stages")}
+    assert list(per_stage.values()) == [1, 2, 3, 4]
+    assert depth["stem.conv.weight"] == 0
+
+
+@pytest.mark.parametrize("grouping", [param_groups_layer_decay, param_groups_weight_decay])
+def test_weights_alone_decay(skeleton, grouping):
+    names = {id(value): key for key, value in skeleton.named_parameters()}
+    groups = grouping(skeleton, 0.05, no_weight_decay_list=skeleton.no_weight_decay())
+    decay = {names[id(p)]: group["weight_decay"] for group in groups for p in group["params"]}
+    assert decay.keys() == set(names.values())
+    parameters = dict(skeleton.named_parameters())
+    for key, value in decay.items():
+        is_weight = key.endswith(".weight") and parameters[key].ndim > 1
+        assert value == (0.05 if is_weight else 0), key
+
+
+def test_no_weight_decay_names_parameters(skeleton):
+    assert skeleton.no_weight_decay() <= dict(skeleton.named_parameters()).keys()
+
+
+def test_optimizer_with_layer_decay(build):
+    model = build(NANO, num_classes=3)
+    optimizer = create_optimizer_v2(model, opt="adamw", lr=0.01, weight_decay=0.05, layer_decay=0.5)
+    before = model.stem.conv.weight.clone(), model.head.fc.weight.clone()
+    model(images(32, 32, batch=2)).square().sum().backward()
+    for group in optimizer.param_groups:
+        group["lr"] = 0.01 * group["lr_scale"]
+    optimizer.step()
+    stem, head = (model.stem.conv.weight - before[0], model.head.fc.weight - before[1])
+    # Adam's first step is the learning rate; eleven blocks down, 0.5 ** 14 of it.
+    assert head.abs().mean() == pytest.approx(0.01, rel=0.1)
+    assert stem.abs().mean() < 1e-3 * head.abs().mean()
+
+
+# ---- torch.fx
+
+
+def test_symbolic_trace(model):
+    graph = torch.fx.symbolic_trace(model)
+    with torch.no_grad():
+        for size in [(64, 96), (37, 50)]:
+            assert_same([graph(images(*size))], [model(images(*size))])
+
+
+def test_feature_extractor_of_torchvision(model):
+    nodes = {f"stages.{i}": f"stage{i}" for i in range(4)}
+    extractor = create_feature_extractor(model, {**nodes, "head": "logits"}).eval()
+    x = images(64, 64)
+    with torch.no_grad():
+        *maps, logits = extractor(x).values()
+        assert_same([*maps, logits], [*model.forward_intermediates(x)[1], model(x)])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"spectral_method": "fft"},
+        {"spectral_filter": False},
+        {"aggregation": "hadamard"},
+        {"ring": None},
+        {"learn_balance": "gate", "learn_ring": True},
+        {"learn_balance": "channel", "learn_ring": True},
+        {"branch_scale": "layer_scale"},
+        {"drop_rate": 0.1, "drop_path_rate": 0.1},
+        {"output_norm": True, "features_only": True},
+    ],
+    ids=str,
+)
+def test_options_trace_and_train(build, arguments):
+    model = build(NANO, **arguments)
+    graph = torch.fx.symbolic_trace(model.eval())
+    x = images(64, 80, batch=2)
+    ours, theirs = graph(x), model(x)
+    if isinstance(theirs, Tensor):
+        ours, theirs = [ours], [theirs]
+    assert_same(ours, theirs)
+    sum(y.square().sum() for y in model.train()(x)).backward()
+    assert not [key for key, value in model.named_parameters() if value.grad is None]
+
+
+# ---- training at less memory, copies
+
+
+@pytest.mark.parametrize("features_only", [False, True])
+def test_gradient_checkpointing(build, features_only):
+    model = build(NANO, features_only=features_only).train()
+    block = getattr(model, "model", model).stages[0].blocks[0]
+    runs = []
+    block.register_forward_hook(lambda *_: runs.append(1))
+
+    def gradients() -> list[Tensor]:
+        model.zero_grad()
+        outputs = model(images(64, 64, batch=2))
+        sum(y.square().sum() for y in outputs).backward()
+        return [value.grad.clone() for value in model.parameters()]
+
+    kept = gradients()
+    assert len(runs) == 1
+    model.set_grad_checkpointing()
+    assert_same(gradients(), kept)
+    assert len(runs) == 3  # once more forward, once in the backward pass
+    model.set_grad_checkpointing(False)
+    gradients()
+    assert len(runs) == 4
+
+
+def _pickled(model: nn.Module) -> nn.Module:
+    return pickle.loads(pickle.dumps(model))
+
+
+def _saved(model: nn.Module) -> nn.Module:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+def _restored(model: nn.Module) -> nn.Module:
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    arguments = {"features_only": True} if hasattr(model, "model") else {}
+    other = timm.create_model(NANO, **arguments).eval()
+    other.load_state_dict(torch.load(file, weights_only=True))
+    return other
+
+
+@pytest.mark.parametrize("features_only", [False, True])
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, _pickled, _saved, _restored])
+def test_copies_compute_the_same(build, duplicate, features_only):
+    model = build(NANO, features_only=features_only).eval()
+    x = images(64, 64)
+    with torch.no_grad():
+        expected = model(x)
+        other = duplicate(model)
+        for value in model.parameters():
+            value.zero_()
+        assert_same(list(other(x)), list(expected))

@@ -4,6 +4,7 @@ Large variants take seconds to initialise, so they are built on the meta device 
 values keep signals in size, and none is the 0 or 1 at which a part would have no effect.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 
@@ -15,9 +16,22 @@ from torch import nn
 import spanets
 
 
+def _smallest() -> list[str]:
+    first: dict[str, str] = {}
+    for name in spanets.list_models():
+        first.setdefault(name.split("_")[0], name)
+    return list(first.values())
+
+
 @pytest.fixture(scope="session", params=spanets.list_models())
 def name(request: pytest.FixtureRequest) -> str:
     """Each registered model's name. Tests are ordered so that one model is alive at a time."""
+    return request.param
+
+
+@pytest.fixture(scope="session", params=_smallest())
+def small(request: pytest.FixtureRequest) -> str:
+    """The smallest model of each family, for what is dear and the same at every size."""
     return request.param
 
 
@@ -35,18 +49,38 @@ def _shared(name: str) -> nn.Module:
 @pytest.fixture
 def model(_shared: nn.Module) -> Iterator[nn.Module]:
     """Each registered classifier, evaluating; shared, so that a test must copy it to change it."""
-    versions = {key: value._version for key, value in _shared.state_dict().items()}
-    yield _shared
-    after = _shared.state_dict()
-    assert {key: value._version for key, value in after.items()} == versions, "a test wrote weights"
-    assert not any(value.grad is not None for value in _shared.parameters()), "a test left gradients"
-    assert not any(module.training for module in _shared.modules()), "a test left training mode"
+    yield from _guarded(_shared)
+
+
+def _guarded(model: nn.Module) -> Iterator[nn.Module]:
+    versions = {key: value._version for key, value in model.state_dict().items()}
+    yield model
+    after = {key: value._version for key, value in model.state_dict().items()}
+    assert after == versions, "a test wrote to shared weights"
+    assert not any(value.grad is not None for value in model.parameters()), "a test left gradients"
+    assert not any(module.training for module in model.modules()), "a test left training mode"
+
+
+@pytest.fixture(scope="session")
+def _shared_small(small: str) -> nn.Module:
+    return _build(small).eval()
 
 
 @pytest.fixture
-def skeleton(name: str) -> nn.Module:
-    """Each registered classifier without values, on the meta device, to be changed at will."""
+def shared_small(_shared_small: nn.Module) -> Iterator[nn.Module]:
+    """The smallest classifier of each family, shared as `model` is."""
+    yield from _guarded(_shared_small)
+
+
+@pytest.fixture(scope="session")
+def _bare(name: str) -> nn.Module:
     return timm.create_model(name, device="meta").eval()
+
+
+@pytest.fixture
+def skeleton(_bare: nn.Module) -> nn.Module:
+    """Each registered classifier without values, on the meta device, to be changed at will."""
+    return copy.deepcopy(_bare)
 
 
 def _build(name: str, seed: int = 0, **arguments: object) -> nn.Module:

@@ -7,6 +7,7 @@ functions. Every mixer here takes and returns NCHW.
 from collections.abc import Sequence
 from functools import reduce
 from math import log
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -59,7 +60,7 @@ def pooled_conv(
     high = F.conv2d(x, (weight * (1 - balance))[:, :, None, None], bias)  # B D H W
     # In place: a convolution's backward pass does not read its output, and on large maps a pass
     # over memory costs as much as the product. `view` fails where it would have to copy.
-    maps = high.view(*high.shape[:2], -1)  # B D HW
+    maps = high.view(*high.shape[:2], basis.shape[1])  # B D HW
     maps.baddbmm_(low.to(high.dtype), basis.to(high.dtype).expand(x.shape[0], -1, -1))
     return high
 
@@ -117,7 +118,7 @@ class SpectralContext(nn.Module):
         self.spectral_filter = spectral_filter
         self.method = resolve_method(method, radius, ring)
         self.gate_sizes = chunk_sizes(dim, len(balances))
-        factory = {"device": device, "dtype": dtype}
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.weight = nn.Parameter(torch.empty(dim, dim, **factory))
         self.bias = nn.Parameter(torch.empty(len(balances), dim, **factory))
         learnt = {None: 0, "gate": len(balances), "channel": dim}[learn_balance]
@@ -231,7 +232,7 @@ class SPAM(nn.Module):
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {kernel_size}, must be odd")
-        factory = {"device": device, "dtype": dtype}
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         pad = kernel_size // 2
         self.proj_in = nn.Conv2d(dim, dim, 1, **factory)
         self.conv_row = nn.Conv2d(

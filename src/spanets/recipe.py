@@ -213,7 +213,7 @@ def parse_recipe(
         config = parser.parse_object(_plain(values))
         arguments = [word for key, value in words.items() for word in (f"--{key}", value)]
         config = parser.parse_args(arguments, namespace=config)
-        recipe = Recipe(**parser.instantiate_classes(config))
+        recipe = Recipe(**parser.instantiate(config))
     except jsonargparse.ArgumentError as error:
         raise UsageError(f"{origin}: {_explain(str(error), _flatten(values) | words)}") from None
     _check_ranges(recipe)

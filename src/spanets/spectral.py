@@ -222,9 +222,15 @@ def _pool_by_fft(x: Tensor, radius: float, balance: Balance, ring: Balance | Non
     return out.to(x.dtype)
 
 
-@lru_cache(maxsize=256)
+# A constant to torch.compile, which would look, with a warning, into the cache.
+@torch.compiler.assume_constant_result
 def _half_disc(radius: float, closed: bool) -> tuple[tuple[int, int], ...]:
     """One (u, v) of each conjugate pair ±(u, v) in the disc without its origin."""
+    return _cached_half_disc(radius, closed)
+
+
+@lru_cache(maxsize=256)
+def _cached_half_disc(radius: float, closed: bool) -> tuple[tuple[int, int], ...]:
     square = _square(radius)
     reach = isqrt(int(square))
     grid = [(u, v) for u in range(reach + 1) for v in range(-reach, reach + 1)]

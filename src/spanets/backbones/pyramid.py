@@ -86,7 +86,7 @@ class Downsample(nn.Sequential):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        factory = {"device": device, "dtype": dtype}
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         if norm_layer is not None:
             self.norm = norm_layer(in_dim, **factory)
         self.conv = nn.Conv2d(in_dim, out_dim, 3, stride=2, padding=1, **factory)
@@ -104,7 +104,7 @@ class Stem(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        factory = {"device": device, "dtype": dtype}
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.conv = nn.Conv2d(in_chans, dim, 7, stride=4, padding=2, **factory)
         self.norm = nn.Identity() if norm_layer is None else norm_layer(dim, **factory)
 
@@ -135,7 +135,7 @@ class Block(nn.Module):
             raise ValueError(
                 f"branch_scale is {branch_scale!r}, allowed: {', '.join(BRANCH_SCALES)}"
             )
-        factory = {"device": device, "dtype": dtype}
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
 
         def scale(kind: str, init: float) -> nn.Module:
             used = branch_scale == kind
@@ -189,7 +189,7 @@ class PyramidBackbone(nn.Module):
     stages: nn.Sequential
     norm: nn.Module
     output_norms: nn.ModuleList | None
-    head: nn.Module
+    head: Any  # timm's heads: `fc`, `global_pool`, `reset`
 
     def _finish(self, dims: Sequence[int], num_classes: int, in_chans: int) -> None:
         self.num_classes = num_classes
@@ -205,6 +205,18 @@ class PyramidBackbone(nn.Module):
     def _measure_head(self) -> None:
         # Pooling by concatenation, as of mean and maximum, widens the features.
         self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
+
+    @torch.jit.ignore
+    def init_weights(self) -> None:
+        """Initialises all parameters anew, as for a model that was built on the meta device."""
+        for module in self.modules():
+            if module is not self and hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        self._init_linear()
+
+    def _init_linear(self) -> None:
+        """Initialises what the family's paper does not leave to the framework's default."""
+        raise NotImplementedError
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:

@@ -10,15 +10,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import ClassifierHead, GroupNorm1, Mlp, calculate_drop_path_rates, trunc_normal_
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
 from spanets.mixers import BALANCES, SPAM
 from spanets.spectral import RING
-from spanets.weights import adapt_state_dict, check_pretrained
-from spanets.backbones.pyramid import MIN_SIZE, Block, Downsample, PyramidBackbone, PyramidFeatures, Stage, Stem
+from spanets.backbones.pyramid import Block, Downsample, PyramidBackbone, Stage, Stem
+from spanets.backbones.registry import default_config, register_family
 
 __all__ = ["SPANet"]
 
@@ -96,7 +94,7 @@ class SPANet(PyramidBackbone):
             raise ValueError(
                 f"dims, depths and radii name {len(dims)}, {len(depths)} and {len(radii)} stages"
             )
-        factory = {"device": device, "dtype": dtype}
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.radii = tuple(radii)
         self.balances = tuple(balances)
         self.ring = ring
@@ -115,7 +113,7 @@ class SPANet(PyramidBackbone):
             )
             for radius in radii
         ]
-        rates = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
+        rates: Any = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
         self.stem = Stem(in_chans, dims[0], **factory)
         self.stages = nn.Sequential()
         for i, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
@@ -140,14 +138,6 @@ class SPANet(PyramidBackbone):
         self._finish(dims, num_classes, in_chans)
         self._init_linear()
 
-    @torch.jit.ignore
-    def init_weights(self) -> None:
-        """Initialises all parameters anew, as for a model that was built on the meta device."""
-        for module in self.modules():
-            if module is not self and hasattr(module, "reset_parameters"):
-                module.reset_parameters()
-        self._init_linear()
-
     def _init_linear(self) -> None:
         # As the paper's code does: MLPs and head only, the mixers keep the framework's default.
         mlps = [module for module in self.modules() if isinstance(module, Mlp)]
@@ -162,43 +152,12 @@ def _mlp(dim: int, ratio: float, **factory: Any) -> Mlp:
     return Mlp(dim, int(ratio * dim), act_layer=nn.GELU, use_conv=True, **factory)
 
 
-def _config(name: str) -> dict[str, Any]:
-    return {
-        "url": "",
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "min_input_size": (3, MIN_SIZE, MIN_SIZE),
-        "pool_size": (7, 7),
-        "crop_pct": CROP_PCT.get(name, 0.9),
-        "interpolation": "bicubic",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "stem.conv",
-        "classifier": "head.fc",
-        "paper_ids": "arXiv:2308.11568",
-    }
-
-
-default_cfgs = generate_default_cfgs({name: _config(name) for name in VARIANTS})
-
-
-def _register(name: str, row: dict[str, Any]) -> None:
-    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        check_pretrained(name, pretrained, kwargs)
-        return build_model_with_cfg(
-            SPANet,
-            name,
-            pretrained,
-            feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": PyramidFeatures},
-            pretrained_filter_fn=adapt_state_dict,
-            **{**row, **kwargs},
-        )
-
-    create.__name__ = create.__qualname__ = name
-    create.__module__ = __name__
-    create.__doc__ = f"{name}: {row['depths']} blocks of {row['dims']} channels."
-    globals()[name] = register_model(create)
-
-
-for _name, _row in VARIANTS.items():
-    _register(_name, _row)
+register_family(
+    __name__,
+    SPANet,
+    VARIANTS,
+    {
+        name: default_config("head.fc", CROP_PCT.get(name, 0.9), paper="2308.11568")
+        for name in VARIANTS
+    },
+)

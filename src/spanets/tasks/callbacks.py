@@ -26,13 +26,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         save_torch(checkpoint, path)
 
 
-def checkpoint_callbacks(folder: Path, val_every: int) -> list[Callback]:
-    """Keeps the best epoch by accuracy and the last one, each under one name."""
+def checkpoint_callbacks(folder: Path) -> list[Callback]:
+    """Keeps the best validated epoch by accuracy and the last one, each under one name."""
     common: dict[str, Any] = {
         "dirpath": folder,
         "save_top_k": 1,
         "enable_version_counter": False,
-        "every_n_epochs": val_every,
     }
     best = ModelCheckpoint(
         filename=Path(BEST).stem,

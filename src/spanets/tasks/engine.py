@@ -228,7 +228,7 @@ def _make_card(recipe: Recipe, classes: list[str]) -> Card:
 def _make_trainer(recipe: Recipe, out: Path) -> L.Trainer:
     watched = sys.stderr.isatty()
     settings = recipe.trainer
-    callbacks = [*checkpoint_callbacks(out, settings.val_every), SaveOnInterrupt(out)]
+    callbacks = [*checkpoint_callbacks(out), SaveOnInterrupt(out)]
     callbacks.append(Progress() if watched else EpochLines())
     if recipe.optim.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=recipe.optim.ema_decay))
@@ -242,7 +242,7 @@ def _make_trainer(recipe: Recipe, out: Path) -> L.Trainer:
         max_epochs=settings.epochs + recipe.optim.cooldown_epochs,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=recipe.optim.clip_grad,
-        check_val_every_n_epoch=settings.val_every,
+        check_val_every_n_epoch=min(settings.val_every, settings.epochs),
         callbacks=callbacks,
         logger=[csv, board],
         plugins=[AtomicCheckpointIO()],

@@ -1,0 +1,74 @@
+"""From a family's table of variants to registered timm models."""
+
+import sys
+from typing import Any
+
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import nn
+
+from spanets.backbones.pyramid import MIN_SIZE, PyramidFeatures
+from spanets.weights import adapt_state_dict, check_pretrained
+
+
+def default_config(classifier: str, crop_pct: float, paper: str) -> dict[str, Any]:
+    """Returns timm's configuration of a variant, trained on ImageNet-1K at 224².
+
+    Args:
+        classifier: Name of the last linear layer.
+        crop_pct: Share of the image's side that evaluation crops.
+        paper: arXiv identifier.
+    """
+    return {
+        "url": "",
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "min_input_size": (3, MIN_SIZE, MIN_SIZE),
+        "pool_size": (7, 7),
+        "crop_pct": crop_pct,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "stem.conv",
+        "classifier": classifier,
+        "paper_ids": f"arXiv:{paper}",
+    }
+
+
+def register_family(
+    module: str,
+    network: type[nn.Module],
+    variants: dict[str, dict[str, Any]],
+    configs: dict[str, dict[str, Any]],
+) -> None:
+    """Makes an entry point of each row and registers it with timm.
+
+    Args:
+        module: The family's `__name__`; its entry points appear there.
+        network: The class that the rows are arguments of.
+        variants: Arguments by model name.
+        configs: `default_config` by model name.
+    """
+    namespace = vars(sys.modules[module])
+    # Where timm looks for them.
+    namespace["default_cfgs"] = generate_default_cfgs(dict(configs))
+    for name, row in variants.items():
+        namespace[name] = register_model(_entry_point(module, network, name, row))
+
+
+def _entry_point(module: str, network: type[nn.Module], name: str, row: dict[str, Any]) -> Any:
+    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        check_pretrained(name, pretrained, kwargs)
+        return build_model_with_cfg(
+            network,
+            name,
+            pretrained,
+            feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": PyramidFeatures},
+            pretrained_filter_fn=adapt_state_dict,
+            **{**row, **kwargs},
+        )
+
+    create.__name__ = create.__qualname__ = name
+    create.__module__ = module
+    create.__doc__ = f"{network.__name__} with {row}."
+    return create

@@ -59,7 +59,7 @@ def circumstances() -> dict[str, Any]:
     """Returns date, command, hardware and versions."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "command": " ".join(["python", *(Path(a).name if i == 0 else a for i, a in enumerate(sys.argv))]),
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "commit": _git("rev-parse", "--short", "HEAD"),
         "processor": _processor(),
         "threads": torch.get_num_threads(),

@@ -57,7 +57,9 @@ def test_double_matches_float(model):
         assert error(model(x), expected) < FLOAT32
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, BFLOAT16), (torch.float16, FLOAT16)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.bfloat16, BFLOAT16), (torch.float16, FLOAT16)]
+)
 def test_half_precision(model, dtype, tolerance):
     x = images(64, 48)
     half = copy.deepcopy(model).to(dtype)

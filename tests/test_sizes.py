@@ -121,10 +121,17 @@ def test_batch_without_images(shared_small):
 def test_slices_and_transposed_images(shared_small):
     """Images that are views of something larger count for what they show."""
     x = images(70, 90, batch=2)
-    views = [x[:, :, 3:67, ::2], x.transpose(2, 3)[..., :33], x.flip(3), x[:1].expand(2, -1, -1, -1)]
+    views = [
+        x[:, :, 3:67, ::2],
+        x.transpose(2, 3)[..., :33],
+        x.flip(3),
+        x[:1].expand(2, -1, -1, -1),
+    ]
     with torch.no_grad():
         for view in views:
-            assert_close(shared_small(view), shared_small(view.clone(memory_format=torch.contiguous_format)))
+            assert_close(
+                shared_small(view), shared_small(view.clone(memory_format=torch.contiguous_format))
+            )
 
 
 # ---- the cached basis

@@ -17,7 +17,7 @@ from timm.optim._param_groups import param_groups_layer_decay, param_groups_weig
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-NANO = "spanet_nano"  # for the options of this family
+NANO = "spanet_nano"  # for options of this family
 STRIDES = [4, 8, 16, 32]
 
 # Trainable parameters as published (SPANet, Table 1).
@@ -146,6 +146,14 @@ def test_branch_scales_in_the_last_two_stages(scale, scaled):
     stages = {key.split(".")[1] for key, _ in model.named_parameters() if f".{scaled}" in key}
     assert stages == (set() if scale == "none" else {"2", "3"})
     assert any(key.endswith("_scale1.scale") for key in model.state_dict()) == (scale != "none")
+
+
+def test_no_ring():
+    """timm's factory drops arguments that are None, so there is a word for it."""
+    assert timm.create_model(NANO, device="meta", ring="none").ring is None
+    assert timm.create_model(NANO, device="meta", ring=0.2).ring == 0.2
+    with pytest.raises(ValueError, match="ring is 'nil', allowed: a number or 'none'"):
+        timm.create_model(NANO, device="meta", ring="nil")
 
 
 def test_unknown_branch_scale():
@@ -467,7 +475,7 @@ def test_feature_extractor_of_torchvision(small, build):
         {"spectral_method": "fft"},
         {"spectral_filter": False},
         {"aggregation": "hadamard"},
-        {"ring": None},
+        {"ring": "none"},
         {"learn_balance": "gate", "learn_ring": True},
         {"learn_balance": "channel", "learn_ring": True},
         {"branch_scale": "layer_scale"},

@@ -17,6 +17,7 @@ from spanets.spectral import (
     RING,
     Balance,
     basis_gain,
+    check_radius,
     low_frequency_basis,
     resolve_method,
     spectral_pool,
@@ -106,6 +107,7 @@ class SpectralContext(nn.Module):
         super().__init__()
         _check_choice("aggregation", aggregation, AGGREGATIONS)
         _check_choice("learn_balance", learn_balance, LEARN_BALANCE)
+        check_radius(radius)
         if not 0 < len(balances) <= dim:
             raise ValueError(f"{len(balances)} balances for {dim} channels, allowed: 1 to {dim}")
         if learn_ring and (learn_balance is None or ring is None):
@@ -140,10 +142,10 @@ class SpectralContext(nn.Module):
             per_gate = self.learn_balance == "gate"
             sizes = [1] * len(self.balances) if per_gate else self.gate_sizes
             for part, value in zip(self.balance_logit.split(sizes), self.balances, strict=True):
-                part.fill_(log(value / (1 - value)))
+                part.fill_(_logit("balance", value))
         if hasattr(self, "ring_logit"):
             assert self.ring is not None
-            self.ring_logit.fill_(log(self.ring / (1 - self.ring)))
+            self.ring_logit.fill_(_logit("ring", self.ring))
 
     def channel_balance(self) -> Tensor:
         """Returns λ per channel: (C,)."""
@@ -277,3 +279,9 @@ def chunk_sizes(total: int, chunks: int) -> list[int]:
 def _check_choice(name: str, value: str | None, allowed: Sequence[str | None]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} is {value!r}, allowed: {', '.join(map(str, allowed))}")
+
+
+def _logit(name: str, value: float) -> float:
+    if not 0 < value < 1:
+        raise ValueError(f"{name} is {value}, must lie between 0 and 1 to be learnt")
+    return log(value / (1 - value))

@@ -60,7 +60,8 @@ def low_frequency_mask(
     Raises:
         ValueError: the radius or a side is not positive.
     """
-    _check(height, width, radius)
+    _check_size(height, width)
+    check_radius(radius)
     u = torch.arange(height, device=device) - height // 2
     v = torch.arange(width, device=device) - width // 2
     return _mask(u, v, radius, balance, ring, dtype)
@@ -90,7 +91,8 @@ def spectral_pool(
         ValueError: unknown method, a radius that is not positive, or a map without samples.
     """
     height, width = x.shape[-2:]
-    _check(height, width, radius)
+    _check_size(height, width)
+    check_radius(radius)
     if resolve_method(method, radius, ring) == "fft":
         return _pool_by_fft(x, radius, balance, ring)
     basis = low_frequency_basis(x, radius, closed=ring is not None)
@@ -99,6 +101,12 @@ def spectral_pool(
     low = (maps @ basis.mT) * gain  # ... C K
     high_gain = 1 - _as_column(balance, x)
     return (high_gain * maps + low @ basis).unflatten(-1, (height, width))
+
+
+def check_radius(radius: float) -> None:
+    """Raises ValueError for a radius that is not positive."""
+    if not radius > 0:
+        raise ValueError(f"radius is {radius}, must be positive")
 
 
 def resolve_method(method: str, radius: float, ring: Balance | None) -> str:
@@ -166,12 +174,10 @@ def basis_gain(x: Tensor, radius: float, balance: Balance, ring: Balance | None 
     return torch.cat([on_disc, *half, *half], dim=1)
 
 
-def _check(height: int, width: int, radius: float) -> None:
+def _check_size(height: int, width: int) -> None:
     # Symbolic sizes of a compiler are positive by its own rules; asking would add a guard.
     if isinstance(height, int) and isinstance(width, int) and min(height, width) < 1:
         raise ValueError(f"a map of {height}x{width} has no samples")
-    if radius <= 0:
-        raise ValueError(f"radius is {radius}, must be positive")
 
 
 def _as_column(value: Balance, x: Tensor) -> Tensor:

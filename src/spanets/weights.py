@@ -1,24 +1,26 @@
 """Weights from files: the authors' releases under our names, safely read and strictly loaded.
 
+A file goes through `read_state_dict` (tensors by name), `convert_official` (released names to
+ours) and a comparison with the model that accounts for every key; `load_weights` is all three.
 Nothing here executes what a file holds: safetensors, or `torch.load(weights_only=True)`.
 """
 
 import argparse
-import pickle
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spanets.errors import UserError
-from spanets.mixers import BALANCES
+from spanets.mixers import BALANCES, chunk_sizes
 from spanets.spectral import RING, low_frequency_mask
 
 StateDict = dict[str, Tensor]
@@ -39,33 +41,9 @@ class WeightsError(UserError):
     """A file or state dict that does not fit."""
 
 
-@dataclass
-class LoadReport:
-    """What `load_weights` did.
+# ---- weights that timm is asked for
 
-    Attributes:
-        path: The file.
-        released: Whether it had the released code's names.
-        loaded: Number of tensors loaded.
-        skipped: Keys of the file that were left out, each with the reason.
-        fresh: Keys of the model that keep their initial values, each with the reason.
-    """
-
-    path: str
-    released: bool
-    loaded: int
-    skipped: dict[str, str] = field(default_factory=dict)
-    fresh: dict[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        """Returns a line on the whole and one for each reason to leave keys out."""
-        names = "the released names" if self.released else "our names"
-        lines = [f"{self.path}: {self.loaded} tensors loaded ({names})"]
-        for verb, keys in (("left out", self.skipped), ("not in the file", self.fresh)):
-            for reason in dict.fromkeys(keys.values()):
-                of_reason = [key for key, why in keys.items() if why == reason]
-                lines.append(f"{verb}: {', '.join(of_reason)} ({reason})")
-        return "\n".join(lines)
+_SOURCES = ("url", "file", "hf_hub_id", "state_dict", "source")
 
 
 def check_pretrained(name: str, pretrained: bool, kwargs: Mapping[str, Any]) -> None:
@@ -74,11 +52,8 @@ def check_pretrained(name: str, pretrained: bool, kwargs: Mapping[str, Any]) -> 
     Raises:
         RuntimeError: no source was given.
     """
-    sources = ("url", "file", "hf_hub_id", "state_dict", "source")
-    configs = (kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay"))
-    given = [config for config in configs if config is not None and not isinstance(config, str)]
-    values = [c.get(s) if isinstance(c, Mapping) else getattr(c, s, None) for c in given for s in sources]
-    if not pretrained or any(values):
+    configs = [kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay")]
+    if not pretrained or any(_names_source(config) for config in configs):
         return
     family = name.split("_")[0]
     raise RuntimeError(
@@ -88,14 +63,29 @@ def check_pretrained(name: str, pretrained: bool, kwargs: Mapping[str, Any]) -> 
     )
 
 
+def _names_source(config: object) -> bool:
+    """Whether timm's configuration (a mapping, its own class, a tag or None) has a source."""
+    entries = config if isinstance(config, Mapping) else getattr(config, "__dict__", {})
+    return any(entries.get(source) for source in _SOURCES)
+
+
 def adapt_state_dict(state_dict: StateDict, model: nn.Module) -> StateDict:
     """Renames a released state dict for `model`; timm's hook for files given by the user."""
     return convert_official(state_dict, **_spectral_arguments(model))
 
 
+def _spectral_arguments(model: nn.Module) -> dict[str, Any]:
+    """What the masks of released weights must agree with."""
+    names = ("radii", "balances", "ring")
+    return {name: getattr(model, name) for name in names if hasattr(model, name)}
+
+
+# ---- released names to ours
+
+
 def is_official(state_dict: Mapping[str, Tensor]) -> bool:
     """Whether the keys are those of the released code."""
-    return any(key.startswith(("patch_embed.", "downsample_layers.")) for key in state_dict)
+    return any(key.startswith(("patch_embed.", "network.", "downsample_")) for key in state_dict)
 
 
 def convert_official(
@@ -119,87 +109,109 @@ def convert_official(
         A new dictionary; tensors that need no change are shared.
 
     Raises:
-        WeightsError: a key that SPANet does not have, a gate that is missing, or another mask.
+        WeightsError: a key that SPANet does not have, a gate that is missing or has another
+            shape, or another mask.
     """
     if not is_official(state_dict):
         return dict(state_dict)
     converted: StateDict = {}
-    gates: dict[str, dict[str, Tensor]] = {}
+    gates: dict[str, StateDict] = {}  # the parts of `pws`, by mixer
     for key, value in state_dict.items():
-        if mask := re.fullmatch(r"network\.(\d)\.\d+\.token_mixer\.sps\.(\d+)\.filter", key):
-            stage, gate = int(mask[1]) // 2, int(mask[2])
-            _check_mask(key, value, radii[stage], balances, gate, ring)
-        elif gate_key := re.fullmatch(r"(network\.\d\.\d+\.token_mixer\.)pws\.(.*)", key):
-            gates.setdefault(_rename(gate_key[1] + "context.bias"), {})[gate_key[2]] = value
+        if found := re.fullmatch(_MASK, key):
+            stage, gate = int(found[1]) // 2, int(found[2])
+            if stage >= len(radii) or gate >= len(balances):
+                raise WeightsError(f"unexpected key {key}, the model has no such gate")
+            _check_mask(key, value, radii[stage], balances[gate], ring)
+        elif found := re.fullmatch(_GATE, key):
+            gates.setdefault(found[1], {})[found[2]] = value
         else:
             converted[_rename(key)] = value
-    for name, parts in gates.items():
-        prefix = name.removesuffix("bias")
-        try:
-            weights = [parts.pop(f"{i}.weight") for i in range(len(balances))]
-            biases = [parts.pop(f"{i}.bias") for i in range(len(balances))]
-        except KeyError as missing:
-            raise WeightsError(
-                f"missing key pws.{missing.args[0]} of {prefix}, one of {len(balances)} gates"
-            ) from None
-        if parts:
-            raise WeightsError(f"unexpected key pws.{min(parts)} of {prefix}")
-        converted[prefix + "weight"] = torch.cat(weights, dim=1).flatten(1)
-        converted[prefix + "bias"] = torch.stack(biases)
+    for mixer, parts in gates.items():
+        context = _rename(f"{mixer}proj_in.weight").removesuffix("proj_in.weight") + "context."
+        weight, bias = _merge_gates(f"{mixer}pws.", parts, len(balances))
+        converted |= {f"{context}weight": weight, f"{context}bias": bias}
     return converted
 
 
-# Released name -> ours, tried in order; `\d` stage numbers are mapped by `_rename`.
-_RENAMES = [
-    (r"patch_embed\.proj\.(.+)", r"stem.conv.\1"),
-    (r"network\.([135])\.proj\.(.+)", r"stages.<\1>.downsample.conv.\2"),
-    (r"network\.([0246])\.(\d+)\.token_mixer\.conv\.0\.(.+)", r"stages.<\1>.blocks.\2.token_mixer.conv_row.\3"),
-    (r"network\.([0246])\.(\d+)\.token_mixer\.conv\.1\.(.+)", r"stages.<\1>.blocks.\2.token_mixer.conv_column.\3"),
-    (r"network\.([0246])\.(\d+)\.(token_mixer\.(?:proj_in|proj_out|context)\..+)", r"stages.<\1>.blocks.\2.\3"),
-    (r"network\.([0246])\.(\d+)\.((?:norm[12]|mlp\.fc[12]|res_scale[12])\..+)", r"stages.<\1>.blocks.\2.\3"),
-    (r"norm([0246])\.(.+)", r"output_norms.<\1>.\2"),
-    (r"norm\.(.+)", r"norm.\1"),
-    (r"head\.(.+)", r"head.fc.\1"),
-]  # fmt: skip
+_MASK = r"network\.([0246])\.\d+\.token_mixer\.sps\.(\d{1,3})\.filter"
+_GATE = r"(network\.[0246]\.\d+\.token_mixer\.)pws\.(.+)"
+# In a block, these are called what we call them; the two convolutions are not.
+_SAME = ("norm1", "norm2", "mlp.fc1", "mlp.fc2", "token_mixer.proj_in", "token_mixer.proj_out")
+_IN_BLOCK = {
+    **{name: name for name in (*_SAME, "res_scale1", "res_scale2")},
+    "token_mixer.conv.0": "token_mixer.conv_row",
+    "token_mixer.conv.1": "token_mixer.conv_column",
+}
+_OUTSIDE = {"patch_embed.proj": "stem.conv", "norm": "norm", "head": "head.fc"}
 
 
 def _rename(key: str) -> str:
-    for pattern, replacement in _RENAMES:
-        match = re.fullmatch(pattern, key)
-        if match:
-            # network.{0,2,4,6} are the stages, network.{1,3,5} the downsamplings before 1, 2, 3.
-            name = match.expand(replacement)
-            return re.sub(r"<(\d)>", lambda number: str((int(number[1]) + 1) // 2), name)
-    raise WeightsError(f"unexpected key {key}: no part of a released SPANet")
+    """Our name of one released parameter.
+
+    `network.{0,2,4,6}` are the stages, `network.{1,3,5}` the downsamplings before 1, 2 and 3.
+    """
+    module, _, leaf = key.rpartition(".")
+    ours = _OUTSIDE.get(module)
+    if found := re.fullmatch(r"network\.([0246])\.(\d+)\.(.+)", module):
+        name = _IN_BLOCK.get(found[3])
+        ours = name and f"stages.{int(found[1]) // 2}.blocks.{found[2]}.{name}"
+    elif found := re.fullmatch(r"network\.([135])\.proj", module):
+        ours = f"stages.{(int(found[1]) + 1) // 2}.downsample.conv"
+    elif found := re.fullmatch(r"norm([0246])", module):
+        ours = f"output_norms.{int(found[1]) // 2}"
+    if ours is None:
+        raise WeightsError(f"unexpected key {key}, no part of a released SPANet")
+    return f"{ours}.{leaf}"
 
 
-def _check_mask(
-    key: str,
-    mask: Tensor,
-    radius: float,
-    balances: Sequence[float],
-    gate: int,
-    ring: float | None,
-) -> None:
-    if gate >= len(balances):
-        raise WeightsError(f"unexpected key {key}: the model has {len(balances)} gates")
-    if mask.ndim != 3 or mask.shape[0] != 1:
-        raise WeightsError(f"{key} has shape {tuple(mask.shape)}, a mask is (1, H, W)")
-    expected = low_frequency_mask(*mask.shape[1:], radius, balances[gate], ring)
+def _merge_gates(prefix: str, parts: StateDict, count: int) -> tuple[Tensor, Tensor]:
+    """The gates' 1×1 convolutions as one matrix (C, C), and their biases (N, C)."""
+    expected = [f"{i}.{kind}" for i in range(count) for kind in ("weight", "bias")]
+    if missing := [part for part in expected if part not in parts]:
+        raise WeightsError(f"missing key {prefix}{missing[0]}, one of {count} gates")
+    if extra := sorted(parts.keys() - set(expected)):
+        raise WeightsError(f"unexpected key {prefix}{extra[0]}, the model has {count} gates")
+    dim = mode(value.shape[:1].numel() for value in parts.values())
+    try:
+        sizes = chunk_sizes(dim, count)
+    except ValueError as error:
+        raise WeightsError(f"{prefix}0.weight and the others: {error}") from None
+    weights = [parts[f"{i}.weight"] for i in range(count)]
+    biases = [parts[f"{i}.bias"] for i in range(count)]
+    for i, size in enumerate(sizes):
+        _check_shape(f"{prefix}{i}.weight", weights[i], (dim, size, 1, 1))
+        _check_shape(f"{prefix}{i}.bias", biases[i], (dim,))
+    return torch.cat(weights, dim=1).flatten(1), torch.stack(biases)
+
+
+def _check_shape(key: str, value: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(value.shape) != shape:
+        raise WeightsError(f"{key} has shape {tuple(value.shape)}, must be {shape}")
+
+
+def _check_mask(key: str, mask: Tensor, radius: float, balance: float, ring: float | None) -> None:
+    if mask.ndim != 3 or mask.shape[0] != 1 or mask.numel() == 0 or not mask.is_floating_point():
+        raise WeightsError(f"{key} is {mask.dtype} {tuple(mask.shape)}, a mask is float (1, H, W)")
+    _, height, width = mask.shape
+    expected = low_frequency_mask(height, width, radius, balance, ring)
     error = (mask[0].float() - expected).abs().max().item()
-    if not error <= MASK_TOLERANCE:
+    tolerance = max(MASK_TOLERANCE, torch.finfo(mask.dtype).eps)  # files may be kept in half
+    if not error <= tolerance:  # NaN is an error, too
         raise WeightsError(
-            f"{key} is off by {error:.3g} from the mask of radius {radius}, balance "
-            f"{balances[gate]} and ring {ring if ring is None else round(ring, 4)}: "
-            "another variant; create the model with its radii, balances and ring"
+            f"{key} is off by {error:.3g} from the mask of radius {radius}, balance {balance} "
+            f"and ring {ring if ring is None else round(ring, 4)}: another variant; create the "
+            "model with its radii, balances and ring"
         )
+
+
+# ---- reading files
 
 
 def read_state_dict(path: str | Path) -> StateDict:
     """Reads the tensors of a checkpoint file without running anything it holds.
 
-    Wrappers (`state_dict`, `model`) and prefixes (`module.`, `model.`, `backbone.`) are removed;
-    of a detector or segmenter the backbone is taken.
+    Wrappers (`state_dict`, `model`) and prefixes (`module.`, `model.`, `_orig_mod.`) are removed;
+    of a detector or segmenter the `backbone.` is taken.
 
     Args:
         path: .safetensors, .pth, .pth.tar, .pt or .ckpt; the content decides, not the name.
@@ -210,10 +222,13 @@ def read_state_dict(path: str | Path) -> StateDict:
     Raises:
         WeightsError: a missing, truncated or foreign file, or one that holds Python objects.
     """
-    content = read_checkpoint(path)
-    tensors = _unwrap(content)
+    tensors = _unwrap(read_checkpoint(path))
     if not tensors:
         raise WeightsError(f"{path}: holds no tensors by name, so it is no checkpoint")
+    for key, value in tensors.items():
+        dense = value.layout is torch.strided and not value.is_quantized
+        if not dense or value.device.type != "cpu":
+            raise WeightsError(f"{path}: {key} is no plain tensor")
     return _strip_prefixes(tensors)
 
 
@@ -226,24 +241,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     head = _read_head(path)
     try:
-        if head[8:9] == b"{":
-            return load_file(path)
-        content = _load_torch(path)
-    except SafetensorError as error:
-        raise WeightsError(f"{path}: truncated or damaged safetensors file ({error})") from None
-    except pickle.UnpicklingError as error:
-        unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if unsafe is None:
-            raise WeightsError(_describe_foreign(path, head)) from None
-        raise WeightsError(
-            f"{path}: holds Python objects ({unsafe[1]}) that could run code, so it is refused; "
-            "save its state_dict alone, or as safetensors"
-        ) from None
+        content = load_file(path) if _is_safetensors(head) else _load_torch(path)
     except Exception as error:
-        # torch.load raises a dozen types on damaged input; all mean the same to the user.
-        if head[:2] == b"PK":
-            raise WeightsError(f"{path}: truncated or damaged PyTorch file") from error
-        raise WeightsError(_describe_foreign(path, head)) from error
+        # Both loaders raise a dozen types on damaged input; all mean the same to the user.
+        raise WeightsError(f"{path}: {_diagnose(head, error)}") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, not a state dict")
     return content
@@ -251,11 +252,22 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def _load_torch(path: Path) -> Any:
     # The released files come from training scripts that stored their arguments and best metric
-    # beside the weights. These types hold values alone.
+    # beside the weights. These types hold values alone; NumPy 2 renamed a module of theirs.
     scalar = np.float64(0).__reduce__()[0]
-    harmless = [argparse.Namespace, np.dtype, scalar, type(np.dtype("f8")), type(np.dtype("f4"))]
-    with torch.serialization.safe_globals(harmless):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    harmless: list[Any] = [
+        argparse.Namespace,
+        np.dtype,
+        *(type(np.dtype(code)) for code in ("f8", "f4", "f2", "i8", "i4", "?")),
+        *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    ]
+    # An open file: of a path, newer versions of torch would go by its suffix.
+    with (
+        path.open("rb") as file,
+        torch.serialization.safe_globals(harmless),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # what is wrong with a file, its error says
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _read_head(path: Path) -> bytes:
@@ -271,51 +283,104 @@ def _read_head(path: Path) -> bytes:
     return head
 
 
-def _describe_foreign(path: Path, head: bytes) -> str:
+def _is_safetensors(head: bytes) -> bool:
+    return head[8:9] == b"{"  # eight bytes of length, then JSON
+
+
+def _diagnose(head: bytes, error: Exception) -> str:
+    """What is wrong with a file that begins with `head` and could not be loaded."""
+    if unsafe := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        return (
+            f"holds Python objects ({unsafe[1]}) that could run code, so it is refused; "
+            "save its state_dict alone, or as safetensors"
+        )
     if head.lstrip()[:1] == b"<":
-        return f"{path}: a web page, not weights; the download gave its page instead of the file"
-    return f"{path}: neither a PyTorch nor a safetensors file, or damaged at its start"
+        return "a web page, not weights; the download gave its page instead of the file"
+    if head.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, not weights; fetch the file itself with: git lfs pull"
+    if _is_safetensors(head):
+        return "a truncated or damaged safetensors file"
+    if head.startswith((b"PK", b"\x80")):  # a zip archive, or the pickle of older releases
+        return "a truncated or damaged PyTorch file"
+    return "neither a PyTorch nor a safetensors file, or damaged at its start"
 
 
 def _unwrap(content: Mapping[str, Any]) -> StateDict:
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content.get(wrapper), Mapping):
-            return _unwrap(content[wrapper])
-    return {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    for _ in range(3):  # deeper than any training script; a damaged file may hold itself
+        inner = [content.get(wrapper) for wrapper in ("state_dict", "model")]
+        content = next((value for value in inner if isinstance(value, Mapping)), content)
+    named = {key: value for key, value in content.items() if isinstance(key, str)}
+    return {key: value for key, value in named.items() if isinstance(value, Tensor)}
 
 
 def _strip_prefixes(tensors: StateDict) -> StateDict:
-    for prefix in ("module.", "model.", "backbone."):
-        inner = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
-        # A detector holds neck and heads beside its backbone; other prefixes cover all keys.
-        if inner and (prefix == "backbone." or len(inner) == len(tensors)):
-            tensors = inner
-    return tensors
+    # DataParallel, a trainer and torch.compile prefix every key, in any order.
+    for _ in range(4):
+        for prefix in ("module.", "model.", "_orig_mod."):
+            if all(key.startswith(prefix) for key in tensors):
+                tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    # A detector holds neck and heads beside its backbone.
+    backbone = {key: value for key, value in tensors.items() if key.startswith("backbone.")}
+    return {key.removeprefix("backbone."): v for key, v in backbone.items()} or tensors
 
 
-def load_weights(
-    model: nn.Module, path: str | Path, reset_classifier: bool = False
-) -> LoadReport:
+# ---- loading into a model
+
+
+@dataclass
+class LoadReport:
+    """What `load_weights` did.
+
+    Attributes:
+        path: The file.
+        released: Whether it had the released code's names.
+        loaded: Number of tensors loaded.
+        skipped: Keys of the file that were left out, each with the reason.
+        fresh: Keys of the model that keep their values, each with the reason.
+    """
+
+    path: str
+    released: bool
+    loaded: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+    fresh: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Returns a line on the whole and one for each reason to leave keys out."""
+        names = "the released names" if self.released else "our names"
+        lines = [f"{self.path}: {self.loaded} tensors loaded ({names})"]
+        for verb, keys in (("left out", self.skipped), ("not in the file", self.fresh)):
+            for reason in dict.fromkeys(keys.values()):
+                of_reason = [key for key, why in keys.items() if why == reason]
+                lines.append(f"{verb}: {_list(of_reason)} ({reason})")
+        return "\n".join(lines)
+
+
+def load_weights(model: nn.Module, path: str | Path, reset_classifier: bool = False) -> LoadReport:
     """Loads a checkpoint file, ours or the authors', into a model of this package.
 
     Args:
         model: Made by `timm.create_model`, `features_only=True` included.
         path: .safetensors, .pth, .pth.tar, .pt or .ckpt.
-        reset_classifier: Keep the model's own classifier where the file's has another shape
-            (for fine-tuning on other classes).
+        reset_classifier: Keep the model's own classifier where the file has none or one of
+            another shape (for fine-tuning on other classes).
 
     Returns:
         What was loaded, and what was not and why.
 
     Raises:
         WeightsError: an unreadable file, a missing or unexpected key, another shape or mask.
+        ValueError: the model is on the meta device, where it has no place for values.
     """
     target = getattr(model, "model", model)  # features_only wraps the network
+    own = target.state_dict()
+    if any(value.is_meta for value in own.values()):
+        raise ValueError("the model is on the meta device; call model.to_empty(device=...) first")
     tensors = read_state_dict(path)
-    report = LoadReport(str(path), is_official(tensors), 0)
+    report = LoadReport(str(path), is_official(tensors))
     try:
         tensors = convert_official(tensors, **_spectral_arguments(target))
-        tensors = _match(tensors, target.state_dict(), report, reset_classifier)
+        tensors = _match(tensors, own, report, reset_classifier)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
     target.load_state_dict(tensors, strict=False)  # `_match` has accounted for every key
@@ -323,31 +388,49 @@ def load_weights(
     return report
 
 
-def _spectral_arguments(model: nn.Module) -> dict[str, Any]:
-    names = ("radii", "balances", "ring")
-    return {name: getattr(model, name) for name in names if hasattr(model, name)}
-
-
 def _match(
     tensors: StateDict, own: Mapping[str, Tensor], report: LoadReport, reset_classifier: bool
 ) -> StateDict:
     """Returns what to load; accounts for each other key in the report or raises."""
-    parts = {key.split(".")[0] for key in own}
-    given = {key.split(".")[0] for key in tensors}
+    parts = {_part(key) for key in own}
     for key in sorted(tensors.keys() - own.keys()):
-        part = key.split(".")[0]
-        if part in parts or part not in ("head", "norm", "output_norms"):
-            raise WeightsError(f"unexpected key {key}, the model has no such tensor")
-        report.skipped[key] = f"the model has no {part}"
+        if _part(key) not in parts and re.fullmatch(_OPTIONAL, _part(key)):
+            report.skipped[key] = f"the model has no {_part(key)}"
+    if unexpected := sorted(tensors.keys() - own.keys() - report.skipped.keys()):
+        raise WeightsError(f"unexpected key {_list(unexpected, 1)}, the model has no such tensor")
+
+    has_norms = any(key.startswith("output_norms.") for key in tensors)
     for key in sorted(own.keys() - tensors.keys()):
-        if key.startswith("output_norms.") and "output_norms" not in given:
+        if key.startswith("output_norms.") and not has_norms:
             report.fresh[key] = "weights of a classifier"
-        else:
-            raise WeightsError(f"missing key {key}")
+        elif key.endswith(("balance_logit", "ring_logit")):
+            report.fresh[key] = "learnt from the model's own balances and ring"
+        elif key.startswith("head.") and reset_classifier:
+            report.fresh[key] = "the file has no such classifier"
+    if missing := sorted(own.keys() - tensors.keys() - report.fresh.keys()):
+        raise WeightsError(f"missing key {_list(missing, 1)}")
+
     for key in sorted(own.keys() & tensors.keys()):
-        theirs, ours = tuple(tensors[key].shape), tuple(own[key].shape)
-        if theirs != ours and reset_classifier and key.startswith("head."):
-            report.fresh[key] = f"the file's classifier has {theirs[0]} classes"
-        elif theirs != ours:
-            raise WeightsError(f"{key} has shape {theirs} in the file, {ours} in the model")
-    return {key: t for key, t in tensors.items() if key not in report.skipped | report.fresh}
+        theirs, ours = tensors[key], own[key]
+        if theirs.shape != ours.shape and key.startswith("head.") and reset_classifier:
+            report.fresh[key] = "the file's classifier has another shape"
+        elif theirs.shape != ours.shape:
+            shapes = f"{tuple(theirs.shape)} in the file, {tuple(ours.shape)} in the model"
+            raise WeightsError(f"{key} has shape {shapes}")
+        elif theirs.is_floating_point() != ours.is_floating_point():
+            raise WeightsError(f"{key} holds {theirs.dtype} in the file, {ours.dtype} in the model")
+    return {key: tensors[key] for key in own if key in tensors and key not in report.fresh}
+
+
+# What a model may lack as a whole, for being a feature extractor, or pruned, or headless.
+_OPTIONAL = r"head|norm|output_norms\.\d|stages\.\d"
+
+
+def _part(key: str) -> str:
+    depth = 2 if key.startswith(("stages.", "output_norms.")) else 1
+    return ".".join(key.split(".")[:depth])
+
+
+def _list(keys: Sequence[str], limit: int = 4) -> str:
+    more = len(keys) - limit
+    return ", ".join(keys[:limit]) + (f" (and {more} more)" if more > 0 else "")

@@ -254,7 +254,7 @@ class PyramidBackbone(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         """Makes a new classifier for this many classes; 0 removes it, `global_pool=""` pooling."""
-        like = self.stem.conv.weight
+        like = next(self.stem.parameters())
         self.num_classes = num_classes
         self.head.in_features = self.num_features  # pruning changes it
         self.head.reset(num_classes, global_pool)

@@ -5,12 +5,15 @@ takes seconds, and `--help` has to answer at once. The library is imported once 
 """
 
 import argparse
+import io
 import json
+import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 TRAIN_KEYS = """\
 Every key of the recipe can be set: --section.key VALUE, for example
@@ -19,36 +22,101 @@ Every key of the recipe can be set: --section.key VALUE, for example
 sections: model, data, optim, trainer; `--print-recipe` shows all keys with their values.
 """
 
+COMMANDS = ("models", "train", "eval", "predict")
+
+# The words of `train` that are no keys of a recipe, and whether a value follows.
+TRAIN_OPTIONS = {
+    "--out": True,
+    "--resume": False,
+    "--print-recipe": False,
+    "--debug": False,
+    "--help": False,
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status: 0, 1 for a failed run, 2 for a usage error."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    parser = make_parser()
-    known, rest = parser.parse_known_args(words)
-    if rest and known.command != "train":
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    from spanets.errors import UserError
-
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
+    overrides: list[str] = []
+    if words[:1] == ["train"]:
+        words, overrides = split_overrides(words)
     try:
-        return known.run(known, rest)
-    except UserError as error:
-        if known.debug:
-            traceback.print_exc()
-        print(f"spanets: {error}", file=sys.stderr)
-        return error.exit_status
+        check_command(words)
+        known = make_parser().parse_args(words)
+    except SystemExit as leaving:  # --help, or a message is printed
+        return int(leaving.code or 0)
+    try:
+        status = run(known, overrides)
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         print("spanets: stopped", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # the reader, such as head, has enough
-        sys.stderr.close()
-        return 0
+    except BrokenPipeError:
+        # The reader, such as `head`, has enough; Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
-def make_parser() -> argparse.ArgumentParser:
+def run(known: argparse.Namespace, overrides: list[str]) -> int:
+    """Runs a parsed command, and says in one line what is wrong with what the user gave."""
+    import torch
+
+    from spanets.errors import UserError
+
+    try:
+        return known.run(known, overrides)
+    except (UserError, torch.OutOfMemoryError) as error:
+        if known.debug:
+            traceback.print_exc()
+        message, status = str(error), getattr(error, "exit_status", 1)
+        if isinstance(error, torch.OutOfMemoryError):
+            message = "the GPU's memory is full; train with a larger trainer.accumulate or a "
+            message += "smaller optim.batch_size, evaluate with a smaller --batch"
+        print(f"spanets: {message}", file=sys.stderr)
+        return status
+
+
+def check_command(words: Sequence[str]) -> None:
+    """Exits if the first word is no command, telling the nearest one."""
+    if not words or words[0].startswith("-") or words[0] in COMMANDS:
+        return
+    close = get_close_matches(words[0], COMMANDS, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(COMMANDS)}"
+    Parser(prog="spanets").error(f"unknown command {words[0]!r}{hint}")
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Parts the words of `train` into its own and those that set keys, wherever they stand."""
+    own: list[str] = []
+    overrides: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        option, equals, _ = word.partition("=")
+        target = overrides if word.startswith("--") and option not in TRAIN_OPTIONS else own
+        target.append(word)
+        takes_value = word.startswith("--") and TRAIN_OPTIONS.get(option, True) and not equals
+        if takes_value and rest and not rest[0].startswith("--"):
+            target.append(rest.pop(0))
+    return own, overrides
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, where argparse prints its usage as well."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the line and exits with status 2."""
+        self.exit(2, f"spanets: {message} (see {self.prog} --help)\n")
+
+
+def make_parser() -> Parser:
     """Describes all commands; imports nothing."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="spanets",
         description="SPANet and SPANetV2: train, evaluate and use frequency-balancing backbones.",
         allow_abbrev=False,
@@ -74,7 +142,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     train = command("train", run_train, "train by a recipe", epilog=TRAIN_KEYS)
     train.add_argument("recipe", help="a recipe's name, such as elpv, or a YAML file")
-    train.add_argument("--out", metavar="DIR", help="run folder (default: runs/RECIPE)")
+    train.add_argument("--out", metavar="DIR", help="run folder (default: a free runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="go on from DIR's last checkpoint")
     train.add_argument(
         "--print-recipe", action="store_true", help="print all keys and values, and stop"
@@ -85,16 +153,31 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--data", metavar="DIR", help="class folders (default: the checkpoint's test images)"
     )
-    evaluate.add_argument("--batch", type=int, default=64, help="images at a time")
-    evaluate.add_argument("--workers", type=int, default=2, help="processes that load images")
+    evaluate.add_argument("--batch", type=at_least(1), default=64, help="images at a time")
+    evaluate.add_argument(
+        "--workers", type=at_least(0), default=2, help="processes that load images"
+    )
     evaluate.add_argument("--json", action="store_true", help="print JSON")
 
     predict = command("predict", run_predict, "label images")
     predict.add_argument("checkpoint")
     predict.add_argument("images", nargs="+", metavar="IMAGE", help="files, or folders of files")
-    predict.add_argument("--top", type=int, default=5, help="classes for each image (default: 5)")
+    predict.add_argument(
+        "--top", type=at_least(1), default=5, help="classes for each image (default: 5)"
+    )
     predict.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def at_least(low: int) -> Callable[[str], int]:
+    """Makes a type for argparse: whole numbers from `low` up."""
+
+    def convert(text: str) -> int:
+        if text.lstrip("-").isdecimal() and int(text) >= low:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from {low} up")
+
+    return convert
 
 
 def run_models(arguments: argparse.Namespace, _: list[str]) -> int:
@@ -122,6 +205,7 @@ def run_models(arguments: argparse.Namespace, _: list[str]) -> int:
 
 def run_train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Trains, and prints the summary."""
+    from spanets.errors import require
     from spanets.recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe, overrides)
@@ -130,15 +214,14 @@ def run_train(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
         print(yaml.safe_dump(recipe.to_dict(), sort_keys=False), end="")
         return 0
-    from spanets.errors import require
-
-    require("lightning", "train")
+    # Before hours of training, not at the first use.
+    for module in ("lightning", "torchmetrics", "tensorboard", "matplotlib"):
+        require(module, "train")
     from spanets.tasks.engine import choose_run_folder, train
     from spanets.tasks.report import describe_results
 
     out = choose_run_folder(arguments.recipe, arguments.out, arguments.resume)
-    results = train(recipe, out, resume=arguments.resume, name=arguments.recipe)
-    print(describe_results(results))
+    print(describe_results(train(recipe, out, resume=arguments.resume)))
     return 0
 
 
@@ -147,7 +230,7 @@ def run_eval(arguments: argparse.Namespace, _: list[str]) -> int:
     from spanets.errors import require
 
     require("lightning", "train")
-    from spanets.tasks.engine import evaluate
+    from spanets.tasks.evaluation import evaluate
     from spanets.tasks.report import describe_metrics
 
     results = evaluate(
@@ -159,14 +242,19 @@ def run_eval(arguments: argparse.Namespace, _: list[str]) -> int:
 
 def run_predict(arguments: argparse.Namespace, _: list[str]) -> int:
     """Predicts, and prints labels; 1 if an image could not be read."""
+    from tqdm import tqdm
+
     from spanets.predict import Predictor, expand_images
 
-    predictor = Predictor(arguments.checkpoint)
+    predictor, images = Predictor(arguments.checkpoint), expand_images(arguments.images)
+    # Lines tell the progress themselves.
+    hidden = None if arguments.json else True
+    watched = tqdm(images, desc="predict", disable=hidden, leave=False)
     found, failed = [], False
-    for prediction in predictor(expand_images(arguments.images), arguments.top):
+    for prediction in predictor(watched, arguments.top):
         if prediction.error is not None:
             failed = True
-            print(f"spanets: {prediction.error}", file=sys.stderr)
+            tqdm.write(f"spanets: {prediction.error}", file=sys.stderr)
             continue
         labels = [{"label": name, "probability": p} for name, p in prediction.labels]
         found.append({"image": prediction.image, "predictions": labels})

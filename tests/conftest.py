@@ -4,6 +4,11 @@ Large variants take seconds to initialise, so they are built on the meta device 
 values keep signals in size, and none is the 0 or 1 at which a part would have no effect.
 """
 
+import os
+
+# Before torch is imported: its threads cost small models time, and do not survive a fork.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import copy
 import math
 from collections.abc import Callable, Iterator
@@ -11,6 +16,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import timm
 import torch
+from small_runs import photos, process, refused, small_recipe, small_run  # noqa: F401 (fixtures)
 from torch import nn
 
 import spanets

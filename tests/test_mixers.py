@@ -243,14 +243,15 @@ def test_learnt_balance_is_the_balance(learnt, method):
 @pytest.mark.parametrize("method", ["basis", "fft"])
 @pytest.mark.parametrize("aggregation", ["sum", "hadamard"])
 def test_gradients_are_finite_differences(learnt, method, aggregation):
-    mixer = make(3, kernel_size=3, radius=1, method=method, aggregation=aggregation, **learnt)
+    gates = {"balances": (0.6, 0.8), "aggregation": aggregation}  # of three and two channels
+    mixer = make(5, kernel_size=3, radius=1, method=method, **gates, **learnt)
     names = [name for name, _ in mixer.named_parameters()]
     assert "context.balance_logit" in names
 
     def run(x: Tensor, *values: Tensor) -> Tensor:
         return torch.func.functional_call(mixer, dict(zip(names, values, strict=True)), (x,))
 
-    inputs = (maps(1, 3, 4, 3).requires_grad_(), *mixer.parameters())
+    inputs = (maps(1, 5, 4, 3).requires_grad_(), *mixer.parameters())
     assert torch.autograd.gradcheck(run, inputs)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# Errors relative to the largest logit, over the whole network and all variants.
+# Errors relative to the largest logit, over the whole network; measured over all variants.
 FLOAT32 = 1e-5  # rounding, measured 1.5e-6 at most
 FLOAT16 = 1e-2  # 11 bits, 5e-4 an operation; measured 3.3e-3 at most
 BFLOAT16 = 5e-2  # 8 bits, 4e-3 an operation; measured 2.4e-2 at most
@@ -49,24 +49,24 @@ def transforms(names: set[str]) -> set[str]:
 # ---- number formats
 
 
-def test_double_matches_float(model):
+def test_double_matches_float(shared_small):
     x = images(64, 48)
     with torch.no_grad():
-        expected = copy.deepcopy(model).double()(x.double())
+        expected = copy.deepcopy(shared_small).double()(x.double())
         assert expected.dtype == torch.float64
-        assert error(model(x), expected) < FLOAT32
+        assert error(shared_small(x), expected) < FLOAT32
 
 
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.bfloat16, BFLOAT16), (torch.float16, FLOAT16)]
 )
-def test_half_precision(model, dtype, tolerance):
+def test_half_precision(shared_small, dtype, tolerance):
     x = images(64, 48)
-    half = copy.deepcopy(model).to(dtype)
+    half = copy.deepcopy(shared_small).to(dtype)
     with torch.no_grad():
         logits = half(x.to(dtype))
         assert logits.dtype == dtype
-        assert error(logits, model(x)) < tolerance
+        assert error(logits, shared_small(x)) < tolerance
 
 
 def test_autocast(model):
@@ -205,9 +205,9 @@ def test_runs_with_a_fourier_transform_where_asked(small, build):
     assert torch.complex64 in recorded.formats
 
 
-def test_methods_are_the_same_function(model, name):
-    by_fft = timm.create_model(name, device="meta", spectral_method="fft").eval()
-    by_fft.load_state_dict(model.state_dict(), assign=True)
+def test_methods_are_the_same_function(small, shared_small):
+    by_fft = timm.create_model(small, device="meta", spectral_method="fft").eval()
+    by_fft.load_state_dict(shared_small.state_dict(), assign=True)
     x = images(64, 45)
     with torch.no_grad():
-        assert error(by_fft(x), model(x)) < FLOAT32
+        assert error(by_fft(x), shared_small(x)) < FLOAT32

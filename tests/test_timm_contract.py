@@ -102,11 +102,10 @@ def test_other_image_channels(small, channels):
     assert model(torch.empty(1, channels, 64, 64, device="meta")).shape == (1, 1000)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_device_and_type_of_every_tensor(name, dtype):
-    model = timm.create_model(name, device="meta", dtype=dtype)
+def test_device_and_type_of_every_tensor(name):
+    model = timm.create_model(name, device="meta", dtype=torch.bfloat16)
     tensors = [*model.parameters(), *model.buffers()]
-    assert {(t.device.type, t.dtype) for t in tensors} == {("meta", dtype)}
+    assert {(t.device.type, t.dtype) for t in tensors} == {("meta", torch.bfloat16)}
 
 
 def test_initialisation_after_the_meta_device(small):
@@ -211,11 +210,11 @@ def test_reset_classifier(skeleton):
     assert skeleton.num_classes == 5
 
 
-def test_model_without_classifier(name):
-    model = timm.create_model(name, device="meta", num_classes=0)
+def test_model_without_classifier(small):
+    model = timm.create_model(small, device="meta", num_classes=0)
     features = torch.empty(2, model.num_features, 3, 4, device="meta")
     assert model.forward_head(features).shape == (2, model.head_hidden_size)
-    model = timm.create_model(name, device="meta", num_classes=0, global_pool="")
+    model = timm.create_model(small, device="meta", num_classes=0, global_pool="")
     assert model.forward_head(features).shape == features.shape
 
 
@@ -455,8 +454,7 @@ def test_optimizer_with_layer_decay(small, build):
 def test_symbolic_trace(model):
     graph = torch.fx.symbolic_trace(model)
     with torch.no_grad():
-        for size in [(64, 96), (37, 50)]:
-            assert_same([graph(images(*size))], [model(images(*size))])
+        assert_same([graph(images(37, 50))], [model(images(37, 50))])
 
 
 def test_feature_extractor_of_torchvision(small, build):

@@ -6,23 +6,24 @@ with `weights_only=True`.
 """
 
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_origin, get_type_hints
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from spanets.errors import UserError, nearest
+from spanets.errors import UsageError, UserError, nearest
 from spanets.weights import WeightsError, read_checkpoint
 
 CARD_KEY = "spanets"
 FORMAT = 1
 
 # Arguments of timm's factory that would read other files or reach for the network.
-_FORBIDDEN_ARGUMENTS = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # fmt: skip
+_FETCHING_ARGUMENTS = ("pretrained", "checkpoint_path", "cache_dir")
 
 
 @dataclass(frozen=True)
@@ -62,24 +63,40 @@ def load_checkpoint(path: str | Path) -> tuple[Card, dict[str, Tensor]]:
         WeightsError: an unreadable file, or one without a card.
     """
     content = read_checkpoint(path)
-    card = content.get(CARD_KEY)
-    if not isinstance(card, dict):
-        raise WeightsError(
-            f"{path}: holds weights but neither a model's name nor its classes; "
-            "give a checkpoint that `spanets train` wrote"
-        )
-    known = {field.name for field in fields(Card)}
-    if card.get("format") != FORMAT or not known <= card.keys():
-        raise WeightsError(
-            f"{path}: its card has format {card.get('format')}, this version reads {FORMAT}; "
-            "update spanets"
-        )
+    card = read_card(content, path)
+    tensors = content.get("state_dict")
+    if not isinstance(tensors, Mapping):
+        raise WeightsError(f"{path}: holds no weights")
     weights = {
         key.removeprefix("model."): value
-        for key, value in content["state_dict"].items()
-        if key.startswith("model.")
+        for key, value in tensors.items()
+        if key.startswith("model.") and isinstance(value, Tensor)
     }
-    return Card(**{name: card[name] for name in known}), weights
+    return card, weights
+
+
+def read_card(content: Mapping[str, Any], path: str | Path) -> Card:
+    """Returns the card of a checkpoint's content.
+
+    Raises:
+        WeightsError: it has none, or a damaged one; the message names `path`.
+    """
+    card = content.get(CARD_KEY)
+    if not isinstance(card, Mapping):
+        raise WeightsError(
+            f"{path}: names neither its model nor its classes; "
+            "give a checkpoint that `spanets train` wrote"
+        )
+    if card.get("format") != FORMAT:
+        raise WeightsError(
+            f"{path}: written in format {card.get('format')}, this version reads {FORMAT}; "
+            "update spanets"
+        )
+    types = {name: get_origin(kind) or kind for name, kind in get_type_hints(Card).items()}
+    wrong = [name for name, kind in types.items() if not isinstance(card.get(name), kind)]
+    if wrong or not card["classes"]:
+        raise WeightsError(f"{path}: damaged, without {', '.join(wrong or ['classes'])}")
+    return Card(**{name: card[name] for name in types})
 
 
 def restore_model(path: str | Path) -> tuple[nn.Module, Card]:
@@ -92,33 +109,48 @@ def restore_model(path: str | Path) -> tuple[nn.Module, Card]:
         WeightsError: an unreadable file, an unknown model, or weights that do not fit it.
     """
     card, weights = load_checkpoint(path)
-    model = create_model(card.model, card.model_args, num_classes=len(card.classes))
     try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise WeightsError(
-            f"{path}: its weights are not those of {card.model}: {str(error).splitlines()[1].strip()}"
-        ) from None
+        model = create_model(card.model, card.model_args, num_classes=len(card.classes))
+    except UserError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    if mismatch := _compare(model.state_dict(), weights):
+        raise WeightsError(f"{path}: its weights are not those of {card.model}: {mismatch}")
+    model.load_state_dict(weights)
     return model.eval(), card
 
 
-def create_model(name: str, arguments: dict[str, Any], **more: Any) -> nn.Module:
+def _compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Says how two sets of tensors differ in names and shapes, briefly; nothing if they do not."""
+    differences = {
+        "missing": own.keys() - given.keys(),
+        "unexpected": given.keys() - own.keys(),
+        "of another shape": {
+            key for key in own.keys() & given.keys() if own[key].shape != given[key].shape
+        },
+    }
+    parts = [f"{len(k)} {how}, such as {min(k)}" for how, k in differences.items() if k]
+    return "; ".join(parts)
+
+
+def create_model(name: str, arguments: Mapping[str, Any], **more: Any) -> nn.Module:
     """Builds a registered timm model from a name and arguments that a file or user gave.
 
     Raises:
-        UserError: an unknown name, an argument that the model does not take, or one that would
+        UsageError: an unknown name, an argument that the model does not take, or one that would
             fetch weights from elsewhere.
     """
     # Names with a scheme, such as "hf-hub:", are left to those who call timm themselves.
     if not timm.is_model(name):
-        raise UserError(f"unknown model {name!r}{nearest(name, timm.list_models())}")
+        raise UsageError(f"unknown model {name!r}{nearest(name, timm.list_models())}")
     for key in arguments:
-        if key in _FORBIDDEN_ARGUMENTS:
-            raise UserError(f"model argument {key!r} is not allowed here: it would fetch weights")
+        if key in _FETCHING_ARGUMENTS or key.startswith("pretrained_"):
+            raise UsageError(f"model argument {key!r} is not allowed here: it would fetch weights")
     try:
         return timm.create_model(name, **{**arguments, **more})
-    except (TypeError, ValueError) as error:
-        raise UserError(f"model {name}: {str(error).splitlines()[0]}") from error
+    # Models check their arguments in every way there is, or not at all.
+    except Exception as error:
+        reason = str(error).splitlines() or [type(error).__name__]
+        raise UsageError(f"model {name} with {dict(arguments)}: {reason[0]}") from error
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
@@ -138,23 +170,34 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> N
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
-    except (OSError, RuntimeError) as error:
-        # torch.save reports a full disk as a RuntimeError of its zip writer.
-        aside.unlink(missing_ok=True)
-        kept = "; the one written before is untouched" if path.exists() else ""
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        _sync_folder(path.parent)
+    except BaseException as error:  # Ctrl-C as well
+        with suppress(OSError):
+            aside.unlink()
+        reason = _system_reason(error)
+        if reason is None:
+            raise
+        kept = "; the one written before is untouched" if os.path.exists(path) else ""
         raise UserError(f"{path}: cannot be written ({reason}){kept}") from error
-    _sync_folder(path.parent)
+
+
+def _system_reason(error: BaseException | None) -> str | None:
+    """Returns what the system said, if it is the cause of an error."""
+    # When a write fails, torch's zip writer raises a RuntimeError on top, about its own position.
+    while isinstance(error, RuntimeError):
+        error = error.__context__
+    return error.strerror if isinstance(error, OSError) else None
 
 
 def _sync_folder(folder: Path) -> None:
-    # The rename itself is on the disk only once the folder is; not every system can do this.
+    """Brings a rename to the disk, on systems that can do so."""
     if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def save_torch(content: Any, path: str | Path) -> None:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from timm.data import create_transform
 
 from spanets.checkpoint import restore_model
+from spanets.data.classification import evaluation_transform
 from spanets.data.images import IMAGE_SUFFIXES, ImageError, load_image
 from spanets.errors import UserError
 
@@ -42,13 +42,17 @@ class Predictor:
         model, self.card = restore_model(checkpoint)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.to(self.device)
-        self.transform = create_transform(**self.card.preprocessing)
+        self.transform = evaluation_transform(self.card.preprocessing)
 
     @torch.inference_mode()
     def __call__(self, images: Iterable[str | Path], top: int = 5) -> Iterator[Prediction]:
         """Yields a prediction for each image, in order; an unreadable one has its error.
 
         One at a time, so that memory does not grow with the number of images.
+
+        Args:
+            images: Paths.
+            top: Classes for each image; all of them where there are fewer.
         """
         for path in images:
             try:
@@ -63,17 +67,28 @@ class Predictor:
             yield Prediction(str(path), list(zip(labels, values.tolist(), strict=True)))
 
 
-def expand_images(paths: Iterable[str | Path]) -> Iterator[Path]:
-    """Yields files as they are, and the images directly in a folder, sorted.
+def expand_images(paths: Iterable[str | Path]) -> list[Path]:
+    """Returns files as they are, and of a folder the images directly in it, sorted.
 
     Raises:
-        UserError: a folder without images.
+        UserError: a folder without images, or one that cannot be read.
     """
+    expanded: list[Path] = []
     for path in map(Path, paths):
-        if not path.is_dir():
-            yield path
-            continue
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        found = _images_in(path) if path.is_dir() else [path]
         if not found:
             raise UserError(f"{path}: a folder without images")
-        yield from found
+        expanded += found
+    return expanded
+
+
+def _images_in(folder: Path) -> list[Path]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
+    return [
+        path
+        for path in entries
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "." and path.is_file()
+    ]

@@ -4,18 +4,16 @@ Each field's default is that of a plain run on a folder of images; recipes under
 them. Every key can be set on the command line: `--optim.lr 1e-3`.
 """
 
-import dataclasses
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
 from difflib import get_close_matches
+from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_type_hints
 
-import yaml
-
-from spanets.errors import UsageError, nearest, require
+from spanets.errors import UsageError, nearest
+from spanets.values import convert, describe_wanted, load_yaml, read_word
 
 
 @dataclass
@@ -131,7 +129,7 @@ class Trainer:
 
     Attributes:
         epochs: Passes over the training images, the cool-down not counted.
-        accelerator: Lightning's: "auto", "cpu", "gpu", "mps".
+        accelerator: "auto" takes a GPU if there is one.
         devices: Number of devices, or "auto" for all.
         num_nodes: Machines.
         precision: Lightning's: "32-true", "16-mixed", "bf16-mixed", "bf16-true".
@@ -142,8 +140,8 @@ class Trainer:
     """
 
     epochs: int = 20
-    accelerator: str = "auto"
-    devices: int | str = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    devices: int | Literal["auto"] = "auto"
     num_nodes: int = 1
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true"] = "32-true"
     accumulate: int = 1
@@ -174,10 +172,50 @@ class Recipe:
         return _plain(asdict(self))
 
 
+# Smallest and largest value, both allowed; of a list's every number.
+RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),
+    "data.val_fraction": (0.001, 0.999),
+    "data.split_seed": (0, 2**32 - 1),
+    "data.image_size": (1, 4096),
+    "data.crop_pct": (0.01, 1),
+    "data.mean": (0, 1),
+    "data.std": (0.001, 1000),
+    "data.scale": (0.0001, 1),
+    "data.ratio": (0.01, 100),
+    "data.hflip": (0, 1),
+    "data.vflip": (0, 1),
+    "data.color_jitter": (0, 1),
+    "data.random_erasing": (0, 1),
+    "data.mixup": (0, 100),
+    "data.cutmix": (0, 100),
+    "data.mix_prob": (0, 1),
+    "data.mix_switch_prob": (0, 1),
+    "data.workers": (0, 1024),
+    "optim.lr": (0, 1000),
+    "optim.lr_batch_size": (1, 2**20),
+    "optim.batch_size": (1, 2**20),
+    "optim.weight_decay": (0, 100),
+    "optim.betas": (0, 0.999999),
+    "optim.layer_decay": (0.01, 1),
+    "optim.warmup_epochs": (0, 10**6),
+    "optim.warmup_lr": (0, 1000),
+    "optim.min_lr": (0, 1000),
+    "optim.cooldown_epochs": (0, 10**6),
+    "optim.clip_grad": (1e-9, 1e9),
+    "optim.label_smoothing": (0, 0.999),
+    "optim.ema_decay": (0, 0.999999),
+    "trainer.epochs": (1, 10**6),
+    "trainer.devices": (1, 1024),
+    "trainer.num_nodes": (1, 2**16),
+    "trainer.accumulate": (1, 2**20),
+    "trainer.val_every": (1, 10**6),
+}
+
+
 def list_recipes() -> list[str]:
     """Returns the names of the recipes that come with the package."""
-    root = resources.files("spanets") / "recipes"
-    with resources.as_file(root) as folder:
+    with resources.as_file(resources.files("spanets") / "recipes") as folder:
         files = sorted(folder.rglob("*.yaml"))
         return [path.relative_to(folder).with_suffix("").as_posix() for path in files]
 
@@ -196,52 +234,45 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def parse_recipe(
-    values: Mapping[str, Any], overrides: Sequence[str] = (), origin: str = "recipe"
+    values: Mapping[Any, Any], overrides: Sequence[str] = (), origin: str = "recipe"
 ) -> Recipe:
-    """Builds a recipe from nested values and command-line words.
+    """Builds a recipe from nested values and command-line words, which come last.
+
+    Args:
+        values: As in a YAML file; what is left out has its default.
+        overrides: Command-line words, as for `load_recipe`.
+        origin: Where the values are from, for messages.
 
     Raises:
-        UsageError: an unknown key, or a value of another type.
+        UsageError: an unknown key, or a value of another type or out of range.
     """
-    _check_keys(_flatten(values), origin)
-    words = _split_words(overrides)
-    _check_keys({key: None for key in words}, "command line")
-    jsonargparse = require("jsonargparse", "train")
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Recipe)
-    try:
-        config = parser.parse_object(_plain(values))
-        arguments = [word for key, value in words.items() for word in (f"--{key}", value)]
-        config = parser.parse_args(arguments, namespace=config)
-        recipe = Recipe(**parser.instantiate(config))
-    except jsonargparse.ArgumentError as error:
-        raise UsageError(f"{origin}: {_explain(str(error), _flatten(values) | words)}") from None
+    recipe = Recipe()
+    for key, value in _flatten(values, origin):
+        _set(recipe, key, [value], f"{origin}: ")
+    for key, text in _pair_words(overrides):
+        _set(recipe, key, read_word(text), "--")
     _check_ranges(recipe)
     return recipe
 
 
-def _read(name: str) -> dict[str, Any]:
+def _read(name: str) -> dict[Any, Any]:
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         text = _read_text(path)
     elif name in list_recipes():
-        text = (resources.files("spanets") / "recipes" / f"{name}.yaml").read_text()
+        text = (resources.files("spanets") / "recipes" / f"{name}.yaml").read_text("utf-8")
     else:
+        hint = nearest(name, list_recipes())
         known = ", ".join(list_recipes())
-        raise UsageError(
-            f"unknown recipe {name!r}{nearest(name, list_recipes())} (known: {known}; or a .yaml file)"
-        )
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{name}: no YAML: {' '.join(str(error).split())}") from None
+        raise UsageError(f"unknown recipe {name!r}{hint} (known: {known}; or a .yaml file)")
+    values = load_yaml(text, name)
     if not isinstance(values, dict):
         raise UsageError(f"{name}: holds no keys; see `spanets train elpv --print-recipe`")
     base = values.pop("extends", None)
     return values if base is None else _merge(_read_base(base, name), values)
 
 
-def _read_base(base: Any, name: str) -> dict[str, Any]:
+def _read_base(base: Any, name: str) -> dict[Any, Any]:
     # Only recipes of the package can be extended, and those end somewhere: no loops.
     if base not in list_recipes() or base == name:
         hint = nearest(str(base), list_recipes())
@@ -249,7 +280,7 @@ def _read_base(base: Any, name: str) -> dict[str, Any]:
     return _read(base)
 
 
-def _merge(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(base: Mapping[Any, Any], values: Mapping[Any, Any]) -> dict[Any, Any]:
     """Sections of `values` over those of `base`, key by key."""
     merged = dict(base)
     for key, value in values.items():
@@ -263,93 +294,96 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UsageError(f"{path}: no such recipe file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error})") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: is not a text file") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def known_keys() -> dict[str, type]:
-    """Returns every key of a recipe in dotted form, with its type."""
-    keys: dict[str, type] = {}
-    for part in dataclasses.fields(Recipe):
-        if dataclasses.is_dataclass(part.type):
-            keys |= {f"{part.name}.{key.name}": key.type for key in dataclasses.fields(part.type)}  # type: ignore[misc]
-        else:
-            keys[part.name] = part.type  # type: ignore[assignment]
-    return keys
-
-
-def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flatten(values: Mapping[Any, Any], origin: str) -> Iterator[tuple[str, Any]]:
+    """Yields dotted keys with their values: those of a section, and those of no section."""
+    sections = {name for name, kind in get_type_hints(Recipe).items() if is_dataclass(kind)}
     for key, value in values.items():
-        if isinstance(value, Mapping) and not any(known == key for known in known_keys()):
-            flat |= {f"{key}.{inner}": v for inner, v in value.items()}
+        if key not in sections:
+            yield str(key), value
+        elif isinstance(value, Mapping):
+            yield from ((f"{key}.{inner}", inner_value) for inner, inner_value in value.items())
         else:
-            flat[str(key)] = value
-    return flat
+            raise UsageError(
+                f"{origin}: {key} is {value!r}, must hold keys, as in the other recipes"
+            )
 
 
-def _check_keys(flat: Mapping[str, Any], origin: str) -> None:
-    known = known_keys()
-    for key in flat:
-        # model.args holds the model's own keys.
-        if key not in known and not key.startswith("model.args."):
-            # A key given without its section is the likeliest slip.
-            tail = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
-            close = tail or get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise UsageError(f"{origin}: unknown key {key!r}{hint}")
-
-
-def _split_words(words: Sequence[str]) -> dict[str, str]:
-    """Pairs `--key value` and `--key=value`; a flag without a value is an error."""
-    pairs: dict[str, str] = {}
+def _pair_words(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yields the keys and texts of `--key value` and `--key=value`."""
     rest = list(words)
     while rest:
         word = rest.pop(0)
         if not word.startswith("--"):
             raise UsageError(f"unexpected argument {word!r}; keys are given as --key VALUE")
         key, equals, value = word.removeprefix("--").partition("=")
+        key = key.replace("-", "_")
+        _check_key(key, "--")
         if not equals:
-            if not rest:
+            if not rest or rest[0].startswith("--"):
                 raise UsageError(f"--{key} needs a value")
             value = rest.pop(0)
-        pairs[key.replace("-", "_")] = value
-    return pairs
+        yield key, value
+
+
+@cache
+def known_keys() -> dict[str, Any]:
+    """Returns every key of a recipe in dotted form, with its type."""
+    keys: dict[str, Any] = {}
+    for name, kind in get_type_hints(Recipe).items():
+        if is_dataclass(kind):
+            keys |= {f"{name}.{key}": inner for key, inner in get_type_hints(kind).items()}
+        else:
+            keys[name] = kind
+    return keys
+
+
+def _check_key(key: str, where: str) -> None:
+    known = known_keys()
+    # model.args holds the model's own keys.
+    if key in known or key.startswith("model.args."):
+        return
+    # A key given without its section, or with a wrong one, is the likeliest slip.
+    tail = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
+    close = tail or get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise UsageError(f"{where}{key}: unknown key{hint}")
+
+
+def _set(recipe: Recipe, key: str, readings: Sequence[Any], where: str) -> None:
+    """Sets a key to the first reading that has its type."""
+    _check_key(key, where)
+    if key.startswith("model.args."):
+        recipe.model.args[key.removeprefix("model.args.")] = readings[0]
+        return
+    wanted = known_keys()[key]
+    section, _, name = key.rpartition(".")
+    for value in readings:
+        try:
+            converted = convert(value, wanted)
+        except TypeError:
+            continue
+        setattr(getattr(recipe, section) if section else recipe, name, converted)
+        return
+    raise UsageError(f"{where}{key} is {readings[-1]!r}, {describe_wanted(readings[-1], wanted)}")
 
 
 def _check_ranges(recipe: Recipe) -> None:
-    ranges: dict[str, tuple[float, float, float]] = {
-        "data.image_size": (recipe.data.image_size, 1, 4096),
-        "data.val_fraction": (recipe.data.val_fraction, 0.001, 0.999),
-        "data.crop_pct": (recipe.data.crop_pct, 0.01, 1),
-        "data.workers": (recipe.data.workers, 0, 1024),
-        "optim.batch_size": (recipe.optim.batch_size, 1, 2**20),
-        "optim.lr": (recipe.optim.lr, 0, 1e3),
-        "optim.label_smoothing": (recipe.optim.label_smoothing, 0, 0.999),
-        "trainer.epochs": (recipe.trainer.epochs, 1, 10**6),
-        "trainer.accumulate": (recipe.trainer.accumulate, 1, 2**20),
-        "trainer.val_every": (recipe.trainer.val_every, 1, 10**6),
-        "seed": (recipe.seed, 0, 2**32 - 1),
-    }
-    for key, (value, low, high) in ranges.items():
-        if not low <= value <= high:
-            raise UsageError(f"{key} is {value}, allowed: {low} to {high}")
-
-
-def _explain(message: str, given: Mapping[str, Any]) -> str:
-    """One line for jsonargparse's several: the key, its value, and what is allowed."""
-    keys = known_keys()
-    found = [key for key in given if re.search(rf"\b{re.escape(key)}\b", message) and key in keys]
-    if not found:
-        return " ".join(message.split())
-    key = found[0]
-    choices = [str(choice) for choice in get_args(keys[key])]
-    if get_origin(keys[key]) is Literal:
-        hint = nearest(str(given[key]), choices)
-        return f"{key} is {given[key]!r}, allowed: {', '.join(choices)}{hint}"
-    wanted = getattr(keys[key], "__name__", str(keys[key]))
-    wanted = wanted if get_origin(keys[key]) is None else str(keys[key])
-    return f"{key} is {given[key]!r}, must be {wanted.replace('NoneType', 'null')}"
+    for key, (low, high) in RANGES.items():
+        section, _, name = key.rpartition(".")
+        value = getattr(getattr(recipe, section) if section else recipe, name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        for number in numbers:
+            if isinstance(number, int | float) and not low <= number <= high:
+                raise UsageError(f"{key} is {number}, allowed: {low} to {high}")
+    for key, (first, second) in (("scale", recipe.data.scale), ("ratio", recipe.data.ratio)):
+        if first > second:
+            raise UsageError(f"data.{key} is [{first}, {second}], the first must be the smaller")
 
 
 def _plain(values: Any) -> Any:

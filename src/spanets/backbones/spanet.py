@@ -13,10 +13,10 @@ import torch
 from timm.layers import ClassifierHead, GroupNorm1, Mlp, calculate_drop_path_rates, trunc_normal_
 from torch import nn
 
-from spanets.mixers import BALANCES, SPAM, SpectralContext
-from spanets.spectral import RING
 from spanets.backbones.pyramid import Block, Downsample, PyramidBackbone, Stage, Stem
 from spanets.backbones.registry import default_config, register_family
+from spanets.mixers import BALANCES, SPAM, SpectralContext
+from spanets.spectral import RING
 
 __all__ = ["SPANet"]
 

@@ -1,5 +1,7 @@
 """What surrounds a run: checkpoints that are whole or absent, and the lines that people watch."""
 
+import csv
+import io
 import sys
 import time
 from pathlib import Path
@@ -7,17 +9,22 @@ from typing import Any
 
 import lightning as L
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, EMAWeightAveraging
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from tqdm import tqdm
 
-from spanets.checkpoint import save_torch
+from spanets.checkpoint import save_torch, write_atomically
 
 LAST = "last.ckpt"
 BEST = "best.ckpt"
 INTERRUPTED = "interrupted.ckpt"
+HISTORY = "metrics.csv"
+
+Row = dict[str, float]
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints aside, syncs and renames them, and never runs what a file holds."""
+    """Writes checkpoints aside, syncs and renames them."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -26,79 +33,158 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         save_torch(checkpoint, path)
 
 
-def checkpoint_callbacks(folder: Path) -> list[Callback]:
-    """Keeps the best validated epoch by accuracy and the last one, each under one name."""
-    common: dict[str, Any] = {
-        "dirpath": folder,
-        "save_top_k": 1,
-        "enable_version_counter": False,
-    }
-    best = ModelCheckpoint(
-        filename=Path(BEST).stem,
-        monitor="val/accuracy",
-        mode="max",
-        save_on_train_epoch_end=False,
-        **common,
-    )
-    # At the end of the epoch, after the scheduler's and the loops' own bookkeeping.
-    last = ModelCheckpoint(filename=Path(LAST).stem, save_on_train_epoch_end=True, **common)
-    return [best, last]
+class RunKeeper(Checkpoint):
+    """Keeps a run's checkpoints, and its history of metrics, which they carry.
 
-
-class SaveOnInterrupt(Callback):
-    """Saves the weights as they are when Ctrl-C stops the run."""
+    Attributes:
+        history: One row an epoch: its number from 1, the seconds of training since the start, and
+            the metrics. A resumed run goes on with it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.history: list[Row] = []
+        self._started = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Sets the clock back by the time before a restart."""
+        self._started = time.monotonic() - (self.history[-1]["seconds"] if self.history else 0.0)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves the epoch; if it is the best one so far, first under that name."""
+        seconds = round(time.monotonic() - self._started, 1)
+        row = {"epoch": trainer.current_epoch + 1, "seconds": seconds, **epoch_metrics(trainer)}
+        self.history.append(row)
+        if best_row(self.history) is row:
+            trainer.save_checkpoint(self.folder / BEST)
+        trainer.save_checkpoint(self.folder / LAST)
+        if trainer.is_global_zero:
+            table = format_history(self.history).encode()
+            write_atomically(self.folder / HISTORY, lambda file: file.write(table))
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Called by Lightning before it stops."""
-        if isinstance(exception, KeyboardInterrupt):
+        """Saves the weights as they are when Ctrl-C or SIGTERM stops the run."""
+        if isinstance(exception, KeyboardInterrupt | SIGTERMException):
             trainer.save_checkpoint(self.folder / INTERRUPTED)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what checkpoints carry."""
+        return {"history": self.history}
 
-class Progress(TQDMProgressBar):
-    """Lightning's bar, with the time that the whole run has left."""
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores it."""
+        self.history = state_dict["history"]
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.clock = Clock()
 
-    def on_train_start(self, *args: Any) -> None:
-        """Starts the clock."""
-        super().on_train_start(*args)
-        self.clock.start(args[0])
+def best_row(history: list[Row]) -> Row | None:
+    """Returns the first epoch of highest validation accuracy, or None if none was validated."""
+    validated = [row for row in history if "val/accuracy" in row]
+    return max(validated, key=lambda row: row["val/accuracy"], default=None)
 
-    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """Shows loss, accuracy and time left."""
-        items = {
-            name.removeprefix("train/").replace("val/", "val_"): value
-            for name, value in super().get_metrics(trainer, pl_module).items()
-            if name != "v_num"
-        }
-        return items | {"left": self.clock.left(trainer)}
+
+def epoch_metrics(trainer: L.Trainer) -> Row:
+    """Returns the metrics of the epoch that ends; Lightning also keeps those of earlier ones."""
+    validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
+    parts = ("train/", "val/") if validated else ("train/",)
+    metrics = trainer.callback_metrics.items()
+    return {name: value.item() for name, value in metrics if name.startswith(parts)}
+
+
+def format_history(history: list[Row]) -> str:
+    """Returns CSV, empty where an epoch has no such metric."""
+    columns = dict.fromkeys(name for row in history for name in row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()
+
+
+class Ema(EMAWeightAveraging):
+    """Lightning's; a run stopped while it validates is saved right as well."""
+
+    _swapped = False  # the averaged weights are in the model's place
+
+    def on_validation_epoch_start(self, *args: Any) -> None:
+        """Puts the averaged weights in the model's place."""
+        super().on_validation_epoch_start(*args)
+        self._swapped = True
+
+    def on_validation_epoch_end(self, *args: Any) -> None:
+        """Puts the model's own weights back."""
+        super().on_validation_epoch_end(*args)
+        self._swapped = False
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Puts the model's own weights back before the state is saved."""
+        if self._swapped:
+            self.on_validation_epoch_end(trainer, pl_module)
 
 
 class EpochLines(Callback):
-    """A line an epoch on standard error, where no terminal could show a bar."""
+    """Prints a line an epoch, and on a terminal shows a bar while one is under way."""
 
-    def __init__(self) -> None:
+    def __init__(self, watched: bool) -> None:
+        self.watched = watched
+        self.bar: tqdm[Any] = tqdm(disable=True)
         self.clock = Clock()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock."""
         self.clock.start(trainer)
 
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Opens a bar."""
+        self._open(_name_epoch(trainer), trainer.num_training_batches)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        """Moves it."""
+        shown = {"loss": "loss", "val/accuracy": "val accuracy"}
+        values = trainer.progress_bar_metrics
+        parts = [f"{label} {values[name]:.4f}" for name, label in shown.items() if name in values]
+        self.bar.set_postfix_str("  ".join([*parts, f"left {self.clock.left(trainer)}"]), False)
+        self.bar.update()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Opens the bar of the validation."""
+        self._open(f"{_name_epoch(trainer)} validation", sum(trainer.num_val_batches))
+
+    def on_validation_batch_end(self, *args: Any, **more: Any) -> None:
+        """Moves it."""
+        self.bar.update()
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Prints the epoch's numbers."""
+        self.bar.close()
         names = {"train/loss": "loss", "val/loss": "val loss", "val/accuracy": "val accuracy"}
-        values = trainer.callback_metrics
+        values = epoch_metrics(trainer)
         shown = [f"{label} {values[name]:.4f}" for name, label in names.items() if name in values]
-        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        line = "  ".join([epoch, *shown, f"left {self.clock.left(trainer)}"])
-        print(line, file=sys.stderr, flush=True)
+        left = f"left {self.clock.left(trainer)}"
+        if trainer.is_global_zero:
+            print("  ".join([_name_epoch(trainer), *shown, left]), file=sys.stderr, flush=True)
+
+    def on_exception(self, *args: Any) -> None:
+        """Clears the line for the message."""
+        self.bar.close()
+
+    def _open(self, name: str, total: float) -> None:
+        self.bar.close()
+        self.bar = tqdm(
+            total=int(total),
+            desc=name,
+            disable=not self.watched,
+            leave=False,
+            dynamic_ncols=True,
+            bar_format="{desc} {bar} {n_fmt}/{total_fmt}{postfix}",
+        )
+
+
+def _name_epoch(trainer: L.Trainer) -> str:
+    return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
 
 
 class Clock:

@@ -1,0 +1,88 @@
+"""Measures a checkpoint on labelled images."""
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from spanets.checkpoint import Card, restore_model
+from spanets.data.classification import (
+    evaluation_loader,
+    map_classes,
+    plain_worker_errors,
+    read_splits,
+)
+from spanets.data.folder import scan_folder
+from spanets.data.samples import Samples
+from spanets.errors import UserError
+from spanets.recipe import parse_recipe
+from spanets.tasks.metrics import metrics_for, update_metrics
+
+
+def evaluate(
+    path: Path, root: str | None = None, workers: int = 2, batch_size: int = 64
+) -> dict[str, Any]:
+    """Measures a checkpoint on labelled images.
+
+    Args:
+        path: A checkpoint with its card.
+        root: A folder of class folders; None takes the images of the checkpoint's own test part,
+            or where it has none of its validation part.
+        workers: Processes that load images.
+        batch_size: Images at a time.
+
+    Returns:
+        Metrics by name, the number of images, and the confusion matrix (rows: truth). A metric
+        that the images do not define, such as AUROC where all have one class, is None.
+
+    Raises:
+        UserError: an unreadable checkpoint, or data that does not fit it.
+    """
+    model, card = restore_model(path)
+    part, samples = _own_images(path, card) if root is None else (root, scan_folder(root))
+    samples = map_classes(samples, card.classes)
+    loader = evaluation_loader(samples, card.preprocessing, batch_size, workers)
+    return {"checkpoint": str(path), "data": part, **measure(model, loader, card.classes)}
+
+
+def _own_images(path: Path, card: Card) -> tuple[str, Samples]:
+    recipe = parse_recipe(card.recipe, origin=str(path))
+    try:
+        parts = read_splits(recipe.data)
+    except UserError as error:
+        raise UserError(f"{error}; or name a folder with --data") from None
+    part = "test" if "test" in parts else "val"
+    return part, parts[part]
+
+
+@torch.inference_mode()
+def measure(model: nn.Module, loader: DataLoader[Any], classes: list[str]) -> dict[str, Any]:
+    """Returns metrics, number of images and confusion matrix of a classifier on a loader."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(device).eval()
+    metrics = metrics_for(len(classes)).to(device)
+    count, loss = 0, 0.0
+    with plain_worker_errors(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="torchmetrics")  # what is undefined becomes None
+        for images, labels in tqdm(loader, desc="evaluate", disable=None, leave=False):
+            logits = model(images.to(device)).float()
+            labels = labels.to(device)
+            loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+            update_metrics(metrics, logits, labels)
+            count += len(labels)
+        values = metrics.compute()
+    confusion = values.pop("confusion").long().tolist()
+    numbers = {"loss": loss / count, **{name: value.item() for name, value in values.items()}}
+    return {
+        "images": count,
+        "metrics": {
+            name: value if math.isfinite(value) else None for name, value in numbers.items()
+        },
+        "classes": classes,
+        "confusion": confusion,
+    }

@@ -1,0 +1,154 @@
+"""Training with what cannot be used: one line says so, and nothing is lost."""
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import call
+
+from spanets.tasks.classification import Classification
+
+# ---- what is said at once
+
+
+@pytest.fixture
+def workplace(photos, tmp_path, monkeypatch) -> None:
+    """Folders that cannot be used."""
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("file").touch()
+    for name in ("few/cat/0.png", "few/cat/1.png", "few/dog/0.png", "one/cat/0.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photos / "cat/0.png", name)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--data.root", "null"], 2, "data.root is not set; give the folder of your images"),
+        (["--data.root", "missing"], 1, "missing: no such folder"),
+        (["--data.root", "empty"], 1, "empty: the folder is empty; put the images in"),
+        (["--data.root", "one"], 1, "one: only one class, 'cat'; add the folders of the others"),
+        (["--data.root", "few"], 1, "few: only one image of class dog"),
+        (["--model.name", "spanet_nan"], 2, "unknown model 'spanet_nan'; did you mean 'spanet_na"),
+        (["--model.args.foo", "1"], 2, "model test_resnet with {'foo': 1}: "),
+        (["--model.args.pretrained", "true"], 2, "model argument 'pretrained' is not allowed"),
+        (["--model.name", "spanet_nano", "--data.image_size", "31"], 2, "model spanet_nano cannot"),
+        (["--model.args.in_chans", "1"], 2, "model test_resnet cannot take images of 32x32 pixels"),
+        (["--model.weights", "missing.pth"], 1, "missing.pth: no such file"),
+        (["--optim.name", "adamww"], 2, "optim.name: unknown optimizer 'adamww'; did you mean 'a"),
+        (["--optim.batch_size", "7", "--trainer.accumulate", "2"], 2, "optim.batch_size 7 is not"),
+        (["--data.mixup", "1", "--optim.batch_size", "5"], 2, "data.mixup and data.cutmix pair"),
+        (["--data.soft_targets", "true"], 2, "data.soft_targets is true, but this data set has"),
+        (["--data.auto_augment", "nonsense"], 2, "data.auto_augment is 'nonsense', must be a pol"),
+        (
+            ["--trainer.devices", "64", "--optim.batch_size", "64"],
+            1,
+            "12 training images are too few for 64 devices",
+        ),
+        (["--resume"], 2, "new: no run to resume; leave --resume out to start one"),
+        (["--out", "file"], 2, "--out file: is a file; name a folder"),
+        (["--out", "file/run"], 1, "file/run/recipe.yaml: cannot be written (Not a directory)"),
+    ],
+)
+def test_runs_that_cannot_start(
+    words, status, said, small_recipe, photos, tmp_path, monkeypatch, refused
+):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("file").touch()
+    Path("one/cat").mkdir(parents=True)
+    for name in ("few/cat/0.png", "few/cat/1.png", "few/dog/0.png", "one/cat/0.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes((photos / "cat/0.png").read_bytes())
+    if "--out" not in words:
+        words = [*words, "--out", "new"]
+    assert refused(status, "train", small_recipe, *words).startswith(said)
+    assert not Path("new").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has what it asks for")
+def test_no_such_accelerator(small_recipe, tmp_path, refused):
+    words = ["train", small_recipe, "--out", tmp_path / "new", "--trainer.accelerator", "gpu"]
+    assert refused(2, *words).startswith("trainer: No supported gpu backend found!")
+
+
+def test_missing_extras(small_recipe, small_run, monkeypatch, refused):
+    for module in ("matplotlib", "lightning"):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, module, None)
+            line = f"{module} is not installed; run: pip install 'spanets[train]'"
+            assert refused(1, "train", small_recipe) == line
+
+
+def test_missing_elpv(monkeypatch, refused, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    line = refused(1, "train", "elpv", "--out", tmp_path / "new")
+    assert line.startswith("the ELPV solar cells are not installed; run: pip install elpv-dataset")
+
+
+# ---- images that cannot be read, in training and evaluation
+
+
+@pytest.fixture
+def damaged(tmp_path, photos) -> Path:
+    """The photos, one of them cut off in the middle."""
+    root = Path(shutil.copytree(photos, tmp_path / "damaged"))
+    bad = root / "cat/3.png"
+    bad.write_bytes(bad.read_bytes()[:1000])
+    return root
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_corrupt_image_stops_training_with_its_name(
+    workers, damaged, small_recipe, tmp_path, capsys
+):
+    out = tmp_path / "run"
+    words = ["--data.root", damaged, "--data.workers", workers, "--out", out]
+    status, printed, said = call(capsys, "train", small_recipe, *words)
+    assert status == 1
+    assert printed == ""
+    (line,) = (line for line in said.splitlines() if not line.startswith("epoch"))
+    assert line.startswith(f"spanets: {damaged}/cat/3.png: truncated or corrupt image (")
+    assert "; remove or replace this file; when that is mended, go on with: spanets train" in line
+    # Mended, the run goes on.
+    (damaged / "cat/3.png").write_bytes((damaged / "cat/2.png").read_bytes())
+    assert call(capsys, *line.split("go on with: spanets ")[1].split())[0] == 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_corrupt_image_stops_evaluation(workers, damaged, small_run, refused):
+    line = refused(1, "eval", small_run / "last.ckpt", "--data", damaged, "--workers", workers)
+    assert line.startswith(f"{damaged}/cat/3.png: truncated or corrupt image (")
+    assert line.endswith("; remove or replace this file")
+
+
+@pytest.mark.slow  # torch looks every five seconds
+def test_a_process_that_loads_images_dies(small_recipe, tmp_path, monkeypatch, refused):
+    def die(path):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr("spanets.data.classification.load_image", die)
+    words = ["train", small_recipe, "--data.workers", "1", "--out", tmp_path / "run"]
+    line = refused(1, *words)
+    assert line.startswith("a process that loads images died, perhaps for want of memory (")
+    assert "lower data.workers" in line
+
+
+def test_a_loss_that_is_no_number(small_recipe, tmp_path, monkeypatch, capsys):
+    step = Classification.forward
+
+    def diverge(self, images):
+        late = self.current_epoch == 1 and self.training
+        return step(self, images) * (float("nan") if late else 1)
+
+    monkeypatch.setattr(Classification, "forward", diverge)
+    status, _, said = call(capsys, "train", small_recipe, "--out", tmp_path / "run")
+    assert status == 1
+    line = said.splitlines()[-1]
+    assert line.startswith("spanets: the loss is nan in epoch 2, batch 1; lower optim.lr")
+    assert torch.load(tmp_path / "run/last.ckpt", weights_only=True)["epoch"] == 0

@@ -1,0 +1,324 @@
+"""A run that was stopped, by whatever, and resumed is the run that was never stopped."""
+
+import csv
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import spanets_cli
+from spanets.checkpoint import restore_model
+from spanets.errors import UsageError, UserError
+from spanets.recipe import load_recipe
+from spanets.tasks.callbacks import RunKeeper
+from spanets.tasks.classification import Classification
+from spanets.tasks.engine import choose_run_folder, train
+
+EPOCHS = ["--trainer.epochs", "3", "--optim.cooldown_epochs", "1"]
+
+VARIANTS = {
+    "plain": [],
+    "ema": ["--optim.ema_decay", "0.9"],
+    "mixup": ["--data.mixup", "0.8", "--data.cutmix", "1.0", "--optim.label_smoothing", "0.1"],
+    "drop path": ["--model.name", "test_convnext", "--model.args.drop_path_rate", "0.5"],
+    "accumulation": ["--trainer.accumulate", "2", "--optim.clip_grad", "0.1"],
+    "sparse validation": ["--trainer.val_every", "3"],
+}
+
+
+def content(path: Path) -> dict:
+    """What a checkpoint holds, but for what may differ: times, and who loads the images."""
+    kept = torch.load(path, weights_only=True)
+    for state in kept["callbacks"].values():
+        for row in state.get("history", []):
+            del row["seconds"]
+    del kept["spanets"]["recipe"]["data"]["workers"]
+    return kept
+
+
+def differences(a, b, where: str = "") -> list[str]:
+    """The places at which two nested values are not the same, bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return [] if a.dtype == b.dtype and torch.equal(a, b) else [where]
+    if isinstance(a, dict):
+        if a.keys() != b.keys():
+            return [f"{where}: {a.keys() ^ b.keys()}"]
+        return [d for key in a for d in differences(a[key], b[key], f"{where}/{key}")]
+    if isinstance(a, list | tuple):
+        if len(a) != len(b):
+            return [f"{where}: {len(a)} and {len(b)} items"]
+        return [d for i in range(len(a)) for d in differences(a[i], b[i], f"{where}/{i}")]
+    return [] if a == b and type(a) is type(b) else [f"{where}: {a!r} and {b!r}"]
+
+
+def history(out: Path) -> list[dict[str, str]]:
+    with (out / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    assert differences(content(a / "last.ckpt"), content(b / "last.ckpt")) == []
+    assert differences(content(a / "best.ckpt"), content(b / "best.ckpt")) == []
+    assert history(a) == history(b)
+
+
+def stop_after(epoch: int, monkeypatch) -> None:
+    """Makes runs stop, as with Ctrl-C, once they have saved an epoch."""
+    save = RunKeeper.on_train_epoch_end
+
+    def save_and_stop(self, trainer, module):
+        save(self, trainer, module)
+        if trainer.current_epoch + 1 == epoch:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunKeeper, "on_train_epoch_end", save_and_stop)
+
+
+def half_a_run(recipe, out: Path, monkeypatch) -> None:
+    """Trains for two epochs of four."""
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="stopped"):
+        stop_after(2, patch)
+        train(recipe, out)
+    assert len(history(out)) == 2
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """They take longer than the training."""
+    for name in ("plot_curves", "plot_confusion"):
+        monkeypatch.setattr(f"spanets.tasks.engine.{name}", lambda *_, **__: None)
+
+
+@pytest.fixture(scope="module")
+def whole(small_recipe, tmp_path_factory) -> Path:
+    """A run of four epochs that was never stopped."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    train(load_recipe(small_recipe, EPOCHS), out)
+    return out
+
+
+# ---- exactness
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_resumed_run_is_the_uninterrupted_one(name, small_recipe, tmp_path, monkeypatch):
+    words = [*EPOCHS, *VARIANTS[name]]
+    first = train(load_recipe(small_recipe, words), tmp_path / "whole")
+    half_a_run(load_recipe(small_recipe, words), tmp_path / "parts", monkeypatch)
+    # The number of workers changes nothing either.
+    rest = load_recipe(small_recipe, [*words, "--data.workers", "2"])
+    second = train(rest, tmp_path / "parts", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert first["metrics"] == second["metrics"]
+
+
+def test_the_seed_decides_everything(whole, small_recipe, tmp_path):
+    words = [*EPOCHS, "--trainer.epochs", "1"]
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        train(load_recipe(small_recipe, [*words, "--seed", seed]), tmp_path / name)
+    a, b, c = (content(tmp_path / name / "last.ckpt")["state_dict"] for name in "abc")
+    assert differences(a, b) == []
+    assert len(differences(a, c)) > len(a) // 2
+
+
+def test_resuming_a_finished_run_only_measures_again(whole, small_recipe, monkeypatch):
+    before = (whole / "last.ckpt").read_bytes()
+    results = train(load_recipe(small_recipe, EPOCHS), whole, resume=True)
+    assert (whole / "last.ckpt").read_bytes() == before
+    assert results["epochs"] == 4
+    assert len(history(whole)) == 4
+
+
+def test_time_goes_on_counting(small_recipe, tmp_path, monkeypatch):
+    recipe = load_recipe(small_recipe, EPOCHS)
+    half_a_run(recipe, tmp_path / "run", monkeypatch)
+    results = train(recipe, tmp_path / "run", resume=True)
+    with (tmp_path / "run/metrics.csv").open() as file:
+        seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+    assert seconds == sorted(seconds)
+    assert results["train_seconds"] == seconds[-1]
+
+
+# ---- what may change
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["--trainer.epochs", "9"], "trainer.epochs 3, not 9"),
+        (["--optim.lr", "0.5"], "optim.lr 0.001, not 0.5"),
+        (["--model.args", "{drop_path_rate: 0.1}"], "model.args {}, not {'drop_path_rate': 0.1}"),
+    ],
+)
+def test_a_run_keeps_its_recipe(words, key, whole, small_recipe):
+    with pytest.raises(UsageError, match="a run keeps its recipe") as caught:
+        train(load_recipe(small_recipe, [*EPOCHS, *words]), whole, resume=True)
+    assert key in str(caught.value)
+    assert f"{whole}/recipe.yaml --out {whole} --resume" in str(caught.value)
+
+
+def test_a_run_is_not_overwritten(whole, small_recipe):
+    with pytest.raises(UsageError, match="holds a run already"):
+        train(load_recipe(small_recipe, EPOCHS), whole)
+
+
+def test_nothing_to_resume(small_recipe, tmp_path):
+    with pytest.raises(UsageError, match="no run to resume"):
+        train(load_recipe(small_recipe), tmp_path / "none", resume=True)
+
+
+def test_run_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert choose_run_folder("imagenet/small", None, resume=False) == Path("runs/small")
+    assert choose_run_folder("imagenet/small", "x", resume=False) == Path("x")
+    for name in ("small", "small-2"):
+        Path("runs", name).mkdir(parents=True)
+        Path("runs", name, "recipe.yaml").touch()
+    # The second was stopped before it saved anything.
+    Path("runs/small/last.ckpt").touch()
+    assert choose_run_folder("small", None, resume=False) == Path("runs/small-2")
+    assert choose_run_folder("small", None, resume=True) == Path("runs/small-2")
+    Path("runs/small-2/last.ckpt").touch()
+    assert choose_run_folder("small", None, resume=False) == Path("runs/small-3")
+    with pytest.raises(UsageError, match="is a file"):
+        choose_run_folder("small", "runs/small/recipe.yaml", resume=False)
+
+
+# ---- Ctrl-C, and worse
+
+
+def pause_at(epoch: int, batch: int, marker: Path, monkeypatch) -> None:
+    """Makes runs write a marker at a batch, and wait there."""
+    step = Classification.training_step
+
+    def step_or_wait(self, images, index):
+        if (self.current_epoch + 1, index) == (epoch, batch):
+            marker.touch()
+            time.sleep(60)
+        return step(self, images, index)
+
+    monkeypatch.setattr(Classification, "training_step", step_or_wait)
+
+
+def send(signum: int, to, marker: Path, group: bool) -> None:
+    """Sends a signal to a process once the marker is there."""
+    while not marker.exists():
+        assert os.waitpid(to.pid, os.WNOHANG) == (0, 0)
+        time.sleep(0.05)
+    (os.killpg if group else os.kill)(to.pid, signum)
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+@pytest.mark.parametrize("variant", ["plain", "ema"])
+def test_ctrl_c(
+    epoch, variant, whole, small_recipe, photos, tmp_path, process, monkeypatch, capsys
+):
+    out, marker = tmp_path / "run", tmp_path / "marker"
+    words = [*EPOCHS, *VARIANTS[variant]]
+    start = ["train", small_recipe, *words, "--out", str(out)]
+    with monkeypatch.context() as patch:
+        pause_at(epoch, 1, marker, patch)
+        running = process(lambda: spanets_cli.main([*start, "--data.workers", "2"]))
+        send(signal.SIGINT, running, marker, group=True)
+        status, printed, said = running.wait()
+    assert status == 1
+    assert printed == ""
+    lines = said.splitlines()
+    assert [line.split()[0] for line in lines] == ["epoch"] * (epoch - 1) + ["spanets:"]
+    resume = f"spanets train {out}/recipe.yaml --out {out} --resume"
+    expected = f"stopped; the weights as they were are in {out}/interrupted.ckpt; go on with: "
+    assert lines[-1] == f"spanets: {expected}{resume}"
+
+    image = str(next((photos / "cat").iterdir()))
+    interrupted = str(out / "interrupted.ckpt")
+    assert spanets_cli.main(["predict", interrupted, image]) == 0
+    assert spanets_cli.main(["eval", interrupted, "--workers", "0"]) == 0
+    assert not list(out.glob(".*"))
+
+    assert spanets_cli.main(resume.split()[1:]) == 0
+    if variant == "plain":
+        assert_same_run(whole, out)
+
+
+def test_averaged_weights_are_saved_by_a_stop_during_validation(
+    small_recipe, tmp_path, monkeypatch
+):
+    ema = ["--optim.ema_decay", "0.9"]
+    train(load_recipe(small_recipe, ema), tmp_path / "whole")
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "stopped"
+    monkeypatch.setattr(Classification, "validation_step", stop)
+    with pytest.raises(UserError, match="stopped"):
+        train(load_recipe(small_recipe, [*ema, "--trainer.val_every", "2"]), out)
+    whole, stopped = content(tmp_path / "whole/last.ckpt"), content(out / "interrupted.ckpt")
+    assert differences(whole["current_model_state"], stopped["current_model_state"]) == []
+    assert differences(whole["state_dict"], stopped["state_dict"]) == []
+
+
+def test_sigterm(small_recipe, tmp_path, process, monkeypatch):
+    """What a cluster's scheduler sends."""
+    out, marker = tmp_path / "run", tmp_path / "marker"
+    step = Classification.training_step
+
+    def step_after_marker(self, images, index):
+        marker.touch()
+        time.sleep(0.5)
+        return step(self, images, index)
+
+    monkeypatch.setattr(Classification, "training_step", step_after_marker)
+    running = process(lambda: spanets_cli.main(["train", small_recipe, "--out", str(out)]))
+    send(signal.SIGTERM, running, marker, group=False)
+    status, _, said = running.wait()
+    assert status == 1
+    assert said.startswith("spanets: stopped; ")
+    restore_model(out / "interrupted.ckpt")
+
+
+def test_killed_while_saving(whole, small_recipe, tmp_path, process, monkeypatch):
+    """Not even a power cut between the best and the last checkpoint is felt."""
+    out = tmp_path / "run"
+    recipe = load_recipe(small_recipe, EPOCHS)
+    half_a_run(recipe, out, monkeypatch)
+
+    def die(*_):
+        os._exit(9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("spanets.tasks.callbacks.format_history", die)
+        assert process(lambda: train(recipe, out, resume=True) and 0).wait()[0] == 9
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", die)
+        assert process(lambda: train(recipe, out, resume=True) and 0).wait()[0] == 9
+    train(recipe, out, resume=True)
+    assert_same_run(whole, out)
+
+
+def test_full_disk(whole, small_recipe, tmp_path, process, monkeypatch):
+    out = tmp_path / "run"
+    recipe = load_recipe(small_recipe, EPOCHS)
+    half_a_run(recipe, out, monkeypatch)
+    before = {path.name: path.read_bytes() for path in out.glob("*.ckpt")}
+
+    def train_with_little_room() -> int:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))
+        return spanets_cli.main(["train", small_recipe, *EPOCHS, "--out", str(out), "--resume"])
+
+    status, printed, said = process(train_with_little_room).wait()
+    assert status == 1
+    assert printed == ""
+    line = said.splitlines()[-1]
+    assert line.startswith(f"spanets: {out}/")
+    assert "cannot be written (File too large); the one written before is untouched; when" in line
+    assert "Traceback" not in said
+    assert {path.name: path.read_bytes() for path in out.glob("*.ckpt")} == before
+    assert not list(out.glob(".*"))
+
+    train(recipe, out, resume=True)
+    assert_same_run(whole, out)

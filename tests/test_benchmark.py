@@ -1,0 +1,70 @@
+"""What models cost, against numbers known from elsewhere."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import spanets
+from spanets.benchmark import count_macs, count_parameters, model_table
+from spanets.errors import UsageError
+
+
+def test_macs_of_layers_known_in_closed_form():
+    size, channels = 8, 5
+    layers = nn.Sequential(
+        nn.Conv2d(3, channels, 3, stride=2, padding=1, bias=False), nn.ReLU(), nn.Flatten()
+    )
+    pixels = (size // 2) ** 2
+    linear = nn.Linear(channels * pixels, 7)
+    assert count_macs(nn.Sequential(layers, linear), size) == (
+        pixels * channels * 3 * 9 + channels * pixels * 7
+    )
+
+
+def test_resnet18_costs_what_is_published():
+    """He et al. 2016, Table 1: 1.8 G multiply-adds, 11.7 M parameters."""
+    with torch.device("meta"):
+        model = timm.create_model("resnet18").train()
+    assert count_macs(model) == pytest.approx(1.81e9, rel=5e-3)
+    assert count_parameters(model) == 11_689_512
+    assert model.training
+
+
+def test_frozen_parameters_are_not_counted():
+    model = nn.Linear(3, 2)
+    model.bias.requires_grad_(False)
+    assert count_parameters(model) == 6
+
+
+def test_macs_grow_with_the_image():
+    with torch.device("meta"):
+        model = timm.create_model("spanet_nano")
+    small, large = count_macs(model, 64), count_macs(model, 128)
+    assert 3.5 < large / small < 4.5
+
+
+def test_a_row_of_the_table():
+    """SPANet, Table 2: 28.7 M parameters, 4.6 G MACs, 83.1 %."""
+    (small,) = model_table("spanet_small")
+    assert small["parameters"] == pytest.approx(28.7e6, rel=0.01)
+    assert small["macs"] == pytest.approx(4.6e9, rel=0.02)
+    assert small["top1_paper"] == 83.1
+    assert small["weights"].startswith("https://github.com/")
+
+
+def test_the_table_has_all_models(monkeypatch):
+    monkeypatch.setattr("spanets.benchmark.count_macs", lambda model: 0)
+    rows = {row["model"]: row for row in model_table()}
+    assert list(rows) == spanets.list_models()
+    assert rows["spanet_nano"]["top1_paper"] is None
+    assert rows["spanet_nano"]["weights"] is None
+
+
+def test_patterns():
+    assert [row["model"] for row in model_table("*_nano")] == ["spanet_nano"]
+    for pattern in ("*smal", "smal", "spanet_smal"):
+        with pytest.raises(UsageError, match="did you mean 'spanet_small'"):
+            model_table(pattern)
+    with pytest.raises(UsageError, match="known are spanet_nano, "):
+        model_table("zzzzz")

@@ -1,0 +1,236 @@
+"""The command line: one line for every mistake, the right exit status, and output for machines."""
+
+import errno
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import call
+
+import spanets
+import spanets_cli
+
+COMMANDS = ("models", "train", "eval", "predict")
+
+
+# ---- help and usage
+
+
+@pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)], ids=str)
+def test_help_answers_at_once(words):
+    command = [sys.executable, spanets_cli.__file__, *words, "--help"]
+    for _ in range(3):  # the machine may be busy
+        start = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True)
+        seconds = time.monotonic() - start
+        if seconds < 1:
+            break
+    assert seconds < 1
+    assert done.returncode == 0
+    assert "usage: spanets" in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_fresh_process_imports_only_what_it_needs():
+    """The package, and `spanets models`, without the training libraries; then python -m spanets."""
+    script = (
+        "import sys, spanets, spanets_cli\n"
+        "status = spanets_cli.main(['models', 'spanet_nano', '--json'])\n"
+        "heavy = {'lightning', 'matplotlib', 'onnx', 'gradio', 'torchmetrics', 'tensorboard'}\n"
+        "print(sorted(heavy & set(sys.modules)), status, file=sys.stderr)\n"
+        "import runpy; sys.argv = ['spanets', 'models', 'zzz']\n"
+        "runpy.run_module('spanets', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    lines = done.stderr.splitlines()
+    assert lines[0] == "[] 0"
+    assert lines[1].startswith("spanets: no model matches 'zzz'")
+    assert len(lines) == 2
+    assert done.returncode == 2
+    assert json.loads(done.stdout)[0]["model"] == "spanet_nano"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "the following arguments are required: COMMAND (see spanets --help)"),
+        (["trian", "elpv"], "unknown command 'trian'; did you mean 'train'? (see spanets --help)"),
+        (["x"], "unknown command 'x'; known are models, train, eval, predict (see spanets --help)"),
+        (["train"], "the following arguments are required: recipe (see spanets train --help)"),
+        (["train", "elpv", "--out"], "argument --out: expected one argument"),
+        (["predict", "a.ckpt"], "the following arguments are required: IMAGE"),
+        (["predict", "a.ckpt", "b.png", "--top", "0"], "argument --top: 0 is no whole number from"),
+        (["predict", "a.ckpt", "b.png", "--top", "-3"], "argument --top: -3 is no whole number fr"),
+        (["predict", "a.ckpt", "b.png", "--top", "x"], "argument --top: x is no whole number from"),
+        (["predict", "a.ckpt", "b.png", "--jsn"], "unrecognized arguments: --jsn"),
+        (["eval", "a.ckpt", "--batch", "0"], "argument --batch: 0 is no whole number from 1 up"),
+        (["eval", "a.ckpt", "--workers", "-1"], "argument --workers: -1 is no whole number from 0"),
+        (["models", "a", "b"], "unrecognized arguments: b"),
+        (["models", "*smal"], "no model matches '*smal'; did you mean 'spanet_small'?"),
+        (["train", "elvp"], "unknown recipe 'elvp'; did you mean 'elpv'? (known: elpv, "),
+        (["train", "none.yaml"], "none.yaml: no such recipe file"),
+        (
+            ["train", "elpv", "--epochs", "3"],
+            "--epochs: unknown key; did you mean 'trainer.epochs'",
+        ),
+        (["train", "elpv", "--trainer.epochs"], "--trainer.epochs needs a value"),
+        (
+            ["train", "elpv", "--trainer.epochs", "x"],
+            "--trainer.epochs is 'x', must be a whole num",
+        ),
+        (["train", "elpv", "--trainer.epochs", "0"], "trainer.epochs is 0, allowed: 1 to 1000000"),
+        (["train", "elpv", "--resum"], "--resum: unknown key"),
+        (["train", "elpv", "more"], "unrecognized arguments: more"),
+    ],
+)
+def test_usage_errors(words, said, refused):
+    assert refused(2, *words).startswith(said)
+
+
+def test_keys_stand_anywhere(capsys):
+    for words in (
+        ["--optim.lr", "1e-3", "elpv", "--print-recipe", "--seed=5"],
+        ["elpv", "--seed", "5", "--print-recipe", "--optim.lr=1e-3"],
+    ):
+        status, printed, _ = call(capsys, "train", *words)
+        assert status == 0
+        assert "lr: 0.001\n" in printed
+        assert "seed: 5\n" in printed
+
+
+def test_a_printed_recipe_is_a_recipe(capsys, tmp_path):
+    _, printed, _ = call(capsys, "train", "elpv", "--trainer.epochs", "7", "--print-recipe")
+    (tmp_path / "r.yaml").write_text(printed)
+    assert call(capsys, "train", tmp_path / "r.yaml", "--print-recipe")[1] == printed
+
+
+def test_debug_shows_the_traceback(capsys):
+    status, _, said = call(capsys, "train", "elvp", "--debug")
+    assert status == 2
+    assert said.startswith("Traceback")
+    assert said.splitlines()[-1].startswith("spanets: unknown recipe")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (KeyboardInterrupt(), 1, "spanets: stopped\n"),
+        (torch.OutOfMemoryError("x"), 1, "spanets: the GPU's memory is full; "),
+    ],
+)
+def test_what_ends_a_command(error, status, said, capsys, monkeypatch):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("spanets.benchmark.model_table", fail)
+    found, _, answered = call(capsys, "models")
+    assert found == status
+    assert answered.startswith(said)
+
+
+def test_defects_keep_their_traceback(monkeypatch):
+    monkeypatch.setattr("spanets.benchmark.model_table", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        spanets_cli.main(["models"])
+
+
+def test_a_reader_that_has_enough(process):
+    """Such as `head`."""
+
+    def into_a_closed_pipe() -> int:
+        there, here = os.pipe()
+        os.close(there)
+        os.dup2(here, 1)
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+        return spanets_cli.main(["models", "spanet_nano"])
+
+    status, _, said = process(into_a_closed_pipe).wait()
+    assert (status, said) == (1, "")
+
+
+# ---- models
+
+
+def test_models(capsys):
+    status, printed, _ = call(capsys, "models", "spanet_[ns]*")
+    assert status == 0
+    header, nano, small = printed.splitlines()
+    assert re.split(r"\s{2,}", header)[:2] == ["model", "parameters (M)"]
+    assert re.split(r"\s{2,}", nano) == ["spanet_nano", "1.1", "0.2", "none"]
+    assert re.split(r"\s{2,}", small)[:4] == ["spanet_small", "28.6", "4.6", "83.1"]
+    # Numbers end in one column.
+    assert nano.index("1.1") + 3 == small.index("28.6") + 4
+
+    _, printed, _ = call(capsys, "models", "spanet_nano", "--json")
+    (row,) = json.loads(printed)
+    assert row["model"] == "spanet_nano"
+
+
+# ---- predict
+
+
+def test_predict(small_run, photos, capsys):
+    checkpoint, image = small_run / "last.ckpt", photos / "cat/0.png"
+    status, printed, said = call(capsys, "predict", checkpoint, image, photos / "dog", "--top", "1")
+    assert (status, said) == (0, "")
+    lines = printed.splitlines()
+    assert len(lines) == 9
+    assert re.fullmatch(re.escape(str(image)) + r": (cat|dog) [01]\.\d{3}", lines[0])
+
+
+def test_predict_json(small_run, photos, capsys):
+    image = photos / "cat/0.png"
+    status, printed, _ = call(capsys, "predict", small_run / "last.ckpt", image, "--json")
+    assert status == 0
+    (row,) = json.loads(printed)
+    assert list(row) == ["image", "predictions"]
+    assert row["image"] == str(image)
+    assert [list(prediction) for prediction in row["predictions"]] == [["label", "probability"]] * 2
+    assert {prediction["label"] for prediction in row["predictions"]} == {"cat", "dog"}
+    assert all(type(prediction["probability"]) is float for prediction in row["predictions"])
+    assert sum(p["probability"] for p in row["predictions"]) == pytest.approx(1, abs=1e-6)
+
+
+def test_predict_goes_on_after_unreadable_images(small_run, photos, tmp_path, capsys):
+    (tmp_path / "bad.png").write_text("no image")
+    images = [tmp_path / "bad.png", photos / "cat/0.png", tmp_path / "none.png"]
+    status, printed, said = call(capsys, "predict", small_run / "last.ckpt", *images, "--json")
+    assert status == 1
+    assert [row["image"] for row in json.loads(printed)] == [str(images[1])]
+    bad, none = said.splitlines()
+    assert bad.startswith(f"spanets: {tmp_path}/bad.png: not an image, or none of JPEG, ")
+    assert none == f"spanets: {tmp_path}/none.png: no such file"
+
+    status, printed, said = call(capsys, "predict", small_run / "last.ckpt", *images[::2], "--json")
+    assert (status, json.loads(printed)) == (1, [])
+    assert len(said.splitlines()) == 2
+
+
+def test_predict_an_empty_folder(small_run, photos, tmp_path, refused):
+    """Said before anything else is done."""
+    words = [small_run / "last.ckpt", photos / "cat/0.png", tmp_path]
+    assert refused(1, "predict", *words) == f"{tmp_path}: a folder without images"
+
+
+def test_names_that_are_no_utf8(small_run, photos, tmp_path, process):
+    image = os.fsencode(tmp_path) + b"/\xff.png"
+    try:
+        Path(os.fsdecode(image)).write_bytes((photos / "cat/0.png").read_bytes())
+    except OSError as error:
+        assert error.errno == errno.EILSEQ
+        pytest.skip("this file system takes UTF-8 alone")
+    for more in ([], ["--json"]):
+        words = ["predict", str(small_run / "last.ckpt"), os.fsdecode(image), *more]
+        status, printed, said = process(lambda words=words: spanets_cli.main(words)).wait()
+        assert (status, said) == (0, "")
+        assert "\\udcff.png" in printed
+
+
+def test_version_is_told():
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*", spanets.__version__)

@@ -18,7 +18,16 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # What makes a training command of the README small: these words are added to it.
-SMALL = "--model.name test_resnet --trainer.epochs 1 --data.image_size 32 --data.workers 0".split()
+SMALL = [
+    "--model.name",
+    "test_resnet",
+    "--trainer.epochs",
+    "1",
+    "--data.image_size",
+    "32",
+    "--data.workers",
+    "0",
+]
 
 
 def blocks(language: str) -> list[str]:
@@ -40,7 +49,8 @@ def workplace(tmp_path, monkeypatch):
         for i in range(8):
             pixels = noise.integers(0, 255, (40, 40, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
-    torch.save({"state_dict": timm.create_model("spanet_small").state_dict()}, "spanet_small.pth.tar")
+    weights = timm.create_model("spanet_small").state_dict()
+    torch.save({"state_dict": weights}, "spanet_small.pth.tar")
     return tmp_path
 
 
@@ -82,7 +92,8 @@ def test_links_lead_somewhere():
 def test_model_table_is_what_is_counted():
     from spanets.benchmark import model_table
 
-    rows = re.findall(r"^\| (spanet\w+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]*) ?\|", README, flags=re.M)
+    row = r"^\| (spanet\w+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]*) ?\|"
+    rows = re.findall(row, README, flags=re.M)
     assert [row[0] for row in rows] == spanets.list_models()
     for (name, parameters, macs, top1), counted in zip(rows, model_table(), strict=True):
         assert name == counted["model"]

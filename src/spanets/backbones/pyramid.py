@@ -210,8 +210,9 @@ class PyramidBackbone(nn.Module):
     def init_weights(self) -> None:
         """Initialises all parameters anew, as for a model that was built on the meta device."""
         for module in self.modules():
-            if module is not self and hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
         self._init_linear()
 
     def _init_linear(self) -> None:
@@ -239,6 +240,7 @@ class PyramidBackbone(nn.Module):
         """Recomputes each block in the backward pass instead of keeping its activations."""
         self.grad_checkpointing = enable
         for stage in self.stages:
+            assert isinstance(stage, Stage)
             stage.grad_checkpointing = enable
 
     @torch.jit.ignore
@@ -339,6 +341,8 @@ class PyramidBackbone(nn.Module):
 
 class PyramidFeatures(FeatureGetterNet):
     """What `features_only=True` builds: maps at strides 4, 8, 16 and 32, NCHW."""
+
+    model: PyramidBackbone
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -157,6 +157,7 @@ class SPANet(PyramidBackbone):
         mlps = [module for module in self.modules() if isinstance(module, Mlp)]
         for layer in [self.head.fc, *(layer for mlp in mlps for layer in (mlp.fc1, mlp.fc2))]:
             if isinstance(layer, nn.Conv2d | nn.Linear):
+                assert layer.bias is not None
                 trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
         if self.init == "fan_in":
@@ -165,6 +166,7 @@ class SPANet(PyramidBackbone):
     def _init_by_fan_in(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d | SpectralContext):
+                assert module.bias is not None
                 fan_in = module.weight[0].numel()
                 nn.init.normal_(module.weight, std=fan_in**-0.5)
                 nn.init.zeros_(module.bias)

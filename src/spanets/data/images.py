@@ -16,22 +16,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from spanets.errors import UserError
 
 IMAGE_SUFFIXES = frozenset(
-    [
-        ".bmp",
-        ".gif",
-        ".jfif",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".pbm",
-        ".pgm",
-        ".png",
-        ".pnm",
-        ".ppm",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ]
+    {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"}
+    | {".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 """The suffixes, in lower case, that folders are scanned for."""
 

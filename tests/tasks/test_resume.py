@@ -3,6 +3,7 @@
 import csv
 import os
 import resource
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ VARIANTS = {
     "drop path": ["--model.name", "test_convnext", "--model.args.drop_path_rate", "0.5"],
     "accumulation": ["--trainer.accumulate", "2", "--optim.clip_grad", "0.1"],
     "sparse validation": ["--trainer.val_every", "3"],
+    "mixed precision": ["--trainer.precision", "16-mixed"],
 }
 
 
@@ -141,6 +143,19 @@ def test_time_goes_on_counting(small_recipe, tmp_path, monkeypatch):
         seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
     assert seconds == sorted(seconds)
     assert results["train_seconds"] == seconds[-1]
+
+
+def test_the_file_that_a_run_started_from_is_not_needed_again(
+    small_recipe, small_run, tmp_path, monkeypatch, capsys
+):
+    file = tmp_path / "start.ckpt"
+    shutil.copy(small_run / "last.ckpt", file)
+    recipe = load_recipe(small_recipe, [*EPOCHS, "--model.weights", str(file)])
+    half_a_run(recipe, tmp_path / "run", monkeypatch)
+    assert f"{file}: 92 tensors loaded (our names)" in capsys.readouterr().err
+    file.unlink()
+    train(recipe, tmp_path / "run", resume=True)
+    assert len(history(tmp_path / "run")) == 4
 
 
 # ---- what may change

@@ -260,6 +260,7 @@ class PyramidBackbone(nn.Module):
         self.num_classes = num_classes
         self.head.in_features = self.num_features  # pruning changes it
         self.head.reset(num_classes, global_pool)
+        # Before timm 1.0.29 a new classifier was in float32, on the CPU and training.
         self.head.to(device or like.device, dtype or like.dtype).train(self.training)
         self._measure_head()
 

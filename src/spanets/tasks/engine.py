@@ -82,7 +82,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
     loaders.train.sampler.set_epoch(epochs_done)  # type: ignore[attr-defined]
     accumulate = min(recipe.trainer.accumulate, len(loaders.train))
     updates = len(loaders.train) // accumulate  # in an epoch
-    model = _make_model(recipe, len(loaders.classes))
+    model = _make_model(recipe, len(loaders.classes), fresh=checkpoint is None)
     task = Classification(model, _make_card(recipe, loaders.classes), recipe, updates)
     keeper = RunKeeper(out)
     trainer = _make_trainer(recipe, out, keeper, accumulate, updates)
@@ -145,10 +145,10 @@ def count_processes(recipe: Recipe) -> int:
     return nodes * (max(1, torch.cuda.device_count()) if uses_gpus else 1)
 
 
-def _make_model(recipe: Recipe, classes: int) -> nn.Module:
+def _make_model(recipe: Recipe, classes: int, fresh: bool) -> nn.Module:
     torch.manual_seed(recipe.seed)
     model = create_model(recipe.model.name, recipe.model.args, num_classes=classes)
-    if recipe.model.weights is not None:
+    if fresh and recipe.model.weights is not None:
         report = load_weights(model, recipe.model.weights, reset_classifier=True)
         print(report, file=sys.stderr)
     _check_model(model, recipe, classes)

@@ -362,17 +362,20 @@ def test_forward_intermediates_in_another_format(skeleton):
         skeleton.forward_intermediates(meta_images(32, 32), output_fmt="NLC")
 
 
+@pytest.mark.parametrize("prune_norm", [True, False])
 @pytest.mark.parametrize("last", range(4))
-def test_pruned_model(small, build, last):
+def test_pruned_model(small, build, last, prune_norm):
     model = build(small).eval()
     x = images(32, 32, batch=2)
     with torch.no_grad():
         tap = model.forward_intermediates(x, indices=[last], intermediates_only=True)[0]
     pruned = copy.deepcopy(model)
-    assert pruned.prune_intermediate_layers([last - 4], prune_norm=True) == [last]
+    assert pruned.prune_intermediate_layers([last - 4], prune_norm=prune_norm) == [last]
+    # The norm fits the last stage alone: without that it goes, asked or not.
+    features = tap if prune_norm or last < 3 else model.norm(tap)
     with torch.no_grad():
         assert_same(pruned.forward_intermediates(x, [last], intermediates_only=True), [tap])
-        assert_same([pruned.forward_features(x), pruned(x)], [tap, tap])
+        assert_same([pruned.forward_features(x), pruned(x)], [features, features])
     assert pruned.num_features == pruned.head_hidden_size == tap.shape[1]
     pruned.reset_classifier(5, "avg")
     pruned.train()(x).square().sum().backward()

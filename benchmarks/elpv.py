@@ -29,7 +29,7 @@ def run(model: str, seed: int, folder: Path) -> dict[str, Any]:
     if not model.startswith("spanet"):
         words += ["--model.args", "{}"]
     recipe = load_recipe("elpv", words)
-    return train(recipe, out, resume=(out / "recipe.yaml").exists(), name="elpv")
+    return train(recipe, out, resume=(out / "recipe.yaml").exists())
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +77,7 @@ class Process:
     def _run(self, function: Callable[[], int]) -> None:
         status = 99
         try:
+            threading.excepthook = threading.__excepthook__  # pytest has put its own there
             os.setsid()  # Ctrl-C reaches the whole group, as on a terminal
             for descriptor, path in enumerate(self.files, start=1):
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)

@@ -1,6 +1,7 @@
 """A run that was stopped, by whatever, and resumed is the run that was never stopped."""
 
 import csv
+import errno
 import os
 import resource
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 import spanets_cli
 from spanets.checkpoint import restore_model
@@ -259,6 +261,36 @@ def test_ctrl_c(
         assert_same_run(whole, out)
 
 
+@pytest.mark.parametrize(
+    "hook",
+    [
+        *("setup", "configure_optimizers", "on_fit_start", "on_train_start"),
+        *("on_train_epoch_start", "on_validation_epoch_start", "on_validation_end"),
+    ],
+)
+def test_ctrl_c_at_any_time(hook, small_recipe, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Classification, hook, stop)
+    with pytest.raises(UserError, match="stopped; the weights as they were are in"):
+        train(load_recipe(small_recipe), tmp_path / "run")
+    restore_model(tmp_path / "run/interrupted.ckpt")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # and the next one works
+
+
+def test_ctrl_c_during_the_last_evaluation(small_recipe, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("spanets.tasks.engine.evaluate", stop)
+        with pytest.raises(UserError, match=r"^stopped; go on with: spanets train .* --resume$"):
+            train(load_recipe(small_recipe), tmp_path / "run")
+    results = train(load_recipe(small_recipe), tmp_path / "run", resume=True)
+    assert results["epochs"] == 2
+
+
 def test_averaged_weights_are_saved_by_a_stop_during_validation(
     small_recipe, tmp_path, monkeypatch
 ):
@@ -336,4 +368,26 @@ def test_full_disk(whole, small_recipe, tmp_path, process, monkeypatch):
     assert not list(out.glob(".*"))
 
     train(recipe, out, resume=True)
+    assert_same_run(whole, out)
+
+
+def test_full_disk_under_tensorboard(whole, small_recipe, tmp_path, process, monkeypatch):
+    """Its own thread writes, and would print a traceback of its own."""
+    write, calls = RecordWriter.write, iter(range(100))
+
+    def write_a_little(self, data):
+        if next(calls) > 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(self, data)
+
+    out = tmp_path / "run"
+    words = ["train", small_recipe, *EPOCHS, "--out", str(out)]
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordWriter, "write", write_a_little)
+        status, _, said = process(lambda: spanets_cli.main(words)).wait()
+    assert status == 1
+    *epochs, line = said.splitlines()
+    assert all(epoch.startswith("epoch ") for epoch in epochs)
+    assert line.startswith(f"spanets: {out}: No space left on device; when that is mended, go on")
+    train(load_recipe(small_recipe, EPOCHS), out, resume=True)
     assert_same_run(whole, out)

@@ -284,9 +284,8 @@ def _plain_errors(out: Path) -> Iterator[None]:
         # TensorBoard's writer fails while another error ends the run, or on its own.
         if isinstance(error.__context__, UserError):
             raise UserError(f"{error.__context__}; when that is mended, {go_on}") from error
-        raise UserError(
-            f"{out}: cannot be written ({error.strerror}); when that is mended, {go_on}"
-        ) from error
+        where, what = error.filename or out, error.strerror or error
+        raise UserError(f"{where}: {what}; when that is mended, {go_on}") from error
 
 
 @contextmanager
@@ -308,7 +307,7 @@ def _quiet() -> Iterator[None]:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
         threading.excepthook = hook
-        # Lightning ignores Ctrl-C for good once it has seen one.
+        # Lightning ignores Ctrl-C for good where it has met one early.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)
 

@@ -2,7 +2,7 @@
 
     python benchmarks/elpv.py [--models spanet_nano resnet18 convnext_atto] [--seeds 0 1 2]
 
-Trains on three quarters of the cells and measures the last epoch's weights on the rest: nothing is
+Trains on three quarters of the cells and measures the last epoch's weights on the rest: no epoch is
 chosen on the images that are measured. A run that is on record in --runs is not run again.
 """
 

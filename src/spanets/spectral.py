@@ -28,7 +28,7 @@ RING = 1 / 3
 METHODS = ("auto", "basis", "fft")
 
 # Above this many basis functions the two thin products take longer than two real FFTs.
-# Measured by benchmarks/spectral_pool.py.
+# A first guess, to be measured by benchmarks/spectral_pool.py.
 MAX_BASIS = 64
 
 Balance = float | Tensor

@@ -63,8 +63,8 @@ class SPANet(PyramidBackbone):
         branch_scale: "res_scale", "layer_scale" or "none", in the last two stages (Table 5).
         mlp_ratio: Hidden over embedding dimension of the MLP.
         init: "paper", or "fan_in": deviation 1/√fan-in for every convolution. The paper's 0.02 is
-            that of some 2,500 inputs; in narrow networks it leaves the MLPs almost silent, and
-            training from scratch on small data took half as many epochs again (ELPV).
+            that of some 2,500 inputs; in narrow networks it leaves the MLPs almost silent at the
+            start. What it is worth in accuracy is open: benchmarks/results/README.md.
         output_norm: One GroupNorm a stage on the outputs of `forward_intermediates`, in place of
             the classifier's norm: the backbone of the released detectors and segmenters.
         drop_rate: Dropout before the classifier.

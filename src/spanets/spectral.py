@@ -28,8 +28,8 @@ RING = 1 / 3
 METHODS = ("auto", "basis", "fft")
 
 # Above this many basis functions the two thin products take longer than two real FFTs.
-# A first guess, to be measured by benchmarks/spectral_pool.py.
-MAX_BASIS = 64
+# Measured on a CPU: benchmarks/results/spectral_pool.json.
+MAX_BASIS = 300
 
 Balance = float | Tensor
 

@@ -48,6 +48,12 @@ def build() -> Callable[..., nn.Module]:
 
 
 @pytest.fixture(scope="session")
+def products(small: str) -> str:
+    """The `spectral_method` of the family of `small` that needs no Fourier transform."""
+    return {"spanet": "basis", "spanetv2": "matmul"}[small.split("_")[0]]
+
+
+@pytest.fixture(scope="session")
 def _shared(name: str) -> nn.Module:
     return _build(name).eval()
 
@@ -101,4 +107,7 @@ def _build(name: str, seed: int = 0, **arguments: object) -> nn.Module:
                 value.uniform_(0.7, 1.3, generator=generator)
             else:
                 value.uniform_(-0.2, 0.2, generator=generator)
+    for module in model.modules():  # buffers tell of arguments
+        if list(module.buffers(recurse=False)):
+            module.reset_parameters()
     return model

@@ -37,11 +37,11 @@ def fill(name: str, shape: list[int]) -> Tensor:
     return torch.from_numpy(np.asarray(value, dtype=np.float32))
 
 
-def spanet_state(variant: str) -> dict[str, Tensor]:
-    """A released SPANet state dict: the masks are constants, the rest follows the rule."""
+def released_state(variant: str) -> dict[str, Tensor]:
+    """A released state dict: SPANet's masks are constants, the rest follows the rule."""
     state = {}
     for name, shape in STATE_SHAPES[variant].items():
-        if name.endswith(".filter"):
+        if name.endswith(".filter") and variant.startswith("spanet_"):
             _, position, _, _, _, gate, _ = name.split(".")
             radius = (2, 2, 1, 1)[int(position) // 2]
             mask = low_frequency_mask(*shape[1:], radius, (0.7, 0.8, 0.9)[int(gate)])

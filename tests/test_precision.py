@@ -11,8 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 # Errors relative to the largest logit, over the whole network; measured over all variants.
 FLOAT32 = 1e-5  # rounding, measured 1.5e-6 at most
-FLOAT16 = 1e-2  # 11 bits, 5e-4 an operation; measured 3.3e-3 at most
-BFLOAT16 = 5e-2  # 8 bits, 4e-3 an operation; measured 2.4e-2 at most
+# 11 bits, 5e-4 an operation, and 8 bits, 4e-3. Measured in bfloat16: 2.4e-2 at most for SPANet,
+# 0.124 for SPANetV2, whose StarReLU doubles a relative error in every MLP (0.093 for timm's
+# ConvFormer-M36, of the same MLP with weights of the same kind); a tenth of it in float16.
+FLOAT16 = {"spanet": 1e-2, "spanetv2": 2e-2}
+BFLOAT16 = {"spanet": 5e-2, "spanetv2": 0.16}
 
 CHANNELS_LAST = torch.channels_last
 
@@ -42,6 +45,10 @@ class Recorder(TorchDispatchMode):
         return result
 
 
+def family(name: str) -> str:
+    return name.split("_")[0]
+
+
 def transforms(names: set[str]) -> set[str]:
     return {name for name in names if "fft" in name or "complex" in name}
 
@@ -60,27 +67,28 @@ def test_double_matches_float(shared_small):
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.bfloat16, BFLOAT16), (torch.float16, FLOAT16)]
 )
-def test_half_precision(shared_small, dtype, tolerance):
+def test_half_precision(small, shared_small, dtype, tolerance):
     x = images(64, 48)
     half = copy.deepcopy(shared_small).to(dtype)
     with torch.no_grad():
         logits = half(x.to(dtype))
         assert logits.dtype == dtype
-        assert error(logits, shared_small(x)) < tolerance
+        assert error(logits, shared_small(x)) < tolerance[family(small)]
 
 
-def test_autocast(model):
+def test_autocast(name, model):
     x = images(64, 48)
     with torch.no_grad():
         expected = model(x)
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(x)
     assert logits.dtype == torch.bfloat16
-    assert error(logits, expected) < BFLOAT16
+    assert error(logits, expected) < BFLOAT16[family(name)]
 
 
-@pytest.mark.parametrize("method", ["basis", "fft"])
-def test_training_under_autocast(small, build, method):
+@pytest.mark.parametrize("by_fft", [False, True])
+def test_training_under_autocast(small, products, build, by_fft):
+    method = "fft" if by_fft else products
     model = build(small, num_classes=3, spectral_method=method).train()
     x = images(64, 48, batch=2)
     model(x).square().sum().backward()
@@ -92,10 +100,13 @@ def test_training_under_autocast(small, build, method):
     for key, value in model.named_parameters():
         assert value.grad.dtype == torch.float32
         # A gradient passes the network twice, so its error is larger than that of the logits.
-        assert (value.grad - expected[key]).norm() < 4 * BFLOAT16 * expected[key].norm(), key
+        # That of one number for a whole map (StarReLU's) is a sum that may cancel.
+        if value.numel() > 1:
+            limit = 4 * BFLOAT16[family(small)] * expected[key].norm()
+            assert (value.grad - expected[key]).norm() < limit, key
 
 
-def test_another_format_after_a_forward_pass(shared_small):
+def test_another_format_after_a_forward_pass(small, shared_small):
     """What was cached for one number format is not used for another."""
     model = copy.deepcopy(shared_small)
     x = images(56, 48)
@@ -103,10 +114,10 @@ def test_another_format_after_a_forward_pass(shared_small):
         expected = model(x)
         half = model.bfloat16()(x.bfloat16())
         assert half.dtype == torch.bfloat16
-        assert error(half, expected) < BFLOAT16
+        assert error(half, expected) < BFLOAT16[family(small)]
         wide = model.double()(x.double())
         # The weights kept 8 bits on the way through bfloat16, the computation did not.
-        assert error(wide, half) < BFLOAT16
+        assert error(wide, half) < BFLOAT16[family(small)]
         assert error(model.float()(x), wide) < FLOAT32
 
 
@@ -189,9 +200,12 @@ def test_exported_for_any_size(small, build, arguments):
                 assert error(a, b) < FLOAT32
 
 
-def test_runs_without_a_fourier_transform(model):
+def test_runs_without_a_fourier_transform(name, model, skeleton):
+    """SPANet nowhere; SPANetV2 where there is no fast one, of which the meta device stands here."""
     with torch.no_grad(), Recorder() as recorded:
-        model(images(32, 32))
+        skeleton(torch.empty(1, 3, 32, 32, device="meta"))
+        if name.startswith("spanet_"):
+            model(images(32, 32))
     assert any("convolution" in name for name in recorded.names)
     assert not transforms(recorded.names)
     assert not any(dtype.is_complex for dtype in recorded.formats)
@@ -205,9 +219,10 @@ def test_runs_with_a_fourier_transform_where_asked(small, build):
     assert torch.complex64 in recorded.formats
 
 
-def test_methods_are_the_same_function(small, shared_small):
-    by_fft = timm.create_model(small, device="meta", spectral_method="fft").eval()
-    by_fft.load_state_dict(shared_small.state_dict(), assign=True)
+def test_methods_are_the_same_function(small, products, shared_small):
     x = images(64, 45)
     with torch.no_grad():
-        assert error(by_fft(x), shared_small(x)) < FLOAT32
+        for method in (products, "fft"):
+            other = timm.create_model(small, device="meta", spectral_method=method).eval()
+            other.load_state_dict(shared_small.state_dict(), assign=True)
+            assert error(other(x), shared_small(x)) < FLOAT32

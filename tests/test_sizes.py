@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from spanets import spectral
+from spanets.spectral import pooling, rescaling
 
 # Float32 rounding of the whole network, measured 2e-6 of the largest logit at most: another batch
 # size takes the sums in another order.
@@ -48,11 +48,29 @@ def attributes(model: nn.Module) -> dict[str, dict[str, object]]:
     return held
 
 
+CACHES = (pooling._cached_basis, rescaling._cached_hartley)
+
+
+def clear_caches() -> None:
+    for cached in CACHES:
+        cached.cache_clear()
+
+
+def cached() -> int:
+    return sum(cache.cache_info().currsize for cache in CACHES)
+
+
 @pytest.fixture
 def no_cache():
-    spectral._cached_basis.cache_clear()
+    clear_caches()
     yield
-    spectral._cached_basis.cache_clear()
+    clear_caches()
+
+
+@pytest.fixture
+def by_products(small, products, build) -> nn.Module:
+    """The smallest classifier of each family, by matrix products, whose matrices are cached."""
+    return build(small, spectral_method=products).eval()
 
 
 # ---- any size
@@ -138,19 +156,19 @@ def test_slices_and_transposed_images(shared_small):
             )
 
 
-# ---- the cached basis
+# ---- the cached matrices
 
 
-def test_training_after_inference_mode(shared_small, no_cache):
+def test_training_after_inference_mode(by_products, no_cache):
     """A basis made in inference mode would be of no use to autograd."""
-    model = copy.deepcopy(shared_small)
+    model = by_products
     x = images(48, 40, batch=2)
     with torch.inference_mode():
         expected = model(x)
-    assert spectral._cached_basis.cache_info().currsize > 0
+    assert cached() > 0
     model.train()(x).square().sum().backward()
     assert all(value.grad is not None for value in model.parameters())
-    basis = spectral.low_frequency_basis(torch.empty(1, 10, 9), 2)
+    basis = pooling.low_frequency_basis(torch.empty(1, 10, 9), 2)
     assert not basis.is_inference()
     assert not basis.requires_grad
     with torch.inference_mode():
@@ -204,26 +222,26 @@ def _run_functional_gradient(model: nn.Module, x: Tensor) -> None:
         _run_functional_gradient,
     ],
 )
-def test_tracers_leave_no_basis_behind(shared_small, no_cache, run):
+def test_tracers_leave_no_basis_behind(by_products, no_cache, run):
     x = images(40, 48)
     with torch.no_grad():
-        expected = shared_small(x)
-    spectral._cached_basis.cache_clear()
-    run(shared_small, x)
+        expected = by_products(x)
+    clear_caches()
+    run(by_products, x)
     with torch.no_grad():
-        assert torch.equal(shared_small(x), expected)
-    basis = spectral.low_frequency_basis(torch.empty(1, 10, 12), 2)  # the first map of 40×48
+        assert torch.equal(by_products(x), expected)
+    basis = pooling.low_frequency_basis(torch.empty(1, 10, 12), 2)  # the first map of 40×48
     assert type(basis) is Tensor
     assert basis.device.type == "cpu"
-    assert torch.equal(basis, spectral._build_basis(10, 12, 2, True, torch.float32, basis.device))
+    assert torch.equal(basis, pooling._build_basis(10, 12, 2, True, torch.float32, basis.device))
 
 
 @quiet_trace
-def test_jit_trace_is_good_for_other_sizes(shared_small, no_cache):
+def test_jit_trace_is_good_for_other_sizes(by_products, no_cache):
     """ONNX's older exporter goes this way: a basis in the trace would fix the size."""
-    traced = torch.jit.trace(shared_small, images(64, 64), check_trace=False)
-    assert spectral._cached_basis.cache_info().currsize == 0  # sizes were tensors, good for once
+    traced = torch.jit.trace(by_products, images(64, 64), check_trace=False)
+    assert cached() == 0  # sizes were tensors, good for once
     with torch.no_grad():
         for size in [(64, 64), (45, 90)]:
             x = images(*size, batch=2)
-            assert_close(traced(x), shared_small(x))
+            assert_close(traced(x), by_products(x))

@@ -17,16 +17,24 @@ from timm.optim._param_groups import param_groups_layer_decay, param_groups_weig
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-NANO = "spanet_nano"  # for options of this family
+NANO, NANO_V2 = "spanet_nano", "spanetv2_nano_pure"  # for options of one family
 STRIDES = [4, 8, 16, 32]
 
-# Trainable parameters as published (SPANet, Table 1).
+# Trainable parameters as published (SPANet, Table 1; SPANetV2, Table 1).
 PUBLISHED = {
     "spanet_small": 28_605_096,
     "spanet_medium": 41_686_952,
     "spanet_mediumx": 54_768_808,
     "spanet_base": 75_856_168,
     "spanet_basex": 99_718_312,
+    "spanetv2_s18_pure": 29_162_892,
+    "spanetv2_s18_hybrid": 26_991_948,
+    "spanetv2_s36_pure": 44_098_608,
+    "spanetv2_s36_hybrid": 40_669_104,
+    "spanetv2_m36_pure": 62_934_832,
+    "spanetv2_m36_hybrid": 58_334_896,
+    "spanetv2_b36_pure": 109_557_808,
+    "spanetv2_b36_hybrid": 101_802_544,
 }
 
 Build = Callable[..., nn.Module]
@@ -65,14 +73,17 @@ def test_parameters_are_as_many_as_published(name_, count):
     model = timm.create_model(name_, device="meta")
     assert sum(p.numel() for p in model.parameters()) == count
     assert all(p.requires_grad for p in model.parameters())
-    assert not list(model.buffers())
+    # But for the order of heads that SPANetV2's weights were trained with, all is in parameters.
+    assert {key.split(".")[-1] for key, _ in model.named_buffers()} <= {"interleaved"}
 
 
 def test_config_describes_the_model(skeleton):
     config = skeleton.default_cfg
     first_conv = skeleton.get_submodule(config["first_conv"])
     assert first_conv.in_channels == skeleton.in_chans == config["input_size"][0]
-    assert skeleton.get_classifier() is skeleton.get_submodule(config["classifier"])
+    classifier = skeleton.get_submodule(config["classifier"])
+    assert classifier in list(skeleton.get_classifier().modules())
+    assert [p.shape[0] for p in classifier.parameters()] == [config["num_classes"]] * 2
     assert skeleton.num_classes == config["num_classes"]
     features = skeleton.forward_features(meta_images(*config["input_size"][1:]))
     assert features.shape == (2, skeleton.num_features, *config["pool_size"])
@@ -105,7 +116,8 @@ def test_other_image_channels(small, channels):
 def test_device_and_type_of_every_tensor(name):
     model = timm.create_model(name, device="meta", dtype=torch.bfloat16)
     tensors = [*model.parameters(), *model.buffers()]
-    assert {(t.device.type, t.dtype) for t in tensors} == {("meta", torch.bfloat16)}
+    assert {t.device.type for t in tensors} == {"meta"}
+    assert {t.dtype for t in tensors if t.is_floating_point()} == {torch.bfloat16}
 
 
 def test_initialisation_after_the_meta_device(small):
@@ -120,7 +132,11 @@ def test_initialisation_after_the_meta_device(small):
         if value.numel() >= 400:
             # The standard deviation of 400 samples is within 4 % at one sigma.
             assert value.std().item() == pytest.approx(constructed[key].std().item(), rel=0.25), key
-    assert (model.norm.weight == 1).all()
+    norms = [m for m in model.modules() if isinstance(m, nn.GroupNorm | nn.LayerNorm)]
+    assert norms
+    assert all((norm.weight == 1).all() for norm in norms)
+    like = dict(timm.create_model(small).named_buffers())
+    assert all(torch.equal(value, like[key]) for key, value in model.named_buffers())
 
 
 def test_drop_path_grows_over_all_blocks(name):
@@ -153,6 +169,33 @@ def test_no_ring():
     assert timm.create_model(NANO, device="meta", ring=0.2).ring == 0.2
     with pytest.raises(ValueError, match="ring is 'nil', allowed: a number or 'none'"):
         timm.create_model(NANO, device="meta", ring="nil")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"merge": "stacked"}, "merge is 'stacked', allowed: interleaved, concatenated"),
+        ({"spectral_method": "basis"}, "spectral_method is 'basis', allowed: auto, matmul, fft"),
+        ({"mixers": ("conv",) * 4}, "mixers has 'conv', allowed: adaptive, local_attention"),
+        ({"mixers": ("adaptive",)}, "dims, depths and mixers name 4, 4 and 1 stages"),
+        ({"img_size": 31}, "img_size is 31, must be one or two sides from 32 up"),
+        ({"img_size": (64, 64, 3)}, r"img_size is \(64, 64, 3\), must be one or two sides"),
+        ({"global_pool": "catavgmax"}, "global_pool is 'catavgmax', which changes"),
+        ({"dims": (18, 36, 72, 144)}, "18 channels do not split into 4 heads"),
+    ],
+)
+def test_bad_arguments_of_spanetv2(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        timm.create_model(NANO_V2, device="meta", **arguments)
+
+
+def test_filters_are_made_for_the_image_size(build):
+    """At its own size a filter is used as it is; that is what `img_size` names."""
+    model = build(NANO_V2, img_size=(64, 90)).eval()
+    with torch.no_grad():
+        taps = model.forward_intermediates(images(64, 90), intermediates_only=True)
+    sizes = [stage.blocks[0].token_mixer.filter.map_size for stage in model.stages]
+    assert sizes == [tuple(tap.shape[2:]) for tap in taps]
 
 
 def test_unknown_branch_scale():
@@ -221,7 +264,8 @@ def test_model_without_classifier(small):
 def test_reset_classifier_keeps_pooling(small, build):
     model = build(small, global_pool="max").eval()
     features = torch.rand(2, model.num_features, 3, 4)
-    expected = features.amax((2, 3))
+    norm = getattr(model.head, "norm", nn.Identity())
+    expected = norm(features.amax((2, 3), keepdim=True)).flatten(1)
     for classes in (5, 0):
         model.reset_classifier(classes)
         assert_same([model.forward_head(features, pre_logits=True)], [expected])
@@ -251,8 +295,8 @@ def test_reset_classifier_keeps_device_type_and_mode(skeleton, training):
 def test_reset_classifier_on_another_device_and_type(small):
     model = timm.create_model(small)
     model.reset_classifier(3, device="meta", dtype=torch.float16)
-    weight = model.get_classifier().weight
-    assert (weight.device.type, weight.dtype) == ("meta", torch.float16)
+    found = {(p.device.type, p.dtype) for p in model.get_classifier().parameters()}
+    assert found == {("meta", torch.float16)}
 
 
 def test_frozen_stays_frozen(skeleton):
@@ -330,7 +374,7 @@ def test_forward_intermediates(model):
         some = model.forward_intermediates(x, indices=[1, -1], norm=True, intermediates_only=True)
         assert_same(some, [taps[1], features])
         assert_same(model.forward_intermediates(x, indices=2, intermediates_only=True), taps[2:])
-    assert not torch.equal(features, taps[-1])
+        assert_same([features], [model.norm(taps[-1])])
 
 
 @pytest.mark.parametrize("norm", [False, True])
@@ -347,7 +391,8 @@ def test_forward_intermediates_stops_early(small, build, last, norm):
     if last < 3:  # the final norm fits the last stage alone
         assert_same([final], taps)
     else:
-        assert torch.equal(final, taps[0]) == norm
+        with torch.no_grad():
+            assert_same([final], taps if norm else [model.norm(taps[0])])
 
 
 @pytest.mark.parametrize("indices", [[4], [-5], 5, 0])
@@ -427,7 +472,7 @@ def test_weights_alone_decay(skeleton, grouping):
     assert decay.keys() == set(names.values())
     parameters = dict(skeleton.named_parameters())
     for key, value in decay.items():
-        is_weight = key.endswith(".weight") and parameters[key].ndim > 1
+        is_weight = parameters[key].ndim > 1 and not key.endswith(".bias")
         assert value == (0.05 if is_weight else 0), key
 
 
@@ -470,23 +515,40 @@ def test_feature_extractor_of_torchvision(small, build):
         assert_same([*maps, logits], [*model.forward_intermediates(x)[1], model(x)])
 
 
+OPTIONS = [
+    {"spectral_method": "fft"},
+    {"spectral_filter": False},
+    {"aggregation": "hadamard"},
+    {"ring": "none"},
+    {"learn_balance": "gate", "learn_ring": True},
+    {"learn_balance": "channel", "learn_ring": True},
+]
+OPTIONS_V2 = [
+    {"spectral_method": "matmul"},
+    {"merge": "concatenated"},
+    {"scaled_gate": True},
+    {"img_size": (64, 96)},
+    {"global_pool": "", "num_classes": 4},
+    {"mixers": ("local_attention", "adaptive", "attention", "adaptive"), "dims": (32, 16, 64, 96)},
+]
+OPTIONS_OF_BOTH = [
+    {"branch_scale": "layer_scale"},
+    {"drop_rate": 0.1, "drop_path_rate": 0.1},
+    {"output_norm": True, "features_only": True},
+    {"global_pool": "max"},
+]
+
+
 @pytest.mark.parametrize(
-    "arguments",
+    ("name_", "arguments"),
     [
-        {"spectral_method": "fft"},
-        {"spectral_filter": False},
-        {"aggregation": "hadamard"},
-        {"ring": "none"},
-        {"learn_balance": "gate", "learn_ring": True},
-        {"learn_balance": "channel", "learn_ring": True},
-        {"branch_scale": "layer_scale"},
-        {"drop_rate": 0.1, "drop_path_rate": 0.1},
-        {"output_norm": True, "features_only": True},
+        *((NANO, arguments) for arguments in OPTIONS + OPTIONS_OF_BOTH),
+        *((NANO_V2, arguments) for arguments in OPTIONS_V2 + OPTIONS_OF_BOTH),
     ],
     ids=str,
 )
-def test_options_trace_and_train(build, arguments):
-    model = build(NANO, **arguments)
+def test_options_trace_and_train(build, name_, arguments):
+    model = build(name_, **arguments)
     graph = torch.fx.symbolic_trace(model.eval())
     x = images(64, 80, batch=2)
     ours, theirs = graph(x), model(x)

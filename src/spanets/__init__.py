@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 import timm
 
 from spanets.backbones import spanet as _spanet
+from spanets.backbones import spanetv2 as _spanetv2
 from spanets.weights import convert_official, load_weights
 
 __all__ = ["__version__", "convert_official", "list_models", "load_weights"]
@@ -23,6 +24,6 @@ except PackageNotFoundError:  # a source tree that was never installed
 
 def list_models(pattern: str = "") -> list[str]:
     """Returns the names of this package's models that match a shell pattern, all by default."""
-    names = list(_spanet.VARIANTS)
+    names = [*_spanet.VARIANTS, *_spanetv2.VARIANTS]
     matching = set(timm.list_models(pattern)) if pattern else set(names)
     return [name for name in names if name in matching]

@@ -245,7 +245,7 @@ class PyramidBackbone(nn.Module):
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
-        """Returns the last linear layer, or an identity where there are no classes."""
+        """Returns what `reset_classifier` makes anew, or an identity where there are no classes."""
         return self.head.fc
 
     def reset_classifier(

@@ -1,10 +1,7 @@
-r"""Spectral pooling, with and without a Fourier transform.
-
-Pure functions on tensors; imports torch alone.
+r"""Spectral pooling: one gain for low frequencies and one for high (SPANet, Eq. 5-18).
 
 Shape legend: `B` images, `C` channels, `H W` map height and width, `P` pairs of conjugate
 frequencies, `K = 1 + 2 P` low-frequency basis functions, `F = W // 2 + 1` half-spectrum columns.
-Frequencies are integers `(u, v)` in bins (cycles per map height, width); radii are in bins too.
 
 The spectral pooling filter (SPANet, Eq. 5-18) scales the disc of frequencies `u² + v² < r²` by
 the balance λ, the ring `u² + v² = r²` by ρ and everything else by `1 - λ`. Since all but the few
@@ -21,6 +18,8 @@ from math import isclose, isqrt, pi
 
 import torch
 from torch import Tensor
+
+from spanets.spectral.tracing import is_traced
 
 RING = 1 / 3
 """The ring value ρ that the released weights were trained with, whatever λ was."""
@@ -144,10 +143,7 @@ def low_frequency_basis(x: Tensor, radius: float, closed: bool = True) -> Tensor
         closed: Whether frequencies at exactly the radius belong to the disc.
     """
     height, width = x.shape[-2:]
-    # Fake and functional tensors of a tracer must not end up in the cache.
-    compiling = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    traced = compiling or type(x) is not Tensor
-    build: Callable[..., Tensor] = _build_basis if traced else _cached_basis
+    build: Callable[..., Tensor] = _build_basis if is_traced(x) else _cached_basis
     return build(height, width, radius, closed, x.dtype, x.device)
 
 

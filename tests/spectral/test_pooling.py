@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from spanets import spectral
 from spanets.spectral import (
     RING,
     basis_gain,
     basis_size,
     low_frequency_basis,
     low_frequency_mask,
+    pooling,
     resolve_method,
     spectral_pool,
 )
@@ -299,10 +299,10 @@ def test_basis_is_cached_by_size_type_device_and_radius():
 
 def test_cache_is_bounded():
     first = low_frequency_basis(maps(1, 3, 3), 1)
-    limit = spectral._cached_basis.cache_info().maxsize
+    limit = pooling._cached_basis.cache_info().maxsize
     for width in range(1, limit + 2):
         low_frequency_basis(maps(1, 2, width), 1)
-    assert spectral._cached_basis.cache_info().currsize == limit
+    assert pooling._cached_basis.cache_info().currsize == limit
     again = low_frequency_basis(maps(1, 3, 3), 1)
     assert again is not first
     assert_close(again, first, 0)
@@ -314,7 +314,7 @@ def test_cache_is_bounded():
 def test_auto_takes_the_basis_while_it_is_small(monkeypatch):
     # The limit is a measured number; the rule holds for any.
     limit = 64
-    monkeypatch.setattr(spectral, "MAX_BASIS", limit)
+    monkeypatch.setattr(pooling, "MAX_BASIS", limit)
     assert basis_size(4) <= limit < basis_size(5)
     assert [resolve_method("auto", radius, RING) for radius in (1, 4, 5)] == [
         "basis",

@@ -1,7 +1,7 @@
-"""Token mixers, written by hand: modules with state around the functions of `spectral`.
+"""SPAM, the token mixer of SPANet: a local convolution times its spectrally pooled context.
 
 Shape legend: `B` images, `C` channels, `H W` map size, `N` gates, `K` low-frequency basis
-functions. Every mixer here takes and returns NCHW.
+functions.
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,209 @@
+"""SPANetV2: token mixers that learn a gain for every spatial frequency.
+
+Paper: Spectral-Adaptive Modulation Networks for Visual Perception, Yun, Yoo, Kim, Lee and Kim,
+TPAMI 2026, arXiv 2503.23947. The token mixers are `spanets.mixers.SpectralAdaptiveMixer` and, in
+the hybrid variants' last two stages, `spanets.mixers.Attention`.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from timm.layers import LayerNorm2d, Mlp, calculate_drop_path_rates, trunc_normal_
+from timm.models.metaformer import StarReLU
+from torch import nn
+
+from spanets.backbones.heads import NormMlpHead
+from spanets.backbones.pyramid import (
+    MIN_SIZE,
+    Block,
+    Downsample,
+    Layer,
+    PyramidBackbone,
+    Stage,
+    Stem,
+)
+from spanets.backbones.registry import default_config, register_family
+from spanets.mixers import Attention, SpectralAdaptiveMixer
+
+__all__ = ["SPANetV2"]
+
+PURE = ("adaptive", "adaptive", "adaptive", "adaptive")
+HYBRID = ("adaptive", "adaptive", "local_attention", "attention")
+
+_SIZES: dict[str, dict[str, Any]] = {
+    "nano": {"dims": (16, 32, 64, 96), "depths": (2, 2, 4, 2)},
+    # The paper's Table 1.
+    "s18": {"dims": (64, 128, 320, 512), "depths": (3, 3, 9, 3)},
+    "s36": {"dims": (64, 128, 320, 512), "depths": (3, 12, 18, 3)},
+    "m36": {"dims": (96, 192, 384, 576), "depths": (3, 12, 18, 3)},
+    "b36": {"dims": (128, 256, 512, 768), "depths": (3, 12, 18, 3)},
+}
+
+# Drop path is the ImageNet recipe's, set there.
+VARIANTS: dict[str, dict[str, Any]] = {
+    f"spanetv2_{size}_{kind}": {**row, "mixers": mixers}
+    for size, row in _SIZES.items()
+    for kind, mixers in (("pure", PURE), ("hybrid", HYBRID))
+}
+
+_LayerNorm = partial(LayerNorm2d, eps=1e-6, bias=False)
+
+
+class SPANetV2(PyramidBackbone):
+    """SPANetV2: stem, four stages of spectral-adaptive or attention blocks, MLP head.
+
+    Takes images of any size from 32 up. With `features_only=True` (timm's factory) it returns
+    maps at strides 4, 8, 16 and 32.
+
+    Args:
+        in_chans: Image channels.
+        num_classes: Classes; 0 leaves the classifier out.
+        global_pool: timm's pooling name; "" keeps the map.
+        dims: Embedding dimension of each stage.
+        depths: Blocks of each stage.
+        mixers: Token mixer of each stage: "adaptive", "local_attention" or "attention".
+        img_size: Side, or height and width, of the images that the spectral filters are made for.
+            Images of other sizes resize the filters.
+        merge: Order of the mixers' heads: "interleaved" as in the released weights, or
+            "concatenated" as in the authors' later code.
+        scaled_gate: Learn one α a mixer for its filters' gate `σ(α f)`, as the revision does.
+        spectral_method: "auto", "matmul" or "fft": the same function, differently computed.
+        branch_scale: "res_scale", "layer_scale" or "none", in the last two stages.
+        mlp_ratio: Hidden over embedding dimension of the MLP, and of the head's.
+        output_norm: One LayerNorm a stage on the outputs of `forward_intermediates`: the backbone
+            of the released detectors and segmenters, which has no classifier's norm.
+        drop_rate: Dropout before the last linear layer.
+        drop_path_rate: Drop path of the last block; grows linearly from 0.
+    """
+
+    def __init__(
+        self,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        dims: Sequence[int] = (64, 128, 320, 512),
+        depths: Sequence[int] = (3, 3, 9, 3),
+        mixers: Sequence[str] = PURE,
+        img_size: int | tuple[int, int] = 224,
+        merge: str = "interleaved",
+        scaled_gate: bool = False,
+        spectral_method: str = "auto",
+        branch_scale: str = "res_scale",
+        mlp_ratio: float = 4.0,
+        output_norm: bool = False,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if not len(dims) == len(depths) == len(mixers):
+            raise ValueError(
+                f"dims, depths and mixers name {len(dims)}, {len(depths)} and {len(mixers)} stages"
+            )
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.mixers = tuple(mixers)
+        self.merge = merge
+        self.scaled_gate = scaled_gate
+        rates: Any = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
+        sizes = stage_sizes(img_size, len(dims))
+        self.stem = Stem(in_chans, dims[0], _LayerNorm, **factory)
+        self.stages = nn.Sequential()
+        for i, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
+            down = Downsample(dims[i - 1], dim, _LayerNorm, **factory) if i else nn.Identity()
+            mixer = _mixer(mixers[i], sizes[i], merge, scaled_gate, spectral_method)
+            blocks = [
+                Block(
+                    dim,
+                    mixer=mixer,
+                    mlp=partial(_mlp, ratio=mlp_ratio),
+                    norm_layer=_LayerNorm,
+                    branch_scale=branch_scale if i >= len(dims) - 2 else "none",
+                    drop_path=rates[i][j],
+                    **factory,
+                )
+                for j in range(depth)
+            ]
+            self.stages.append(Stage(down, blocks))
+        norms = nn.ModuleList(_LayerNorm(dim, **factory) for dim in dims) if output_norm else None
+        self.output_norms = norms
+        self.norm = nn.Identity()  # the head's, behind the pooling
+        self.head = NormMlpHead(
+            dims[-1], num_classes, global_pool, mlp_ratio, drop_rate, not output_norm, **factory
+        )
+        self._finish(dims, num_classes, in_chans)
+        self._init_linear()
+
+    def prune_intermediate_layers(
+        self,
+        indices: int | list[int] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> list[int]:
+        """Removes what the outputs of these stages do not need; returns their indices."""
+        stages = len(self.stages)
+        taken = super().prune_intermediate_layers(indices, prune_norm, prune_head)
+        if prune_head or prune_norm or len(self.stages) < stages:
+            self.head.norm = nn.Identity()
+        return taken
+
+    def _init_linear(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, StarReLU):  # timm's does not initialise itself anew
+                nn.init.ones_(module.scale)
+                nn.init.zeros_(module.bias)
+
+
+def stage_sizes(img_size: int | tuple[int, int], stages: int) -> list[tuple[int, int]]:
+    """Returns the height and width of each stage's maps for images of this size.
+
+    Raises:
+        ValueError: the size is below `MIN_SIZE`.
+    """
+    sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+    if len(sides) != 2 or min(sides) < MIN_SIZE:
+        raise ValueError(f"img_size is {img_size}, must be one or two sides from {MIN_SIZE} up")
+    height, width = ((side - 3) // 4 + 1 for side in sides)
+    sizes = [(height, width)]
+    for _ in range(stages - 1):
+        height, width = (height + 1) // 2, (width + 1) // 2
+        sizes.append((height, width))
+    return sizes
+
+
+def _mixer(
+    kind: str, map_size: tuple[int, int], merge: str, scaled_gate: bool, method: str
+) -> Layer:
+    mixers: dict[str, Layer] = {
+        "adaptive": partial(
+            SpectralAdaptiveMixer,
+            map_size=map_size,
+            merge=merge,
+            scaled_gate=scaled_gate,
+            spectral_method=method,
+        ),
+        "local_attention": partial(Attention, local_conv=True),
+        "attention": Attention,
+    }
+    if kind not in mixers:
+        raise ValueError(f"mixers has {kind!r}, allowed: {', '.join(mixers)}")
+    return mixers[kind]
+
+
+def _mlp(dim: int, ratio: float, **factory: Any) -> Mlp:
+    act: Any = partial(StarReLU, **factory)
+    return Mlp(dim, int(ratio * dim), act_layer=act, bias=False, use_conv=True, **factory)
+
+
+register_family(
+    __name__,
+    SPANetV2,
+    VARIANTS,
+    {name: default_config("head.fc.fc2", 1.0, paper="2503.23947") for name in VARIANTS},
+)

@@ -1,0 +1,20 @@
+"""Token mixers, written by hand: modules with state around the functions of `spectral`.
+
+Shape legend: `B` images, `C` channels, `H W` map size. Every mixer takes and returns NCHW.
+"""
+
+from spanets.mixers.adaptive import MERGES, SpectralAdaptiveMixer, SpectralFilter
+from spanets.mixers.attention import Attention
+from spanets.mixers.spam import BALANCES, SPAM, SpectralContext, chunk_sizes, pooled_conv
+
+__all__ = [
+    "BALANCES",
+    "MERGES",
+    "SPAM",
+    "Attention",
+    "SpectralAdaptiveMixer",
+    "SpectralContext",
+    "SpectralFilter",
+    "chunk_sizes",
+    "pooled_conv",
+]

@@ -1,0 +1,70 @@
+"""Self-attention over the positions of a map, alone or with a convolution of the values."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HEAD_DIM = 32
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention of SPANetV2's hybrid variants; no bias anywhere.
+
+    `y = Linear(Attention(q, k, v) [+ DW_{7×7}(v)])`: the depth-wise convolution of the values
+    gives the attention, which filters low-pass, the high frequencies back. NCHW in and out.
+
+    Args:
+        dim: Channels C, a multiple of `head_dim`.
+        head_dim: Channels of one head.
+        local_conv: Add the convolution of the values.
+        kernel_size: Of that convolution, odd.
+
+    Raises:
+        ValueError: channels that do not divide.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        head_dim: int = HEAD_DIM,
+        local_conv: bool = False,
+        kernel_size: int = 7,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if dim % head_dim:
+            raise ValueError(f"{dim} channels do not split into heads of {head_dim}")
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.head_dim = head_dim
+        self.qkv = nn.Conv2d(dim, 3 * dim, 1, bias=False, **factory)
+        self.local_conv = (
+            nn.Conv2d(
+                dim, dim, kernel_size, padding=kernel_size // 2, groups=dim, bias=False, **factory
+            )
+            if local_conv
+            else None
+        )
+        self.proj = nn.Conv2d(dim, dim, 1, bias=False, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mixes the tokens of (B, C, H, W)."""
+        height, width = x.shape[-2:]
+        query, key, value = self.qkv(x).chunk(3, 1)
+        mixed = F.scaled_dot_product_attention(
+            self._tokens(query), self._tokens(key), self._tokens(value)
+        )  # B heads HW head_dim
+        mixed = mixed.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width))
+        if self.local_conv is not None:
+            mixed = mixed + self.local_conv(value)
+        return self.proj(mixed)
+
+    def _tokens(self, x: Tensor) -> Tensor:
+        """Maps (B, C, H, W) as (B, heads, HW, head_dim)."""
+        return x.flatten(2).unflatten(1, (-1, self.head_dim)).transpose(2, 3)
+
+    def extra_repr(self) -> str:
+        """Describes the heads."""
+        return f"head_dim={self.head_dim}"

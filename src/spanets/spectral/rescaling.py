@@ -1,0 +1,161 @@
+r"""Spectral re-scaling: a learnt gain for every spatial frequency (SPANetV2, Eq. 9 and 10).
+
+Shape legend: `C` channels, `H W` map height and width, `F = W // 2 + 1` half-spectrum columns.
+
+    SRF(x) = F⁻¹(g ⊙ F x)
+
+The discrete Hartley transform does the same in real numbers. With cas t = cos t + sin t, its
+matrix `A_N[k, n] = cas(2π k n / N) / √N` is symmetric, orthonormal and its own inverse. A wave
+`cas(u) cas(v)` is the sum of a wave of the frequency (u, -v) and one of (u, v), which have gains
+of their own; so the filter takes it to a mixture of itself and its mirror image
+`cas(-u) cas(-v)`:
+
+    SRF(x) = A_H (e ⊙ A_H x A_W + o ⊙ A'_H x A'_W) A_W
+    e(u, v) = (g(u, v) + g(-u, v)) / 2,    o(u, v) = (g(-u, v) - g(u, v)) / 2
+
+with A' the matrix of the negative frequencies, `A'_N[k, n] = A_N[-k, n]`. Six matrix products,
+which every exporter, compiler and accelerator runs in any number format; two of them save mirroring
+the spectrum, for moving a map in memory costs more than multiplying it.
+"""
+
+from functools import lru_cache
+from math import pi
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spanets.spectral.tracing import is_traced
+
+RESCALE_METHODS = ("auto", "matmul", "fft")
+
+
+def spectral_rescale(x: Tensor, gain: Tensor, method: str = "auto") -> Tensor:
+    """Scales the spectrum of each map by a real gain: `F⁻¹(g ⊙ F x)` (SPANetV2, Eq. 9 and 10).
+
+    Args:
+        x: (..., C, H, W), real.
+        gain: (C, H, F), one factor for each bin of the half spectrum that `torch.fft.rfft2`
+            returns. The columns v = 0 and, of even widths, v = W / 2 are their own conjugates: of
+            these the mean of (u, v) and (-u, v) counts, as in `torch.fft.irfft2`.
+        method: "matmul" (matrix products, in the type of x), "fft" (two real FFTs in
+            float32), or "auto": see `resolve_rescale_method`. All are the same function.
+
+    Returns:
+        The shape and type of x.
+
+    Raises:
+        ValueError: unknown method, a map without samples, or a gain of another shape.
+    """
+    height, width = x.shape[-2:]
+    traced = is_traced(x)
+    if not traced:
+        _check_shapes(x, gain)
+    if resolve_rescale_method(method, x, traced) == "fft":
+        return _rescale_by_fft(x, gain)
+    even, odd = _even_odd(gain.to(x.dtype), width)  # C H W
+    rows, columns = _hartley_matrices(height, x, traced), _hartley_matrices(width, x, traced)
+    spectrum, mirrored = (
+        torch.matmul(torch.matmul(r, x), c) for r, c in zip(rows, columns, strict=True)
+    )
+    scaled = even * spectrum + odd * mirrored
+    return torch.matmul(torch.matmul(rows[0], scaled), columns[0])
+
+
+def resolve_rescale_method(method: str, x: Tensor, traced: bool | None = None) -> str:
+    """Returns "matmul" or "fft" for a method that may be "auto".
+
+    The only place that chooses: the FFT for eager float maps on the CPU, where it is as fast as
+    the products or faster at all sizes (benchmarks/results/spectral_rescale.json), and the products
+    for compilers, exporters and accelerators, which do FFTs badly or not at all.
+
+    Raises:
+        ValueError: unknown method.
+    """
+    if method not in RESCALE_METHODS:
+        raise ValueError(f"unknown method {method!r}, allowed: {', '.join(RESCALE_METHODS)}")
+    if method != "auto":
+        return method
+    traced = is_traced(x) if traced is None else traced
+    return "fft" if x.device.type == "cpu" and not traced else "matmul"
+
+
+def resize_half_spectrum(logits: Tensor, height: int, width: int) -> Tensor:
+    """Resizes values on the half spectrum of one map size to another's.
+
+    Bicubic with aligned corners, in the unshifted layout, rows and columns as they lie: what the
+    released code does. The same size returns the same values.
+
+    Args:
+        logits: (C, H', F').
+        height: Map height H, in samples.
+        width: Map width W, in samples.
+
+    Returns:
+        (C, H, W // 2 + 1).
+    """
+    size = (height, width // 2 + 1)
+    # Of a symbolic size nothing is asked: an exporter would promise never to meet the same one.
+    known = isinstance(height, int) and isinstance(width, int)
+    if known and tuple(logits.shape[1:]) == size:
+        return logits
+    # Bicubic kernels exist in float32 and float64 on every device.
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    resized = F.interpolate(wide[None], size=size, mode="bicubic", align_corners=True)[0]
+    return resized.to(logits.dtype)
+
+
+def _check_shapes(x: Tensor, gain: Tensor) -> None:
+    channels, height, width = x.shape[-3:]
+    if min(height, width) < 1:
+        raise ValueError(f"a map of {height}x{width} has no samples")
+    expected = (channels, height, width // 2 + 1)
+    if tuple(gain.shape) != expected:
+        raise ValueError(f"gain has shape {tuple(gain.shape)}, must be {expected}")
+
+
+def _rescale_by_fft(x: Tensor, gain: Tensor) -> Tensor:
+    # Half precision has no FFT on the CPU and only powers of two on CUDA: a float32 island.
+    wide = x if x.dtype == torch.float64 else x.float()
+    with torch.autocast(x.device.type, enabled=False):
+        spectrum = torch.fft.rfft2(wide, norm="ortho") * gain.to(wide.dtype)  # ... C H F
+        return torch.fft.irfft2(spectrum, s=x.shape[-2:], norm="ortho").to(x.dtype)
+
+
+def _even_odd(gain: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The parts e and o (C, H, W) of a gain (C, H, F), picked by index: sizes may be symbolic."""
+    height = gain.shape[-2]
+    u = torch.arange(height, device=gain.device)
+    v = torch.arange(width, device=gain.device)
+    mirrored = gain.index_select(-2, torch.remainder(-u, height))
+    even, odd = (gain + mirrored) / 2, (mirrored - gain) / 2
+    # Column W - v holds what column v does, its odd part with the other sign; a column that is its
+    # own conjugate has no odd part.
+    half = torch.minimum(v, width - v)
+    sign = ((v > 0) & (2 * v < width)).to(gain.dtype) - (2 * v > width).to(gain.dtype)
+    return even.index_select(-1, half), odd.index_select(-1, half) * sign
+
+
+def _hartley_matrices(size: int, like: Tensor, traced: bool) -> tuple[Tensor, Tensor]:
+    """A_N and A'_N (N, N), cached by size, type and device outside any state unless traced.
+
+    For vectors on the left and on the right: A is symmetric, and so is A', as both depend on k n.
+    """
+    build = _build_hartley if traced else _cached_hartley
+    return build(size, like.dtype, like.device)
+
+
+@lru_cache(maxsize=64)
+def _cached_hartley(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    # An inference tensor in the cache would break a later training step.
+    with torch.inference_mode(False), torch.no_grad():
+        return _build_hartley(size, dtype, device)
+
+
+def _build_hartley(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    index = torch.arange(size, device=device)
+    # Whole turns are dropped while the phase is an integer: exact at any size.
+    turns = torch.remainder(index[:, None] * index, size).to(wide) / size
+    cosine, sine = (2 * pi * turns).cos() / size**0.5, (2 * pi * turns).sin() / size**0.5
+    return (cosine + sine).to(dtype), (cosine - sine).to(dtype)

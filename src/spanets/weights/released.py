@@ -1,0 +1,62 @@
+"""The authors' releases under our names: which family a state dict is of, and where they are."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from spanets.mixers import BALANCES
+from spanets.spectral import RING
+from spanets.weights.files import StateDict
+from spanets.weights.spanet import RADII, convert_spanet
+from spanets.weights.spanetv2 import convert_spanetv2
+
+RELEASES = {
+    "spanet": "https://github.com/DoranLyong/SPANet-official",
+    "spanetv2": "https://github.com/DoranLyong/SPANetV2-official",
+}
+"""Where the authors publish code and weights."""
+
+
+def is_official(state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether the keys are those of the released code."""
+    return _is_spanet(state_dict) or _is_spanetv2(state_dict)
+
+
+def _is_spanet(state_dict: Mapping[str, Tensor]) -> bool:
+    return any(key.startswith(("patch_embed.", "network.")) for key in state_dict)
+
+
+def _is_spanetv2(state_dict: Mapping[str, Tensor]) -> bool:
+    return any(key.startswith("downsample_layers.") for key in state_dict)
+
+
+def convert_official(
+    state_dict: Mapping[str, Tensor],
+    radii: Sequence[float] = RADII,
+    balances: Sequence[float] = BALANCES,
+    ring: float | None = RING,
+) -> StateDict:
+    """Renames a released state dict of either family to this package's names.
+
+    SPANet's masks are checked and dropped, see `convert_spanet`; of SPANetV2 the order of the
+    heads is noted beside the weights, see `convert_spanetv2`. A state dict that has our names
+    already is returned as it is.
+
+    Args:
+        state_dict: Released classifier or dense-prediction backbone, without wrappers or prefixes.
+        radii: SPANet's radius of each stage's disc, in frequency bins.
+        balances: SPANet's λ of the gates.
+        ring: SPANet's ρ at distance exactly the radius; None is `1 - λ`.
+
+    Returns:
+        A new dictionary; tensors that need no change are shared.
+
+    Raises:
+        WeightsError: a key that the family does not have, a part that is missing or has another
+            shape, or another mask.
+    """
+    if _is_spanet(state_dict):
+        return convert_spanet(state_dict, radii, balances, ring)
+    if _is_spanetv2(state_dict):
+        return convert_spanetv2(state_dict)
+    return dict(state_dict)

@@ -44,7 +44,8 @@ def reference(mixer: SpectralAdaptiveMixer, x: Tensor, interleaved: bool, scaled
         kernel, bias = weights[f"local_convs.{i}.weight"], weights[f"local_convs.{i}.bias"]
         assert kernel.shape[-1] == 3 + 2 * i
         local = F.conv2d(value[:, part], kernel, bias, padding=1 + i, groups=quarter)
-        logits = weights["filter.logits"][part]
+        channels_of_head = slice(i, None, 4) if interleaved else part  # of the merged maps
+        logits = weights["filter.logits"][channels_of_head]
         if logits.shape[1:] != (height, width // 2 + 1):
             size = (height, width // 2 + 1)
             logits = F.interpolate(logits[None], size, mode="bicubic", align_corners=True)[0]

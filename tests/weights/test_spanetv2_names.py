@@ -44,8 +44,8 @@ def released(model: nn.Module, later: bool = False) -> StateDict:
         if key.endswith(".filter.logits") and later:
             state[key.removesuffix(".logits")] = value
         elif key.endswith(".filter.logits"):
-            for i, part in enumerate(value.chunk(4)):
-                state[key.removesuffix(".filter.logits") + f".filter_{i + 1}"] = part
+            for i in range(4):  # ours lie in the order of the merged channels
+                state[key.removesuffix(".filter.logits") + f".filter_{i + 1}"] = value[i::4]
         else:
             state[key] = value
     return {key: value.clone() for key, value in state.items()}

@@ -10,9 +10,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import LayerNorm2d, Mlp, calculate_drop_path_rates, trunc_normal_
+import torch.nn.functional as F
+from timm.layers import LayerNorm2d, calculate_drop_path_rates, trunc_normal_
 from timm.models.metaformer import StarReLU
-from torch import nn
+from torch import Tensor, nn
 
 from spanets.backbones.heads import NormMlpHead
 from spanets.backbones.pyramid import (
@@ -49,6 +50,40 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 _LayerNorm = partial(LayerNorm2d, eps=1e-6, bias=False)
+
+
+class StarMlp(nn.Module):
+    """MetaFormer's MLP without biases: 1×1 convolution, StarReLU `s·relu(x)² + b`, 1×1 convolution.
+
+    s and b are two numbers, so they act on the second convolution's weight and not on the hidden
+    maps: `W (s·r² + b) = (s W) r² + b W 1`. That spares two passes over the widest maps of the
+    network; `act` holds s and b and is not called.
+
+    Args:
+        dim: Channels C.
+        ratio: Hidden over embedding dimension.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        ratio: float = 4.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        hidden = int(ratio * dim)
+        self.fc1 = nn.Conv2d(dim, hidden, 1, bias=False, **factory)
+        self.act = StarReLU(**factory)
+        self.fc2 = nn.Conv2d(hidden, dim, 1, bias=False, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to the same shape."""
+        hidden = F.relu(self.fc1(x))
+        weight = self.fc2.weight
+        bias = self.act.bias * weight.sum((1, 2, 3))
+        return F.conv2d(hidden * hidden, self.act.scale * weight, bias)
 
 
 class SPANetV2(PyramidBackbone):
@@ -118,7 +153,7 @@ class SPANetV2(PyramidBackbone):
                 Block(
                     dim,
                     mixer=mixer,
-                    mlp=partial(_mlp, ratio=mlp_ratio),
+                    mlp=partial(StarMlp, ratio=mlp_ratio),
                     norm_layer=_LayerNorm,
                     branch_scale=branch_scale if i >= len(dims) - 2 else "none",
                     drop_path=rates[i][j],
@@ -194,11 +229,6 @@ def _mixer(
     if kind not in mixers:
         raise ValueError(f"mixers has {kind!r}, allowed: {', '.join(mixers)}")
     return mixers[kind]
-
-
-def _mlp(dim: int, ratio: float, **factory: Any) -> Mlp:
-    act: Any = partial(StarReLU, **factory)
-    return Mlp(dim, int(ratio * dim), act_layer=act, bias=False, use_conv=True, **factory)
 
 
 register_family(

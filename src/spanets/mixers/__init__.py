@@ -3,7 +3,12 @@
 Shape legend: `B` images, `C` channels, `H W` map size. Every mixer takes and returns NCHW.
 """
 
-from spanets.mixers.adaptive import MERGES, SpectralAdaptiveMixer, SpectralFilter
+from spanets.mixers.adaptive import (
+    MERGES,
+    SpectralAdaptiveMixer,
+    SpectralFilter,
+    merge_heads,
+)
 from spanets.mixers.attention import Attention
 from spanets.mixers.spam import BALANCES, SPAM, SpectralContext, chunk_sizes, pooled_conv
 
@@ -16,5 +21,6 @@ __all__ = [
     "SpectralContext",
     "SpectralFilter",
     "chunk_sizes",
+    "merge_heads",
     "pooled_conv",
 ]

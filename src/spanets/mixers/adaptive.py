@@ -4,6 +4,7 @@ Shape legend: `B` images, `C` channels, `H W` map size, `G` heads, `F = W // 2 +
 columns.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -36,8 +37,26 @@ def adaptive_filter(x: Tensor, logits: Tensor, alpha: Tensor | None, method: str
     return spectral_rescale(x, logits.sigmoid(), method)
 
 
-# A leaf of torch.fx: it compares sizes, which a symbolic trace has no numbers for.
+def merge_heads(heads: Sequence[Tensor], merge: str) -> Tensor:
+    """Merges G maps (B, C / G, H, W) into one (B, C, H, W).
+
+    Channel g of head i becomes channel `g · G + i` ("interleaved") or `i · C / G + g`
+    ("concatenated").
+    """
+    if merge == "interleaved":
+        return torch.stack(list(heads), 2).flatten(1, 2)
+    return torch.cat(list(heads), 1)
+
+
+def with_layout_of(x: Tensor, like: Tensor) -> Tensor:
+    """Lays x out channels last if `like` is: filters leave contiguous maps, convolutions differ."""
+    last = like.is_contiguous(memory_format=torch.channels_last)
+    return x.contiguous(memory_format=torch.channels_last) if last else x
+
+
+# Leaves of torch.fx: they compare sizes and layouts, which a symbolic trace knows nothing of.
 fx.wrap("adaptive_filter")
+fx.wrap("with_layout_of")
 
 
 class SpectralFilter(nn.Module):
@@ -91,8 +110,8 @@ class SpectralAdaptiveMixer(nn.Module):
 
     `y = Linear_out(GELU(Linear_q(x)) ⊙ proj(merge_i SRF_i(DW_i(Linear_c(x)_i))))`: head i of G = 4
     has C / 4 consecutive channels and a depth-wise convolution of kernel 3 + 2 i. The merged
-    heads go through a grouped and a full 1×1 convolution. The filters of all heads are one
-    transform. NCHW in and out, any size.
+    heads go through a grouped and a full 1×1 convolution. The heads are merged before they are
+    filtered, so that all filters are one transform. NCHW in and out, any size.
 
     Args:
         dim: Channels C, a multiple of 4.
@@ -154,9 +173,8 @@ class SpectralAdaptiveMixer(nn.Module):
         heads = self.value(x).chunk(HEADS, 1)
         # Indexed, not unpacked: torch.fx cannot iterate over what it traces.
         local = [conv(heads[i]) for i, conv in enumerate(self.local_convs)]
-        context = self.filter(torch.cat(local, 1))
-        if self.merge == "interleaved":
-            context = context.unflatten(1, (HEADS, -1)).transpose(1, 2).flatten(1, 2)
+        context = self.filter(merge_heads(local, self.merge))
+        context = with_layout_of(context, query)
         return self.proj_out(query * self.proj(context))
 
     def _load_from_state_dict(

@@ -56,7 +56,8 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(
             self._tokens(query), self._tokens(key), self._tokens(value)
         )  # B heads HW head_dim
-        mixed = mixed.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width))
+        # By way of (B, HW, C), as the fused kernels lay it out: channels last, without a copy.
+        mixed = mixed.transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, (height, width))
         if self.local_conv is not None:
             mixed = mixed + self.local_conv(value)
         return self.proj(mixed)

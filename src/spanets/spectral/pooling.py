@@ -19,7 +19,7 @@ from math import isclose, isqrt, pi
 import torch
 from torch import Tensor
 
-from spanets.spectral.tracing import is_traced
+from spanets.spectral.execution import is_traced, without_autocast
 
 RING = 1 / 3
 """The ring value ρ that the released weights were trained with, whatever λ was."""
@@ -214,7 +214,7 @@ def _pool_by_fft(x: Tensor, radius: float, balance: Balance, ring: Balance | Non
     height, width = x.shape[-2:]
     # Half precision has no FFT on the CPU and only powers of two on CUDA: a float32 island.
     wide = x if x.dtype == torch.float64 else x.float()
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         spectrum = torch.fft.rfft2(wide, dim=(-2, -1), norm="ortho")  # ... C H F
         u = torch.arange(height, device=x.device)
         u = torch.where(u < (height + 1) // 2, u, u - height)  # unshifted: 0, 1, …, -2, -1

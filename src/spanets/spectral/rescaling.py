@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spanets.spectral.tracing import is_traced
+from spanets.spectral.execution import is_traced, without_autocast
 
 RESCALE_METHODS = ("auto", "matmul", "fft")
 
@@ -117,7 +117,7 @@ def _check_shapes(x: Tensor, gain: Tensor) -> None:
 def _rescale_by_fft(x: Tensor, gain: Tensor) -> Tensor:
     # Half precision has no FFT on the CPU and only powers of two on CUDA: a float32 island.
     wide = x if x.dtype == torch.float64 else x.float()
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         spectrum = torch.fft.rfft2(wide, norm="ortho") * gain.to(wide.dtype)  # ... C H F
         return torch.fft.irfft2(spectrum, s=x.shape[-2:], norm="ortho").to(x.dtype)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from spanets.mixers import merge_heads
 from spanets.weights.files import StateDict, WeightsError
 
 HEADS = 4
@@ -71,7 +72,7 @@ def convert_spanetv2(state_dict: Mapping[str, Tensor]) -> StateDict:
         mixer = _rename_mixer(released)
         if f"{mixer}filter.logits" in converted:
             raise WeightsError(f"{released}filter and {released}filter_1: one of them is too many")
-        converted |= _filter(mixer, _merge_heads(released, heads), interleaved=True)
+        converted |= _filter(mixer, _merge_filters(released, heads), interleaved=True)
     return converted
 
 
@@ -82,7 +83,7 @@ def _filter(mixer: str, logits: Tensor, interleaved: bool) -> StateDict:
     }
 
 
-def _merge_heads(prefix: str, heads: StateDict) -> Tensor:
+def _merge_filters(prefix: str, heads: StateDict) -> Tensor:
     expected = [str(i + 1) for i in range(HEADS)]
     if missing := [head for head in expected if head not in heads]:
         raise WeightsError(f"missing key {prefix}filter_{missing[0]}, one of {HEADS} filters")
@@ -95,7 +96,8 @@ def _merge_heads(prefix: str, heads: StateDict) -> Tensor:
             raise WeightsError(
                 f"{prefix}filter_{head} has shape {shapes}: must be the same (C, H, F)"
             )
-    return torch.cat([heads[head] for head in expected])
+    # Our filters lie in the order of the merged channels.
+    return merge_heads([heads[head][None] for head in expected], "interleaved")[0]
 
 
 def _rename_mixer(prefix: str) -> str:

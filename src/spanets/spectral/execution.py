@@ -1,0 +1,22 @@
+"""What tensors run on: whether something traces them, and a stretch of full precision."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+
+def is_traced(x: Tensor) -> bool:
+    """Whether a compiler, exporter or tracer runs the code: sizes may be symbolic.
+
+    Fake and functional tensors, too, must not end up in a cache.
+    """
+    compiling = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return compiling or type(x) is not Tensor
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Returns a context in which operations on x keep its number format."""
+    if not torch.amp.is_autocast_available(x.device.type):  # as on the meta device
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)

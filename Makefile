@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/quickstart
 export MPLBACKEND := Agg
+# uv leaves compiling to the first import: where that may not write, every command takes 20 s more.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help quickstart test test-all lint format bench clean
 

@@ -1,12 +1,18 @@
-"""SPANet-small against its FFT forms and its peers: eager float32, 224², CPU.
+"""SPANet and SPANetV2 against their FFT forms and peers: eager float32, 224², CPU.
 
-    python benchmarks/cpu_speed.py [--threads 2] [--batch 16] [--rounds 15]
+    python benchmarks/cpu_speed.py [spanet | spanetv2] [--threads 2] [--batch 16] [--rounds 15]
 
-Forms of the same network, equal to float rounding:
+Forms of SPANet-small, equal to float rounding:
   closed form     the default: thin matrix products
   rfft            `spectral_method="fft"`: two real FFTs over all channels
   released fft    as the released code computes it: complex FFT, shift, mask and inverse for each
                   gate, and a convolution for each, on contiguous (NCHW) maps
+
+Forms of SPANetV2-s18:
+  ours            the default: one FFT for all heads, fused attention, StarReLU in the weights
+  head by head    an FFT for each head, the rest as ours
+  released        the same on contiguous (NCHW) maps, attention and StarReLU written out
+
 Peers are timed in their better layout of the two, contiguous and channels last.
 """
 
@@ -15,45 +21,11 @@ from collections.abc import Callable
 
 import timm
 import torch
-import torch.nn.functional as F
 from common import interleave, summarise, write
+from forms import head_by_head, released_form
 from torch import Tensor, nn
 
-import spanets  # noqa: F401 (registers the models)
 from spanets.backbones import pyramid
-from spanets.mixers import SPAM, SpectralContext
-from spanets.spectral import low_frequency_mask
-
-
-class ReleasedContext(nn.Module):
-    """The context by complex FFTs, gate by gate; the masks are buffers, as released."""
-
-    def __init__(self, context: SpectralContext, size: int) -> None:
-        super().__init__()
-        self.context = context
-        masks = [low_frequency_mask(size, size, context.radius, b) for b in context.balances]
-        self.register_buffer("masks", torch.stack(masks)[:, None])
-
-    def forward(self, x: Tensor) -> Tensor:
-        sizes = self.context.gate_sizes
-        parts = zip(x.split(sizes, 1), self.context.weight.split(sizes, 1), strict=True)
-        total: Tensor | float = 0.0
-        for i, (part, weight) in enumerate(parts):
-            spectrum = torch.fft.fftshift(torch.fft.fft2(part, dim=(-2, -1)), dim=(-2, -1))
-            spectrum = torch.fft.ifftshift(spectrum * self.masks[i], dim=(-2, -1))
-            pooled = torch.fft.ifft2(spectrum, dim=(-2, -1)).real
-            total = total + F.conv2d(pooled, weight[:, :, None, None], self.context.bias[i])
-        return total
-
-
-def released_form(name: str, size: int = 224) -> nn.Module:
-    """Builds the network as the released code computes it, weights as the default's."""
-    model = timm.create_model(name)
-    for i, stage in enumerate(model.stages):
-        for module in stage.modules():
-            if isinstance(module, SPAM):
-                module.context = ReleasedContext(module.context, size // (4 * 2**i))
-    return model
 
 
 def inference(model: nn.Module, x: Tensor) -> Callable[[], object]:
@@ -94,18 +66,9 @@ def contiguous(task: Callable[[], object]) -> Callable[[], object]:
     return run
 
 
-def main() -> None:
-    """Measures and writes results/cpu_speed.json."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=15)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
-    x = torch.randn(arguments.batch, 3, 224, 224)
+def spanet(x: Tensor, rounds: int) -> dict[str, object]:
+    """Times SPANet-small and its peers."""
     last = x.contiguous(memory_format=torch.channels_last)
-
     results = {}
     for mode, timed in (("inference", inference), ("training", training)):
         tasks = {
@@ -114,13 +77,45 @@ def main() -> None:
             "released_fft": contiguous(timed(released_form("spanet_small"), x)),
         }
         for peer in ("focalnet_tiny_srf", "convnext_tiny"):
-            model = timm.create_model(peer)
-            tasks[peer] = timed(model, x)
+            tasks[peer] = timed(timm.create_model(peer), x)
             model = timm.create_model(peer).to(memory_format=torch.channels_last)
             tasks[f"{peer} channels_last"] = timed(model, last)
-        rounds = arguments.rounds if mode == "inference" else max(3, arguments.rounds // 3)
-        results[mode] = summarise(interleave(tasks, rounds), "closed_form")
-    write("cpu_speed", {"batch": arguments.batch, "size": 224, **results})
+        count = rounds if mode == "inference" else max(3, rounds // 3)
+        results[mode] = summarise(interleave(tasks, count), "closed_form")
+    return results
+
+
+def spanetv2(x: Tensor, rounds: int) -> dict[str, object]:
+    """Times SPANetV2-s18, pure and hybrid."""
+    results = {}
+    for name in ("spanetv2_s18_pure", "spanetv2_s18_hybrid"):
+        for mode, timed in (("inference", inference), ("training", training)):
+            tasks = {
+                "ours": timed(timm.create_model(name), x),
+                "matmul": timed(timm.create_model(name, spectral_method="matmul"), x),
+                "head_by_head": timed(head_by_head(name), x),
+                "released": contiguous(timed(head_by_head(name, written_out=True), x)),
+            }
+            count = rounds if mode == "inference" else max(3, rounds // 3)
+            results[f"{name} {mode}"] = summarise(interleave(tasks, count), "ours")
+    return results
+
+
+def main() -> None:
+    """Measures and writes results/cpu_speed.json or cpu_speed_v2.json."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("family", choices=["spanet", "spanetv2"], default="spanet", nargs="?")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, help="default: 16, of spanetv2 8")
+    parser.add_argument("--rounds", type=int, default=15)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    second = arguments.family == "spanetv2"
+    batch = arguments.batch or (8 if second else 16)
+    x = torch.randn(batch, 3, 224, 224)
+    results = (spanetv2 if second else spanet)(x, arguments.rounds)
+    write("cpu_speed_v2" if second else "cpu_speed", {"batch": batch, "size": 224, **results})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Learning from scratch on ELPV: SPANet and two peers by the same recipe, several seeds.
+"""Learning from scratch on ELPV: SPANet, SPANetV2 and two peers by the same recipe, several seeds.
 
-    python benchmarks/elpv.py [--models spanet_nano resnet18 convnext_atto] [--seeds 0 1 2]
+    python benchmarks/elpv.py [--models spanet_nano resnet18 convnext_atto ...] [--seeds 0 1 2]
 
 Trains on three quarters of the cells and measures the last epoch's weights on the rest: no epoch is
 chosen on the images that are measured. A run that is on record in --runs is not run again.
@@ -26,8 +26,8 @@ def run(model: str, seed: int, folder: Path) -> dict[str, Any]:
     if done.exists():
         return json.loads(done.read_text())
     words = ["--model.name", model, "--seed", str(seed)]
-    if not model.startswith("spanet"):
-        words += ["--model.args", "{}"]
+    if model.startswith("spanetv2"):  # filters of the recipe's own image size
+        words += ["--model.args", "{img_size: 128}"]
     recipe = load_recipe("elpv", words)
     return train(recipe, out, resume=(out / "recipe.yaml").exists())
 
@@ -35,14 +35,18 @@ def run(model: str, seed: int, folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Measures and writes results/elpv.json after every run."""
     parser = argparse.ArgumentParser()
-    models = ["spanet_nano", "resnet18", "convnext_atto"]
+    models = ["spanet_nano", "spanetv2_nano_pure", "resnet18", "convnext_atto"]
     parser.add_argument("--models", nargs="+", default=models)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--recorded", action="store_true", help="only collect what is on record")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmark-elpv"))
     arguments = parser.parse_args()
     table: dict[str, Any] = {}
     for seed in arguments.seeds:
         for model in arguments.models:
+            done = (arguments.runs / f"{model}-{seed}" / "results.json").exists()
+            if arguments.recorded and not done:
+                continue
             result = run(model, seed, arguments.runs)
             row = table.setdefault(model, {"parameters": result["parameters"], "seeds": {}})
             row["seeds"][seed] = {

@@ -96,7 +96,7 @@ class WrittenOutMlp(nn.Module):
 
 
 def head_by_head(name: str, written_out: bool = False) -> nn.Module:
-    """Builds a SPANetV2 with filters head by head, and if so asked attention and MLP written out."""
+    """Builds a SPANetV2 with filters head by head, on request attention and MLP written out."""
     model = timm.create_model(name)
     for stage in model.stages:
         for block in stage.blocks:

@@ -22,7 +22,7 @@ Every key of the recipe can be set: --section.key VALUE, for example
 sections: model, data, optim, trainer; `--print-recipe` shows all keys with their values.
 """
 
-COMMANDS = ("models", "train", "eval", "predict")
+COMMANDS = ("models", "train", "eval", "predict", "export")
 
 # The words of `train` that are no keys of a recipe, and whether a value follows.
 TRAIN_OPTIONS = {
@@ -168,6 +168,19 @@ def make_parser() -> Parser:
         "--top", type=at_least(1), default=5, help="classes for each image (default: 5)"
     )
     predict.add_argument("--json", action="store_true", help="print JSON")
+
+    export = command("export", run_export, "write a model for other runtimes, and check it")
+    export.add_argument("source", metavar="MODEL|CHECKPOINT")
+    export.add_argument("--out", required=True, metavar="FILE", help="FILE.onnx or FILE.pt2")
+    export.add_argument("--weights", metavar="FILE", help="weights for a MODEL (default: random)")
+    export.add_argument("--features-only", action="store_true", help="maps in place of logits")
+    export.add_argument(
+        "--size", type=at_least(32), help="image side to trace with (default: the model's)"
+    )
+    export.add_argument("--static", action="store_true", help="fix batch size, height and width")
+    export.add_argument("--dtype", default="float32", help="float32 or float16 (default: float32)")
+    export.add_argument("--opset", type=int, default=18, help="of ONNX (default: 18)")
+    export.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
@@ -276,6 +289,33 @@ def run_predict(arguments: argparse.Namespace, _: list[str]) -> int:
     if arguments.json:
         print(json.dumps(found, indent=2))
     return int(failed)
+
+
+def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Exports, and prints how far the file is from eager."""
+    from spanets.export import export_model, load_source
+
+    model, metadata = load_source(arguments.source, arguments.weights, arguments.features_only)
+    written = export_model(
+        model,
+        arguments.out,
+        size=arguments.size or metadata["preprocessing"]["input_size"][-1],
+        dtype=arguments.dtype,
+        dynamic=not arguments.static,
+        opset=arguments.opset,
+        metadata=metadata,
+    )
+    if arguments.json:
+        print(json.dumps(written.to_dict(), indent=2))
+        return 0
+    shape = ", ".join(map(str, written.inputs["images"]))
+    print(f"{written.path}: {written.bytes / 1e6:.1f} MB, {written.dtype}")
+    print(f"images ({shape}) -> {', '.join(written.outputs)}")
+    for given, difference in written.differences.items():
+        print(f"  {given}: off by {difference:.1e} of the largest value from eager float32")
+    if "classes" not in metadata and arguments.weights is None and not arguments.features_only:
+        print("the weights are random: give --weights FILE or a checkpoint", file=sys.stderr)
+    return 0
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

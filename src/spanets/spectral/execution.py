@@ -20,3 +20,8 @@ def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     if not torch.amp.is_autocast_available(x.device.type):  # as on the meta device
         return nullcontext()
     return torch.autocast(x.device.type, enabled=False)
+
+
+def modulo(x: Tensor, size: int) -> Tensor:
+    """Returns x modulo a size; the size as a tensor, or ONNX cannot export a symbolic one."""
+    return torch.remainder(x, torch.full((), size, dtype=x.dtype, device=x.device))

@@ -19,7 +19,7 @@ from math import isclose, isqrt, pi
 import torch
 from torch import Tensor
 
-from spanets.spectral.execution import is_traced, without_autocast
+from spanets.spectral.execution import is_traced, modulo, without_autocast
 
 RING = 1 / 3
 """The ring value ρ that the released weights were trained with, whatever λ was."""
@@ -271,8 +271,8 @@ def _build_basis(
     frequencies = torch.tensor(pairs, dtype=torch.int64, device=device).reshape(-1, 2)
     u, v = frequencies[:, :1], frequencies[:, 1:]  # P 1
     # Whole turns are dropped while the phase is an integer: exact at any size.
-    rows = torch.remainder(u * torch.arange(height, device=device), height)  # P H
-    columns = torch.remainder(v * torch.arange(width, device=device), width)  # P W
+    rows = modulo(u * torch.arange(height, device=device), height)  # P H
+    columns = modulo(v * torch.arange(width, device=device), width)  # P W
     turns = rows.to(wide)[:, :, None] / height + columns.to(wide)[:, None, :] / width  # P H W
     phase = (2 * pi * turns).flatten(1)  # P HW
     # A mode of the pair counts once for each of ±(u, v) that the spectrum of this size holds.

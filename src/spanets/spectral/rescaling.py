@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spanets.spectral.execution import is_traced, without_autocast
+from spanets.spectral.execution import is_traced, modulo, without_autocast
 
 RESCALE_METHODS = ("auto", "matmul", "fft")
 
@@ -127,7 +127,7 @@ def _even_odd(gain: Tensor, width: int) -> tuple[Tensor, Tensor]:
     height = gain.shape[-2]
     u = torch.arange(height, device=gain.device)
     v = torch.arange(width, device=gain.device)
-    mirrored = gain.index_select(-2, torch.remainder(-u, height))
+    mirrored = gain.index_select(-2, modulo(-u, height))
     even, odd = (gain + mirrored) / 2, (mirrored - gain) / 2
     # Column W - v holds what column v does, its odd part with the other sign; a column that is its
     # own conjugate has no odd part.
@@ -156,6 +156,6 @@ def _build_hartley(size: int, dtype: torch.dtype, device: torch.device) -> tuple
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     index = torch.arange(size, device=device)
     # Whole turns are dropped while the phase is an integer: exact at any size.
-    turns = torch.remainder(index[:, None] * index, size).to(wide) / size
+    turns = modulo(index[:, None] * index, size).to(wide) / size
     cosine, sine = (2 * pi * turns).cos() / size**0.5, (2 * pi * turns).sin() / size**0.5
     return (cosine + sine).to(dtype), (cosine - sine).to(dtype)

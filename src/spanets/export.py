@@ -1,0 +1,310 @@
+"""Models as files for other runtimes: ONNX graphs and `torch.export` programs, held against eager.
+
+The exported model takes images (B, C, H, W) of any batch size, height and width, preprocessed as
+the metadata say, and returns logits, or with `features_only` one map for each stage.
+"""
+
+import io
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+import spanets
+from spanets.checkpoint import create_model, restore_model, write_atomically
+from spanets.errors import UsageError, UserError, require
+from spanets.weights import load_weights
+
+SUFFIXES = (".onnx", ".pt2")
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+
+# Largest difference from eager float32, relative to the largest value, by number format: rounding
+# over a whole network. Seen: 3e-6 and 2e-3.
+TOLERANCES = {"float32": 1e-4, "float16": 5e-2}
+
+# The exporter proves its graph for sizes from here up.
+MIN_EXPORTED_SIZE = 64
+
+# ONNX knows these, and runtimes refuse them or crawl.
+UNWANTED = ("DFT", "STFT", "If", "Loop", "SequenceAt")
+
+OPSETS = range(18, 24)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export_model` wrote.
+
+    Attributes:
+        path: The file.
+        bytes: Its size.
+        inputs: Name and shape of the images; a text stands for a size that is free.
+        outputs: Names of the outputs.
+        dtype: Number format of the weights and of the computation.
+        differences: Largest difference from the eager float32 model, relative to its largest
+            value, by the shape of the images that both were given.
+    """
+
+    path: str
+    bytes: int
+    inputs: dict[str, list[int | str]]
+    outputs: list[str]
+    dtype: str
+    differences: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values."""
+        return asdict(self)
+
+
+class _Named(nn.Module):
+    """A model in another number format: float32 in and out, half precision between."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model = model.to(dtype)
+        self.dtype = dtype
+
+    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
+        outputs = self.model(images.to(self.dtype))
+        if isinstance(outputs, Tensor):
+            return outputs.float()
+        return [output.float() for output in outputs]
+
+
+def load_source(
+    source: str, weights: str | None = None, features_only: bool = False
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Builds what is to be exported, and the metadata that tell a runtime how to use it.
+
+    Args:
+        source: A checkpoint that `spanets train` wrote, or a model's name.
+        weights: For a model's name: a file of weights, ours or the authors'.
+        features_only: One map for each stage in place of logits.
+
+    Returns:
+        The model in evaluation mode, and plain values: model, arguments, preprocessing, version
+        and, of a checkpoint's classifier, classes.
+
+    Raises:
+        UsageError: an unknown name, or weights for a checkpoint.
+        UserError: an unreadable file, or weights that do not fit.
+    """
+    arguments: dict[str, Any] = {"features_only": True} if features_only else {}
+    if Path(source).suffix or Path(source).exists():
+        if weights is not None:
+            raise UsageError("--weights goes with a model's name; a checkpoint has its own")
+        model, card = restore_model(source)
+        told = {"model": card.model, "model_args": card.model_args, "version": card.version}
+        told["preprocessing"] = card.preprocessing
+        if not features_only:
+            return model, {**told, "classes": card.classes}
+        features = create_model(card.model, card.model_args, **arguments)
+        load_weights(features, source)
+        return features.eval(), told
+    model = create_model(source, {}, **arguments)
+    if weights is not None:
+        load_weights(model, weights)
+    config = timm.data.resolve_model_data_config(model)
+    names = ("input_size", "crop_pct", "interpolation", "mean", "std")
+    values = {name: config[name] for name in names}
+    preprocessing = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+    told = {"model": source, "model_args": {}, "version": spanets.__version__}
+    return model.eval(), {**told, "preprocessing": preprocessing}
+
+
+def export_model(
+    model: nn.Module,
+    path: str | Path,
+    size: int | tuple[int, int] = 224,
+    dtype: str = "float32",
+    dynamic: bool = True,
+    opset: int = 18,
+    metadata: dict[str, Any] | None = None,
+) -> Exported:
+    """Writes a model as an ONNX graph (.onnx) or a program of `torch.export` (.pt2), and checks it.
+
+    Args:
+        model: From images (B, C, H, W) to logits or a list of maps; it is left as it was.
+        path: The suffix decides the format.
+        size: Side, or height and width, of the images it is traced with; with `dynamic` others
+            work as well.
+        dtype: "float32" or "float16"; inputs and outputs stay float32.
+        dynamic: Leave batch size, height and width free.
+        opset: Version of ONNX's operators, 18 to 23.
+        metadata: Plain values to be kept in the file, such as class names and preprocessing.
+
+    Returns:
+        What was written, with the differences from eager.
+
+    Raises:
+        UsageError: an unknown suffix, dtype or opset, or a size that the model refuses.
+        UserError: a missing package, an unwritable path, or a file that computes something else.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"{path}: the suffix must be {' or '.join(SUFFIXES)}")
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype is {dtype!r}, must be {' or '.join(DTYPES)}")
+    if path.suffix == ".onnx":
+        if opset not in OPSETS:
+            raise UsageError(f"opset is {opset}, must be {OPSETS[0]} to {OPSETS[-1]}")
+        for module in ("onnx", "onnxscript", "onnxruntime"):
+            require(module, "export")
+    model = _on_cpu(model)
+    sides = (size, size) if isinstance(size, int) else size
+    images = torch.randn(2, _channels(model), *sides, generator=torch.Generator().manual_seed(0))
+    outputs = _run(model, images)
+    names = _output_names(outputs)
+    shape: list[int | str] = ["batch", images.shape[1], "height", "width"]
+    if not dynamic:
+        shape = list(images.shape)
+    program = _trace(_on_cpu(model, DTYPES[dtype]), images, dynamic)
+    if path.suffix == ".onnx":
+        content = _to_onnx(program, names, opset, metadata or {})
+    else:
+        content = _to_pt2(program, metadata or {})
+    differences = _compare(model, content, path.suffix, images, dynamic)
+    for given, difference in differences.items():
+        if not difference <= TOLERANCES[dtype]:  # NaN is too far off as well
+            raise UserError(
+                f"{path}: not written: for images of {given} it is off by {difference:.2g} of the "
+                f"largest value from eager float32, allowed is {TOLERANCES[dtype]:.0e}"
+            )
+    write_atomically(path, lambda file: file.write(content))
+    return Exported(str(path), len(content), {"images": shape}, names, dtype, differences)
+
+
+def _on_cpu(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+    """A copy in evaluation mode whose weights may be changed."""
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    copy: nn.Module = torch.load(buffer, map_location="cpu", weights_only=False)  # just written
+    copy = copy.eval().requires_grad_(False)
+    return copy if dtype in (None, torch.float32) else _Named(copy, dtype)
+
+
+def _channels(model: nn.Module) -> int:
+    inner = getattr(model, "model", model)  # features_only wraps the network
+    return getattr(inner, "in_chans", 3)
+
+
+def _run(model: nn.Module, images: Tensor) -> list[Tensor]:
+    try:
+        with torch.inference_mode():
+            outputs = model(images)
+    # Whatever the model raises, and models check sizes in every way there is.
+    except Exception as error:
+        height, width = images.shape[2:]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"the model cannot take images of {height}x{width} ({reason})") from error
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+
+def _output_names(outputs: Sequence[Tensor]) -> list[str]:
+    if len(outputs) > 1:
+        return [f"stage{i}" for i in range(len(outputs))]
+    return ["logits" if outputs[0].ndim == 2 else "features"]
+
+
+def _trace(model: nn.Module, images: Tensor, dynamic: bool) -> ExportedProgram:
+    free = {
+        0: Dim("batch"),
+        2: Dim("height", min=MIN_EXPORTED_SIZE),
+        3: Dim("width", min=MIN_EXPORTED_SIZE),
+    }
+    shapes = (free,) if dynamic else None
+    try:
+        with torch.no_grad(), _quiet():
+            return torch.export.export(model, (images,), dynamic_shapes=shapes, strict=False)
+    # The exporter has no closed set of errors, and its messages are pages long.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        hint = "; try without free sizes (--static)" if dynamic else ""
+        raise UserError(f"torch.export cannot trace the model: {reason}{hint}") from error
+
+
+def _to_pt2(program: ExportedProgram, metadata: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    with _quiet():
+        torch.export.save(program, buffer, extra_files={"spanets.json": json.dumps(metadata)})
+    return buffer.getvalue()
+
+
+def _to_onnx(
+    program: ExportedProgram, names: list[str], opset: int, metadata: dict[str, Any]
+) -> bytes:
+    import onnx
+
+    with _quiet():
+        converted = torch.onnx.export(
+            program,
+            input_names=["images"],
+            output_names=names,
+            opset_version=opset,
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+        )
+    assert converted is not None
+    graph = converted.model_proto
+    found = {node.op_type for node in graph.graph.node} & set(UNWANTED)
+    if found:
+        raise UserError(
+            f"the graph has {', '.join(sorted(found))}, which runtimes refuse or crawl through; "
+            "models of this package have none unless spectral_method is 'fft'"
+        )
+    onnx.helper.set_model_props(graph, {"spanets": json.dumps(metadata)})
+    onnx.checker.check_model(graph)
+    return graph.SerializeToString()
+
+
+def _compare(
+    model: nn.Module, content: bytes, suffix: str, images: Tensor, dynamic: bool
+) -> dict[str, float]:
+    """Relative differences from eager, by shape; the smallest, a larger and an odd one if free."""
+    _, channels, height, width = images.shape
+    shapes = [tuple(images.shape)]
+    if dynamic:
+        shapes += [(1, channels, 64, 97), (3, channels, height + 33, width)]
+    run = _onnx_runner(content) if suffix == ".onnx" else _pt2_runner(content)
+    generator = torch.Generator().manual_seed(1)
+    differences = {}
+    for shape in shapes:
+        x = torch.randn(*shape, generator=generator)
+        pairs = zip(run(x), _run(model, x), strict=True)
+        errors = [((a - b).abs().max() / b.abs().max()).item() for a, b in pairs]
+        differences["x".join(map(str, shape))] = float(f"{max(errors):.2g}")
+    return differences
+
+
+def _onnx_runner(content: bytes) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return lambda x: [torch.from_numpy(y) for y in session.run(None, {"images": x.numpy()})]
+
+
+def _pt2_runner(content: bytes) -> Any:
+    program = torch.export.load(io.BytesIO(content)).module()
+    return lambda x: _run(program, x)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences what exporters say of their own passes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,148 @@
+"""Exported files compute what the models compute, at any size, and say how to use them."""
+
+import json
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+import spanets_cli
+from spanets.errors import UsageError, UserError
+from spanets.export import export_model, load_source
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+SHALLOW = {"depths": (1, 1, 1, 1)}
+
+
+def run_onnx(path, x: Tensor) -> list[Tensor]:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return [torch.from_numpy(y) for y in session.run(None, {"images": x.numpy()})]
+
+
+def error(ours: Tensor, theirs: Tensor) -> float:
+    assert ours.shape == theirs.shape
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+@pytest.fixture
+def shallow(small, build) -> nn.Module:
+    return build(small, num_classes=3, **SHALLOW).eval()
+
+
+def test_onnx_at_any_size(shallow, tmp_path):
+    path = tmp_path / "m.onnx"
+    written = export_model(shallow, path, size=96, metadata={"classes": ["a", "b", "c"]})
+    assert written.inputs == {"images": ["batch", 3, "height", "width"]}
+    assert written.outputs == ["logits"]
+    assert len(written.differences) == 3
+    assert max(written.differences.values()) < 1e-5
+    for shape in [(1, 3, 64, 64), (2, 3, 150, 77)]:
+        x = torch.randn(*shape)
+        with torch.no_grad():
+            assert error(run_onnx(path, x)[0], shallow(x)) < 1e-5
+    graph = onnx.load(path)
+    kinds = {node.op_type for node in graph.graph.node}
+    assert not kinds & {"DFT", "If", "Loop"}
+    told = {entry.key: entry.value for entry in graph.metadata_props}
+    assert json.loads(told["spanets"]) == {"classes": ["a", "b", "c"]}
+
+
+def test_onnx_of_maps(small, build, tmp_path):
+    model = build(small, features_only=True, **SHALLOW).eval()
+    written = export_model(model, tmp_path / "m.onnx", size=64, dynamic=False)
+    assert written.outputs == ["stage0", "stage1", "stage2", "stage3"]
+    assert written.inputs == {"images": [2, 3, 64, 64]}
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        for ours, theirs in zip(run_onnx(tmp_path / "m.onnx", x), model(x), strict=True):
+            assert error(ours, theirs) < 1e-5
+
+
+def test_half_precision(shallow, tmp_path):
+    before = {key: value.clone() for key, value in shallow.state_dict().items()}
+    full = export_model(shallow, tmp_path / "f.onnx", size=64, dynamic=False)
+    half = export_model(shallow, tmp_path / "h.onnx", size=64, dynamic=False, dtype="float16")
+    weights = sum(value.numel() for value in before.values())
+    assert full.bytes - half.bytes > 1.8 * weights  # two bytes of four; the graph has its own size
+    assert 1e-5 < max(half.differences.values()) < 2e-2
+    assert all(torch.equal(value, before[key]) for key, value in shallow.state_dict().items())
+
+
+def test_program_of_torch(shallow, tmp_path):
+    path = tmp_path / "m.pt2"
+    export_model(shallow, path, size=64, metadata={"model": "x"})
+    program = torch.export.load(path).module()
+    x = torch.randn(1, 3, 70, 91)
+    with torch.no_grad():
+        assert error(program(x), shallow(x)) < 1e-5
+
+
+def test_a_checkpoint_keeps_its_classes(small_run, tmp_path, capsys):
+    path = tmp_path / "m.onnx"
+    words = ["export", str(small_run / "last.ckpt"), "--out", str(path), "--json", "--static"]
+    assert spanets_cli.main(words) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["path"] == str(path)
+    told = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    told = json.loads(told["spanets"])
+    model, metadata = load_source(str(small_run / "last.ckpt"))
+    assert told == metadata
+    assert len(told["classes"]) == model.num_classes
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["spanet_nan"], 2, "unknown model 'spanet_nan'; did you mean 'spanet_nano'?"),
+        (["missing.ckpt"], 1, "missing.ckpt: no such file"),
+        (["spanet_nano", "--dtype", "float8"], 2, "dtype is 'float8', must be float32 or float16"),
+        (["spanet_nano", "--opset", "9"], 2, "opset is 9, must be 18 to 23"),
+        (["spanet_nano", "--size", "16"], 2, "16 is no whole number from 32 up"),
+        (["spanet_nano", "--weights", "none.pth"], 1, "none.pth: no such file"),
+    ],
+)
+def test_bad_words(words, status, said, tmp_path, capsys):
+    assert spanets_cli.main(["export", *words, "--out", str(tmp_path / "m.onnx")]) == status
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_suffix_must_be_known(tmp_path):
+    with pytest.raises(UsageError, match=r"m\.tflite: the suffix must be \.onnx or \.pt2"):
+        export_model(nn.Identity(), tmp_path / "m.tflite")
+
+
+def test_a_size_that_the_model_refuses(tmp_path):
+    model = timm.create_model("spanet_nano", **SHALLOW)
+    with pytest.raises(UsageError, match=r"cannot take images of 16x16 .*the smallest is 32x32"):
+        export_model(model, tmp_path / "m.onnx", size=16)
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    with pytest.raises(UserError, match=r"onnxscript is not installed; run: pip install .spanets"):
+        export_model(nn.Identity(), tmp_path / "m.onnx")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    model = timm.create_model("test_resnet")
+    with pytest.raises(UserError, match=r"m\.pt2: cannot be written"):
+        export_model(model, tmp_path / "file" / "m.pt2", size=64, dynamic=False)
+
+
+def test_a_transform_in_the_graph_is_refused(tmp_path):
+    model = timm.create_model("spanet_nano", spectral_method="fft", **SHALLOW)
+    with pytest.raises(UserError, match="the graph has DFT"):
+        export_model(model, tmp_path / "m.onnx", size=64, dynamic=False)
+
+
+def test_a_wrong_file_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("spanets.export").export.TOLERANCES, "float32", 0.0)
+    model = timm.create_model("test_resnet")
+    with pytest.raises(UserError, match="not written: for images of 2x3x64x64 it is off by"):
+        export_model(model, tmp_path / "m.onnx", size=64, dynamic=False)
+    assert not list(tmp_path.iterdir())

@@ -65,8 +65,7 @@ def test_half_precision(shallow, tmp_path):
     before = {key: value.clone() for key, value in shallow.state_dict().items()}
     full = export_model(shallow, tmp_path / "f.onnx", size=64, dynamic=False)
     half = export_model(shallow, tmp_path / "h.onnx", size=64, dynamic=False, dtype="float16")
-    weights = sum(value.numel() for value in before.values())
-    assert full.bytes - half.bytes > 1.8 * weights  # two bytes of four; the graph has its own size
+    assert half.bytes < 0.75 * full.bytes  # the graph, and filters to be resized, stay as they are
     assert 1e-5 < max(half.differences.values()) < 2e-2
     assert all(torch.equal(value, before[key]) for key, value in shallow.state_dict().items())
 

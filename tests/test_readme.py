@@ -43,6 +43,10 @@ def workplace(tmp_path, monkeypatch):
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
     weights = timm.create_model("spanet_small").state_dict()
     torch.save({"state_dict": weights}, "spanet_small.pth.tar")
+    small = timm.create_model(
+        "spanetv2_nano_pure"
+    )  # exported in place of the model it is named for
+    torch.save(small.state_dict(), "spanetv2_s18_pure.pth")
     return tmp_path
 
 
@@ -55,6 +59,8 @@ def test_commands_run(workplace, capsys):
             words.append("--print-recipe")  # the whole data set: `make quickstart` trains on it
         elif words[0] == "train":
             words += SMALL
+        elif words[:2] == ["export", "spanetv2_s18_pure"]:
+            words[1] = "spanetv2_nano_pure"
         assert spanets_cli.main(words) == 0, (line, capsys.readouterr().err)
 
 

@@ -20,7 +20,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 NANO, NANO_V2 = "spanet_nano", "spanetv2_nano_pure"  # for options of one family
 STRIDES = [4, 8, 16, 32]
 
-# Trainable parameters as published (SPANet, Table 1; SPANetV2, Table 1).
+# Trainable parameters as published (SPANet, Table 1; SPANetV2).
 PUBLISHED = {
     "spanet_small": 28_605_096,
     "spanet_medium": 41_686_952,

@@ -35,7 +35,7 @@ HYBRID = ("adaptive", "adaptive", "local_attention", "attention")
 
 _SIZES: dict[str, dict[str, Any]] = {
     "nano": {"dims": (16, 32, 64, 96), "depths": (2, 2, 4, 2)},
-    # The paper's Table 1.
+    # The paper's; nano is ours.
     "s18": {"dims": (64, 128, 320, 512), "depths": (3, 3, 9, 3)},
     "s36": {"dims": (64, 128, 320, 512), "depths": (3, 12, 18, 3)},
     "m36": {"dims": (96, 192, 384, 576), "depths": (3, 12, 18, 3)},

@@ -20,7 +20,7 @@ MERGES = ("interleaved", "concatenated")
 
 
 def adaptive_filter(x: Tensor, logits: Tensor, alpha: Tensor | None, method: str) -> Tensor:
-    """Re-scales the spectrum of x by `σ(α f)` (SPANetV2, Eq. 9); f is resized to maps like x.
+    """Re-scales the spectrum of x by `σ(α f)`; f is resized to maps like x.
 
     Args:
         x: (B, C, H, W).
@@ -60,7 +60,7 @@ fx.wrap("with_layout_of")
 
 
 class SpectralFilter(nn.Module):
-    """The spectral re-scaling filter: a learnt gain for each channel and frequency (Eq. 9, 10).
+    """The spectral re-scaling filter: a learnt gain for each channel and frequency.
 
     Args:
         dim: Channels C.
@@ -106,7 +106,7 @@ class SpectralFilter(nn.Module):
 
 
 class SpectralAdaptiveMixer(nn.Module):
-    """SPANetV2's token mixer: a query gated by filtered context at several scales (Eq. 8-12).
+    """SPANetV2's token mixer: a query gated by filtered context at several scales.
 
     `y = Linear_out(GELU(Linear_q(x)) ⊙ proj(merge_i SRF_i(DW_i(Linear_c(x)_i))))`: head i of G = 4
     has C / 4 consecutive channels and a depth-wise convolution of kernel 3 + 2 i. The merged

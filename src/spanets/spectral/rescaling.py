@@ -1,4 +1,4 @@
-r"""Spectral re-scaling: a learnt gain for every spatial frequency (SPANetV2, Eq. 9 and 10).
+r"""Spectral re-scaling: a learnt gain for every spatial frequency (SPANetV2, arXiv 2503.23947).
 
 Shape legend: `C` channels, `H W` map height and width, `F = W // 2 + 1` half-spectrum columns.
 
@@ -31,7 +31,7 @@ RESCALE_METHODS = ("auto", "matmul", "fft")
 
 
 def spectral_rescale(x: Tensor, gain: Tensor, method: str = "auto") -> Tensor:
-    """Scales the spectrum of each map by a real gain: `F⁻¹(g ⊙ F x)` (SPANetV2, Eq. 9 and 10).
+    """Scales the spectrum of each map by a real gain: `F⁻¹(g ⊙ F x)`.
 
     Args:
         x: (..., C, H, W), real.

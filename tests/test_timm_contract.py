@@ -181,7 +181,6 @@ def test_no_ring():
         ({"img_size": 31}, "img_size is 31, must be one or two sides from 32 up"),
         ({"img_size": (64, 64, 3)}, r"img_size is \(64, 64, 3\), must be one or two sides"),
         ({"global_pool": "catavgmax"}, "global_pool is 'catavgmax', which changes"),
-        ({"init": "xavier"}, "init is 'xavier', allowed: paper, fan_in"),
         ({"dims": (18, 36, 72, 144)}, "18 channels do not split into 4 heads"),
     ],
 )

@@ -22,7 +22,6 @@ MIN_SIZE = 32
 CPU_LAYOUT = torch.channels_last
 
 BRANCH_SCALES = ("res_scale", "layer_scale", "none")
-INITS = ("paper", "fan_in")
 LAYER_SCALE_INIT = 1e-5
 
 Layer = Callable[..., nn.Module]
@@ -49,19 +48,6 @@ def prepare_images(x: Tensor) -> Tensor:
 
 # A leaf of torch.fx: a symbolic trace has no size to compare.
 fx.wrap("prepare_images")
-
-
-def init_by_fan_in(layer: nn.Module) -> None:
-    """Draws a convolution's weight with deviation 1/√fan-in, and sets its bias to zero.
-
-    The papers' 0.02 is the deviation for some 2,500 inputs: in narrow networks it leaves the layers
-    almost silent at the start.
-    """
-    assert isinstance(layer.weight, Tensor)
-    nn.init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
-    if layer.bias is not None:
-        assert isinstance(layer.bias, Tensor)
-        nn.init.zeros_(layer.bias)
 
 
 class ChannelScale(nn.Module):

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from spanets.backbones.heads import NormMlpHead
 from spanets.backbones.pyramid import (
-    INITS,
     MIN_SIZE,
     Block,
     Downsample,
@@ -25,7 +24,6 @@ from spanets.backbones.pyramid import (
     PyramidBackbone,
     Stage,
     Stem,
-    init_by_fan_in,
 )
 from spanets.backbones.registry import default_config, register_family
 from spanets.mixers import Attention, SpectralAdaptiveMixer
@@ -36,7 +34,7 @@ PURE = ("adaptive", "adaptive", "adaptive", "adaptive")
 HYBRID = ("adaptive", "adaptive", "local_attention", "attention")
 
 _SIZES: dict[str, dict[str, Any]] = {
-    "nano": {"dims": (16, 32, 64, 96), "depths": (2, 2, 4, 2), "init": "fan_in"},
+    "nano": {"dims": (16, 32, 64, 96), "depths": (2, 2, 4, 2)},
     # The paper's; nano is ours.
     "s18": {"dims": (64, 128, 320, 512), "depths": (3, 3, 9, 3)},
     "s36": {"dims": (64, 128, 320, 512), "depths": (3, 12, 18, 3)},
@@ -109,7 +107,6 @@ class SPANetV2(PyramidBackbone):
         spectral_method: "auto", "matmul" or "fft": the same function, differently computed.
         branch_scale: "res_scale", "layer_scale" or "none", in the last two stages.
         mlp_ratio: Hidden over embedding dimension of the MLP, and of the head's.
-        init: "paper", or "fan_in" for narrow networks: see `init_by_fan_in`.
         output_norm: One LayerNorm a stage on the outputs of `forward_intermediates`: the backbone
             of the released detectors and segmenters, which has no classifier's norm.
         drop_rate: Dropout before the last linear layer.
@@ -130,7 +127,6 @@ class SPANetV2(PyramidBackbone):
         spectral_method: str = "auto",
         branch_scale: str = "res_scale",
         mlp_ratio: float = 4.0,
-        init: str = "paper",
         output_norm: bool = False,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
@@ -142,10 +138,7 @@ class SPANetV2(PyramidBackbone):
             raise ValueError(
                 f"dims, depths and mixers name {len(dims)}, {len(depths)} and {len(mixers)} stages"
             )
-        if init not in INITS:
-            raise ValueError(f"init is {init!r}, allowed: {', '.join(INITS)}")
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.init = init
         self.mixers = tuple(mixers)
         self.merge = merge
         self.scaled_gate = scaled_gate
@@ -200,8 +193,6 @@ class SPANetV2(PyramidBackbone):
             elif isinstance(module, StarReLU):  # timm's does not initialise itself anew
                 nn.init.ones_(module.scale)
                 nn.init.zeros_(module.bias)
-            if self.init == "fan_in" and isinstance(module, nn.Conv2d):
-                init_by_fan_in(module)
 
 
 def stage_sizes(img_size: int | tuple[int, int], stages: int) -> list[tuple[int, int]]:

@@ -61,7 +61,11 @@ def test_a_fresh_process_imports_only_what_it_needs():
     [
         ([], "the following arguments are required: COMMAND (see spanets --help)"),
         (["trian", "elpv"], "unknown command 'trian'; did you mean 'train'? (see spanets --help)"),
-        (["x"], "unknown command 'x'; known are models, train, eval, predict (see spanets --help)"),
+        (
+            ["x"],
+            "unknown command 'x'; known are models, train, eval, predict, export "
+            "(see spanets --help)",
+        ),
         (["train"], "the following arguments are required: recipe (see spanets train --help)"),
         (["train", "elpv", "--out"], "argument --out: expected one argument"),
         (["predict", "a.ckpt"], "the following arguments are required: IMAGE"),

@@ -117,7 +117,12 @@ def test_a_suffix_must_be_known(tmp_path):
 def test_a_size_that_the_model_refuses(tmp_path):
     model = timm.create_model("spanet_nano", **SHALLOW)
     with pytest.raises(UsageError, match=r"cannot take images of 16x16 .*the smallest is 32x32"):
-        export_model(model, tmp_path / "m.onnx", size=16)
+        export_model(model, tmp_path / "m.onnx", size=16, dynamic=False)
+
+
+def test_free_sizes_start_somewhere(tmp_path):
+    with pytest.raises(UsageError, match=r"size is 40, but free sizes start at 64; .*--static"):
+        export_model(timm.create_model("test_resnet"), tmp_path / "m.onnx", size=40)
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):

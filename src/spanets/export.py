@@ -139,7 +139,7 @@ def export_model(
         size: Side, or height and width, of the images it is traced with; with `dynamic` others
             work as well.
         dtype: "float32" or "float16"; inputs and outputs stay float32.
-        dynamic: Leave batch size, height and width free.
+        dynamic: Leave batch size, height and width free, these from `MIN_EXPORTED_SIZE` up.
         opset: Version of ONNX's operators, 18 to 23.
         metadata: Plain values to be kept in the file, such as class names and preprocessing.
 
@@ -162,6 +162,11 @@ def export_model(
             require(module, "export")
     model = _on_cpu(model)
     sides = (size, size) if isinstance(size, int) else size
+    if dynamic and min(sides) < MIN_EXPORTED_SIZE:
+        raise UsageError(
+            f"size is {min(sides)}, but free sizes start at {MIN_EXPORTED_SIZE}; give a larger one "
+            "(--size) or fix it (--static)"
+        )
     images = torch.randn(2, _channels(model), *sides, generator=torch.Generator().manual_seed(0))
     outputs = _run(model, images)
     names = _output_names(outputs)

@@ -4,6 +4,7 @@ The exported model takes images (B, C, H, W) of any batch size, height and width
 the metadata say, and returns logits, or with `features_only` one map for each stage.
 """
 
+import copy
 import io
 import json
 import warnings
@@ -66,7 +67,7 @@ class Exported:
         return asdict(self)
 
 
-class _Named(nn.Module):
+class _Cast(nn.Module):
     """A model in another number format: float32 in and out, half precision between."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
@@ -100,7 +101,7 @@ def load_source(
         UserError: an unreadable file, or weights that do not fit.
     """
     arguments: dict[str, Any] = {"features_only": True} if features_only else {}
-    if Path(source).suffix or Path(source).exists():
+    if Path(source).is_file() or (Path(source).suffix and not timm.is_model(source)):
         if weights is not None:
             raise UsageError("--weights goes with a model's name; a checkpoint has its own")
         model, card = restore_model(source)
@@ -189,14 +190,10 @@ def export_model(
     return Exported(str(path), len(content), {"images": shape}, names, dtype, differences)
 
 
-def _on_cpu(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+def _on_cpu(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """A copy in evaluation mode whose weights may be changed."""
-    buffer = io.BytesIO()
-    torch.save(model, buffer)
-    buffer.seek(0)
-    copy: nn.Module = torch.load(buffer, map_location="cpu", weights_only=False)  # just written
-    copy = copy.eval().requires_grad_(False)
-    return copy if dtype in (None, torch.float32) else _Named(copy, dtype)
+    clone = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    return clone if dtype == torch.float32 else _Cast(clone, dtype)
 
 
 def _channels(model: nn.Module) -> int:

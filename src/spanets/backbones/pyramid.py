@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from timm.layers import DropPath
+from timm.layers import DropPath, calculate_drop_path_rates
 from timm.models import checkpoint_seq
 from timm.models._features import FeatureGetterNet, feature_take_indices
 from torch import Tensor, fx, nn
@@ -177,6 +177,44 @@ class Stage(nn.Module):
         return self.blocks(x)
 
 
+def make_stages(
+    dims: Sequence[int],
+    depths: Sequence[int],
+    mixers: Sequence[Layer],
+    mlp: Layer,
+    norm_layer: Layer,
+    downsample_norm: Layer | None = None,
+    branch_scale: str = "none",
+    drop_path_rate: float = 0.0,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> nn.Sequential:
+    """Builds the stages of a network.
+
+    Args:
+        dims: Embedding dimension of each stage.
+        depths: Blocks of each stage.
+        mixers: Makes the token mixers of each stage.
+        mlp: Makes the MLPs.
+        norm_layer: Makes the norms of the blocks.
+        downsample_norm: Makes the norm before each downsampling; None leaves it out.
+        branch_scale: Of the blocks in the last two stages; the others have none.
+        drop_path_rate: Of the last block; grows linearly from 0.
+    """
+    factory: dict[str, Any] = {"device": device, "dtype": dtype}
+    rates: Any = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
+    stages = nn.Sequential()
+    for i, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
+        down = Downsample(dims[i - 1], dim, downsample_norm, **factory) if i else nn.Identity()
+        scale = branch_scale if i >= len(dims) - 2 else "none"
+        blocks = [
+            Block(dim, mixers[i], mlp, norm_layer, scale, rates[i][j], **factory)
+            for j in range(depth)
+        ]
+        stages.append(Stage(down, blocks))
+    return stages
+
+
 class PyramidBackbone(nn.Module):
     """timm's contract for a network of stem, stages, norm and head.
 
@@ -189,7 +227,7 @@ class PyramidBackbone(nn.Module):
     stages: nn.Sequential
     norm: nn.Module
     output_norms: nn.ModuleList | None
-    head: Any  # timm's heads: `fc`, `global_pool`, `reset`
+    head: Any  # timm's heads: `fc`, `global_pool`, `reset`, perhaps a `norm` of its own
 
     def _finish(self, dims: Sequence[int], num_classes: int, in_chans: int) -> None:
         self.num_classes = num_classes
@@ -325,6 +363,8 @@ class PyramidBackbone(nn.Module):
             self.norm = nn.Identity()
         if prune_head or shortened:
             self.reset_classifier(0, "")
+        if (prune_norm or prune_head or shortened) and hasattr(self.head, "norm"):
+            self.head.norm = nn.Identity()
         return taken
 
     def forward_features(self, x: Tensor) -> Tensor:

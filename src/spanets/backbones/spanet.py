@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import ClassifierHead, GroupNorm1, Mlp, calculate_drop_path_rates, trunc_normal_
+from timm.layers import ClassifierHead, GroupNorm1, Mlp, trunc_normal_
 from torch import nn
 
-from spanets.backbones.pyramid import Block, Downsample, PyramidBackbone, Stage, Stem
+from spanets.backbones.pyramid import PyramidBackbone, Stem, make_stages
 from spanets.backbones.registry import default_config, register_family
 from spanets.mixers import BALANCES, SPAM, SpectralContext
 from spanets.spectral import RING
@@ -127,24 +127,17 @@ class SPANet(PyramidBackbone):
             )
             for radius in radii
         ]
-        rates: Any = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
         self.stem = Stem(in_chans, dims[0], **factory)
-        self.stages = nn.Sequential()
-        for i, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
-            down = Downsample(dims[i - 1], dim, **factory) if i else nn.Identity()
-            blocks = [
-                Block(
-                    dim,
-                    mixer=mixers[i],
-                    mlp=partial(_mlp, ratio=mlp_ratio),
-                    norm_layer=GroupNorm1,
-                    branch_scale=branch_scale if i >= len(dims) - 2 else "none",
-                    drop_path=rates[i][j],
-                    **factory,
-                )
-                for j in range(depth)
-            ]
-            self.stages.append(Stage(down, blocks))
+        self.stages = make_stages(
+            dims,
+            depths,
+            mixers,
+            mlp=partial(_mlp, ratio=mlp_ratio),
+            norm_layer=GroupNorm1,
+            branch_scale=branch_scale,
+            drop_path_rate=drop_path_rate,
+            **factory,
+        )
         norms = nn.ModuleList(GroupNorm1(dim, **factory) for dim in dims) if output_norm else None
         self.output_norms = norms
         self.norm = nn.Identity() if output_norm else GroupNorm1(dims[-1], **factory)

@@ -11,20 +11,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import LayerNorm2d, calculate_drop_path_rates, trunc_normal_
+from timm.layers import LayerNorm2d, trunc_normal_
 from timm.models.metaformer import StarReLU
 from torch import Tensor, nn
 
 from spanets.backbones.heads import NormMlpHead
-from spanets.backbones.pyramid import (
-    MIN_SIZE,
-    Block,
-    Downsample,
-    Layer,
-    PyramidBackbone,
-    Stage,
-    Stem,
-)
+from spanets.backbones.pyramid import MIN_SIZE, Layer, PyramidBackbone, Stem, make_stages
 from spanets.backbones.registry import default_config, register_family
 from spanets.mixers import Attention, SpectralAdaptiveMixer
 
@@ -142,26 +134,22 @@ class SPANetV2(PyramidBackbone):
         self.mixers = tuple(mixers)
         self.merge = merge
         self.scaled_gate = scaled_gate
-        rates: Any = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
         sizes = stage_sizes(img_size, len(dims))
         self.stem = Stem(in_chans, dims[0], _LayerNorm, **factory)
-        self.stages = nn.Sequential()
-        for i, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
-            down = Downsample(dims[i - 1], dim, _LayerNorm, **factory) if i else nn.Identity()
-            mixer = _mixer(mixers[i], sizes[i], merge, scaled_gate, spectral_method)
-            blocks = [
-                Block(
-                    dim,
-                    mixer=mixer,
-                    mlp=partial(StarMlp, ratio=mlp_ratio),
-                    norm_layer=_LayerNorm,
-                    branch_scale=branch_scale if i >= len(dims) - 2 else "none",
-                    drop_path=rates[i][j],
-                    **factory,
-                )
-                for j in range(depth)
-            ]
-            self.stages.append(Stage(down, blocks))
+        self.stages = make_stages(
+            dims,
+            depths,
+            [
+                _mixer(kind, size, merge, scaled_gate, spectral_method)
+                for kind, size in zip(mixers, sizes, strict=True)
+            ],
+            mlp=partial(StarMlp, ratio=mlp_ratio),
+            norm_layer=_LayerNorm,
+            downsample_norm=_LayerNorm,
+            branch_scale=branch_scale,
+            drop_path_rate=drop_path_rate,
+            **factory,
+        )
         norms = nn.ModuleList(_LayerNorm(dim, **factory) for dim in dims) if output_norm else None
         self.output_norms = norms
         self.norm = nn.Identity()  # the head's, behind the pooling
@@ -170,19 +158,6 @@ class SPANetV2(PyramidBackbone):
         )
         self._finish(dims, num_classes, in_chans)
         self._init_linear()
-
-    def prune_intermediate_layers(
-        self,
-        indices: int | list[int] = 1,
-        prune_norm: bool = False,
-        prune_head: bool = True,
-    ) -> list[int]:
-        """Removes what the outputs of these stages do not need; returns their indices."""
-        stages = len(self.stages)
-        taken = super().prune_intermediate_layers(indices, prune_norm, prune_head)
-        if prune_head or prune_norm or len(self.stages) < stages:
-            self.head.norm = nn.Identity()
-        return taken
 
     def _init_linear(self) -> None:
         for module in self.modules():

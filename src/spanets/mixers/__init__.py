@@ -4,6 +4,7 @@ Shape legend: `B` images, `C` channels, `H W` map size. Every mixer takes and re
 """
 
 from spanets.mixers.adaptive import (
+    HEADS,
     MERGES,
     SpectralAdaptiveMixer,
     SpectralFilter,
@@ -14,6 +15,7 @@ from spanets.mixers.spam import BALANCES, SPAM, SpectralContext, chunk_sizes, po
 
 __all__ = [
     "BALANCES",
+    "HEADS",
     "MERGES",
     "SPAM",
     "Attention",

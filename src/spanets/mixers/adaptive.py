@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from timm.layers import GroupNorm1
 from torch import Tensor, fx, nn
 
+from spanets.mixers.checks import check_choice
 from spanets.spectral import RESCALE_METHODS, resize_half_spectrum, spectral_rescale
 
 HEADS = 4
@@ -79,7 +80,7 @@ class SpectralFilter(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _check_choice("spectral_method", method, RESCALE_METHODS)
+        check_choice("spectral_method", method, RESCALE_METHODS)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         height, width = map_size
         self.map_size = (height, width)
@@ -140,7 +141,7 @@ class SpectralAdaptiveMixer(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _check_choice("merge", merge, MERGES)
+        check_choice("merge", merge, MERGES)
         if dim % HEADS:
             raise ValueError(f"{dim} channels do not split into {HEADS} heads")
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
@@ -195,8 +196,3 @@ class SpectralAdaptiveMixer(nn.Module):
     def extra_repr(self) -> str:
         """Describes the order of the heads."""
         return f"merge={self.merge}"
-
-
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}, allowed: {', '.join(allowed)}")

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from spanets.mixers.checks import check_choice
 from spanets.spectral import (
     RING,
     Balance,
@@ -105,8 +106,8 @@ class SpectralContext(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _check_choice("aggregation", aggregation, AGGREGATIONS)
-        _check_choice("learn_balance", learn_balance, LEARN_BALANCE)
+        check_choice("aggregation", aggregation, AGGREGATIONS)
+        check_choice("learn_balance", learn_balance, LEARN_BALANCE)
         check_radius(radius)
         if not 0 < len(balances) <= dim:
             raise ValueError(f"{len(balances)} balances for {dim} channels, allowed: 1 to {dim}")
@@ -274,11 +275,6 @@ def chunk_sizes(total: int, chunks: int) -> list[int]:
     if len(sizes) != chunks:
         raise ValueError(f"{total} channels do not split into {chunks} gates")
     return sizes
-
-
-def _check_choice(name: str, value: str | None, allowed: Sequence[str | None]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}, allowed: {', '.join(map(str, allowed))}")
 
 
 def _logit(name: str, value: float) -> float:

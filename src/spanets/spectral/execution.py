@@ -25,3 +25,10 @@ def without_autocast(x: Tensor) -> AbstractContextManager[object]:
 def modulo(x: Tensor, size: int) -> Tensor:
     """Returns x modulo a size; the size as a tensor, or ONNX cannot export a symbolic one."""
     return torch.remainder(x, torch.full((), size, dtype=x.dtype, device=x.device))
+
+
+def check_map_size(height: int, width: int) -> None:
+    """Raises ValueError for a map without samples."""
+    # Symbolic sizes of a compiler are positive by its own rules; asking would add a guard.
+    if isinstance(height, int) and isinstance(width, int) and min(height, width) < 1:
+        raise ValueError(f"a map of {height}x{width} has no samples")

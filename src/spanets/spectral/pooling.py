@@ -19,7 +19,7 @@ from math import isclose, isqrt, pi
 import torch
 from torch import Tensor
 
-from spanets.spectral.execution import is_traced, modulo, without_autocast
+from spanets.spectral.execution import check_map_size, is_traced, modulo, without_autocast
 
 RING = 1 / 3
 """The ring value ρ that the released weights were trained with, whatever λ was."""
@@ -59,7 +59,7 @@ def low_frequency_mask(
     Raises:
         ValueError: the radius or a side is not positive.
     """
-    _check_size(height, width)
+    check_map_size(height, width)
     check_radius(radius)
     u = torch.arange(height, device=device) - height // 2
     v = torch.arange(width, device=device) - width // 2
@@ -90,7 +90,7 @@ def spectral_pool(
         ValueError: unknown method, a radius that is not positive, or a map without samples.
     """
     height, width = x.shape[-2:]
-    _check_size(height, width)
+    check_map_size(height, width)
     check_radius(radius)
     if resolve_method(method, radius, ring) == "fft":
         return _pool_by_fft(x, radius, balance, ring)
@@ -168,12 +168,6 @@ def basis_gain(x: Tensor, radius: float, balance: Balance, ring: Balance | None 
     pairs = len(_half_disc(radius, closed=True))
     half = [on_disc.expand(-1, inside), on_ring.expand(-1, pairs - inside)]
     return torch.cat([on_disc, *half, *half], dim=1)
-
-
-def _check_size(height: int, width: int) -> None:
-    # Symbolic sizes of a compiler are positive by its own rules; asking would add a guard.
-    if isinstance(height, int) and isinstance(width, int) and min(height, width) < 1:
-        raise ValueError(f"a map of {height}x{width} has no samples")
 
 
 def _as_column(value: Balance, x: Tensor) -> Tensor:

@@ -5,16 +5,16 @@ from typing import Any
 import lightning as L
 import torch
 import torch.nn.functional as F
-from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 
 from spanets.checkpoint import CARD_KEY, Card
 from spanets.data.classification import make_mixing
 from spanets.data.sampler import seed_sample
-from spanets.errors import UsageError, UserError, nearest
+from spanets.errors import UserError
 from spanets.recipe import Recipe
 from spanets.tasks.metrics import metrics_for, update_metrics
+from spanets.tasks.optim import check_optimizer, make_optimizer
 
 # Tells the random draws of a training step from those of an image with the same numbers.
 _STEP = 2**32 - 1
@@ -39,9 +39,7 @@ class Classification(L.LightningModule):
 
     def __init__(self, model: nn.Module, card: Card, recipe: Recipe, steps_per_epoch: int) -> None:
         super().__init__()
-        name, known = recipe.optim.name, [str(name) for name in list_optimizers()]
-        if name not in known:
-            raise UsageError(f"optim.name: unknown optimizer {name!r}{nearest(name, known)}")
+        check_optimizer(recipe.optim.name)
         self.model = model
         self.card = card
         self.recipe = recipe
@@ -100,7 +98,7 @@ class Classification(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Makes timm's optimizer, and its cosine schedule with warm-up, stepped every update."""
         optim = self.recipe.optim
-        optimizer = self._make_optimizer()
+        optimizer = make_optimizer(self.model, optim)
         scheduler, _ = create_scheduler_v2(
             optimizer,
             sched="cosine",
@@ -113,26 +111,6 @@ class Classification(L.LightningModule):
             updates_per_epoch=self.steps_per_epoch,
         )
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
-
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        optim = self.recipe.optim
-        scale = optim.batch_size / optim.lr_batch_size if optim.lr_batch_size else 1.0
-        try:
-            optimizer = create_optimizer_v2(
-                self.model,
-                opt=optim.name,
-                lr=optim.lr * scale,
-                weight_decay=optim.weight_decay,
-                layer_decay=optim.layer_decay,
-                betas=optim.betas,
-            )
-        # Some of timm's optimizers need a package, a GPU, or settings that recipes do not have.
-        except (ImportError, AssertionError, RuntimeError, TypeError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UsageError(f"optim.name {optim.name!r} cannot be used here: {reason}") from error
-        if getattr(optimizer, "is_second_order", False):
-            raise UsageError(f"optim.name {optim.name!r} needs second derivatives; choose another")
-        return optimizer
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Steps timm's scheduler by the number of updates."""

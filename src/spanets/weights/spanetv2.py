@@ -6,10 +6,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from spanets.mixers import merge_heads
+from spanets.mixers import HEADS, merge_heads
 from spanets.weights.files import StateDict, WeightsError
-
-HEADS = 4
 
 _BLOCK = r"stages\.([0-3])\.(\d+)\.(.+)"
 # One filter for each head in the released weights, one for all in the authors' later code.

@@ -62,23 +62,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(known: argparse.Namespace, overrides: list[str]) -> int:
     """Runs a parsed command, and says in one line what is wrong with what the user gave."""
+    from spanets_runtime.errors import UserError
+
     if known.command in ("train", "eval"):
         leave_cores_to_workers()
-    import torch
-
-    from spanets.errors import UserError
-
     try:
         return known.run(known, overrides)
-    except (UserError, torch.OutOfMemoryError) as error:
-        if known.debug:
-            traceback.print_exc()
+    except Exception as error:
         message, status = str(error), getattr(error, "exit_status", 1)
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_full_gpu(error):
             message = "the GPU's memory is full; train with a larger trainer.accumulate or a "
             message += "smaller optim.batch_size, evaluate with a smaller --batch"
+        elif not isinstance(error, UserError):
+            raise
+        if known.debug:
+            traceback.print_exc()
         print(f"spanets: {message}", file=sys.stderr)
         return status
+
+
+def is_full_gpu(error: Exception) -> bool:
+    """Tells whether a GPU's memory is exhausted, without importing torch where nothing has."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 def check_command(words: Sequence[str]) -> None:
@@ -162,7 +168,7 @@ def make_parser() -> Parser:
     evaluate.add_argument("--json", action="store_true", help="print JSON")
 
     predict = command("predict", run_predict, "label images")
-    predict.add_argument("checkpoint")
+    predict.add_argument("checkpoint", metavar="CHECKPOINT|FILE.onnx")
     predict.add_argument("images", nargs="+", metavar="IMAGE", help="files, or folders of files")
     predict.add_argument(
         "--top", type=at_least(1), default=5, help="classes for each image (default: 5)"
@@ -230,8 +236,8 @@ def leave_cores_to_workers() -> None:
 
 def run_train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Trains, and prints the summary."""
-    from spanets.errors import require
     from spanets.recipe import load_recipe
+    from spanets_runtime.errors import require
 
     recipe = load_recipe(arguments.recipe, overrides)
     if arguments.print_recipe:
@@ -252,7 +258,7 @@ def run_train(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 def run_eval(arguments: argparse.Namespace, _: list[str]) -> int:
     """Evaluates, and prints the metrics."""
-    from spanets.errors import require
+    from spanets_runtime.errors import require
 
     require("lightning", "train")
     from spanets.tasks.evaluation import evaluate
@@ -269,9 +275,9 @@ def run_predict(arguments: argparse.Namespace, _: list[str]) -> int:
     """Predicts, and prints labels; 1 if an image could not be read."""
     from tqdm import tqdm
 
-    from spanets.predict import Predictor, expand_images
+    from spanets_runtime.predict import expand_images
 
-    predictor, images = Predictor(arguments.checkpoint), expand_images(arguments.images)
+    images, predictor = expand_images(arguments.images), make_predictor(arguments.checkpoint)
     # Lines tell the progress themselves.
     hidden = None if arguments.json else True
     watched = tqdm(images, desc="predict", disable=hidden, leave=False)
@@ -289,6 +295,17 @@ def run_predict(arguments: argparse.Namespace, _: list[str]) -> int:
     if arguments.json:
         print(json.dumps(found, indent=2))
     return int(failed)
+
+
+def make_predictor(source: str) -> Any:
+    """Opens an exported model, without importing torch, or a checkpoint."""
+    if source.endswith(".onnx"):
+        from spanets_runtime.onnx import OnnxPredictor
+
+        return OnnxPredictor(source)
+    from spanets.predict import Predictor
+
+    return Predictor(source)
 
 
 def run_export(arguments: argparse.Namespace, _: list[str]) -> int:

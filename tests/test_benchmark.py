@@ -7,7 +7,7 @@ from torch import nn
 
 import spanets
 from spanets.benchmark import count_macs, count_parameters, model_table
-from spanets.errors import UsageError
+from spanets_runtime.errors import UsageError
 
 
 def test_macs_of_layers_known_in_closed_form():

@@ -20,9 +20,9 @@ from spanets.checkpoint import (
     save_torch,
     write_atomically,
 )
-from spanets.errors import UsageError, UserError
 from spanets.recipe import load_recipe
 from spanets.weights import WeightsError
+from spanets_runtime.errors import UsageError, UserError
 
 
 def card(**changes) -> dict:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import spanets_cli
-from spanets.errors import UsageError, UserError
 from spanets.export import export_model, load_source
+from spanets_runtime.errors import UsageError, UserError
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -54,8 +54,8 @@ def test_onnx_of_maps(small, build, tmp_path):
     model = build(small, features_only=True, **SHALLOW).eval()
     written = export_model(model, tmp_path / "m.onnx", size=64, dynamic=False)
     assert written.outputs == ["stage0", "stage1", "stage2", "stage3"]
-    assert written.inputs == {"images": [2, 3, 64, 64]}
-    x = torch.randn(2, 3, 64, 64)
+    assert written.inputs == {"images": [1, 3, 64, 64]}
+    x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         for ours, theirs in zip(run_onnx(tmp_path / "m.onnx", x), model(x), strict=True):
             assert error(ours, theirs) < 1e-5

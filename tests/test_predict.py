@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from spanets.errors import UserError
-from spanets.predict import Predictor, expand_images
+from spanets.predict import Predictor
 from spanets.tasks.evaluation import evaluate
+from spanets_runtime.errors import UserError
+from spanets_runtime.predict import expand_images
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spanets.errors import UsageError
 from spanets.recipe import (
     RANGES,
     Recipe,
@@ -17,6 +16,7 @@ from spanets.recipe import (
     load_recipe,
     parse_recipe,
 )
+from spanets_runtime.errors import UsageError
 
 
 def failure(values=None, words=(), name: str | None = None) -> str:

@@ -9,9 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 import spanets
-from spanets.errors import UsageError, nearest
 from spanets.published import IMAGENET_TOP1
 from spanets.weights import RELEASES
+from spanets_runtime.errors import UsageError, nearest
 
 
 def count_parameters(model: nn.Module) -> int:

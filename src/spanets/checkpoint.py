@@ -16,8 +16,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from spanets.errors import UsageError, UserError, nearest
 from spanets.weights import WeightsError, read_checkpoint
+from spanets_runtime.errors import UsageError, UserError, nearest
 
 CARD_KEY = "spanets"
 FORMAT = 1

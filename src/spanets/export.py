@@ -21,8 +21,9 @@ from torch.export import Dim, ExportedProgram
 
 import spanets
 from spanets.checkpoint import create_model, restore_model, write_atomically
-from spanets.errors import UsageError, UserError, require
 from spanets.weights import load_weights
+from spanets_runtime.errors import UsageError, UserError, require
+from spanets_runtime.onnx import METADATA, open_session
 
 SUFFIXES = (".onnx", ".pt2")
 
@@ -39,6 +40,8 @@ MIN_EXPORTED_SIZE = 64
 UNWANTED = ("DFT", "STFT", "If", "Loop", "SequenceAt")
 
 OPSETS = range(18, 24)
+
+IMAGENET_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -116,11 +119,15 @@ def load_source(
     if weights is not None:
         load_weights(model, weights)
     config = timm.data.resolve_model_data_config(model)
-    names = ("input_size", "crop_pct", "interpolation", "mean", "std")
+    names = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
     values = {name: config[name] for name in names}
     preprocessing = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
     told = {"model": source, "model_args": {}, "version": spanets.__version__}
-    return model.eval(), {**told, "preprocessing": preprocessing}
+    told["preprocessing"] = preprocessing
+    if weights is not None and not features_only and model.num_classes == IMAGENET_CLASSES:
+        info = timm.data.ImageNetInfo()
+        told["classes"] = [info.index_to_description(i) for i in range(IMAGENET_CLASSES)]
+    return model.eval(), told
 
 
 def export_model(
@@ -140,7 +147,8 @@ def export_model(
         size: Side, or height and width, of the images it is traced with; with `dynamic` others
             work as well.
         dtype: "float32" or "float16"; inputs and outputs stay float32.
-        dynamic: Leave batch size, height and width free, these from `MIN_EXPORTED_SIZE` up.
+        dynamic: Leave batch size, height and width free, these from `MIN_EXPORTED_SIZE` up; if not,
+            the file takes one image of `size`.
         opset: Version of ONNX's operators, 18 to 23.
         metadata: Plain values to be kept in the file, such as class names and preprocessing.
 
@@ -168,7 +176,9 @@ def export_model(
             f"size is {min(sides)}, but free sizes start at {MIN_EXPORTED_SIZE}; give a larger one "
             "(--size) or fix it (--static)"
         )
-    images = torch.randn(2, _channels(model), *sides, generator=torch.Generator().manual_seed(0))
+    batch = 2 if dynamic else 1
+    shape_traced = (batch, _channels(model), *sides)
+    images = torch.randn(shape_traced, generator=torch.Generator().manual_seed(0))
     outputs = _run(model, images)
     names = _output_names(outputs)
     shape: list[int | str] = ["batch", images.shape[1], "height", "width"]
@@ -266,7 +276,7 @@ def _to_onnx(
             f"the graph has {', '.join(sorted(found))}, which runtimes refuse or crawl through; "
             "models of this package have none unless spectral_method is 'fft'"
         )
-    onnx.helper.set_model_props(graph, {"spanets": json.dumps(metadata)})
+    onnx.helper.set_model_props(graph, {METADATA: json.dumps(metadata)})
     onnx.checker.check_model(graph)
     return graph.SerializeToString()
 
@@ -291,11 +301,7 @@ def _compare(
 
 
 def _onnx_runner(content: bytes) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = open_session(content)
     return lambda x: [torch.from_numpy(y) for y in session.run(None, {"images": x.numpy()})]
 
 

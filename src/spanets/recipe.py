@@ -12,8 +12,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from spanets.errors import UsageError, nearest
 from spanets.values import convert, describe_wanted, load_yaml, read_word
+from spanets_runtime.errors import UsageError, nearest
 
 
 @dataclass

@@ -6,7 +6,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
-from spanets.errors import UsageError, nearest
+from spanets_runtime.errors import UsageError, nearest
 
 _NOUNS = {
     float: "a number",

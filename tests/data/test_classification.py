@@ -21,11 +21,11 @@ from spanets.data.classification import (
     read_splits,
     train_transform,
 )
-from spanets.data.images import ImageError, load_image
 from spanets.data.sampler import EpochSampler
 from spanets.data.samples import Samples
-from spanets.errors import UsageError, UserError
 from spanets.recipe import Data, load_recipe
+from spanets_runtime.errors import UsageError, UserError
+from spanets_runtime.images import ImageError, load_image
 
 
 def images_of(loader) -> list[torch.Tensor]:

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from spanets.data.elpv import elpv_splits, load_elpv
-from spanets.data.images import load_image
-from spanets.errors import UserError
+from spanets_runtime.errors import UserError
+from spanets_runtime.images import load_image
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from spanets.data.folder import folder_splits, scan_folder
-from spanets.errors import UserError
+from spanets_runtime.errors import UserError
 
 
 def fill(root: Path, **counts: int) -> Path:

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spanets.checkpoint import Card
-from spanets.errors import UsageError
 from spanets.recipe import parse_recipe
 from spanets.tasks.classification import Classification
+from spanets_runtime.errors import UsageError
 
 
 def make_task(model: str = "test_convnext", **values) -> Classification:

@@ -5,9 +5,9 @@ import torch
 from timm.optim import muon
 from torch import nn
 
-from spanets.errors import UsageError
 from spanets.recipe import Optim
 from spanets.tasks.optim import make_optimizer, orthogonalize
+from spanets_runtime.errors import UsageError
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (24, 8), (8, 24)])

@@ -15,11 +15,11 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 import spanets_cli
 from spanets.checkpoint import restore_model
-from spanets.errors import UsageError, UserError
 from spanets.recipe import load_recipe
 from spanets.tasks.callbacks import RunKeeper
 from spanets.tasks.classification import Classification
 from spanets.tasks.engine import choose_run_folder, train
+from spanets_runtime.errors import UsageError, UserError
 
 EPOCHS = ["--trainer.epochs", "3", "--optim.cooldown_epochs", "1"]
 
@@ -32,6 +32,14 @@ VARIANTS = {
     "sparse validation": ["--trainer.val_every", "3"],
     "mixed precision": ["--trainer.precision", "16-mixed"],
 }
+
+
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Ctrl-C as in a terminal: what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def content(path: Path) -> dict:

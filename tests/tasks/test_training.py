@@ -21,10 +21,10 @@ from torch import Tensor
 
 import spanets_cli
 from spanets.checkpoint import load_checkpoint
-from spanets.errors import UsageError
 from spanets.recipe import load_recipe, parse_recipe
 from spanets.tasks.classification import Classification
 from spanets.tasks.engine import per_device_batch, train
+from spanets_runtime.errors import UsageError
 
 
 @pytest.fixture

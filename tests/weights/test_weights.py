@@ -19,10 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import spanets
-from spanets.errors import UserError
 from spanets.mixers import chunk_sizes
 from spanets.spectral import low_frequency_mask
 from spanets.weights import RELEASES, WeightsError, load_weights, read_checkpoint, read_state_dict
+from spanets_runtime.errors import UserError
 
 StateDict = dict[str, Tensor]
 

@@ -21,11 +21,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from spanets.data.elpv import elpv_splits
 from spanets.data.folder import folder_splits
-from spanets.data.images import ImageError, load_image
 from spanets.data.sampler import EpochSampler, isolated_seed
 from spanets.data.samples import Samples
-from spanets.errors import UsageError, UserError, nearest
 from spanets.recipe import Data, Recipe, parse_recipe
+from spanets_runtime.errors import UsageError, UserError, nearest
+from spanets_runtime.images import ImageError, load_image
 
 Transform = Callable[[Image.Image], Tensor]
 

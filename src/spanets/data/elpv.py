@@ -15,7 +15,7 @@ from pathlib import Path
 
 from spanets.data.samples import Samples
 from spanets.data.splits import stratified_split
-from spanets.errors import UserError
+from spanets_runtime.errors import UserError
 
 CLASSES = ["functional", "defective"]
 

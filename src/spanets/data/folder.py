@@ -14,10 +14,10 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
-from spanets.data.images import IMAGE_SUFFIXES
 from spanets.data.samples import Samples
 from spanets.data.splits import stratified_split
-from spanets.errors import UserError, nearest
+from spanets_runtime.errors import UserError, nearest
+from spanets_runtime.images import IMAGE_SUFFIXES
 
 VAL_NAMES = ("val", "valid", "validation")
 

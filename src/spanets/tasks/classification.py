@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from spanets.checkpoint import CARD_KEY, Card
 from spanets.data.classification import make_mixing
 from spanets.data.sampler import seed_sample
-from spanets.errors import UserError
 from spanets.recipe import Recipe
 from spanets.tasks.metrics import metrics_for, update_metrics
 from spanets.tasks.optim import check_optimizer, make_optimizer
+from spanets_runtime.errors import UserError
 
 # Tells the random draws of a training step from those of an image with the same numbers.
 _STEP = 2**32 - 1

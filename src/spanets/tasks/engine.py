@@ -33,7 +33,6 @@ from torch import nn
 import spanets
 from spanets.checkpoint import Card, create_model, read_card, write_atomically
 from spanets.data.classification import make_loaders, plain_worker_errors, preprocessing_of
-from spanets.errors import UsageError, UserError
 from spanets.recipe import Recipe, parse_recipe
 from spanets.tasks.callbacks import (
     BEST,
@@ -49,6 +48,7 @@ from spanets.tasks.classification import Classification, DivergedError
 from spanets.tasks.evaluation import evaluate
 from spanets.tasks.report import plot_confusion, plot_curves
 from spanets.weights import load_weights, read_checkpoint
+from spanets_runtime.errors import UsageError, UserError
 
 # A resumed run may go on elsewhere or with other workers; anything else changes it.
 _FREE_ON_RESUME = (

@@ -19,9 +19,9 @@ from spanets.data.classification import (
 )
 from spanets.data.folder import scan_folder
 from spanets.data.samples import Samples
-from spanets.errors import UserError
 from spanets.recipe import parse_recipe
 from spanets.tasks.metrics import metrics_for, update_metrics
+from spanets_runtime.errors import UserError
 
 
 def evaluate(

@@ -6,8 +6,8 @@ import torch
 from timm.optim import create_optimizer_v2, list_optimizers, muon
 from torch import Tensor, nn
 
-from spanets.errors import UsageError, nearest
 from spanets.recipe import Optim
+from spanets_runtime.errors import UsageError, nearest
 
 _newton_schulz = muon.zeropower_via_newtonschulz
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from spanets.errors import UserError
+from spanets_runtime.errors import UserError
 
 StateDict = dict[str, Tensor]
 

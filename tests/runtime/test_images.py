@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from spanets.data.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageError, load_image
-from spanets.errors import UserError
+from spanets_runtime.errors import UserError
+from spanets_runtime.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageError, load_image
 
 ORIENTATION = 0x0112
 WHITE, RED = (255, 255, 255), (255, 0, 0)

@@ -1,0 +1,114 @@
+"""Models that `spanets export` wrote as ONNX, run by onnxruntime."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from PIL import Image
+
+from spanets_runtime.errors import UserError, require
+from spanets_runtime.predict import Prediction, predict_images
+from spanets_runtime.preprocessing import Preprocessing
+
+METADATA = "spanets"
+"""Key of the metadata, one JSON text, in the file's properties."""
+
+
+_AXES = ("batch", "channels", "height", "width")
+
+
+class OnnxPredictor:
+    """An exported classifier with its preprocessing and class names.
+
+    Args:
+        path: Written by `spanets export`.
+        threads: Of one operator; None leaves it to onnxruntime.
+
+    Raises:
+        UserError: no onnxruntime, or a file that is damaged, of another make or no classifier.
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        self.session = open_session(path, threads)
+        told = read_metadata(self.session, path)
+        (given,) = self.session.get_inputs()
+        outputs = self.session.get_outputs()
+        if [output.name for output in outputs] != ["logits"]:
+            raise UserError(
+                f"{path}: gives maps, not classes; export it without --features-only to predict"
+            )
+        self.input = given.name
+        self.preprocess = Preprocessing.parse(told["preprocessing"], path)
+        _check_size(given.shape, self.preprocess.size, path)
+        count = outputs[0].shape[-1]
+        self.classes = [str(name) for name in told.get("classes") or range(count)]
+        if len(self.classes) != count:
+            raise UserError(f"{path}: damaged, names {len(self.classes)} of {count} classes")
+
+    def __call__(self, images: Iterable[str | Path], top: int = 5) -> Iterator[Prediction]:
+        """Yields a prediction for each image, as `predict_images` does.
+
+        Args:
+            images: Paths.
+            top: Classes for each image; all of them where there are fewer.
+        """
+        return predict_images(images, self._classify, self.classes, top)
+
+    def _classify(self, image: Image.Image) -> NDArray[Any]:
+        (logits,) = self.session.run(None, {self.input: self.preprocess(image)[None]})
+        return logits[0]
+
+
+def open_session(model: str | Path | bytes, threads: int | None = None) -> Any:
+    """Opens an ONNX file, or its content, for the CPU.
+
+    Raises:
+        UserError: no onnxruntime, or no ONNX file.
+    """
+    onnxruntime = require("onnxruntime", "export")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # its warnings concern its own optimizations
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    name = "the exported model" if isinstance(model, bytes) else str(model)
+    if not isinstance(model, bytes) and not Path(model).is_file():
+        raise UserError(f"{name}: no such file")
+    try:
+        return onnxruntime.InferenceSession(
+            model if isinstance(model, bytes) else name, options, providers=["CPUExecutionProvider"]
+        )
+    # Its errors have no base class of their own.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{name}: no ONNX model that onnxruntime can read ({reason})") from error
+
+
+def read_metadata(session: Any, path: str | Path) -> dict[str, Any]:
+    """Returns what `spanets export` wrote beside the graph.
+
+    Raises:
+        UserError: the file has none, or it is damaged.
+    """
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA)
+    if text is None:
+        raise UserError(
+            f"{path}: says nothing of preprocessing and classes; give a file that "
+            "`spanets export` wrote"
+        )
+    try:
+        told = json.loads(text)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict) or not isinstance(told.get("preprocessing"), dict):
+        raise UserError(f"{path}: its metadata are damaged; export it again")
+    return told
+
+
+def _check_size(shape: list[int | str], size: int, path: str | Path) -> None:
+    """Raises UserError if a fixed shape is not that of one preprocessed image."""
+    expected = (1, 3, size, size)
+    for name, given, needed in zip(_AXES, shape, expected, strict=True):
+        if isinstance(given, int) and given != needed:
+            raise UserError(f"{path}: is made for a {name} of {given}, images here have {needed}")

@@ -1,0 +1,88 @@
+"""Images to labels: the loop that every kind of model shares."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from spanets_runtime.errors import UserError
+from spanets_runtime.images import IMAGE_SUFFIXES, ImageError, load_image
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The likeliest classes of an image, the likeliest first, or why there are none.
+
+    Attributes:
+        image: Path.
+        labels: Class names with their probabilities.
+        error: What is wrong with the image, or None.
+    """
+
+    image: str
+    labels: list[tuple[str, float]]
+    error: str | None = None
+
+
+def predict_images(
+    images: Iterable[str | Path],
+    classify: Callable[[Image.Image], NDArray[Any]],
+    classes: Sequence[str],
+    top: int,
+) -> Iterator[Prediction]:
+    """Yields a prediction for each image, in order; an unreadable one has its error.
+
+    One at a time, so that memory does not grow with the number of images.
+
+    Args:
+        images: Paths.
+        classify: From an RGB image to its logits (classes,).
+        classes: Names, in the order of the logits.
+        top: Classes for each image; all of them where there are fewer.
+    """
+    for path in images:
+        try:
+            image = load_image(path)
+        except ImageError as error:
+            yield Prediction(str(path), [], str(error))
+            continue
+        probabilities = _softmax(classify(image))
+        order = np.argsort(-probabilities, kind="stable")[:top]
+        labels = [(classes[i], float(probabilities[i])) for i in order]
+        yield Prediction(str(path), labels)
+
+
+def expand_images(paths: Iterable[str | Path]) -> list[Path]:
+    """Returns files as they are, and of a folder the images directly in it, sorted.
+
+    Raises:
+        UserError: a folder without images, or one that cannot be read.
+    """
+    expanded: list[Path] = []
+    for path in map(Path, paths):
+        found = _images_in(path) if path.is_dir() else [path]
+        if not found:
+            raise UserError(f"{path}: a folder without images")
+        expanded += found
+    return expanded
+
+
+def _images_in(folder: Path) -> list[Path]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
+    return [
+        path
+        for path in entries
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "." and path.is_file()
+    ]
+
+
+def _softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    shifted = np.exp(logits.astype(np.float64) - logits.max())
+    return shifted / shifted.sum()

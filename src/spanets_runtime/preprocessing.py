@@ -1,0 +1,105 @@
+"""From an image to a network's input, as timm's evaluation transform does it, bit for bit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from spanets_runtime.errors import UserError
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+
+MAX_SIZE = 8192
+"""Largest image side that a file may ask for."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resizes the shorter side to `size / crop_pct`, cuts out the centre, standardizes.
+
+    Attributes:
+        size: Side of the square that the network sees, in pixels.
+        crop_pct: Share of the shorter side that the square covers.
+        interpolation: Pillow's filter, in lower case.
+        mean: Of each channel, of values from 0 to 1.
+        std: Likewise.
+    """
+
+    size: int
+    crop_pct: float
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], path: str | Path) -> Self:
+        """Reads the plain values that checkpoints and exported models carry.
+
+        Raises:
+            UserError: the values are damaged; the message names `path`.
+        """
+        try:
+            *_, height, width = values["input_size"]
+            parsed = cls(
+                int(height),
+                float(values["crop_pct"]),
+                str(values["interpolation"]),
+                tuple(map(float, values["mean"])),
+                tuple(map(float, values["std"])),
+            )
+            parsed._check(width, values.get("crop_mode", "center"))
+        except KeyError as error:
+            raise UserError(f"{path}: the preprocessing is damaged (no {error})") from error
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{path}: the preprocessing is damaged ({error})") from error
+        return parsed
+
+    def _check(self, width: int, crop_mode: str) -> None:
+        """Raises ValueError for values that cannot be used."""
+        if self.size != width or not 0 < self.size <= MAX_SIZE:
+            raise ValueError(f"images of {self.size}x{width}, must be square, up to {MAX_SIZE}")
+        if not 0.1 <= self.crop_pct <= 1:
+            raise ValueError(f"crop_pct is {self.crop_pct}, must be from 0.1 to 1")
+        if crop_mode != "center":
+            raise ValueError(f"crop_mode is {crop_mode!r}, only 'center' is known")
+        if self.interpolation not in _FILTERS:
+            known = ", ".join(_FILTERS)
+            raise ValueError(f"interpolation is {self.interpolation!r}, allowed: {known}")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(self.std):
+            raise ValueError("mean and std need three numbers, std none that is 0")
+
+    def __call__(self, image: Image.Image) -> NDArray[np.float32]:
+        """Maps an RGB image to (3, size, size), float32."""
+        image = _center_crop(_resize(image, int(self.size / self.crop_pct), self.filter), self.size)
+        pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
+        mean, std = (np.array(v, dtype=np.float32)[:, None, None] for v in (self.mean, self.std))
+        return np.ascontiguousarray((pixels - mean) / std)
+
+    @property
+    def filter(self) -> Image.Resampling:
+        """Pillow's filter."""
+        return _FILTERS[self.interpolation]
+
+
+def _resize(image: Image.Image, short: int, how: Image.Resampling) -> Image.Image:
+    """Resizes the shorter side to `short`; the longer one is rounded down, as torchvision does."""
+    low, high = sorted(image.size)
+    long = int(short * high / low)
+    size = (short, long) if image.width <= image.height else (long, short)
+    return image if image.size == size else image.resize(size, how)
+
+
+def _center_crop(image: Image.Image, size: int) -> Image.Image:
+    left, top = (round((side - size) / 2) for side in image.size)
+    return image.crop((left, top, left + size, top + size))

@@ -1,0 +1,132 @@
+"""Exported models label images as their checkpoints do, without torch."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import spanets_cli
+from spanets.export import export_model
+from spanets.predict import Predictor
+from spanets_runtime.errors import UserError
+from spanets_runtime.onnx import OnnxPredictor
+from spanets_runtime.predict import expand_images
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def exported(small_run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("exported") / "m.onnx"
+    words = ["export", str(small_run / "last.ckpt"), "--out", str(path), "--static"]
+    assert spanets_cli.main(words) == 0
+    return path
+
+
+def test_labels_are_the_checkpoints(exported, small_run, photos):
+    images = expand_images([photos / "cat", photos / "dog"])
+    ours = OnnxPredictor(exported)(images)
+    theirs = Predictor(small_run / "last.ckpt", device="cpu")(images)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.image == b.image
+        assert dict(a.labels) == pytest.approx(dict(b.labels), abs=1e-5)
+
+
+def test_predicts_without_torch(exported, photos, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    script = (
+        "import sys, spanets_cli\n"
+        f"words = [{str(exported)!r}, {str(photos / 'cat')!r}, {str(broken)!r}]\n"
+        "status = spanets_cli.main(['predict', *words, '--top', '1', '--json'])\n"
+        "print(sorted({'torch', 'timm', 'spanets', 'torchvision'} & set(sys.modules)), status, "
+        "file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "[] 1"
+    assert f"{broken}: not an image" in done.stderr
+    found = json.loads(done.stdout)
+    assert len(found) == len(list((photos / "cat").iterdir()))
+    for entry in found:
+        assert len(entry["predictions"]) == 1
+        assert entry["predictions"][0].keys() == {"label", "probability"}
+
+
+class Tiny(nn.Module):
+    """Two logits of the images' mean."""
+
+    def forward(self, images):
+        mean = images.mean((1, 2, 3))
+        return torch.stack([mean, -mean], 1)
+
+
+PREPROCESSING = {
+    "input_size": [3, 64, 64],
+    "crop_pct": 1.0,
+    "interpolation": "bilinear",
+    "mean": [0.5, 0.5, 0.5],
+    "std": [1.0, 1.0, 1.0],
+}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({}, "its metadata are damaged; export it again"),
+        ({"preprocessing": {}}, "the preprocessing is damaged"),
+        ({"preprocessing": PREPROCESSING, "classes": ["a"]}, "names 1 of 2 classes"),
+    ],
+)
+def test_damaged_metadata(metadata, said, tmp_path):
+    path = tmp_path / "m.onnx"
+    export_model(Tiny(), path, size=64, metadata=metadata)
+    with pytest.raises(UserError, match=said):
+        OnnxPredictor(path)
+
+
+def test_classes_without_names_are_numbered(tmp_path, photos):
+    path = tmp_path / "m.onnx"
+    export_model(Tiny(), path, size=64, metadata={"preprocessing": PREPROCESSING})
+    (prediction,) = OnnxPredictor(path)([photos / "cat/0.png"])
+    assert {name for name, _ in prediction.labels} == {"0", "1"}
+
+
+def test_a_fixed_size_must_be_that_of_the_preprocessing(tmp_path):
+    path = tmp_path / "m.onnx"
+    metadata = {"preprocessing": PREPROCESSING}
+    export_model(Tiny(), path, size=96, dynamic=False, metadata=metadata)
+    with pytest.raises(UserError, match="is made for a height of 96, images here have 64"):
+        OnnxPredictor(path)
+
+
+def test_foreign_and_damaged_files(exported, tmp_path):
+    model = onnx.load(exported)
+    del model.metadata_props[:]
+    foreign = tmp_path / "foreign.onnx"
+    onnx.save(model, foreign)
+    truncated = tmp_path / "truncated.onnx"
+    truncated.write_bytes(exported.read_bytes()[:1000])
+    for path, said in [
+        (foreign, "says nothing of preprocessing and classes"),
+        (truncated, "no ONNX model that onnxruntime can read"),
+        (tmp_path / "missing.onnx", "no such file"),
+        (tmp_path, "no such file"),
+    ]:
+        with pytest.raises(UserError, match=said) as caught:
+            OnnxPredictor(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_maps_are_no_classes(tmp_path):
+    class Maps(nn.Module):
+        def forward(self, images):
+            return [images, images[:, :, ::2, ::2]]
+
+    path = tmp_path / "maps.onnx"
+    export_model(Maps(), path, size=64, metadata={"preprocessing": PREPROCESSING})
+    with pytest.raises(UserError, match="gives maps, not classes"):
+        OnnxPredictor(path)

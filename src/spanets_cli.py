@@ -184,7 +184,11 @@ def make_parser() -> Parser:
         "--size", type=at_least(32), help="image side to trace with (default: the model's)"
     )
     export.add_argument("--static", action="store_true", help="fix batch size, height and width")
-    export.add_argument("--dtype", default="float32", help="float32 or float16 (default: float32)")
+    export.add_argument("--dtype", default="float32", help="float32, float16 or int8")
+    export.add_argument("--calibration", metavar="DIR", help="images that tell int8 its ranges")
+    export.add_argument(
+        "--calibration-images", type=at_least(1), default=128, help="so many of them (default: 128)"
+    )
     export.add_argument("--opset", type=int, default=18, help="of ONNX (default: 18)")
     export.add_argument("--json", action="store_true", help="print JSON")
     return parser
@@ -311,8 +315,15 @@ def make_predictor(source: str) -> Any:
 def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
     """Exports, and prints how far the file is from eager."""
     from spanets.export import export_model, load_source
+    from spanets.quantize import calibration_images
+    from spanets_runtime.preprocessing import Preprocessing
 
     model, metadata = load_source(arguments.source, arguments.weights, arguments.features_only)
+    calibration = None
+    if arguments.calibration is not None:
+        preprocess = Preprocessing.parse(metadata["preprocessing"], arguments.source)
+        count = arguments.calibration_images
+        calibration = calibration_images(arguments.calibration, preprocess, count)
     written = export_model(
         model,
         arguments.out,
@@ -321,6 +332,7 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
         dynamic=not arguments.static,
         opset=arguments.opset,
         metadata=metadata,
+        calibration=calibration,
     )
     if arguments.json:
         print(json.dumps(written.to_dict(), indent=2))
@@ -330,6 +342,8 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
     print(f"images ({shape}) -> {', '.join(written.outputs)}")
     for given, difference in written.differences.items():
         print(f"  {given}: off by {difference:.1e} of the largest value from eager float32")
+    if written.agreement is not None:
+        print(f"  same class as eager float32: {written.agreement:.1%} of the calibration images")
     if "classes" not in metadata and arguments.weights is None and not arguments.features_only:
         print("the weights are random: give --weights FILE or a checkpoint", file=sys.stderr)
     return 0

@@ -97,7 +97,11 @@ def test_a_checkpoint_keeps_its_classes(small_run, tmp_path, capsys):
     [
         (["spanet_nan"], 2, "unknown model 'spanet_nan'; did you mean 'spanet_nano'?"),
         (["missing.ckpt"], 1, "missing.ckpt: no such file"),
-        (["spanet_nano", "--dtype", "float8"], 2, "dtype is 'float8', must be float32 or float16"),
+        (
+            ["spanet_nano", "--dtype", "float8"],
+            2,
+            "dtype is 'float8', must be float32, float16 or int8",
+        ),
         (["spanet_nano", "--opset", "9"], 2, "opset is 9, must be 18 to 23"),
         (["spanet_nano", "--size", "16"], 2, "16 is no whole number from 32 up"),
         (["spanet_nano", "--weights", "none.pth"], 1, "none.pth: no such file"),
@@ -147,6 +151,53 @@ def test_a_transform_in_the_graph_is_refused(tmp_path):
 def test_a_wrong_file_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("spanets.export").export.TOLERANCES, "float32", 0.0)
     model = timm.create_model("test_resnet")
-    with pytest.raises(UserError, match="not written: for images of 2x3x64x64 it is off by"):
+    with pytest.raises(UserError, match="not written: for images of 1x3x64x64 it is off by"):
         export_model(model, tmp_path / "m.onnx", size=64, dynamic=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_eight_bits(small, build, tmp_path):
+    model = build(small, num_classes=3, **SHALLOW).eval()
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randn(3, 64, 64, generator=generator).numpy() for _ in range(8)]
+    path = tmp_path / "m.onnx"
+    whole = export_model(model, path, size=64, metadata={"classes": ["a", "b", "c"]})
+    written = export_model(
+        model, path, size=64, dtype="int8", calibration=images, metadata={"classes": ["a"]}
+    )
+    assert written.bytes < 0.7 * whole.bytes
+    assert written.agreement is not None and written.agreement > 0.5
+    # Random weights: a trained classifier is what tells (benchmarks/int8.py).
+    assert written.differences["8 calibration images"] < 1
+    graph = onnx.load(path)
+    kinds = [node.op_type for node in graph.graph.node]
+    assert "QuantizeLinear" in kinds
+    assert {e.key: json.loads(e.value) for e in graph.metadata_props}["spanets"] == {
+        "classes": ["a"]
+    }
+    for shape in [(2, 3, 64, 64), (1, 3, 80, 97)]:  # sizes are still free
+        assert run_onnx(path, torch.randn(*shape))[0].shape == (shape[0], 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--dtype", "int8"], "dtype int8 needs a FILE.onnx, and images for its ranges"),
+        (["--calibration", "nowhere"], "nowhere: no such folder; --calibration takes a folder"),
+        (["--calibration", "EMPTY"], "a folder without readable images"),
+        (["--calibration", "PHOTOS"], "go with dtype int8, not float32"),
+    ],
+)
+def test_calibration_and_its_mistakes(words, said, tmp_path, photos, capsys):
+    (tmp_path / "empty").mkdir()
+    folders = {"EMPTY": str(tmp_path / "empty"), "PHOTOS": str(photos)}
+    words = [folders.get(word, word) for word in words]
+    assert spanets_cli.main(["export", "spanet_nano", *words, "--out", str(tmp_path / "m.onnx")])
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_eight_bits_by_command(small_run, photos, tmp_path, capsys):
+    words = ["export", str(small_run / "last.ckpt"), "--out", str(tmp_path / "m.onnx"), "--static"]
+    assert spanets_cli.main([*words, "--dtype", "int8", "--calibration", str(photos)]) == 0
+    assert "of the calibration images" in capsys.readouterr().out

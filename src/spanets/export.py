@@ -14,24 +14,29 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 import torch
+from numpy.typing import NDArray
+from timm.utils import reparameterize_model
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 import spanets
 from spanets.checkpoint import create_model, restore_model, write_atomically
+from spanets.quantize import quantize
 from spanets.weights import load_weights
 from spanets_runtime.errors import UsageError, UserError, require
 from spanets_runtime.onnx import METADATA, open_session
 
 SUFFIXES = (".onnx", ".pt2")
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.float32}
+"""Number formats, and those of the traced network: 8 bits come after it, by onnxruntime."""
 
 # Largest difference from eager float32, relative to the largest value, by number format: rounding
-# over a whole network. Seen: 3e-6 and 2e-3.
-TOLERANCES = {"float32": 1e-4, "float16": 5e-2}
+# over a whole network. Seen: 3e-6 and 2e-3. In 8 bits only the accuracy can tell.
+TOLERANCES = {"float32": 1e-4, "float16": 5e-2, "int8": float("inf")}
 
 # The exporter proves its graph for sizes from here up.
 MIN_EXPORTED_SIZE = 64
@@ -55,7 +60,10 @@ class Exported:
         outputs: Names of the outputs.
         dtype: Number format of the weights and of the computation.
         differences: Largest difference from the eager float32 model, relative to its largest
-            value, by the shape of the images that both were given.
+            value, by the shape of the random images that both were given; of int8 on the
+            calibration images.
+        agreement: Of an int8 classifier: share of the calibration images that get the same class
+            as from the eager float32 model.
     """
 
     path: str
@@ -64,6 +72,7 @@ class Exported:
     outputs: list[str]
     dtype: str
     differences: dict[str, float] = field(default_factory=dict)
+    agreement: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values."""
@@ -138,19 +147,24 @@ def export_model(
     dynamic: bool = True,
     opset: int = 18,
     metadata: dict[str, Any] | None = None,
+    calibration: Sequence[NDArray[np.float32]] | None = None,
 ) -> Exported:
     """Writes a model as an ONNX graph (.onnx) or a program of `torch.export` (.pt2), and checks it.
+
+    What is linear in it is folded first (`timm.utils.reparameterize_model`).
 
     Args:
         model: From images (B, C, H, W) to logits or a list of maps; it is left as it was.
         path: The suffix decides the format.
         size: Side, or height and width, of the images it is traced with; with `dynamic` others
             work as well.
-        dtype: "float32" or "float16"; inputs and outputs stay float32.
+        dtype: "float32", "float16" or, in ONNX, "int8"; inputs and outputs stay float32.
         dynamic: Leave batch size, height and width free, these from `MIN_EXPORTED_SIZE` up; if not,
             the file takes one image of `size`.
         opset: Version of ONNX's operators, 18 to 23.
         metadata: Plain values to be kept in the file, such as class names and preprocessing.
+        calibration: For "int8": preprocessed images (C, H, W) that tell the range of every map,
+            such as those of `quantize.calibration_images`.
 
     Returns:
         What was written, with the differences from eager.
@@ -163,12 +177,16 @@ def export_model(
     if path.suffix not in SUFFIXES:
         raise UsageError(f"{path}: the suffix must be {' or '.join(SUFFIXES)}")
     if dtype not in DTYPES:
-        raise UsageError(f"dtype is {dtype!r}, must be {' or '.join(DTYPES)}")
+        raise UsageError(f"dtype is {dtype!r}, must be float32, float16 or int8")
     if path.suffix == ".onnx":
         if opset not in OPSETS:
             raise UsageError(f"opset is {opset}, must be {OPSETS[0]} to {OPSETS[-1]}")
         for module in ("onnx", "onnxscript", "onnxruntime"):
             require(module, "export")
+    if dtype == "int8" and (path.suffix != ".onnx" or not calibration):
+        raise UsageError("dtype int8 needs a FILE.onnx, and images for its ranges (--calibration)")
+    if calibration and dtype != "int8":
+        raise UsageError(f"images for calibration (--calibration) go with dtype int8, not {dtype}")
     model = _on_cpu(model)
     sides = (size, size) if isinstance(size, int) else size
     if dynamic and min(sides) < MIN_EXPORTED_SIZE:
@@ -184,12 +202,18 @@ def export_model(
     shape: list[int | str] = ["batch", images.shape[1], "height", "width"]
     if not dynamic:
         shape = list(images.shape)
-    program = _trace(_on_cpu(model, DTYPES[dtype]), images, dynamic)
+    program = _trace(_inference_form(model, DTYPES[dtype]), images, dynamic)
     if path.suffix == ".onnx":
         content = _to_onnx(program, names, opset, metadata or {})
+        if dtype == "int8":
+            content = quantize(content, calibration or [])
     else:
         content = _to_pt2(program, metadata or {})
-    differences = _compare(model, content, path.suffix, images, dynamic)
+    agreement = None
+    if dtype == "int8":
+        differences, agreement = _compare_int8(model, content, calibration or [])
+    else:
+        differences = _compare(model, content, path.suffix, images, dynamic)
     for given, difference in differences.items():
         if not difference <= TOLERANCES[dtype]:  # NaN is too far off as well
             raise UserError(
@@ -197,13 +221,41 @@ def export_model(
                 f"largest value from eager float32, allowed is {TOLERANCES[dtype]:.0e}"
             )
     write_atomically(path, lambda file: file.write(content))
-    return Exported(str(path), len(content), {"images": shape}, names, dtype, differences)
+    return Exported(
+        str(path), len(content), {"images": shape}, names, dtype, differences, agreement
+    )
 
 
-def _on_cpu(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+def _on_cpu(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode whose weights may be changed."""
-    clone = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    return clone if dtype == torch.float32 else _Cast(clone, dtype)
+    return copy.deepcopy(model).cpu().eval().requires_grad_(False)
+
+
+def _inference_form(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy with all that is linear folded, in the number format."""
+    folded = reparameterize_model(model)
+    return folded if dtype == torch.float32 else _Cast(folded, dtype)
+
+
+def _compare_int8(
+    model: nn.Module, content: bytes, images: Sequence[NDArray[np.float32]]
+) -> tuple[dict[str, float], float | None]:
+    """The largest relative difference on the calibration images, and how often classes agree."""
+    run = _onnx_runner(content)
+    errors, same, classes = [], 0, False
+    for image in images:
+        x = torch.from_numpy(image)[None]
+        ours, theirs = run(x), _run(model, x)
+        errors.append(_error(ours, theirs))
+        classes = ours[0].ndim == 2
+        same += int(classes and ours[0].argmax() == theirs[0].argmax())
+    differences = {f"{len(images)} calibration images": float(f"{max(errors):.2g}")}
+    return differences, same / len(images) if classes else None
+
+
+def _error(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
+    pairs = zip(ours, theirs, strict=True)
+    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
 
 
 def _channels(model: nn.Module) -> int:
@@ -294,9 +346,8 @@ def _compare(
     differences = {}
     for shape in shapes:
         x = torch.randn(*shape, generator=generator)
-        pairs = zip(run(x), _run(model, x), strict=True)
-        errors = [((a - b).abs().max() / b.abs().max()).item() for a, b in pairs]
-        differences["x".join(map(str, shape))] = float(f"{max(errors):.2g}")
+        difference = _error(run(x), _run(model, x))
+        differences["x".join(map(str, shape))] = float(f"{difference:.2g}")
     return differences
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spanets.mixers import BALANCES, SPAM, SpectralContext, chunk_sizes, pooled_conv
-from spanets.spectral import RING, low_frequency_mask, spectral_pool
+from spanets.spectral import RING, basis_gain, low_frequency_mask, spectral_pool
 
 # Float64 rounding through five layers of up to 64 channels and 7 taps; outputs are of size one.
 EXACT = 1e-10
@@ -154,7 +154,8 @@ def test_pooled_convolution_is_pooling_and_convolution(layout, ring):
     x = maps(2, 8, 7, 6).contiguous(memory_format=layout)
     weight, bias, balance = maps(5, 8), maps(5), maps(8).sigmoid()
     expected = F.conv2d(spectral_pool(x, 2, balance, ring, "fft"), weight[..., None, None], bias)
-    ours = pooled_conv(x, weight, bias, 2, balance, ring)
+    high, gain = weight * (1 - balance), basis_gain(x, 2, balance, ring)
+    ours = pooled_conv(x, weight, high, bias, 2, gain, closed=ring is not None)
     assert_close(ours, expected)
     assert ours.is_contiguous(memory_format=layout)
 

@@ -14,6 +14,8 @@ from timm.models import checkpoint_seq
 from timm.models._features import FeatureGetterNet, feature_take_indices
 from torch import Tensor, fx, nn
 
+from spanets.mixers.folding import fold_norm, fold_scale
+
 MIN_SIZE = 32
 """Smallest image side: four stages halve the stem's stride of 4 three times more."""
 
@@ -91,6 +93,11 @@ class Downsample(nn.Sequential):
             self.norm = norm_layer(in_dim, **factory)
         self.conv = nn.Conv2d(in_dim, out_dim, 3, stride=2, padding=1, **factory)
 
+    def reparameterize(self) -> None:
+        """Folds the norm's factor into the convolution, for inference."""
+        if hasattr(self, "norm") and self.norm.bias is None:
+            fold_norm(self.norm, self.conv)
+
 
 class Stem(nn.Module):
     """Cuts the image into overlapping patches of stride 4: a 7×7 convolution, an optional norm."""
@@ -118,6 +125,9 @@ class Block(nn.Module):
 
     ResScale is s on the shortcut, LayerScale a factor on the branch; either may be absent.
     """
+
+    token_mixer: Any  # tells its `boundary_layers`
+    mlp: Any  # has `fc1` and `fc2`
 
     def __init__(
         self,
@@ -151,6 +161,14 @@ class Block(nn.Module):
         self.layer_scale2 = scale("layer_scale", LAYER_SCALE_INIT)
         self.res_scale2 = scale("res_scale", 1.0)
         self.drop_path2 = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def reparameterize(self) -> None:
+        """Folds the norms' factors and offsets and the branches' scales, for inference."""
+        readers, writer = self.token_mixer.boundary_layers()
+        fold_norm(self.norm1, *readers)
+        self.layer_scale1 = fold_scale(self.layer_scale1, writer)
+        fold_norm(self.norm2, self.mlp.fc1)
+        self.layer_scale2 = fold_scale(self.layer_scale2, self.mlp.fc2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""

@@ -19,6 +19,7 @@ from spanets.backbones.heads import NormMlpHead
 from spanets.backbones.pyramid import MIN_SIZE, Layer, PyramidBackbone, Stem, make_stages
 from spanets.backbones.registry import default_config, register_family
 from spanets.mixers import Attention, SpectralAdaptiveMixer
+from spanets.mixers.folding import fold_star
 
 __all__ = ["SPANetV2"]
 
@@ -49,7 +50,7 @@ class StarMlp(nn.Module):
 
     s and b are two numbers, so they act on the second convolution's weight and not on the hidden
     maps: `W (s·r² + b) = (s W) r² + b W 1`. That spares two passes over the widest maps of the
-    network; `act` holds s and b and is not called.
+    network; `act` holds s and b and is not called. For inference `reparameterize` does it for good.
 
     Args:
         dim: Channels C.
@@ -67,12 +68,20 @@ class StarMlp(nn.Module):
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         hidden = int(ratio * dim)
         self.fc1 = nn.Conv2d(dim, hidden, 1, bias=False, **factory)
-        self.act = StarReLU(**factory)
+        self.act: StarReLU | None = StarReLU(**factory)
         self.fc2 = nn.Conv2d(hidden, dim, 1, bias=False, **factory)
+
+    def reparameterize(self) -> None:
+        """Moves s and b into the second convolution, for inference."""
+        if self.act is not None:
+            fold_star(self.fc2, self.act.scale, self.act.bias)
+            self.act = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""
         hidden = F.relu(self.fc1(x))
+        if self.act is None:
+            return self.fc2(hidden * hidden)
         weight = self.fc2.weight
         bias = self.act.bias * weight.sum((1, 2, 3))
         return F.conv2d(hidden * hidden, self.act.scale * weight, bias)

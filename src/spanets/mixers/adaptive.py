@@ -96,6 +96,13 @@ class SpectralFilter(nn.Module):
         if self.alpha is not None:
             nn.init.ones_(self.alpha)
 
+    @torch.no_grad()
+    def reparameterize(self) -> None:
+        """Multiplies the logits by α, for inference: resizing them is linear."""
+        if self.alpha is not None:
+            self.logits.mul_(self.alpha)
+            self.alpha = None
+
     def forward(self, x: Tensor) -> Tensor:
         """Filters (B, C, H, W)."""
         return adaptive_filter(x, self.logits, self.alpha, self.method)
@@ -167,6 +174,10 @@ class SpectralAdaptiveMixer(nn.Module):
     def reset_parameters(self) -> None:
         """Notes the order of the heads beside the weights."""
         self.interleaved.fill_(self.merge == "interleaved")
+
+    def boundary_layers(self) -> tuple[list[nn.Conv2d], nn.Conv2d]:
+        """Returns the 1×1 convolutions that read the input, and the one that writes the output."""
+        return [self.query, self.value], self.proj_out
 
     def forward(self, x: Tensor) -> Tensor:
         """Mixes the tokens of (B, C, H, W)."""

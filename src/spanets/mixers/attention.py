@@ -49,6 +49,10 @@ class Attention(nn.Module):
         )
         self.proj = nn.Conv2d(dim, dim, 1, bias=False, **factory)
 
+    def boundary_layers(self) -> tuple[list[nn.Conv2d], nn.Conv2d]:
+        """Returns the 1×1 convolutions that read the input, and the one that writes the output."""
+        return [self.qkv], self.proj
+
     def forward(self, x: Tensor) -> Tensor:
         """Mixes the tokens of (B, C, H, W)."""
         height, width = x.shape[-2:]

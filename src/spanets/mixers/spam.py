@@ -33,11 +33,12 @@ LEARN_BALANCE = (None, "gate", "channel")
 
 def pooled_conv(
     x: Tensor,
-    weight: Tensor,
+    low_weight: Tensor,
+    high_weight: Tensor,
     bias: Tensor,
     radius: float,
-    balance: Tensor,
-    ring: Balance | None,
+    gain: Tensor,
+    closed: bool,
 ) -> Tensor:
     """Computes `W SPF(x) + b` as a 1×1 convolution plus a rank-K term, without filtering x.
 
@@ -46,20 +47,20 @@ def pooled_conv(
 
     Args:
         x: (B, C, H, W).
-        weight: (D, C).
+        low_weight: W, (D, C).
+        high_weight: `W diag(1 - λ)`, (D, C).
         bias: (D,).
         radius: Radius of the low-frequency disc, in frequency bins.
-        balance: λ per channel, (C,).
-        ring: ρ, one number or (C,); None takes `1 - λ`.
+        gain: g of `basis_gain`, (C, K).
+        closed: Of `low_frequency_basis`.
 
     Returns:
         (B, D, H, W).
     """
-    basis = low_frequency_basis(x, radius, closed=ring is not None)  # K HW
-    gain = basis_gain(x, radius, balance, ring)  # C K
-    low = torch.matmul(x.flatten(2), basis.mT) * gain  # B C K
-    low = torch.matmul(weight, low)  # B D K
-    high = F.conv2d(x, (weight * (1 - balance))[:, :, None, None], bias)  # B D H W
+    basis = low_frequency_basis(x, radius, closed)  # K HW
+    low = torch.matmul(x.flatten(2), basis.mT) * gain.to(x.dtype)  # B C K
+    low = torch.matmul(low_weight, low)  # B D K
+    high = F.conv2d(x, high_weight[:, :, None, None], bias)  # B D H W
     # In place: a convolution's backward pass does not read its output, and on large maps a pass
     # over memory costs as much as the product. `view` fails where it would have to copy.
     maps = high.view(*high.shape[:2], basis.shape[1])  # B D HW
@@ -90,6 +91,9 @@ class SpectralContext(nn.Module):
         learn_balance: None, or λ learnt through a sigmoid per "gate" or per "channel".
         learn_ring: Learn ρ likewise; needs `learn_balance` and a ring.
     """
+
+    high_weight: Tensor | None
+    gain: Tensor | None
 
     def __init__(
         self,
@@ -129,6 +133,8 @@ class SpectralContext(nn.Module):
             self.balance_logit = nn.Parameter(torch.empty(learnt, **factory))
         if learn_ring and spectral_filter:
             self.ring_logit = nn.Parameter(torch.empty(learnt, **factory))
+        self.register_buffer("high_weight", None)
+        self.register_buffer("gain", None)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -176,9 +182,27 @@ class SpectralContext(nn.Module):
             return self._hadamard(self._filter(x))
         bias = self.bias.sum(0)
         if self.spectral_filter and self.method == "basis":
-            balance, ring = self.channel_balance(), self.channel_ring()
-            return pooled_conv(x, self.weight, bias, self.radius, balance, ring)
+            high, gain = self._coefficients(x)
+            closed = self.ring is not None
+            return pooled_conv(x, self.weight, high, bias, self.radius, gain, closed)
         return F.conv2d(self._filter(x), self.weight[:, :, None, None], bias)
+
+    @torch.no_grad()
+    def reparameterize(self) -> None:
+        """Computes once, for inference, what the balances make of the weights."""
+        if self.aggregation == "hadamard":
+            return
+        if self.spectral_filter and self.method == "basis":
+            high, gain = self._coefficients(self.weight)
+            self.high_weight, self.gain = high.clone(), gain.clone()
+        self.bias = nn.Parameter(self.bias.sum(0, keepdim=True), self.bias.requires_grad)
+
+    def _coefficients(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns `W diag(1 - λ)` (C, C) and the gain g (C, K), in the weights' and x's type."""
+        if self.high_weight is not None and self.gain is not None:
+            return self.high_weight, self.gain
+        balance, ring = self.channel_balance(), self.channel_ring()
+        return self.weight * (1 - balance), basis_gain(x, self.radius, balance, ring)
 
     def _filter(self, x: Tensor) -> Tensor:
         if not self.spectral_filter:
@@ -257,6 +281,10 @@ class SPAM(nn.Module):
             **factory,
         )
         self.proj_out = nn.Conv2d(dim, dim, 1, **factory)
+
+    def boundary_layers(self) -> tuple[list[nn.Conv2d], nn.Conv2d]:
+        """Returns the 1×1 convolutions that read the input, and the one that writes the output."""
+        return [self.proj_in], self.proj_out
 
     def forward(self, x: Tensor) -> Tensor:
         """Mixes the tokens of (B, C, H, W)."""

@@ -1,0 +1,118 @@
+"""Exported ONNX graphs in 8-bit integers: static quantisation by onnxruntime."""
+
+import random
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from spanets_runtime.errors import UserError, require
+from spanets_runtime.images import IMAGE_SUFFIXES, ImageError, load_image
+from spanets_runtime.preprocessing import Preprocessing
+
+# The products with the network's weights. What SPANets do in frequency, and attention, stays in
+# float32: little work, and its values spread too far for 256 steps. Depth-wise convolutions stay,
+# too: onnxruntime does them no faster in 8 bits, and each would be converted to and fro.
+QUANTIZED = ["Conv", "Gemm"]
+
+
+def calibration_images(
+    folder: str | Path, preprocess: Preprocessing, count: int = 128, seed: int = 0
+) -> list[NDArray[np.float32]]:
+    """Draws images from a folder and its subfolders, and preprocesses them.
+
+    Unreadable images are passed over.
+
+    Args:
+        folder: Searched for images at any depth.
+        preprocess: The model's.
+        count: At most so many.
+        seed: Of the draw.
+
+    Returns:
+        Arrays (3, size, size).
+
+    Raises:
+        UserError: no such folder, or none of its images is readable.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(f"{folder}: no such folder; --calibration takes a folder of images")
+    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    random.Random(seed).shuffle(paths)
+    images: list[NDArray[np.float32]] = []
+    for path in paths:
+        if len(images) == count:
+            break
+        try:
+            images.append(preprocess(load_image(path)))
+        except ImageError:
+            continue
+    if not images:
+        raise UserError(f"{folder}: a folder without readable images")
+    return images
+
+
+def quantize(content: bytes, images: Sequence[NDArray[np.float32]]) -> bytes:
+    """Returns the graph with its dense convolutions and linear layers in 8 bits.
+
+    Weights are signed, with a scale for each output channel; activations are unsigned, with ranges
+    seen on the images.
+
+    Args:
+        content: An ONNX file with one input `images` (B, 3, H, W), float32.
+        images: For the ranges, (3, H, W) each.
+
+    Raises:
+        UserError: no onnxruntime.
+    """
+    onnx = require("onnx", "export")
+    tools = require("onnxruntime.quantization", "export")
+    shape_inference = require("onnxruntime.quantization.shape_inference", "export")
+    with tempfile.TemporaryDirectory() as folder:
+        given, prepared, written = (Path(folder, f"{i}.onnx") for i in range(3))
+        given.write_bytes(content)
+        shape_inference.quant_pre_process(str(given), str(prepared), skip_symbolic_shape=True)
+        tools.quantize_static(
+            str(prepared),
+            str(written),
+            _reader(tools.CalibrationDataReader, images),
+            op_types_to_quantize=QUANTIZED,
+            nodes_to_exclude=_depthwise(onnx.load(str(prepared))),
+            per_channel=True,
+            activation_type=tools.QuantType.QUInt8,
+            weight_type=tools.QuantType.QInt8,
+        )
+        result = onnx.load(str(written))
+    original = onnx.load_from_string(content)
+    onnx.helper.set_model_props(result, {p.key: p.value for p in original.metadata_props})
+    return result.SerializeToString()
+
+
+def _depthwise(model: Any) -> list[str]:
+    """Names of the convolutions in groups."""
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Conv" and any(a.name == "group" and a.i > 1 for a in node.attribute)
+    ]
+
+
+def _reader(base: Any, images: Sequence[NDArray[np.float32]]) -> Any:
+    """Hands the images to onnxruntime one by one, with a progress bar."""
+
+    class Reader(base):
+        def __init__(self) -> None:
+            self.images: Iterator[NDArray[np.float32]] = iter(
+                tqdm(images, desc="calibrate", disable=None, leave=False)
+            )
+
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            image = next(self.images, None)
+            return None if image is None else {"images": image[None]}
+
+    return Reader()

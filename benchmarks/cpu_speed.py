@@ -21,11 +21,12 @@ from collections.abc import Callable
 
 import timm
 import torch
-from common import interleave, summarise, write
+from common import write
 from forms import head_by_head, released_form
 from torch import Tensor, nn
 
 from spanets.backbones import pyramid
+from spanets.benchmark.timing import interleave, summarise
 
 
 def inference(model: nn.Module, x: Tensor) -> Callable[[], object]:

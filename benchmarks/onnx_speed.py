@@ -14,9 +14,11 @@ from typing import Any
 import onnxruntime
 import timm
 import torch
-from common import interleave, summarise, write
+from common import write
 from forms import head_by_head
 from torch import nn
+
+from spanets.benchmark.timing import interleave, summarise
 
 
 def session(model: nn.Module, x: torch.Tensor, path: Path, threads: int) -> tuple[Any, float]:

@@ -9,8 +9,9 @@ import argparse
 from functools import partial
 
 import torch
-from common import interleave, summarise, write
+from common import write
 
+from spanets.benchmark.timing import interleave, summarise
 from spanets.spectral import basis_size, spectral_pool
 
 

@@ -22,7 +22,7 @@ Every key of the recipe can be set: --section.key VALUE, for example
 sections: model, data, optim, trainer; `--print-recipe` shows all keys with their values.
 """
 
-COMMANDS = ("models", "train", "eval", "predict", "export")
+COMMANDS = ("models", "train", "eval", "predict", "export", "bench")
 
 # The words of `train` that are no keys of a recipe, and whether a value follows.
 TRAIN_OPTIONS = {
@@ -191,6 +191,22 @@ def make_parser() -> Parser:
     )
     export.add_argument("--opset", type=int, default=18, help="of ONNX (default: 18)")
     export.add_argument("--json", action="store_true", help="print JSON")
+
+    bench = command("bench", run_bench, "time models side by side: any of timm's beside ours")
+    bench.add_argument("models", nargs="+", metavar="MODEL")
+    bench.add_argument("--batch", type=at_least(1), nargs="+", default=[1], help="(default: 1)")
+    bench.add_argument("--size", type=at_least(32), nargs="+", default=[224], help="(default: 224)")
+    bench.add_argument("--form", nargs="+", default=["default"], help="default, fft, or both")
+    bench.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
+    bench.add_argument("--backend", default="eager", help="eager, compile or onnx")
+    bench.add_argument("--compile", action="store_true", help="as --backend compile")
+    bench.add_argument("--train", action="store_true", help="training steps, not inference")
+    bench.add_argument("--device", default="cpu", help="cpu, cuda, … (default: cpu)")
+    bench.add_argument("--channels-last", action="store_true", help="lay weights and images out so")
+    bench.add_argument("--threads", type=at_least(1), help="of the CPU (default: torch's choice)")
+    bench.add_argument("--rounds", type=at_least(1), default=15, help="(default: 15)")
+    bench.add_argument("--plot", metavar="FILE", help="draw the times: FILE.png, .svg or .pdf")
+    bench.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
@@ -346,6 +362,37 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
         print(f"  same class as eager float32: {written.agreement:.1%} of the calibration images")
     if "classes" not in metadata and arguments.weights is None and not arguments.features_only:
         print("the weights are random: give --weights FILE or a checkpoint", file=sys.stderr)
+    return 0
+
+
+def run_bench(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Times models, and prints a table."""
+    from spanets.benchmark.compare import Setting, compare, set_threads
+    from spanets.benchmark.report import HEADER, check_picture, describe_setting, plot, table_rows
+    from spanets_runtime.errors import UsageError
+
+    if arguments.compile and arguments.backend not in ("eager", "compile"):
+        raise UsageError(f"--compile does not go with --backend {arguments.backend}")
+    if arguments.plot is not None:
+        check_picture(arguments.plot)
+    set_threads(arguments.threads)
+    setting = Setting(
+        arguments.dtype,
+        "compile" if arguments.compile else arguments.backend,
+        arguments.train,
+        arguments.device,
+        arguments.channels_last,
+    )
+    result = compare(
+        arguments.models, setting, arguments.batch, arguments.size, arguments.form, arguments.rounds
+    )
+    if arguments.plot is not None:
+        plot(result, arguments.plot)
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+        return 0
+    print(describe_setting(result))
+    print_table(HEADER, table_rows(result))
     return 0
 
 

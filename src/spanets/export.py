@@ -148,6 +148,8 @@ def export_model(
     opset: int = 18,
     metadata: dict[str, Any] | None = None,
     calibration: Sequence[NDArray[np.float32]] | None = None,
+    batch: int = 1,
+    allow_fft: bool = False,
 ) -> Exported:
     """Writes a model as an ONNX graph (.onnx) or a program of `torch.export` (.pt2), and checks it.
 
@@ -160,11 +162,13 @@ def export_model(
             work as well.
         dtype: "float32", "float16" or, in ONNX, "int8"; inputs and outputs stay float32.
         dynamic: Leave batch size, height and width free, these from `MIN_EXPORTED_SIZE` up; if not,
-            the file takes one image of `size`.
+            the file takes `batch` images of `size`.
         opset: Version of ONNX's operators, 18 to 23.
         metadata: Plain values to be kept in the file, such as class names and preprocessing.
         calibration: For "int8": preprocessed images (C, H, W) that tell the range of every map,
             such as those of `quantize.calibration_images`.
+        batch: Images at a time, where that is fixed.
+        allow_fft: Write graphs with Fourier transforms as well, for comparison.
 
     Returns:
         What was written, with the differences from eager.
@@ -194,8 +198,7 @@ def export_model(
             f"size is {min(sides)}, but free sizes start at {MIN_EXPORTED_SIZE}; give a larger one "
             "(--size) or fix it (--static)"
         )
-    batch = 2 if dynamic else 1
-    shape_traced = (batch, _channels(model), *sides)
+    shape_traced = (2 if dynamic else batch, _channels(model), *sides)
     images = torch.randn(shape_traced, generator=torch.Generator().manual_seed(0))
     outputs = _run(model, images)
     names = _output_names(outputs)
@@ -204,7 +207,7 @@ def export_model(
         shape = list(images.shape)
     program = _trace(_inference_form(model, DTYPES[dtype]), images, dynamic)
     if path.suffix == ".onnx":
-        content = _to_onnx(program, names, opset, metadata or {})
+        content = _to_onnx(program, names, opset, metadata or {}, allow_fft)
         if dtype == "int8":
             content = quantize(content, calibration or [])
     else:
@@ -306,7 +309,11 @@ def _to_pt2(program: ExportedProgram, metadata: dict[str, Any]) -> bytes:
 
 
 def _to_onnx(
-    program: ExportedProgram, names: list[str], opset: int, metadata: dict[str, Any]
+    program: ExportedProgram,
+    names: list[str],
+    opset: int,
+    metadata: dict[str, Any],
+    allow_fft: bool,
 ) -> bytes:
     import onnx
 
@@ -323,7 +330,7 @@ def _to_onnx(
     assert converted is not None
     graph = converted.model_proto
     found = {node.op_type for node in graph.graph.node} & set(UNWANTED)
-    if found:
+    if found and not allow_fft:
         raise UserError(
             f"the graph has {', '.join(sorted(found))}, which runtimes refuse or crawl through; "
             "models of this package have none unless spectral_method is 'fft'"

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import spanets
-from spanets.benchmark import count_macs, count_parameters, model_table
+from spanets.benchmark import count_costs, count_macs, count_parameters, model_table
 from spanets_runtime.errors import UsageError
 
 
@@ -68,3 +68,35 @@ def test_patterns():
             model_table(pattern)
     with pytest.raises(UsageError, match="known are spanet_nano, "):
         model_table("zzzzz")
+
+
+class Transforms(nn.Module):
+    """A real transform, a complex one, and the real one's inverse."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        spectrum = torch.fft.rfft2(x * self.scale)
+        return torch.fft.irfft2(spectrum, s=x.shape[-2:]) + torch.fft.fft2(x).real
+
+
+def test_transforms_are_counted_apart():
+    """5 N log2 N for a complex transform of N points, half of it for a real one, 3 maps each."""
+    costs = count_costs(Transforms(), 16)
+    assert costs.macs == 0
+    assert costs.fft_flops == 3 * (2.5 + 2.5 + 5) * 256 * 8
+
+
+def test_the_default_forms_have_no_transform(skeleton):
+    assert count_costs(skeleton, 64).fft_flops == 0
+
+
+def test_the_fft_form_has_one_for_each_context():
+    with torch.device("meta"):
+        model = timm.create_model("spanet_nano", spectral_method="fft")
+    plain = timm.create_model("spanet_nano", spectral_filter=False)
+    costs = count_costs(model, 64)
+    assert costs.fft_flops > 0
+    assert costs.macs == count_costs(plain, 64).macs

@@ -1,0 +1,49 @@
+"""The most memory that a task needs beyond what was there before it."""
+
+import ctypes
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+
+def peak_memory(task: Callable[[], object], device: str = "cpu") -> int | None:
+    """Runs a task and returns by how many bytes it raised the memory in use, at its peak.
+
+    On the CPU that is the process's resident memory, as Linux tells it; None elsewhere.
+    """
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        task()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated(device) - before
+    return _peak_resident(task)
+
+
+def _peak_resident(task: Callable[[], object]) -> int | None:
+    reset = Path("/proc/self/clear_refs")
+    try:
+        _return_free_memory()
+        reset.write_text("5")  # the peak starts again from here
+        before = _status("VmRSS")
+        task()
+        return max(0, _status("VmHWM") - before)
+    except OSError:
+        task()
+        return None
+
+
+def _status(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return 1024 * int(line.split()[1])
+    raise OSError(f"no {key} in /proc/self/status")
+
+
+def _return_free_memory() -> None:
+    """Has the C library hand back what earlier tasks freed, or this one would seem to need less."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

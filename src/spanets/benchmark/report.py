@@ -1,0 +1,101 @@
+"""A comparison as a table and as a picture."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spanets.checkpoint import write_atomically
+from spanets_runtime.errors import UsageError, require
+
+HEADER = (
+    "model",
+    "batch",
+    "size",
+    "ms",
+    "quartiles",
+    "images/s",
+    "memory (MB)",
+    "parameters (M)",
+    "MACs (G)",
+    "FFT (GFLOP)",
+)
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def table_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Returns the rows of a comparison as texts, one for each column of `HEADER`."""
+    return [
+        (
+            _name(row),
+            str(row["batch"]),
+            str(row["size"]),
+            f"{row['latency_ms']:.1f}",
+            f"{row['quartile1_ms']:.1f}-{row['quartile3_ms']:.1f}",
+            f"{row['images_per_s']:.1f}",
+            "" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb']:.0f}",
+            f"{row['parameters'] / 1e6:.1f}",
+            f"{row['macs'] / 1e9:.2f}",
+            f"{row['fft_flops'] / 1e9:.3f}",
+        )
+        for row in result["rows"]
+    ]
+
+
+def describe_setting(result: Mapping[str, Any]) -> str:
+    """Says in a line how and on what the models were run."""
+    setting, told = result["setting"], result["circumstances"]
+    what = "training steps" if setting["train"] else "inference"
+    where = told.get("gpu") or f"{told['processor']}, {told['threads']} threads"
+    return (
+        f"{what}, {setting['backend']}, {setting['dtype']}, {where}, torch {told['torch']}; "
+        f"medians of {result['rounds']} interleaved rounds, random weights"
+    )
+
+
+def check_picture(path: str | Path) -> None:
+    """Raises UsageError for a suffix that no picture is written for."""
+    if Path(path).suffix not in PICTURES:
+        raise UsageError(f"--plot {path}: the suffix must be {', '.join(PICTURES)}")
+    require("matplotlib", "analysis")
+
+
+def plot(result: Mapping[str, Any], path: str | Path) -> None:
+    """Draws the time of one image for every row, with its quartiles.
+
+    Raises:
+        UsageError: an unknown suffix.
+        UserError: no matplotlib, or a place that cannot be written.
+    """
+    check_picture(path)
+    from matplotlib.figure import Figure
+
+    rows = list(reversed(result["rows"]))
+    figure = Figure(figsize=(8, 1.4 + 0.4 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    times = [row["latency_ms"] / row["batch"] for row in rows]
+    below = [(row["latency_ms"] - row["quartile1_ms"]) / row["batch"] for row in rows]
+    above = [(row["quartile3_ms"] - row["latency_ms"]) / row["batch"] for row in rows]
+    labels = [f"{_name(row)}, {row['batch']} x {row['size']}²" for row in rows]
+    colours = ["tab:blue" if row["model"].startswith("spanet") else "tab:gray" for row in rows]
+    axes.barh(labels, times, xerr=[below, above], color=colours, capsize=3)
+    for i, (time, more) in enumerate(zip(times, above, strict=True)):
+        axes.annotate(
+            f"{time:.3g}",
+            (time + more, i),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    axes.margins(x=0.12)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("time of one image (ms); less is better")
+    axes.set_title(describe_setting(result).replace("; ", "\n"), fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=Path(path).suffix[1:], dpi=150)
+    write_atomically(path, lambda file: file.write(buffer.getvalue()))
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return row["model"] if row["form"] == "default" else f"{row['model']} ({row['form']})"

@@ -1,0 +1,107 @@
+"""Timing that a noisy machine biases little: in turn, by medians, with what it was done on."""
+
+import platform
+import statistics
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import timm
+import torch
+from tqdm import tqdm
+
+import spanets
+
+Task = Callable[[], object]
+
+
+def interleave(
+    tasks: Mapping[str, Task], rounds: int, warmup: int = 1, device: str = "cpu"
+) -> dict[str, list[float]]:
+    """Times each task once a round, in turn, so that a slow minute of the machine hits all alike.
+
+    Args:
+        tasks: Callables without arguments, by name.
+        rounds: Rounds that count.
+        warmup: Rounds before them.
+        device: On "cuda" a task ends when the GPU has done its work.
+
+    Returns:
+        Seconds of every round, by task; the warm-up rounds are left out.
+    """
+    clock = _cuda_seconds if torch.device(device).type == "cuda" else _cpu_seconds
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in tqdm(range(warmup + rounds), desc="rounds", disable=None, leave=False):
+        for name, task in tasks.items():
+            seconds[name].append(clock(task))
+    return {name: values[warmup:] for name, values in seconds.items()}
+
+
+def summarise(seconds: Mapping[str, list[float]], reference: str) -> dict[str, dict[str, float]]:
+    """Returns median, quartiles and minimum, and the time relative to a reference task.
+
+    The ratio is the median over rounds of the ratio within a round.
+    """
+    rows = {}
+    for name, values in seconds.items():
+        low, median, high = quartiles(values)
+        ratios = [a / b for a, b in zip(values, seconds[reference], strict=True)]
+        rows[name] = {
+            "median_s": round(median, 6),
+            "quartile1_s": round(low, 6),
+            "quartile3_s": round(high, 6),
+            "min_s": round(min(values), 6),
+            f"relative_to_{reference}": round(statistics.median(ratios), 3),
+        }
+    return rows
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    """Returns the first quartile, the median and the third quartile."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, median, high
+
+
+def circumstances(device: str = "cpu") -> dict[str, Any]:
+    """Returns date, hardware and versions."""
+    told: dict[str, Any] = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "spanets": spanets.__version__,
+    }
+    if torch.device(device).type == "cuda":
+        told |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+    return told
+
+
+def _cpu_seconds(task: Task) -> float:
+    start = perf_counter()
+    task()
+    return perf_counter() - start
+
+
+def _cuda_seconds(task: Task) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    task()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.processor()

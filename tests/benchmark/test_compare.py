@@ -1,0 +1,121 @@
+"""`spanets bench`: rows, forms, backends, pictures, and what does not go together."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+import spanets_cli
+from spanets.benchmark.compare import Setting, compare
+from spanets.benchmark.memory import peak_memory
+from spanets.benchmark.timing import interleave, summarise
+from spanets_runtime.errors import UsageError, UserError
+
+FAST = {"rounds": 2, "warmup": 1}
+
+
+def test_rows_tell_what_was_run():
+    result = compare(
+        ["spanet_nano", "test_resnet"], Setting(), [1, 2], [32, 64], ["default", "fft"], **FAST
+    )
+    keys = [(row["model"], row["form"], row["batch"], row["size"]) for row in result["rows"]]
+    assert keys == [
+        (*kind, batch, size)
+        for size in (32, 64)
+        for batch in (1, 2)
+        for kind in [("spanet_nano", "default"), ("spanet_nano", "fft"), ("test_resnet", "default")]
+    ]
+    for row in result["rows"]:
+        assert 0 < row["quartile1_ms"] <= row["latency_ms"] <= row["quartile3_ms"]
+        assert row["images_per_s"] == pytest.approx(row["batch"] / row["latency_ms"] * 1e3, rel=0.1)
+        assert (row["fft_flops"] > 0) == (row["form"] == "fft")
+        assert row["parameters"] > 0
+        assert row["macs"] > 0
+    told = result["circumstances"]
+    assert {"date", "processor", "threads", "torch", "timm", "spanets"} <= told.keys()
+    assert result["setting"]["backend"] == "eager"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting(train=True),
+        Setting(train=True, dtype="bfloat16"),
+        Setting(dtype="bfloat16", channels_last=True),
+        Setting(backend="onnx"),
+    ],
+)
+def test_ways_to_run(setting):
+    (row,) = compare(["spanetv2_nano_pure"], setting, [2], [64], **FAST)["rows"]
+    assert row["latency_ms"] > 0
+
+
+def test_compiled():
+    (row,) = compare(["test_resnet"], Setting(backend="compile"), [1], [32], **FAST)["rows"]
+    assert row["latency_ms"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["spanet_nan"], "unknown model 'spanet_nan'; did you mean 'spanet_nano'?"),
+        (["spanet_nano", "--form", "fth"], "--form is 'fth', allowed: default, fft"),
+        (["spanet_nano", "--dtype", "int4"], "--dtype is 'int4', allowed: float32, bfloat16, floa"),
+        (["spanet_nano", "--backend", "tvm"], "--backend is 'tvm', allowed: eager, compile, onnx"),
+        (["spanet_nano", "--backend", "onnx", "--train"], "onnx runs inference on the CPU; leave"),
+        (["spanet_nano", "--backend", "onnx", "--dtype", "bfloat16"], "float32 or float16, not bf"),
+        (["spanet_nano", "--backend", "onnx", "--compile"], "--compile does not go with --backend"),
+        (["spanet_nano", "--device", "abacus"], "--device 'abacus' cannot be used here: "),
+        (["spanet_nano", "--plot", "a.txt"], "--plot a.txt: the suffix must be .png, .svg, .pdf"),
+        (["spanet_nano", "--batch", "0"], "argument --batch: 0 is no whole number from 1 up"),
+    ],
+)
+def test_bad_words(words, said, capsys):
+    assert spanets_cli.main(["bench", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_size_that_a_model_refuses():
+    with pytest.raises(UserError, match=r"^spanet_nano at 1x16x16: image is 16x16 pixels, the sm"):
+        compare(["spanet_nano"], Setting(), [1], [16], **FAST)
+
+
+def test_table_json_and_picture(tmp_path, capsys):
+    words = ["bench", "spanet_nano", "test_resnet", "--size", "64", "--rounds", "2"]
+    picture = tmp_path / "b.png"
+    assert spanets_cli.main([*words, "--plot", str(picture)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("inference, eager, float32, ")
+    assert lines[1].split()[:3] == ["model", "batch", "size"]
+    assert [line.split()[0] for line in lines[2:]] == ["spanet_nano", "test_resnet"]
+    with Image.open(picture) as image:
+        assert image.width > 500
+    assert spanets_cli.main([*words, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["rows"]) == 2
+
+
+def test_tasks_take_turns():
+    order = []
+    tasks = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    seconds = interleave(tasks, rounds=3, warmup=1)
+    assert order == ["a", "b"] * 4
+    assert [len(values) for values in seconds.values()] == [3, 3]
+
+
+def test_ratios_are_taken_within_rounds():
+    rows = summarise({"a": [1.0, 10.0, 1.0], "b": [2.0, 20.0, 2.0]}, "a")
+    assert rows["b"]["relative_to_a"] == 2
+    assert rows["b"]["median_s"] == 2
+
+
+def test_memory_of_a_known_array():
+    used = peak_memory(lambda: torch.ones(25_000_000).sum())
+    if used is None:
+        pytest.skip("this system does not tell")
+    assert used == pytest.approx(1e8, rel=0.1)
+
+
+def test_setting_is_checked_first():
+    with pytest.raises(UsageError):
+        Setting(dtype="float8").check()

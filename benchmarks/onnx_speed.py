@@ -1,8 +1,12 @@
-"""One image in ONNX Runtime on the CPU: SPANetV2 by matrix products and by FFTs, SPANet, ConvNeXt.
+"""One image of 224² in ONNX Runtime on the CPU: SPANet, SPANetV2, their FFT forms, ConvNeXt.
 
     python benchmarks/onnx_speed.py [--threads 2] [--rounds 15]
 
-Needs onnx, onnxscript and onnxruntime. Each graph's outputs are compared with eager ones first.
+Needs onnx, onnxscript and onnxruntime. Ours are exported as `spanets export --static` does, and
+compared with eager outputs there. Forms:
+  fft             `spectral_method="fft"`: two real FFTs over all channels
+  released        as the released code computes it: a transform, its filter and the inverse for each
+                  gate or head
 """
 
 import argparse
@@ -12,27 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
-import timm
 import torch
 from common import write
-from forms import head_by_head
-from torch import nn
+from forms import head_by_head, released_form
 
+from spanets.benchmark.compare import build_form
 from spanets.benchmark.timing import interleave, summarise
-
-
-def session(model: nn.Module, x: torch.Tensor, path: Path, threads: int) -> tuple[Any, float]:
-    """Exports a model, and returns its session and its largest relative difference from eager."""
-    torch.onnx.export(
-        model.eval(), (x,), str(path), dynamo=True, external_data=False, verbose=False
-    )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    loaded = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    with torch.inference_mode():
-        expected = model(x)
-    ours = torch.from_numpy(loaded.run(None, {loaded.get_inputs()[0].name: x.numpy()})[0])
-    return loaded, ((ours - expected).abs().max() / expected.abs().max()).item()
+from spanets.export import export_model
+from spanets_runtime.onnx import open_session
 
 
 def main() -> None:
@@ -42,25 +33,31 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    x = torch.randn(1, 3, 224, 224)
     models = {
-        "spanetv2_s18_pure matmul": timm.create_model("spanetv2_s18_pure"),
-        "spanetv2_s18_pure fft": timm.create_model("spanetv2_s18_pure", spectral_method="fft"),
-        "spanetv2_s18_pure fft head by head": head_by_head("spanetv2_s18_pure"),
-        "spanet_small": timm.create_model("spanet_small"),
-        "convnext_tiny": timm.create_model("convnext_tiny"),
+        "convnext_tiny": build_form("convnext_tiny"),
+        "spanet_small": build_form("spanet_small"),
+        "spanet_small fft": build_form("spanet_small", "fft"),
+        "spanet_small released": released_form("spanet_small"),
+        "spanetv2_s18_pure": build_form("spanetv2_s18_pure"),
+        "spanetv2_s18_pure fft": build_form("spanetv2_s18_pure", "fft"),
+        "spanetv2_s18_pure released": head_by_head("spanetv2_s18_pure"),
     }
+    feed = {"images": torch.randn(1, 3, 224, 224).numpy()}
     tasks, differences = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for name, model in models.items():
             path = Path(folder, f"{name.replace(' ', '_')}.onnx")
-            loaded, differences[name] = session(model, x, path, arguments.threads)
-            feed = {loaded.get_inputs()[0].name: x.numpy()}
-            tasks[name] = partial(loaded.run, None, feed)
+            written = export_model(model, path, dynamic=False, allow_fft=True)
+            session = open_session(path, arguments.threads)
+            tasks[name] = partial(session.run, None, feed)
+            (differences[name],) = written.differences.values()
         seconds = interleave(tasks, arguments.rounds, warmup=3)
-    rows: dict[str, Any] = summarise(seconds, "spanetv2_s18_pure matmul")
-    for name, difference in differences.items():
-        rows[name]["difference_from_eager"] = float(f"{difference:.2g}")
+    rows: dict[str, Any] = {}
+    for family in ("spanet_small", "spanetv2_s18_pure"):
+        own = {k: v for k, v in seconds.items() if k.startswith((family, "convnext"))}
+        rows[family] = summarise(own, family)
+        for name, row in rows[family].items():
+            row["difference_from_eager"] = differences[name]
     write("onnx_speed", {"onnxruntime": onnxruntime.__version__, "batch": 1, "forms": rows})
 
 

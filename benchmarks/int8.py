@@ -1,0 +1,92 @@
+"""Static int8 quantisation on ELPV: accuracy and time of an ELPV checkpoint's ONNX files.
+
+    python benchmarks/int8.py CHECKPOINT [--threads 2] [--images 128]
+
+Ranges come from training images; accuracy is that on the test quarter. The time of the networks
+people deploy, SPANet-small and SPANetV2-s18-pure at 224², is measured beside it with random weights
+(time does not depend on them).
+"""
+
+import argparse
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import write
+
+from spanets.benchmark.compare import build_form
+from spanets.benchmark.timing import interleave, summarise
+from spanets.data.elpv import elpv_splits
+from spanets.data.samples import Samples
+from spanets.export import export_model, load_source
+from spanets_runtime.images import load_image
+from spanets_runtime.onnx import OnnxPredictor, open_session
+from spanets_runtime.preprocessing import Preprocessing
+
+
+def accuracy(path: Path, samples: Samples) -> float:
+    """Returns the share of images whose likeliest class is the label's."""
+    predictor = OnnxPredictor(path)
+    found = [prediction.labels[0][0] for prediction in predictor(samples.images, top=1)]
+    expected = [predictor.classes[label] for label in samples.labels]
+    return float(np.mean([a == b for a, b in zip(found, expected, strict=True)]))
+
+
+def measure_accuracy(checkpoint: str, count: int, folder: Path) -> dict[str, Any]:
+    """Exports a checkpoint in float32 and int8, and returns both accuracies and sizes."""
+    splits = elpv_splits()
+    model, metadata = load_source(checkpoint)
+    size = metadata["preprocessing"]["input_size"][-1]
+    preprocess = Preprocessing.parse(metadata["preprocessing"], checkpoint)
+    chosen = np.random.default_rng(0).permutation(len(splits["train"].images))[:count]
+    images = [preprocess(load_image(splits["train"].images[i])) for i in chosen]
+    result: dict[str, Any] = {"model": metadata["model"], "calibration_images": len(images)}
+    for dtype, calibration in (("float32", None), ("int8", images)):
+        path = folder / f"{dtype}.onnx"
+        written = export_model(model, path, size, dtype, metadata=metadata, calibration=calibration)
+        result[dtype] = {
+            "accuracy": round(accuracy(path, splits["val"]), 4),
+            "bytes": written.bytes,
+            "agreement_on_calibration_images": written.agreement,
+        }
+    return result
+
+
+def measure_time(name: str, threads: int, rounds: int, folder: Path) -> dict[str, Any]:
+    """Returns the time of one image of 224² in float32 and int8."""
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randn(3, 224, 224, generator=generator).numpy() for _ in range(4)]
+    tasks = {}
+    for dtype, calibration in (("float32", None), ("int8", images)):
+        path = folder / f"{name}_{dtype}.onnx"
+        model = build_form(name)
+        export_model(model, path, dtype=dtype, dynamic=False, calibration=calibration)
+        session = open_session(path, threads)
+        tasks[dtype] = partial(session.run, None, {"images": images[0][None]})
+    return summarise(interleave(tasks, rounds, warmup=3), "float32")
+
+
+def main() -> None:
+    """Measures and writes results/int8.json."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("checkpoint")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--images", type=int, default=128)
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        elpv = measure_accuracy(arguments.checkpoint, arguments.images, folder)
+        time = {
+            model: measure_time(model, arguments.threads, arguments.rounds, folder)
+            for model in ("spanet_small", "spanetv2_s18_pure")
+        }
+    write("int8", {"elpv": elpv, "time_224": time})
+
+
+if __name__ == "__main__":
+    main()

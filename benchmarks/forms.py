@@ -19,19 +19,19 @@ class ReleasedContext(nn.Module):
 
     def __init__(self, context: SpectralContext, size: int) -> None:
         super().__init__()
-        self.context = context
+        self.sizes = context.gate_sizes
+        self.weight, self.bias = context.weight, context.bias
         masks = [low_frequency_mask(size, size, context.radius, b) for b in context.balances]
         self.register_buffer("masks", torch.stack(masks)[:, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        sizes = self.context.gate_sizes
-        parts = zip(x.split(sizes, 1), self.context.weight.split(sizes, 1), strict=True)
+        parts = zip(x.split(self.sizes, 1), self.weight.split(self.sizes, 1), strict=True)
         total: Tensor | float = 0.0
         for i, (part, weight) in enumerate(parts):
             spectrum = torch.fft.fftshift(torch.fft.fft2(part, dim=(-2, -1)), dim=(-2, -1))
             spectrum = torch.fft.ifftshift(spectrum * self.masks[i], dim=(-2, -1))
             pooled = torch.fft.ifft2(spectrum, dim=(-2, -1)).real
-            total = total + F.conv2d(pooled, weight[:, :, None, None], self.context.bias[i])
+            total = total + F.conv2d(pooled, weight[:, :, None, None], self.bias[i])
         return total
 
 
@@ -52,6 +52,7 @@ class HeadByHead(nn.Module):
         super().__init__()
         assert mixer.merge == "interleaved"
         self.mixer = mixer
+        self.boundary_layers = mixer.boundary_layers
 
     def forward(self, x: Tensor) -> Tensor:
         mixer = self.mixer
@@ -72,6 +73,7 @@ class WrittenOutAttention(nn.Module):
     def __init__(self, attention: Attention) -> None:
         super().__init__()
         self.attention = attention
+        self.boundary_layers = attention.boundary_layers
 
     def forward(self, x: Tensor) -> Tensor:
         attention = self.attention
@@ -89,10 +91,10 @@ class WrittenOutMlp(nn.Module):
 
     def __init__(self, mlp: StarMlp) -> None:
         super().__init__()
-        self.mlp = mlp
+        self.fc1, self.act, self.fc2 = mlp.fc1, mlp.act, mlp.fc2
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.mlp.fc2(self.mlp.act(self.mlp.fc1(x)))
+        return self.fc2(self.act(self.fc1(x)))
 
 
 def head_by_head(name: str, written_out: bool = False) -> nn.Module:

@@ -189,7 +189,7 @@ def make_parser() -> Parser:
     export.add_argument(
         "--calibration-images", type=at_least(1), default=128, help="so many of them (default: 128)"
     )
-    export.add_argument("--opset", type=int, default=18, help="of ONNX (default: 18)")
+    export.add_argument("--opset", type=int, default=20, help="of ONNX (default: 20)")
     export.add_argument("--json", action="store_true", help="print JSON")
 
     bench = command("bench", run_bench, "time models side by side: any of timm's beside ours")

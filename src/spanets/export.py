@@ -145,7 +145,7 @@ def export_model(
     size: int | tuple[int, int] = 224,
     dtype: str = "float32",
     dynamic: bool = True,
-    opset: int = 18,
+    opset: int = 20,
     metadata: dict[str, Any] | None = None,
     calibration: Sequence[NDArray[np.float32]] | None = None,
     batch: int = 1,
@@ -163,7 +163,7 @@ def export_model(
         dtype: "float32", "float16" or, in ONNX, "int8"; inputs and outputs stay float32.
         dynamic: Leave batch size, height and width free, these from `MIN_EXPORTED_SIZE` up; if not,
             the file takes `batch` images of `size`.
-        opset: Version of ONNX's operators, 18 to 23.
+        opset: Version of ONNX's operators, 18 to 23; from 20 on GELU is one of them.
         metadata: Plain values to be kept in the file, such as class names and preprocessing.
         calibration: For "int8": preprocessed images (C, H, W) that tell the range of every map,
             such as those of `quantize.calibration_images`.

@@ -1,6 +1,9 @@
-"""What a pixel costs from 224² to 1024²: SPANet, SPANetV2 and ConvNeXt, one image, CPU.
+"""What a pixel costs from 224² to 1024²: SPANet, SPANetV2 and ConvNeXt, eager, CPU.
 
-python benchmarks/sizes.py [--threads 2] [--rounds 9] [--backend eager]
+    python benchmarks/sizes.py [--threads 2] [--rounds 5] [--one-image]
+
+About 1024² pixels at a time, so that the pixels alone count; --one-image times single images, of
+which a small one bears what a call costs at any size. All sizes take turns in every round.
 """
 
 import argparse
@@ -9,36 +12,35 @@ from typing import Any
 import torch
 from common import write
 
-from spanets.benchmark.compare import Setting, compare
+from spanets.benchmark.compare import Setting, build_form, make_task
+from spanets.benchmark.timing import interleave, summarise
 
 MODELS = ("spanet_small", "spanetv2_s18_pure", "convnext_tiny")
 SIZES = (224, 384, 512, 768, 1024)
 
 
 def main() -> None:
-    """Measures and writes results/sizes.json."""
+    """Measures and writes results/sizes.json, or sizes_one_image.json."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--backend", default="eager")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--one-image", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    result = compare(
-        MODELS, Setting(backend=arguments.backend), sizes=SIZES, rounds=arguments.rounds
-    )
     table: dict[str, Any] = {}
-    for row in result["rows"]:
-        nanoseconds = row["latency_ms"] * 1e6 / row["size"] ** 2
-        table.setdefault(row["model"], {})[row["size"]] = {
-            "latency_ms": row["latency_ms"],
-            "ns_per_pixel": round(nanoseconds, 1),
-            "peak_memory_mb": row["peak_memory_mb"],
-        }
-    for sizes in table.values():
-        first = sizes[SIZES[0]]["ns_per_pixel"]
-        for entry in sizes.values():
-            entry["relative_to_224"] = round(entry["ns_per_pixel"] / first, 3)
-    write("sizes", {"backend": arguments.backend, "batch": 1, "models": table})
+    for name in MODELS:
+        model, tasks, pixels = build_form(name), {}, {}
+        for size in SIZES:
+            batch = 1 if arguments.one_image else round((SIZES[-1] / size) ** 2)
+            tasks[str(size)], _ = make_task(model, Setting(), batch, size)
+            pixels[str(size)] = batch * size**2
+        rows = summarise(interleave(tasks, arguments.rounds), str(SIZES[0]))
+        for size, row in rows.items():
+            relative = row.pop(f"relative_to_{SIZES[0]}") * pixels[str(SIZES[0])] / pixels[size]
+            row["ns_per_pixel"] = round(row["median_s"] / pixels[size] * 1e9, 1)
+            row["per_pixel_relative_to_224"] = round(relative, 3)
+        table[name] = rows
+    write("sizes_one_image" if arguments.one_image else "sizes", {"models": table})
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ from spanets.checkpoint import (
     load_checkpoint,
     restore_model,
     save_torch,
-    write_atomically,
 )
 from spanets.recipe import load_recipe
 from spanets.weights import WeightsError
 from spanets_runtime.errors import UsageError, UserError
+from spanets_runtime.files import write_atomically
 
 
 def card(**changes) -> dict:

@@ -5,12 +5,10 @@ preprocessing, recipe and package version, all of them plain values, so that a f
 with `weights_only=True`.
 """
 
-import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, get_origin, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import timm
 import torch
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 
 from spanets.weights import WeightsError, read_checkpoint
 from spanets_runtime.errors import UsageError, UserError, nearest
+from spanets_runtime.files import write_atomically
 
 CARD_KEY = "spanets"
 FORMAT = 1
@@ -151,53 +150,6 @@ def create_model(name: str, arguments: Mapping[str, Any], **more: Any) -> nn.Mod
     except Exception as error:
         reason = str(error).splitlines() or [type(error).__name__]
         raise UsageError(f"model {name} with {dict(arguments)}: {reason[0]}") from error
-
-
-def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file whole or not at all: aside, synced to the disk, then renamed.
-
-    Whatever was at `path` stays there until the new content is safe.
-
-    Raises:
-        UserError: the disk is full, or the place cannot be written.
-    """
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        _sync_folder(path.parent)
-    except BaseException as error:  # Ctrl-C as well
-        with suppress(OSError):
-            aside.unlink()
-        reason = _system_reason(error)
-        if reason is None:
-            raise
-        kept = "; the one written before is untouched" if os.path.exists(path) else ""
-        raise UserError(f"{path}: cannot be written ({reason}){kept}") from error
-
-
-def _system_reason(error: BaseException | None) -> str | None:
-    """Returns what the system said, if it is the cause of an error."""
-    # When a write fails, torch's zip writer raises a RuntimeError on top, about its own position.
-    while isinstance(error, RuntimeError):
-        error = error.__context__
-    return error.strerror if isinstance(error, OSError) else None
-
-
-def _sync_folder(folder: Path) -> None:
-    """Brings a rename to the disk, on systems that can do so."""
-    if hasattr(os, "O_DIRECTORY"):
-        with suppress(OSError):
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
 
 
 def save_torch(content: Any, path: str | Path) -> None:

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 import spanets
-from spanets.checkpoint import create_model, restore_model, write_atomically
+from spanets.checkpoint import create_model, restore_model
 from spanets.quantize import quantize
 from spanets.weights import load_weights
 from spanets_runtime.errors import UsageError, UserError, require
+from spanets_runtime.files import write_atomically
 from spanets_runtime.onnx import METADATA, open_session
 
 SUFFIXES = (".onnx", ".pt2")

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spanets.checkpoint import write_atomically
 from spanets_runtime.errors import UsageError, require
+from spanets_runtime.files import write_atomically
 
 HEADER = (
     "model",

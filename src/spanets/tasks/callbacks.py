@@ -13,7 +13,8 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, EMAWeightAveraging
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
-from spanets.checkpoint import save_torch, write_atomically
+from spanets.checkpoint import save_torch
+from spanets_runtime.files import write_atomically
 
 LAST = "last.ckpt"
 BEST = "best.ckpt"

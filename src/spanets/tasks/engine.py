@@ -31,7 +31,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 import spanets
-from spanets.checkpoint import Card, create_model, read_card, write_atomically
+from spanets.checkpoint import Card, create_model, read_card
 from spanets.data.classification import make_loaders, plain_worker_errors, preprocessing_of
 from spanets.recipe import Recipe, parse_recipe
 from spanets.tasks.callbacks import (
@@ -49,6 +49,7 @@ from spanets.tasks.evaluation import evaluate
 from spanets.tasks.report import plot_confusion, plot_curves
 from spanets.weights import load_weights, read_checkpoint
 from spanets_runtime.errors import UsageError, UserError
+from spanets_runtime.files import write_atomically
 
 # A resumed run may go on elsewhere or with other workers; anything else changes it.
 _FREE_ON_RESUME = (

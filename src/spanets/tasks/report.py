@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from spanets.checkpoint import write_atomically
 from spanets.tasks.callbacks import Row, format_duration
 from spanets_runtime.errors import require
+from spanets_runtime.files import write_atomically
 
 # Beyond these many classes names, or numbers, do not fit into the picture of a confusion matrix.
 MAX_NAMES, MAX_NUMBERS = 40, 15

@@ -1,0 +1,46 @@
+"""What networks do to spatial frequencies: captured, measured, drawn; any `nn.Module`.
+
+Measurements are functions from tensors to arrays with units; `plots` draws arrays and computes
+nothing.
+"""
+
+from spanets.analysis.capture import capture, find_modules, stream, to_maps
+from spanets.analysis.fourier import (
+    SpectrumStatistics,
+    log_amplitude,
+    profile,
+    profile_frequencies,
+    relative_log_amplitude,
+    spectrum_map,
+)
+from spanets.analysis.graph import graph_spectrum
+from spanets.analysis.response import (
+    FrequencyResponse,
+    band_pass,
+    effective_receptive_field,
+    fourier_basis,
+    frequency_response,
+    impulse_response,
+    perturb,
+)
+
+__all__ = [
+    "FrequencyResponse",
+    "SpectrumStatistics",
+    "band_pass",
+    "capture",
+    "effective_receptive_field",
+    "find_modules",
+    "fourier_basis",
+    "frequency_response",
+    "graph_spectrum",
+    "impulse_response",
+    "log_amplitude",
+    "perturb",
+    "profile",
+    "profile_frequencies",
+    "relative_log_amplitude",
+    "spectrum_map",
+    "stream",
+    "to_maps",
+]

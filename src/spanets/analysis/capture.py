@@ -1,0 +1,245 @@
+"""What modules of a network give out, as NCHW maps: any network, any layout, any data set.
+
+Shape legend: `B` images, `C` channels, `H W` map size, `N = P + H·W` tokens with P prefix tokens.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from math import isclose, sqrt
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from spanets_runtime.errors import UsageError, nearest
+
+LAYOUTS = ("auto", "nchw", "nhwc", "tokens")
+
+# Where the token mixers of timm's families give out their result, by class. Swin's attention works
+# on windows, so its result is taken where it is a map again: behind the drop path of its branch.
+TOKEN_MIXERS = {
+    "SPANet": "stages.*.blocks.*.token_mixer",
+    "SPANetV2": "stages.*.blocks.*.token_mixer",
+    "MetaFormer": "stages.*.blocks.*.token_mixer",  # PoolFormer, ConvFormer, CAFormer
+    "ConvNeXt": "stages.*.blocks.*.conv_dw",
+    "FocalNet": "layers.*.blocks.*.modulation",
+    "VisionTransformer": "blocks.*.attn",
+    "SwinTransformer": "layers.*.blocks.*.drop_path1",
+    "SwinTransformerV2": "layers.*.blocks.*.drop_path1",
+}
+
+BLOCKS = {name: pattern.rsplit(".", 1)[0] for name, pattern in TOKEN_MIXERS.items()}
+
+Sink = Callable[[str, Tensor], None]
+
+
+def find_modules(model: nn.Module, sites: str | Sequence[str] = "mixers") -> list[str]:
+    """Returns the names of the modules that are to be looked at, in the order of the network.
+
+    Args:
+        model: Any network.
+        sites: "mixers" or "blocks" of a known family, or shell patterns of module names, such as
+            "stages.*.blocks.*" (`*` stands for a part of a name between dots).
+
+    Raises:
+        UsageError: an unknown family, or a pattern that matches nothing; the nearest names are
+            told.
+    """
+    patterns = [sites] if isinstance(sites, str) else list(sites)
+    names = [name for name, _ in model.named_modules() if name]
+    found: set[str] = set()
+    for pattern in patterns:
+        if pattern in ("mixers", "blocks"):
+            pattern = _preset(model, pattern)
+        matching = [name for name in names if _matches(name, pattern)]
+        if not matching:
+            raise UsageError(
+                f"no module matches {pattern!r}{nearest(pattern.replace('*', '0'), names)}"
+            )
+        found.update(matching)
+    return [name for name in names if name in found]
+
+
+def _preset(model: nn.Module, kind: str) -> str:
+    table = TOKEN_MIXERS if kind == "mixers" else BLOCKS
+    for parent in type(model).__mro__:
+        if parent.__name__ in table:
+            return table[parent.__name__]
+    raise UsageError(
+        f"{type(model).__name__} has no preset for {kind!r}; give patterns of module names "
+        f"(presets: {', '.join(TOKEN_MIXERS)})"
+    )
+
+
+def _matches(name: str, pattern: str) -> bool:
+    parts, wanted = name.split("."), pattern.split(".")
+    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+
+
+def to_maps(
+    output: Any,
+    image_size: tuple[int, int],
+    layout: str = "auto",
+    prefix_tokens: int = 0,
+) -> Tensor:
+    """Returns a module's output as maps (B, C, H, W), a view where that is possible.
+
+    Args:
+        output: (B, C, H, W), (B, H, W, C) or tokens (B, N, C); of a tuple or list the first.
+        image_size: H and W of the images: the maps' proportions, which tell the layouts apart.
+        layout: "nchw", "nhwc", "tokens", or "auto", which raises where two layouts are possible.
+        prefix_tokens: Class and register tokens before the others; they are dropped.
+
+    Raises:
+        ValueError: the output is no map, or its layout is not clear.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout is {layout!r}, allowed: {', '.join(LAYOUTS)}")
+    while isinstance(output, tuple | list) and output:
+        output = output[0]
+    if not isinstance(output, Tensor) or output.ndim not in (3, 4):
+        what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(f"no map: {what}, expected (B, C, H, W), (B, H, W, C) or (B, N, C)")
+    if output.ndim == 3:
+        return _tokens_to_maps(output, image_size, prefix_tokens)
+    if layout == "auto":
+        layout = _layout_of(output, image_size)
+    return output.permute(0, 3, 1, 2) if layout == "nhwc" else output
+
+
+def _layout_of(output: Tensor, image_size: tuple[int, int]) -> str:
+    first = _fits(output.shape[2], output.shape[3], image_size)
+    last = _fits(output.shape[1], output.shape[2], image_size)
+    if first == last:
+        why = "could be NCHW and NHWC" if first else "has the images' proportions in no layout"
+        raise ValueError(f"{tuple(output.shape)} {why}; give the layout")
+    return "nchw" if first else "nhwc"
+
+
+def _fits(height: int, width: int, image_size: tuple[int, int]) -> bool:
+    """Whether a map of this size is the images reduced by one stride, to the rounding of sizes."""
+    stride = sqrt(image_size[0] * image_size[1] / (height * width))
+    expected = (image_size[0] / stride, image_size[1] / stride)
+    return all(abs(a - b) <= 1 for a, b in zip((height, width), expected, strict=True))
+
+
+def _tokens_to_maps(tokens: Tensor, image_size: tuple[int, int], prefix: int) -> Tensor:
+    count = tokens.shape[1] - prefix
+    ratio = image_size[0] / image_size[1]
+    heights = [h for h in range(1, count + 1) if count % h == 0]
+    best = min(heights, key=lambda h: abs(h / (count // h) - ratio), default=0)
+    if not best or not (isclose(best / (count // best), ratio, rel_tol=0.25)):
+        raise ValueError(
+            f"no map: {tokens.shape[1]} tokens less {prefix} do not fill a grid of the images' "
+            f"proportions {image_size[0]}x{image_size[1]}; give prefix_tokens"
+        )
+    return tokens[:, prefix:].transpose(1, 2).unflatten(2, (best, count // best))
+
+
+@contextmanager
+def hooked(
+    model: nn.Module,
+    names: Sequence[str],
+    sink: Sink,
+    layout: str = "auto",
+    prefix_tokens: int | None = None,
+) -> Iterator[None]:
+    """Hands every output of the named modules to `sink(name, maps)` while the block runs.
+
+    Args:
+        model: Any network; its forward is called with images (B, C, H, W) first.
+        names: Of modules.
+        sink: Takes a name and maps (B, C, H, W).
+        layout: Of `to_maps`.
+        prefix_tokens: Of `to_maps`; None takes the model's `num_prefix_tokens`, or 0.
+    """
+    prefix = getattr(model, "num_prefix_tokens", 0) if prefix_tokens is None else prefix_tokens
+    size: list[tuple[int, int]] = []
+
+    def note_size(_: nn.Module, given: tuple[Any, ...]) -> None:
+        size[:] = [tuple(given[0].shape[-2:])]
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, given: Any, output: Any) -> None:
+            try:
+                maps = to_maps(output, size[0], layout, prefix)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+            sink(name, maps)
+
+        return hook
+
+    handles = [model.register_forward_pre_hook(note_size)]
+    try:
+        for name in names:
+            handles.append(model.get_submodule(name).register_forward_hook(watch(name)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def capture(
+    model: nn.Module,
+    images: Tensor,
+    sites: str | Sequence[str] = "mixers",
+    layout: str = "auto",
+    prefix_tokens: int | None = None,
+) -> dict[str, Tensor]:
+    """Runs a batch and returns what modules gave out, as maps (B, C, H, W), by name.
+
+    For a data set use `stream`, whose memory does not grow with it.
+
+    Args:
+        model: Any network; its mode (training or not) is left as it is.
+        images: (B, C, H, W).
+        sites: Of `find_modules`.
+        layout: Of `to_maps`.
+        prefix_tokens: Of `hooked`.
+
+    Raises:
+        UsageError: a pattern that matches nothing.
+        ValueError: an output that is no map.
+    """
+    found: dict[str, Tensor] = {}
+    names = find_modules(model, sites)
+    with hooked(model, names, found.__setitem__, layout, prefix_tokens):
+        model(images)
+    return {name: found[name] for name in names if name in found}
+
+
+@torch.no_grad()
+def stream(
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    sink: Sink,
+    sites: str | Sequence[str] = "mixers",
+    layout: str = "auto",
+    prefix_tokens: int | None = None,
+) -> int:
+    """Runs batches of images and hands the modules' maps to a sink as they come.
+
+    Args:
+        model: Any network.
+        batches: Images (B, C, H, W), on the model's device.
+        sink: Takes a module's name and maps (B, C, H, W); statistics add them up.
+        sites: Of `find_modules`.
+        layout: Of `to_maps`.
+        prefix_tokens: Of `hooked`.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        UsageError: a pattern that matches nothing.
+        ValueError: an output that is no map.
+    """
+    count = 0
+    with hooked(model, find_modules(model, sites), sink, layout, prefix_tokens):
+        for images in tqdm(batches, desc="analyse", disable=None, leave=False):
+            model(images)
+            count += len(images)
+    return count

@@ -1,0 +1,209 @@
+"""Figures of measurements: arrays in, a matplotlib figure out; nothing is computed here."""
+
+import io
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spanets_runtime.errors import require
+from spanets_runtime.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = NDArray[np.float64]
+
+
+def plot_profiles(
+    modules: Mapping[str, Mapping[str, Any]],
+    title: str = "",
+    limits: tuple[float, float] | None = None,
+) -> "Figure":
+    """Draws relative log amplitude against frequency, one line a module, shallow to deep.
+
+    Args:
+        modules: Of `SpectrumStatistics.results`.
+        title: Of the figure.
+        limits: Of the vertical axis, for figures on one scale.
+    """
+    figure, axes = _figure(5.5, 4)
+    for colour, (name, row) in zip(_colours(len(modules)), modules.items(), strict=True):
+        axes.plot(row["frequencies"], row["mean"], color=colour, label=name)
+        axes.fill_between(
+            row["frequencies"], row["low"], row["high"], color=colour, alpha=0.2, linewidth=0
+        )
+    axes.set_xlabel("frequency (fraction of Nyquist)")
+    axes.set_ylabel("Δ log amplitude")
+    axes.set_xlim(0, 1)
+    axes.set_title(title)
+    if limits is not None:
+        axes.set_ylim(*limits)
+    if len(modules) <= 16:
+        axes.legend(fontsize=6, ncols=2)
+    else:
+        _depth_bar(figure, axes, len(modules))
+    return figure
+
+
+def plot_depth(models: Mapping[str, Sequence[float]]) -> "Figure":
+    """Draws the last sample of the relative log amplitude against depth, one line a model.
+
+    Args:
+        models: By model: the last samples, shallow to deep.
+    """
+    figure, axes = _figure(5.5, 4)
+    for name, values in models.items():
+        depth = np.linspace(0, 1, len(values)) if len(values) > 1 else np.zeros(1)
+        axes.plot(depth, values, marker="o", markersize=3, label=name)
+    axes.set_xlabel("normalized depth")
+    axes.set_ylabel("Δ log amplitude at the highest frequency")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def plot_spectra(spectra: Mapping[str, Array], columns: int = 5) -> "Figure":
+    """Draws centred log amplitudes side by side on one colour scale.
+
+    Args:
+        spectra: By title: (H, W), natural logarithm.
+        columns: Pictures in a row.
+    """
+    return _sheet(
+        spectra, columns, "viridis", "log amplitude", _shared_limits(list(spectra.values()))
+    )
+
+
+def plot_responses(gains: Mapping[str, Array], columns: int = 4) -> "Figure":
+    """Draws gains per frequency side by side on one colour scale from 0.
+
+    Args:
+        gains: By title: (H, W), centred.
+        columns: Pictures in a row.
+    """
+    top = max(float(np.max(gain)) for gain in gains.values())
+    return _sheet(gains, columns, "magma", "gain", (0.0, top))
+
+
+def plot_bars(table: Mapping[str, float], label: str) -> "Figure":
+    """Draws one number a module as horizontal bars, the first on top."""
+    figure, axes = _figure(6, 0.8 + 0.3 * len(table))
+    names = list(table)[::-1]
+    axes.barh(names, [table[name] for name in names])
+    axes.set_xlabel(label)
+    return figure
+
+
+def save_figure(figure: "Figure", path: Path) -> list[Path]:
+    """Writes a figure as PNG and SVG beside each other, whole or not at all.
+
+    Args:
+        figure: Of this module.
+        path: Without a suffix.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+    written = []
+    for suffix in (".png", ".svg"):
+        buffer = io.BytesIO()
+        # Without a date, so that the same numbers give the same file.
+        figure.savefig(
+            buffer, format=suffix[1:], dpi=150, metadata={"Date": None} if suffix == ".svg" else {}
+        )
+        target = path.with_suffix(suffix)
+        write_atomically(target, partial(_write, content=buffer.getvalue()))
+        written.append(target)
+    return written
+
+
+def _write(file: BinaryIO, content: bytes) -> None:
+    file.write(content)
+
+
+def _figure(width: float, height: float) -> tuple["Figure", Any]:
+    require("matplotlib", "analysis")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _colours(count: int) -> list[Any]:
+    import matplotlib
+
+    return list(matplotlib.colormaps["viridis"](np.linspace(0, 0.9, count)))
+
+
+def _depth_bar(figure: "Figure", axes: Any, count: int) -> None:
+    """Stands for a legend of too many lines."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+
+    mappable = ScalarMappable(Normalize(1, count), ListedColormap(_colours(256)))
+    figure.colorbar(mappable, ax=axes, label="module, shallow to deep")
+
+
+def _shared_limits(arrays: Sequence[Array]) -> tuple[float, float]:
+    return min(float(a.min()) for a in arrays), max(float(a.max()) for a in arrays)
+
+
+def _sheet(
+    pictures: Mapping[str, Array],
+    columns: int,
+    colours: str,
+    label: str,
+    limits: tuple[float, float],
+) -> "Figure":
+    require("matplotlib", "analysis")
+    from matplotlib.figure import Figure
+
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    figure = Figure(figsize=(0.8 + 2.2 * columns, 2.4 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    image: Any = None
+    for axes, (title, array) in zip(grid.flat, pictures.items(), strict=False):
+        # Pixels are bins; the axes are fractions of Nyquist.
+        image = axes.imshow(
+            array, cmap=colours, vmin=limits[0], vmax=limits[1], extent=_extent(array)
+        )
+        axes.set_title(title, fontsize=8)
+        axes.set_xticks([-1, 0, 1])
+        axes.set_yticks([-1, 0, 1])
+    for axes in grid.flat[len(pictures) :]:
+        axes.set_axis_off()
+    figure.colorbar(image, ax=grid, label=label, shrink=0.8)
+    return figure
+
+
+def _extent(array: Array) -> tuple[float, float, float, float]:
+    """Edges of the picture in fractions of Nyquist: bins are centred on their frequencies."""
+    height, width = array.shape
+    left, top = (-(n // 2) - 0.5 for n in (width, height))
+    return (
+        left / (width / 2),
+        (left + width) / (width / 2),
+        (top + height) / (height / 2),
+        top / (height / 2),
+    )
+
+
+def plot_field(fields: Mapping[str, Array]) -> "Figure":
+    """Draws effective receptive fields, (H, W) each, largest value 1, on a logarithmic scale."""
+    require("matplotlib", "analysis")
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(0.8 + 3 * len(fields), 3), layout="constrained")
+    grid = figure.subplots(1, len(fields), squeeze=False)
+    image: Any = None
+    for axes, (title, field) in zip(grid.flat, fields.items(), strict=True):
+        image = axes.imshow(np.maximum(field, 1e-5), cmap="magma", norm=LogNorm(1e-5, 1))
+        axes.set_title(title, fontsize=8)
+        axes.set_axis_off()
+    figure.colorbar(image, ax=grid, label="influence on the centre")
+    return figure

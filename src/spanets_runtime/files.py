@@ -1,0 +1,56 @@
+"""Files that are never half there: written aside, synced, renamed."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from spanets_runtime.errors import UserError
+
+
+def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes a file whole or not at all: aside, synced to the disk, then renamed.
+
+    Whatever was at `path` stays there until the new content is safe.
+
+    Raises:
+        UserError: the disk is full, or the place cannot be written.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+        _sync_folder(path.parent)
+    except BaseException as error:  # Ctrl-C as well
+        with suppress(OSError):
+            aside.unlink()
+        reason = _system_reason(error)
+        if reason is None:
+            raise
+        kept = "; the one written before is untouched" if os.path.exists(path) else ""
+        raise UserError(f"{path}: cannot be written ({reason}){kept}") from error
+
+
+def _system_reason(error: BaseException | None) -> str | None:
+    """Returns what the system said, if it is the cause of an error."""
+    # When a write fails, torch's zip writer raises a RuntimeError on top, about its own position.
+    while isinstance(error, RuntimeError):
+        error = error.__context__
+    return error.strerror if isinstance(error, OSError) else None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Brings a rename to the disk, on systems that can do so."""
+    if hasattr(os, "O_DIRECTORY"):
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

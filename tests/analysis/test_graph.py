@@ -1,0 +1,81 @@
+"""Graph spectra against torch and against the table that was computed independently."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from spanets.analysis.graph import (
+    attention_matrix,
+    combinatorial_modes,
+    convolution_matrix,
+    graph_spectrum,
+    grid_adjacency,
+    normalized_modes,
+    window_adjacency,
+)
+
+SIDE = 14
+
+
+@pytest.mark.parametrize(("size", "height", "width"), [(3, 5, 7), (5, 4, 4), (7, 6, 3)])
+def test_convolution_matrix_is_conv2d(size, height, width):
+    rng = np.random.default_rng(0)
+    kernel, x = rng.normal(size=(size, size)), rng.normal(size=(height, width))
+    ours = convolution_matrix(kernel, height, width) @ x.ravel()
+    theirs = F.conv2d(
+        torch.from_numpy(x)[None, None], torch.from_numpy(kernel)[None, None], padding=size // 2
+    )
+    np.testing.assert_allclose(ours, theirs.numpy().ravel(), atol=1e-12)
+
+
+def test_attention_rows_sum_to_one_and_stay_in_the_window():
+    rng = np.random.default_rng(0)
+    query, key = rng.normal(size=(2, 30, 8))
+    for adjacency in (None, window_adjacency(5, 6, 3)):
+        matrix = attention_matrix(query, key, adjacency)
+        np.testing.assert_allclose(matrix.sum(1), 1)
+        if adjacency is not None:
+            assert not matrix[(adjacency == 0) & ~np.eye(30, dtype=bool)].any()
+    scores = query @ key.T / np.sqrt(8)
+    expected = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    np.testing.assert_allclose(attention_matrix(query, key), expected)
+
+
+def test_windows():
+    assert window_adjacency(4, 5, 3).sum(1).tolist()[:3] == [3, 5, 5]
+    whole = window_adjacency(4, 5, None)
+    assert np.array_equal(whole, 1 - np.eye(20))
+    assert np.array_equal(window_adjacency(4, 5, 9), whole)  # k ≥ 2·max(H, W) - 1
+    with pytest.raises(ValueError, match="must be odd and at least 3"):
+        window_adjacency(4, 4, 4)
+
+
+def test_modes():
+    modes = combinatorial_modes(grid_adjacency(4, 5))
+    assert modes.values[0] == pytest.approx(0, abs=1e-12)
+    assert np.ptp(modes.vectors[:, 0]) == 0
+    modes = normalized_modes(window_adjacency(4, 5, 3))
+    assert modes.values[0] == pytest.approx(0, abs=1e-12)
+    np.testing.assert_allclose(modes.vectors.T @ modes.vectors, np.eye(20), atol=1e-12)
+
+
+def test_a_laplacian_kernel_is_high_pass():
+    kernel = np.array([[0, -1, 0], [-1, 4, -1], [0, -1, 0]], dtype=float)
+    spectrum = graph_spectrum(
+        convolution_matrix(kernel, SIDE, SIDE), normalized_modes(window_adjacency(SIDE, SIDE, 3))
+    )
+    assert spectrum.high_pass_ratio > 1.5
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(3, 0.235), (5, 0.113), (7, 0.069), (9, 0.042), (13, 0.027)]
+)
+def test_uniform_support_on_its_own_modes(size, expected):
+    """The table's first row: mean |φ| off the constant of the normalized window itself."""
+    adjacency = window_adjacency(SIDE, SIDE, size)
+    modes = normalized_modes(adjacency)
+    scale = adjacency.sum(1) ** -0.5
+    operator = scale[:, None] * adjacency * scale[None, :]
+    profile = graph_spectrum(operator, modes).profile
+    assert np.abs(profile[1:]).mean() == pytest.approx(expected, abs=0.03)

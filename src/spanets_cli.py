@@ -22,7 +22,9 @@ Every key of the recipe can be set: --section.key VALUE, for example
 sections: model, data, optim, trainer; `--print-recipe` shows all keys with their values.
 """
 
-COMMANDS = ("models", "train", "eval", "predict", "export", "bench")
+COMMANDS = ("models", "train", "eval", "predict", "export", "bench", "analyze")
+
+MODEL_SOURCES = "timm's names, checkpoints, or module:function of your own"
 
 # The words of `train` that are no keys of a recipe, and whether a value follows.
 TRAIN_OPTIONS = {
@@ -207,6 +209,22 @@ def make_parser() -> Parser:
     bench.add_argument("--rounds", type=at_least(1), default=15, help="(default: 15)")
     bench.add_argument("--plot", metavar="FILE", help="draw the times: FILE.png, .svg or .pdf")
     bench.add_argument("--json", action="store_true", help="print JSON")
+
+    analyze = command("analyze", run_analyze, "measure what models do to frequencies")
+    analyze.add_argument("models", nargs="+", metavar="MODEL", help=MODEL_SOURCES)
+    analyze.add_argument("--images", required=True, metavar="DIR", help="images, at any depth")
+    analyze.add_argument("--out", required=True, metavar="DIR", help="for figures and numbers")
+    analyze.add_argument(
+        "--what", nargs="+", default=["amplitude"], help="amplitude, response, receptive-field"
+    )
+    analyze.add_argument(
+        "--sites", nargs="+", default=["mixers"], help="mixers, blocks, or patterns of modules"
+    )
+    analyze.add_argument("--size", type=at_least(32), help="image side (default: the model's)")
+    analyze.add_argument("--batch", type=at_least(1), default=16, help="images at a time")
+    analyze.add_argument("--limit", type=at_least(1), help="at most so many images")
+    analyze.add_argument("--profile", default="diagonal", help="diagonal or radial")
+    analyze.add_argument("--json", action="store_true", help="print the numbers as JSON")
     return parser
 
 
@@ -393,6 +411,35 @@ def run_bench(arguments: argparse.Namespace, _: list[str]) -> int:
         return 0
     print(describe_setting(result))
     print_table(HEADER, table_rows(result))
+    return 0
+
+
+def run_analyze(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Analyses models, and prints where the figures are."""
+    from spanets.analyze import analyze
+    from spanets_runtime.errors import require
+
+    require("matplotlib", "analysis")  # before the models run
+    results = analyze(
+        arguments.models,
+        arguments.images,
+        arguments.out,
+        arguments.what,
+        arguments.sites,
+        arguments.size,
+        arguments.batch,
+        arguments.profile,
+        arguments.limit,
+    )
+    if arguments.json:
+        print(json.dumps(results, indent=2))
+        return 0
+    for source, row in results.items():
+        for name, numbers in row.get("amplitude", {}).items():
+            print(f"{source} {name}: {numbers['last']:+.2f} at the highest frequency")
+        for name, numbers in row.get("response", {}).items():
+            print(f"{source} {name}: high-pass ratio {numbers['bands']['high_pass_ratio']:.2f}")
+    print(f"figures and numbers: {arguments.out}")
     return 0
 
 

@@ -63,7 +63,7 @@ def test_a_fresh_process_imports_only_what_it_needs():
         (["trian", "elpv"], "unknown command 'trian'; did you mean 'train'? (see spanets --help)"),
         (
             ["x"],
-            "unknown command 'x'; known are models, train, eval, predict, export, bench "
+            "unknown command 'x'; known are models, train, eval, predict, export, bench, analyze "
             "(see spanets --help)",
         ),
         (["train"], "the following arguments are required: recipe (see spanets train --help)"),

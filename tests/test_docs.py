@@ -57,3 +57,9 @@ def test_deploying_with_onnxruntime(small_run, photos, tmp_path, monkeypatch, ca
     scope = {"images": np.zeros((1, 3, 32, 32), np.float32)}
     exec(second, scope)
     assert scope["logits"].shape == (1, 2)
+
+
+@pytest.mark.parametrize("snippet", blocks(ROOT / "docs/analysis.md", "python"))
+def test_analysing_in_python(snippet, capsys):
+    exec(snippet, {})
+    assert capsys.readouterr().out

@@ -237,12 +237,14 @@ def _draw(results: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
         low, high = min(m.min() for m in means), max(m.max() for m in means)
         margin = 0.05 * (high - low)
         for source, rows in amplitude.items():
-            figure = plots.plot_profiles(rows, source, (low - margin, high + margin))
+            figure = plots.plot_profiles(rows, _title(source), (low - margin, high + margin))
             plots.save_figure(figure, folder / f"{_file_name(source)}_amplitude")
-        last = {source: [m["last"] for m in rows.values()] for source, rows in amplitude.items()}
+        last = {
+            _title(source): [m["last"] for m in rows.values()] for source, rows in amplitude.items()
+        }
         plots.save_figure(plots.plot_depth(last), folder / "depth")
         spectra = {
-            f"{source}\n{name}": np.array(rows[name]["spectrum"])
+            f"{_title(source)}\n{name}": np.array(rows[name]["spectrum"])
             for source, rows in amplitude.items()
             for name in _spread(list(rows), 4)
         }
@@ -253,7 +255,7 @@ def _draw(results: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
             name = f"{_file_name(source)}_response"
             plots.save_figure(plots.plot_responses(gains), folder / name)
         if "receptive_field" in row:
-            field = {source: np.array(row["receptive_field"])}
+            field = {_title(source): np.array(row["receptive_field"])}
             name = f"{_file_name(source)}_receptive_field"
             plots.save_figure(plots.plot_field(field), folder / name)
 
@@ -263,6 +265,12 @@ def _spread(names: Sequence[str], count: int) -> list[str]:
     if len(names) <= count:
         return list(names)
     return [names[round(i * (len(names) - 1) / (count - 1))] for i in range(count)]
+
+
+def _title(source: str) -> str:
+    """A short name for figures: of a checkpoint its folder and its own name."""
+    path = Path(source)
+    return f"{path.parent.name}/{path.stem}" if path.suffix == ".ckpt" else source
 
 
 def _file_name(source: str) -> str:

@@ -41,7 +41,7 @@ def test_blocks_and_patterns():
     model = timm.create_model("spanet_nano").eval()
     images = torch.randn(2, 3, 64, 96)
     blocks = capture(model, images, "blocks")
-    assert blocks["stages.3.blocks.1"].shape == (2, 160, 2, 3)
+    assert blocks["stages.3.blocks.1"].shape == (2, 128, 2, 3)
     stages = capture(model, images, "stages.*")
     maps = model.forward_intermediates(images, intermediates_only=True, norm=False)
     for (name, ours), theirs in zip(stages.items(), maps, strict=True):
@@ -66,7 +66,7 @@ def test_layouts_are_told_apart():
         (torch.zeros(2, 5), r"no map: \(2, 5\)"),
         ({"a": 1}, "no map: dict"),
         (torch.zeros(1, 8, 8, 8), "could be NCHW and NHWC; give the layout"),
-        (torch.zeros(1, 8, 3, 50), "has the images' proportions in no layout"),
+        (torch.zeros(1, 8, 3, 50), "has the images' proportions in no way"),
         (torch.zeros(1, 13, 8), "13 tokens less 0 do not fill a grid"),
     ],
 )

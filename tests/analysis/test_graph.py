@@ -12,6 +12,7 @@ from spanets.analysis.graph import (
     graph_spectrum,
     grid_adjacency,
     normalized_modes,
+    uniform_matrix,
     window_adjacency,
 )
 
@@ -68,14 +69,42 @@ def test_a_laplacian_kernel_is_high_pass():
     assert spectrum.high_pass_ratio > 1.5
 
 
+WINDOWS = (3, 5, 7, 9, 13, None)
+
+
 @pytest.mark.parametrize(
-    ("size", "expected"), [(3, 0.235), (5, 0.113), (7, 0.069), (9, 0.042), (13, 0.027)]
+    ("size", "expected"), list(zip(WINDOWS, (0.235, 0.113, 0.069, 0.042, 0.027, 0.0), strict=True))
 )
 def test_uniform_support_on_its_own_modes(size, expected):
-    """The table's first row: mean |φ| off the constant of the normalized window itself."""
+    """The table's first row."""
+    adjacency = window_adjacency(SIDE, SIDE, size)
+    spectrum = graph_spectrum(uniform_matrix(adjacency), normalized_modes(adjacency))
+    assert np.abs(spectrum.profile[1:]).mean() == pytest.approx(expected, abs=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("size", "share", "ratio"),
+    [
+        (3, 0.069, 0.353),
+        (5, 0.026, 0.254),
+        (7, 0.015, 0.204),
+        (9, 0.011, 0.168),
+        (13, 0.008, 0.136),
+    ],
+)
+def test_attention_is_low_pass_at_every_window(size, share, ratio):
+    """The table's rows of Gaussian attention, d = 32: within sampling error."""
+    rng = np.random.default_rng(0)
     adjacency = window_adjacency(SIDE, SIDE, size)
     modes = normalized_modes(adjacency)
-    scale = adjacency.sum(1) ** -0.5
-    operator = scale[:, None] * adjacency * scale[None, :]
-    profile = graph_spectrum(operator, modes).profile
-    assert np.abs(profile[1:]).mean() == pytest.approx(expected, abs=0.03)
+    fixed = combinatorial_modes(grid_adjacency(SIDE, SIDE))
+    shares, ratios = [], []
+    for _ in range(6):
+        query, key = rng.normal(size=(2, SIDE * SIDE, 32))
+        operator = attention_matrix(query, key, adjacency)
+        assert graph_spectrum(operator, modes).high_pass_ratio < 1
+        spectrum = graph_spectrum(operator, fixed)
+        shares.append(spectrum.thirds()[2])
+        ratios.append(spectrum.gain_ratio)
+    assert np.mean(shares) == pytest.approx(share, rel=0.25)
+    assert np.mean(ratios) == pytest.approx(ratio, rel=0.1)

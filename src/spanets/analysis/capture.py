@@ -5,8 +5,9 @@ Shape legend: `B` images, `C` channels, `H W` map size, `N = P + H·W` tokens wi
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from math import isclose, sqrt
+from math import isclose, log
 from typing import Any
 
 import torch
@@ -17,20 +18,37 @@ from spanets_runtime.errors import UsageError, nearest
 
 LAYOUTS = ("auto", "nchw", "nhwc", "tokens")
 
-# Where the token mixers of timm's families give out their result, by class. Swin's attention works
-# on windows, so its result is taken where it is a map again: behind the drop path of its branch.
-TOKEN_MIXERS = {
-    "SPANet": "stages.*.blocks.*.token_mixer",
-    "SPANetV2": "stages.*.blocks.*.token_mixer",
-    "MetaFormer": "stages.*.blocks.*.token_mixer",  # PoolFormer, ConvFormer, CAFormer
-    "ConvNeXt": "stages.*.blocks.*.conv_dw",
-    "FocalNet": "layers.*.blocks.*.modulation",
-    "VisionTransformer": "blocks.*.attn",
-    "SwinTransformer": "layers.*.blocks.*.drop_path1",
-    "SwinTransformerV2": "layers.*.blocks.*.drop_path1",
-}
 
-BLOCKS = {name: pattern.rsplit(".", 1)[0] for name, pattern in TOKEN_MIXERS.items()}
+@dataclass(frozen=True)
+class Family:
+    """Where a family of networks mixes tokens.
+
+    Attributes:
+        mixers: Pattern of the modules whose output is the token mixer's.
+        layout: Of their outputs and the blocks', where they are no tokens.
+    """
+
+    mixers: str
+    layout: str = "nchw"
+
+    @property
+    def blocks(self) -> str:
+        """Pattern of the blocks."""
+        return self.mixers.rsplit(".", 1)[0]
+
+
+# By class. Swin's attention works on windows, so its result is taken where it is a map again:
+# behind the drop path of its branch.
+FAMILIES = {
+    "SPANet": Family("stages.*.blocks.*.token_mixer"),
+    "SPANetV2": Family("stages.*.blocks.*.token_mixer"),
+    "MetaFormer": Family("stages.*.blocks.*.token_mixer"),  # PoolFormer, ConvFormer, CAFormer
+    "ConvNeXt": Family("stages.*.blocks.*.conv_dw"),
+    "FocalNet": Family("layers.*.blocks.*.modulation"),
+    "VisionTransformer": Family("blocks.*.attn"),
+    "SwinTransformer": Family("layers.*.blocks.*.drop_path1", "nhwc"),
+    "SwinTransformerV2": Family("layers.*.blocks.*.drop_path1", "nhwc"),
+}
 
 Sink = Callable[[str, Tensor], None]
 
@@ -62,15 +80,20 @@ def find_modules(model: nn.Module, sites: str | Sequence[str] = "mixers") -> lis
     return [name for name in names if name in found]
 
 
+def family_of(model: nn.Module) -> Family | None:
+    """Returns what is known of a network's family, or None."""
+    known = (FAMILIES.get(parent.__name__) for parent in type(model).__mro__)
+    return next((family for family in known if family is not None), None)
+
+
 def _preset(model: nn.Module, kind: str) -> str:
-    table = TOKEN_MIXERS if kind == "mixers" else BLOCKS
-    for parent in type(model).__mro__:
-        if parent.__name__ in table:
-            return table[parent.__name__]
-    raise UsageError(
-        f"{type(model).__name__} has no preset for {kind!r}; give patterns of module names "
-        f"(presets: {', '.join(TOKEN_MIXERS)})"
-    )
+    family = family_of(model)
+    if family is None:
+        raise UsageError(
+            f"{type(model).__name__} has no preset for {kind!r}; give patterns of module names "
+            f"(presets: {', '.join(FAMILIES)})"
+        )
+    return family.mixers if kind == "mixers" else family.blocks
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -110,19 +133,17 @@ def to_maps(
 
 
 def _layout_of(output: Tensor, image_size: tuple[int, int]) -> str:
-    first = _fits(output.shape[2], output.shape[3], image_size)
-    last = _fits(output.shape[1], output.shape[2], image_size)
-    if first == last:
-        why = "could be NCHW and NHWC" if first else "has the images' proportions in no layout"
+    first = _distortion(output.shape[2], output.shape[3], image_size)
+    last = _distortion(output.shape[1], output.shape[2], image_size)
+    if isclose(first, last) or min(first, last) > 0.7:
+        why = "could be NCHW and NHWC" if first < 0.7 else "has the images' proportions in no way"
         raise ValueError(f"{tuple(output.shape)} {why}; give the layout")
-    return "nchw" if first else "nhwc"
+    return "nchw" if first < last else "nhwc"
 
 
-def _fits(height: int, width: int, image_size: tuple[int, int]) -> bool:
-    """Whether a map of this size is the images reduced by one stride, to the rounding of sizes."""
-    stride = sqrt(image_size[0] * image_size[1] / (height * width))
-    expected = (image_size[0] / stride, image_size[1] / stride)
-    return all(abs(a - b) <= 1 for a, b in zip((height, width), expected, strict=True))
+def _distortion(height: int, width: int, image_size: tuple[int, int]) -> float:
+    """How far a map's proportions are from the images', as the logarithm of a factor."""
+    return abs(log(height / width) - log(image_size[0] / image_size[1]))
 
 
 def _tokens_to_maps(tokens: Tensor, image_size: tuple[int, int], prefix: int) -> Tensor:
@@ -152,9 +173,12 @@ def hooked(
         model: Any network; its forward is called with images (B, C, H, W) first.
         names: Of modules.
         sink: Takes a name and maps (B, C, H, W).
-        layout: Of `to_maps`.
+        layout: Of `to_maps`; "auto" takes that of a known family.
         prefix_tokens: Of `to_maps`; None takes the model's `num_prefix_tokens`, or 0.
     """
+    family = family_of(model)
+    if layout == "auto" and family is not None:
+        layout = family.layout
     prefix = getattr(model, "num_prefix_tokens", 0) if prefix_tokens is None else prefix_tokens
     size: list[tuple[int, int]] = []
 

@@ -74,6 +74,13 @@ def combinatorial_modes(adjacency: Array) -> Modes:
     return Modes(values, vectors)
 
 
+def uniform_matrix(adjacency: Array) -> Array:
+    """Returns equal weights on a window and the token itself: `D^{-1/2} (A + I) D^{-1/2}`."""
+    connected = adjacency + np.eye(len(adjacency))
+    scale = connected.sum(1) ** -0.5
+    return scale[:, None] * connected * scale[None, :]
+
+
 def convolution_matrix(kernel: Array, height: int, width: int) -> Array:
     """Returns a convolution with zero padding as a matrix (N, N), as `torch.conv2d` computes it.
 

@@ -174,6 +174,8 @@ def _sheet(
         axes.set_title(title, fontsize=8)
         axes.set_xticks([-1, 0, 1])
         axes.set_yticks([-1, 0, 1])
+        left, right, bottom, top = _extent(array)
+        axes.set(xlim=(left, right), ylim=(bottom, top))  # ticks would widen them
     for axes in grid.flat[len(pictures) :]:
         axes.set_axis_off()
     figure.colorbar(image, ax=grid, label=label, shrink=0.8)

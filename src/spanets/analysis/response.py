@@ -3,6 +3,7 @@
 Shape legend: `B` images, `C` channels, `H W` map size.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
@@ -82,7 +83,7 @@ def frequency_response(
             if channels is not None:
                 weights[torch.randperm(total, generator=generator)[channels:]] = 0
             given = weights[None, :, None, None] * wave
-            out = torch.func.jvp(module, (point,), (given,))[1]
+            out = _jvp(module, point, given)
             if out.shape[-2:] != point.shape[-2:]:
                 raise ValueError(
                     f"the module maps {height}x{width} to {out.shape[-2]}x{out.shape[-1]}; a "
@@ -202,4 +203,11 @@ def impulse_response(module: Module, point: Tensor, channel: int = 0) -> Tensor:
     """
     impulse = torch.zeros_like(point)
     impulse[0, channel, point.shape[2] // 2, point.shape[3] // 2] = 1
-    return torch.func.jvp(module, (point,), (impulse,))[1][0]
+    return _jvp(module, point, impulse)[0]
+
+
+def _jvp(module: Module, point: Tensor, direction: Tensor) -> Tensor:
+    with warnings.catch_warnings():
+        # torch's forward-mode rules still come from its scripting compiler, which is deprecated.
+        warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
+        return torch.func.jvp(module, (point,), (direction,))[1]

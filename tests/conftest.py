@@ -20,6 +20,8 @@ from small_runs import photos, process, refused, small_recipe, small_run  # noqa
 from torch import nn
 
 import spanets
+from spanets.backbones.spanet import VARIANTS as SPANET
+from spanets.backbones.spanetv2 import VARIANTS as SPANETV2
 
 
 def _smallest() -> list[str]:
@@ -27,6 +29,22 @@ def _smallest() -> list[str]:
     for name in spanets.list_models():
         first.setdefault(name.split("_")[0], name)
     return list(first.values())
+
+
+# Block count times last embedding dimension above which a network with weights is a slow test. The
+# golden data and everything on the meta device still cover these models in every run.
+LARGE = 20_000
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests that compute with a large network as slow (`make test-all` runs them)."""
+    variants = {**SPANET, **SPANETV2}
+    for item in items:
+        if isinstance(item, pytest.Function) and "_shared" in item.fixturenames:
+            row = variants[item.callspec.params["name"]]
+            if sum(row["depths"]) * row["dims"][-1] > LARGE:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", params=spanets.list_models())

@@ -54,8 +54,9 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/cpu_speed.py
-	$(BIN)/python benchmarks/spectral_pool.py
+	for script in cpu_speed onnx_speed compiled sizes spectral_pool spectral_rescale; do \
+		$(BIN)/python benchmarks/$$script.py || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) runs dist

@@ -22,7 +22,7 @@ Every key of the recipe can be set: --section.key VALUE, for example
 sections: model, data, optim, trainer; `--print-recipe` shows all keys with their values.
 """
 
-COMMANDS = ("models", "train", "eval", "predict", "export", "bench", "analyze")
+COMMANDS = ("models", "train", "eval", "predict", "export", "bench", "analyze", "explain")
 
 MODEL_SOURCES = "timm's names, checkpoints, or module:function of your own"
 
@@ -225,6 +225,16 @@ def make_parser() -> Parser:
     analyze.add_argument("--limit", type=at_least(1), help="at most so many images")
     analyze.add_argument("--profile", default="diagonal", help="diagonal or radial")
     analyze.add_argument("--json", action="store_true", help="print the numbers as JSON")
+
+    explain = command("explain", run_explain, "show where a classifier looks")
+    explain.add_argument("checkpoint")
+    explain.add_argument("images", nargs="+", metavar="IMAGE", help="files, or folders of files")
+    explain.add_argument("--out", required=True, metavar="DIR", help="for explained.png")
+    explain.add_argument("--what", nargs="+", default=None, help="context (of SPANet), score-cam")
+    explain.add_argument("--target", metavar="CLASS", help="(default: each image's likeliest)")
+    explain.add_argument(
+        "--site", default="stages.3", metavar="MODULE", help="of Score-CAM (default: stages.3)"
+    )
     return parser
 
 
@@ -441,6 +451,25 @@ def run_analyze(arguments: argparse.Namespace, _: list[str]) -> int:
             print(f"{source} {name}: high-pass ratio {numbers['bands']['high_pass_ratio']:.2f}")
     print(f"figures and numbers: {arguments.out}")
     return 0
+
+
+def run_explain(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Draws a sheet, and prints where it is; 1 if an image could not be read."""
+    from spanets.explain import explain
+    from spanets_runtime.predict import expand_images
+
+    sheet, errors = explain(
+        arguments.checkpoint,
+        expand_images(arguments.images),
+        arguments.out,
+        arguments.what,
+        arguments.target,
+        arguments.site,
+    )
+    for error in errors:
+        print(f"spanets: {error}", file=sys.stderr)
+    print(sheet)
+    return int(bool(errors))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -63,8 +63,8 @@ def test_a_fresh_process_imports_only_what_it_needs():
         (["trian", "elpv"], "unknown command 'trian'; did you mean 'train'? (see spanets --help)"),
         (
             ["x"],
-            "unknown command 'x'; known are models, train, eval, predict, export, bench, analyze "
-            "(see spanets --help)",
+            "unknown command 'x'; known are models, train, eval, predict, export, bench, analyze, "
+            "explain (see spanets --help)",
         ),
         (["train"], "the following arguments are required: recipe (see spanets train --help)"),
         (["train", "elpv", "--out"], "argument --out: expected one argument"),

@@ -1,0 +1,221 @@
+"""Where a classifier looks: the contexts of its SPAMs, and Score-CAM, laid over the images."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from spanets.analysis.capture import capture
+from spanets.checkpoint import restore_model
+from spanets.mixers import SpectralContext
+from spanets_runtime.errors import UsageError, UserError, nearest, require
+from spanets_runtime.files import write_atomically
+from spanets_runtime.images import load_image
+from spanets_runtime.preprocessing import Preprocessing
+
+WHAT = ("context", "score-cam")
+
+
+def context_maps(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """Returns the context of every SPAM, its magnitude averaged over channels (SPANet, Figure 4).
+
+    Args:
+        model: A network with SPAMs.
+        images: (B, C, H, W), preprocessed.
+
+    Returns:
+        By module, in the order of the network: (B, h, w).
+
+    Raises:
+        UserError: the network has no SPAM.
+    """
+    names = [name for name, m in model.named_modules() if isinstance(m, SpectralContext)]
+    if not names:
+        raise UserError(f"{type(model).__name__} has no SPAM, whose contexts could be shown")
+    maps = capture(model, images, names, layout="nchw")
+    return {name: x.abs().mean(1) for name, x in maps.items()}
+
+
+@torch.no_grad()
+def score_cam(
+    model: nn.Module,
+    images: Tensor,
+    site: str,
+    targets: Sequence[int] | None = None,
+    batch_size: int = 32,
+) -> tuple[Tensor, list[int]]:
+    """Returns what speaks for a class, by Score-CAM (Wang et al., CVPR Workshops 2020).
+
+    Each channel of a module's map, stretched over the image and scaled to 0..1, masks the image;
+    its weight is the class's probability for the masked image, as a softmax over channels.
+
+    Args:
+        model: From images to logits, in evaluation mode.
+        images: (B, C, H, W), preprocessed.
+        site: Name of the module whose maps are used, such as "stages.3".
+        targets: A class for each image; None takes the likeliest.
+        batch_size: Masked images at a time.
+
+    Returns:
+        Maps (B, H, W) from 0 to 1, and the classes that they speak for.
+    """
+    (activations,) = capture(model, images, site).values()
+    chosen = model(images).argmax(1).tolist() if targets is None else list(targets)
+    maps = []
+    for image, activation, target in zip(images, activations, chosen, strict=True):
+        stretched = F.interpolate(activation[None].float(), image.shape[-2:], mode="bilinear")[0]
+        masks = _to_unit(stretched)  # C H W
+        scores = [
+            model(image * part[:, None].to(image)).float().softmax(1)[:, target]
+            for part in masks.split(batch_size)
+        ]
+        weights = torch.cat(scores).softmax(0)
+        maps.append(_to_unit((weights[:, None, None] * stretched).sum(0).relu()[None])[0])
+    return torch.stack(maps), chosen
+
+
+def _to_unit(maps: Tensor) -> Tensor:
+    """Scales each map (C, H, W) to 0..1; a constant one to 0."""
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    return (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One image with what was found.
+
+    Attributes:
+        image: Path.
+        pixels: What the network saw, 0..1: (H, W, 3).
+        label: The class that Score-CAM speaks for, with its probability; of contexts the likeliest.
+        maps: By title: (H, W), 0..1.
+    """
+
+    image: str
+    pixels: NDArray[Any]
+    label: str
+    maps: dict[str, NDArray[Any]]
+
+
+def explain(
+    checkpoint: str | Path,
+    images: Sequence[str | Path],
+    out: str | Path,
+    what: Sequence[str] | None = None,
+    target: str | None = None,
+    site: str = "stages.3",
+) -> tuple[Path, list[str]]:
+    """Explains a checkpoint's predictions; writes one sheet for all images.
+
+    Args:
+        checkpoint: Of `spanets train`.
+        images: Paths; unreadable ones are passed over and told.
+        out: Folder for `explained.png`.
+        what: Of `WHAT`; None takes Score-CAM, and of a SPANet its contexts.
+        target: Class for Score-CAM; None takes each image's likeliest.
+        site: Of `score_cam`.
+
+    Returns:
+        The sheet, and a line for each image that could not be read.
+
+    Raises:
+        UsageError: an unknown class, module or kind.
+        UserError: an unreadable checkpoint, or no readable image.
+    """
+    require("matplotlib", "analysis")
+    if unknown := set(what or ()) - set(WHAT):
+        raise UsageError(f"--what is {min(unknown)!r}, allowed: {', '.join(WHAT)}")
+    model, card = restore_model(checkpoint)
+    if what is None:
+        has_context = any(isinstance(module, SpectralContext) for module in model.modules())
+        what = WHAT if has_context else ("score-cam",)
+    if target is not None and target not in card.classes:
+        hint = nearest(target, card.classes) or f"; known are {', '.join(card.classes[:20])}"
+        raise UsageError(f"--target: unknown class {target!r}{hint}")
+    preprocess = Preprocessing.parse(card.preprocessing, checkpoint)
+    rows, errors = [], []
+    for path in tqdm(images, desc="explain", disable=None, leave=False):
+        try:
+            given = preprocess(load_image(path))
+        except UserError as error:
+            errors.append(str(error))
+            continue
+        index = None if target is None else card.classes.index(target)
+        rows.append(
+            _explain_one(model, card.classes, preprocess, str(path), given, what, index, site)
+        )
+    if not rows:
+        raise UserError(errors[0] if errors else "no images")
+    sheet = Path(out, "explained.png")
+    content = _draw(rows)
+    write_atomically(sheet, lambda file: file.write(content))
+    return sheet, errors
+
+
+def _explain_one(
+    model: nn.Module,
+    classes: Sequence[str],
+    preprocess: Preprocessing,
+    path: str,
+    given: NDArray[Any],
+    what: Sequence[str],
+    target: int | None,
+    site: str,
+) -> Explained:
+    batch = torch.from_numpy(given)[None]
+    with torch.no_grad():
+        probabilities = model(batch)[0].float().softmax(0)
+    shown = int(probabilities.argmax()) if target is None else target
+    maps: dict[str, NDArray[Any]] = {}
+    if "context" in what:
+        contexts = context_maps(model, batch)
+        for name in _last_of_each_stage(list(contexts)):
+            maps[f"context, {name.split('.token_mixer')[0]}"] = _over(contexts[name], batch)
+    if "score-cam" in what:
+        found, _ = score_cam(model, batch, site, [shown])
+        maps[f"Score-CAM, {site}"] = found[0].numpy()
+    mean, std = (np.array(v)[:, None, None] for v in (preprocess.mean, preprocess.std))
+    pixels = np.clip(given * std + mean, 0, 1).transpose(1, 2, 0)
+    return Explained(path, pixels, f"{classes[shown]} {probabilities[shown]:.2f}", maps)
+
+
+def _last_of_each_stage(names: Sequence[str]) -> list[str]:
+    last = {name.split(".blocks.")[0]: name for name in names}
+    return list(last.values())
+
+
+def _over(maps: Tensor, images: Tensor) -> NDArray[Any]:
+    """A map (1, h, w), stretched over the image and scaled to 0..1."""
+    stretched = F.interpolate(maps[None].float(), images.shape[-2:], mode="bilinear")[0]
+    return _to_unit(stretched)[0].numpy()
+
+
+def _draw(rows: Sequence[Explained]) -> bytes:
+    from matplotlib.figure import Figure
+
+    columns = 1 + len(rows[0].maps)
+    figure = Figure(figsize=(2.2 * columns, 2.5 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes, row in zip(grid, rows, strict=True):
+        axes[0].imshow(row.pixels)
+        axes[0].set_title(f"{Path(row.image).name}\n{row.label}", fontsize=8)
+        for cell, (title, values) in zip(axes[1:], row.maps.items(), strict=True):
+            cell.imshow(
+                Image.fromarray((row.pixels * 255).astype(np.uint8)).convert("L"), cmap="gray"
+            )
+            cell.imshow(values, cmap="jet", alpha=0.5, vmin=0, vmax=1)
+            cell.set_title(title, fontsize=8)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()

@@ -9,6 +9,7 @@ from spanets.checkpoint import Card
 from spanets.data.classification import make_mixing, train_transform
 from spanets.recipe import list_recipes, load_recipe
 from spanets.tasks.classification import Classification
+from spanets.tasks.optim import make_optimizer
 
 # Drop path, optimizer, clipping, evaluation crop.
 TABLE = {
@@ -98,8 +99,7 @@ def test_optimizers_lower_the_loss_of_every_kind_of_part(optimizer):
     model = timm.create_model("spanetv2_nano_hybrid", num_classes=2, scaled_gate=True, img_size=64)
     recipe = load_recipe("imagenet/spanetv2_s18_hybrid", ["--optim.name", optimizer])
     recipe.optim.lr_batch_size = None
-    task = Classification(model, Card("m", {}, ["a", "b"], {}, {}, "0"), recipe, steps_per_epoch=9)
-    optim = task._make_optimizer()
+    optim = make_optimizer(model, recipe.optim)
     for group in optim.param_groups:
         group["lr"] = 5e-3
     x, y = torch.randn(8, 3, 64, 64), torch.arange(8) % 2

@@ -69,6 +69,7 @@ def pooled_conv(
 
 
 # Leaves of torch.fx: they compute with sizes, which a symbolic trace has no numbers for.
+fx.wrap("basis_gain")
 fx.wrap("pooled_conv")
 fx.wrap("spectral_pool")
 

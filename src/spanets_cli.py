@@ -358,11 +358,13 @@ def make_predictor(source: str) -> Any:
 
 def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
     """Exports, and prints how far the file is from eager."""
-    from spanets.export import export_model, load_source
+    from spanets.export import export_model, is_checkpoint, load_source
     from spanets.quantize import calibration_images
     from spanets_runtime.preprocessing import Preprocessing
 
     model, metadata = load_source(arguments.source, arguments.weights, arguments.features_only)
+    if arguments.static and arguments.size:  # the only size that the file will take
+        metadata["preprocessing"]["input_size"][-2:] = [arguments.size] * 2
     calibration = None
     if arguments.calibration is not None:
         preprocess = Preprocessing.parse(metadata["preprocessing"], arguments.source)
@@ -388,7 +390,7 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
         print(f"  {given}: off by {difference:.1e} of the largest value from eager float32")
     if written.agreement is not None:
         print(f"  same class as eager float32: {written.agreement:.1%} of the calibration images")
-    if "classes" not in metadata and arguments.weights is None and not arguments.features_only:
+    if not is_checkpoint(arguments.source) and arguments.weights is None:
         print("the weights are random: give --weights FILE or a checkpoint", file=sys.stderr)
     return 0
 
@@ -448,7 +450,9 @@ def run_analyze(arguments: argparse.Namespace, _: list[str]) -> int:
         for name, numbers in row.get("amplitude", {}).items():
             print(f"{source} {name}: {numbers['last']:+.2f} at the highest frequency")
         for name, numbers in row.get("response", {}).items():
-            print(f"{source} {name}: high-pass ratio {numbers['bands']['high_pass_ratio']:.2f}")
+            ratio = numbers["bands"]["high_pass_ratio"]
+            told = "too small a map" if ratio is None else f"{ratio:.2f}"
+            print(f"{source} {name}: high-pass ratio {told}")
     print(f"figures and numbers: {arguments.out}")
     return 0
 

@@ -80,7 +80,7 @@ def test_a_checkpoint(small_run, photos, tmp_path):
         (["spanet_nano", "--sites", "head.fc"], "spanet_nano: head.fc: no map", 1),
         (["spanet_nano", "--what", "magic"], "--what is 'magic', allowed: amplitude, respo", 2),
         (["spanet_nano", "--profile", "oval"], "profile is 'oval', allowed: diagonal, radial", 1),
-        (["spanet_nano", "--images", "nowhere"], "nowhere: no such folder; --images takes", 1),
+        (["spanet_nano", "--images", "nowhere"], "nowhere: no such folder", 1),
         (["nowhere:f"], "nowhere:f: No module named 'nowhere'; give module:function", 2),
     ],
 )

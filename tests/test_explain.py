@@ -78,3 +78,12 @@ def test_a_sheet_for_several_images(small_run, photos, tmp_path, capsys):
 def test_mistakes(changes, kind, said, small_run, photos, tmp_path):
     with pytest.raises(kind, match=said):
         explain(small_run / "last.ckpt", [photos / "cat/0.png"], tmp_path, **changes)
+
+
+def test_sites_that_are_several_or_no_map(small_run, photos, tmp_path):
+    with pytest.raises(UsageError, match=r"matches .* modules, such as layer1; name one"):
+        explain(small_run / "last.ckpt", [photos / "cat/0.png"], tmp_path, site="layer*")
+    with pytest.raises(UserError, match="fc: no map"):
+        explain(small_run / "last.ckpt", [photos / "cat/0.png"], tmp_path, site="fc")
+    with pytest.raises(UsageError, match="200 images are too many for a sheet, at most 100"):
+        explain(small_run / "last.ckpt", [photos / "cat/0.png"] * 200, tmp_path)

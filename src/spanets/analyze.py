@@ -1,5 +1,6 @@
 """`spanets analyze`: several models on a folder of images, figures and numbers in a folder."""
 
+import hashlib
 import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,13 +14,13 @@ from torch import Tensor, nn
 
 import spanets
 from spanets.analysis import plots
-from spanets.analysis.capture import capture, find_modules, stream
+from spanets.analysis.capture import capture, family_of, find_modules, stream, to_maps
 from spanets.analysis.fourier import EPSILON, SpectrumStatistics
 from spanets.analysis.response import effective_receptive_field, frequency_response
 from spanets.checkpoint import create_model, restore_model
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.files import write_atomically
-from spanets_runtime.images import IMAGE_SUFFIXES, ImageError, load_image
+from spanets_runtime.images import ImageError, find_images, load_image
 from spanets_runtime.preprocessing import Preprocessing
 
 WHAT = ("amplitude", "response", "receptive-field")
@@ -73,9 +74,10 @@ def analyze(
         raise UsageError(f"--what is {min(unknown)!r}, allowed: {', '.join(WHAT)}")
     paths = find_images(images)[:limit]
     folder = Path(out)
-    settings = {
+    settings: dict[str, Any] = {
         "images": str(images),
         "count": len(paths),
+        "files": _digest(paths),
         "what": sorted(what),
         "sites": sites,
         "size": size,
@@ -85,6 +87,7 @@ def analyze(
     results = {}
     for source in models:
         record = folder / f"{_file_name(source)}.json"
+        settings["model"] = _identity(source)
         done = _read_record(record, settings)
         if done is None:
             done = _analyze_one(source, paths, what, sites, size, batch_size, profile)
@@ -93,21 +96,6 @@ def analyze(
         results[source] = done
     _draw(results, folder)
     return results
-
-
-def find_images(folder: str | Path) -> list[Path]:
-    """Returns all image files of a folder, at any depth, sorted.
-
-    Raises:
-        UserError: no such folder, or no images in it.
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        raise UserError(f"{folder}: no such folder; --images takes a folder of images")
-    found = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
-        raise UserError(f"{folder}: a folder without images")
-    return found
 
 
 def load_any(source: str, size: int | None) -> tuple[nn.Module, Preprocessing]:
@@ -126,6 +114,7 @@ def load_any(source: str, size: int | None) -> tuple[nn.Module, Preprocessing]:
     else:
         config = timm.get_pretrained_cfg(source) if timm.is_model(source) else None
         fixed = size is not None and config is not None and config.fixed_input_size
+        torch.manual_seed(0)  # random weights, the same each time
         model = create_model(source, {"img_size": size} if fixed else {})
         values = timm.data.resolve_model_data_config(model)
     if size is not None:
@@ -214,6 +203,9 @@ def _responses(model: nn.Module, names: Sequence[str], images: Tensor) -> dict[s
     finally:
         for handle in handles:
             handle.remove()
+    family = family_of(model)
+    if family is not None and family.layout != "nchw":
+        raise ValueError("computes channels last; responses need maps (B, C, H, W)")
     table = {}
     for name in names:
         if points[name].ndim != 4:
@@ -226,7 +218,15 @@ def _responses(model: nn.Module, names: Sequence[str], images: Tensor) -> dict[s
 def _features_of(model: nn.Module) -> Any:
     if not hasattr(model, "forward_features"):
         raise ValueError("has no forward_features, which the receptive field needs")
-    return model.forward_features
+    forward: Any = model.forward_features
+    family, prefix = family_of(model), getattr(model, "num_prefix_tokens", 0)
+    layout = "auto" if family is None else family.layout
+
+    def features(images: Tensor) -> Tensor:
+        size = (images.shape[-2], images.shape[-1])
+        return to_maps(forward(images), size, layout, prefix)
+
+    return features
 
 
 def _draw(results: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
@@ -265,6 +265,20 @@ def _spread(names: Sequence[str], count: int) -> list[str]:
     if len(names) <= count:
         return list(names)
     return [names[round(i * (len(names) - 1) / (count - 1))] for i in range(count)]
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    """Tells one set of files from another by names and sizes."""
+    told = "\n".join(f"{path.name} {path.stat().st_size}" for path in paths)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _identity(source: str) -> list[Any]:
+    """The model's name and, of a file, what changes when it is written again."""
+    path = Path(source)
+    if not path.is_file():
+        return [source]
+    return [source, path.stat().st_size, path.stat().st_mtime_ns]
 
 
 def _title(source: str) -> str:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from spanets.analysis.capture import capture
+from spanets.analysis.capture import capture, find_modules
 from spanets.checkpoint import restore_model
 from spanets.mixers import SpectralContext
 from spanets_runtime.errors import UsageError, UserError, nearest, require
@@ -23,6 +23,9 @@ from spanets_runtime.images import load_image
 from spanets_runtime.preprocessing import Preprocessing
 
 WHAT = ("context", "score-cam")
+
+MAX_ROWS = 100
+"""Images on a sheet; matplotlib draws no picture of more than 65,535 pixels."""
 
 
 def context_maps(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
@@ -68,7 +71,10 @@ def score_cam(
     Returns:
         Maps (B, H, W) from 0 to 1, and the classes that they speak for.
     """
-    (activations,) = capture(model, images, site).values()
+    names = find_modules(model, site)
+    if len(names) > 1:
+        raise UsageError(f"{site!r} matches {len(names)} modules, such as {names[0]}; name one")
+    (activations,) = capture(model, images, names).values()
     chosen = model(images).argmax(1).tolist() if targets is None else list(targets)
     maps = []
     for image, activation, target in zip(images, activations, chosen, strict=True):
@@ -132,6 +138,8 @@ def explain(
         UserError: an unreadable checkpoint, or no readable image.
     """
     require("matplotlib", "analysis")
+    if len(images) > MAX_ROWS:
+        raise UsageError(f"{len(images)} images are too many for a sheet, at most {MAX_ROWS}")
     if unknown := set(what or ()) - set(WHAT):
         raise UsageError(f"--what is {min(unknown)!r}, allowed: {', '.join(WHAT)}")
     model, card = restore_model(checkpoint)
@@ -150,9 +158,12 @@ def explain(
             errors.append(str(error))
             continue
         index = None if target is None else card.classes.index(target)
-        rows.append(
-            _explain_one(model, card.classes, preprocess, str(path), given, what, index, site)
-        )
+        try:
+            rows.append(
+                _explain_one(model, card.classes, preprocess, str(path), given, what, index, site)
+            )
+        except ValueError as error:  # maps that are none
+            raise UserError(str(error)) from error
     if not rows:
         raise UserError(errors[0] if errors else "no images")
     sheet = Path(out, "explained.png")

@@ -95,6 +95,11 @@ class _Cast(nn.Module):
         return [output.float() for output in outputs]
 
 
+def is_checkpoint(source: str) -> bool:
+    """Tells a file's path from a model's name."""
+    return Path(source).is_file() or bool(Path(source).suffix and not timm.is_model(source))
+
+
 def load_source(
     source: str, weights: str | None = None, features_only: bool = False
 ) -> tuple[nn.Module, dict[str, Any]]:
@@ -114,7 +119,7 @@ def load_source(
         UserError: an unreadable file, or weights that do not fit.
     """
     arguments: dict[str, Any] = {"features_only": True} if features_only else {}
-    if Path(source).is_file() or (Path(source).suffix and not timm.is_model(source)):
+    if is_checkpoint(source):
         if weights is not None:
             raise UsageError("--weights goes with a model's name; a checkpoint has its own")
         model, card = restore_model(source)
@@ -253,13 +258,14 @@ def _compare_int8(
         errors.append(_error(ours, theirs))
         classes = ours[0].ndim == 2
         same += int(classes and ours[0].argmax() == theirs[0].argmax())
-    differences = {f"{len(images)} calibration images": float(f"{max(errors):.2g}")}
+    differences = {f"{len(images)} calibration images": float(f"{np.max(errors):.2g}")}
     return differences, same / len(images) if classes else None
 
 
 def _error(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
     pairs = zip(ours, theirs, strict=True)
-    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
+    errors = [(a - b).abs().max() / b.abs().max() for a, b in pairs]
+    return torch.stack(errors).max().item()  # unlike Python's, torch's maximum keeps NaN
 
 
 def _channels(model: nn.Module) -> int:

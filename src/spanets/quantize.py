@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from spanets_runtime.errors import UserError, require
-from spanets_runtime.images import IMAGE_SUFFIXES, ImageError, load_image
+from spanets_runtime.images import ImageError, find_images, load_image
 from spanets_runtime.preprocessing import Preprocessing
 
-# The products with the network's weights. What SPANets do in frequency, and attention, stays in
-# float32: little work, and its values spread too far for 256 steps. Depth-wise convolutions stay,
-# too: onnxruntime does them no faster in 8 bits, and each would be converted to and fro.
+# The products with a SPANet's weights: all of them are convolutions, but for the classifier's. What
+# SPANets do in frequency, and attention, stays in float32: little work, and its values spread too
+# far for 256 steps. Convolutions in groups stay, too: onnxruntime does depth-wise ones no faster in
+# 8 bits, and each would be converted to and fro.
 QUANTIZED = ["Conv", "Gemm"]
 
 
@@ -39,10 +40,7 @@ def calibration_images(
     Raises:
         UserError: no such folder, or none of its images is readable.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise UserError(f"{folder}: no such folder; --calibration takes a folder of images")
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    paths = find_images(folder)
     random.Random(seed).shuffle(paths)
     images: list[NDArray[np.float32]] = []
     for path in paths:

@@ -33,7 +33,7 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> N
         reason = _system_reason(error)
         if reason is None:
             raise
-        kept = "; the one written before is untouched" if os.path.exists(path) else ""
+        kept = "; the one written before is untouched" if os.path.isfile(path) else ""
         raise UserError(f"{path}: cannot be written ({reason}){kept}") from error
 
 

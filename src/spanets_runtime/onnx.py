@@ -33,7 +33,9 @@ class OnnxPredictor:
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
         self.session = open_session(path, threads)
         told = read_metadata(self.session, path)
-        (given,) = self.session.get_inputs()
+        given, *others = self.session.get_inputs()
+        if others or len(given.shape) != 4:
+            raise UserError(f"{path}: takes something else than images (batch, channels, H, W)")
         outputs = self.session.get_outputs()
         if [output.name for output in outputs] != ["logits"]:
             raise UserError(
@@ -42,8 +44,10 @@ class OnnxPredictor:
         self.input = given.name
         self.preprocess = Preprocessing.parse(told["preprocessing"], path)
         _check_size(given.shape, self.preprocess.size, path)
-        count = outputs[0].shape[-1]
-        self.classes = [str(name) for name in told.get("classes") or range(count)]
+        count, names = outputs[0].shape[-1], told.get("classes")
+        if not isinstance(count, int) or not isinstance(names, list | None):
+            raise UserError(f"{path}: damaged, does not tell its classes; export it again")
+        self.classes = [str(name) for name in names or range(count)]
         if len(self.classes) != count:
             raise UserError(f"{path}: damaged, names {len(self.classes)} of {count} classes")
 

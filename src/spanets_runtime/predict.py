@@ -46,11 +46,11 @@ def predict_images(
     """
     for path in images:
         try:
-            image = load_image(path)
+            probabilities = _softmax(classify(load_image(path)))
         except ImageError as error:
-            yield Prediction(str(path), [], str(error))
+            told = str(error)  # the reader's begin with the path, the preprocessing's do not
+            yield Prediction(str(path), [], told if str(path) in told else f"{path}: {told}")
             continue
-        probabilities = _softmax(classify(image))
         order = np.argsort(-probabilities, kind="stable")[:top]
         labels = [(classes[i], float(probabilities[i])) for i in order]
         yield Prediction(str(path), labels)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spanets_runtime.errors import UserError
+from spanets_runtime.images import MAX_PIXELS, ImageError
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -61,7 +62,7 @@ class Preprocessing:
             parsed._check(width, values.get("crop_mode", "center"))
         except KeyError as error:
             raise UserError(f"{path}: the preprocessing is damaged (no {error})") from error
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{path}: the preprocessing is damaged ({error})") from error
         return parsed
 
@@ -80,8 +81,18 @@ class Preprocessing:
             raise ValueError("mean and std need three numbers, std none that is 0")
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
-        """Maps an RGB image to (3, size, size), float32."""
-        image = _center_crop(_resize(image, int(self.size / self.crop_pct), self.filter), self.size)
+        """Maps an RGB image to (3, size, size), float32.
+
+        Raises:
+            ImageError: so elongated that resizing it would need too many pixels.
+        """
+        short = int(self.size / self.crop_pct)
+        low, high = sorted(image.size)
+        if short * short * high > MAX_PIXELS * low:
+            raise ImageError(
+                f"{image.width}x{image.height} pixels are too elongated to be resized to {short}"
+            )
+        image = _center_crop(_resize(image, short, self.filter), self.size)
         pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
         mean, std = (np.array(v, dtype=np.float32)[:, None, None] for v in (self.mean, self.std))
         return np.ascontiguousarray((pixels - mean) / std)

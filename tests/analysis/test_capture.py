@@ -99,3 +99,11 @@ def test_nothing_is_left_behind(small, build):
     assert stream(model, images, lambda name, maps: seen.append(name), "stages.0.blocks.0") == 3
     assert seen == ["stages.0.blocks.0"] * 2
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_known_family_is_not_forced_on_inner_modules():
+    """ConvNeXt's blocks are NCHW, what lies inside their MLPs is channels last."""
+    model = timm.create_model("test_convnext").eval()
+    maps = capture(model, torch.randn(1, 3, 64, 96), "stages.0.blocks.0.mlp")
+    (given,) = maps.values()
+    assert given.shape[-2:] == (16, 24)

@@ -114,3 +114,9 @@ def test_impulse_response_of_a_convolution_is_its_kernel():
     kernel = maps(1, 1, 3, 3)
     response = impulse_response(lambda x: F.conv2d(x, kernel, padding=1), maps(1, 1, 9, 9))
     torch.testing.assert_close(response[0, 3:6, 3:6], kernel[0, 0].flip(0, 1))
+
+
+def test_bands_that_a_small_map_does_not_have():
+    bands = frequency_response(lambda x: x, maps(1, 2, 2, 2)).bands()
+    assert bands["middle"] is None
+    assert bands["high_pass_ratio"] == 1

@@ -66,7 +66,7 @@ def test_compiled():
         (["spanet_nano", "--backend", "onnx", "--train"], "onnx runs inference on the CPU; leave"),
         (["spanet_nano", "--backend", "onnx", "--dtype", "bfloat16"], "float32 or float16, not bf"),
         (["spanet_nano", "--backend", "onnx", "--compile"], "--compile does not go with --backend"),
-        (["spanet_nano", "--device", "abacus"], "--device 'abacus' cannot be used here: "),
+        (["spanet_nano", "--device", "abacus"], "--device is 'abacus', allowed: cpu, cuda, cuda:1"),
         (["spanet_nano", "--plot", "a.txt"], "--plot a.txt: the suffix must be .png, .svg, .pdf"),
         (["spanet_nano", "--batch", "0"], "argument --batch: 0 is no whole number from 1 up"),
     ],

@@ -130,3 +130,23 @@ def test_maps_are_no_classes(tmp_path):
     export_model(Maps(), path, size=64, metadata={"preprocessing": PREPROCESSING})
     with pytest.raises(UserError, match="gives maps, not classes"):
         OnnxPredictor(path)
+
+
+def test_an_elongated_image_is_told_and_the_others_go_on(exported, photos, tmp_path):
+    """Resizing its short side would make millions of rows."""
+    from PIL import Image
+
+    long = tmp_path / "long.png"
+    Image.new("RGB", (1, 200_000)).save(long)
+    first, second = OnnxPredictor(exported)([long, photos / "cat/0.png"])
+    assert first.error == f"{long}: 1x200000 pixels are too elongated to be resized to 36"
+    assert second.error is None
+
+
+def test_a_fixed_size_of_ones_own_is_what_predict_takes(small_run, photos, tmp_path):
+    path = tmp_path / "m.onnx"
+    words = ["export", str(small_run / "last.ckpt"), "--out", str(path)]
+    words += ["--static", "--size", "48", "--dtype", "int8", "--calibration", str(photos)]
+    assert spanets_cli.main(words) == 0
+    (prediction,) = OnnxPredictor(path)([photos / "cat/0.png"])
+    assert prediction.error is None

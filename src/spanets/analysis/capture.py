@@ -159,6 +159,16 @@ def _tokens_to_maps(tokens: Tensor, image_size: tuple[int, int], prefix: int) ->
     return tokens[:, prefix:].transpose(1, 2).unflatten(2, (best, count // best))
 
 
+def _first_that_fits(
+    output: Any, image_size: tuple[int, int], layouts: tuple[str, str], prefix: int
+) -> Tensor:
+    """By the first layout, or where that is not clear by the second."""
+    try:
+        return to_maps(output, image_size, layouts[0], prefix)
+    except ValueError:
+        return to_maps(output, image_size, layouts[1], prefix)
+
+
 @contextmanager
 def hooked(
     model: nn.Module,
@@ -173,12 +183,11 @@ def hooked(
         model: Any network; its forward is called with images (B, C, H, W) first.
         names: Of modules.
         sink: Takes a name and maps (B, C, H, W).
-        layout: Of `to_maps`; "auto" takes that of a known family.
+        layout: Of `to_maps`; "auto" falls back on a known family's.
         prefix_tokens: Of `to_maps`; None takes the model's `num_prefix_tokens`, or 0.
     """
     family = family_of(model)
-    if layout == "auto" and family is not None:
-        layout = family.layout
+    fallback = family.layout if family is not None and layout == "auto" else layout
     prefix = getattr(model, "num_prefix_tokens", 0) if prefix_tokens is None else prefix_tokens
     size: list[tuple[int, int]] = []
 
@@ -188,7 +197,7 @@ def hooked(
     def watch(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, given: Any, output: Any) -> None:
             try:
-                maps = to_maps(output, size[0], layout, prefix)
+                maps = _first_that_fits(output, size[0], (layout, fallback), prefix)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
             sink(name, maps)

@@ -88,15 +88,6 @@ def plot_responses(gains: Mapping[str, Array], columns: int = 4) -> "Figure":
     return _sheet(gains, columns, "magma", "gain", (0.0, top))
 
 
-def plot_bars(table: Mapping[str, float], label: str) -> "Figure":
-    """Draws one number a module as horizontal bars, the first on top."""
-    figure, axes = _figure(6, 0.8 + 0.3 * len(table))
-    names = list(table)[::-1]
-    axes.barh(names, [table[name] for name in names])
-    axes.set_xlabel(label)
-    return figure
-
-
 def save_figure(figure: "Figure", path: Path) -> list[Path]:
     """Writes a figure as PNG and SVG beside each other, whole or not at all.
 
@@ -114,7 +105,7 @@ def save_figure(figure: "Figure", path: Path) -> list[Path]:
         figure.savefig(
             buffer, format=suffix[1:], dpi=150, metadata={"Date": None} if suffix == ".svg" else {}
         )
-        target = path.with_suffix(suffix)
+        target = path.with_name(path.name + suffix)  # names may have dots
         write_atomically(target, partial(_write, content=buffer.getvalue()))
         written.append(target)
     return written

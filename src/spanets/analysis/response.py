@@ -6,7 +6,7 @@ Shape legend: `B` images, `C` channels, `H W` map size.
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import sqrt
+from math import isnan, sqrt
 
 import torch
 from torch import Tensor
@@ -27,11 +27,12 @@ class FrequencyResponse:
     gain: Tensor
     leakage: Tensor
 
-    def bands(self) -> dict[str, float]:
+    def bands(self) -> dict[str, float | None]:
         """Returns the mean gain in the thirds of Nyquist, and high over low.
 
-        Keys: "low", "middle", "high", "high_pass_ratio". The distance from the origin is that of
-        the larger of the two fractions of Nyquist, so that all frequencies belong to a band.
+        Keys: "low", "middle", "high", "high_pass_ratio"; None where a small map has no such bins.
+        The distance from the origin is the larger of the two fractions of Nyquist, so that all
+        frequencies belong to a band.
         """
         height, width = self.gain.shape
         u = (torch.arange(height) - height // 2).abs() / (height / 2)
@@ -42,8 +43,9 @@ class FrequencyResponse:
             name: self.gain[(distance > low) & (distance <= high)].mean().item()
             for name, (low, high) in edges.items()
         }
-        table["high_pass_ratio"] = table["high"] / table["low"]
-        return table
+        table["high_pass_ratio"] = table["high"] / table["low"] if table["low"] else float("nan")
+        # A map of few bins has none in a band, and JSON has no NaN.
+        return {name: None if isnan(value) else value for name, value in table.items()}
 
 
 @torch.no_grad()

@@ -55,6 +55,8 @@ class Setting:
             )
         if self.backend == "onnx" and self.dtype == "bfloat16":
             raise UsageError("--backend onnx takes --dtype float32 or float16, not bfloat16")
+        if self.device.split(":")[0] not in ("cpu", "cuda"):
+            raise UsageError(f"--device is {self.device!r}, allowed: cpu, cuda, cuda:1, …")
         try:
             torch.empty(1, device=self.device)
         # torch's message depends on how it was built, and so does its type.
@@ -182,7 +184,7 @@ def _place(what: Any, setting: Setting) -> Any:
 
 
 def _bytes(model: nn.Module, dtype: torch.dtype | None = None) -> int:
-    values = list(model.parameters())
+    values = [*model.parameters(), *model.buffers()]
     return sum(p.numel() * (dtype or p.dtype).itemsize for p in values)
 
 
@@ -191,6 +193,8 @@ def _build_all(
 ) -> list[tuple[str, str, nn.Module]]:
     own = set(spanets.list_models())
     wanted = [(name, form) for name in models for form in forms if form == "default" or name in own]
+    if not wanted:
+        raise UsageError(f"--form {' '.join(forms)}: only this package's models have it")
     built = []
     for name, form in tqdm(wanted, desc="build", disable=None, leave=False):
         config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
@@ -250,7 +254,8 @@ def _first_runs(task: Callable[[], object], setting: Setting) -> int | None:
     """Runs a task until it is compiled, then measures its memory."""
     task()
     task()
-    return peak_memory(task, setting.device)
+    # onnxruntime keeps what it has allocated, so that a later run adds nothing that could be seen.
+    return None if setting.backend == "onnx" else peak_memory(task, setting.device)
 
 
 def _inference_task(model: nn.Module, images: Tensor, setting: Setting) -> Callable[[], object]:

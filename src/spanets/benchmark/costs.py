@@ -49,11 +49,14 @@ def count_costs(model: nn.Module, size: int = 224) -> Costs:
     channels = getattr(model, "in_chans", 3)
     images = torch.empty(1, channels, size, size, device=like.device, dtype=like.dtype)
     training = model.training
-    with FlopCounterMode(display=False, custom_mapping=_FFT_FLOPS) as counter, torch.no_grad():
+    with (
+        FlopCounterMode(display=False, custom_mapping={**_FFT_FLOPS, **_IN_PLACE}) as counter,
+        torch.no_grad(),
+    ):
         model.eval()(images)
     model.train(training)
     by_operator = counter.get_flop_counts()["Global"]
-    fft = sum(n for operator, n in by_operator.items() if operator in _FFT_FLOPS)
+    fft = sum(by_operator.get(operator, 0) for operator in _FFT_FLOPS)
     return Costs(macs=(counter.get_total_flops() - fft) // 2, fft_flops=fft)
 
 
@@ -80,6 +83,13 @@ def _inverse_flops(x: Any, dims: Any, *rest: Any, out_shape: Any = None, **more:
 def _complex_flops(x: Any, dims: Any, *rest: Any, out_shape: Any = None, **more: Any) -> int:
     return _fft_flops(x, dims, real=False)
 
+
+def _product_flops(x: Any, a: Any, b: Any, *, out_shape: Any = None, **more: Any) -> int:
+    return 2 * prod(a) * b[-1]
+
+
+# torch counts the product that returns a new tensor alone.
+_IN_PLACE: dict[Any, Any] = {torch.ops.aten.baddbmm_: _product_flops}
 
 _FFT_FLOPS: dict[Any, Any] = {
     torch.ops.aten._fft_r2c: _forward_flops,

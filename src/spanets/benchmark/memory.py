@@ -14,11 +14,11 @@ def peak_memory(task: Callable[[], object], device: str = "cpu") -> int | None:
     On the CPU that is the process's resident memory, as Linux tells it; None elsewhere.
     """
     if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         task()
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
     return _peak_resident(task)
 

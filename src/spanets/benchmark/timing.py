@@ -4,6 +4,7 @@ import platform
 import statistics
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -31,7 +32,8 @@ def interleave(
     Returns:
         Seconds of every round, by task; the warm-up rounds are left out.
     """
-    clock = _cuda_seconds if torch.device(device).type == "cuda" else _cpu_seconds
+    gpu = torch.device(device).type == "cuda"
+    clock = partial(_cuda_seconds, device=device) if gpu else _cpu_seconds
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in tqdm(range(warmup + rounds), desc="rounds", disable=None, leave=False):
         for name, task in tasks.items():
@@ -88,14 +90,15 @@ def _cpu_seconds(task: Task) -> float:
     return perf_counter() - start
 
 
-def _cuda_seconds(task: Task) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    start.record()
-    task()
-    end.record()
-    torch.cuda.synchronize()
-    return start.elapsed_time(end) / 1e3
+def _cuda_seconds(task: Task, device: str) -> float:
+    with torch.cuda.device(device):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        start.record()
+        task()
+        end.record()
+        torch.cuda.synchronize()
+        return start.elapsed_time(end) / 1e3
 
 
 def _processor() -> str:

@@ -139,7 +139,7 @@ def test_an_elongated_image_is_told_and_the_others_go_on(exported, photos, tmp_p
     long = tmp_path / "long.png"
     Image.new("RGB", (1, 200_000)).save(long)
     first, second = OnnxPredictor(exported)([long, photos / "cat/0.png"])
-    assert first.error == f"{long}: 1x200000 pixels are too elongated to be resized to 36"
+    assert first.error == f"{long}: 1x200000 pixels are too elongated to be resized to 35"
     assert second.error is None
 
 

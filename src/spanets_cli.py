@@ -358,7 +358,8 @@ def make_predictor(source: str) -> Any:
 
 def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
     """Exports, and prints how far the file is from eager."""
-    from spanets.export import export_model, is_checkpoint, load_source
+    from spanets.checkpoint import is_checkpoint
+    from spanets.export import export_model, load_source
     from spanets.quantize import calibration_images
     from spanets_runtime.preprocessing import Preprocessing
 

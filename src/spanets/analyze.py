@@ -17,7 +17,7 @@ from spanets.analysis import plots
 from spanets.analysis.capture import capture, family_of, find_modules, stream, to_maps
 from spanets.analysis.fourier import EPSILON, SpectrumStatistics
 from spanets.analysis.response import effective_receptive_field, frequency_response
-from spanets.checkpoint import create_model, restore_model
+from spanets.checkpoint import create_model, is_checkpoint, restore_model
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.files import write_atomically
 from spanets_runtime.images import ImageError, find_images, load_image
@@ -108,7 +108,7 @@ def load_any(source: str, size: int | None) -> tuple[nn.Module, Preprocessing]:
     if ":" in source and not Path(source).exists():
         model = _users_own(source)
         values = timm.data.resolve_model_data_config(model)
-    elif Path(source).is_file() or (Path(source).suffix and not timm.is_model(source)):
+    elif is_checkpoint(source):
         model, card = restore_model(source)
         values = dict(card.preprocessing)
     else:

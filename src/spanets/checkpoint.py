@@ -98,6 +98,11 @@ def read_card(content: Mapping[str, Any], path: str | Path) -> Card:
     return Card(**{name: card[name] for name in types})
 
 
+def is_checkpoint(source: str) -> bool:
+    """Tells a file's path from a model's name."""
+    return Path(source).is_file() or bool(Path(source).suffix and not timm.is_model(source))
+
+
 def restore_model(path: str | Path) -> tuple[nn.Module, Card]:
     """Builds the model of a checkpoint and loads its weights.
 

@@ -146,7 +146,8 @@ def explain(
     if what is None:
         has_context = any(isinstance(module, SpectralContext) for module in model.modules())
         what = WHAT if has_context else ("score-cam",)
-    if target is not None and target not in card.classes:
+    index = None if target is None or target not in card.classes else card.classes.index(target)
+    if target is not None and index is None:
         hint = nearest(target, card.classes) or f"; known are {', '.join(card.classes[:20])}"
         raise UsageError(f"--target: unknown class {target!r}{hint}")
     preprocess = Preprocessing.parse(card.preprocessing, checkpoint)
@@ -157,7 +158,6 @@ def explain(
         except UserError as error:
             errors.append(str(error))
             continue
-        index = None if target is None else card.classes.index(target)
         try:
             rows.append(
                 _explain_one(model, card.classes, preprocess, str(path), given, what, index, site)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 import spanets
-from spanets.checkpoint import create_model, restore_model
+from spanets.checkpoint import create_model, is_checkpoint, restore_model
 from spanets.quantize import quantize
 from spanets.weights import load_weights
 from spanets_runtime.errors import UsageError, UserError, require
@@ -93,11 +93,6 @@ class _Cast(nn.Module):
         if isinstance(outputs, Tensor):
             return outputs.float()
         return [output.float() for output in outputs]
-
-
-def is_checkpoint(source: str) -> bool:
-    """Tells a file's path from a model's name."""
-    return Path(source).is_file() or bool(Path(source).suffix and not timm.is_model(source))
 
 
 def load_source(

@@ -25,7 +25,7 @@ from common import write
 from forms import head_by_head, released_form
 from torch import Tensor, nn
 
-from spanets.backbones import pyramid
+from spanets.backbones import blocks
 from spanets.benchmark.timing import interleave, summarise
 
 
@@ -57,12 +57,12 @@ def contiguous(task: Callable[[], object]) -> Callable[[], object]:
     """Runs a task with the CPU's channels-last rule of the stem switched off."""
 
     def run() -> None:
-        layout = pyramid.CPU_LAYOUT
-        pyramid.CPU_LAYOUT = torch.contiguous_format
+        layout = blocks.CPU_LAYOUT
+        blocks.CPU_LAYOUT = torch.contiguous_format
         try:
             task()
         finally:
-            pyramid.CPU_LAYOUT = layout
+            blocks.CPU_LAYOUT = layout
 
     return run
 

@@ -8,7 +8,7 @@ import torch
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
 
-from spanets.backbones.pyramid import Block
+from spanets.backbones.blocks import Block
 
 OPTIONS = {
     "spanet_nano": [

@@ -7,7 +7,8 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
-from spanets.backbones.pyramid import MIN_SIZE, PyramidFeatures
+from spanets.backbones.blocks import MIN_SIZE
+from spanets.backbones.pyramid import PyramidFeatures
 from spanets.weights import adapt_state_dict, check_pretrained
 
 

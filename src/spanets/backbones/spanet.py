@@ -13,7 +13,8 @@ import torch
 from timm.layers import ClassifierHead, GroupNorm1, Mlp, trunc_normal_
 from torch import nn
 
-from spanets.backbones.pyramid import PyramidBackbone, Stem, make_stages
+from spanets.backbones.blocks import Stem, make_stages
+from spanets.backbones.pyramid import PyramidBackbone
 from spanets.backbones.registry import default_config, register_family
 from spanets.mixers import BALANCES, SPAM, SpectralContext
 from spanets.spectral import RING

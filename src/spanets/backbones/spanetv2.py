@@ -15,8 +15,9 @@ from timm.layers import LayerNorm2d, trunc_normal_
 from timm.models.metaformer import StarReLU
 from torch import Tensor, nn
 
+from spanets.backbones.blocks import MIN_SIZE, Layer, Stem, make_stages
 from spanets.backbones.heads import NormMlpHead
-from spanets.backbones.pyramid import MIN_SIZE, Layer, PyramidBackbone, Stem, make_stages
+from spanets.backbones.pyramid import PyramidBackbone
 from spanets.backbones.registry import default_config, register_family
 from spanets.mixers import Attention, SpectralAdaptiveMixer
 from spanets.mixers.folding import fold_star

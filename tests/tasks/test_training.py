@@ -307,7 +307,7 @@ def test_two_processes_make_the_updates_of_one(small_recipe, tmp_path, run):
     words += ["--optim.batch_size", "4", "--data.val_fraction", "0.3"]
     one, results = run(*words)
     two = tmp_path / "two"
-    command = [sys.executable, spanets_cli.__file__, "train", small_recipe, *words]
+    command = [sys.executable, "-m", "spanets_cli", "train", small_recipe, *words]
     done = subprocess.run(
         [*command, "--trainer.devices", "2", "--out", str(two)], capture_output=True, text=True
     )

@@ -1,0 +1,248 @@
+"""What each command does: one call into the library, and what is printed of its result."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def run_models(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Prints the table of models."""
+    from spanets.benchmark import model_table
+
+    rows = model_table(arguments.pattern)
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    header = ("model", "parameters (M)", "MACs at 224² (G)", "top-1, paper (%)", "weights")
+    lines = [
+        (
+            row["model"],
+            f"{row['parameters'] / 1e6:.1f}",
+            f"{row['macs'] / 1e9:.1f}",
+            f"{row['top1_paper']}" if row["top1_paper"] else "",
+            row["weights"] or "none",
+        )
+        for row in rows
+    ]
+    print_table(header, lines)
+    return 0
+
+
+def leave_cores_to_workers() -> None:
+    """Lets torch's idle threads sleep: by spinning they keep loading processes off the cores.
+
+    On two cores an epoch of the quickstart takes some 15 % less. Read when torch is imported, so
+    without effect through `python -m spanets`, which imports the package before its `__main__`.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def run_train(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    """Trains, and prints the summary."""
+    from spanets.recipe import load_recipe
+    from spanets_runtime.errors import require
+
+    recipe = load_recipe(arguments.recipe, overrides)
+    if arguments.print_recipe:
+        import yaml
+
+        print(yaml.safe_dump(recipe.to_dict(), sort_keys=False), end="")
+        return 0
+    # Before hours of training, not at the first use.
+    for module in ("lightning", "torchmetrics", "tensorboard", "matplotlib"):
+        require(module, "train")
+    from spanets.tasks.engine import choose_run_folder, train
+    from spanets.tasks.report import describe_results
+
+    out = choose_run_folder(arguments.recipe, arguments.out, arguments.resume)
+    print(describe_results(train(recipe, out, resume=arguments.resume)))
+    return 0
+
+
+def run_eval(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Evaluates, and prints the metrics."""
+    from spanets_runtime.errors import require
+
+    require("lightning", "train")
+    from spanets.tasks.evaluation import evaluate
+    from spanets.tasks.report import describe_metrics
+
+    results = evaluate(
+        Path(arguments.checkpoint), arguments.data, arguments.workers, arguments.batch
+    )
+    print(json.dumps(results, indent=2) if arguments.json else describe_metrics(results))
+    return 0
+
+
+def run_predict(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Predicts, and prints labels; 1 if an image could not be read."""
+    from tqdm import tqdm
+
+    from spanets_runtime.predict import expand_images
+
+    images, predictor = expand_images(arguments.images), make_predictor(arguments.checkpoint)
+    # Lines tell the progress themselves.
+    hidden = None if arguments.json else True
+    watched = tqdm(images, desc="predict", disable=hidden, leave=False)
+    found, failed = [], False
+    for prediction in predictor(watched, arguments.top):
+        if prediction.error is not None:
+            failed = True
+            tqdm.write(f"spanets: {prediction.error}", file=sys.stderr)
+            continue
+        labels = [{"label": name, "probability": p} for name, p in prediction.labels]
+        found.append({"image": prediction.image, "predictions": labels})
+        if not arguments.json:
+            shown = "  ".join(f"{name} {p:.3f}" for name, p in prediction.labels)
+            print(f"{prediction.image}: {shown}", flush=True)
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    return int(failed)
+
+
+def make_predictor(source: str) -> Any:
+    """Opens an exported model, without importing torch, or a checkpoint."""
+    if source.endswith(".onnx"):
+        from spanets_runtime.onnx import OnnxPredictor
+
+        return OnnxPredictor(source)
+    from spanets.predict import Predictor
+
+    return Predictor(source)
+
+
+def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Exports, and prints how far the file is from eager."""
+    from spanets.checkpoint import is_checkpoint
+    from spanets.export import export_model, load_source
+    from spanets.quantize import calibration_images
+    from spanets_runtime.preprocessing import Preprocessing
+
+    model, metadata = load_source(arguments.source, arguments.weights, arguments.features_only)
+    if arguments.static and arguments.size:  # the only size that the file will take
+        metadata["preprocessing"]["input_size"][-2:] = [arguments.size] * 2
+    calibration = None
+    if arguments.calibration is not None:
+        preprocess = Preprocessing.parse(metadata["preprocessing"], arguments.source)
+        count = arguments.calibration_images
+        calibration = calibration_images(arguments.calibration, preprocess, count)
+    written = export_model(
+        model,
+        arguments.out,
+        size=arguments.size or metadata["preprocessing"]["input_size"][-1],
+        dtype=arguments.dtype,
+        dynamic=not arguments.static,
+        opset=arguments.opset,
+        metadata=metadata,
+        calibration=calibration,
+    )
+    if arguments.json:
+        print(json.dumps(written.to_dict(), indent=2))
+        return 0
+    shape = ", ".join(map(str, written.inputs["images"]))
+    print(f"{written.path}: {written.bytes / 1e6:.1f} MB, {written.dtype}")
+    print(f"images ({shape}) -> {', '.join(written.outputs)}")
+    for given, difference in written.differences.items():
+        print(f"  {given}: off by {difference:.1e} of the largest value from eager float32")
+    if written.agreement is not None:
+        print(f"  same class as eager float32: {written.agreement:.1%} of the calibration images")
+    if not is_checkpoint(arguments.source) and arguments.weights is None:
+        print("the weights are random: give --weights FILE or a checkpoint", file=sys.stderr)
+    return 0
+
+
+def run_bench(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Times models, and prints a table."""
+    from spanets.benchmark.compare import Setting, compare, set_threads
+    from spanets.benchmark.report import HEADER, check_picture, describe_setting, plot, table_rows
+    from spanets_runtime.errors import UsageError
+
+    if arguments.compile and arguments.backend not in ("eager", "compile"):
+        raise UsageError(f"--compile does not go with --backend {arguments.backend}")
+    if arguments.plot is not None:
+        check_picture(arguments.plot)
+    set_threads(arguments.threads)
+    setting = Setting(
+        arguments.dtype,
+        "compile" if arguments.compile else arguments.backend,
+        arguments.train,
+        arguments.device,
+        arguments.channels_last,
+    )
+    result = compare(
+        arguments.models, setting, arguments.batch, arguments.size, arguments.form, arguments.rounds
+    )
+    if arguments.plot is not None:
+        plot(result, arguments.plot)
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+        return 0
+    print(describe_setting(result))
+    print_table(HEADER, table_rows(result))
+    return 0
+
+
+def run_analyze(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Analyses models, and prints where the figures are."""
+    from spanets.analyze import analyze
+    from spanets_runtime.errors import require
+
+    require("matplotlib", "analysis")  # before the models run
+    results = analyze(
+        arguments.models,
+        arguments.images,
+        arguments.out,
+        arguments.what,
+        arguments.sites,
+        arguments.size,
+        arguments.batch,
+        arguments.profile,
+        arguments.limit,
+    )
+    if arguments.json:
+        print(json.dumps(results, indent=2))
+        return 0
+    for source, row in results.items():
+        for name, numbers in row.get("amplitude", {}).items():
+            print(f"{source} {name}: {numbers['last']:+.2f} at the highest frequency")
+        for name, numbers in row.get("response", {}).items():
+            ratio = numbers["bands"]["high_pass_ratio"]
+            told = "too small a map" if ratio is None else f"{ratio:.2f}"
+            print(f"{source} {name}: high-pass ratio {told}")
+    print(f"figures and numbers: {arguments.out}")
+    return 0
+
+
+def run_explain(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Draws a sheet, and prints where it is; 1 if an image could not be read."""
+    from spanets.explain import explain
+    from spanets_runtime.predict import expand_images
+
+    sheet, errors = explain(
+        arguments.checkpoint,
+        expand_images(arguments.images),
+        arguments.out,
+        arguments.what,
+        arguments.target,
+        arguments.site,
+    )
+    for error in errors:
+        print(f"spanets: {error}", file=sys.stderr)
+    print(sheet)
+    return int(bool(errors))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints aligned columns, numbers to the right."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    for row in (header, *rows):
+        cells = [
+            cell.ljust(width) if i in (0, len(row) - 1) else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())

@@ -119,6 +119,46 @@ def test_shares(length, processes, whole, monkeypatch):
     assert first <= set(list(order)[:processes])
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_an_epoch_goes_on_at_a_batch_without_reading_those_before(workers, loaders, monkeypatch):
+    loader = loaders(5, "--data.workers", workers).train
+    loader.sampler.set_epoch(2)
+    first, second = loader
+    read = []
+    monkeypatch.setattr(loader.dataset, "transform", Noting(loader.dataset.transform, read))
+    loader.sampler.skip(5)
+    (rest,) = loader
+    assert len(read) == (5 if workers == "0" else 0)  # other processes note for themselves
+    assert all(torch.equal(a, b) for a, b in zip(rest, second, strict=True))
+    again, _ = loader  # the next iteration is whole
+    assert all(torch.equal(a, b) for a, b in zip(again, first, strict=True))
+    assert len(loader) == 2
+
+
+class Noting:
+    """A transform that notes that it was called."""
+
+    def __init__(self, transform, calls: list) -> None:
+        self.transform = transform
+        self.calls = calls
+
+    def __call__(self, image):
+        self.calls.append(image.size)
+        return self.transform(image)
+
+
+@pytest.mark.parametrize("seen", [0, 1, 2])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_shares_skip_what_was_seen(seen, processes, monkeypatch):
+    for rank in range(processes):
+        monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
+        share = Share(EpochSampler(11, shuffle=True, seed=0), processes, False)
+        whole = list(share)
+        share.skip(seen)
+        assert list(share) == whole[seen:]
+        assert list(share) == whole
+
+
 def test_too_few_images_for_the_devices(loaders):
     with pytest.raises(UserError, match="12 training images are too few for 13 devices"):
         loaders(4, processes=13)

@@ -82,15 +82,25 @@ class Share(Sampler[tuple[int, int]]):
         self.order = order
         self.processes = processes
         self.length = -(-len(order) // processes) if whole else len(order) // processes
+        self.seen = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch of the next iteration; Lightning calls this by itself."""
         self.order.set_epoch(epoch)
 
+    def skip(self, samples: int) -> None:
+        """Makes the next iteration, and no later one, begin after so many samples of this share.
+
+        A run resumed within an epoch so goes on without decoding what it has seen. The length
+        stays that of the epoch, of which the iteration is the rest.
+        """
+        self.seen = samples
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rank = dist.get_rank() if self.processes > 1 else 0
+        first, self.seen = rank + self.seen * self.processes, 0
         repeated = chain.from_iterable(repeat(self.order))
-        return islice(repeated, rank, self.length * self.processes, self.processes)
+        return islice(repeated, first, self.length * self.processes, self.processes)
 
     def __len__(self) -> int:
         return self.length

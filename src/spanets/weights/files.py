@@ -137,5 +137,12 @@ def _strip_prefixes(tensors: StateDict) -> StateDict:
             if all(key.startswith(prefix) for key in tensors):
                 tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     # A detector holds neck and heads beside its backbone.
-    backbone = {key: value for key, value in tensors.items() if key.startswith("backbone.")}
-    return {key.removeprefix("backbone."): v for key, v in backbone.items()} or tensors
+    backbone = _inside("backbone.", tensors)
+    # Our own have the pyramid's network in it (`DenseBackbone`), in torchvision's beside a neck.
+    for part in ("body.", "net.", "model."):
+        backbone = _inside(part, backbone) or backbone
+    return backbone or tensors
+
+
+def _inside(part: str, tensors: StateDict) -> StateDict:
+    return {key.removeprefix(part): v for key, v in tensors.items() if key.startswith(part)}

@@ -86,16 +86,27 @@ class Preprocessing:
         Raises:
             ImageError: so elongated that resizing it would need too many pixels.
         """
+        return self.standardize(self.crop(image))
+
+    def crop(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Maps an RGB image to the pixels (size, size, 3) that the network sees of it.
+
+        Raises:
+            ImageError: as above.
+        """
         short = int(self.size / self.crop_pct)
         low, high = sorted(image.size)
         if short * short * high > MAX_PIXELS * low:
             raise ImageError(
                 f"{image.width}x{image.height} pixels are too elongated to be resized to {short}"
             )
-        image = _center_crop(_resize(image, short, self.filter), self.size)
-        pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
+        return np.asarray(_center_crop(_resize(image, short, self.filter), self.size))
+
+    def standardize(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Maps pixels (H, W, 3) to (3, H, W), float32, less the mean, over the deviation."""
+        scaled = pixels.astype(np.float32).transpose(2, 0, 1) / np.float32(255)
         mean, std = (np.array(v, dtype=np.float32)[:, None, None] for v in (self.mean, self.std))
-        return np.ascontiguousarray((pixels - mean) / std)
+        return np.ascontiguousarray((scaled - mean) / std)
 
     @property
     def filter(self) -> Image.Resampling:

@@ -38,16 +38,17 @@ class Costs:
     fft_flops: int
 
 
-def count_costs(model: nn.Module, size: int = 224) -> Costs:
+def count_costs(model: nn.Module, size: int | tuple[int, int] = 224) -> Costs:
     """Counts the operations of one image; on the meta device nothing is computed.
 
     Args:
         model: Takes images (B, C, H, W).
-        size: Image side, in pixels.
+        size: Image side, or height and width, in pixels.
     """
     like = next(model.parameters())
     channels = getattr(model, "in_chans", 3)
-    images = torch.empty(1, channels, size, size, device=like.device, dtype=like.dtype)
+    sides = (size, size) if isinstance(size, int) else size
+    images = torch.empty(1, channels, *sides, device=like.device, dtype=like.dtype)
     training = model.training
     with (
         FlopCounterMode(display=False, custom_mapping={**_FFT_FLOPS, **_IN_PLACE}) as counter,
@@ -60,7 +61,7 @@ def count_costs(model: nn.Module, size: int = 224) -> Costs:
     return Costs(macs=(counter.get_total_flops() - fft) // 2, fft_flops=fft)
 
 
-def count_macs(model: nn.Module, size: int = 224) -> int:
+def count_macs(model: nn.Module, size: int | tuple[int, int] = 224) -> int:
     """Returns the multiply-accumulates of one image, Fourier transforms left out."""
     return count_costs(model, size).macs
 

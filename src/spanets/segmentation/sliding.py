@@ -1,0 +1,48 @@
+"""Segmentation of images larger than those of training, window by window."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+WINDOW, STRIDE = 512, 341
+"""Side of the window and its step, in pixels: the papers'."""
+
+
+def window_starts(length: int, window: int, stride: int) -> list[int]:
+    """Returns where windows begin so that they cover a side; the last one ends with it.
+
+    Args:
+        length: Of the side.
+        window: Of a window; a shorter side has one, as long as itself.
+        stride: From a window to the next, at most `window`.
+    """
+    assert 0 < stride <= window, "windows would leave gaps"
+    last = max(0, length - window)
+    return [*range(0, last, stride), last]
+
+
+def slide(
+    model: Callable[[Tensor], Tensor], images: Tensor, window: int = WINDOW, stride: int = STRIDE
+) -> Tensor:
+    """Returns the mean of the logits of all windows that see a pixel, (B, classes, H, W).
+
+    Args:
+        model: From images (B, C, h, w) to logits (B, classes, h, w).
+        images: (B, C, H, W), perhaps smaller than the window.
+        window: Side of the square window, in pixels.
+        stride: From a window to the next.
+    """
+    height, width = images.shape[2:]
+    total: Tensor | None = None
+    seen = torch.zeros(height, width, device=images.device)
+    for top in window_starts(height, window, stride):
+        for left in window_starts(width, window, stride):
+            here = (..., slice(top, top + window), slice(left, left + window))
+            logits = model(images[here])
+            if total is None:
+                total = logits.new_zeros(*logits.shape[:2], height, width)
+            total[here] += logits
+            seen[here] += 1
+    assert total is not None
+    return total / seen

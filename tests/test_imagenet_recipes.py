@@ -8,7 +8,7 @@ import spanets
 from spanets.checkpoint import Card
 from spanets.data.classification import make_mixing, train_transform
 from spanets.recipe import list_recipes, load_recipe
-from spanets.tasks.classification import Classification
+from spanets.tasks.classification.module import Classification
 from spanets.tasks.optim import make_optimizer
 
 # Drop path, optimizer, clipping, evaluation crop.

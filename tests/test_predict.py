@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from spanets.predict import Predictor
-from spanets.tasks.evaluation import evaluate
+from spanets.tasks.classification.evaluation import evaluate
 from spanets_runtime.errors import UserError
 from spanets_runtime.predict import expand_images
 

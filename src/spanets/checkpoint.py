@@ -6,7 +6,7 @@ with `weights_only=True`.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
@@ -37,6 +37,7 @@ class Card:
         recipe: The recipe it was trained by.
         version: Of this package.
         task: The kind of prediction.
+        head: What stands on the model as a backbone, in the task's own words; classifiers: {}.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Card:
     recipe: dict[str, Any]
     version: str
     task: str = "classification"
+    head: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the card as plain values."""
@@ -91,6 +93,7 @@ def read_card(content: Mapping[str, Any], path: str | Path) -> Card:
             f"{path}: written in format {card.get('format')}, this version reads {FORMAT}; "
             "update spanets"
         )
+    card = {"head": {}, **card}  # files of version 0.1 have none
     types = {name: get_origin(kind) or kind for name, kind in get_type_hints(Card).items()}
     wrong = [name for name, kind in types.items() if not isinstance(card.get(name), kind)]
     if wrong or not card["classes"]:
@@ -114,13 +117,24 @@ def restore_model(path: str | Path) -> tuple[nn.Module, Card]:
     """
     card, weights = load_checkpoint(path)
     try:
-        model = create_model(card.model, card.model_args, num_classes=len(card.classes))
+        model = build_model(card)
     except UserError as error:
         raise WeightsError(f"{path}: {error}") from None
     if mismatch := _compare(model.state_dict(), weights):
         raise WeightsError(f"{path}: its weights are not those of {card.model}: {mismatch}")
     model.load_state_dict(weights)
     return model.eval(), card
+
+
+def build_model(card: Card) -> nn.Module:
+    """Builds the model that a card describes, its weights not loaded.
+
+    Raises:
+        UsageError: an unknown model or task, or arguments that it does not take.
+    """
+    if card.task != "classification":
+        raise UsageError(f"the task is {card.task!r}, known: classification")
+    return create_model(card.model, card.model_args, num_classes=len(card.classes))
 
 
 def _compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:

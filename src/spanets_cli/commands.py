@@ -57,10 +57,12 @@ def run_train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     for module in ("lightning", "torchmetrics", "tensorboard", "matplotlib"):
         require(module, "train")
     from spanets.tasks.engine import choose_run_folder, train
+    from spanets.tasks.plans import PLANS
     from spanets.tasks.report import describe_results
 
     out = choose_run_folder(arguments.recipe, arguments.out, arguments.resume)
-    print(describe_results(train(recipe, out, resume=arguments.resume)))
+    results = train(recipe, out, resume=arguments.resume)
+    print(describe_results(results, PLANS[recipe.task].describe_metrics(results)))
     return 0
 
 
@@ -69,13 +71,12 @@ def run_eval(arguments: argparse.Namespace, _: list[str]) -> int:
     from spanets_runtime.errors import require
 
     require("lightning", "train")
-    from spanets.tasks.evaluation import evaluate
-    from spanets.tasks.report import describe_metrics
+    from spanets.tasks.plans import plan_of
 
-    results = evaluate(
-        Path(arguments.checkpoint), arguments.data, arguments.workers, arguments.batch
-    )
-    print(json.dumps(results, indent=2) if arguments.json else describe_metrics(results))
+    path = Path(arguments.checkpoint)
+    plan = plan_of(path)
+    results = plan.evaluate(path, arguments.data, arguments.workers, arguments.batch)
+    print(json.dumps(results, indent=2) if arguments.json else plan.describe_metrics(results))
     return 0
 
 

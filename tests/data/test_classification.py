@@ -10,20 +10,20 @@ from small_runs import make_photos
 
 from spanets.data.classification import (
     ImageDataset,
-    Share,
     evaluation_loader,
     evaluation_transform,
     make_loaders,
     make_mixing,
     map_classes,
-    plain_worker_errors,
     preprocessing_of,
     read_splits,
     train_transform,
 )
+from spanets.data.loaders import Share, plain_worker_errors
 from spanets.data.sampler import EpochSampler
 from spanets.data.samples import Samples
-from spanets.recipe import Data, load_recipe
+from spanets.recipe import ClassificationData as Data
+from spanets.recipe import load_recipe
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.images import ImageError, load_image
 

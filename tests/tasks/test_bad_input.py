@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_runs import call
 
-from spanets.tasks.classification import Classification
+from spanets.tasks.classification.module import Classification
 
 # ---- what is said at once
 

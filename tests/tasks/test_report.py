@@ -7,7 +7,10 @@ import pytest
 from PIL import Image
 
 from spanets.tasks.callbacks import best_row, format_duration, format_history
-from spanets.tasks.report import describe_metrics, plot_confusion, plot_curves
+from spanets.tasks.classification.report import describe_metrics, plot_confusion
+from spanets.tasks.report import plot_curves
+
+CURVES = "cross entropy", {"val/accuracy": "accuracy", "val/auroc": "AUROC"}
 
 
 def inked(path) -> float:
@@ -36,14 +39,14 @@ def silent():
     ids=["none", "one epoch", "many epochs", "undefined", "sparse"],
 )
 def test_curves(history, tmp_path):
-    plot_curves(history, tmp_path / "a.png", title="a_name with $1 and _under_scores")
+    plot_curves(history, tmp_path / "a.png", "a_name with $1 and _under_scores", *CURVES)
     assert inked(tmp_path / "a.png") > 0.01
 
 
 def test_curves_differ_by_the_numbers(tmp_path):
     for name, loss in (("a", 1.0), ("b", 2.0)):
         history = [{"epoch": 1, "train/loss": 3.0}, {"epoch": 2, "train/loss": loss}]
-        plot_curves(history, tmp_path / f"{name}.png", title="")
+        plot_curves(history, tmp_path / f"{name}.png", "", *CURVES)
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
 
 
@@ -92,8 +95,8 @@ def test_history_as_a_table():
 
 def test_the_best_epoch_is_the_first_of_highest_accuracy():
     rows = [{"val/accuracy": 0.5}, {"val/accuracy": 0.9}, {}, {"val/accuracy": 0.9}]
-    assert best_row(rows) is rows[1]
-    assert best_row([{}]) is None
+    assert best_row(rows, "val/accuracy") is rows[1]
+    assert best_row([{}], "val/accuracy") is None
 
 
 @pytest.mark.parametrize(

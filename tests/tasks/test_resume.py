@@ -17,7 +17,8 @@ import spanets_cli
 from spanets.checkpoint import restore_model
 from spanets.recipe import load_recipe
 from spanets.tasks.callbacks import RunKeeper
-from spanets.tasks.classification import Classification
+from spanets.tasks.classification.module import Classification
+from spanets.tasks.classification.plan import ClassificationPlan
 from spanets.tasks.engine import choose_run_folder, train
 from spanets_runtime.errors import UsageError, UserError
 
@@ -102,7 +103,7 @@ def half_a_run(recipe, out: Path, monkeypatch) -> None:
 def no_pictures(monkeypatch):
     """They take longer than the training."""
     for name in ("plot_curves", "plot_confusion"):
-        monkeypatch.setattr(f"spanets.tasks.engine.{name}", lambda *_, **__: None)
+        monkeypatch.setattr(f"spanets.tasks.classification.plan.{name}", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +293,7 @@ def test_ctrl_c_during_the_last_evaluation(small_recipe, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("spanets.tasks.engine.evaluate", stop)
+        patch.setattr(ClassificationPlan, "evaluate", staticmethod(stop))
         with pytest.raises(UserError, match=r"^stopped; go on with: spanets train .* --resume$"):
             train(load_recipe(small_recipe), tmp_path / "run")
     results = train(load_recipe(small_recipe), tmp_path / "run", resume=True)

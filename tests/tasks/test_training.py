@@ -22,7 +22,7 @@ from torch import Tensor
 import spanets_cli
 from spanets.checkpoint import load_checkpoint
 from spanets.recipe import load_recipe, parse_recipe
-from spanets.tasks.classification import Classification
+from spanets.tasks.classification.module import Classification
 from spanets.tasks.engine import per_device_batch, train
 from spanets_runtime.errors import UsageError
 
@@ -31,7 +31,7 @@ from spanets_runtime.errors import UsageError
 def no_pictures(monkeypatch):
     """They take longer than the training."""
     for name in ("plot_curves", "plot_confusion"):
-        monkeypatch.setattr(f"spanets.tasks.engine.{name}", lambda *_, **__: None)
+        monkeypatch.setattr(f"spanets.tasks.classification.plan.{name}", lambda *_, **__: None)
 
 
 @pytest.fixture

@@ -4,26 +4,21 @@ A batch is `(images (B, 3, S, S), targets)`: targets are labels (B,) or, where t
 the data set's probabilities, (B, classes).
 """
 
-import signal
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import chain, islice, repeat
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from PIL import Image
 from timm.data import Mixup, create_transform
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from spanets.data.elpv import elpv_splits
 from spanets.data.folder import folder_splits
+from spanets.data.loaders import Loaders, Share, make_loader
 from spanets.data.sampler import EpochSampler, isolated_seed
 from spanets.data.samples import Samples
-from spanets.recipe import Data, Recipe, parse_recipe
+from spanets.recipe import ClassificationData, ClassificationRecipe, parse_recipe
 from spanets_runtime.errors import UsageError, UserError, nearest
 from spanets_runtime.images import ImageError, load_image
 
@@ -68,54 +63,7 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
             return self.transform(image), self.targets[index]
 
 
-class Share(Sampler[tuple[int, int]]):
-    """The share of an order that this process has of several: every n-th sample.
-
-    Args:
-        order: The order of all samples.
-        processes: That share them, each as many as the others.
-        whole: Where they do not divide, repeat the first samples, so that none is left out; if
-            not, leave the last ones out.
-    """
-
-    def __init__(self, order: EpochSampler, processes: int, whole: bool) -> None:
-        self.order = order
-        self.processes = processes
-        self.length = -(-len(order) // processes) if whole else len(order) // processes
-        self.seen = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch of the next iteration; Lightning calls this by itself."""
-        self.order.set_epoch(epoch)
-
-    def skip(self, samples: int) -> None:
-        """Makes the next iteration, and no later one, begin after so many samples of this share.
-
-        A run resumed within an epoch so goes on without decoding what it has seen. The length
-        stays that of the epoch, of which the iteration is the rest.
-        """
-        self.seen = samples
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        rank = dist.get_rank() if self.processes > 1 else 0
-        first, self.seen = rank + self.seen * self.processes, 0
-        repeated = chain.from_iterable(repeat(self.order))
-        return islice(repeated, first, self.length * self.processes, self.processes)
-
-    def __len__(self) -> int:
-        return self.length
-
-
-@dataclass(frozen=True)
-class Loaders:
-    """Loaders of one data set, for training and for validation."""
-
-    train: DataLoader[Any]
-    val: DataLoader[Any]
-    classes: list[str]
-
-
-def make_loaders(recipe: Recipe, batch_size: int, processes: int = 1) -> Loaders:
+def make_loaders(recipe: ClassificationRecipe, batch_size: int, processes: int = 1) -> Loaders:
     """Reads the data set of a recipe and makes its loaders.
 
     Training images that do not fill a last batch are left out, others in every epoch. A data set
@@ -138,7 +86,7 @@ def make_loaders(recipe: Recipe, batch_size: int, processes: int = 1) -> Loaders
     if size < 1:
         raise UserError(f"{len(train_set)} training images are too few for {processes} devices")
     return Loaders(
-        _make_loader(train_set, Share(order, processes, False), size, data.workers, drop_last=True),
+        make_loader(train_set, Share(order, processes, False), size, data.workers, drop_last=True),
         evaluation_loader(
             parts["val"], preprocessing_of(data), batch_size, data.workers, processes
         ),
@@ -156,62 +104,10 @@ def evaluation_loader(
     """Loads images in order, with labels for targets, each once in one process."""
     dataset = ImageDataset(samples, evaluation_transform(preprocessing))
     order = EpochSampler(len(dataset), shuffle=False, seed=0)
-    return _make_loader(dataset, Share(order, processes, True), batch_size, workers)
+    return make_loader(dataset, Share(order, processes, True), batch_size, workers)
 
 
-def _make_loader(
-    dataset: ImageDataset, sampler: Share, batch_size: int, workers: int, drop_last: bool = False
-) -> DataLoader[Any]:
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=sampler,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        drop_last=drop_last,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_start_worker,
-    )
-
-
-def _start_worker(_: int) -> None:
-    """Leaves Ctrl-C to the main process, and is silent when that one hangs up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.excepthook = _report_all_but_hanging_up
-
-
-def _report_all_but_hanging_up(kind: type[BaseException], *error: Any) -> None:
-    if not issubclass(kind, EOFError | ConnectionError):
-        sys.__excepthook__(kind, *error)
-
-
-@contextmanager
-def plain_worker_errors() -> Iterator[None]:
-    """Says plainly what went wrong in a process that loads images.
-
-    Raises:
-        UserError: that which the process raised, or that it died.
-    """
-    try:
-        yield
-    except UserError as error:
-        # torch raises it again with the process's traceback for a message, whose last line is
-        # "module.Type: message".
-        lines = str(error).splitlines()
-        if len(lines) < 2:
-            raise
-        raise type(error)(lines[-1].partition(": ")[2]) from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"a process that loads images died, perhaps for want of memory ({reason}); "
-            "lower data.workers or --workers"
-        ) from error
-
-
-def read_splits(data: Data) -> dict[str, Samples]:
+def read_splits(data: ClassificationData) -> dict[str, Samples]:
     """Lists the images of a recipe's data section: "train", "val" and perhaps "test".
 
     Raises:
@@ -241,7 +137,7 @@ def map_classes(samples: Samples, classes: list[str]) -> Samples:
     return Samples(samples.images, labels, classes)
 
 
-def train_transform(data: Data) -> Transform:
+def train_transform(data: ClassificationData) -> Transform:
     """Makes the random transform of training, timm's.
 
     Raises:
@@ -258,7 +154,7 @@ def train_transform(data: Data) -> Transform:
         ) from error
 
 
-def _train_transform(data: Data) -> Transform:
+def _train_transform(data: ClassificationData) -> Transform:
     return create_transform(
         data.image_size,
         is_training=True,
@@ -276,7 +172,7 @@ def _train_transform(data: Data) -> Transform:
     )
 
 
-def preprocessing_of(data: Data) -> dict[str, Any]:
+def preprocessing_of(data: ClassificationData) -> dict[str, Any]:
     """Returns the arguments of `timm.data.create_transform` for evaluation, as plain values."""
     return {
         "input_size": [3, data.image_size, data.image_size],
@@ -299,10 +195,11 @@ def evaluation_transform(preprocessing: Mapping[str, Any]) -> Transform:
         data = parse_recipe({"data": values}).data
     except (KeyError, TypeError, IndexError, UsageError) as error:
         raise UserError(f"the checkpoint's preprocessing is damaged ({error})") from error
+    assert isinstance(data, ClassificationData)  # what a recipe is for unless it says otherwise
     return create_transform(**preprocessing_of(data))
 
 
-def make_mixing(data: Data, label_smoothing: float, classes: int) -> Mixup | None:
+def make_mixing(data: ClassificationData, label_smoothing: float, classes: int) -> Mixup | None:
     """Makes timm's Mixup and CutMix, or None where the recipe has neither.
 
     Raises:

@@ -4,6 +4,7 @@ import csv
 import io
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class RunKeeper(Checkpoint):
     """Keeps a run's checkpoints, and its history of metrics, which they carry.
 
+    Args:
+        folder: Of the run.
+        score: The metric that tells the best epoch; larger is better.
+
     Attributes:
         history: One row an epoch: its number from 1, the seconds of training since the start, and
             the metrics. A resumed run goes on with it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, score: str) -> None:
         self.folder = folder
+        self.score = score
         self.history: list[Row] = []
         self._started = 0.0
 
@@ -56,7 +62,7 @@ class RunKeeper(Checkpoint):
         seconds = round(time.monotonic() - self._started, 1)
         row = {"epoch": trainer.current_epoch + 1, "seconds": seconds, **epoch_metrics(trainer)}
         self.history.append(row)
-        if best_row(self.history) is row:
+        if best_row(self.history, self.score) is row:
             trainer.save_checkpoint(self.folder / BEST)
         trainer.save_checkpoint(self.folder / LAST)
         if trainer.is_global_zero:
@@ -79,10 +85,10 @@ class RunKeeper(Checkpoint):
         self.history = state_dict["history"]
 
 
-def best_row(history: list[Row]) -> Row | None:
-    """Returns the first epoch of highest validation accuracy, or None if none was validated."""
-    validated = [row for row in history if "val/accuracy" in row]
-    return max(validated, key=lambda row: row["val/accuracy"], default=None)
+def best_row(history: list[Row], score: str) -> Row | None:
+    """Returns the first epoch of the highest score, or None if none was validated."""
+    validated = [row for row in history if score in row]
+    return max(validated, key=lambda row: row[score], default=None)
 
 
 def epoch_metrics(trainer: L.Trainer) -> Row:
@@ -127,10 +133,17 @@ class Ema(EMAWeightAveraging):
 
 
 class EpochLines(Callback):
-    """Prints a line an epoch, and on a terminal shows a bar while one is under way."""
+    """Prints a line an epoch, and on a terminal shows a bar while one is under way.
 
-    def __init__(self, watched: bool) -> None:
+    Args:
+        watched: Whether there is a terminal.
+        shown: Names of metrics as logged, and the words for them; of those that the progress bar
+            is given, the bar shows them too.
+    """
+
+    def __init__(self, watched: bool, shown: Mapping[str, str]) -> None:
         self.watched = watched
+        self.shown = shown
         self.bar: tqdm[Any] = tqdm(disable=True)
         self.clock = Clock()
 
@@ -144,8 +157,7 @@ class EpochLines(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         """Moves it."""
-        shown = {"loss": "loss", "val/accuracy": "val accuracy"}
-        values = trainer.progress_bar_metrics
+        shown, values = {"loss": "loss", **self.shown}, trainer.progress_bar_metrics
         parts = [f"{label} {values[name]:.4f}" for name, label in shown.items() if name in values]
         self.bar.set_postfix_str("  ".join([*parts, f"left {self.clock.left(trainer)}"]), False)
         self.bar.update()
@@ -161,9 +173,9 @@ class EpochLines(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Prints the epoch's numbers."""
         self.bar.close()
-        names = {"train/loss": "loss", "val/loss": "val loss", "val/accuracy": "val accuracy"}
         values = epoch_metrics(trainer)
-        shown = [f"{label} {values[name]:.4f}" for name, label in names.items() if name in values]
+        names = self.shown.items()
+        shown = [f"{label} {values[name]:.4f}" for name, label in names if name in values]
         left = f"left {self.clock.left(trainer)}"
         if trainer.is_global_zero:
             print("  ".join([_name_epoch(trainer), *shown, left]), file=sys.stderr, flush=True)

@@ -2,12 +2,12 @@
 
 runs/NAME/
   recipe.yaml            what was run, every key
-  last.ckpt  best.ckpt   after the last epoch; after the epoch of highest accuracy
+  last.ckpt  best.ckpt   after the last epoch; after the epoch of the best score
   interrupted.ckpt       as it was when Ctrl-C stopped the run
   metrics.csv            one row an epoch
   tensorboard/           the same for TensorBoard
   results.json           the summary's numbers
-  learning_curve.png  confusion_matrix.png
+  learning_curve.png     and the other pictures of the task
 """
 
 import json
@@ -30,9 +30,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-import spanets
-from spanets.checkpoint import Card, create_model, read_card
-from spanets.data.classification import make_loaders, plain_worker_errors, preprocessing_of
+from spanets.checkpoint import Card, build_model, read_card
+from spanets.data.loaders import plain_worker_errors
 from spanets.recipe import Recipe, parse_recipe
 from spanets.tasks.callbacks import (
     BEST,
@@ -41,12 +40,13 @@ from spanets.tasks.callbacks import (
     AtomicCheckpointIO,
     Ema,
     EpochLines,
+    Row,
     RunKeeper,
     best_row,
 )
-from spanets.tasks.classification import Classification, DivergedError
-from spanets.tasks.evaluation import evaluate
-from spanets.tasks.report import plot_confusion, plot_curves
+from spanets.tasks.errors import DivergedError
+from spanets.tasks.plan import Plan
+from spanets.tasks.plans import PLANS
 from spanets.weights import load_weights, read_checkpoint
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.files import write_atomically
@@ -78,15 +78,18 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
             the message says which checkpoint is left and how to go on.
     """
     checkpoint, epochs_done = _find_checkpoint(out, recipe) if resume else _start_anew(out)
-    loaders = make_loaders(recipe, per_device_batch(recipe), count_processes(recipe))
+    plan, batch_size = PLANS[recipe.task](recipe), per_device_batch(recipe)
+    plan.check_batch(batch_size)
+    loaders = plan.make_loaders(batch_size, count_processes(recipe))
     # Lightning begins to load the first epoch of a resumed run before it tells the sampler which.
     loaders.train.sampler.set_epoch(epochs_done)  # type: ignore[attr-defined]
     accumulate = min(recipe.trainer.accumulate, len(loaders.train))
     updates = len(loaders.train) // accumulate  # in an epoch
-    model = _make_model(recipe, len(loaders.classes), fresh=checkpoint is None)
-    task = Classification(model, _make_card(recipe, loaders.classes), recipe, updates)
-    keeper = RunKeeper(out)
-    trainer = _make_trainer(recipe, out, keeper, accumulate, updates)
+    card = plan.make_card(loaders.classes)
+    model = _make_model(plan, card, fresh=checkpoint is None)
+    task = plan.make_module(model, card, updates)
+    keeper = RunKeeper(out, plan.score)
+    trainer = _make_trainer(plan, out, keeper, accumulate, updates)
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         write_atomically(out / "recipe.yaml", lambda file: file.write(_to_yaml(recipe)))
     with _plain_errors(out), _quiet():
@@ -94,7 +97,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
     if not trainer.is_global_zero:
         raise SystemExit(0)  # the first process of several does the rest
     with _plain_errors(out):
-        return _summarise(recipe, out, model, keeper)
+        return _summarise(plan, out, model, keeper.history)
 
 
 def choose_run_folder(recipe: str, out: str | None, resume: bool) -> Path:
@@ -129,11 +132,6 @@ def per_device_batch(recipe: Recipe) -> int:
             f"optim.batch_size {total} is not divisible by {processes // nodes} devices × "
             f"{nodes} nodes × {accumulate} accumulated batches = {processes * accumulate}"
         )
-    if (recipe.data.mixup or recipe.data.cutmix) and per_device % 2:
-        raise UsageError(
-            f"data.mixup and data.cutmix pair the images of a batch, and {per_device} a device is "
-            "odd; choose another optim.batch_size"
-        )
     return per_device
 
 
@@ -146,13 +144,14 @@ def count_processes(recipe: Recipe) -> int:
     return nodes * (max(1, torch.cuda.device_count()) if uses_gpus else 1)
 
 
-def _make_model(recipe: Recipe, classes: int, fresh: bool) -> nn.Module:
+def _make_model(plan: Plan[Any], card: Card, fresh: bool) -> nn.Module:
+    recipe: Recipe = plan.recipe
     torch.manual_seed(recipe.seed)
-    model = create_model(recipe.model.name, recipe.model.args, num_classes=classes)
+    model = build_model(card)
     if fresh and recipe.model.weights is not None:
         report = load_weights(model, recipe.model.weights, reset_classifier=True)
         print(report, file=sys.stderr)
-    _check_model(model, recipe, classes)
+    plan.check_model(model, len(card.classes))
     if recipe.trainer.channels_last:
         model = model.to(memory_format=torch.channels_last)
     if recipe.trainer.compile:
@@ -160,40 +159,12 @@ def _make_model(recipe: Recipe, classes: int, fresh: bool) -> nn.Module:
     return model
 
 
-def _check_model(model: nn.Module, recipe: Recipe, classes: int) -> None:
-    """Raises a UsageError if the model does not make logits of the recipe's images."""
-    size = recipe.data.image_size
-    try:
-        with torch.no_grad():
-            shape = tuple(model.eval()(torch.zeros(1, 3, size, size)).shape)
-    # Whatever the model raises, and models check sizes in every way there is.
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(
-            f"model {recipe.model.name} cannot take images of {size}x{size} pixels ({reason}); "
-            "set data.image_size or model.args"
-        ) from error
-    if shape != (1, classes):
-        raise UsageError(f"model {recipe.model.name} returns {shape}, not logits (1, {classes})")
-    model.train()
-
-
-def _make_card(recipe: Recipe, classes: list[str]) -> Card:
-    return Card(
-        model=recipe.model.name,
-        model_args=recipe.model.args,
-        classes=classes,
-        preprocessing=preprocessing_of(recipe.data),
-        recipe=recipe.to_dict(),
-        version=spanets.__version__,
-    )
-
-
 def _make_trainer(
-    recipe: Recipe, out: Path, keeper: RunKeeper, accumulate: int, updates: int
+    plan: Plan[Any], out: Path, keeper: RunKeeper, accumulate: int, updates: int
 ) -> L.Trainer:
+    recipe: Recipe = plan.recipe
     settings, decay = recipe.trainer, recipe.optim.ema_decay
-    callbacks: list[L.Callback] = [keeper, EpochLines(watched=sys.stderr.isatty())]
+    callbacks: list[L.Callback] = [keeper, EpochLines(sys.stderr.isatty(), plan.shown)]
     if decay is not None:
         callbacks.append(Ema(decay=decay))
     try:
@@ -313,27 +284,25 @@ def _quiet() -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
 
 
-def _summarise(recipe: Recipe, out: Path, model: nn.Module, keeper: RunKeeper) -> dict[str, Any]:
+def _summarise(plan: Plan[Any], out: Path, model: nn.Module, history: list[Row]) -> dict[str, Any]:
     """Evaluates the final weights; writes and returns the numbers, and draws the pictures."""
-    history = keeper.history
-    measured = evaluate(out / LAST, None, recipe.data.workers, per_device_batch(recipe))
-    best = best_row(history)
+    recipe: Recipe = plan.recipe
+    measured = plan.evaluate(out / LAST, None, recipe.data.workers, per_device_batch(recipe))
+    best = best_row(history, plan.score)
     results = {
         "model": recipe.model.name,
         "parameters": sum(p.numel() for p in model.parameters()),
         **measured,
         "epochs": len(history),
+        "score": plan.score.removeprefix("val/"),
         "best_epoch": best["epoch"] if best else None,
-        "best_val_accuracy": best["val/accuracy"] if best else None,
+        "best_score": best[plan.score] if best else None,
         "train_seconds": history[-1]["seconds"],
         "best_checkpoint": str(out / BEST) if best else None,
-        "learning_curve": str(out / "learning_curve.png"),
-        "confusion_matrix": str(out / "confusion_matrix.png"),
+        "pictures": plan.draw(history, measured, out),
     }
     text = json.dumps(results, indent=2) + "\n"
     write_atomically(out / "results.json", lambda file: file.write(text.encode()))
-    plot_curves(history, out / "learning_curve.png", title=recipe.model.name)
-    plot_confusion(measured["confusion"], measured["classes"], out / "confusion_matrix.png")
     return results
 
 

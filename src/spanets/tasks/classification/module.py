@@ -11,17 +11,13 @@ from torch import Tensor, nn
 from spanets.checkpoint import CARD_KEY, Card
 from spanets.data.classification import make_mixing
 from spanets.data.sampler import seed_sample
-from spanets.recipe import Recipe
-from spanets.tasks.metrics import metrics_for, update_metrics
+from spanets.recipe import ClassificationRecipe
+from spanets.tasks.classification.metrics import metrics_for, update_metrics
+from spanets.tasks.errors import DivergedError
 from spanets.tasks.optim import check_optimizer, make_optimizer
-from spanets_runtime.errors import UserError
 
 # Tells the random draws of a training step from those of an image with the same numbers.
 _STEP = 2**32 - 1
-
-
-class DivergedError(UserError):
-    """The loss is no number any more; no use in going on."""
 
 
 class Classification(L.LightningModule):
@@ -37,7 +33,9 @@ class Classification(L.LightningModule):
         UsageError: settings that exclude each other, or an unknown optimizer.
     """
 
-    def __init__(self, model: nn.Module, card: Card, recipe: Recipe, steps_per_epoch: int) -> None:
+    def __init__(
+        self, model: nn.Module, card: Card, recipe: ClassificationRecipe, steps_per_epoch: int
+    ) -> None:
         super().__init__()
         check_optimizer(recipe.optim.name)
         self.model = model

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spanets.checkpoint import Card
 from spanets.recipe import parse_recipe
-from spanets.tasks.classification import Classification
+from spanets.tasks.classification.module import Classification
 from spanets_runtime.errors import UsageError
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from spanets.tasks.metrics import MAX_AUROC_CLASSES, metrics_for, update_metrics
+from spanets.tasks.classification.metrics import MAX_AUROC_CLASSES, metrics_for, update_metrics
 
 # torchmetrics' word for what is undefined.
 pytestmark = pytest.mark.filterwarnings("ignore:No (posi|nega)tive samples")

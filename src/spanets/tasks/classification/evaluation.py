@@ -11,16 +11,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from spanets.checkpoint import Card, restore_model
-from spanets.data.classification import (
-    evaluation_loader,
-    map_classes,
-    plain_worker_errors,
-    read_splits,
-)
+from spanets.data.classification import evaluation_loader, map_classes, read_splits
 from spanets.data.folder import scan_folder
+from spanets.data.loaders import plain_worker_errors
 from spanets.data.samples import Samples
-from spanets.recipe import parse_recipe
-from spanets.tasks.metrics import metrics_for, update_metrics
+from spanets.recipe import ClassificationRecipe, parse_recipe
+from spanets.tasks.classification.metrics import metrics_for, update_metrics
+from spanets.weights import WeightsError
 from spanets_runtime.errors import UserError
 
 
@@ -52,6 +49,8 @@ def evaluate(
 
 def _own_images(path: Path, card: Card) -> tuple[str, Samples]:
     recipe = parse_recipe(card.recipe, origin=str(path))
+    if not isinstance(recipe, ClassificationRecipe):
+        raise WeightsError(f"{path}: damaged, its recipe is for {recipe.task}")
     try:
         parts = read_splits(recipe.data)
     except UserError as error:

@@ -1,0 +1,131 @@
+"""From a data set to batches, for every task: shares, worker processes, and their errors."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice, repeat
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from spanets.data.sampler import EpochSampler
+from spanets_runtime.errors import UserError
+
+
+class Share(Sampler[tuple[int, int]]):
+    """The share of an order that this process has of several: every n-th sample.
+
+    Args:
+        order: The order of all samples.
+        processes: That share them, each as many as the others.
+        whole: Where they do not divide, repeat the first samples, so that none is left out; if
+            not, leave the last ones out.
+    """
+
+    def __init__(self, order: EpochSampler, processes: int, whole: bool) -> None:
+        self.order = order
+        self.processes = processes
+        self.length = -(-len(order) // processes) if whole else len(order) // processes
+        self.seen = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch of the next iteration; Lightning calls this by itself."""
+        self.order.set_epoch(epoch)
+
+    def skip(self, samples: int) -> None:
+        """Makes the next iteration, and no later one, begin after so many samples of this share.
+
+        A run resumed within an epoch so goes on without decoding what it has seen. The length
+        stays that of the epoch, of which the iteration is the rest.
+        """
+        self.seen = samples
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rank = dist.get_rank() if self.processes > 1 else 0
+        first, self.seen = rank + self.seen * self.processes, 0
+        repeated = chain.from_iterable(repeat(self.order))
+        return islice(repeated, first, self.length * self.processes, self.processes)
+
+    def __len__(self) -> int:
+        return self.length
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """Loaders of one data set, for training and for validation."""
+
+    train: DataLoader[Any]
+    val: DataLoader[Any]
+    classes: list[str]
+
+
+def make_loader(
+    dataset: Dataset[Any],
+    sampler: Share,
+    batch_size: int,
+    workers: int,
+    drop_last: bool = False,
+    collate: Callable[[list[Any]], Any] | None = None,
+) -> DataLoader[Any]:
+    """Loads the sampler's share of a data set in batches, in this many processes beside ours.
+
+    Args:
+        dataset: Takes `(epoch, index)` pairs.
+        sampler: Which of them.
+        batch_size: Samples in a batch.
+        workers: Processes; 0 loads in our own.
+        drop_last: Leave out what does not fill a last batch.
+        collate: Makes a batch of samples; torch's way by default.
+    """
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        drop_last=drop_last,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_start_worker,
+    )
+
+
+def _start_worker(_: int) -> None:
+    """Leaves Ctrl-C to the main process, and is silent when that one hangs up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _report_all_but_hanging_up
+
+
+def _report_all_but_hanging_up(kind: type[BaseException], *error: Any) -> None:
+    if not issubclass(kind, EOFError | ConnectionError):
+        sys.__excepthook__(kind, *error)
+
+
+@contextmanager
+def plain_worker_errors() -> Iterator[None]:
+    """Says plainly what went wrong in a process that loads images.
+
+    Raises:
+        UserError: that which the process raised, or that it died.
+    """
+    try:
+        yield
+    except UserError as error:
+        # torch raises it again with the process's traceback for a message, whose last line is
+        # "module.Type: message".
+        lines = str(error).splitlines()
+        if len(lines) < 2:
+            raise
+        raise type(error)(lines[-1].partition(": ")[2]) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"a process that loads images died, perhaps for want of memory ({reason}); "
+            "lower data.workers or --workers"
+        ) from error

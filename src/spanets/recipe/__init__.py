@@ -1,0 +1,32 @@
+"""What a run can say: sections of typed values, read from YAML and the command line.
+
+`sections` holds what all tasks share, a file a task what is its own, `reading` how they are read.
+"""
+
+from spanets.recipe.classification import ClassificationData, ClassificationRecipe
+from spanets.recipe.reading import (
+    RECIPES,
+    known_keys,
+    known_ranges,
+    list_recipes,
+    load_recipe,
+    parse_recipe,
+)
+from spanets.recipe.sections import Data, Model, Optim, Ranges, Recipe, Trainer
+
+__all__ = [
+    "RECIPES",
+    "ClassificationData",
+    "ClassificationRecipe",
+    "Data",
+    "Model",
+    "Optim",
+    "Ranges",
+    "Recipe",
+    "Trainer",
+    "known_keys",
+    "known_ranges",
+    "list_recipes",
+    "load_recipe",
+    "parse_recipe",
+]

@@ -1,0 +1,1 @@
+"""Image classification: training, metrics, evaluation, and the pictures of a run."""

@@ -1,0 +1,23 @@
+"""Every task's plan, by its name in recipes and checkpoints."""
+
+from pathlib import Path
+from typing import Any
+
+from spanets.checkpoint import read_card
+from spanets.tasks.classification.plan import ClassificationPlan
+from spanets.tasks.plan import Plan
+from spanets.weights import WeightsError, read_checkpoint
+
+PLANS: dict[str, type[Plan[Any]]] = {"classification": ClassificationPlan}
+
+
+def plan_of(checkpoint: Path) -> type[Plan[Any]]:
+    """Returns the plan of the task that a checkpoint was trained for.
+
+    Raises:
+        WeightsError: an unreadable checkpoint, or a task of which this version knows nothing.
+    """
+    task = read_card(read_checkpoint(checkpoint), checkpoint).task
+    if task not in PLANS:
+        raise WeightsError(f"{checkpoint}: its task is {task!r}, known are {', '.join(PLANS)}")
+    return PLANS[task]

@@ -6,7 +6,6 @@ Every key can be set on the command line: `--optim.lr 1e-3`.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -167,7 +166,6 @@ def known_ranges(kind: type[Recipe]) -> dict[str, tuple[float, float]]:
     return ranges
 
 
-@cache
 def _field_types(kind: Any) -> dict[str, Any]:
     hints = get_type_hints(kind)
     return {field.name: hints[field.name] for field in fields(kind)}

@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import random
 import tempfile
 from pathlib import Path
 
@@ -171,6 +172,36 @@ def test_nothing_is_fetched(monkeypatch):
             create_model("test_resnet", arguments)
 
 
+def same(a, b) -> bool:
+    """Whether two nested values are one, bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    return a == b
+
+
+def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path):
+    """Wherever it is: torch alone reads most such files without a word, and wrong."""
+    path = save(tmp_path / "a.ckpt")
+    whole, reference = path.read_bytes(), torch.load(path, weights_only=True)
+    directory = whole.index(b"PK\x01\x02")  # at the end, and small: of its bits many are tried
+    draw = random.Random(0)
+    found = 0
+    for start in (0, 0, directory) * 50:
+        at = draw.randrange(start, len(whole))
+        flipped = bytearray(whole)
+        flipped[at] ^= 1 << draw.randrange(8)
+        path.write_bytes(flipped)
+        try:
+            load_checkpoint(path)
+        except WeightsError:
+            found += 1
+        else:
+            assert same(torch.load(path, weights_only=True), reference), f"byte {at}"
+    assert found > 100  # the others were in padding, times, and names that nothing reads
+
+
 # ---- writing
 
 
@@ -205,6 +236,35 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
         write_atomically(path, out_of_space(10_000))
     assert path.read_bytes() == b"good"
     assert os.listdir(tmp_path) == ["a.ckpt"]
+
+
+def test_the_file_before_is_kept(tmp_path):
+    path, previous = tmp_path / "last", tmp_path / "previous"
+    for text in (b"one", b"two", b"three"):
+        write_atomically(path, lambda file, text=text: file.write(text), previous)
+    assert (path.read_bytes(), previous.read_bytes()) == (b"three", b"two")
+    with pytest.raises(UserError, match="No space left on device"):
+        write_atomically(path, out_of_space(10_000), previous)
+    assert (path.read_bytes(), previous.read_bytes()) == (b"three", b"two")
+    assert sorted(os.listdir(tmp_path)) == ["last", "previous"]
+
+
+def test_the_file_before_is_kept_where_nothing_can_be_linked(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr("os.link", refuse)
+    test_the_file_before_is_kept(tmp_path)
+
+
+def test_a_write_cut_off_between_its_renames_is_felt_by_no_later_one(tmp_path):
+    path, previous = tmp_path / "last", tmp_path / "previous"
+    path.write_bytes(b"one")
+    os.link(path, previous)
+    os.link(path, tmp_path / ".previous.part")
+    write_atomically(path, lambda file: file.write(b"two"), previous)
+    assert (path.read_bytes(), previous.read_bytes()) == (b"two", b"one")
+    assert sorted(os.listdir(tmp_path)) == ["last", "previous"]
 
 
 class Full:

@@ -5,6 +5,7 @@ preprocessing, recipe and package version, all of them plain values, so that a f
 with `weights_only=True`.
 """
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -61,10 +62,11 @@ def load_checkpoint(path: str | Path) -> tuple[Card, dict[str, Tensor]]:
         The card, and the weights under the model's own names.
 
     Raises:
-        WeightsError: an unreadable file, or one without a card.
+        WeightsError: an unreadable or damaged file, or one without a card.
     """
     content = read_checkpoint(path)
     card = read_card(content, path)
+    check_integrity(path)
     tensors = content.get("state_dict")
     if not isinstance(tensors, Mapping):
         raise WeightsError(f"{path}: holds no weights")
@@ -99,6 +101,26 @@ def read_card(content: Mapping[str, Any], path: str | Path) -> Card:
     if wrong or not card["classes"]:
         raise WeightsError(f"{path}: damaged, without {', '.join(wrong or ['classes'])}")
     return Card(**{name: card[name] for name in types})
+
+
+def check_integrity(path: str | Path) -> None:
+    """Compares a checkpoint with the checksums that torch stored in it, and does not look at.
+
+    Raises:
+        WeightsError: it has changed since it was written.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            return  # safetensors, or the pickle of older releases: these hold no checksums
+        with zipfile.ZipFile(path) as archive:
+            # What no checksum covers: torch would leave out the content of a "folder".
+            odd = [r.filename for r in archive.infolist() if r.compress_type or r.external_attr]
+            damaged = odd[0] if odd else archive.testzip()
+    # Beside its own error, whatever a wrong offset, version or flag leads to.
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+        raise WeightsError(f"{path}: damaged since it was written ({error})") from error
+    if damaged is not None:
+        raise WeightsError(f"{path}: damaged since it was written (its part {damaged!r})")
 
 
 def is_checkpoint(source: str) -> bool:
@@ -171,6 +193,6 @@ def create_model(name: str, arguments: Mapping[str, Any], **more: Any) -> nn.Mod
         raise UsageError(f"model {name} with {dict(arguments)}: {reason[0]}") from error
 
 
-def save_torch(content: Any, path: str | Path) -> None:
-    """Saves like `torch.save`, atomically."""
-    write_atomically(path, lambda file: torch.save(content, file))
+def save_torch(content: Any, path: str | Path, previous: str | Path | None = None) -> None:
+    """Saves like `torch.save`, atomically; see `write_atomically`."""
+    write_atomically(path, lambda file: torch.save(content, file), previous)

@@ -9,10 +9,17 @@ from typing import BinaryIO
 from spanets_runtime.errors import UserError
 
 
-def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomically(
+    path: str | Path, write: Callable[[BinaryIO], object], previous: str | Path | None = None
+) -> None:
     """Writes a file whole or not at all: aside, synced to the disk, then renamed.
 
     Whatever was at `path` stays there until the new content is safe.
+
+    Args:
+        path: Of the file; missing folders are made.
+        write: Is given the open file.
+        previous: Where what was at `path` is kept afterwards, in the same folder.
 
     Raises:
         UserError: the disk is full, or the place cannot be written.
@@ -25,6 +32,8 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> N
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            _keep(path, Path(previous))
         aside.replace(path)
         _sync_folder(path.parent)
     except BaseException as error:  # Ctrl-C as well
@@ -35,6 +44,19 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> N
             raise
         kept = "; the one written before is untouched" if os.path.isfile(path) else ""
         raise UserError(f"{path}: cannot be written ({reason}){kept}") from error
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Gives a file a second name, under which it is left when the first is given away."""
+    aside = previous.with_name(f".{previous.name}.part")
+    aside.unlink(missing_ok=True)
+    try:
+        os.link(path, aside)
+    except OSError:  # a file system without links: for a moment nothing is at `path`
+        path.replace(previous)
+        return
+    aside.replace(previous)
+    aside.unlink(missing_ok=True)  # renaming a link to another of the same file does nothing
 
 
 def _system_reason(error: BaseException | None) -> str | None:

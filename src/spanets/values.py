@@ -41,13 +41,16 @@ def load_yaml(text: str, origin: str) -> Any:
         line = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
         raise UsageError(f"{origin}: is not YAML ({line}{problem})") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{origin}: is not YAML ({error})") from None
 
 
 def read_word(text: str) -> list[Any]:
     """Returns what a word of the command line may mean, first its meaning in YAML."""
     try:
         return [yaml.load(text, _Loader), text]
-    except yaml.YAMLError:
+    # PyYAML's own, and those of what looks like a date, or like a list without end.
+    except (yaml.YAMLError, ValueError, RecursionError):
         return [text]
 
 

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import spanets_cli
@@ -86,6 +88,40 @@ def test_damaged_metadata(metadata, said, tmp_path):
     export_model(Tiny(), path, size=64, metadata=metadata)
     with pytest.raises(UserError, match=said):
         OnnxPredictor(path)
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=6,
+)
+described = st.fixed_dictionaries(
+    {"preprocessing": st.just(PREPROCESSING) | plain},
+    optional={"classes": plain | st.just(["cat", "dog"])},
+)
+changed = st.tuples(st.sampled_from(sorted(PREPROCESSING)), plain).map(
+    lambda pair: {"preprocessing": {**PREPROCESSING, pair[0]: pair[1]}}
+)
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.text(max_size=20) | (plain | described | changed).map(json.dumps))
+def test_any_metadata_give_labels_or_one_line(exported, photos, tmp_path, text):
+    model = onnx.load(exported)
+    del model.metadata_props[:]
+    model.metadata_props.add(key="spanets", value=text)
+    path = tmp_path / "strange.onnx"
+    onnx.save(model, path)
+    try:
+        (prediction,) = OnnxPredictor(path)([photos / "cat/0.png"])
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert prediction.labels or prediction.error
 
 
 def test_classes_without_names_are_numbered(tmp_path, photos):

@@ -1,0 +1,276 @@
+"""Whatever a file or a command line holds: one line says what is wrong, and nothing in it is run.
+
+Each test draws other inputs in every run, for a few seconds; hypothesis tells how to repeat one.
+Images are fuzzed in tests/runtime/test_images.py, exported models in tests/runtime/test_onnx.py,
+flipped bits of checkpoints in tests/test_checkpoint.py.
+"""
+
+import io
+import os
+import pickle
+import zipfile
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+
+import spanets_cli
+from spanets.checkpoint import CARD_KEY, Card, load_checkpoint, restore_model
+from spanets.predict import Predictor
+from spanets.recipe import (
+    ClassificationRecipe,
+    known_keys,
+    known_ranges,
+    list_recipes,
+    load_recipe,
+    parse_recipe,
+)
+from spanets_runtime.errors import UsageError, UserError
+
+# A function-scoped folder serves all examples: each writes its file anew.
+bounded = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    texts,
+    st.sampled_from([0, 1, -1, 2**63, 1e308, "1e-3", "null", "../..", "a\nb", "\0", "[", "{}"]),
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=8,
+)
+keys = (
+    st.sampled_from(
+        [*sorted(known_keys(ClassificationRecipe)), "model.args.x", "extends", "data", "seed.x"]
+    )
+    | texts
+)
+
+
+def one_line(error: BaseException) -> None:
+    assert str(error)
+    assert "\n" not in str(error)
+
+
+# ---- recipes
+
+
+@bounded
+@given(st.dictionaries(keys, values, max_size=5))
+def test_recipes_of_any_values(content):
+    try:
+        recipe = parse_recipe(content)
+    except UsageError as error:
+        one_line(error)
+        return
+    assert parse_recipe(recipe.to_dict()) == recipe
+
+
+@bounded
+@given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+@example(b"seed: " + b"[" * 1500)
+@example(b"seed: " + b"9" * 5000)
+@example(b"seed: 2020-99-99")
+@example(b"seed: &a [*a]")
+@example(b"a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nseed: [*c, *c]")
+@example(b"seed: !!int x")
+@example(b"seed: !!binary x")
+@example(b"? [1]\n: 2")
+@example(b"<<: 3")
+@example(b"extends: [elpv]")
+@example(b"extends: {a: 1}")
+@example(b"seed: !!python/object/apply:os.mkdir [exploded]")
+def test_recipe_files_of_any_bytes(tmp_path, content):
+    path = tmp_path / "r.yaml"
+    path.write_bytes(content)
+    try:
+        load_recipe(str(path))
+    except UsageError as error:
+        one_line(error)
+
+
+@bounded
+@given(st.sampled_from(list_recipes()), st.randoms(use_true_random=False))
+def test_recipe_files_with_a_slip(tmp_path, name, draw):
+    """Characters of a right one are left out, doubled and exchanged."""
+    text = list(yaml.safe_dump(load_recipe(name).to_dict()))
+    for _ in range(draw.randint(1, 6)):
+        at = draw.randrange(len(text))
+        text[at] = draw.choice(["", text[at] * 2, draw.choice(":{}[]-#&*!|>'\"%@`, \n\t0aé")])
+    path = tmp_path / "r.yaml"
+    path.write_text("".join(text))
+    try:
+        load_recipe(str(path))
+    except UsageError as error:
+        one_line(error)
+
+
+# ---- command lines
+
+
+words = st.one_of(
+    st.sampled_from(["train", "eval", "predict", "export", "bench", "models", "analyze"]),
+    st.sampled_from(["elpv", "none.ckpt", "spanet_nano", "--out", "--json", "--top", "-1", "1"]),
+    st.sampled_from(["--print-recipe", "--resume", "--help", "--debug", "--", "-", "=", "--=x"]),
+    st.sampled_from([f"--{key}" for key in known_keys(ClassificationRecipe)]),
+    st.sampled_from(
+        [f"--{key}={high + 1}" for key, (_, high) in known_ranges(ClassificationRecipe).items()]
+    ),
+    texts,
+)
+
+
+@bounded
+@given(st.lists(words, max_size=7), st.booleans())
+@example(["train", "elpv", "--seed", "9" * 5000], False)
+@example(["train", "elpv", "--seed", "[" * 1500], False)
+@example(["train", "elpv", "--model.args", "2020-99-99"], False)
+def test_command_lines(line, training):
+    """As far as they are parsed; of `train`, as far as the recipe is."""
+    line = ["train", *line] if training else line
+    line = [*line, "--print-recipe"] if line[:1] == ["train"] else line
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+        for command in ("models", "eval", "predict", "export", "bench", "analyze", "explain"):
+            patch.setattr(f"spanets_cli.parser.run_{command}", lambda *_: 0)
+        status = spanets_cli.main(line)
+    assert status in (0, 2)
+    if status:
+        said = err.getvalue()
+        assert said.startswith(("spanets: ", "Traceback") if "--debug" in line else "spanets: ")
+        assert out.getvalue() == ""
+
+
+# ---- checkpoints
+
+
+class Canary:
+    """Makes a folder when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+@pytest.fixture
+def silent(tmp_path, monkeypatch):
+    """A folder in which nothing may explode."""
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    assert not Path("exploded").exists()
+
+
+WEIGHTS = {
+    f"model.{k}": v for k, v in timm.create_model("test_resnet", num_classes=2).state_dict().items()
+}
+CARD = Card(
+    model="test_resnet",
+    model_args={},
+    classes=["cat", "dog"],
+    preprocessing={
+        "input_size": [3, 32, 32],
+        "crop_pct": 0.9,
+        "interpolation": "bicubic",
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+    },
+    recipe={},
+    version="0",
+).to_dict()
+
+
+def use(path: Path, image: Path) -> None:
+    """Reads a checkpoint and predicts with it, or is told in one line why that cannot be."""
+    try:
+        (prediction,) = Predictor(path, device="cpu")([image])
+    except UserError as error:
+        one_line(error)
+    else:
+        assert prediction.labels or prediction.error
+
+
+@bounded
+@given(values)
+def test_checkpoints_of_any_content(silent, content):
+    torch.save(content, "a.ckpt")
+    with pytest.raises(UserError) as caught:
+        load_checkpoint("a.ckpt")
+    one_line(caught.value)
+
+
+@bounded
+@given(st.sampled_from(sorted(CARD)), values)
+def test_checkpoints_with_a_strange_card(silent, photos, key, value):
+    torch.save({"state_dict": WEIGHTS, CARD_KEY: {**CARD, key: value}}, "a.ckpt")
+    use(Path("a.ckpt"), photos / "cat/0.png")
+
+
+@bounded
+@given(st.sampled_from(sorted(CARD["preprocessing"])), values)
+def test_checkpoints_with_strange_preprocessing(silent, photos, key, value):
+    assume(value != CARD["preprocessing"][key])
+    card = {**CARD, "preprocessing": {**CARD["preprocessing"], key: value}}
+    torch.save({"state_dict": WEIGHTS, CARD_KEY: card}, "a.ckpt")
+    use(Path("a.ckpt"), photos / "cat/0.png")
+
+
+@bounded
+@given(st.sampled_from(sorted(WEIGHTS)), values | st.integers(0, 5).map(torch.zeros))
+def test_checkpoints_with_strange_weights(silent, photos, key, value):
+    torch.save({"state_dict": {**WEIGHTS, key: value}, CARD_KEY: CARD}, "a.ckpt")
+    use(Path("a.ckpt"), photos / "cat/0.png")
+
+
+PLACES = {
+    "all": lambda c: c,
+    "beside": lambda c: {"state_dict": WEIGHTS, CARD_KEY: CARD, "x": c},
+    "card": lambda c: {"state_dict": WEIGHTS, CARD_KEY: {**CARD, "recipe": {"seed": [c]}}},
+    "key": lambda c: {"state_dict": {**WEIGHTS, c: 1}, CARD_KEY: CARD},
+    "weights": lambda c: {"state_dict": {**WEIGHTS, "model.fc.bias": c}, CARD_KEY: CARD},
+}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("place", PLACES)
+def test_nothing_in_a_checkpoint_is_run(place, legacy, silent):
+    torch.save(PLACES[place](Canary()), "a.ckpt", _use_new_zipfile_serialization=not legacy)
+    for read in (load_checkpoint, restore_model):
+        with pytest.raises(UserError, match="could run code, so it is refused"):
+            read("a.ckpt")
+
+
+def test_the_canary_sings(silent):
+    """Unpickled, it would be noticed."""
+    pickle.loads(pickle.dumps(Canary()))
+    assert Path("exploded").exists()
+    Path("exploded").rmdir()
+
+
+@bounded
+@given(st.randoms(use_true_random=False))
+def test_mutated_pickles_run_nothing(silent, draw):
+    """Bytes of the pickle within a checkpoint with a canary are changed, checksums renewed."""
+    file = io.BytesIO()
+    torch.save(PLACES["card"](Canary()), file)
+    with zipfile.ZipFile(file) as old, zipfile.ZipFile("a.ckpt", "w") as new:
+        for name in old.namelist():
+            content = bytearray(old.read(name))
+            if name.endswith("data.pkl"):
+                for _ in range(draw.randint(1, 20)):
+                    content[draw.randrange(len(content))] = draw.randrange(256)
+            new.writestr(name, bytes(content))
+    try:
+        load_checkpoint("a.ckpt")
+    except UserError as error:
+        one_line(error)

@@ -36,6 +36,18 @@ def test_a_pyramid(name, size):
         )
 
 
+def test_fewer_maps(name):
+    """Those that are left out leave no norm without a use."""
+    backbone = DenseBackbone(name, frozen_stages=1, strides=(8, 16, 32))
+    maps = backbone(torch.randn(1, 3, 64, 64))
+    assert [x.shape[-1] for x in maps] == [8, 4, 2]
+    torch.stack([x.square().mean() for x in maps]).sum().backward()
+    learning = {k: p for k, p in backbone.named_parameters() if p.requires_grad}
+    assert not [key for key, value in learning.items() if value.grad is None]
+    first = backbone.net.get_submodule(stage_name(name, 0))
+    assert not any(p.requires_grad for p in first.parameters())
+
+
 def test_channels_last_networks_give_channels_first():
     backbone = DenseBackbone("swin_tiny_patch4_window7_224", {"img_size": 64, "depths": (1,) * 4})
     maps = backbone(torch.randn(1, 3, 64, 64))

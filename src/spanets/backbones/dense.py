@@ -26,6 +26,7 @@ class DenseBackbone(nn.Module):
         model_args: Arguments of `timm.create_model`.
         frozen_stages: So many first stages, with the stem, keep their weights and the statistics
             of their norms, and skip nothing at random; 0 to 4.
+        strides: Of the maps that are returned, in this order.
 
     Attributes:
         out_channels: Channels of each map.
@@ -36,12 +37,16 @@ class DenseBackbone(nn.Module):
     """
 
     def __init__(
-        self, name: str, model_args: Mapping[str, Any] | None = None, frozen_stages: int = 0
+        self,
+        name: str,
+        model_args: Mapping[str, Any] | None = None,
+        frozen_stages: int = 0,
+        strides: Sequence[int] = STRIDES,
     ) -> None:
         super().__init__()
         if frozen_stages not in range(len(STRIDES) + 1):
             raise ValueError(f"frozen_stages is {frozen_stages}, allowed: 0 to {len(STRIDES)}")
-        self.net = _create_pyramid(name, dict(model_args or {}))
+        self.net = _create_pyramid(name, dict(model_args or {}), strides)
         info = self.net.feature_info
         self.out_channels = tuple(info.channels())
         self.frozen_stages = frozen_stages
@@ -52,7 +57,7 @@ class DenseBackbone(nn.Module):
         self.train()
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Maps images (B, 3, H, W) of any size to four maps (B, C, ~H / stride, ~W / stride)."""
+        """Maps images (B, 3, H, W) of any size to maps (B, C, ~H / stride, ~W / stride)."""
         maps = self.net(images)
         if self._channels_last:  # Swin and its like
             maps = [x.permute(0, 3, 1, 2) for x in maps]
@@ -77,7 +82,8 @@ class DenseBackbone(nn.Module):
         """The modules of the frozen stages and all before them."""
         if not self.frozen_stages:
             return []
-        last = _flat(self.net.feature_info.module_name()[self.frozen_stages - 1])
+        modules = {row["reduction"]: row["module"] for row in self.net.feature_info.info}
+        last = _flat(modules[STRIDES[self.frozen_stages - 1]])
         frozen: list[nn.Module] = []
         end = 0
         for name, module in self.net.named_modules():
@@ -95,22 +101,22 @@ def _flat(name: str) -> str:
     return name.replace(".", "_")
 
 
-def _create_pyramid(name: str, arguments: dict[str, Any]) -> Any:
+def _create_pyramid(name: str, arguments: dict[str, Any], strides: Sequence[int]) -> Any:
     if name in spanets.list_models():
         arguments = {"output_norm": True, **arguments}
     net: Any = create_model(name, arguments, features_only=True)
-    strides = net.feature_info.reduction()
-    if tuple(strides) == STRIDES:
+    found = net.feature_info.reduction()
+    if list(found) == list(strides):
         return net
-    indices = _indices_of(strides, name)  # ResNets have a map at stride 2 as well
+    indices = _indices_of(strides, found, name)  # ResNets have a map at stride 2 as well
     return create_model(name, arguments, features_only=True, out_indices=indices)
 
 
-def _indices_of(strides: Sequence[int], name: str) -> tuple[int, ...]:
-    if missing := [stride for stride in STRIDES if stride not in strides]:
+def _indices_of(wanted: Sequence[int], found: Sequence[int], name: str) -> tuple[int, ...]:
+    if missing := [stride for stride in wanted if stride not in found]:
         raise UsageError(
             f"model {name} has no map at stride {missing[0]} (its strides: "
-            f"{', '.join(map(str, strides))}); detectors and segmenters need 4, 8, 16 and 32"
+            f"{', '.join(map(str, found))}); detectors and segmenters need 4, 8, 16 and 32"
         )
-    last = {stride: i for i, stride in enumerate(strides)}
-    return tuple(last[stride] for stride in STRIDES)
+    last = {stride: i for i, stride in enumerate(found)}
+    return tuple(last[stride] for stride in wanted)

@@ -1,0 +1,71 @@
+"""Detectors on any timm backbone: RetinaNet, Mask R-CNN and Cascade Mask R-CNN.
+
+`make_detector` builds one. Settings are those of both papers' COCO runs. Images come normalised;
+targets and results are torchvision's dictionaries, with labels from 1 up.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from spanets.backbones.dense import STRIDES, DenseBackbone
+from spanets.detection import retinanet
+from spanets.detection.batching import Detection, Size, Target
+from spanets.detection.rcnn import make_cascade_mask_rcnn, make_mask_rcnn
+from spanets.detection.settings import PAPERS, Settings
+from spanets_runtime.errors import UsageError, nearest
+
+__all__ = [
+    "KINDS",
+    "PAPERS",
+    "Detection",
+    "Settings",
+    "Size",
+    "Target",
+    "has_masks",
+    "make_detector",
+]
+
+KINDS = tuple(PAPERS)
+
+
+def make_detector(
+    kind: str,
+    backbone: str,
+    classes: int,
+    backbone_args: Mapping[str, Any] | None = None,
+    frozen_stages: int = 0,
+    settings: Settings | None = None,
+) -> nn.Module:
+    """Builds a detector with fresh weights; `detector.backbone.body.load(path)` loads a backbone's.
+
+    Args:
+        kind: Of `KINDS`.
+        backbone: timm name.
+        classes: Without the background.
+        backbone_args: Arguments of `timm.create_model`.
+        frozen_stages: Of the backbone, see `DenseBackbone`.
+        settings: Sizes of the parts; None takes the papers', `PAPERS[kind]`.
+
+    Returns:
+        A module that maps a list of images to losses (training, with targets) or detections.
+
+    Raises:
+        UsageError: an unknown kind or backbone, or a backbone without maps at strides 4 to 32.
+    """
+    if kind not in KINDS:
+        raise UsageError(f"detector is {kind!r}, allowed: {', '.join(KINDS)}{nearest(kind, KINDS)}")
+    strides = retinanet.BODY_STRIDES if kind == "retinanet" else STRIDES
+    body = DenseBackbone(backbone, backbone_args, frozen_stages, strides)
+    builders: dict[str, Callable[[DenseBackbone, int, Settings], nn.Module]] = {
+        "retinanet": retinanet.RetinaNet,
+        "mask_rcnn": make_mask_rcnn,
+        "cascade_mask_rcnn": make_cascade_mask_rcnn,
+    }
+    return builders[kind](body, classes, settings or PAPERS[kind])
+
+
+def has_masks(kind: str) -> bool:
+    """Tells whether a kind of detector is trained on masks and predicts them."""
+    return kind != "retinanet"

@@ -1,0 +1,35 @@
+"""What may be smaller or larger in a detector than in the papers' COCO runs."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes of a detector's parts; the defaults are the papers'.
+
+    Small ones are for small images and computers: two thirds of the operations of Mask R-CNN on a
+    small backbone are in its heads, for each region that is sampled.
+
+    Attributes:
+        channels: Of the feature pyramid and the convolutions on it.
+        features: Of the linear layers.
+        regions: Sampled of an image, for training.
+        proposals: Regions that an image keeps; in the test at most 1000.
+        anchor_scale: Side of the smallest anchor of each level, in strides.
+    """
+
+    channels: int = 256
+    features: int = 1024
+    regions: int = 512
+    proposals: int = 1000
+    anchor_scale: float = 8.0
+
+
+PAPERS = {
+    "retinanet": Settings(anchor_scale=4.0),
+    "mask_rcnn": Settings(),
+    "cascade_mask_rcnn": Settings(proposals=2000),
+}
+"""The papers' settings by kind of detector."""
+
+TEST_PROPOSALS = 1000

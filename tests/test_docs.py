@@ -61,7 +61,14 @@ def test_deploying_with_onnxruntime(small_run, photos, tmp_path, monkeypatch, ca
     assert scope["logits"].shape == (1, 2)
 
 
-@pytest.mark.parametrize("snippet", blocks(ROOT / "docs/analysis.md", "python"))
-def test_analysing_in_python(snippet, capsys):
+SNIPPETS = [
+    snippet
+    for name in ("analysis", "robustness")
+    for snippet in blocks(ROOT / f"docs/{name}.md", "python")
+]
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_snippets_print(snippet, capsys):
     exec(snippet, {})
     assert capsys.readouterr().out

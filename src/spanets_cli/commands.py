@@ -71,12 +71,23 @@ def run_eval(arguments: argparse.Namespace, _: list[str]) -> int:
     from spanets_runtime.errors import require
 
     require("lightning", "train")
+    from spanets.tasks.classification.imagenet import (
+        choose_layout,
+        describe_layout,
+        evaluate_layout,
+    )
     from spanets.tasks.plans import plan_of
 
-    path = Path(arguments.checkpoint)
-    plan = plan_of(path)
-    results = plan.evaluate(path, arguments.data, arguments.workers, arguments.batch)
-    print(json.dumps(results, indent=2) if arguments.json else plan.describe_metrics(results))
+    path, data = Path(arguments.checkpoint), arguments.data
+    layout = choose_layout(path, data, arguments.layout)
+    if layout is None:
+        plan = plan_of(path)
+        results = plan.evaluate(path, data, arguments.workers, arguments.batch)
+        describe = plan.describe_metrics
+    else:
+        results = evaluate_layout(path, data, layout, arguments.workers, arguments.batch)
+        describe = describe_layout
+    print(json.dumps(results, indent=2) if arguments.json else describe(results))
     return 0
 
 

@@ -111,6 +111,10 @@ def make_parser() -> Parser:
     evaluate.add_argument(
         "--data", metavar="DIR", help="class folders (default: the checkpoint's test images)"
     )
+    evaluate.add_argument(
+        "--layout",
+        help="imagenet, or that with -real, -v2, -c, -a or -r (default: as found)",
+    )
     evaluate.add_argument("--batch", type=at_least(1), default=64, help="images at a time")
     evaluate.add_argument(
         "--workers", type=at_least(0), default=2, help="processes that load images"

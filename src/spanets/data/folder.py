@@ -29,8 +29,8 @@ def scan_folder(root: str | os.PathLike[str]) -> Samples:
         UserError: there is no such folder, it has fewer than two class folders, or one of them
             holds no images.
     """
-    root = _existing_folder(root)
-    classes = [folder.name for folder in _subfolders(root)]
+    root = existing_folder(root)
+    classes = [folder.name for folder in subfolders(root)]
     if not classes:
         raise UserError(f"{root}: {_without_classes(root)}; put the images in one folder a class")
     if len(classes) == 1:
@@ -65,8 +65,8 @@ def folder_splits(
             folders could be the one for validation, or there are too few images to split.
         ValueError: `val_fraction` is out of range.
     """
-    root = _existing_folder(root)
-    names = [folder.name for folder in _subfolders(root)]
+    root = existing_folder(root)
+    names = [folder.name for folder in subfolders(root)]
     others = [name for name in names if name in (*VAL_NAMES, "test")]
     # "train" is also a good name for a class, as in bus, car, train.
     if not ("train" in names and (others or names == ["train"])):
@@ -106,7 +106,7 @@ def _split(root: Path, val_fraction: float, seed: int) -> dict[str, Samples]:
 
 def _scan_part(root: Path, classes: list[str]) -> Samples:
     """Lists the images of a part whose classes are given by the training images."""
-    for folder in _subfolders(root):
+    for folder in subfolders(root):
         if folder.name not in classes:
             hint = nearest(folder.name, classes)
             raise UserError(f"{folder}: class {folder.name!r} has no training images{hint}")
@@ -139,7 +139,12 @@ def _is_image(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def _existing_folder(root: str | os.PathLike[str]) -> Path:
+def existing_folder(root: str | os.PathLike[str]) -> Path:
+    """Returns the path of a folder that is there.
+
+    Raises:
+        UserError: nothing is there, or a file.
+    """
     root = Path(os.path.expanduser(root))  # a "~" in a recipe has met no shell
     if not root.exists():
         raise UserError(f"{root}: no such folder")
@@ -148,7 +153,12 @@ def _existing_folder(root: str | os.PathLike[str]) -> Path:
     return root
 
 
-def _subfolders(root: Path) -> list[Path]:
+def subfolders(root: Path) -> list[Path]:
+    """Returns the folders directly in a folder, hidden ones left out, sorted by name.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
     folders = [entry for entry in _entries(root) if entry.is_dir()]
     return sorted(folders, key=lambda folder: folder.name)
 

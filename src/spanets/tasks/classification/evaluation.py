@@ -2,11 +2,12 @@
 
 import math
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -59,18 +60,13 @@ def _own_images(path: Path, card: Card) -> tuple[str, Samples]:
     return part, parts[part]
 
 
-@torch.inference_mode()
 def measure(model: nn.Module, loader: DataLoader[Any], classes: list[str]) -> dict[str, Any]:
     """Returns metrics, number of images and confusion matrix of a classifier on a loader."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = model.to(device).eval()
-    metrics = metrics_for(len(classes)).to(device)
+    metrics = metrics_for(len(classes)).to(_device())
     count, loss = 0, 0.0
-    with plain_worker_errors(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="torchmetrics")  # what is undefined becomes None
-        for images, labels in tqdm(loader, desc="evaluate", disable=None, leave=False):
-            logits = model(images.to(device)).float()
-            labels = labels.to(device)
+        for logits, labels in classify(model, loader):
             loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
             update_metrics(metrics, logits, labels)
             count += len(labels)
@@ -85,3 +81,17 @@ def measure(model: nn.Module, loader: DataLoader[Any], classes: list[str]) -> di
         "classes": classes,
         "confusion": confusion,
     }
+
+
+@torch.inference_mode()
+def classify(model: nn.Module, loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields logits (B, classes), float32, and labels (B,), on a GPU if there is one."""
+    device = _device()
+    model = model.to(device).eval()
+    with plain_worker_errors():
+        for images, labels in tqdm(loader, desc="evaluate", disable=None, leave=False):
+            yield model(images.to(device)).float(), labels.to(device)
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,236 @@
+"""ImageNet's evaluation sets, as their authors lay them out.
+
+| layout | what it measures | source |
+| --- | --- | --- |
+| imagenet | the validation images, a folder a WordNet id | Russakovsky et al., IJCV 2015 |
+| imagenet-real | the same images by reassessed labels, several an image | arXiv:2006.07159 |
+| imagenet-v2 | new images, collected alike | Recht et al., ICML 2019 |
+| imagenet-c | 15 corruptions at 5 severities | Hendrycks & Dietterich, ICLR 2019 |
+| imagenet-a | images that fooled ResNet-50; 200 classes | Hendrycks et al., CVPR 2021 |
+| imagenet-r | art, cartoons, toys, …; 200 classes | Hendrycks et al., ICCV 2021 |
+
+WordNet ids ("n01440764") name the classes; their lists are timm's. A checkpoint may know its
+classes in any order, and more of them.
+"""
+
+import json
+import pkgutil
+import re
+from collections.abc import Collection, Sequence
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+from timm.data import ImageNetInfo
+
+from spanets.data.classification import map_classes
+from spanets.data.corruptions import KINDS, SEVERITIES
+from spanets.data.folder import existing_folder, scan_folder, subfolders
+from spanets.data.samples import Samples
+from spanets_runtime.errors import UserError, nearest
+from spanets_runtime.images import find_images
+
+LAYOUTS = {
+    "imagenet": "a folder for each WordNet id, such as n01440764/, there or in val/",
+    "imagenet-real": "ILSVRC2012_val_00000001.JPEG and so on, at any depth, and perhaps real.json",
+    "imagenet-v2": "folders 0/ to 999/, ImageNet's classes by number",
+    "imagenet-c": "KIND/SEVERITY/WORDNET-ID/, such as gaussian_noise/1/n01440764/",
+    "imagenet-a": "a folder for each WordNet id of ImageNet-A's 200 classes",
+    "imagenet-r": "a folder for each WordNet id of ImageNet-R's 200 classes",
+}
+"""What lies in the folder of each layout."""
+
+EXTRA_KINDS = ("gaussian_blur", "saturate", "spatter", "speckle_noise")
+"""Corruptions that come with ImageNet-C and are no part of its error."""
+
+REAL_LABELS = "real.json"
+
+_SUBSETS = {"imagenet-a": "imagenet_a", "imagenet-r": "imagenet_r"}
+_VALIDATION_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})$")
+
+
+@cache
+def wordnet_ids(layout: str = "imagenet") -> tuple[str, ...]:
+    """Returns the classes of ImageNet-1K, or of a layout that has some of them, in order."""
+    if layout not in _SUBSETS:
+        return tuple(ImageNetInfo().label_names())
+    text = pkgutil.get_data("timm.data", f"_info/{_SUBSETS[layout]}_synsets.txt")
+    assert text is not None
+    return tuple(text.decode().split())
+
+
+def find_layout(root: str | Path, classes: Sequence[str]) -> str | None:
+    """Tells which layout a folder has, by the names in it.
+
+    Args:
+        root: The folder.
+        classes: Those of the checkpoint.
+
+    Returns:
+        A key of `LAYOUTS`, or None: a plain folder of classes, or one that is none of these.
+
+    Raises:
+        UserError: no such folder, or it cannot be read.
+    """
+    root = existing_folder(root)
+    if not set(classes) & set(wordnet_ids()):
+        return None
+    names = {folder.name for folder in subfolders(root)}
+    if (root / REAL_LABELS).exists() or _holds_validation_images(root):
+        return "imagenet-real"
+    if names & {*KINDS, *EXTRA_KINDS}:
+        return "imagenet-c"
+    if names and all(name.isdecimal() for name in names) and not names & set(classes):
+        return "imagenet-v2"
+    for layout in _SUBSETS:
+        if names == set(wordnet_ids(layout)):
+            return layout
+    return "imagenet" if "val" in names and _has_ids(root / "val") else None
+
+
+def scan_classes(root: str | Path, layout: str, classes: Sequence[str]) -> Samples:
+    """Lists the images of a layout that has a folder a class.
+
+    Args:
+        root: The folder.
+        layout: "imagenet", "imagenet-v2", "imagenet-a" or "imagenet-r".
+        classes: Those of the checkpoint.
+
+    Returns:
+        Samples whose classes are those that can be answered: the checkpoint's, or for ImageNet-A
+        and -R their 200.
+
+    Raises:
+        UserError: the folder is laid out otherwise, or the checkpoint lacks classes.
+    """
+    root = existing_folder(root)
+    ids = wordnet_ids(layout)  # of all classes, for those that have no fewer
+    _check_known(() if layout == "imagenet" else ids, classes, layout)
+    if layout == "imagenet" and not _has_ids(root) and (root / "val").is_dir():
+        root = root / "val"
+    names = [folder.name for folder in subfolders(root)]
+    meaning = {str(i) if layout == "imagenet-v2" else name: name for i, name in enumerate(ids)}
+    _check_names(root, layout, names, meaning)
+    found = scan_folder(root)
+    samples = Samples(found.images, found.labels, [meaning[name] for name in found.classes])
+    return map_classes(samples, list(ids if layout in _SUBSETS else classes))
+
+
+def scan_reassessed(
+    root: str | Path, classes: Sequence[str]
+) -> tuple[Samples, list[frozenset[int]], int]:
+    """Lists ImageNet's validation images with their reassessed labels.
+
+    The labels are those of real.json in the folder, or where there is none timm's copy.
+
+    Returns:
+        Samples labelled by the first of an image's labels, all its labels as indices into
+        `classes`, and the number of images that are left out because they have none.
+
+    Raises:
+        UserError: the folder is laid out otherwise, or the checkpoint lacks classes.
+    """
+    root, ids = existing_folder(root), wordnet_ids()
+    _check_known(ids, classes, "imagenet-real")
+    index = [list(classes).index(name) for name in ids]
+    labels = _read_real_labels(root)
+    images, accepted, skipped = [], [], 0
+    for path in find_images(root):
+        number = _image_number(path, len(labels), root)
+        if labels[number]:
+            images.append(path)
+            accepted.append(frozenset(index[label] for label in labels[number]))
+        else:
+            skipped += 1
+    if not images:
+        raise UserError(f"{root}: none of its {skipped} images has a reassessed label")
+    first = [min(of_image) for of_image in accepted]
+    return Samples(images, first, list(classes)), accepted, skipped
+
+
+def scan_corrupted(root: str | Path, classes: Sequence[str]) -> dict[str, dict[int, Samples]]:
+    """Lists the images of ImageNet-C by kind and severity, those that are there.
+
+    Raises:
+        UserError: the folder is laid out otherwise.
+    """
+    root, known = existing_folder(root), (*KINDS, *EXTRA_KINDS)
+    names = [folder.name for folder in subfolders(root)]
+    _check_names(root, "imagenet-c", names, known)
+    found: dict[str, dict[int, Samples]] = {}
+    for kind, severity in product((kind for kind in known if kind in names), SEVERITIES):
+        folder = root / kind / str(severity)
+        if folder.is_dir():
+            found.setdefault(kind, {})[severity] = scan_classes(folder, "imagenet", classes)
+    if not found:
+        raise UserError(_expected(root, "imagenet-c", f"no folders 1 to 5 in {names[0]}"))
+    return found
+
+
+def _holds_validation_images(root: Path) -> bool:
+    return any(any(folder.glob("ILSVRC2012_val_*")) for folder in (root, root / "val"))
+
+
+def _has_ids(root: Path) -> bool:
+    return any(folder.name in wordnet_ids() for folder in subfolders(root))
+
+
+def _check_known(needed: Sequence[str], classes: Sequence[str], layout: str) -> None:
+    lacking = [name for name in needed if name not in set(classes)]
+    if not set(classes) & set(wordnet_ids()):
+        shown = ", ".join(classes[:3])
+        raise UserError(
+            f"layout {layout} needs a checkpoint whose classes are WordNet ids, such as n01440764; "
+            f"this one's are {shown}"
+        )
+    if lacking:
+        raise UserError(
+            f"layout {layout} needs all its {len(needed)} classes, and the checkpoint lacks "
+            f"{len(lacking)} of them, such as {lacking[0]}"
+        )
+
+
+def _check_names(root: Path, layout: str, names: Sequence[str], known: Collection[str]) -> None:
+    if not names:
+        raise UserError(_expected(root, layout, "no folders"))
+    for name in names:
+        if name not in known:
+            hint = nearest(name, known) if layout == "imagenet-c" else ""
+            raise UserError(_expected(root, layout, f"a folder {name!r}{hint}"))
+
+
+def _expected(root: Path, layout: str, found: str) -> str:
+    return f"{root}: not laid out as {layout}: expected {LAYOUTS[layout]}; found {found}"
+
+
+def _image_number(path: Path, count: int, root: Path) -> int:
+    """Returns the number, from 0, of a validation image."""
+    match = _VALIDATION_IMAGE.match(path.stem)
+    if match is None:
+        raise UserError(_expected(root, "imagenet-real", f"an image {path.name!r}"))
+    if not 0 < int(match[1]) <= count:
+        raise UserError(f"{path}: there are labels for images 1 to {count} alone")
+    return int(match[1]) - 1
+
+
+def _read_real_labels(root: Path) -> list[list[int]]:
+    """Returns each validation image's labels, numbers of ImageNet-1K's classes."""
+    path = root / REAL_LABELS
+    try:
+        text = path.read_text("utf-8") if path.exists() else _timms_real_labels()
+        labels = json.loads(text)
+        valid = isinstance(labels, list) and all(
+            isinstance(row, list) and all(type(i) is int and 0 <= i < 1000 for i in row)
+            for row in labels
+        )
+    except (OSError, ValueError, RecursionError):
+        valid = False
+    if not valid:
+        raise UserError(f"{path}: damaged; must hold a list of numbers 0 to 999 for each image")
+    return labels
+
+
+def _timms_real_labels() -> str:
+    data = pkgutil.get_data("timm.data", "_info/imagenet_real_labels.json")
+    assert data is not None
+    return data.decode()

@@ -19,8 +19,10 @@ def check_optimizer(name: str) -> None:
         raise UsageError(f"optim.name: unknown optimizer {name!r}{nearest(name, known)}")
 
 
-def make_optimizer(model: nn.Module, settings: Optim) -> torch.optim.Optimizer:
-    """Returns the optimizer of a recipe for a model's parameters.
+def make_optimizer(
+    parameters: nn.Module | list[dict[str, Any]], settings: Optim
+) -> torch.optim.Optimizer:
+    """Returns the optimizer of a recipe for a model, or for groups of parameters.
 
     Raises:
         UsageError: unknown, or one that cannot be used here.
@@ -32,7 +34,7 @@ def make_optimizer(model: nn.Module, settings: Optim) -> torch.optim.Optimizer:
     muon.zeropower_via_newtonschulz = orthogonalize  # type: ignore[assignment]
     try:
         optimizer = create_optimizer_v2(
-            model,
+            parameters,
             opt=name,
             lr=settings.lr * scale,
             weight_decay=settings.weight_decay,

@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -201,33 +201,46 @@ def run_bench(arguments: argparse.Namespace, _: list[str]) -> int:
 
 def run_analyze(arguments: argparse.Namespace, _: list[str]) -> int:
     """Analyses models, and prints where the figures are."""
-    from spanets.analyze import analyze
+    from spanets.analyze import Options, analyze
     from spanets_runtime.errors import require
 
     require("matplotlib", "analysis")  # before the models run
+    options = Options(
+        arguments.sites,
+        arguments.profile,
+        arguments.epsilon,
+        arguments.frequencies,
+        arguments.batch,
+    )
     results = analyze(
         arguments.models,
         arguments.images,
         arguments.out,
         arguments.what,
-        arguments.sites,
+        options,
         arguments.size,
-        arguments.batch,
-        arguments.profile,
         arguments.limit,
     )
     if arguments.json:
         print(json.dumps(results, indent=2))
         return 0
     for source, row in results.items():
-        for name, numbers in row.get("amplitude", {}).items():
-            print(f"{source} {name}: {numbers['last']:+.2f} at the highest frequency")
-        for name, numbers in row.get("response", {}).items():
-            ratio = numbers["bands"]["high_pass_ratio"]
-            told = "too small a map" if ratio is None else f"{ratio:.2f}"
-            print(f"{source} {name}: high-pass ratio {told}")
+        for line in describe_analysis(row):
+            print(f"{source} {line}")
     print(f"figures and numbers: {arguments.out}")
     return 0
+
+
+def describe_analysis(row: Mapping[str, Any]) -> Iterator[str]:
+    """Says in a line each what was measured of a model."""
+    for name, numbers in row.get("amplitude", {}).items():
+        yield f"{name}: {numbers['last']:+.2f} at the highest frequency"
+    for name, numbers in row.get("response", {}).items():
+        ratio = numbers["bands"]["high_pass_ratio"]
+        yield f"{name}: high-pass ratio {'too small a map' if ratio is None else f'{ratio:.2f}'}"
+    for key in ("sensitivity", "bands"):
+        if key in row:
+            yield f"{key}: {row[key]['images']} images, compared with {row[key]['reference']}"
 
 
 def run_explain(arguments: argparse.Namespace, _: list[str]) -> int:

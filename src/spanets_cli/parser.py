@@ -167,15 +167,24 @@ def make_parser() -> Parser:
     analyze.add_argument("--images", required=True, metavar="DIR", help="images, at any depth")
     analyze.add_argument("--out", required=True, metavar="DIR", help="for figures and numbers")
     analyze.add_argument(
-        "--what", nargs="+", default=["amplitude"], help="amplitude, response, receptive-field"
+        "--what",
+        nargs="+",
+        default=["amplitude"],
+        help="amplitude, response, impulse, receptive-field, sensitivity, bands",
     )
     analyze.add_argument(
         "--sites", nargs="+", default=["mixers"], help="mixers, blocks, or patterns of modules"
     )
     analyze.add_argument("--size", type=at_least(32), help="image side (default: the model's)")
     analyze.add_argument("--batch", type=at_least(1), default=16, help="images at a time")
-    analyze.add_argument("--limit", type=at_least(1), help="at most so many images")
+    analyze.add_argument("--limit", type=at_least(1), help="at most so many images, evenly spread")
     analyze.add_argument("--profile", default="diagonal", help="diagonal or radial")
+    analyze.add_argument(
+        "--epsilon", type=float, help="norm of sensitivity's waves (default: 15.7 at 224²)"
+    )
+    analyze.add_argument(
+        "--frequencies", type=at_least(3), default=15, help="a side of its map, odd (default: 15)"
+    )
     analyze.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
     explain = command("explain", run_explain, "show where a classifier looks")

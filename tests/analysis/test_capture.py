@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from spanets.analysis import capture, find_modules, stream, to_maps
+from spanets.analysis.capture import on_maps
 from spanets_runtime.errors import UsageError
 
 FAMILIES = {
@@ -107,3 +108,26 @@ def test_a_known_family_is_not_forced_on_inner_modules():
     maps = capture(model, torch.randn(1, 3, 64, 96), "stages.0.blocks.0.mlp")
     (given,) = maps.values()
     assert given.shape[-2:] == (16, 24)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc", "tokens"])
+def test_modules_of_any_layout_become_functions_of_maps(layout):
+    """A linear layer over channels, whatever the layout it works in."""
+    weight, maps = torch.randn(5, 5), torch.randn(1, 5, 8, 12)
+    prefix = torch.randn(1, 1, 5)
+    given = {
+        "nchw": maps,
+        "nhwc": maps.permute(0, 2, 3, 1),
+        "tokens": torch.cat([prefix, maps.flatten(2).mT], 1),
+    }[layout]
+
+    def module(x):
+        assert x.shape[1:] == given.shape[1:]
+        if layout == "tokens":
+            assert torch.equal(x[:, :1], prefix.expand(len(x), -1, -1))
+        return torch.einsum("oc,bchw->bohw", weight, x) if layout == "nchw" else x @ weight.mT
+
+    run, point = on_maps(module, given, (64, 96), prefix_tokens=1)
+    assert torch.equal(point, maps)
+    several = torch.randn(3, 5, 8, 12)
+    torch.testing.assert_close(run(several), torch.einsum("oc,bchw->bohw", weight, several))

@@ -5,13 +5,12 @@ import torch
 import torch.nn.functional as F
 
 from spanets.analysis import (
-    band_pass,
     effective_receptive_field,
-    fourier_basis,
     frequency_response,
+    impulse_magnitude,
     impulse_response,
-    perturb,
 )
+from spanets.mixers import SPAM
 from spanets.spectral import low_frequency_mask, spectral_pool
 
 
@@ -66,39 +65,64 @@ def test_it_is_the_linear_part_at_a_point():
     torch.testing.assert_close(response.gain, torch.full((6, 6), 6.0, dtype=torch.float64))
 
 
+def one_at_a_time(module, point, seed=0):
+    """The definition, bin by bin: a random wave through the Jacobian, its spectrum by an FFT."""
+    _, channels, height, width = point.shape
+    generator = torch.Generator().manual_seed(seed)
+    gain, leakage = (torch.zeros(height, width, dtype=torch.float64) for _ in range(2))
+    for u in range(height):
+        for v in range(width):
+            mirrored = (-u % height, -v % width)
+            if mirrored < (u, v):
+                continue
+            shift = torch.rand((), generator=generator, dtype=torch.float64)
+            i = torch.arange(height).double()[:, None] * u / height
+            j = torch.arange(width).double()[None, :] * v / width
+            wave = (2 * torch.pi * (i + j + (0 if mirrored == (u, v) else shift))).cos()
+            weights = torch.randn(channels, generator=generator, dtype=torch.float64)
+            given = (weights[:, None, None] * wave / wave.norm())[None].to(point)
+            out = torch.autograd.functional.jvp(module, point, given)[1]
+            energy = torch.fft.fft2(out.double(), norm="ortho").abs().square().sum((0, 1))
+            own = sum(energy[bin].item() for bin in {(u, v), mirrored})
+            for bin in {(u, v), mirrored}:
+                gain[bin] = (own / given.square().sum().item()) ** 0.5
+                leakage[bin] = 1 - own / energy.sum().item()
+    return (torch.fft.fftshift(x) for x in (gain, leakage))
+
+
+@pytest.mark.parametrize("size", [(6, 6), (5, 4)])
+@pytest.mark.parametrize("batch_size", [1, 7, None])
+def test_batches_of_waves_are_the_definition(size, batch_size):
+    torch.manual_seed(0)
+    mixer = SPAM(6).double().eval()
+    point = maps(1, 6, *size)
+    response = frequency_response(mixer, point, batch_size=batch_size)
+    gain, leakage = one_at_a_time(mixer, point)
+    # Float64 throughout: rounding alone is between them.
+    torch.testing.assert_close(response.gain, gain, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(response.leakage, leakage, rtol=1e-9, atol=1e-9)
+
+
+def test_attention_is_low_pass():
+    """With like queries and keys it takes the mean; fused attention has no forward mode."""
+
+    def attention(x):
+        tokens = x.flatten(2).mT  # B HW C
+        same = torch.zeros_like(tokens)
+        out = F.scaled_dot_product_attention(same, same, tokens)
+        return out.mT.unflatten(2, x.shape[-2:])
+
+    response = frequency_response(attention, maps(1, 2, 6, 6).float())
+    expected = torch.zeros(6, 6, dtype=torch.float64)
+    expected[3, 3] = 1
+    torch.testing.assert_close(response.gain, expected, rtol=0, atol=1e-6)  # float32
+
+
 def test_a_module_that_changes_the_size_is_refused():
     with pytest.raises(ValueError, match="maps 8x8 to 4x4; a response needs the same size"):
         frequency_response(lambda x: F.avg_pool2d(x, 2), maps(1, 1, 8, 8))
     with pytest.raises(ValueError, match=r"must be \(1, C, H, W\)"):
         frequency_response(lambda x: x, maps(2, 1, 8, 8))
-
-
-@pytest.mark.parametrize("size", [(8, 8), (7, 5)])
-def test_fourier_images_are_one_frequency_of_unit_norm(size):
-    for u, v in [(0, 0), (1, 2), (-2, 1), (3, 0)]:
-        image = fourier_basis(u, v, *size)
-        assert image.norm() == pytest.approx(1)
-        amplitude = torch.fft.fft2(image).abs()
-        loud = {tuple(index) for index in (amplitude > 1e-9).nonzero().tolist()}
-        height, width = size
-        assert loud == {(u % height, v % width), (-u % height, -v % width)}
-
-
-def test_perturbations_have_their_norm_and_random_signs():
-    images = maps(8, 3, 6, 6)
-    added = perturb(images, 1, 2, 0.5, torch.Generator().manual_seed(0)) - images
-    norms = added.flatten(2).norm(dim=2)
-    torch.testing.assert_close(norms, torch.full_like(norms, 0.5))
-    signs = (added / (0.5 * fourier_basis(1, 2, 6, 6))).mean((2, 3)).round()
-    assert set(signs.flatten().tolist()) == {-1.0, 1.0}
-
-
-def test_bands_add_up_and_do_not_overlap():
-    x = maps(2, 3, 9, 12).float()
-    low, high = band_pass(x, 0, 0.5), band_pass(x, 0.500001, 2)
-    torch.testing.assert_close(low + high, x)
-    torch.testing.assert_close(band_pass(low, 0.500001, 2), torch.zeros_like(x), rtol=0, atol=1e-6)
-    torch.testing.assert_close(band_pass(x, 0, 2), x)
 
 
 def test_receptive_field_of_a_convolution_is_its_window():
@@ -120,3 +144,13 @@ def test_bands_that_a_small_map_does_not_have():
     bands = frequency_response(lambda x: x, maps(1, 2, 2, 2)).bands()
     assert bands["middle"] is None
     assert bands["high_pass_ratio"] == 1
+
+
+def test_magnitude_of_an_impulse_is_the_kernels():
+    kernel = maps(6, 4, 3, 3)
+    found = impulse_magnitude(lambda x: F.conv2d(x, kernel, padding=1), maps(1, 4, 7, 7))
+    expected = torch.zeros(7, 7, dtype=torch.float64)
+    expected[2:5, 2:5] = kernel.flip(2, 3).norm(dim=0).mean(0)
+    torch.testing.assert_close(found, expected)
+    half = impulse_magnitude(lambda x: x * torch.arange(4.0)[:, None, None], maps(1, 4, 3, 3), 2)
+    assert half[1, 1] == pytest.approx(1.5)  # of the first and the last channel

@@ -16,24 +16,37 @@ from spanets.analysis.fourier import (
 from spanets.analysis.graph import graph_spectrum
 from spanets.analysis.response import (
     FrequencyResponse,
-    band_pass,
     effective_receptive_field,
-    fourier_basis,
     frequency_response,
+    impulse_magnitude,
     impulse_response,
+)
+from spanets.analysis.robustness import (
+    Answers,
+    band_pass,
+    band_variants,
+    compare_answers,
+    fourier_basis,
+    frequency_grid,
     perturb,
+    wave_variants,
 )
 
 __all__ = [
+    "Answers",
     "FrequencyResponse",
     "SpectrumStatistics",
     "band_pass",
+    "band_variants",
     "capture",
+    "compare_answers",
     "effective_receptive_field",
     "find_modules",
     "fourier_basis",
+    "frequency_grid",
     "frequency_response",
     "graph_spectrum",
+    "impulse_magnitude",
     "impulse_response",
     "log_amplitude",
     "perturb",
@@ -43,4 +56,5 @@ __all__ = [
     "spectrum_map",
     "stream",
     "to_maps",
+    "wave_variants",
 ]

@@ -169,6 +169,41 @@ def _first_that_fits(
         return to_maps(output, image_size, layouts[1], prefix)
 
 
+def on_maps(
+    module: Callable[[Tensor], Any],
+    given: Tensor,
+    image_size: tuple[int, int],
+    layouts: tuple[str, str] = ("auto", "auto"),
+    prefix_tokens: int = 0,
+) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """Turns a module of any layout into a function of NCHW maps.
+
+    Args:
+        module: Takes maps or tokens.
+        given: What it takes, of one image: (1, C, H, W), (1, H, W, C) or (1, N, C).
+        image_size: Of `to_maps`.
+        layouts: Of `to_maps`: the second where the first is not clear.
+        prefix_tokens: Of `to_maps`; the function leaves these tokens as they are in `given`.
+
+    Returns:
+        A function from maps (B, C, H, W) to maps, and `given` as maps.
+
+    Raises:
+        ValueError: what the module takes is no map.
+    """
+    point = _first_that_fits(given, image_size, layouts, prefix_tokens)
+
+    def run(maps: Tensor) -> Tensor:
+        if given.ndim == 3:
+            tokens = maps.flatten(2).mT  # B HW C
+            maps = torch.cat([given[:, :prefix_tokens].expand(len(maps), -1, -1), tokens], 1)
+        elif point is not given:
+            maps = maps.permute(0, 2, 3, 1)  # B H W C
+        return _first_that_fits(module(maps), image_size, layouts, prefix_tokens)
+
+    return run, point
+
+
 @contextmanager
 def hooked(
     model: nn.Module,

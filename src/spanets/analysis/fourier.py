@@ -7,8 +7,9 @@ the origin at (H // 2, W // 2). Frequencies are fractions of Nyquist (half a cyc
 Shape legend: `B` images, `C` channels, `H W` map size, `P` samples of a profile.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -137,6 +138,15 @@ class RunningMoments:
         )
         self.mean = self.mean + difference * (count / total)
         self.count = total
+
+    def state(self) -> dict[str, Any]:
+        """Returns plain values, of which `restore` makes the same moments."""
+        return {key: np.asarray(value).tolist() for key, value in vars(self).items()}
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> Self:
+        """Goes on from a state."""
+        return cls(state["count"], np.asarray(state["mean"]), np.asarray(state["squares"]))
 
     @property
     def deviation(self) -> Any:

@@ -77,15 +77,99 @@ def plot_spectra(spectra: Mapping[str, Array], columns: int = 5) -> "Figure":
     )
 
 
-def plot_responses(gains: Mapping[str, Array], columns: int = 4) -> "Figure":
+def plot_responses(
+    gains: Mapping[str, Array], columns: int = 4, top: float | None = None
+) -> "Figure":
     """Draws gains per frequency side by side on one colour scale from 0.
 
     Args:
         gains: By title: (H, W), centred.
         columns: Pictures in a row.
+        top: Of the scale, for figures on one; None takes the largest gain.
     """
-    top = max(float(np.max(gain)) for gain in gains.values())
-    return _sheet(gains, columns, "magma", "gain", (0.0, top))
+    highest = max(float(np.max(gain)) for gain in gains.values()) if top is None else top
+    return _sheet(gains, columns, "magma", "gain", (0.0, highest))
+
+
+def plot_impulses(magnitudes: Mapping[str, Array], columns: int = 4) -> "Figure":
+    """Draws how far modules carry single pixels, each relative to its largest value.
+
+    Args:
+        magnitudes: By title: (H, W), at least 0.
+        columns: Pictures in a row.
+    """
+    from matplotlib.colors import LogNorm
+
+    figure, grid = _grid(len(magnitudes), columns)
+    image: Any = None
+    for axes, (title, array) in zip(grid.flat, magnitudes.items(), strict=False):
+        relative = np.maximum(array / (array.max() or 1.0), 1e-4)
+        image = axes.imshow(relative, cmap="magma", norm=LogNorm(1e-4, 1))
+        axes.set_title(title, fontsize=8)
+        axes.set(xticks=[], yticks=[])
+    figure.colorbar(image, ax=grid, label="response, relative to its largest", shrink=0.8)
+    return figure
+
+
+def plot_sensitivity(
+    rates: Mapping[str, Array],
+    rows: Mapping[str, Array],
+    columns: Mapping[str, Array],
+    label: str,
+) -> "Figure":
+    """Draws Fourier heat maps side by side on one colour scale from 0 (Yin et al., 2019).
+
+    Args:
+        rates: By title: (R, S).
+        rows: By title: vertical frequencies as fractions of Nyquist, (R,).
+        columns: By title: horizontal ones, (S,).
+        label: Of the colour scale.
+    """
+    figure, grid = _grid(len(rates), columns=4, scale=1.3)
+    top = max(float(np.max(rate)) for rate in rates.values()) or 1.0
+    image: Any = None
+    for axes, (title, rate) in zip(grid.flat, rates.items(), strict=False):
+        image = axes.pcolormesh(
+            columns[title], rows[title], rate, cmap="viridis", vmin=0, vmax=top, shading="nearest"
+        )
+        axes.set(aspect="equal", xticks=[-1, 0, 1], yticks=[-1, 0, 1])
+        axes.invert_yaxis()
+        axes.set_title(title, fontsize=8)
+    figure.colorbar(image, ax=grid, label=label, shrink=0.8)
+    figure.supxlabel("frequency (fraction of Nyquist)", fontsize=8)
+    return figure
+
+
+def plot_bands(
+    curves: Mapping[str, Mapping[str, Any]], cutoffs: Sequence[float], label: str
+) -> "Figure":
+    """Draws how often answers are right for low-passed and for high-passed images.
+
+    Args:
+        curves: By title: "low_pass" and "high_pass", each with "accuracy", "low" and "high", and
+            "clean", the accuracy for the images themselves.
+        cutoffs: As fractions of Nyquist.
+        label: Of the vertical axis.
+    """
+    require("matplotlib", "analysis")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    grid = figure.subplots(1, 2, sharey=True)
+    for axes, kind, kept in zip(grid, ("low_pass", "high_pass"), ("below", "above"), strict=True):
+        for number, (title, row) in enumerate(curves.items()):
+            line, colour = row[kind], f"C{number % 10}"
+            axes.plot(cutoffs, line["accuracy"], marker="o", ms=3, color=colour, label=title)
+            axes.fill_between(
+                cutoffs, line["low"], line["high"], color=colour, alpha=0.2, linewidth=0
+            )
+            axes.axhline(row["clean"], color=colour, linewidth=0.8, linestyle=":")
+        axes.set_xlabel(f"cut-off: what lies {kept} is kept (fraction of Nyquist)", fontsize=8)
+        axes.set_title(kind.replace("_", "-"), fontsize=9)
+        axes.set_ylim(0, 1.02)
+    grid[0].set_ylabel(label)
+    grid[0].legend(fontsize=7)
+    return figure
 
 
 def save_figure(figure: "Figure", path: Path) -> list[Path]:
@@ -149,13 +233,7 @@ def _sheet(
     label: str,
     limits: tuple[float, float],
 ) -> "Figure":
-    require("matplotlib", "analysis")
-    from matplotlib.figure import Figure
-
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
-    figure = Figure(figsize=(0.8 + 2.2 * columns, 2.4 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
+    figure, grid = _grid(len(pictures), columns)
     image: Any = None
     for axes, (title, array) in zip(grid.flat, pictures.items(), strict=False):
         # Pixels are bins; the axes are fractions of Nyquist.
@@ -167,10 +245,24 @@ def _sheet(
         axes.set_yticks([-1, 0, 1])
         left, right, bottom, top = _extent(array)
         axes.set(xlim=(left, right), ylim=(bottom, top))  # ticks would widen them
-    for axes in grid.flat[len(pictures) :]:
-        axes.set_axis_off()
     figure.colorbar(image, ax=grid, label=label, shrink=0.8)
+    figure.supxlabel("frequency (fraction of Nyquist)", fontsize=8)
     return figure
+
+
+def _grid(count: int, columns: int, scale: float = 1.0) -> tuple["Figure", Any]:
+    """A figure of so many pictures in rows, those left over without axes."""
+    require("matplotlib", "analysis")
+    from matplotlib.figure import Figure
+
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    size = (0.8 + 2.2 * scale * columns, 2.4 * scale * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[count:]:
+        axes.set_axis_off()
+    return figure, grid
 
 
 def _extent(array: Array) -> tuple[float, float, float, float]:

@@ -6,10 +6,11 @@ Shape legend: `B` images, `C` channels, `H W` map size.
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isnan, sqrt
+from math import isnan
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Module = Callable[[Tensor], Tensor]
 
@@ -48,21 +49,32 @@ class FrequencyResponse:
         return {name: None if isnan(value) else value for name, value in table.items()}
 
 
+# Values of a batch of waves: more of them in one pass gain little speed and cost memory.
+_BATCH_VALUES = 2**21
+
+
 @torch.no_grad()
 def frequency_response(
-    module: Module, point: Tensor, channels: int | None = None, seed: int = 0
+    module: Module,
+    point: Tensor,
+    channels: int | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
 ) -> FrequencyResponse:
     """Measures the gain per frequency of a module's linear part at an operating point.
 
     For every frequency a wave with random phase and random weights on the channels goes through the
-    module's Jacobian at `point`. Exact for linear modules: the spectral pooling filter gives its
-    mask, a depth-wise convolution the modulus of its transfer function, but for the borders.
+    module's Jacobian at `point`; (u, v) and (-u, -v) are one real frequency and share a wave. Exact
+    for linear modules: the spectral pooling filter gives its mask, a depth-wise convolution the
+    modulus of its transfer function, but for the borders.
 
     Args:
-        module: Maps (1, C, H, W) to maps of the same height and width.
+        module: Maps (B, C, H, W) to maps of the same height and width, each by itself, as all
+            modules do in evaluation mode.
         point: Where the module is linearized, (1, C, H, W).
         channels: So many random channels carry a wave at a time; None takes all.
         seed: Of phases and weights.
+        batch_size: Waves at a time; None takes as many as fill a few megabytes.
 
     Returns:
         Gain and leakage, (H, W).
@@ -78,98 +90,67 @@ def frequency_response(
     generator = torch.Generator().manual_seed(seed)
     gain = torch.zeros(height, width, dtype=torch.float64)
     leakage = torch.zeros_like(gain)
-    for u in range(height):
-        for v in range(width):
-            wave = _wave(u, v, height, width, generator).to(point)
-            weights = torch.randn(total, generator=generator).to(point)
-            if channels is not None:
-                weights[torch.randperm(total, generator=generator)[channels:]] = 0
-            given = weights[None, :, None, None] * wave
-            out = _jvp(module, point, given)
-            if out.shape[-2:] != point.shape[-2:]:
-                raise ValueError(
-                    f"the module maps {height}x{width} to {out.shape[-2]}x{out.shape[-1]}; a "
-                    "response needs the same size"
-                )
-            i, j = (u + height // 2) % height, (v + width // 2) % width
-            gain[i, j], leakage[i, j] = _at_frequency(out, given, u, v)
+    pairs = _half_plane(height, width)
+    size = batch_size or max(1, _BATCH_VALUES // point.numel())
+    for start in range(0, len(pairs), size):
+        part = pairs[start : start + size]
+        phases = _phases(part, height, width)
+        given = _random_waves(phases, total, channels, generator).to(point)  # B C H W
+        out = _jvp(module, point.repeat(len(part), 1, 1, 1), given)
+        if out.shape[-2:] != point.shape[-2:]:
+            raise ValueError(
+                f"the module maps {height}x{width} to {out.shape[-2]}x{out.shape[-1]}; a "
+                "response needs the same size"
+            )
+        found = zip(*_at_frequencies(out, given, phases.to(out.device)), strict=True)
+        for (u, v), (own, elsewhere) in zip(part, found, strict=True):
+            for i, j in ((u, v), (-u, -v)):
+                centred = (i + height // 2) % height, (j + width // 2) % width
+                gain[centred], leakage[centred] = own, elsewhere
     return FrequencyResponse(gain, leakage)
 
 
-def _wave(u: int, v: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """A real wave of frequency (u, v), of unit norm: (H, W)."""
-    rows = torch.arange(height, dtype=torch.float64)[:, None] * (u / height)
-    columns = torch.arange(width, dtype=torch.float64)[None, :] * (v / width)
-    own_conjugate = (2 * u) % height == 0 and (2 * v) % width == 0
-    phase = 0.0 if own_conjugate else torch.rand((), generator=generator).item()
-    wave = (2 * torch.pi * (rows + columns + phase)).cos()
-    return wave / wave.norm()
+def _half_plane(height: int, width: int) -> list[tuple[int, int]]:
+    """One (u, v) of each conjugate pair of bins."""
+    bins = [(u, v) for u in range(height) for v in range(width)]
+    return [(u, v) for u, v in bins if (u, v) <= (-u % height, -v % width)]
 
 
-def _at_frequency(out: Tensor, given: Tensor, u: int, v: int) -> tuple[float, float]:
-    """Gain at ±(u, v), and the share of the output's energy elsewhere."""
-    height, width = out.shape[-2:]
-    spectrum = torch.fft.fft2(out.double(), norm="ortho").abs().square().sum((0, 1))  # H W
-    own = spectrum[u, v].item()
-    if ((2 * u) % height, (2 * v) % width) != (0, 0):
-        own += spectrum[-u % height, -v % width].item()
-    whole, before = spectrum.sum().item(), given.double().square().sum().item()
-    return sqrt(own / before), (1 - own / whole if whole else 0.0)
+def _phases(pairs: list[tuple[int, int]], height: int, width: int) -> Tensor:
+    """The phase of each frequency at each sample, in radians: (B, H, W)."""
+    u, v = torch.tensor(pairs, dtype=torch.float64).T[:, :, None]  # B 1
+    rows = u * torch.arange(height) / height  # B H
+    columns = v * torch.arange(width) / width  # B W
+    return 2 * torch.pi * (rows[:, :, None] + columns[:, None, :])
 
 
-def fourier_basis(u: int, v: int, height: int, width: int) -> Tensor:
-    """Returns the real, unit-norm image of frequency (u, v) of Yin et al., 2019: (H, W).
-
-    Args:
-        u: Row frequency, in bins from the origin; may be negative.
-        v: Column frequency.
-        height: In pixels.
-        width: In pixels.
-    """
-    spectrum = torch.zeros(height, width, dtype=torch.complex128)
-    spectrum[u % height, v % width] += 1
-    spectrum[-u % height, -v % width] += 1
-    image = torch.fft.ifft2(spectrum).real
-    return image / image.norm()
-
-
-def perturb(
-    images: Tensor, u: int, v: int, epsilon: float, generator: torch.Generator | None = None
+def _random_waves(
+    phases: Tensor, total: int, kept: int | None, generator: torch.Generator
 ) -> Tensor:
-    """Adds a wave of norm ε to each image, its sign random for each image and channel.
-
-    `x̃ = x + s ε U_uv` (Yin et al., NeurIPS 2019). Add it before the images are standardized.
-
-    Args:
-        images: (B, C, H, W), in pixel units.
-        u: Row frequency, in bins.
-        v: Column frequency, in bins.
-        epsilon: L2 norm of what is added to a channel, in pixel units.
-        generator: Of the signs.
-    """
-    wave = fourier_basis(u, v, *images.shape[-2:]).to(images)
-    signs = torch.randint(0, 2, images.shape[:2], generator=generator) * 2 - 1
-    return images + epsilon * signs.to(images)[:, :, None, None] * wave
+    """Real waves of unit norm with random shifts, times random weights: (B, C, H, W)."""
+    given = []
+    for phase in phases:
+        shift = 2 * torch.pi * torch.rand((), generator=generator, dtype=torch.float64)
+        # A wave that is its own conjugate has no sine, and may be shifted to next to nothing.
+        wave = phase.cos() if phase.sin().abs().max() < 1e-6 else (phase + shift).cos()
+        weights = torch.randn(total, generator=generator, dtype=torch.float64)
+        if kept is not None:
+            weights[torch.randperm(total, generator=generator)[kept:]] = 0
+        given.append(weights[:, None, None] * wave / wave.norm())
+    return torch.stack(given)
 
 
-def band_pass(images: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
-    """Keeps the frequencies whose distance from the origin lies in a band.
-
-    Args:
-        images: (..., H, W), real.
-        low: Lower edge, as a fraction of Nyquist; the origin is kept where it is 0.
-        high: Upper edge, included; the corners of the spectrum lie at √2.
-
-    Returns:
-        The shape and type of the images.
-    """
-    height, width = images.shape[-2:]
-    u = torch.fft.fftfreq(height, device=images.device) * 2
-    v = torch.fft.rfftfreq(width, device=images.device) * 2
-    distance = torch.hypot(u[:, None], v[None, :])
-    kept = (distance >= low) & (distance <= high)
-    spectrum = torch.fft.rfft2(images.float()) * kept
-    return torch.fft.irfft2(spectrum, s=(height, width)).to(images.dtype)
+def _at_frequencies(out: Tensor, given: Tensor, phases: Tensor) -> tuple[list[float], list[float]]:
+    """Each wave's gain at its own frequency, and the share of the output's energy elsewhere."""
+    wide = out.double()
+    own = torch.zeros(len(out), dtype=torch.float64, device=out.device)
+    for wave in (phases.cos(), phases.sin()):
+        norm = wave.square().sum((1, 2))  # of a frequency's own conjugate the sine is 0
+        inside = torch.einsum("bchw,bhw->bc", wide, wave).square().sum(1)
+        own += torch.where(norm > 1e-6, inside / norm, 0.0)
+    whole, before = wide.square().sum((1, 2, 3)), given.double().square().sum((1, 2, 3))
+    elsewhere = torch.where(whole > 0, 1 - own / whole, 0.0)
+    return (own / before).sqrt().tolist(), elsewhere.tolist()
 
 
 def effective_receptive_field(module: Module, images: Tensor) -> Tensor:
@@ -208,8 +189,28 @@ def impulse_response(module: Module, point: Tensor, channel: int = 0) -> Tensor:
     return _jvp(module, point, impulse)[0]
 
 
+@torch.no_grad()
+def impulse_magnitude(module: Module, point: Tensor, channels: int = 16) -> Tensor:
+    """Returns how far a module's linear part carries single pixels: (H', W').
+
+    The norm over the output's channels of `impulse_response`, its mean over input channels.
+
+    Args:
+        module: Of `frequency_response`, but for the size of its maps.
+        point: Where the module is linearized, (1, C, H, W).
+        channels: At most so many input channels, evenly spread.
+    """
+    count = min(channels, point.shape[1])
+    impulses = torch.zeros_like(point).repeat(count, 1, 1, 1)
+    for row, channel in enumerate(torch.linspace(0, point.shape[1] - 1, count).long().tolist()):
+        impulses[row, channel, point.shape[2] // 2, point.shape[3] // 2] = 1
+    return _jvp(module, point.repeat(count, 1, 1, 1), impulses).norm(dim=1).mean(0)
+
+
 def _jvp(module: Module, point: Tensor, direction: Tensor) -> Tensor:
     with warnings.catch_warnings():
         # torch's forward-mode rules still come from its scripting compiler, which is deprecated.
         warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
-        return torch.func.jvp(module, (point,), (direction,))[1]
+        # Fused attention has no forward mode.
+        with sdpa_kernel(SDPBackend.MATH):
+            return torch.func.jvp(module, (point,), (direction,))[1]

@@ -1,0 +1,117 @@
+"""Where networks, images and labels come from."""
+
+import importlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from spanets.checkpoint import create_model, is_checkpoint, restore_model
+from spanets_runtime.errors import UsageError, UserError
+from spanets_runtime.images import ImageError, load_image
+from spanets_runtime.preprocessing import Preprocessing
+
+
+def load_any(
+    source: str, size: int | None = None
+) -> tuple[nn.Module, Preprocessing, list[str] | None]:
+    """Builds a model from a timm name, a checkpoint or "module:function".
+
+    Returns:
+        The network in evaluation mode, its preprocessing, and of a checkpoint its classes.
+
+    Raises:
+        UsageError: an unknown name, or a function that returns no network.
+        UserError: an unreadable checkpoint.
+    """
+    classes = None
+    if ":" in source and not Path(source).exists():
+        model = _users_own(source)
+        values = timm.data.resolve_model_data_config(model)
+    elif is_checkpoint(source):
+        model, card = restore_model(source)
+        values, classes = dict(card.preprocessing), card.classes
+    else:
+        config = timm.get_pretrained_cfg(source) if timm.is_model(source) else None
+        fixed = size is not None and config is not None and config.fixed_input_size
+        torch.manual_seed(0)  # random weights, the same each time
+        model = create_model(source, {"img_size": size} if fixed else {})
+        values = timm.data.resolve_model_data_config(model)
+    if size is not None:
+        values = {**values, "input_size": [3, size, size]}
+    preprocess = Preprocessing.parse({**values, "crop_mode": "center"}, source)
+    return model.eval().requires_grad_(False), preprocess, classes
+
+
+def _users_own(source: str) -> nn.Module:
+    module, _, function = source.partition(":")
+    try:
+        model = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise UsageError(
+            f"{source}: {error}; give module:function, importable from here"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"{source}: returns a {type(model).__name__}, must be a torch.nn.Module")
+    return model
+
+
+def spread_evenly(paths: Sequence[Path], limit: int | None) -> list[Path]:
+    """Returns at most so many files, evenly spread, so that no class folder is left out."""
+    if limit is None or limit >= len(paths):
+        return list(paths)
+    return [paths[i * len(paths) // limit] for i in range(limit)]
+
+
+def class_labels(
+    root: Path, paths: Sequence[Path], classes: Sequence[str] | None
+) -> list[int] | None:
+    """Returns the class of each image by the class folder that it lies in, at any depth.
+
+    None where there are no classes, or an image lies in no folder of theirs.
+    """
+    if classes is None:
+        return None
+    number = {name: i for i, name in enumerate(classes)}
+    labels = []
+    for path in paths:
+        found = [number[name] for name in path.relative_to(root).parts[:-1] if name in number]
+        if not found:
+            return None
+        labels.append(found[-1])
+    return labels
+
+
+def batches(
+    paths: Sequence[Path], preprocess: Preprocessing, batch_size: int, first: int = 0
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Yields preprocessed images (B, 3, S, S) with their numbers; unreadable ones are passed over.
+
+    Args:
+        paths: Of images.
+        preprocess: From an image to what the network takes.
+        batch_size: Images at a time.
+        first: Number of the first image.
+
+    Raises:
+        UserError: none is readable.
+    """
+    numbers: list[int] = []
+    kept: list[Tensor] = []
+    seen = first > 0
+    for number in range(first, len(paths)):
+        try:
+            kept.append(torch.from_numpy(preprocess(load_image(paths[number]))))
+        except ImageError:
+            continue
+        numbers.append(number)
+        seen = True
+        if len(kept) == batch_size:
+            yield numbers, torch.stack(kept)
+            numbers, kept = [], []
+    if kept:
+        yield numbers, torch.stack(kept)
+    if not seen:
+        raise UserError(f"{paths[0].parent}: a folder without readable images")

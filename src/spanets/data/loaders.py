@@ -56,11 +56,16 @@ class Share(Sampler[tuple[int, int]]):
 
 @dataclass(frozen=True)
 class Loaders:
-    """Loaders of one data set, for training and for validation."""
+    """Loaders of one data set, for training and for validation.
+
+    Attributes:
+        notes: Lines for people, about what of the data set is left out.
+    """
 
     train: DataLoader[Any]
     val: DataLoader[Any]
     classes: list[str]
+    notes: tuple[str, ...] = ()
 
 
 def make_loader(

@@ -91,6 +91,8 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
     keeper = RunKeeper(out, plan.score)
     trainer = _make_trainer(plan, out, keeper, accumulate, updates)
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        for note in loaders.notes:
+            print(note, file=sys.stderr)
         write_atomically(out / "recipe.yaml", lambda file: file.write(_to_yaml(recipe)))
     with _plain_errors(out), _quiet():
         trainer.fit(task, loaders.train, loaders.val, ckpt_path=checkpoint, weights_only=True)

@@ -1,0 +1,316 @@
+"""Batches for detectors: boxes stay with their masks, draws depend on seed, epoch and image."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spanets.data import detection, shapes
+from spanets.data.detection import (
+    EvaluationImages,
+    RandomSizeCrop,
+    TrainingImages,
+    evaluation_transform,
+    load_checked,
+    make_loaders,
+    preprocessing_of,
+    read_part,
+    train_transform,
+)
+from spanets.recipe.detection import DetectionData
+from spanets_runtime.errors import UsageError, UserError
+from spanets_runtime.images import ImageError
+
+SIDE = 64
+PLAIN = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+
+
+@pytest.fixture(scope="session")
+def shapes_folder(tmp_path_factory):
+    """Ten images of shapes, on noise."""
+    noise = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    out = tmp_path_factory.mktemp("shapes") / "set"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shapes, "load_photographs", lambda part: [Image.fromarray(noise)])
+        shapes.write_shapes(out, images=10, size=SIDE)
+    return out
+
+
+@pytest.fixture
+def section(shapes_folder):
+    """The data section of a recipe for them."""
+
+    def section(**changes) -> DetectionData:
+        parts = {
+            f"{part}_{what}": f"{what}/{part}{'.json' if what == 'annotations' else ''}"
+            for part in ("train", "val")
+            for what in ("images", "annotations")
+        }
+        plain = {"short_side": SIDE, "long_side": 2 * SIDE, "train_short_sides": (SIDE, SIDE)}
+        plain |= {"root": str(shapes_folder), "workers": 0}
+        return DetectionData(**{**parts, **plain, **changes})
+
+    return section
+
+
+def training(data: DetectionData, seed: int = 0) -> TrainingImages:
+    return TrainingImages(read_part(data, "train"), train_transform(data), True, seed)
+
+
+def same(a, b) -> bool:
+    return a[1].keys() == b[1].keys() and all(
+        torch.equal(x, y)
+        for x, y in zip([a[0], *a[1].values()], [b[0], *b[1].values()], strict=True)
+    )
+
+
+# ---- targets
+
+
+def test_targets_are_the_file_s(section):
+    data = section(hflip=0.0, **PLAIN)
+    part = read_part(data, "train")
+    for index, image in enumerate(part.images):
+        pixels, target = training(data)[index]
+        expected = np.asarray(Image.open(image.path), np.float32).transpose(2, 0, 1) / 255
+        # A resize to its own size leaves 8 bits as they are; the quotients are rounded apart.
+        assert np.allclose(pixels.numpy(), expected, rtol=0, atol=1e-7)
+        assert target["boxes"].tolist() == [list(a.box) for a in image.annotations]
+        assert target["labels"].tolist() == [a.label for a in image.annotations]
+        assert target["area"].tolist() == [a.area for a in image.annotations]
+        assert not target["iscrowd"].any()
+        assert target["image_id"].item() == image.id
+        types = {name: value.dtype for name, value in target.items()}
+        assert types["boxes"] == torch.float32
+        assert types["labels"] == torch.int64
+        assert types["masks"] == torch.uint8
+        assert all(type(value) is torch.Tensor for value in [pixels, *target.values()])
+
+
+def boxes_of(masks) -> torch.Tensor:
+    """The smallest boxes around masks (N, H, W)."""
+    spans = []
+    for mask in masks:
+        rows, columns = (mask.any(dim).nonzero()[:, 0] for dim in (1, 0))
+        spans.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+    return torch.tensor(spans, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hflip": 1.0},
+        {"train_short_sides": (96, 160), "long_side": 200},
+        {"train_crop": True, "train_short_sides": (96, 160), "long_side": 200},
+    ],
+)
+def test_boxes_move_with_masks(section, changes, monkeypatch):
+    # The paper's crop is of larger images.
+    monkeypatch.setattr(detection, "CROP_SHORT_SIDES", (70, 80))
+    monkeypatch.setattr(detection, "CROP_SIDES", (50, 60))
+    dataset = training(section(**changes))
+    sides, seen = set(), 0
+    for epoch in range(4):
+        for index in range(len(dataset)):
+            pixels, target = dataset[epoch, index]
+            sides.add(pixels.shape[-1])
+            assert target["masks"].shape[1:] == pixels.shape[1:]
+            assert len(target["masks"]) == len(target["boxes"]) == len(target["labels"])
+            if not len(target["masks"]):
+                continue
+            seen += 1
+            around = boxes_of(target["masks"])
+            # Masks are resized to the nearest pixel, boxes exactly: at 2.5 times the size they part
+            # by up to 2.5 pixels, with a resize before it by twice that.
+            beyond = torch.cat(
+                [target["boxes"][:, :2] - around[:, :2], around[:, 2:] - target["boxes"][:, 2:]]
+            )
+            if "train_crop" in changes:  # which may leave a box larger than what is in it
+                assert beyond.max() <= 5
+            else:
+                assert beyond.abs().max() <= 2.5
+            assert torch.equal(target["area"], target["masks"].sum((1, 2)).float())
+    assert seen > 25
+    assert len(sides) >= (3 if "train_short_sides" in changes else 1)
+
+
+def test_a_flip_is_a_flip(section):
+    plain, flipped = (training(section(hflip=p, **PLAIN))[0] for p in (0.0, 1.0))
+    assert torch.equal(flipped[0], plain[0].flip(2))
+    assert torch.equal(flipped[1]["masks"], plain[1]["masks"].flip(2))
+    assert torch.equal(flipped[1]["boxes"][:, 0], SIDE - plain[1]["boxes"][:, 2])
+
+
+def test_scales_of_the_recipes(section):
+    data = section(train_short_sides=(480, 800), long_side=1333)
+    dataset = TrainingImages(read_part(data, "train"), train_transform(data), False, 0)
+    sides = {dataset[epoch, 0][0].shape[1] for epoch in range(40)}
+    assert sides <= set(range(480, 801, 32))
+    assert len(sides) > 8
+    short, long = evaluation_transform(preprocessing_of(DetectionData()))(
+        Image.new("RGB", (640, 200))
+    ).shape[1:]
+    assert (short, long) == (416, 1333)
+
+
+def test_crops():
+    pixels = torch.arange(30 * 40).reshape(1, 30, 40)
+    torch.manual_seed(0)
+    shapes_seen = {tuple(RandomSizeCrop(10, 50)(pixels).shape[1:]) for _ in range(200)}
+    heights, widths = zip(*shapes_seen, strict=True)
+    assert (min(heights), max(heights)) == (10, 30)
+    assert min(widths) in (10, 11)
+    assert max(widths) in (39, 40)
+
+
+# ---- draws
+
+
+def test_draws_depend_on_seed_epoch_and_image(section):
+    data = section(train_short_sides=(64, 128))
+    first, again, other = training(data), training(data), training(data, seed=1)
+    assert all(same(first[1, i], again[1, i]) for i in reversed(range(8)))
+    assert not all(same(first[1, i], first[2, i]) for i in range(8))
+    assert not all(same(first[1, i], other[1, i]) for i in range(8))
+    state = torch.get_rng_state()
+    first[3, 0]
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_batches(section):
+    loaders = make_loaders(section(), masks=True, seed=0, batch_size=3)
+    assert loaders.classes == list(shapes.CLASSES)
+    batches = list(loaders.train)
+    assert [len(images) for images, _ in batches] == [3, 3]  # of eight
+    images, targets = next(iter(loaders.val))
+    assert images[0].shape == (3, SIDE, SIDE)
+    assert [target["image_id"].item() for target in targets] == [1, 2]
+    assert targets[0]["size"].tolist() == [SIDE, SIDE]
+    boxes = make_loaders(section(), masks=False, seed=0, batch_size=3)
+    assert "masks" not in next(iter(boxes.train))[1][0]
+
+
+def test_workers_change_nothing(section):
+    batches = [
+        [pair for images, targets in loader for pair in zip(images, targets, strict=True)]
+        for workers in (0, 2)
+        for loader in [make_loaders(section(workers=workers), True, 0, 2).train]
+    ]
+    assert all(same(a, b) for a, b in zip(*batches, strict=True))
+
+
+def test_evaluation_keeps_the_aspect_and_the_size_of_the_file(section):
+    data = section(short_side=96, long_side=100)
+    dataset = EvaluationImages(read_part(data, "val"), preprocessing_of(data))
+    image, target = dataset[0]
+    assert image.shape == (3, 96, 96)
+    assert type(image) is torch.Tensor
+    assert target["size"].tolist() == [SIDE, SIDE]
+    assert len(dataset) == 2
+
+
+def test_normalisation(section):
+    data = section(mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0))
+    white = evaluation_transform(preprocessing_of(data))(Image.new("RGB", (80, 80), "white"))
+    assert white.amax((1, 2)).tolist() == white.amin((1, 2)).tolist() == [1, 3, 0.5]
+
+
+# ---- bad input
+
+
+def test_an_image_of_another_size(section):
+    image = replace(read_part(section(), "train").images[0], width=SIDE + 1)
+    with pytest.raises(ImageError, match=r"00000.png: has 64x64 pixels, .* are for 65x64$"):
+        load_checked(image)
+
+
+def test_a_damaged_image(section, tmp_path):
+    image = replace(read_part(section(), "train").images[0], path=tmp_path / "a.png")
+    with pytest.raises(ImageError, match=r"a\.png: no such file; remove or replace this file"):
+        load_checked(image)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"root": None}, UsageError, r"data\.root is not set; give .*: --data\.root DIR"),
+        ({"root": "/nowhere"}, UserError, r"/nowhere: no such folder"),
+        ({"train_annotations": "x.json"}, UserError, r"x\.json: cannot be read"),
+        (
+            {"train_images": "x"},
+            UserError,
+            r"no image with objects .*00000\.png: no such image and",
+        ),
+        ({"val_images": "x"}, UserError, r"x/00000\.png: no such image and 1 more; add what is"),
+    ],
+)
+def test_data_that_is_not_there(section, changes, kind, message):
+    with pytest.raises(kind, match=message):
+        make_loaders(section(**changes), True, 0, 2)
+
+
+def test_too_few_images(section):
+    with pytest.raises(UserError, match="8 training images are too few for 9 devices"):
+        make_loaders(section(), True, 0, 2, processes=9)
+
+
+def test_a_class_without_training(section, shapes_folder, tmp_path):
+    content = json.loads((shapes_folder / "annotations/val.json").read_text())
+    content["categories"][2]["name"] = "hexagon"
+    path = tmp_path / "val.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="no class 'hexagon'"):
+        make_loaders(section(val_annotations=str(path)), True, 0, 2)
+
+
+def test_what_is_left_out_is_told(section, shapes_folder, tmp_path):
+    content = json.loads((shapes_folder / "annotations/train.json").read_text())
+    first = content["images"][0]["id"]
+    for annotation in content["annotations"]:
+        if annotation["image_id"] == first:
+            annotation["bbox"][2] = 0
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(content))
+    data = section(train_annotations=str(path))
+    loaders = make_loaders(data, True, 0, 2)
+    assert [re.sub(r".*json: |\d+", "", note) for note in loaders.notes] == [
+        "of the annotations, skipped  with an empty box (id , …)",
+        " images without objects are left out of training",
+    ]
+    assert len(loaders.train.dataset) == 7
+    assert len(make_loaders(replace(data, keep_empty=True), True, 0, 2).train.dataset) == 8
+
+
+def test_an_image_without_objects_has_an_empty_target(section):
+    part = read_part(section(), "train")
+    empty = replace(part, images=[replace(part.images[0], annotations=())])
+    data = section(train_crop=True)
+    _, target = TrainingImages(empty, train_transform(data), True, 0)[0]
+    assert target["boxes"].shape == (0, 4)
+    assert target["masks"].shape[0] == target["labels"].shape[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_short_sides": (128, 64)}, r"train_short_sides is \[128, 64\], the first must"),
+        ({"long_side": 32}, r"data\.long_side is 32, less than a short side of 64"),
+    ],
+)
+def test_sides_in_order(section, changes, message):
+    with pytest.raises(UsageError, match=message):
+        section(**changes).check()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"std": [0, 1, 1]}, {"mean": "x"}, {"mean": [1]}, {"short_side": 9999}]
+)
+def test_damaged_preprocessing(changes):
+    with pytest.raises(UserError, match="the checkpoint's preprocessing is damaged"):
+        evaluation_transform({**preprocessing_of(DetectionData()), **changes})
+    with pytest.raises(UserError, match="the checkpoint's preprocessing is damaged"):
+        evaluation_transform({})

@@ -1,6 +1,7 @@
 """Fixtures of the tests that train: a small folder of images, runs on it, and real processes."""
 
 import os
+import socket
 import sys
 import threading
 import traceback
@@ -84,6 +85,8 @@ class Process:
             sys.stdout = os.fdopen(1, "w", closefd=False)
             sys.stderr = os.fdopen(2, "w", closefd=False, buffering=1)
             status = function()
+        except SystemExit as leaving:
+            status = int(leaving.code or 0)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -107,6 +110,30 @@ def process(tmp_path) -> Callable[[Callable[[], int]], Process]:
         return Process(function, folder)
 
     return start
+
+
+def member(rank: int, count: int, port: int, function: Callable[[], int]) -> Callable[[], int]:
+    """Makes a function that a process calls as one of several of a run, as torchrun starts them."""
+
+    def run() -> int:
+        os.environ.update(
+            LOCAL_RANK=str(rank),
+            RANK=str(rank),
+            NODE_RANK="0",
+            WORLD_SIZE=str(count),
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(port),
+        )
+        return function()
+
+    return run
+
+
+def free_port() -> int:
+    """Returns a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def call(capsys, *words) -> tuple[int, str, str]:

@@ -3,6 +3,7 @@
 import csv
 import errno
 import os
+import random
 import resource
 import shutil
 import signal
@@ -20,6 +21,8 @@ from spanets.tasks.callbacks import RunKeeper
 from spanets.tasks.classification.module import Classification
 from spanets.tasks.classification.plan import ClassificationPlan
 from spanets.tasks.engine import choose_run_folder, train
+from spanets.tasks.errors import StoppedError
+from spanets.tasks.stopping import StopRequest
 from spanets_runtime.errors import UsageError, UserError
 
 EPOCHS = ["--trainer.epochs", "3", "--optim.cooldown_epochs", "1"]
@@ -44,12 +47,14 @@ def interruptible():
 
 
 def content(path: Path) -> dict:
-    """What a checkpoint holds, but for what may differ: times, and who loads the images."""
+    """What a checkpoint holds, but for what may differ: times, who loads, how often it saves."""
     kept = torch.load(path, weights_only=True)
     for state in kept["callbacks"].values():
+        state.pop("seconds", None)
         for row in state.get("history", []):
             del row["seconds"]
-    del kept["spanets"]["recipe"]["data"]["workers"]
+    recipe = kept["spanets"]["recipe"]
+    del recipe["data"]["workers"], recipe["trainer"]["save_every"]
     return kept
 
 
@@ -99,6 +104,17 @@ def half_a_run(recipe, out: Path, monkeypatch) -> None:
     assert len(history(out)) == 2
 
 
+def stop_within(epoch: int, updates: int, patch) -> None:
+    """Makes runs stop, as by a scheduler's signal, after some updates of an epoch."""
+
+    def agreed(self, trainer) -> bool:
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        at = done // trainer.accumulate_grad_batches
+        return (trainer.current_epoch + 1, at) == (epoch, updates)
+
+    patch.setattr(StopRequest, "agreed", agreed)
+
+
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """They take longer than the training."""
@@ -120,12 +136,16 @@ def whole(small_recipe, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_resumed_run_is_the_uninterrupted_one(name, small_recipe, tmp_path, monkeypatch):
     words = [*EPOCHS, *VARIANTS[name]]
-    first = train(load_recipe(small_recipe, words), tmp_path / "whole")
-    half_a_run(load_recipe(small_recipe, words), tmp_path / "parts", monkeypatch)
+    recipe, parts = load_recipe(small_recipe, words), tmp_path / "parts"
+    first = train(recipe, tmp_path / "whole")
+    half_a_run(recipe, parts, monkeypatch)
     # The number of workers changes nothing either.
     rest = load_recipe(small_recipe, [*words, "--data.workers", "2"])
-    second = train(rest, tmp_path / "parts", resume=True)
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    with monkeypatch.context() as patch, pytest.raises(StoppedError, match="all is saved; go on"):
+        stop_within(3, 1, patch)
+        train(rest, parts, resume=True)
+    second = train(rest, parts, resume=True)
+    assert_same_run(tmp_path / "whole", parts)
     assert first["metrics"] == second["metrics"]
 
 
@@ -318,23 +338,127 @@ def test_averaged_weights_are_saved_by_a_stop_during_validation(
     assert differences(whole["state_dict"], stopped["state_dict"]) == []
 
 
-def test_sigterm(small_recipe, tmp_path, process, monkeypatch):
-    """What a cluster's scheduler sends."""
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_schedulers_signal(signum, whole, small_recipe, tmp_path, process, monkeypatch):
+    """The update under way is finished and saved, and the run goes on from there."""
     out, marker = tmp_path / "run", tmp_path / "marker"
     step = Classification.training_step
 
     def step_after_marker(self, images, index):
-        marker.touch()
-        time.sleep(0.5)
+        if self.global_step == 4:  # the second of three in the second epoch
+            marker.touch()
+            time.sleep(1)
         return step(self, images, index)
 
-    monkeypatch.setattr(Classification, "training_step", step_after_marker)
-    running = process(lambda: spanets_cli.main(["train", small_recipe, "--out", str(out)]))
-    send(signal.SIGTERM, running, marker, group=False)
-    status, _, said = running.wait()
-    assert status == 1
-    assert said.startswith("spanets: stopped; ")
-    restore_model(out / "interrupted.ckpt")
+    words = ["train", small_recipe, *EPOCHS, "--out", str(out)]
+    with monkeypatch.context() as patch:
+        patch.setattr(Classification, "training_step", step_after_marker)
+        running = process(lambda: spanets_cli.main(words))
+        send(signum, running, marker, group=False)
+        status, printed, said = running.wait()
+    assert (status, printed) == (143, "")
+    resume = f"spanets train {out}/recipe.yaml --out {out} --resume"
+    assert (
+        said.splitlines()[-1] == f"spanets: stopped by a signal, all is saved; go on with: {resume}"
+    )
+    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 5
+    assert not (out / "interrupted.ckpt").exists()
+    train(load_recipe(small_recipe, EPOCHS), out, resume=True)
+    assert_same_run(whole, out)
+
+
+def kill_and_go_on(kills: int, words: list[str], out: Path, start, pause: float) -> int:
+    """Trains in processes that are killed at random moments; returns how many were."""
+    draw, killed = random.Random(0), 0
+    while not (out / "results.json").exists():
+        resume = ["--resume"] if (out / "recipe.yaml").exists() else []
+        marker = out.parent / f"marker-{killed}"
+        running = start([*words, *resume], marker)
+        if killed < kills:
+            while not marker.exists():
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0, pause))
+            for one in running:
+                os.kill(one.pid, signal.SIGKILL)
+        statuses = [one.wait()[0] for one in running]
+        killed += statuses.count(-signal.SIGKILL) == len(running)
+        assert set(statuses) <= {0, -signal.SIGKILL}, [one.files[1].read_text() for one in running]
+    return killed
+
+
+@pytest.fixture
+def start_one(process, monkeypatch):
+    """Starts a command in a process that touches a marker before its first batch."""
+    step = Classification.training_step
+
+    def start(words: list[str], marker: Path) -> list:
+        def step_after_marker(self, images, index):
+            marker.touch()
+            return step(self, images, index)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Classification, "training_step", step_after_marker)
+            return [process(lambda: spanets_cli.main(words))]
+
+    return start
+
+
+def test_killed_at_random_moments(whole, small_recipe, tmp_path, start_one):
+    out = tmp_path / "run"
+    words = ["train", small_recipe, *EPOCHS, "--trainer.save_every", "1", "--out", str(out)]
+    assert kill_and_go_on(3, words, out, start_one, 0.2) == 3
+    assert_same_run(whole, out)
+
+
+LONG = ["--trainer.epochs", "40", "--optim.ema_decay", "0.9", "--data.mixup", "0.8"]
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments(small_recipe, tmp_path, start_one):
+    """With loading processes, averaged weights and mixing; saved every second update."""
+    train(load_recipe(small_recipe, LONG), tmp_path / "whole")
+    out = tmp_path / "run"
+    words = ["train", small_recipe, *LONG, "--trainer.save_every", "2", "--data.workers", "1"]
+    assert kill_and_go_on(20, [*words, "--out", str(out)], out, start_one, 0.5) == 20
+    assert_same_run(tmp_path / "whole", out)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+def test_of_a_damaged_checkpoint_the_one_before_is_used(
+    damage, whole, small_recipe, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "run"
+    recipe = load_recipe(small_recipe, EPOCHS)
+    half_a_run(recipe, out, monkeypatch)
+    last = out / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content[: len(content) // 2] if damage == "cut" else content)
+    if damage == "gone":
+        last.unlink()
+    capsys.readouterr()
+    train(recipe, out, resume=True)
+    warning, *_ = capsys.readouterr().err.splitlines()
+    reason = {
+        "flipped": "damaged since it was written (its part 'archive/data/",
+        "cut": "a truncated or damaged PyTorch file",
+        "gone": "no such file",
+    }
+    assert warning.startswith(f"spanets: warning: {last}: {reason[damage]}")
+    assert warning.endswith("; going on from previous.ckpt, saved before it")
+    assert (out / "damaged.ckpt").exists() == (damage != "gone")
+    assert_same_run(whole, out)
+
+
+def test_damaged_checkpoints_alone(small_recipe, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    recipe = load_recipe(small_recipe, EPOCHS)
+    half_a_run(recipe, out, monkeypatch)
+    for name in ("last.ckpt", "previous.ckpt"):
+        (out / name).write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"previous\.ckpt: a truncated or damaged PyTorch file"):
+        train(recipe, out, resume=True)
+    assert (out / "last.ckpt").read_bytes() == b"PK"
 
 
 def test_killed_while_saving(whole, small_recipe, tmp_path, process, monkeypatch):

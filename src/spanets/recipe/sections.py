@@ -114,6 +114,7 @@ class Trainer:
         channels_last: Memory layout of images and weights.
         compile: Compile the model with torch.compile.
         val_every: Epochs between validations.
+        save_every: Updates between checkpoints within an epoch; None saves epochs alone.
     """
 
     RANGES: ClassVar[Ranges] = {
@@ -122,6 +123,7 @@ class Trainer:
         "num_nodes": (1, 2**16),
         "accumulate": (1, 2**20),
         "val_every": (1, 10**6),
+        "save_every": (1, 10**9),
     }
 
     epochs: int = 20
@@ -133,6 +135,7 @@ class Trainer:
     channels_last: bool = True
     compile: bool = False
     val_every: int = 1
+    save_every: int | None = None
 
 
 @dataclass

@@ -15,24 +15,31 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
 from spanets.checkpoint import save_torch
+from spanets.tasks.errors import StoppedError
+from spanets.tasks.stopping import StopRequest
+from spanets.tasks.sums import Sums, add_sums, gather_sums
 from spanets_runtime.files import write_atomically
 
 LAST = "last.ckpt"
+PREVIOUS = "previous.ckpt"
 BEST = "best.ckpt"
 INTERRUPTED = "interrupted.ckpt"
 HISTORY = "metrics.csv"
 
 Row = dict[str, float]
 
+_SUMS = "epoch_sums"
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints aside, syncs and renames them."""
+    """Writes checkpoints aside, syncs and renames them; of the last one, keeps that before it."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
         """Saves atomically; a full disk leaves what was at `path`."""
-        save_torch(checkpoint, path)
+        path = Path(path)
+        save_torch(checkpoint, path, path.with_name(PREVIOUS) if path.name == LAST else None)
 
 
 class RunKeeper(Checkpoint):
@@ -41,26 +48,54 @@ class RunKeeper(Checkpoint):
     Args:
         folder: Of the run.
         score: The metric that tells the best epoch; larger is better.
+        save_every: Updates between the checkpoints within an epoch; None saves epochs alone.
 
     Attributes:
         history: One row an epoch: its number from 1, the seconds of training since the start, and
             the metrics. A resumed run goes on with it.
     """
 
-    def __init__(self, folder: Path, score: str) -> None:
+    def __init__(self, folder: Path, score: str, save_every: int | None = None) -> None:
         self.folder = folder
         self.score = score
+        self.save_every = save_every
         self.history: list[Row] = []
+        self._stop = StopRequest()
+        self._sums: list[Sums] = []  # those of the epoch that a checkpoint was saved within
+        self._seconds_before = 0.0
         self._started = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Sets the clock back by the time before a restart."""
-        self._started = time.monotonic() - (self.history[-1]["seconds"] if self.history else 0.0)
+        """Sets the clock back by the time before a restart, and begins to listen to schedulers."""
+        self._started = time.monotonic() - self._seconds_before
+        self._stop.listen(trainer)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, i: int
+    ) -> None:
+        """Saves within an epoch, where that is due or a signal asks the run to stop."""
+        if self._sums:  # the first batch after a restart
+            add_sums(trainer, self._sums)
+            self._sums = []
+        updates, rest = divmod(i + 1, trainer.accumulate_grad_batches)
+        # Gradients under way are in no checkpoint; and after its last batch an epoch is validated.
+        if rest or i + 1 == trainer.num_training_batches:
+            return
+        stopped = self._stop.agreed(trainer)
+        if stopped or (self.save_every and updates % self.save_every == 0):
+            self._sums = gather_sums(trainer)
+            trainer.save_checkpoint(self.folder / LAST)
+            self._sums = []
+        if stopped:
+            raise StoppedError("stopped by a signal, all is saved")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Saves the epoch; if it is the best one so far, first under that name."""
-        seconds = round(time.monotonic() - self._started, 1)
-        row = {"epoch": trainer.current_epoch + 1, "seconds": seconds, **epoch_metrics(trainer)}
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "seconds": self._seconds(),
+            **epoch_metrics(trainer),
+        }
         self.history.append(row)
         if best_row(self.history, self.score) is row:
             trainer.save_checkpoint(self.folder / BEST)
@@ -68,21 +103,39 @@ class RunKeeper(Checkpoint):
         if trainer.is_global_zero:
             table = format_history(self.history).encode()
             write_atomically(self.folder / HISTORY, lambda file: file.write(table))
+        if self._stop.agreed(trainer):
+            raise StoppedError("stopped by a signal, all is saved")
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Saves the weights as they are when Ctrl-C or SIGTERM stops the run."""
+        """Saves the weights as they are when Ctrl-C, or a signal at the start, stops the run."""
         if isinstance(exception, KeyboardInterrupt | SIGTERMException):
             trainer.save_checkpoint(self.folder / INTERRUPTED)
 
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds the sums of an epoch under way."""
+        checkpoint[_SUMS] = self._sums
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Takes them."""
+        self._sums = checkpoint.get(_SUMS, [])
+
     def state_dict(self) -> dict[str, Any]:
         """Returns what checkpoints carry."""
-        return {"history": self.history}
+        return {"history": self.history, "seconds": self._seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores it."""
         self.history = state_dict["history"]
+        self._seconds_before = state_dict["seconds"]
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self._started, 1)
 
 
 def best_row(history: list[Row], score: str) -> Row | None:

@@ -2,7 +2,8 @@
 
 runs/NAME/
   recipe.yaml            what was run, every key
-  last.ckpt  best.ckpt   after the last epoch; after the epoch of the best score
+  last.ckpt  best.ckpt   the last that was saved; after the epoch of the best score
+  previous.ckpt          the one before the last, in case that one is damaged
   interrupted.ckpt       as it was when Ctrl-C stopped the run
   metrics.csv            one row an epoch
   tensorboard/           the same for TensorBoard
@@ -12,7 +13,6 @@ runs/NAME/
 
 import json
 import logging
-import shlex
 import signal
 import sys
 import threading
@@ -30,9 +30,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from spanets.checkpoint import Card, build_model, read_card
-from spanets.data.loaders import plain_worker_errors
-from spanets.recipe import Recipe, parse_recipe
+from spanets.checkpoint import Card, build_model
+from spanets.data.loaders import Share, plain_worker_errors
+from spanets.recipe import Recipe
 from spanets.tasks.callbacks import (
     BEST,
     INTERRUPTED,
@@ -44,21 +44,13 @@ from spanets.tasks.callbacks import (
     RunKeeper,
     best_row,
 )
-from spanets.tasks.errors import DivergedError
+from spanets.tasks.errors import DivergedError, StoppedError
 from spanets.tasks.plan import Plan
 from spanets.tasks.plans import PLANS
-from spanets.weights import load_weights, read_checkpoint
+from spanets.tasks.resuming import find_start, holds_run, resume_command, start_anew
+from spanets.weights import load_weights
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.files import write_atomically
-
-# A resumed run may go on elsewhere or with other workers; anything else changes it.
-_FREE_ON_RESUME = (
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "data.workers",
-    "data.root",
-)
 
 
 def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
@@ -77,25 +69,28 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
         UserError: data that cannot be used, a loss that is not finite, a full disk, or Ctrl-C;
             the message says which checkpoint is left and how to go on.
     """
-    checkpoint, epochs_done = _find_checkpoint(out, recipe) if resume else _start_anew(out)
+    start = find_start(out, recipe) if resume else start_anew(out)
     plan, batch_size = PLANS[recipe.task](recipe), per_device_batch(recipe)
     plan.check_batch(batch_size)
     loaders = plan.make_loaders(batch_size, count_processes(recipe))
     # Lightning begins to load the first epoch of a resumed run before it tells the sampler which.
-    loaders.train.sampler.set_epoch(epochs_done)  # type: ignore[attr-defined]
+    sampler: Share = loaders.train.sampler  # type: ignore[assignment]
+    sampler.set_epoch(start.epoch)
+    sampler.skip(start.batches * (loaders.train.batch_size or 0))
     accumulate = min(recipe.trainer.accumulate, len(loaders.train))
     updates = len(loaders.train) // accumulate  # in an epoch
     card = plan.make_card(loaders.classes)
-    model = _make_model(plan, card, fresh=checkpoint is None)
+    model = _make_model(plan, card, fresh=start.checkpoint is None)
     task = plan.make_module(model, card, updates)
-    keeper = RunKeeper(out, plan.score)
+    keeper = RunKeeper(out, plan.score, recipe.trainer.save_every)
     trainer = _make_trainer(plan, out, keeper, accumulate, updates)
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         for note in loaders.notes:
             print(note, file=sys.stderr)
         write_atomically(out / "recipe.yaml", lambda file: file.write(_to_yaml(recipe)))
     with _plain_errors(out), _quiet():
-        trainer.fit(task, loaders.train, loaders.val, ckpt_path=checkpoint, weights_only=True)
+        path = start.checkpoint
+        trainer.fit(task, loaders.train, loaders.val, ckpt_path=path, weights_only=True)
     if not trainer.is_global_zero:
         raise SystemExit(0)  # the first process of several does the rest
     with _plain_errors(out):
@@ -117,7 +112,7 @@ def choose_run_folder(recipe: str, out: str | None, resume: bool) -> Path:
     if resume:
         runs = [folder for folder in folders if (folder / "recipe.yaml").exists()]
         return runs[-1] if runs else base
-    return next(folder for folder in folders if not _holds_run(folder))
+    return next(folder for folder in folders if not holds_run(folder))
 
 
 def per_device_batch(recipe: Recipe) -> int:
@@ -196,51 +191,10 @@ def _make_trainer(
         raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
 
 
-def _holds_run(folder: Path) -> bool:
-    return any(folder.glob("*.ckpt"))
-
-
-def _start_anew(out: Path) -> tuple[None, int]:
-    if _holds_run(out):
-        raise UsageError(f"{out}: holds a run already; add --resume or choose another --out")
-    return None, 0
-
-
-def _find_checkpoint(out: Path, recipe: Recipe) -> tuple[Path | None, int]:
-    """Returns the checkpoint to go on from, if the run was not stopped before, and its epochs."""
-    path = out / LAST
-    if not path.exists():
-        if (out / "recipe.yaml").exists():
-            return None, 0
-        raise UsageError(f"{out}: no run to resume; leave --resume out to start one")
-    content = read_checkpoint(path)
-    before = _flatten(parse_recipe(read_card(content, path).recipe, origin=str(path)))
-    for key, value in _flatten(recipe).items():
-        if before[key] != value and key not in _FREE_ON_RESUME:
-            raise UsageError(
-                f"{path} was trained with {key} {before[key]}, not {value}, and a run keeps its "
-                f"recipe; go on with: {_resume_command(out)}; or start another with another --out"
-            )
-    return path, content["epoch"] + 1
-
-
-def _flatten(recipe: Recipe) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in recipe.to_dict().items():
-        inner = value if isinstance(value, dict) else {}
-        flat |= {f"{name}.{key}": value for key, value in inner.items()} or {name: value}
-    return flat
-
-
-def _resume_command(out: Path) -> str:
-    words = ["spanets", "train", str(out / "recipe.yaml"), "--out", str(out), "--resume"]
-    return shlex.join(words)
-
-
 @contextmanager
 def _plain_errors(out: Path) -> Iterator[None]:
     """Says of a run that ends early what is left of it and how to go on."""
-    go_on = f"go on with: {_resume_command(out)}"
+    go_on = f"go on with: {resume_command(out)}"
     try:
         with plain_worker_errors():
             yield
@@ -252,6 +206,8 @@ def _plain_errors(out: Path) -> Iterator[None]:
         raise UserError(f"stopped; {go_on}") from None
     except (DivergedError, UsageError):
         raise
+    except StoppedError as error:
+        raise StoppedError(f"{error}; {go_on}") from None
     except UserError as error:
         raise UserError(f"{error}; when that is mended, {go_on}") from error
     except OSError as error:

@@ -1,0 +1,128 @@
+"""Where a run begins: from nothing, or at the update where its last whole checkpoint was saved."""
+
+import shlex
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spanets.checkpoint import Card, check_integrity, read_card
+from spanets.recipe import Recipe, parse_recipe
+from spanets.tasks.callbacks import LAST, PREVIOUS
+from spanets.weights import WeightsError, read_checkpoint
+from spanets_runtime.errors import UsageError
+
+DAMAGED = "damaged.ckpt"
+
+# A resumed run may go on elsewhere or with other workers; anything else changes it.
+_FREE_ON_RESUME = (
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.save_every",
+    "data.workers",
+    "data.root",
+)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins.
+
+    Attributes:
+        checkpoint: What to go on from; None starts from the recipe alone.
+        epoch: The epoch under way, from 0.
+        batches: Of it that every process has trained on.
+    """
+
+    checkpoint: Path | None = None
+    epoch: int = 0
+    batches: int = 0
+
+
+def holds_run(folder: Path) -> bool:
+    """Tells whether a folder holds checkpoints."""
+    return any(folder.glob("*.ckpt"))
+
+
+def start_anew(out: Path) -> Start:
+    """Returns the beginning of a new run.
+
+    Raises:
+        UsageError: the folder holds a run already.
+    """
+    if holds_run(out):
+        raise UsageError(f"{out}: holds a run already; add --resume or choose another --out")
+    return Start()
+
+
+def find_start(out: Path, recipe: Recipe) -> Start:
+    """Returns where a run goes on, perhaps from its beginning.
+
+    A last checkpoint that is damaged or gone is set aside, with a warning, and that before it used.
+
+    Raises:
+        UsageError: no run in the folder, or one by another recipe.
+        WeightsError: damaged checkpoints alone.
+    """
+    if not (out / LAST).exists() and not (out / PREVIOUS).exists():
+        if (out / "recipe.yaml").exists():
+            return Start()
+        raise UsageError(f"{out}: no run to resume; leave --resume out to start one")
+    path, content, card = _read_newest(out)
+    before = _flatten(parse_recipe(card.recipe, origin=str(path)))
+    for key, value in _flatten(recipe).items():
+        if before[key] != value and key not in _FREE_ON_RESUME:
+            raise UsageError(
+                f"{path} was trained with {key} {before[key]}, not {value}, and a run keeps its "
+                f"recipe; go on with: {resume_command(out)}; or start another with another --out"
+            )
+    return _position(path, content)
+
+
+def resume_command(out: Path) -> str:
+    """Returns the command that goes on with the run of a folder."""
+    words = ["spanets", "train", str(out / "recipe.yaml"), "--out", str(out), "--resume"]
+    return shlex.join(words)
+
+
+def _read_newest(out: Path) -> tuple[Path, dict[str, Any], Card]:
+    try:
+        return _read(out / LAST)
+    except WeightsError as error:
+        if not (out / PREVIOUS).exists():
+            raise
+        found = _read(out / PREVIOUS)
+        print(
+            f"spanets: warning: {error}; going on from {PREVIOUS}, saved before it", file=sys.stderr
+        )
+        # Else the next checkpoint would put the damaged one in the place of the good one.
+        with suppress(FileNotFoundError):
+            (out / LAST).replace(out / DAMAGED)
+        return found
+
+
+def _read(path: Path) -> tuple[Path, dict[str, Any], Card]:
+    content = read_checkpoint(path)
+    check_integrity(path)
+    return path, content, read_card(content, path)
+
+
+def _position(path: Path, content: dict[str, Any]) -> Start:
+    """Reads how far a run was; at an epoch's end its batches still stand at those of this epoch."""
+    try:
+        loop = content["loops"]["fit_loop"]
+        epochs = loop["epoch_progress"]["current"]["processed"]
+        batches = loop["epoch_loop.batch_progress"]["current"]["ready"]
+        return Start(path, epochs, batches if epochs == content["epoch"] else 0)
+    except (KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: holds weights alone, and no run to go on with") from error
+
+
+def _flatten(recipe: Recipe) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in recipe.to_dict().items():
+        inner = value if isinstance(value, dict) else {}
+        flat |= {f"{name}.{key}": value for key, value in inner.items()} or {name: value}
+    return flat

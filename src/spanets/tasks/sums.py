@@ -1,0 +1,50 @@
+"""The sums behind the means of an epoch under way, which Lightning leaves out of checkpoints."""
+
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+Sums = dict[str, tuple[Tensor, Tensor]]
+"""By the name of what is logged: sum of the values, each times its batch's size; sum of these."""
+
+
+def gather_sums(trainer: L.Trainer) -> list[Sums]:
+    """Returns the sums of every process, by rank; all of them call this."""
+    own = {
+        name: (metric.value.cpu(), metric.cumulated_batch_size.cpu())
+        for name, metric in _means(trainer).items()
+    }
+    if trainer.world_size == 1:
+        return [own]
+    everyone: list[Any] = [None] * trainer.world_size
+    dist.all_gather_object(everyone, own)
+    return everyone
+
+
+def add_sums(trainer: L.Trainer, saved: list[Sums]) -> None:
+    """Adds what was saved to what has been logged in this epoch since.
+
+    Addition is commutative to the last bit: after the first batch of a resumed epoch the sums are
+    those of the run that was never stopped. With another number of processes each takes an equal
+    part, and the means are the same but for rounding.
+    """
+    same = len(saved) == trainer.world_size
+    parts = [saved[trainer.global_rank]] if same else saved
+    share = 1 if same else trainer.world_size
+    for name, metric in _means(trainer).items():
+        value = torch.stack([sums[name][0] for sums in parts]).sum() / share
+        weight = torch.stack([sums[name][1] for sums in parts]).sum() / share
+        metric.value = metric.value + value.to(metric.value.device)
+        metric.cumulated_batch_size = metric.cumulated_batch_size + weight.to(metric.value.device)
+
+
+def _means(trainer: L.Trainer) -> dict[str, Any]:
+    results = trainer.fit_loop.epoch_loop._results
+    return {
+        name: metric
+        for name, metric in results.items()
+        if metric.is_tensor and metric.meta.on_epoch and metric.meta.is_mean_reduction
+    }

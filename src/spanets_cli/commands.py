@@ -262,6 +262,17 @@ def run_explain(arguments: argparse.Namespace, _: list[str]) -> int:
     return int(bool(errors))
 
 
+def run_push(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Publishes, and prints what was written."""
+    from spanets.publish import publish
+
+    written = publish(
+        Path(arguments.checkpoint), arguments.to, arguments.licence, arguments.message
+    )
+    print("\n".join(written))
+    return 0
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints aligned columns, numbers to the right."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]

@@ -13,6 +13,7 @@ from spanets_cli.commands import (
     run_export,
     run_models,
     run_predict,
+    run_push,
     run_train,
 )
 
@@ -23,7 +24,7 @@ Every key of the recipe can be set: --section.key VALUE, for example
 sections: model, data, optim, trainer; `--print-recipe` shows all keys with their values.
 """
 
-COMMANDS = ("models", "train", "eval", "predict", "export", "bench", "analyze", "explain")
+COMMANDS = ("models", "train", "eval", "predict", "export", "bench", "analyze", "explain", "push")
 
 MODEL_SOURCES = "timm's names, checkpoints, or module:function of your own"
 
@@ -196,6 +197,12 @@ def make_parser() -> Parser:
     explain.add_argument(
         "--site", default="stages.3", metavar="MODULE", help="of Score-CAM (default: stages.3)"
     )
+
+    push = command("push", run_push, "publish a classifier in timm's format")
+    push.add_argument("checkpoint")
+    push.add_argument("--to", required=True, metavar="DIR|hf-hub:OWNER/NAME")
+    push.add_argument("--licence", help="of the weights, as the hub names it, such as mit")
+    push.add_argument("--message", help="of the commit on the hub")
     return parser
 
 

@@ -1,14 +1,16 @@
-"""Decodes one image file, whatever it holds, into 8-bit RGB, or says in one line why it cannot.
+"""Decodes one image, whatever its file holds, into 8-bit RGB, or says in one line why it cannot.
 
 Files come from users and from the web, so nothing about them is trusted: the format is told from
 the bytes and never from the suffix, the size is read from the header before any pixel is decoded,
 and every failure of the decoder becomes an `ImageError`.
 """
 
+import io
 import os
 import stat
 import warnings
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -63,12 +65,21 @@ class ImageError(UserError):
     """A file that cannot be used as an image; the message is its path and what is wrong."""
 
 
+class StoredImage(Protocol):
+    """An image that is no file of its own; `str` of it says where it is."""
+
+    def read(self) -> bytes:
+        """Returns its encoded bytes."""
+
+
 class _Refused(Exception):
     """An image that could be decoded, but that we refuse; the message says why."""
 
 
-def load_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decodes an image file into 8-bit RGB, upright.
+def load_image(
+    source: str | os.PathLike[str] | StoredImage, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """Decodes an image into 8-bit RGB, upright.
 
     - The EXIF orientation is applied, and the result carries no metadata, so that nothing turns it
       a second time. Damaged metadata is ignored.
@@ -81,7 +92,7 @@ def load_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Im
     - Of an animation or a multi-page file, the first frame.
 
     Args:
-        path: the file; its suffix does not matter.
+        source: the file, whose suffix does not matter, or what stores it.
         max_pixels: width times height above which the file is refused, before it is decoded.
             Pillow's own limit holds as well.
 
@@ -93,21 +104,30 @@ def load_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Im
             large, truncated or corrupt.
     """
     try:
-        return _decode(path, max_pixels)
+        return _decode(_open(source), max_pixels)
+    except UserError:  # of what stores it
+        raise
     # Pillow documents no closed set of errors: damaged files have raised almost every built-in one.
     except Exception as error:
-        line = f"{os.fspath(path)}: {_reason(error)}"
+        name = os.fspath(source) if isinstance(source, os.PathLike) else source
+        line = f"{name}: {_reason(error)}"
         raise ImageError(" ".join(line.splitlines())) from error
 
 
-def _decode(path: str | os.PathLike[str], max_pixels: int) -> Image.Image:
-    _check_file(Path(path))
+def _open(source: str | os.PathLike[str] | StoredImage) -> str | os.PathLike[str] | io.BytesIO:
+    if not isinstance(source, str | os.PathLike):
+        return io.BytesIO(source.read())
+    _check_file(Path(source))
+    return source
+
+
+def _decode(source: str | os.PathLike[str] | io.BytesIO, max_pixels: int) -> Image.Image:
     with warnings.catch_warnings():
         # They concern metadata, which is not used, and sizes, which are bounded here. Only
         # Pillow's, because in a program with threads a filter may outlive this block.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(source, formats=FORMATS) as image:
             _check_size(image.width, image.height, max_pixels)
             image.load()
             rgb = _to_rgb(image)

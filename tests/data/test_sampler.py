@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from spanets.data.sampler import EpochSampler, isolated_seed, seed_sample
+from spanets.data.sampler import EpochSampler, ShardSampler, isolated_seed, seed_sample
 
 
 def order(seed: int, epoch: int, length: int = 50) -> list[int]:
@@ -68,6 +68,32 @@ def test_an_iteration_keeps_its_epoch():
     pairs = iter(sampler)
     sampler.set_epoch(1)
     assert [epoch for epoch, _ in pairs] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 5, 99])
+def test_shards_are_drawn_a_window_at_a_time(window):
+    sizes = [7, 1, 4, 9, 3]
+    shards = np.random.default_rng(0).permutation(np.repeat(np.arange(5), sizes)).tolist()
+    sampler = ShardSampler(shards, window, seed=0)
+    orders = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        order = [index for _, index in sampler]
+        assert sorted(order) == list(range(sum(sizes)))
+        seen = list(dict.fromkeys(shards[index] for index in order))
+        rest = order
+        while seen:
+            now, seen = set(seen[:window]), seen[window:]
+            count = sum(sizes[shard] for shard in now)
+            assert {shards[index] for index in rest[:count]} == now
+            rest = rest[count:]
+        orders.append(order)
+        assert order == [index for _, index in sampler]
+    assert len(set(map(tuple, orders))) == 3
+
+
+def test_no_shards():
+    assert list(ShardSampler([], 2, seed=0)) == []
 
 
 @pytest.mark.parametrize(("length", "seed"), [(-1, 0), (1, -1)])

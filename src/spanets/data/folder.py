@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from spanets.data.samples import Samples
-from spanets.data.splits import stratified_split
+from spanets.data.splits import split_parts
 from spanets_runtime.errors import UserError, nearest
 from spanets_runtime.images import IMAGE_SUFFIXES
 
@@ -65,42 +65,30 @@ def folder_splits(
             folders could be the one for validation, or there are too few images to split.
         ValueError: `val_fraction` is out of range.
     """
+    return split_parts(folder_parts(root), str(root), val_fraction, seed)
+
+
+def folder_parts(root: str | os.PathLike[str]) -> dict[str, Samples]:
+    """Lists the images by part as `folder_splits` does, but leaves "train" as it is without "val".
+
+    Raises:
+        UserError: as for `folder_splits`, but for too few images to split.
+    """
     root = existing_folder(root)
     names = [folder.name for folder in subfolders(root)]
     others = [name for name in names if name in (*VAL_NAMES, "test")]
     # "train" is also a good name for a class, as in bus, car, train.
     if not ("train" in names and (others or names == ["train"])):
-        return _split(root, val_fraction, seed)
+        return {"train": scan_folder(root)}
 
     val_folders = [name for name in others if name != "test"]
     if len(val_folders) > 1:
         raise UserError(f"{root}: {' and '.join(val_folders)} are both for validation; keep one")
+    parts = {"train": scan_folder(root / "train")}
     if val_folders:
-        parts = {"train": scan_folder(root / "train")}
         parts["val"] = _scan_part(root / val_folders[0], parts["train"].classes)
-    else:
-        parts = _split(root / "train", val_fraction, seed)
     if "test" in others:
         parts["test"] = _scan_part(root / "test", parts["train"].classes)
-    return parts
-
-
-def _split(root: Path, val_fraction: float, seed: int) -> dict[str, Samples]:
-    """Splits one folder of classes, by class."""
-    samples = scan_folder(root)
-    lone = [name for name, count in samples.counts().items() if count < 2]
-    if lone:
-        raise UserError(
-            f"{root}: only one image of class {', '.join(lone)}, which cannot be split into train "
-            "and val; add another"
-        )
-    first, second = stratified_split(samples.labels, val_fraction, seed)
-    parts = {"train": samples.subset(first), "val": samples.subset(second)}
-    if 0 in parts["train"].counts().values() or not len(parts["val"]):
-        raise UserError(
-            f"{root}: {len(samples)} images are too few for a val_fraction of {val_fraction}; "
-            "add images or change it"
-        )
     return parts
 
 

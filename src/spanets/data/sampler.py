@@ -39,11 +39,38 @@ class EpochSampler(Sampler[tuple[int, int]]):
         epoch = self.epoch  # an iteration under way keeps its epoch
         order: Sequence[int] = range(self.length)
         if self.shuffle:
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.length).tolist()
+            order = self._shuffle(np.random.default_rng((self.seed, epoch))).tolist()
         return ((epoch, index) for index in order)
 
     def __len__(self) -> int:
         return self.length
+
+    def _shuffle(self, rng: np.random.Generator) -> np.ndarray:
+        return rng.permutation(self.length)
+
+
+class ShardSampler(EpochSampler):
+    """Draws a few shards at a time: they in a new order every epoch, their images shuffled.
+
+    For shards that are slow to jump about in, or not yet here: only a window of them is read from
+    at any time. Shuffling is as good as the windows are like the whole.
+
+    Args:
+        shards: number of the shard of each sample, from 0.
+        window: how many shards are shuffled together.
+        seed: zero or more.
+    """
+
+    def __init__(self, shards: Sequence[int], window: int, seed: int) -> None:
+        super().__init__(len(shards), shuffle=True, seed=seed)
+        self.shards = np.asarray(shards, np.int64)
+        self.window = window
+
+    def _shuffle(self, rng: np.random.Generator) -> np.ndarray:
+        places = rng.permutation(self.shards.max(initial=-1) + 1)
+        windows = places[self.shards] // self.window  # (N,)
+        order = rng.permutation(self.length)
+        return order[np.argsort(windows[order], kind="stable")]
 
 
 def seed_sample(*key: int) -> None:

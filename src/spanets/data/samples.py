@@ -1,33 +1,38 @@
 """A labelled list of images: what every reader of a data set returns."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from spanets_runtime.images import StoredImage
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Image files with their classes; all lists but `classes` have one entry an image.
+    """Images with their classes; all lists but `classes` have one entry an image.
 
     Attributes:
-        images: the files.
+        images: the files, or what stores the images.
         labels: the class of each image, as an index into `classes`.
         classes: the class names.
         targets: soft labels, the probability of every class for each image, or None.
         strata: the kind of each image, for splits that divide every kind alike, or None.
+        shards: the number of the file that stores each image, for orders that read one file after
+            the other, or None where each image is a file.
 
     Raises:
         ValueError: the lists disagree in length, or a label is no index into `classes`.
     """
 
-    images: list[Path]
+    images: Sequence[Path | StoredImage]
     labels: list[int]
     classes: list[str]
     targets: list[list[float]] | None = None
     strata: list[str] | None = None
+    shards: list[int] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("labels", "targets", "strata"):
+        for name in ("labels", "targets", "strata", "shards"):
             values = getattr(self, name)
             if values is not None and len(values) != len(self.images):
                 raise ValueError(f"{len(values)} {name} for {len(self.images)} images")
@@ -47,6 +52,7 @@ class Samples:
             classes=self.classes,
             targets=None if self.targets is None else [self.targets[i] for i in indices],
             strata=None if self.strata is None else [self.strata[i] for i in indices],
+            shards=None if self.shards is None else [self.shards[i] for i in indices],
         )
 
     def counts(self) -> dict[str, int]:

@@ -1,8 +1,46 @@
-"""Divides a list in two so that every stratum is divided alike."""
+"""Divides images in two so that every kind of them is divided alike."""
 
 from collections.abc import Hashable, Sequence
 
 import numpy as np
+
+from spanets.data.samples import Samples
+from spanets_runtime.errors import UserError
+
+
+def split_parts(
+    parts: dict[str, Samples], origin: str, fraction: float, seed: int
+) -> dict[str, Samples]:
+    """Divides "train" in "train" and "val", alike in every class, where there is no "val".
+
+    Args:
+        parts: "train", perhaps "val", perhaps "test".
+        origin: Where they are from, for messages.
+        fraction: Share of the images for "val", between 0 and 1, both excluded.
+        seed: What the split depends on.
+
+    Raises:
+        UserError: too few images to be split.
+        ValueError: as for `stratified_split`.
+    """
+    if "val" in parts:
+        return parts
+    samples = parts["train"]
+    lone = [name for name, count in samples.counts().items() if count == 1]
+    if lone:
+        raise UserError(
+            f"{origin}: only one image of class {', '.join(lone)}, which cannot be split into "
+            "train and val; add another"
+        )
+    first, second = stratified_split(samples.labels, fraction, seed)
+    divided = {"train": samples.subset(first), "val": samples.subset(second)}
+    present = [name for name, count in samples.counts().items() if count]
+    if not len(second) or not all(divided["train"].counts()[name] for name in present):
+        raise UserError(
+            f"{origin}: {len(samples)} images are too few for a val_fraction of {fraction}; "
+            "add images or change it"
+        )
+    return {**divided, **{name: part for name, part in parts.items() if name != "train"}}
 
 
 def stratified_split(

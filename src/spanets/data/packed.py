@@ -1,0 +1,33 @@
+"""Long lists of texts without a Python object for each."""
+
+from collections.abc import Iterable, Sequence
+from typing import overload
+
+import numpy as np
+
+
+class PackedTexts(Sequence[str]):
+    """A list of texts in two arrays.
+
+    Processes that load images share the memory of their parent until either writes to it, and
+    Python writes to an object when it looks at it, to count references. A list of a million names
+    is so copied into every process; arrays are not.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+        self._ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        first, last = self._ends[range(len(self))[index] + np.arange(2)]
+        return self._bytes[first:last].tobytes().decode("utf-8", "surrogateescape")

@@ -1,0 +1,174 @@
+"""Files that are elsewhere: fetched whole, once a machine, into a folder that is kept."""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from filelock import FileLock
+
+from spanets_runtime.errors import UserError, require
+from spanets_runtime.files import write_atomically
+
+# No other of fsspec's: some run commands or read what another file names.
+SCHEMES = ("http", "https", "s3", "gs", "az", "hf")
+CHUNK = 2**20
+_PAUSES = (1.0, 4.0)  # in seconds, before another try
+
+
+class _Missing(UserError):
+    """There is no such file; asking again is of no use."""
+
+
+def is_url(location: str) -> bool:
+    """Tells a URL from a path.
+
+    Raises:
+        UserError: a scheme that is not read.
+    """
+    scheme, separator, _ = location.partition("://")
+    if location.startswith("pipe:") or (separator and scheme not in SCHEMES):
+        raise UserError(
+            f"{location}: must be a path, or begin with {'://, '.join(SCHEMES)}:// "
+            "(commands are not run)"
+        )
+    return bool(separator)
+
+
+def beside(url: str, ending: str) -> str:
+    """Appends to the path of a URL, before what asks or signs."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=parts.path + ending))
+
+
+def default_cache() -> Path:
+    """Returns the folder for what was fetched, as the XDG rules have it."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base, "spanets")
+
+
+def fetch(url: str, cache: Path, size: int | None = None) -> Path:
+    """Returns the local copy of a file, fetching it if there is none of the right size.
+
+    Of several processes one fetches, and the others wait.
+
+    Args:
+        url: Of one of `SCHEMES`.
+        cache: The folder of the copies.
+        size: Of the file in bytes, where that is known.
+
+    Raises:
+        UserError: it cannot be fetched, has another size, or cannot be written.
+    """
+    name = Path(urlsplit(url).path).name
+    path = cache / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
+    if _is_whole(path, size):
+        return path
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{cache}: cannot be made ({error.strerror}); set data.cache") from None
+    with FileLock(cache / f".{path.name}.lock"):
+        if not _is_whole(path, size):
+            _fetch_patiently(url, path)
+    if not _is_whole(path, size):
+        raise UserError(f"{url}: has {path.stat().st_size} bytes, its index says {size}")
+    return path
+
+
+def read_small(url: str, limit: int = 2**28) -> bytes | None:
+    """Returns what a file holds, or None where there is none.
+
+    Raises:
+        UserError: it cannot be read, or has more than `limit` bytes.
+    """
+    content = b""
+    try:
+        for chunk in _chunks(url):
+            content += chunk
+            if len(content) > limit:
+                raise UserError(f"{url}: has more than {limit} bytes")
+    except _Missing:
+        return None
+    return content
+
+
+def expand(url: str) -> list[str]:
+    """Returns the URLs that a pattern of `*`, `?` and `[…]` stands for, sorted; not over HTTP."""
+    scheme = url.partition("://")[0]
+    if scheme in ("http", "https") or not set(url) & set("*?["):
+        return [url]
+    filesystem = _filesystem(scheme)
+    try:
+        return sorted(filesystem.unstrip_protocol(path) for path in filesystem.glob(url))
+    # Each kind of storage has errors of its own.
+    except Exception as error:
+        raise UserError(f"{url}: cannot be listed ({_reason(error)})") from error
+
+
+def _is_whole(path: Path, size: int | None) -> bool:
+    try:
+        found = path.stat().st_size
+    except OSError:
+        return False
+    return size is None or found == size
+
+
+def _fetch_patiently(url: str, path: Path) -> None:
+    def write(file: Any) -> None:
+        for chunk in _chunks(url):
+            file.write(chunk)
+
+    for pause in (*_PAUSES, None):
+        try:
+            write_atomically(path, write)
+        except _Missing:
+            raise
+        except _Unfetched:
+            if pause is None:
+                raise
+            time.sleep(pause)
+        else:
+            return
+
+
+class _Unfetched(UserError):
+    """The network or the server failed."""
+
+
+def _chunks(url: str) -> Iterator[bytes]:
+    """Yields the content of a file; errors of the network become a UserError."""
+    scheme = url.partition("://")[0]
+    filesystem = _filesystem(scheme)
+    # Over HTTP, one stream: not every server knows ranges.
+    options = {"block_size": 0} if scheme in ("http", "https") else {}
+    try:
+        with filesystem.open(url, "rb", **options) as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+    except FileNotFoundError:
+        raise _Missing(f"{url}: no such file") from None
+    # Each kind of storage has errors of its own.
+    except Exception as error:
+        raise _Unfetched(f"{url}: cannot be fetched ({_reason(error)})") from error
+
+
+def _filesystem(scheme: str) -> Any:
+    fsspec = require("fsspec", "train")
+    options: dict[str, Any] = {}
+    if scheme in ("http", "https"):
+        aiohttp = require("aiohttp", "train")
+        # By default a file must arrive within five minutes.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+        options = {"client_kwargs": {"timeout": timeout, "trust_env": True}}
+    try:
+        return fsspec.filesystem(scheme, **options)
+    except ImportError as error:  # it names the package to install
+        raise UserError(f"{scheme}://: {' '.join(str(error).split())}") from None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -39,7 +39,7 @@ DATASET = "dataset.json"
 FORMAT = 1
 
 _PART = re.compile(r"(?:^|[^a-z])(train|val|valid|validation|test)(?:[^a-z]|$)")
-_READERS = 16
+_READERS = 16  # of indices; they wait for the network, mostly
 _MAX_CLASSES = 2**20
 
 
@@ -242,10 +242,11 @@ def _expand(root: str) -> list[str]:
 
 def _part_of(location: str) -> str | None:
     """Tells the part from the name of a shard, or else from its folder's."""
-    for name in reversed(location.lower().split("/")[-2:]):
-        if match := _PART.search(name):
-            return "val" if match[1].startswith("val") else match[1]
-    return None
+    *_, folder, name = ["", *location.lower().split("/")]
+    found = _PART.search(name) or _PART.fullmatch(folder)
+    if found is None:
+        return None
+    return "val" if found[1].startswith("val") else found[1]
 
 
 def _open_part(

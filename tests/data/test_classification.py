@@ -272,7 +272,7 @@ def transformed(data: Data) -> torch.Tensor:
     """Eight random transforms of an image."""
     dataset = ImageDataset(Samples([None], [0], ["a", "b"]), train_transform(data))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spanets.data.classification.load_image", lambda _: load_noise())
+        patch.setattr("spanets.data.unreadable.load_image", lambda _: load_noise())
         return torch.stack([dataset[epoch, 0][0] for epoch in range(8)])
 
 
@@ -293,7 +293,7 @@ def test_a_corrupt_image_is_named(tmp_path):
     loader = evaluation_loader(samples, preprocessing_of(Data(image_size=32)), 2, workers=0)
     with pytest.raises(ImageError) as caught:
         list(loader)
-    line = rf"{re.escape(str(bad))}: not an image, [^\n]*; remove or replace this file"
+    line = rf"{re.escape(str(bad))}: not an image, [^\n]*; remove or replace it, or allow a share"
     assert re.fullmatch(line, str(caught.value))
 
 

@@ -114,7 +114,10 @@ def test_a_corrupt_image_stops_training_with_its_name(
     assert printed == ""
     (line,) = (line for line in said.splitlines() if not line.startswith("epoch"))
     assert line.startswith(f"spanets: {damaged}/cat/3.png: truncated or corrupt image (")
-    assert "; remove or replace this file; when that is mended, go on with: spanets train" in line
+    assert (
+        "; remove or replace it, or allow a share; when that is mended, go on with: spanets train"
+        in line
+    )
     # Mended, the run goes on.
     (damaged / "cat/3.png").write_bytes((damaged / "cat/2.png").read_bytes())
     assert call(capsys, *line.split("go on with: spanets ")[1].split())[0] == 0
@@ -124,7 +127,7 @@ def test_a_corrupt_image_stops_training_with_its_name(
 def test_a_corrupt_image_stops_evaluation(workers, damaged, small_run, refused):
     line = refused(1, "eval", small_run / "last.ckpt", "--data", damaged, "--workers", workers)
     assert line.startswith(f"{damaged}/cat/3.png: truncated or corrupt image (")
-    assert line.endswith("; remove or replace this file")
+    assert line.endswith("; remove or replace it, or allow a share")
 
 
 @pytest.mark.slow  # torch looks every five seconds
@@ -132,7 +135,7 @@ def test_a_process_that_loads_images_dies(small_recipe, tmp_path, monkeypatch, r
     def die(path):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr("spanets.data.classification.load_image", die)
+    monkeypatch.setattr("spanets.data.unreadable.load_image", die)
     words = ["train", small_recipe, "--data.workers", "1", "--out", tmp_path / "run"]
     line = refused(1, *words)
     assert line.startswith("a process that loads images died, perhaps for want of memory (")

@@ -15,24 +15,39 @@ from torch.utils.data import DataLoader, Dataset
 
 from spanets.data.elpv import elpv_splits
 from spanets.data.folder import folder_splits
+from spanets.data.hub import hub_parts
 from spanets.data.loaders import Loaders, Share, make_loader
-from spanets.data.sampler import EpochSampler, isolated_seed
+from spanets.data.sampler import EpochSampler, ShardSampler, isolated_seed
 from spanets.data.samples import Samples
+from spanets.data.shards import read_shards
+from spanets.data.splits import split_parts
+from spanets.data.unreadable import Unreadable, collate_readable, draw_replacement
 from spanets.recipe import ClassificationData, ClassificationRecipe, parse_recipe
 from spanets_runtime.errors import UsageError, UserError, nearest
-from spanets_runtime.images import ImageError, load_image
 
 Transform = Callable[[Image.Image], Tensor]
 
+# What `data.root` is to name.
+_ROOTS = {
+    "folder": "the folder of your images, one sub-folder a class: --data.root DIR",
+    "webdataset": "a folder of shards or a pattern: --data.root 'shards/{train,val}-*.tar'",
+    "hf": "a folder of save_to_disk or parquet files, or a name on the hub: --data.root OWNER/NAME",
+}
 
-class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
+
+class ImageDataset(Dataset[tuple[Tensor, Tensor] | None]):
     """Decodes and transforms images; an index may be an `(epoch, index)` pair of `EpochSampler`.
 
     Args:
-        samples: Files and labels.
+        samples: Images and labels.
         transform: From an RGB image to a tensor (3, S, S).
         soft_targets: Return the samples' probabilities in place of their labels.
         seed: All random draws for an image depend on (seed, epoch, index) alone.
+        max_unreadable: Share of the images that may be unreadable.
+        replace: Return another in place of one that cannot be read; if not, None.
+
+    Attributes:
+        unreadable: Those found so far.
     """
 
     def __init__(
@@ -41,26 +56,38 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         transform: Transform,
         soft_targets: bool = False,
         seed: int = 0,
+        max_unreadable: float = 0.0,
+        replace: bool = False,
     ) -> None:
         if soft_targets and samples.targets is None:
             raise UsageError("data.soft_targets is true, but this data set has labels only")
-        self.samples = samples
+        self.unreadable = Unreadable(samples, max_unreadable)
         self.transform = transform
         targets = samples.targets if soft_targets else samples.labels
         self.targets = torch.tensor(targets)
         self.seed = seed
+        self.replace = replace
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.targets)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, Tensor] | None:
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        try:
-            image = load_image(self.samples.images[index])
-        except ImageError as error:
-            raise ImageError(f"{error}; remove or replace this file") from None
+        image, taken = self._load(epoch, index)
+        if image is None:
+            return None
         with isolated_seed(self.seed, epoch, index):
-            return self.transform(image), self.targets[index]
+            return self.transform(image), self.targets[taken]
+
+    def _load(self, epoch: int, index: int) -> tuple[Image.Image | None, int]:
+        """Returns an image and its number, which is another's where one takes its place."""
+        taken, attempt = index, 0
+        while True:
+            image = self.unreadable.load(taken)
+            if image is not None or not self.replace:
+                return image, taken
+            attempt += 1
+            taken = draw_replacement(self.seed, epoch, index, attempt, len(self))
 
 
 def make_loaders(recipe: ClassificationRecipe, batch_size: int, processes: int = 1) -> Loaders:
@@ -78,20 +105,43 @@ def make_loaders(recipe: ClassificationRecipe, batch_size: int, processes: int =
         UserError: no such data, or data that cannot be used; see `folder_splits`, `load_elpv`.
     """
     data, parts = recipe.data, read_splits(recipe.data)
-    train_set = ImageDataset(parts["train"], train_transform(data), data.soft_targets, recipe.seed)
-    order = EpochSampler(len(train_set), shuffle=True, seed=recipe.seed)
+    train_set = ImageDataset(
+        parts["train"],
+        train_transform(data),
+        data.soft_targets,
+        recipe.seed,
+        data.max_unreadable,
+        replace=True,
+    )
     size = min(batch_size, len(train_set) // processes)
     if data.mixup or data.cutmix:
         size -= size % 2  # images are mixed in pairs
     if size < 1:
         raise UserError(f"{len(train_set)} training images are too few for {processes} devices")
-    return Loaders(
-        make_loader(train_set, Share(order, processes, False), size, data.workers, drop_last=True),
-        evaluation_loader(
-            parts["val"], preprocessing_of(data), batch_size, data.workers, processes
-        ),
-        parts["train"].classes,
+    share = Share(_make_order(recipe, parts["train"]), processes, False)
+    val = evaluation_loader(
+        parts["val"],
+        preprocessing_of(data),
+        batch_size,
+        data.workers,
+        processes,
+        data.max_unreadable,
     )
+    return Loaders(
+        make_loader(train_set, share, size, data.workers, drop_last=True),
+        val,
+        parts["train"].classes,
+        unreadable={"train": train_set.unreadable, "val": unreadable_of(val)},
+    )
+
+
+def _make_order(recipe: ClassificationRecipe, samples: Samples) -> EpochSampler:
+    window = recipe.data.shuffle_shards
+    if window is None:
+        return EpochSampler(len(samples), shuffle=True, seed=recipe.seed)
+    if samples.shards is None:
+        raise UsageError("data.shuffle_shards is for data.source webdataset")
+    return ShardSampler(samples.shards, window, recipe.seed)
 
 
 def evaluation_loader(
@@ -100,11 +150,24 @@ def evaluation_loader(
     batch_size: int,
     workers: int,
     processes: int = 1,
+    max_unreadable: float = 0.0,
 ) -> DataLoader[Any]:
-    """Loads images in order, with labels for targets, each once in one process."""
-    dataset = ImageDataset(samples, evaluation_transform(preprocessing))
+    """Loads images in order, with labels for targets, each once in one process.
+
+    Up to the share `max_unreadable` of them is left out; a batch of which none is left is empty.
+    """
+    transform = evaluation_transform(preprocessing)
+    dataset = ImageDataset(samples, transform, max_unreadable=max_unreadable)
     order = EpochSampler(len(dataset), shuffle=False, seed=0)
-    return make_loader(dataset, Share(order, processes, True), batch_size, workers)
+    return make_loader(
+        dataset, Share(order, processes, True), batch_size, workers, collate=collate_readable
+    )
+
+
+def unreadable_of(loader: DataLoader[Any]) -> Unreadable:
+    """Returns what the data set of a loader found unreadable."""
+    assert isinstance(loader.dataset, ImageDataset)
+    return loader.dataset.unreadable
 
 
 def read_splits(data: ClassificationData) -> dict[str, Samples]:
@@ -116,11 +179,14 @@ def read_splits(data: ClassificationData) -> dict[str, Samples]:
     if data.source == "elpv":
         return elpv_splits(data.val_fraction, data.split_seed)
     if data.root is None:
-        raise UsageError(
-            "data.root is not set; give the folder of your images, one sub-folder a class: "
-            "--data.root DIR"
-        )
-    return folder_splits(data.root, data.val_fraction, data.split_seed)
+        raise UsageError(f"data.root is not set; give {_ROOTS[data.source]}")
+    if data.source == "folder":
+        return folder_splits(data.root, data.val_fraction, data.split_seed)
+    if data.source == "webdataset":
+        parts = read_shards(data.root, data.label_column, data.cache)
+    else:
+        parts = hub_parts(data.root, data.image_column, data.label_column)
+    return split_parts(parts, data.root, data.val_fraction, data.split_seed)
 
 
 def map_classes(samples: Samples, classes: list[str]) -> Samples:
@@ -133,8 +199,8 @@ def map_classes(samples: Samples, classes: list[str]) -> Samples:
         if name not in classes:
             hint = nearest(name, classes) or f"; it has {', '.join(classes[:20])}"
             raise UserError(f"the checkpoint has no class {name!r}{hint}")
-    labels = [classes.index(samples.classes[label]) for label in samples.labels]
-    return Samples(samples.images, labels, classes)
+    numbers = [classes.index(name) for name in samples.classes]
+    return Samples(samples.images, [numbers[label] for label in samples.labels], classes)
 
 
 def train_transform(data: ClassificationData) -> Transform:

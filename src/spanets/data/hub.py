@@ -21,7 +21,7 @@ _PARTS = {"train": "train", "test": "test"} | dict.fromkeys(
     ("validation", "val", "valid", "dev"), "val"
 )
 _LABELS = ("label", "labels", "class", "cls", "target")
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class HubImages(Sequence[HubImage]):
     def __getitem__(self, index: int | slice) -> HubImage | list[HubImage]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return HubImage(self.rows, self.column, index, self.origin)
+        return HubImage(self.rows, self.column, range(len(self))[index], self.origin)
 
 
 def hub_parts(

@@ -2,9 +2,9 @@
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice, repeat
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from spanets.data.sampler import EpochSampler
+from spanets.data.unreadable import Unreadable
 from spanets_runtime.errors import UserError
 
 
@@ -59,13 +60,17 @@ class Loaders:
     """Loaders of one data set, for training and for validation.
 
     Attributes:
+        train, val: The loaders.
+        classes: Names of the classes.
         notes: Lines for people, about what of the data set is left out.
+        unreadable: What their data sets find unreadable, by part, where they put up with any.
     """
 
     train: DataLoader[Any]
     val: DataLoader[Any]
     classes: list[str]
     notes: tuple[str, ...] = ()
+    unreadable: Mapping[str, Unreadable] = field(default_factory=dict)
 
 
 def make_loader(

@@ -12,8 +12,17 @@ class ClassificationData(Data):
     """Images, augmentation and preprocessing (timm's transforms and mixing).
 
     Attributes:
-        source: "folder" (class folders under `root`) or "elpv".
-        root: As in `Data`: `train/` and `val/` in it, or classes to be split.
+        source: "folder" (class folders under `root`), "webdataset" (shards), "hf" (Hugging Face)
+            or "elpv".
+        root: As in `Data`: `train/` and `val/` in it, or classes to be split; or a folder, URL or
+            pattern of shards; or a Hugging Face data set, on disk or by name.
+        image_column, label_column: Of a Hugging Face data set, or the label's key in the .json
+            of shards; None finds them.
+        shuffle_shards: Shards whose images are shuffled together; None takes all.
+        cache: Folder for copies of shards that are elsewhere; None is ~/.cache/spanets.
+        max_unreadable: Share of the images that may be unreadable: others take their places in
+            training, and evaluation leaves them out. With more, and by default with any, a run
+            stops.
         val_fraction: Share of the images for validation where there is no `val/`.
         split_seed: Seed of that split.
         soft_targets: Train on the data set's probabilities instead of its labels (ELPV).
@@ -37,6 +46,8 @@ class ClassificationData(Data):
 
     RANGES: ClassVar[Ranges] = {
         **Data.RANGES,
+        "shuffle_shards": (1, 2**20),
+        "max_unreadable": (0, 0.5),
         "val_fraction": (0.001, 0.999),
         "split_seed": (0, 2**32 - 1),
         "image_size": (1, 4096),
@@ -55,7 +66,12 @@ class ClassificationData(Data):
         "mix_switch_prob": (0, 1),
     }
 
-    source: Literal["folder", "elpv"] = "folder"
+    source: Literal["folder", "webdataset", "hf", "elpv"] = "folder"
+    image_column: str | None = None
+    label_column: str | None = None
+    shuffle_shards: int | None = None
+    cache: str | None = None
+    max_unreadable: float = 0.0
     val_fraction: float = 0.25
     split_seed: int = 0
     soft_targets: bool = False

@@ -8,6 +8,7 @@ runs/NAME/
   metrics.csv            one row an epoch
   tensorboard/           the same for TensorBoard
   results.json           the summary's numbers
+  unreadable.csv         images that cannot be read, if there are any
   learning_curve.png     and the other pictures of the task
 """
 
@@ -48,6 +49,7 @@ from spanets.tasks.errors import DivergedError, StoppedError
 from spanets.tasks.plan import Plan
 from spanets.tasks.plans import PLANS
 from spanets.tasks.resuming import find_start, holds_run, resume_command, start_anew
+from spanets.tasks.unreadable import UnreadableImages
 from spanets.weights import load_weights
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.files import write_atomically
@@ -83,7 +85,8 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
     model = _make_model(plan, card, fresh=start.checkpoint is None)
     task = plan.make_module(model, card, updates)
     keeper = RunKeeper(out, plan.score, recipe.trainer.save_every)
-    trainer = _make_trainer(plan, out, keeper, accumulate, updates)
+    callbacks = [keeper, UnreadableImages(out, loaders.unreadable)]
+    trainer = _make_trainer(plan, out, callbacks, accumulate, updates)
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         for note in loaders.notes:
             print(note, file=sys.stderr)
@@ -157,11 +160,11 @@ def _make_model(plan: Plan[Any], card: Card, fresh: bool) -> nn.Module:
 
 
 def _make_trainer(
-    plan: Plan[Any], out: Path, keeper: RunKeeper, accumulate: int, updates: int
+    plan: Plan[Any], out: Path, callbacks: list[L.Callback], accumulate: int, updates: int
 ) -> L.Trainer:
     recipe: Recipe = plan.recipe
     settings, decay = recipe.trainer, recipe.optim.ema_decay
-    callbacks: list[L.Callback] = [keeper, EpochLines(sys.stderr.isatty(), plan.shown)]
+    callbacks = [*callbacks, EpochLines(sys.stderr.isatty(), plan.shown)]
     if decay is not None:
         callbacks.append(Ema(decay=decay))
     try:

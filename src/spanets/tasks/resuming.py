@@ -23,6 +23,8 @@ _FREE_ON_RESUME = (
     "trainer.save_every",
     "data.workers",
     "data.root",
+    "data.cache",
+    "data.max_unreadable",
 )
 
 

@@ -12,7 +12,12 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from spanets.checkpoint import Card, restore_model
-from spanets.data.classification import evaluation_loader, map_classes, read_splits
+from spanets.data.classification import (
+    evaluation_loader,
+    map_classes,
+    read_splits,
+    unreadable_of,
+)
 from spanets.data.folder import scan_folder
 from spanets.data.loaders import plain_worker_errors
 from spanets.data.samples import Samples
@@ -36,7 +41,9 @@ def evaluate(
 
     Returns:
         Metrics by name, the number of images, and the confusion matrix (rows: truth). A metric
-        that the images do not define, such as AUROC where all have one class, is None.
+        that the images do not define, such as AUROC where all have one class, is None. Images
+        that cannot be read, up to the share that the checkpoint's recipe allows, are listed under
+        "unreadable" and left out of all else.
 
     Raises:
         UserError: an unreadable checkpoint, or data that does not fit it.
@@ -44,14 +51,25 @@ def evaluate(
     model, card = restore_model(path)
     part, samples = _own_images(path, card) if root is None else (root, scan_folder(root))
     samples = map_classes(samples, card.classes)
-    loader = evaluation_loader(samples, card.preprocessing, batch_size, workers)
-    return {"checkpoint": str(path), "data": part, **measure(model, loader, card.classes)}
+    allowed = _recipe(path, card).data.max_unreadable
+    loader = evaluation_loader(
+        samples, card.preprocessing, batch_size, workers, max_unreadable=allowed
+    )
+    measured = measure(model, loader, card.classes)
+    unreadable = unreadable_of(loader)
+    left_out = [f"{samples.images[i]}: {unreadable.reason(i)}" for i in unreadable.found()]
+    return {"checkpoint": str(path), "data": part, **measured, "unreadable": left_out}
 
 
-def _own_images(path: Path, card: Card) -> tuple[str, Samples]:
+def _recipe(path: Path, card: Card) -> ClassificationRecipe:
     recipe = parse_recipe(card.recipe, origin=str(path))
     if not isinstance(recipe, ClassificationRecipe):
         raise WeightsError(f"{path}: damaged, its recipe is for {recipe.task}")
+    return recipe
+
+
+def _own_images(path: Path, card: Card) -> tuple[str, Samples]:
+    recipe = _recipe(path, card)
     try:
         parts = read_splits(recipe.data)
     except UserError as error:
@@ -90,7 +108,8 @@ def classify(model: nn.Module, loader: DataLoader[Any]) -> Iterator[tuple[Tensor
     model = model.to(device).eval()
     with plain_worker_errors():
         for images, labels in tqdm(loader, desc="evaluate", disable=None, leave=False):
-            yield model(images.to(device)).float(), labels.to(device)
+            if len(labels):  # some of them could be read
+                yield model(images.to(device)).float(), labels.to(device)
 
 
 def _device() -> torch.device:

@@ -48,6 +48,8 @@ class Classification(RecipeModule[ClassificationRecipe]):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Adds a batch to loss and metrics."""
         images, labels = batch
+        if not len(labels):  # none of them could be read
+            return
         logits = self(self.lay_out(images)).float()
         loss = F.cross_entropy(logits, labels)
         self.log("val/loss", loss, batch_size=len(labels), sync_dist=True)

@@ -15,6 +15,8 @@ MAX_NAMES, MAX_NUMBERS = 40, 15
 def describe_metrics(results: Mapping[str, Any]) -> str:
     """Returns the metrics of `evaluate` as lines for people."""
     lines = [f"{results['checkpoint']} on {results['data']} ({results['images']} images)"]
+    if unreadable := results.get("unreadable"):
+        lines.append(f"  left out as unreadable: {len(unreadable)}, such as {unreadable[0]}")
     for name, value in results["metrics"].items():
         shown = "undefined on these images" if value is None else f"{value:.4f}"
         lines.append(f"  {name:14} {shown}")

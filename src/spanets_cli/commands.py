@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -270,6 +271,21 @@ def run_push(arguments: argparse.Namespace, _: list[str]) -> int:
         Path(arguments.checkpoint), arguments.to, arguments.licence, arguments.message
     )
     print("\n".join(written))
+    return 0
+
+
+def run_shard(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Writes shards, and prints what is in them."""
+    from spanets.data.shard_writer import write_shards
+
+    written = write_shards(arguments.folder, arguments.out, arguments.size)
+    if arguments.json:
+        print(json.dumps(written, indent=2, ensure_ascii=False))
+        return 0
+    for name, part in written["parts"].items():
+        size = sum(row["bytes"] for row in part["shards"]) / 1e6
+        print(f"{name}: {part['images']} images in {len(part['shards'])} shards, {size:.1f} MB")
+    print(f"train from them: --data.source webdataset --data.root {shlex.quote(arguments.out)}")
     return 0
 
 

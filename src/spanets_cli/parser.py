@@ -1,6 +1,7 @@
 """The words of every command; nothing of the library is imported to read them."""
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
@@ -14,6 +15,7 @@ from spanets_cli.commands import (
     run_models,
     run_predict,
     run_push,
+    run_shard,
     run_train,
 )
 
@@ -24,7 +26,10 @@ Every key of the recipe can be set: --section.key VALUE, for example
 sections: model, data, optim, trainer; `--print-recipe` shows all keys with their values.
 """
 
-COMMANDS = ("models", "train", "eval", "predict", "export", "bench", "analyze", "explain", "push")
+COMMANDS = (
+    *("models", "train", "eval", "predict", "export", "bench", "analyze", "explain"),
+    *("push", "shard"),
+)
 
 MODEL_SOURCES = "timm's names, checkpoints, or module:function of your own"
 
@@ -203,7 +208,28 @@ def make_parser() -> Parser:
     push.add_argument("--to", required=True, metavar="DIR|hf-hub:OWNER/NAME")
     push.add_argument("--licence", help="of the weights, as the hub names it, such as mit")
     push.add_argument("--message", help="of the commit on the hub")
+
+    shard = command("shard", run_shard, "write class folders as shards for large-scale training")
+    shard.add_argument("folder", metavar="DIR", help="class folders, or train/ and val/ with them")
+    shard.add_argument("--out", required=True, metavar="DIR", help="a new folder, or one half done")
+    shard.add_argument(
+        "--size", type=byte_size, default=512 * 10**6, help="of a shard, about (default: 512MB)"
+    )
+    shard.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def byte_size(text: str) -> int:
+    """Reads 512MB, 1.5 GiB, 4000: an argparse type."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", text.strip().lower())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text} is no size, such as 512MB or 1GiB")
+    number, prefix, binary = match.groups()
+    factor = (1024 if binary else 1000) ** " kmgt".index(prefix or " ")
+    size = int(float(number) * factor)
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"{text} is too small a size")
+    return size
 
 
 def at_least(low: int) -> Callable[[str], int]:

@@ -293,7 +293,8 @@ def test_a_corrupt_image_is_named(tmp_path):
     loader = evaluation_loader(samples, preprocessing_of(Data(image_size=32)), 2, workers=0)
     with pytest.raises(ImageError) as caught:
         list(loader)
-    line = rf"{re.escape(str(bad))}: not an image, [^\n]*; remove or replace it, or allow a share"
+    advice = r"; remove or replace it, or raise data\.max_unreadable"
+    line = rf"{re.escape(str(bad))}: not an image, [^\n]*{advice}"
     assert re.fullmatch(line, str(caught.value))
 
 

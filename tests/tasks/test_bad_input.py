@@ -114,10 +114,7 @@ def test_a_corrupt_image_stops_training_with_its_name(
     assert printed == ""
     (line,) = (line for line in said.splitlines() if not line.startswith("epoch"))
     assert line.startswith(f"spanets: {damaged}/cat/3.png: truncated or corrupt image (")
-    assert (
-        "; remove or replace it, or allow a share; when that is mended, go on with: spanets train"
-        in line
-    )
+    assert "; remove or replace it, or raise data.max_unreadable; when that is mended, go" in line
     # Mended, the run goes on.
     (damaged / "cat/3.png").write_bytes((damaged / "cat/2.png").read_bytes())
     assert call(capsys, *line.split("go on with: spanets ")[1].split())[0] == 0
@@ -127,7 +124,7 @@ def test_a_corrupt_image_stops_training_with_its_name(
 def test_a_corrupt_image_stops_evaluation(workers, damaged, small_run, refused):
     line = refused(1, "eval", small_run / "last.ckpt", "--data", damaged, "--workers", workers)
     assert line.startswith(f"{damaged}/cat/3.png: truncated or corrupt image (")
-    assert line.endswith("; remove or replace it, or allow a share")
+    assert line.endswith("; remove or replace it, or raise data.max_unreadable")
 
 
 @pytest.mark.slow  # torch looks every five seconds

@@ -48,9 +48,8 @@ class Unreadable:
             return load_image(self.samples.images[index])
         except ImageError as error:
             if not self.allowed:
-                raise ImageError(
-                    f"{error}; remove or replace it, or allow a share by data.max_unreadable"
-                ) from None
+                advice = "remove or replace it, or raise data.max_unreadable"
+                raise ImageError(f"{error}; {advice}") from None
             self._found[index] = True
             self.check(str(error))
             return None

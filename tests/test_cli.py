@@ -64,7 +64,7 @@ def test_a_fresh_process_imports_only_what_it_needs():
         (
             ["x"],
             "unknown command 'x'; known are models, train, eval, predict, export, bench, analyze, "
-            "explain (see spanets --help)",
+            "explain, push, shard (see spanets --help)",
         ),
         (["train"], "the following arguments are required: recipe (see spanets train --help)"),
         (["train", "elpv", "--out"], "argument --out: expected one argument"),

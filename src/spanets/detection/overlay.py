@@ -1,0 +1,60 @@
+"""Pictures of what a detector found: boxes with class and score, and masks, over the image."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+
+from spanets.data.coco_results import MASK_THRESHOLD
+
+# Told apart by people who see colours differently: Okabe and Ito's, without black and yellow.
+COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
+
+
+def draw_objects(
+    image: Image.Image,
+    found: Mapping[str, Tensor],
+    classes: Sequence[str],
+    min_score: float = 0.5,
+) -> Image.Image:
+    """Draws the objects that were found with some certainty.
+
+    Args:
+        image: RGB.
+        found: torchvision's detections in the pixels of the image: boxes (N, 4), labels (N,) from 1
+            up, scores (N,) and perhaps masks (N, 1, H, W), the probability of each pixel.
+        classes: The name of label 1, 2, and so on.
+        min_score: Objects of a lower score are left out.
+
+    Returns:
+        A picture of the image's size.
+    """
+    kept = (found["scores"] >= min_score).cpu()
+    boxes, labels = found["boxes"].cpu()[kept], found["labels"].cpu()[kept].tolist()
+    if not labels:
+        return image.copy()
+    colours: list[str | tuple[int, int, int]] = [COLOURS[i % len(COLOURS)] for i in labels]
+    pixels = pil_to_tensor(image)
+    if "masks" in found:
+        masks = found["masks"].cpu()[kept, 0] >= MASK_THRESHOLD
+        pixels = draw_segmentation_masks(pixels, masks, alpha=0.5, colors=colours)
+    width = max(1, round(min(image.size) / 250))
+    picture = to_pil_image(draw_bounding_boxes(pixels, boxes, colors=colours, width=width))
+    scores = found["scores"].cpu()[kept].tolist()
+    words = [f"{classes[i - 1]} {score:.2f}" for i, score in zip(labels, scores, strict=True)]
+    _write_words(ImageDraw.Draw(picture), boxes.tolist(), words, colours)
+    return picture
+
+
+def _write_words(
+    draw: ImageDraw.ImageDraw, boxes: list[list[float]], words: list[str], colours: list[Any]
+) -> None:
+    """Writes above each box, on its colour; below its upper edge where there is no room above."""
+    for (left, top, _, _), word, colour in zip(boxes, words, colours, strict=True):
+        height = draw.textbbox((0, 0), word)[3] + 1
+        place = (left + 1, top - height if top >= height else top)
+        draw.rectangle(draw.textbbox(place, word), fill=colour)
+        draw.text(place, word, fill="black")

@@ -154,8 +154,12 @@ def build_model(card: Card) -> nn.Module:
     Raises:
         UsageError: an unknown model or task, or arguments that it does not take.
     """
+    if card.task == "detection":
+        from spanets.detection import build_detector  # which is built on this module
+
+        return build_detector(card.model, card.model_args, len(card.classes), card.head)
     if card.task != "classification":
-        raise UsageError(f"the task is {card.task!r}, known: classification")
+        raise UsageError(f"the task is {card.task!r}, known: classification, detection")
     return create_model(card.model, card.model_args, num_classes=len(card.classes))
 
 

@@ -80,13 +80,13 @@ def run_eval(arguments: argparse.Namespace, _: list[str]) -> int:
     from spanets.tasks.plans import plan_of
 
     path, data = Path(arguments.checkpoint), arguments.data
-    layout = choose_layout(path, data, arguments.layout)
+    layout, plan = choose_layout(path, data, arguments.layout), plan_of(path)
+    batch = arguments.batch or plan.eval_batch
     if layout is None:
-        plan = plan_of(path)
-        results = plan.evaluate(path, data, arguments.workers, arguments.batch)
+        results = plan.evaluate(path, data, arguments.workers, batch)
         describe = plan.describe_metrics
     else:
-        results = evaluate_layout(path, data, layout, arguments.workers, arguments.batch)
+        results = evaluate_layout(path, data, layout, arguments.workers, batch)
         describe = describe_layout
     print(json.dumps(results, indent=2) if arguments.json else describe(results))
     return 0

@@ -115,13 +115,15 @@ def make_parser() -> Parser:
     evaluate = command("eval", run_eval, "measure a checkpoint on labelled images")
     evaluate.add_argument("checkpoint")
     evaluate.add_argument(
-        "--data", metavar="DIR", help="class folders (default: the checkpoint's test images)"
+        "--data", metavar="DIR", help="the data set (default: the checkpoint's test images)"
     )
     evaluate.add_argument(
         "--layout",
         help="imagenet, or that with -real, -v2, -c, -a or -r (default: as found)",
     )
-    evaluate.add_argument("--batch", type=at_least(1), default=64, help="images at a time")
+    evaluate.add_argument(
+        "--batch", type=at_least(1), help="images at a time (default: 64; of a detector 2)"
+    )
     evaluate.add_argument(
         "--workers", type=at_least(0), default=2, help="processes that load images"
     )

@@ -5,6 +5,7 @@ targets and results are torchvision's dictionaries, with labels from 1 up.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from torch import nn
@@ -23,6 +24,8 @@ __all__ = [
     "Settings",
     "Size",
     "Target",
+    "build_detector",
+    "describe_detector",
     "has_masks",
     "make_detector",
 ]
@@ -64,6 +67,27 @@ def make_detector(
         "cascade_mask_rcnn": make_cascade_mask_rcnn,
     }
     return builders[kind](body, classes, settings or PAPERS[kind])
+
+
+def describe_detector(kind: str, frozen_stages: int, settings: Settings) -> dict[str, Any]:
+    """Returns plain values for a checkpoint, from which `build_detector` builds it again."""
+    return {"kind": kind, "frozen_stages": frozen_stages, "settings": asdict(settings)}
+
+
+def build_detector(
+    backbone: str, backbone_args: Mapping[str, Any], classes: int, described: Mapping[str, Any]
+) -> nn.Module:
+    """Builds a detector as `describe_detector` told.
+
+    Raises:
+        UsageError: the description is damaged, or as for `make_detector`.
+    """
+    try:
+        settings = Settings(**described["settings"])
+        kind, frozen_stages = str(described["kind"]), int(described["frozen_stages"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"the detector's description is damaged ({error})") from error
+    return make_detector(kind, backbone, classes, backbone_args, frozen_stages, settings)
 
 
 def has_masks(kind: str) -> bool:

@@ -1,6 +1,8 @@
 """What may be smaller or larger in a detector than in the papers' COCO runs."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+
+MAX_SIZE = 16384
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,12 @@ class Settings:
     regions: int = 512
     proposals: int = 1000
     anchor_scale: float = 8.0
+
+    def __post_init__(self) -> None:
+        """Raises a ValueError for sizes that nobody means."""
+        for name, value in asdict(self).items():
+            if not isinstance(value, int | float) or not 0 < value <= MAX_SIZE:
+                raise ValueError(f"{name} is {value!r}, must be a number up to {MAX_SIZE}")
 
 
 PAPERS = {

@@ -4,6 +4,12 @@
 """
 
 from spanets.recipe.classification import ClassificationData, ClassificationRecipe
+from spanets.recipe.detection import (
+    DetectionData,
+    DetectionModel,
+    DetectionOptim,
+    DetectionRecipe,
+)
 from spanets.recipe.reading import (
     RECIPES,
     known_keys,
@@ -19,6 +25,10 @@ __all__ = [
     "ClassificationData",
     "ClassificationRecipe",
     "Data",
+    "DetectionData",
+    "DetectionModel",
+    "DetectionOptim",
+    "DetectionRecipe",
     "Model",
     "Optim",
     "Ranges",

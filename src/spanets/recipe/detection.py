@@ -1,9 +1,9 @@
 """The recipe of object detection and instance segmentation."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
-from spanets.recipe.sections import Data, Ranges
+from spanets.recipe.sections import Data, Model, Optim, Ranges, Recipe
 from spanets_runtime.errors import UsageError
 
 
@@ -61,3 +61,81 @@ class DetectionData(Data):
                 f"data.long_side is {self.long_side}, less than a short side of "
                 f"{max(last, self.short_side)}"
             )
+
+
+@dataclass
+class DetectionModel(Model):
+    """A backbone, and the detector on it.
+
+    Attributes:
+        name, args, weights: As in `Model`, of the backbone.
+        head: "retinanet", "mask_rcnn" or "cascade_mask_rcnn".
+        frozen_stages: So many first stages of the backbone keep their weights.
+        channels, features, regions, proposals, anchor_scale: Sizes of the detector's parts, see
+            `detection.Settings`; None takes the papers'.
+    """
+
+    RANGES: ClassVar[Ranges] = {
+        **Model.RANGES,
+        "frozen_stages": (0, 4),
+        "channels": (1, 4096),
+        "features": (1, 16384),
+        "regions": (1, 4096),
+        "proposals": (1, 4096),
+        "anchor_scale": (0.1, 100),
+    }
+
+    head: Literal["retinanet", "mask_rcnn", "cascade_mask_rcnn"] = "mask_rcnn"
+    frozen_stages: int = 0
+    channels: int | None = None
+    features: int | None = None
+    regions: int | None = None
+    proposals: int | None = None
+    anchor_scale: float | None = None
+
+    def sizes(self) -> dict[str, int | float]:
+        """Returns those of the detector's sizes that are set."""
+        names = ("channels", "features", "regions", "proposals", "anchor_scale")
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass
+class DetectionOptim(Optim):
+    """Optimizer, schedule and loss.
+
+    Attributes:
+        name, lr, lr_batch_size, batch_size, weight_decay, betas, clip_grad, ema_decay: As in
+            `Optim`.
+        layer_decay: Of SPANet, SPANetV2 and networks of the same names; by the rule of
+            `tasks.detection.decay`.
+        warmup_updates, warmup_epochs: Linear warm-up from `warmup_lr`; one of them is 0.
+        milestones: Epochs after which the learning rate falls to a tenth.
+        cooldown_epochs: Epochs after the others, at the last rate.
+        min_lr, label_smoothing: Not used here, 0.
+    """
+
+    RANGES: ClassVar[Ranges] = {
+        **Optim.RANGES,
+        "milestones": (1, 10**6),
+        "warmup_updates": (0, 10**8),
+    }
+
+    lr: float = 1e-4
+    batch_size: int = 16
+    weight_decay: float = 1e-4
+    warmup_epochs: float = 0
+    warmup_lr: float = 1e-7
+    min_lr: float = 0.0
+    milestones: tuple[int, int] = (8, 11)
+    warmup_updates: int = 500
+
+
+@dataclass
+class DetectionRecipe(Recipe):
+    """A run on images with annotated objects."""
+
+    task: Literal["detection"] = "detection"
+    model: DetectionModel = field(default_factory=DetectionModel)
+    data: DetectionData = field(default_factory=DetectionData)
+    optim: DetectionOptim = field(default_factory=DetectionOptim)

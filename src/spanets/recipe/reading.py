@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from spanets.recipe.classification import ClassificationRecipe
+from spanets.recipe.detection import DetectionRecipe
 from spanets.recipe.sections import Recipe
 from spanets.values import convert, describe_wanted, load_yaml, read_word
 from spanets_runtime.errors import UsageError, nearest
 
 # By the value of the key `task`; the first is meant where a recipe does not say.
-RECIPES: dict[str, type[Recipe]] = {"classification": ClassificationRecipe}
+RECIPES: dict[str, type[Recipe]] = {
+    "classification": ClassificationRecipe,
+    "detection": DetectionRecipe,
+}
 
 
 def list_recipes() -> list[str]:

@@ -50,7 +50,6 @@ from spanets.tasks.plan import Plan
 from spanets.tasks.plans import PLANS
 from spanets.tasks.resuming import find_start, holds_run, resume_command, start_anew
 from spanets.tasks.unreadable import UnreadableImages
-from spanets.weights import load_weights
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.files import write_atomically
 
@@ -149,8 +148,7 @@ def _make_model(plan: Plan[Any], card: Card, fresh: bool) -> nn.Module:
     torch.manual_seed(recipe.seed)
     model = build_model(card)
     if fresh and recipe.model.weights is not None:
-        report = load_weights(model, recipe.model.weights, reset_classifier=True)
-        print(report, file=sys.stderr)
+        print(plan.load_weights(model, recipe.model.weights), file=sys.stderr)
     plan.check_model(model, len(card.classes))
     if recipe.trainer.channels_last:
         model = model.to(memory_format=torch.channels_last)

@@ -12,6 +12,7 @@ from spanets.checkpoint import Card
 from spanets.data.loaders import Loaders
 from spanets.recipe import Recipe
 from spanets.tasks.callbacks import Row
+from spanets.weights import LoadReport, load_weights
 
 R = TypeVar("R", bound=Recipe)
 
@@ -22,10 +23,12 @@ class Plan(ABC, Generic[R]):
     Attributes:
         score: The metric of validation that tells the best epoch, as logged; larger is better.
         shown: What the line of an epoch shows: logged names, and the words for them.
+        eval_batch: Images that `spanets eval` takes at a time unless told otherwise.
     """
 
     score: ClassVar[str]
     shown: ClassVar[Mapping[str, str]]
+    eval_batch: ClassVar[int] = 64
 
     def __init__(self, recipe: R) -> None:
         self.recipe = recipe
@@ -48,6 +51,14 @@ class Plan(ABC, Generic[R]):
     @abstractmethod
     def make_card(self, classes: list[str]) -> Card:
         """Describes the model, for its checkpoints and for `checkpoint.build_model`."""
+
+    def load_weights(self, model: nn.Module, path: str | Path) -> LoadReport:
+        """Loads the file that a run starts from.
+
+        Raises:
+            WeightsError: an unreadable file, or weights that do not fit.
+        """
+        return load_weights(model, path, reset_classifier=True)
 
     @abstractmethod
     def check_model(self, model: nn.Module, classes: int) -> None:

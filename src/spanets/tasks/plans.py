@@ -5,10 +5,14 @@ from typing import Any
 
 from spanets.checkpoint import read_card
 from spanets.tasks.classification.plan import ClassificationPlan
+from spanets.tasks.detection.plan import DetectionPlan
 from spanets.tasks.plan import Plan
 from spanets.weights import WeightsError, read_checkpoint
 
-PLANS: dict[str, type[Plan[Any]]] = {"classification": ClassificationPlan}
+PLANS: dict[str, type[Plan[Any]]] = {
+    "classification": ClassificationPlan,
+    "detection": DetectionPlan,
+}
 
 
 def plan_of(checkpoint: Path) -> type[Plan[Any]]:

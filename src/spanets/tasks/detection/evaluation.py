@@ -1,0 +1,76 @@
+"""Measures a detector's checkpoint on annotated images."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from spanets.checkpoint import Card, restore_model
+from spanets.data.coco import CocoData, map_classes
+from spanets.data.detection import evaluation_loader, read_part
+from spanets.data.loaders import plain_worker_errors
+from spanets.detection import has_masks
+from spanets.recipe import DetectionData, DetectionRecipe, parse_recipe
+from spanets.tasks.detection.metrics import DetectionMetrics
+from spanets.tasks.detection.module import find_objects
+from spanets.weights import WeightsError
+
+
+def evaluate(
+    path: Path, root: str | None = None, workers: int = 2, batch_size: int = 2
+) -> dict[str, Any]:
+    """Measures a checkpoint on the validation part of a data set in COCO's format.
+
+    Args:
+        path: A checkpoint with its card.
+        root: The data set's folder, laid out as the recipe says; None takes the recipe's own.
+        workers: Processes that load images.
+        batch_size: Images at a time.
+
+    Returns:
+        Metrics by name (`box_ap`, …; None where no object defines one), number of images, classes,
+        and what of the annotations was left out.
+
+    Raises:
+        UserError: an unreadable checkpoint, or data that does not fit it.
+    """
+    model, card = restore_model(path)
+    data = _data_of(path, card)
+    data = data if root is None else replace(data, root=root)
+    truth = map_classes(read_part(data, "val"), card.classes)
+    loader = evaluation_loader(truth, card.preprocessing, batch_size, workers)
+    return {
+        "checkpoint": str(path),
+        "data": "val" if root is None else root,
+        "images": len(truth.images),
+        "metrics": measure(model, loader, truth, has_masks(card.head["kind"])),
+        "classes": card.classes,
+        "notes": list(truth.notes),
+    }
+
+
+def _data_of(path: Path, card: Card) -> DetectionData:
+    recipe = parse_recipe(card.recipe, origin=str(path))
+    if not isinstance(recipe, DetectionRecipe):
+        raise WeightsError(f"{path}: damaged, its recipe is for {recipe.task}")
+    return recipe.data
+
+
+@torch.inference_mode()
+def measure(
+    model: nn.Module, loader: DataLoader[Any], truth: CocoData, masks: bool
+) -> dict[str, float | None]:
+    """Returns COCO's average precisions of a detector on a loader of `truth`."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(device).eval()
+    metrics = DetectionMetrics(truth, masks)
+    with plain_worker_errors():
+        for images, targets in tqdm(loader, desc="evaluate", disable=None, leave=False):
+            found = find_objects(model, [image.to(device) for image in images], targets)
+            metrics.update(targets, found)
+    return {k: None if math.isnan(v) else round(v, 4) for k, v in metrics.compute().items()}

@@ -1,0 +1,92 @@
+"""How a detection run is made from its recipe."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning as L
+from torch import nn
+
+import spanets
+from spanets.checkpoint import Card
+from spanets.data.detection import make_loaders, preprocessing_of
+from spanets.data.loaders import Loaders
+from spanets.detection import PAPERS, describe_detector, has_masks
+from spanets.recipe import DetectionRecipe
+from spanets.tasks.callbacks import Row
+from spanets.tasks.detection.decay import count_layers
+from spanets.tasks.detection.evaluation import evaluate
+from spanets.tasks.detection.module import DetectionModule
+from spanets.tasks.detection.report import describe_metrics
+from spanets.tasks.plan import Plan
+from spanets.tasks.report import plot_curves
+from spanets.weights import LoadReport
+from spanets_runtime.errors import UsageError, require
+
+
+class DetectionPlan(Plan[DetectionRecipe]):
+    """The plan of object detection and instance segmentation."""
+
+    score = "val/box_ap"
+    shown: ClassVar[Mapping[str, str]] = {
+        "train/loss": "loss",
+        "val/box_ap": "box AP",
+        "val/mask_ap": "mask AP",
+    }
+    eval_batch = 2
+    evaluate = staticmethod(evaluate)
+    describe_metrics = staticmethod(describe_metrics)
+
+    def make_loaders(self, batch_size: int, processes: int) -> Loaders:
+        """Makes the loaders of a recipe; see `data.detection.make_loaders`."""
+        require("faster_coco_eval", "detection")  # before hours of training, not after
+        recipe = self.recipe
+        masks = has_masks(recipe.model.head)
+        return make_loaders(recipe.data, masks, recipe.seed, batch_size, processes)
+
+    def make_card(self, classes: list[str]) -> Card:
+        """Describes the detector."""
+        model = self.recipe.model
+        settings = replace(PAPERS[model.head], **model.sizes())  # type: ignore[arg-type]
+        return Card(
+            model=model.name,
+            model_args=model.args,
+            classes=classes,
+            preprocessing=preprocessing_of(self.recipe.data),
+            recipe=self.recipe.to_dict(),
+            version=spanets.__version__,
+            task="detection",
+            head=describe_detector(model.head, model.frozen_stages, settings),
+        )
+
+    def load_weights(self, model: nn.Module, path: str | Path) -> LoadReport:
+        """Loads the backbone's weights: a classifier's or a detector's, ours or released."""
+        return model.backbone.body.load(path)  # type: ignore[union-attr, operator]
+
+    def check_model(self, model: nn.Module, classes: int) -> None:
+        """Raises a UsageError for settings that do not go with the detector."""
+        optim = self.recipe.optim
+        if self.recipe.trainer.compile:
+            raise UsageError("trainer.compile does not go with detectors, whose shapes change")
+        for key in ("label_smoothing", "min_lr"):
+            if getattr(optim, key):
+                raise UsageError(f"optim.{key} is {getattr(optim, key)}, must be 0 for detectors")
+        if optim.warmup_epochs and optim.warmup_updates:
+            raise UsageError(
+                f"optim.warmup_epochs is {optim.warmup_epochs} and optim.warmup_updates "
+                f"{optim.warmup_updates}; one must be 0"
+            )
+        if optim.layer_decay is not None:
+            count_layers(name for name, _ in model.named_parameters())
+
+    def make_module(self, model: nn.Module, card: Card, updates: int) -> L.LightningModule:
+        """Makes what trains the detector."""
+        return DetectionModule(model, card, self.recipe, updates)
+
+    def draw(self, history: list[Row], results: Mapping[str, Any], out: Path) -> dict[str, str]:
+        """Draws learning curves."""
+        curves = out / "learning_curve.png"
+        metrics = {"val/box_ap": "box AP", "val/box_ap50": "box AP50", "val/mask_ap": "mask AP"}
+        plot_curves(history, curves, self.recipe.model.name, "sum of the losses", metrics)
+        return {"learning_curve": str(curves)}

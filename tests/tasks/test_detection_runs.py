@@ -1,0 +1,153 @@
+"""Detection from the command line: a run, its evaluation, and what is wrong with wrong ones."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import call
+
+from spanets.checkpoint import load_checkpoint, restore_model
+from spanets.data.shapes import write_shapes
+from spanets.detection.heads import CascadeHeads
+
+# A detector of a tenth of a million parameters, images of 64 pixels.
+SMALL = {
+    "task": "detection",
+    "model.name": "test_resnet",
+    "model.head": "mask_rcnn",
+    "model.channels": 16,
+    "model.features": 32,
+    "model.regions": 16,
+    "model.proposals": 30,
+    "model.anchor_scale": 4,
+    "data.train_images": "images/train",
+    "data.train_annotations": "annotations/train.json",
+    "data.val_images": "images/val",
+    "data.val_annotations": "annotations/val.json",
+    "data.short_side": 64,
+    "data.long_side": 64,
+    "data.train_short_sides": "[64, 64]",
+    "data.workers": 0,
+    "optim.batch_size": 4,
+    "optim.warmup_updates": 2,
+    "optim.lr": 1e-3,
+    "trainer.accelerator": "cpu",
+    "trainer.epochs": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory) -> Path:
+    """Eight images for training, two for validation."""
+    root = tmp_path_factory.mktemp("data") / "shapes"
+    write_shapes(root, 10, 64, 0)
+    return root
+
+
+@pytest.fixture(scope="module")
+def recipe(shapes, tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("recipes") / "small.yaml"
+    sections: dict[str, dict] = {}
+    lines = []
+    for key, value in {**SMALL, "data.root": shapes}.items():
+        section, _, name = key.rpartition(".")
+        (sections.setdefault(section, {}) if section else sections)[name] = value
+    for section, values in sections.items():
+        lines.append(f"{section}: {values}" if isinstance(values, str) else f"{section}:")
+        if isinstance(values, dict):
+            lines += [f"  {name}: {value}" for name, value in values.items()]
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def run(recipe, tmp_path_factory) -> Path:
+    import spanets_cli
+
+    out = tmp_path_factory.mktemp("runs") / "small"
+    assert spanets_cli.main(["train", recipe, "--out", str(out)]) == 0
+    return out
+
+
+def test_a_run(run):
+    results = json.loads((run / "results.json").read_text())
+    assert results["epochs"] == 2
+    assert results["images"] == 2
+    assert set(results["metrics"]) >= {"box_ap", "box_ap50", "mask_ap", "mask_ap_small"}
+    header = (run / "metrics.csv").read_text().splitlines()[0].split(",")
+    losses = ("classifier", "box_reg", "mask", "objectness", "rpn_box_reg")
+    assert {f"train/loss_{name}" for name in losses} <= set(header)
+    assert {"train/loss", "train/lr", "val/box_ap", "val/mask_ap"} <= set(header)
+    assert (run / "learning_curve.png").is_file()
+
+
+def test_the_checkpoint_is_whole(run):
+    card, _ = load_checkpoint(run / "last.ckpt")
+    assert card.task == "detection"
+    assert card.classes == ["circle", "square", "triangle", "star"]
+    model, _ = restore_model(run / "last.ckpt")
+    assert isinstance(model.roi_heads, CascadeHeads)
+    assert model.rpn._post_nms_top_n == {"training": 30, "testing": 30}
+
+
+def test_eval_prints_a_table(run, shapes, capsys):
+    status, printed, _ = call(capsys, "eval", run / "last.ckpt", "--workers", 0)
+    assert status == 0
+    first, header, box, mask = printed.splitlines()
+    assert first == f"{run}/last.ckpt on val (2 images)"
+    assert header.split() == ["AP", "AP50", "AP75", "APs", "APm", "APl"]
+    assert (box.split()[0], mask.split()[0]) == ("box", "mask")
+    status, printed, _ = call(
+        capsys, "eval", run / "last.ckpt", "--workers", 0, "--data", shapes, "--json"
+    )
+    results = json.loads(printed)
+    assert status == 0
+    assert results["metrics"] == json.loads((run / "results.json").read_text())["metrics"]
+
+
+def test_a_run_from_a_classifiers_weights(recipe, tmp_path, capsys):
+    """Of another number of classes; the report names what was left out."""
+    import timm
+
+    torch.manual_seed(0)
+    classifier = timm.create_model("test_resnet", num_classes=7)
+    torch.save(classifier.state_dict(), tmp_path / "a.pth")
+    words = ("--model.weights", tmp_path / "a.pth", "--trainer.epochs", 1, "--optim.lr", 0)
+    words += ("--optim.warmup_lr", 0, "--model.head", "retinanet", "--model.frozen_stages", 4)
+    status, _, said = call(capsys, "train", recipe, "--out", tmp_path / "run", *words)
+    assert status == 0
+    assert "left out: fc.weight, fc.bias" in said
+    model, _ = restore_model(tmp_path / "run" / "last.ckpt")
+    first, theirs = next(model.backbone.body.parameters()), next(classifier.parameters())
+    assert torch.equal(first, theirs)
+
+
+def test_mistakes(recipe, refused, tmp_path):
+    out = ("--out", tmp_path / "run")
+    said = refused(2, "train", recipe, *out, "--model.head", "retinanett")
+    assert "model.head is 'retinanett', allowed: retinanet" in said
+    said = refused(2, "train", recipe, *out, "--optim.layer_decay", 0.9)
+    assert said.startswith("optim.layer_decay needs a backbone whose parameters are named")
+    said = refused(2, "train", recipe, *out, "--trainer.compile", "true")
+    assert said.startswith("trainer.compile does not go with detectors")
+    said = refused(2, "train", recipe, *out, "--optim.min_lr", 0.1)
+    assert said == "optim.min_lr is 0.1, must be 0 for detectors"
+    said = refused(2, "train", recipe, *out, "--optim.warmup_epochs", 1)
+    assert said.endswith("and optim.warmup_updates 2; one must be 0")
+    said = refused(2, "train", recipe, *out, "--model.name", "vit_tiny_patch16_224")
+    assert "has no map at stride 4" in said
+    said = refused(1, "train", recipe, *out, "--data.train_annotations", "nothing.json")
+    assert "nothing.json: cannot be read (No such file" in said
+
+
+def test_damaged_descriptions(run, refused, tmp_path):
+    content = torch.load(run / "last.ckpt", weights_only=True)
+    for head, said in (
+        ({}, "the detector's description is damaged"),
+        ({"kind": "mask_rcnn", "frozen_stages": 0, "settings": {"channels": 10**9}}, "channels"),
+        ({"kind": "no", "frozen_stages": 0, "settings": {}}, "detector is 'no', allowed:"),
+    ):
+        content["spanets"]["head"] = head
+        torch.save(content, tmp_path / "a.ckpt")
+        assert said in refused(1, "eval", tmp_path / "a.ckpt")

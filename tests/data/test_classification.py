@@ -5,6 +5,8 @@ import re
 import pytest
 import torch
 import torch.distributed as dist
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from PIL import Image
 from small_runs import make_photos
 
@@ -19,7 +21,7 @@ from spanets.data.classification import (
     read_splits,
     train_transform,
 )
-from spanets.data.loaders import Share, plain_worker_errors
+from spanets.data.loaders import EvenBatches, Share, plain_worker_errors
 from spanets.data.sampler import EpochSampler
 from spanets.data.samples import Samples
 from spanets.recipe import ClassificationData as Data
@@ -94,29 +96,54 @@ def test_evaluation_sees_every_image_once_in_order(photos):
         assert torch.equal(image, transform(load_image(path)))
 
 
+@pytest.fixture
+def as_rank(monkeypatch):
+    """Makes this process one of several, by its rank."""
+    return lambda rank: monkeypatch.setattr(dist, "get_rank", lambda: rank)
+
+
 @pytest.mark.parametrize("length", [1, 5, 8, 9])
 @pytest.mark.parametrize("processes", [1, 2, 4])
 @pytest.mark.parametrize("whole", [False, True])
-def test_shares(length, processes, whole, monkeypatch):
+def test_shares(length, processes, whole, as_rank):
     shares = []
     for rank in range(processes):
-        monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
+        as_rank(rank)
         share = Share(EpochSampler(length, shuffle=True, seed=0), processes, whole)
         share.set_epoch(3)
         shares.append(list(share))
         assert len(shares[-1]) == len(share)
-    assert len({len(share) for share in shares}) == 1
-    everything = [pair for share in shares for pair in share]
-    assert all(epoch == 3 for epoch, _ in everything)
-    if whole:
-        assert set(everything) == {(3, i) for i in range(length)}
-    else:
-        assert len(set(everything)) == len(everything) == length // processes * processes
-    # Together, the first batches of all are the first batch of one process.
+    everything = sorted(pair for share in shares for pair in share)
     order = EpochSampler(length, shuffle=True, seed=0)
     order.set_epoch(3)
+    if whole and length < processes:  # each sees all
+        assert shares == [list(order)] * processes
+        return
+    if whole:
+        assert everything == [(3, i) for i in range(length)]
+    else:
+        assert len({len(share) for share in shares}) == 1
+        assert len(set(everything)) == len(everything) == length // processes * processes
+    # Together, the first batches of all are the first batch of one process.
     first = {share[0] for share in shares if share}
     assert first <= set(list(order)[:processes])
+
+
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(2, 6))
+def test_batches_of_shares_are_even(length, processes, size):
+    """All processes have as many, none is too large or empty, and each sample is seen once."""
+    assume(length >= processes)
+    parts = []
+    for rank in range(processes):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(dist, "get_rank", lambda rank=rank: rank)
+            share = Share(EpochSampler(length, shuffle=False, seed=0), processes, True)
+            parts.append(list(EvenBatches(share, size)))
+            assert len(parts[-1]) == len(EvenBatches(share, size))
+    assert len({len(part) for part in parts}) == 1
+    batches = [batch for part in parts for batch in part]
+    assert all(0 < len(batch) <= size for batch in batches)
+    assert sorted(pair for batch in batches for pair in batch) == [(0, i) for i in range(length)]
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain, islice, repeat
+from itertools import islice
 from typing import Any
 
 import torch
@@ -22,15 +22,16 @@ class Share(Sampler[tuple[int, int]]):
 
     Args:
         order: The order of all samples.
-        processes: That share them, each as many as the others.
-        whole: Where they do not divide, repeat the first samples, so that none is left out; if
-            not, leave the last ones out.
+        processes: That share them.
+        whole: Where they do not divide, some have a sample more, so that each sample is seen once;
+            if not, the last samples are left out, so that all have as many. Of fewer samples than
+            processes, which would leave some without, every process sees all.
     """
 
     def __init__(self, order: EpochSampler, processes: int, whole: bool) -> None:
         self.order = order
-        self.processes = processes
-        self.length = -(-len(order) // processes) if whole else len(order) // processes
+        self.whole = whole
+        self.processes = 1 if whole and len(order) < processes else processes
         self.seen = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -46,13 +47,44 @@ class Share(Sampler[tuple[int, int]]):
         self.seen = samples
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        rank = dist.get_rank() if self.processes > 1 else 0
-        first, self.seen = rank + self.seen * self.processes, 0
-        repeated = chain.from_iterable(repeat(self.order))
-        return islice(repeated, first, self.length * self.processes, self.processes)
+        first, self.seen = self.rank + self.seen * self.processes, 0
+        end = first + (len(self) - first // self.processes) * self.processes
+        return islice(self.order, first, end, self.processes)
 
     def __len__(self) -> int:
-        return self.length
+        each, rest = divmod(len(self.order), self.processes)
+        return each + (self.whole and self.rank < rest)
+
+    @property
+    def rank(self) -> int:
+        """The place of this process among those that share."""
+        return dist.get_rank() if self.processes > 1 else 0
+
+
+class EvenBatches(Sampler[list[tuple[int, int]]]):
+    """Parts a share into as many batches as the other processes make of theirs.
+
+    A share may be one sample longer than another, and that sample a batch of its own; models whose
+    parameters are spread over processes can only be computed by all of them together. Only batches
+    of one sample cannot be evened out.
+
+    Args:
+        share: Of this process.
+        size: The largest batch.
+    """
+
+    def __init__(self, share: Share, size: int) -> None:
+        self.sampler = share  # the name by which Lightning finds whom to tell the epoch
+        self.size = size
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        samples, total, count = iter(self.sampler), len(self.sampler), len(self)
+        for i in range(count):
+            yield list(islice(samples, total * (i + 1) // count - total * i // count))
+
+    def __len__(self) -> int:
+        largest = -(-len(self.sampler.order) // self.sampler.processes)
+        return min(-(-largest // self.size), len(self.sampler))
 
 
 @dataclass(frozen=True)
@@ -91,13 +123,14 @@ def make_loader(
         drop_last: Leave out what does not fill a last batch.
         collate: Makes a batch of samples; torch's way by default.
     """
+    batches: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler, "drop_last": drop_last}
+    if sampler.whole and sampler.processes > 1:
+        batches = {"batch_sampler": EvenBatches(sampler, batch_size)}
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=sampler,
+        **batches,
         num_workers=workers,
         persistent_workers=workers > 0,
-        drop_last=drop_last,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_start_worker,

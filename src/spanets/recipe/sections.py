@@ -109,6 +109,8 @@ class Trainer:
         accelerator: "auto" takes a GPU if there is one.
         devices: Number of devices, or "auto" for all.
         num_nodes: Machines.
+        strategy: "auto" is "ddp" on several devices: each holds the model. With "fsdp" they hold
+            parts of it, for models too large for one.
         precision: Lightning's: "32-true", "16-mixed", "bf16-mixed", "bf16-true".
         accumulate: Batches whose gradients are added up for one update.
         channels_last: Memory layout of images and weights.
@@ -130,6 +132,7 @@ class Trainer:
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: int | Literal["auto"] = "auto"
     num_nodes: int = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true"] = "32-true"
     accumulate: int = 1
     channels_last: bool = True

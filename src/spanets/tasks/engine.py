@@ -45,7 +45,14 @@ from spanets.tasks.callbacks import (
     RunKeeper,
     best_row,
 )
+from spanets.tasks.devices import (
+    count_processes,
+    describe_devices,
+    per_device_batch,
+    slurm_plugins,
+)
 from spanets.tasks.errors import DivergedError, StoppedError
+from spanets.tasks.peers import Peers
 from spanets.tasks.plan import Plan
 from spanets.tasks.plans import PLANS
 from spanets.tasks.resuming import find_start, holds_run, resume_command, start_anew
@@ -117,32 +124,6 @@ def choose_run_folder(recipe: str, out: str | None, resume: bool) -> Path:
     return next(folder for folder in folders if not holds_run(folder))
 
 
-def per_device_batch(recipe: Recipe) -> int:
-    """Derives the images of one batch on one device from the batch size of an update.
-
-    Raises:
-        UsageError: they do not divide; the message shows the arithmetic.
-    """
-    total, accumulate = recipe.optim.batch_size, recipe.trainer.accumulate
-    nodes, processes = recipe.trainer.num_nodes, count_processes(recipe)
-    per_device, rest = divmod(total, processes * accumulate)
-    if rest:
-        raise UsageError(
-            f"optim.batch_size {total} is not divisible by {processes // nodes} devices × "
-            f"{nodes} nodes × {accumulate} accumulated batches = {processes * accumulate}"
-        )
-    return per_device
-
-
-def count_processes(recipe: Recipe) -> int:
-    """Returns how many processes train: one a device, on all machines."""
-    devices, nodes = recipe.trainer.devices, recipe.trainer.num_nodes
-    if devices != "auto":
-        return devices * nodes
-    uses_gpus = recipe.trainer.accelerator in ("auto", "gpu", "cuda")
-    return nodes * (max(1, torch.cuda.device_count()) if uses_gpus else 1)
-
-
 def _make_model(plan: Plan[Any], card: Card, fresh: bool) -> nn.Module:
     recipe: Recipe = plan.recipe
     torch.manual_seed(recipe.seed)
@@ -162,15 +143,15 @@ def _make_trainer(
 ) -> L.Trainer:
     recipe: Recipe = plan.recipe
     settings, decay = recipe.trainer, recipe.optim.ema_decay
-    callbacks = [*callbacks, EpochLines(sys.stderr.isatty(), plan.shown)]
+    peers = Peers(advice=f"go on with: {resume_command(out)}")
+    callbacks = [peers, *callbacks, EpochLines(sys.stderr.isatty(), plan.shown)]
     if decay is not None:
         callbacks.append(Ema(decay=decay))
     try:
         with _quiet():
             return L.Trainer(
                 accelerator=settings.accelerator,
-                devices=settings.devices,
-                num_nodes=settings.num_nodes,
+                **describe_devices(recipe),
                 precision=settings.precision,
                 max_epochs=settings.epochs + recipe.optim.cooldown_epochs,
                 # Batches that do not fill a last update are left out, as one large one would be.
@@ -180,7 +161,7 @@ def _make_trainer(
                 check_val_every_n_epoch=min(settings.val_every, settings.epochs),
                 callbacks=callbacks,
                 logger=TensorBoardLogger(out, name="", version="tensorboard"),
-                plugins=[AtomicCheckpointIO()],
+                plugins=[AtomicCheckpointIO(), *slurm_plugins()],
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 # A batch of validation images would be evaluated before there is anything to see.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from spanets.checkpoint import CARD_KEY, Card
 from spanets.data.sampler import seed_sample
 from spanets.recipe import Recipe
+from spanets.tasks.devices import shard
 from spanets.tasks.errors import DivergedError
 from spanets.tasks.optim import check_optimizer, make_optimizer
 
@@ -41,6 +42,11 @@ class RecipeModule(L.LightningModule, Generic[R]):
         self.card = card
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
+
+    def configure_model(self) -> None:
+        """Parts the model among processes, where the strategy asks for it."""
+        if self.device_mesh is not None:
+            shard(self.model, self.device_mesh)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seeds mixing, dropout and drop path by (seed, epoch, batch, process).

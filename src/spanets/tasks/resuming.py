@@ -20,6 +20,7 @@ _FREE_ON_RESUME = (
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",
+    "trainer.strategy",
     "trainer.save_every",
     "data.workers",
     "data.root",

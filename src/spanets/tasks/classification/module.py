@@ -2,6 +2,7 @@
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
 from spanets.checkpoint import Card
 from spanets.data.classification import make_mixing
@@ -30,6 +31,8 @@ class Classification(RecipeModule[ClassificationRecipe]):
         classes = len(card.classes)
         self.mixing = make_mixing(recipe.data, recipe.optim.label_smoothing, classes)
         self.val_metrics = metrics_for(classes, shared=True)
+        # Lightning's mean is off where processes have unlike numbers of images: it halves integers.
+        self.val_loss = MeanMetric()
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits (B, classes)."""
@@ -52,11 +55,13 @@ class Classification(RecipeModule[ClassificationRecipe]):
             return
         logits = self(self.lay_out(images)).float()
         loss = F.cross_entropy(logits, labels)
-        self.log("val/loss", loss, batch_size=len(labels), sync_dist=True)
+        self.val_loss.update(loss, len(labels))
         update_metrics(self.val_metrics, logits, labels)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the metrics of the epoch."""
+        self.log("val/loss", self.val_loss.compute())
+        self.val_loss.reset()
         values = self.val_metrics.compute()
         del values["confusion"]
         for name, value in values.items():

@@ -1,0 +1,122 @@
+"""Over how many processes a run is spread, and how they train one model."""
+
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+
+from spanets.recipe import Recipe
+from spanets_runtime.errors import UsageError
+
+_LAUNCHERS: dict[str, type[SLURMEnvironment | TorchElasticEnvironment]] = {
+    "SLURM": SLURMEnvironment,
+    "torchrun": TorchElasticEnvironment,
+}
+
+
+def count_processes(recipe: Recipe) -> int:
+    """Returns how many processes train: one a device, on all machines."""
+    return count_devices(recipe) * recipe.trainer.num_nodes
+
+
+def count_devices(recipe: Recipe) -> int:
+    """Returns how many devices a machine has for a run.
+
+    Raises:
+        UsageError: SLURM or torchrun started another number of processes; the message shows both.
+    """
+    asked, nodes = recipe.trainer.devices, recipe.trainer.num_nodes
+    name = next((name for name, kind in _LAUNCHERS.items() if kind.detect()), None)
+    started = _LAUNCHERS[name]().world_size() if name else None
+    if asked != "auto":
+        devices = asked
+    elif started:
+        devices = max(1, started // nodes)
+    else:
+        uses_gpus = recipe.trainer.accelerator in ("auto", "gpu", "cuda")
+        devices = max(1, torch.cuda.device_count()) if uses_gpus else 1
+    if started and started != devices * nodes:
+        raise UsageError(
+            f"{name} started {started} processes, but trainer.devices {devices} × "
+            f"trainer.num_nodes {nodes} = {devices * nodes}; make them equal"
+        )
+    return devices
+
+
+def per_device_batch(recipe: Recipe) -> int:
+    """Derives the images of one batch on one device from the batch size of an update.
+
+    Raises:
+        UsageError: they do not divide; the message shows the arithmetic.
+    """
+    total, accumulate = recipe.optim.batch_size, recipe.trainer.accumulate
+    nodes, processes = recipe.trainer.num_nodes, count_processes(recipe)
+    per_device, rest = divmod(total, processes * accumulate)
+    if rest:
+        raise UsageError(
+            f"optim.batch_size {total} is not divisible by {processes // nodes} devices × "
+            f"{nodes} nodes × {accumulate} accumulated batches = {processes * accumulate}"
+        )
+    return per_device
+
+
+def describe_devices(recipe: Recipe) -> dict[str, Any]:
+    """Returns the arguments of Lightning's trainer that spread a run over processes.
+
+    Raises:
+        UsageError: settings that cannot be combined.
+    """
+    settings, strategy = recipe.trainer, recipe.trainer.strategy
+    processes = count_processes(recipe)
+    chosen: Any = "auto"
+    if strategy == "fsdp":
+        _check_sharded(recipe, processes)
+        # Checkpoints are single files, with the names of one process.
+        chosen = ModelParallelStrategy(processes, 1, save_distributed_checkpoint=False)
+    elif strategy == "ddp" or processes > 1:
+        chosen = DDPStrategy(gradient_as_bucket_view=True)
+    arguments = {"devices": settings.devices, "num_nodes": settings.num_nodes, "strategy": chosen}
+    if processes > 1:
+        arguments["devices"] = count_devices(recipe)
+    return arguments
+
+
+def slurm_plugins() -> list[SLURMEnvironment]:
+    """Returns SLURM's environment, if it started this process, that leaves requeueing to scripts.
+
+    Lightning would save a checkpoint of its own and requeue the job at SIGUSR1.
+    """
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+
+
+def _check_sharded(recipe: Recipe, processes: int) -> None:
+    allowed = ("32-true", "bf16-mixed", "bf16-true")
+    refused = {
+        f"{processes} device; it needs two": processes < 2,
+        f"trainer.precision {recipe.trainer.precision}; allowed: {', '.join(allowed)}": (
+            recipe.trainer.precision not in allowed
+        ),
+        "trainer.compile": recipe.trainer.compile,
+        "optim.ema_decay": recipe.optim.ema_decay is not None,
+        "one image a device; raise optim.batch_size": per_device_batch(recipe) < 2,
+    }
+    for what, wrong in refused.items():
+        if wrong:
+            raise UsageError(f"trainer.strategy fsdp cannot be combined with {what}")
+
+
+def shard(model: nn.Module, mesh: DeviceMesh) -> None:
+    """Parts a model's parameters among processes (FSDP2), gathered a block at a time to compute.
+
+    Args:
+        model: timm's blocks, which it calls "blocks", are the units; what remains is one more.
+        mesh: Lightning's, with a dimension "data_parallel".
+    """
+    model.to(memory_format=torch.contiguous_format)  # other layouts cannot be parted
+    blocks = [part for name, part in model.named_modules() if name.split(".")[-2:-1] == ["blocks"]]
+    for part in (*blocks, model):
+        fully_shard(part, mesh=mesh["data_parallel"])

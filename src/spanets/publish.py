@@ -23,6 +23,7 @@ from torch import nn
 
 import spanets
 from spanets.checkpoint import Card, read_card, restore_model
+from spanets.runs.folder import RESULTS
 from spanets.weights import read_checkpoint
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.files import write_atomically
@@ -267,7 +268,7 @@ def _without_places(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def _read_results(checkpoint: Path) -> dict[str, Any]:
     """Returns the metrics that results.json beside a checkpoint has for it, or {}."""
     try:
-        found = json.loads((checkpoint.parent / "results.json").read_text("utf-8"))
+        found = json.loads((checkpoint.parent / RESULTS).read_text("utf-8"))
         if os.path.basename(found["checkpoint"]) != checkpoint.name:
             return {}  # of the last epoch, where another is published
         metrics = {

@@ -289,6 +289,30 @@ def run_shard(arguments: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
+def run_runs(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Prints a table of runs, or of two or more that are named the differences."""
+    from spanets.runs.comparing import comparison_rows, find_differences, plot_runs, table_rows
+    from spanets.runs.listing import choose_runs, sort_runs
+
+    runs = choose_runs(arguments.paths)
+    if arguments.sort is not None:
+        runs = sort_runs(runs, arguments.sort)
+    if arguments.plot is not None:
+        plot_runs(runs, arguments.plot)
+    compared = len(arguments.paths) > 1
+    if arguments.json:
+        found: dict[str, Any] = {"runs": [run.to_dict() for run in runs]}
+        if compared:
+            found["differences"] = find_differences(runs)
+        print(json.dumps(found, indent=2))
+        return 0
+    print_table(*(comparison_rows(runs) if compared else table_rows(runs)))
+    for run in runs:
+        if run.problem is not None:
+            print(f"{run.name}: {run.status}: {run.problem}", file=sys.stderr)
+    return 0
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints aligned columns, numbers to the right."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]

@@ -15,6 +15,7 @@ from spanets_cli.commands import (
     run_models,
     run_predict,
     run_push,
+    run_runs,
     run_shard,
     run_train,
 )
@@ -26,9 +27,16 @@ Every key of the recipe can be set: --section.key VALUE, for example
 sections: model, data, optim, trainer; `--print-recipe` shows all keys with their values.
 """
 
+RUNS_WORDS = """\
+  spanets runs                        all below runs/
+  spanets runs experiments --sort accuracy
+  spanets runs experiments a b        what differs between experiments/a and experiments/b
+  spanets runs runs/a other/b         the same for two folders
+"""
+
 COMMANDS = (
     *("models", "train", "eval", "predict", "export", "bench", "analyze", "explain"),
-    *("push", "shard"),
+    *("push", "shard", "runs"),
 )
 
 MODEL_SOURCES = "timm's names, checkpoints, or module:function of your own"
@@ -218,6 +226,14 @@ def make_parser() -> Parser:
         "--size", type=byte_size, default=512 * 10**6, help="of a shard, about (default: 512MB)"
     )
     shard.add_argument("--json", action="store_true", help="print JSON")
+
+    runs = command("runs", run_runs, "list runs, or compare some", epilog=RUNS_WORDS)
+    runs.add_argument("paths", nargs="*", metavar="DIR|RUN", help="(default: runs)")
+    runs.add_argument("--sort", metavar="KEY", help="a metric, status, model, seconds, started, …")
+    runs.add_argument(
+        "--plot", metavar="FILE", help="draw the learning curves: FILE.png, .svg, .pdf"
+    )
+    runs.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 

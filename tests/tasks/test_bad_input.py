@@ -52,7 +52,7 @@ def workplace(photos, tmp_path, monkeypatch) -> None:
         ),
         (["--resume"], 2, "new: no run to resume; leave --resume out to start one"),
         (["--out", "file"], 2, "--out file: is a file; name a folder"),
-        (["--out", "file/run"], 1, "file/run/recipe.yaml: cannot be written (Not a directory)"),
+        (["--out", "file/run"], 1, "file/run: cannot be written (Not a directory)"),
     ],
 )
 def test_runs_that_cannot_start(

@@ -72,7 +72,7 @@ def circumstances(device: str = "cpu") -> dict[str, Any]:
     """Returns date, hardware and versions."""
     told: dict[str, Any] = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "processor": _processor(),
+        "processor": processor_name(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -101,7 +101,8 @@ def _cuda_seconds(task: Task, device: str) -> float:
         return start.elapsed_time(end) / 1e3
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """Returns the processor's name, as far as the system tells."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

@@ -117,6 +117,9 @@ class Trainer:
         compile: Compile the model with torch.compile.
         val_every: Epochs between validations.
         save_every: Updates between checkpoints within an epoch; None saves epochs alone.
+        logger: Lightning's, such as "tensorboard", "csv", "wandb", "mlflow", or "none"; metrics.csv
+            is kept beside it.
+        logger_args: Its arguments, such as `{project: cells}`.
     """
 
     RANGES: ClassVar[Ranges] = {
@@ -139,6 +142,8 @@ class Trainer:
     compile: bool = False
     val_every: int = 1
     save_every: int | None = None
+    logger: str = "tensorboard"
+    logger_args: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

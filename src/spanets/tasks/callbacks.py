@@ -15,16 +15,11 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
 from spanets.checkpoint import save_torch
+from spanets.runs.folder import BEST, HISTORY, INTERRUPTED, LAST, PREVIOUS
 from spanets.tasks.errors import StoppedError
 from spanets.tasks.stopping import StopRequest
 from spanets.tasks.sums import Sums, add_sums, gather_sums
 from spanets_runtime.files import write_atomically
-
-LAST = "last.ckpt"
-PREVIOUS = "previous.ckpt"
-BEST = "best.ckpt"
-INTERRUPTED = "interrupted.ckpt"
-HISTORY = "metrics.csv"
 
 Row = dict[str, float]
 

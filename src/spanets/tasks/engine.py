@@ -2,11 +2,12 @@
 
 runs/NAME/
   recipe.yaml            what was run, every key
+  environment.json       of each start: command, versions, machine, git state, and how it ended
   last.ckpt  best.ckpt   the last that was saved; after the epoch of the best score
   previous.ckpt          the one before the last, in case that one is damaged
   interrupted.ckpt       as it was when Ctrl-C stopped the run
   metrics.csv            one row an epoch
-  tensorboard/           the same for TensorBoard
+  tensorboard/           the same for TensorBoard, or what another `trainer.logger` writes
   results.json           the summary's numbers
   unreadable.csv         images that cannot be read, if there are any
   learning_curve.png     and the other pictures of the task
@@ -19,7 +20,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,15 @@ import lightning as L
 import torch
 import yaml
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from spanets.checkpoint import Card, build_model
 from spanets.data.loaders import Share, plain_worker_errors
 from spanets.recipe import Recipe
+from spanets.runs.folder import BEST, INTERRUPTED, LAST, RECIPE, RESULTS
+from spanets.runs.record import recorded
 from spanets.tasks.callbacks import (
-    BEST,
-    INTERRUPTED,
-    LAST,
     AtomicCheckpointIO,
     Ema,
     EpochLines,
@@ -52,6 +51,7 @@ from spanets.tasks.devices import (
     slurm_plugins,
 )
 from spanets.tasks.errors import DivergedError, StoppedError
+from spanets.tasks.loggers import make_logger
 from spanets.tasks.peers import Peers
 from spanets.tasks.plan import Plan
 from spanets.tasks.plans import PLANS
@@ -93,17 +93,21 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
     keeper = RunKeeper(out, plan.score, recipe.trainer.save_every)
     callbacks = [keeper, UnreadableImages(out, loaders.unreadable)]
     trainer = _make_trainer(plan, out, callbacks, accumulate, updates)
-    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        for note in loaders.notes:
-            print(note, file=sys.stderr)
-        write_atomically(out / "recipe.yaml", lambda file: file.write(_to_yaml(recipe)))
-    with _plain_errors(out), _quiet():
-        path = start.checkpoint
-        trainer.fit(task, loaders.train, loaders.val, ckpt_path=path, weights_only=True)
-    if not trainer.is_global_zero:
-        raise SystemExit(0)  # the first process of several does the rest
-    with _plain_errors(out):
-        return _summarise(plan, out, model, keeper.history)
+    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    with recorded(out) if first else nullcontext():
+        if first:
+            for note in loaders.notes:
+                print(note, file=sys.stderr)
+            write_atomically(out / RECIPE, lambda file: file.write(_to_yaml(recipe)))
+        with _plain_errors(out), _quiet():
+            if trainer.logger is not None:
+                trainer.logger.log_hyperparams(recipe.to_dict())
+            path = start.checkpoint
+            trainer.fit(task, loaders.train, loaders.val, ckpt_path=path, weights_only=True)
+        if not trainer.is_global_zero:
+            raise SystemExit(0)  # the first process of several does the rest
+        with _plain_errors(out):
+            return _summarise(plan, out, model, keeper.history)
 
 
 def choose_run_folder(recipe: str, out: str | None, resume: bool) -> Path:
@@ -119,7 +123,7 @@ def choose_run_folder(recipe: str, out: str | None, resume: bool) -> Path:
     base = Path("runs") / Path(recipe).stem
     folders = [base, *(base.with_name(f"{base.name}-{n}") for n in range(2, 10_000))]
     if resume:
-        runs = [folder for folder in folders if (folder / "recipe.yaml").exists()]
+        runs = [folder for folder in folders if (folder / RECIPE).exists()]
         return runs[-1] if runs else base
     return next(folder for folder in folders if not holds_run(folder))
 
@@ -160,7 +164,7 @@ def _make_trainer(
                 gradient_clip_val=recipe.optim.clip_grad,
                 check_val_every_n_epoch=min(settings.val_every, settings.epochs),
                 callbacks=callbacks,
-                logger=TensorBoardLogger(out, name="", version="tensorboard"),
+                logger=make_logger(recipe, out) or False,
                 plugins=[AtomicCheckpointIO(), *slurm_plugins()],
                 enable_progress_bar=False,
                 enable_model_summary=False,
@@ -242,7 +246,7 @@ def _summarise(plan: Plan[Any], out: Path, model: nn.Module, history: list[Row])
         "pictures": plan.draw(history, measured, out),
     }
     text = json.dumps(results, indent=2) + "\n"
-    write_atomically(out / "results.json", lambda file: file.write(text.encode()))
+    write_atomically(out / RESULTS, lambda file: file.write(text.encode()))
     return results
 
 

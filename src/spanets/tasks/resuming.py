@@ -9,7 +9,7 @@ from typing import Any
 
 from spanets.checkpoint import Card, check_integrity, read_card
 from spanets.recipe import Recipe, parse_recipe
-from spanets.tasks.callbacks import LAST, PREVIOUS
+from spanets.runs.folder import LAST, PREVIOUS, RECIPE
 from spanets.weights import WeightsError, read_checkpoint
 from spanets_runtime.errors import UsageError
 
@@ -22,6 +22,8 @@ _FREE_ON_RESUME = (
     "trainer.num_nodes",
     "trainer.strategy",
     "trainer.save_every",
+    "trainer.logger",
+    "trainer.logger_args",
     "data.workers",
     "data.root",
     "data.cache",
@@ -70,7 +72,7 @@ def find_start(out: Path, recipe: Recipe) -> Start:
         WeightsError: damaged checkpoints alone.
     """
     if not (out / LAST).exists() and not (out / PREVIOUS).exists():
-        if (out / "recipe.yaml").exists():
+        if (out / RECIPE).exists():
             return Start()
         raise UsageError(f"{out}: no run to resume; leave --resume out to start one")
     path, content, card = _read_newest(out)
@@ -86,7 +88,7 @@ def find_start(out: Path, recipe: Recipe) -> Start:
 
 def resume_command(out: Path) -> str:
     """Returns the command that goes on with the run of a folder."""
-    words = ["spanets", "train", str(out / "recipe.yaml"), "--out", str(out), "--resume"]
+    words = ["spanets", "train", str(out / RECIPE), "--out", str(out), "--resume"]
     return shlex.join(words)
 
 

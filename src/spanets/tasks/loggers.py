@@ -1,0 +1,87 @@
+"""Lightning's loggers by name: where metrics go beside metrics.csv, which is always kept."""
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import loggers
+from lightning.pytorch.loggers import Logger
+
+from spanets.recipe import Recipe
+from spanets_runtime.errors import UsageError, UserError, nearest
+
+_CLASSES = {
+    name.removesuffix("Logger").lower(): name for name in loggers.__all__ if name != "Logger"
+}
+_PREFIX = "lightning.pytorch.loggers."
+
+# Of arguments that hold what no recipe should.
+_SECRET = re.compile(r"key$|token|secret|password", re.IGNORECASE)
+
+
+def make_logger(recipe: Recipe, out: Path) -> Logger | None:
+    """Makes the logger of a recipe, or None where it wants none.
+
+    Args:
+        recipe: `trainer.logger` and `trainer.logger_args` are read.
+        out: The run folder, where the logger's files go if it has any.
+
+    Raises:
+        UsageError: an unknown logger, or arguments that it does not take.
+        UserError: its package is not installed.
+    """
+    name, given = recipe.trainer.logger, recipe.trainer.logger_args
+    if name == "none":
+        return None
+    kind = getattr(loggers, find_logger(name))
+    for key in given:
+        if _SECRET.search(key):
+            raise UsageError(
+                f"trainer.logger_args.{key}: a run folder keeps its recipe, so give secrets by "
+                f"the environment variable that {name} reads"
+            )
+    try:
+        return kind(**_places(kind, out) | given)
+    except ModuleNotFoundError as error:
+        raise UserError(_missing(name, error)) from None
+    # Of arguments, which loggers check in every way there is.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"trainer.logger {name} with {given}: {reason}") from error
+
+
+def find_logger(name: str) -> str:
+    """Returns the class of "wandb", "WandbLogger" or "lightning.pytorch.loggers.WandbLogger".
+
+    Raises:
+        UsageError: none of Lightning's loggers.
+    """
+    plain = name.removeprefix(_PREFIX)
+    if plain in _CLASSES.values():
+        return plain
+    if plain not in _CLASSES:
+        known = ", ".join(["none", *sorted(_CLASSES)])
+        raise UsageError(
+            f"trainer.logger is {name!r}, allowed: {known}{nearest(plain.lower(), _CLASSES)}"
+        )
+    return _CLASSES[plain]
+
+
+def _places(kind: type[Logger], out: Path) -> dict[str, Any]:
+    """Returns the arguments that put a logger's files into the run folder."""
+    folders = {"TensorBoardLogger": "tensorboard", "CSVLogger": "csv"}
+    known = inspect.signature(kind).parameters
+    if kind.__name__ in folders:
+        more = {"default_hp_metric": False} if "default_hp_metric" in known else {}
+        return {"save_dir": out, "name": "", "version": folders[kind.__name__], **more}
+    if kind.__name__ == "MLFlowLogger":
+        return {"save_dir": str(out / "mlruns"), "run_name": out.name}
+    return {key: str(out) for key in ("save_dir", "root_dir") if key in known}
+
+
+def _missing(name: str, error: ModuleNotFoundError) -> str:
+    """Says which package to install; Lightning quotes the command, or names the module."""
+    quoted = re.search(r"pip install -U '([\w-]+)", str(error))
+    package = quoted[1] if quoted else error.name or name
+    return f"trainer.logger is {name}, and {package} is not installed; run: pip install {package}"

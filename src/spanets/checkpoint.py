@@ -123,6 +123,15 @@ def check_integrity(path: str | Path) -> None:
         raise WeightsError(f"{path}: damaged since it was written (its part {damaged!r})")
 
 
+def task_of(path: str | Path) -> str:
+    """Returns the kind of prediction that a checkpoint was trained for.
+
+    Raises:
+        WeightsError: an unreadable file, or one without a card.
+    """
+    return read_card(read_checkpoint(path), path).task
+
+
 def is_checkpoint(source: str) -> bool:
     """Tells a file's path from a model's name."""
     return Path(source).is_file() or bool(Path(source).suffix and not timm.is_model(source))

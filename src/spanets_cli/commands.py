@@ -5,7 +5,8 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,40 +94,54 @@ def run_eval(arguments: argparse.Namespace, _: list[str]) -> int:
 
 
 def run_predict(arguments: argparse.Namespace, _: list[str]) -> int:
-    """Predicts, and prints labels; 1 if an image could not be read."""
+    """Predicts, and prints what was found; 1 if an image could not be read."""
     from tqdm import tqdm
 
     from spanets_runtime.predict import expand_images
 
-    images, predictor = expand_images(arguments.images), make_predictor(arguments.checkpoint)
+    images, predict = expand_images(arguments.images), make_predictor(arguments)
     # Lines tell the progress themselves.
     hidden = None if arguments.json else True
     watched = tqdm(images, desc="predict", disable=hidden, leave=False)
     found, failed = [], False
-    for prediction in predictor(watched, arguments.top):
+    for prediction in predict(watched):
         if prediction.error is not None:
             failed = True
             tqdm.write(f"spanets: {prediction.error}", file=sys.stderr)
             continue
-        labels = [{"label": name, "probability": p} for name, p in prediction.labels]
-        found.append({"image": prediction.image, "predictions": labels})
+        found.append(prediction.to_dict())
         if not arguments.json:
-            shown = "  ".join(f"{name} {p:.3f}" for name, p in prediction.labels)
-            print(f"{prediction.image}: {shown}", flush=True)
+            print(prediction, flush=True)
     if arguments.json:
         print(json.dumps(found, indent=2))
     return int(failed)
 
 
-def make_predictor(source: str) -> Any:
-    """Opens an exported model, without importing torch, or a checkpoint."""
+def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[Any]]:
+    """Opens an exported model, without importing torch, or a checkpoint of any task.
+
+    Returns:
+        From paths of images to predictions, which have `error`, `to_dict` and a line for people.
+    """
+    from spanets_runtime.errors import UsageError
+
+    source = arguments.checkpoint
+    out = None if arguments.out is None else Path(arguments.out)
     if source.endswith(".onnx"):
         from spanets_runtime.onnx import OnnxPredictor
 
-        return OnnxPredictor(source)
+        return partial(OnnxPredictor(source), top=arguments.top)
+    from spanets.checkpoint import task_of
+
+    if task_of(source) == "detection":
+        from spanets.predict_objects import ObjectPredictor
+
+        return partial(ObjectPredictor(source), out=out, min_score=arguments.score)
     from spanets.predict import Predictor
 
-    return Predictor(source)
+    if out is not None:
+        raise UsageError(f"--out is for pictures of detectors, and {source} labels whole images")
+    return partial(Predictor(source), top=arguments.top)
 
 
 def run_export(arguments: argparse.Namespace, _: list[str]) -> int:

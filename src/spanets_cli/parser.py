@@ -137,12 +137,16 @@ def make_parser() -> Parser:
     )
     evaluate.add_argument("--json", action="store_true", help="print JSON")
 
-    predict = command("predict", run_predict, "label images")
+    predict = command("predict", run_predict, "label images, or find objects in them")
     predict.add_argument("checkpoint", metavar="CHECKPOINT|FILE.onnx")
     predict.add_argument("images", nargs="+", metavar="IMAGE", help="files, or folders of files")
     predict.add_argument(
         "--top", type=at_least(1), default=5, help="classes for each image (default: 5)"
     )
+    predict.add_argument(
+        "--score", type=share, default=0.5, help="least score of an object (default: 0.5)"
+    )
+    predict.add_argument("--out", metavar="DIR", help="for pictures, and COCO's JSON, of objects")
     predict.add_argument("--json", action="store_true", help="print JSON")
 
     export = command("export", run_export, "write a model for other runtimes, and check it")
@@ -259,3 +263,14 @@ def at_least(low: int) -> Callable[[str], int]:
         raise argparse.ArgumentTypeError(f"{text} is no whole number from {low} up")
 
     return convert
+
+
+def share(text: str) -> float:
+    """Reads a number from 0 to 1, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number from 0 to 1")
+    return value

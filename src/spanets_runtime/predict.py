@@ -27,6 +27,15 @@ class Prediction:
     labels: list[tuple[str, float]]
     error: str | None = None
 
+    def __str__(self) -> str:
+        """Returns a line for people."""
+        return f"{self.image}: " + "  ".join(f"{name} {p:.3f}" for name, p in self.labels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values for machines."""
+        labels = [{"label": name, "probability": p} for name, p in self.labels]
+        return {"image": self.image, "predictions": labels}
+
 
 def predict_images(
     images: Iterable[str | Path],

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from pycocotools.coco import COCO
 from small_runs import call
 
 from spanets.checkpoint import load_checkpoint, restore_model
-from spanets.data.shapes import write_shapes
+from spanets.data.rle import decode_runs
+from spanets.data.shapes import CLASSES, write_shapes
 from spanets.detection.heads import CascadeHeads
+from spanets_runtime.images import FORMATS, load_image
 
 # A detector of a tenth of a million parameters, images of 64 pixels.
 SMALL = {
@@ -85,7 +88,7 @@ def test_a_run(run):
 def test_the_checkpoint_is_whole(run):
     card, _ = load_checkpoint(run / "last.ckpt")
     assert card.task == "detection"
-    assert card.classes == ["circle", "square", "triangle", "star"]
+    assert card.classes == list(CLASSES)
     model, _ = restore_model(run / "last.ckpt")
     assert isinstance(model.roi_heads, CascadeHeads)
     assert model.rpn._post_nms_top_n == {"training": 30, "testing": 30}
@@ -121,6 +124,57 @@ def test_a_run_from_a_classifiers_weights(recipe, tmp_path, capsys):
     model, _ = restore_model(tmp_path / "run" / "last.ckpt")
     first, theirs = next(model.backbone.body.parameters()), next(classifier.parameters())
     assert torch.equal(first, theirs)
+
+
+def test_predict_writes_coco_json_and_pictures(run, shapes, tmp_path, capsys):
+    """A folder and a file of the same name in another one, and a file that is no image."""
+    images = sorted((shapes / "images" / "val").iterdir())
+    twin = tmp_path / images[0].name
+    twin.write_bytes(images[0].read_bytes())
+    broken = tmp_path / "broken.png"
+    broken.write_text("no image")
+    out = tmp_path / "out"
+    words = (images[0].parent, twin, broken, "--out", out, "--score", 0.06)
+    status, printed, said = call(capsys, "predict", run / "last.ckpt", *words)
+    assert status == 1
+    assert said == f"spanets: {broken}: not an image, or none of {', '.join(FORMATS)}\n"
+    assert len(printed.splitlines()) == 3
+    names = [f"{path.stem}-overlay.jpg" for path in images]
+    again = f"{images[0].stem}-2-overlay.jpg"
+    assert sorted(p.name for p in out.iterdir()) == sorted([*names, again, "predictions.json"])
+    assert load_image(out / again).size == load_image(twin).size
+    truth = json.loads((out / "predictions.json").read_text())
+    assert [image["file_name"] for image in truth["images"]] == [str(p) for p in (*images, twin)]
+    assert [entry["name"] for entry in truth["categories"]] == list(CLASSES)
+    found = truth["annotations"]
+    assert found
+    assert all(0 < one["score"] < 1 for one in found)
+    mask = found[0]["segmentation"]
+    assert decode_runs(mask["counts"], *mask["size"]).shape == (64, 64)
+    COCO(str(out / "predictions.json"))  # COCO's own reader takes it
+
+
+def test_predict_prints_json(run, shapes, capsys):
+    image = sorted((shapes / "images" / "val").iterdir())[0]
+    words = ("predict", run / "last.ckpt", image, "--json")
+    status, printed, _ = call(capsys, *words, "--score", 0)
+    (entry,) = json.loads(printed)
+    assert status == 0
+    assert entry["image"] == str(image)
+    assert entry["predictions"]
+    for one in entry["predictions"]:
+        assert set(one) == {"label", "score", "box", "segmentation"}
+        x, y, width, height = one["box"]
+        assert min(x, y) >= 0
+        assert x + width <= 64.001  # a rounding of 64 in float32
+        assert y + height <= 64.001
+    status, printed, _ = call(capsys, *words, "--score", 1)
+    assert json.loads(printed) == [{"image": str(image), "predictions": []}]
+
+
+def test_scores_out_of_range(run, refused):
+    said = refused(2, "predict", run / "last.ckpt", "a.png", "--score", 1.5)
+    assert said.startswith("argument --score: 1.5 is no number from 0 to 1")
 
 
 def test_mistakes(recipe, refused, tmp_path):

@@ -303,6 +303,24 @@ def transformed(data: Data) -> torch.Tensor:
         return torch.stack([dataset[epoch, 0][0] for epoch in range(8)])
 
 
+@pytest.mark.parametrize("policy", ["rand-m10", "original", "augmix-m10"])
+def test_posterized_to_no_bits(policy):
+    """Pillow 13 refuses what timm's policies ask for at full strength."""
+    transform = train_transform(Data(image_size=32, auto_augment=policy))
+    (policies,) = (
+        step
+        for step in transform.transforms
+        if hasattr(step, "ops" if "m10" in policy else "policy")
+    )
+    ops = getattr(policies, "ops", None) or [op for pair in policies.policy for op in pair]
+    found = [op for op in ops if op.name.startswith("Posterize")]
+    assert found
+    for op in found:
+        image = op.aug_fn(load_noise(), 0)
+        assert image.getextrema() == ((0, 0),) * 3
+        assert op.aug_fn(load_noise(), 8) is not None
+
+
 @pytest.mark.parametrize("policy", ["nonsense", "rand-m9-q3", "random"])
 def test_unknown_policies(policy):
     with pytest.raises(UsageError, match=f"data.auto_augment is '{policy}', must be a policy"):

@@ -5,11 +5,13 @@ the data set's probabilities, (B, classes).
 """
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
 from PIL import Image
 from timm.data import Mixup, create_transform
+from timm.data.auto_augment import posterize
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -210,7 +212,7 @@ def train_transform(data: ClassificationData) -> Transform:
         UsageError: a policy that timm does not know.
     """
     try:
-        return _train_transform(data)
+        return mend_posterize(_train_transform(data))
     except (AssertionError, KeyError, ValueError) as error:
         if data.auto_augment is None:
             raise
@@ -236,6 +238,24 @@ def _train_transform(data: ClassificationData) -> Transform:
         re_prob=data.random_erasing,
         re_mode=data.erasing_mode,
     )
+
+
+def mend_posterize(transform: Transform) -> Transform:
+    """Lets timm's policies posterize to no bits, which is black, where Pillow 13 refuses to.
+
+    RandAugment at the papers' strength (m9, mstd0.5) does so about once in 650 images.
+    """
+    steps = getattr(transform, "transforms", [])
+    policies = [getattr(step, "ops", None) or getattr(step, "policy", []) for step in steps]
+    for op in chain.from_iterable(policies):
+        for inner in op if isinstance(op, list | tuple) else [op]:
+            if getattr(inner, "aug_fn", None) is posterize:
+                inner.aug_fn = _posterize
+    return transform
+
+
+def _posterize(image: Image.Image, bits: int, **rest: Any) -> Image.Image:
+    return posterize(image, bits, **rest) if bits else Image.new(image.mode, image.size)
 
 
 def preprocessing_of(data: ClassificationData) -> dict[str, Any]:

@@ -1,0 +1,133 @@
+"""Images decoded and augmented per second of one core: folders and shards, beside timm's loader.
+
+    python benchmarks/data_throughput.py [--images 192] [--rounds 9]
+
+Photographs are made up: 500 x 375 pixels, JPEG, some 90 kB, near ImageNet's average. All loaders
+make batches of 32 with the settings of a recipe, in the process that asks for them; each turn takes
+one pass of each, and its processor time is what counts, so that other work on the machine matters
+little. timm normalises in its prefetcher by default, on a GPU where there is one; without it, it
+makes what ours make, float32 batches.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import write
+from PIL import Image
+from timm.data import create_dataset, create_loader
+from tqdm import trange
+
+from spanets.data.classification import make_loaders, mend_posterize
+from spanets.data.shard_writer import write_shards
+from spanets.recipe import ClassificationRecipe, load_recipe
+
+BATCH = 32
+RECIPES = ("imagenet/spanet_small", "elpv")
+
+
+def make_images(root: Path, count: int) -> None:
+    """Writes photographs of two classes: smooth fields with some noise."""
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        coarse = rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)
+        smooth = np.asarray(Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC))
+        pixels = np.clip(smooth + rng.normal(0, 14, smooth.shape), 0, 255).astype(np.uint8)
+        path = root / "train" / f"class{i % 2}" / f"{i:05}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path, quality=90)
+    for name in ("class0", "class1"):
+        (root / "val" / name).mkdir(parents=True)
+        source = next((root / "train" / name).iterdir())
+        (root / "val" / name / "0.jpg").write_bytes(source.read_bytes())
+
+
+def ours(recipe: str, root: Path, source: str) -> Iterable[Any]:
+    words = ["--data.source", source, "--data.root", str(root), "--data.workers", "0"]
+    chosen = load_recipe(recipe, [*words, "--data.soft_targets", "false"])
+    assert isinstance(chosen, ClassificationRecipe)
+    return make_loaders(chosen, BATCH).train
+
+
+def timms(recipe: str, root: Path, prefetch: bool) -> Iterable[Any]:
+    chosen = load_recipe(recipe)
+    assert isinstance(chosen, ClassificationRecipe)
+    data = chosen.data
+    dataset = create_dataset("", str(root), split="train")
+    loader = create_loader(
+        dataset,
+        input_size=(3, data.image_size, data.image_size),
+        batch_size=BATCH,
+        is_training=True,
+        use_prefetcher=prefetch,
+        scale=data.scale,
+        ratio=data.ratio,
+        hflip=data.hflip,
+        vflip=data.vflip,
+        color_jitter=data.color_jitter or None,
+        auto_augment=data.auto_augment,
+        re_prob=data.random_erasing,
+        re_mode=data.erasing_mode,
+        interpolation=data.train_interpolation,
+        mean=data.mean,
+        std=data.std,
+        num_workers=0,
+        persistent_workers=False,
+        device=torch.device("cpu"),
+    )
+    dataset.transform = mend_posterize(dataset.transform)
+    return loader
+
+
+def pass_once(loader: Iterable[Any]) -> float:
+    """Returns images per second of processor time."""
+    begin = time.process_time()
+    count = sum(len(images) for images, _ in loader)
+    return count / (time.process_time() - begin)
+
+
+def compare(recipe: str, folder: Path, shards: Path, rounds: int) -> dict[str, Any]:
+    makers: dict[str, Callable[[], Iterable[Any]]] = {
+        "timm": lambda: timms(recipe, folder, False),
+        "timm, prefetcher": lambda: timms(recipe, folder, True),
+        "folder": lambda: ours(recipe, folder, "folder"),
+        "shards": lambda: ours(recipe, shards, "webdataset"),
+    }
+    loaders = {name: make() for name, make in makers.items()}
+    rates: dict[str, list[float]] = {name: [] for name in loaders}
+    for _ in trange(rounds, desc=recipe, disable=None, leave=False):
+        for name, loader in loaders.items():
+            rates[name].append(pass_once(loader))
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    best = max(medians["timm"], medians["timm, prefetcher"])
+    return {
+        "images_per_second_per_core": {name: round(rate, 1) for name, rate in medians.items()},
+        "relative_to_timms_faster": {name: round(medians[name] / best, 3) for name in medians},
+        "rounds": {name: [round(rate, 1) for rate in found] for name, found in rates.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=192)
+    parser.add_argument("--rounds", type=int, default=9)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place:
+        folder, shards = Path(place, "folder"), Path(place, "shards")
+        make_images(folder, arguments.images)
+        write_shards(folder, shards, 4 * 10**6)
+        sizes = [path.stat().st_size for path in (folder / "train").rglob("*.jpg")]
+        found = {name: compare(name, folder, shards, arguments.rounds) for name in RECIPES}
+    setting = {"images": len(sizes), "mean_bytes": round(statistics.mean(sizes)), "batch": BATCH}
+    write("data_throughput", {"setting": setting, "recipes": found})
+
+
+if __name__ == "__main__":
+    main()

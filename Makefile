@@ -8,10 +8,11 @@ export MPLBACKEND := Agg
 # uv leaves compiling to the first import: where that may not write, every command takes 20 s more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart test test-all lint format bench clean
+.PHONY: help quickstart demo-detection test test-all lint format bench clean
 
 help:
 	@echo "make quickstart  train, evaluate and predict on 2,624 solar cells, in ten minutes"
+	@echo "make demo-detection  Mask R-CNN from scratch on generated shapes"
 	@echo "make test        the tests           make test-all  the slow ones too"
 	@echo "make lint        ruff and mypy       make format    reformat the sources"
 	@echo "make bench       the benchmarks, into benchmarks/results/"
@@ -36,6 +37,12 @@ $(VENV)/.dev: pyproject.toml
 
 quickstart: $(VENV)/.quickstart
 	@PYTHON=$(BIN)/python sh examples/quickstart.sh $(RUN)
+
+$(VENV)/.demo: pyproject.toml
+	$(call install,demo)
+
+demo-detection: $(VENV)/.demo
+	@PYTHON=$(BIN)/python sh examples/demo_detection.sh
 
 # Two processes of one thread each are faster than one process of two on models this small.
 test: $(VENV)/.dev

@@ -214,7 +214,7 @@ def test_training_has_no_crowds_and_no_empty_images(read, tmp_path):
     data = read(content())
     chosen = select_for_training(data, keep_empty=False)
     assert [(i.id, [a.id for a in i.annotations]) for i in chosen.images] == [(5, [100, 101])]
-    assert chosen.notes == ("1 images without objects are left out of training",)
+    assert chosen.notes == ("images without objects, left out of training: 1",)
     kept = select_for_training(data, keep_empty=True)
     assert [image.id for image in kept.images] == [5, 6]
     assert kept.notes == ()

@@ -279,7 +279,7 @@ def test_what_is_left_out_is_told(section, shapes_folder, tmp_path):
     loaders = make_loaders(data, True, 0, 2)
     assert [re.sub(r".*json: |\d+", "", note) for note in loaders.notes] == [
         "of the annotations, skipped  with an empty box (id , …)",
-        " images without objects are left out of training",
+        "images without objects, left out of training: ",
     ]
     assert len(loaders.train.dataset) == 7
     assert len(make_loaders(replace(data, keep_empty=True), True, 0, 2).train.dataset) == 8

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -58,6 +60,24 @@ def random_data(rng, images: int = 12) -> CocoData:
         ["a", "b", "c"],
         IDS,
     )
+
+
+def with_every_form(data: CocoData) -> CocoData:
+    """Masks as polygons, compressed and uncompressed run lengths, in turn."""
+
+    def other_form(annotation: Annotation) -> Annotation:
+        left, top, right, bottom = annotation.box
+        mask = np.asfortranarray(mask_of(annotation, *SIZE))
+        text = {"size": list(SIZE), "counts": coco_mask.encode(mask)["counts"].decode()}
+        diamond = [left, (top + bottom) / 2, (left + right) / 2, top, right, bottom]
+        forms = [annotation.segmentation, text, [diamond]]
+        return replace(annotation, segmentation=forms[annotation.id % 3])
+
+    images = [
+        replace(image, annotations=tuple(other_form(a) for a in image.annotations))
+        for image in data.images
+    ]
+    return replace(data, images=images)
 
 
 def random_found(rng, image: CocoImage) -> dict[str, torch.Tensor]:
@@ -120,7 +140,7 @@ def case():
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
 def test_as_pycocotools_measures(seed):
     rng = np.random.default_rng(seed)
-    data = random_data(rng)
+    data = with_every_form(random_data(rng))
     found = [random_found(rng, image) for image in data.images]
     assert any(a.crowd for image in data.images for a in image.annotations)
     metrics = DetectionMetrics(data, masks=True)
@@ -143,22 +163,27 @@ def test_order_and_batches_change_nothing(case):
         assert measured(data, found, order, batch) == expected
 
 
-def test_processes_share_the_images(case, monkeypatch):
+def test_processes_share_the_images(case, process, tmp_path):
     """Two processes, of which the second has two images that the first has too."""
     data, found = case
-    whole, first, second = (DetectionMetrics(data, masks=True) for _ in range(3))
-    for metrics, part in ((whole, range(12)), (first, range(8)), (second, range(6, 12))):
+
+    def measure(rank: int) -> int:
+        dist.init_process_group(
+            "gloo", init_method=f"file://{tmp_path}/meeting", rank=rank, world_size=2
+        )
+        part = (range(8), range(6, 12))[rank]
+        metrics = DetectionMetrics(data, masks=True)
         metrics.update(targets_of(data.images[i] for i in part), [found[i] for i in part])
+        (tmp_path / f"{rank}.json").write_text(json.dumps(metrics.compute()))
+        dist.destroy_process_group()
+        return 0
 
-    def gather(shares, own):
-        shares[:] = [first.results, second.results]
-
-    monkeypatch.setattr(dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
-    monkeypatch.setattr(dist, "all_gather_object", gather)
-    shared = first.compute(), second.compute()
-    monkeypatch.undo()
-    assert shared[0] == shared[1] == whole.compute()
+    running = [process(lambda rank=rank: measure(rank)) for rank in (0, 1)]
+    assert [one.wait()[0] for one in running] == [0, 0]
+    expected = measured(data, found)
+    assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)] == [
+        expected
+    ] * 2
 
 
 def test_the_truth_is_perfect(case):

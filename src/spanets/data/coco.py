@@ -76,7 +76,8 @@ def select_for_training(data: CocoData, keep_empty: bool) -> CocoData:
     if len(present) < len(data.images):
         notes.append(f"{_missing(data.images)}; training goes on without")
     if len(kept) < len(objects):
-        notes.append(f"{len(objects) - len(kept)} images without objects are left out of training")
+        left_out = len(objects) - len(kept)
+        notes.append(f"images without objects, left out of training: {left_out}")
     if not kept:
         raise UserError("; ".join(["no image with objects to train on", *notes]))
     return replace(data, images=kept, notes=tuple(notes))

@@ -1,0 +1,108 @@
+"""Runs side by side: as a table, by what differs in their recipes, and by their learning curves."""
+
+import io
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from spanets.benchmark.report import check_picture
+from spanets.runs.listing import Run
+from spanets_runtime.files import write_atomically
+
+# Beyond these many lines, a legend hides the curves.
+MAX_NAMED = 20
+
+HEADER = ("run", "status", "model", "epochs", "time", "started")
+
+
+def table_rows(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    """Returns the header and a row a run, with the metrics that any of them has, but losses."""
+    metrics = [name for name in _metrics(runs) if name != "loss"]
+    rows = [
+        [
+            run.name,
+            run.status,
+            run.model,
+            f"{run.epochs}/{'?' if run.of_epochs is None else run.of_epochs}",
+            "" if run.seconds is None else str(timedelta(seconds=round(run.seconds))),
+            _date(run.started),
+            *(_number(run.metrics.get(name)) for name in metrics),
+        ]
+        for run in runs
+    ]
+    return [*HEADER, *metrics], rows
+
+
+def find_differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Returns the keys in which the runs' recipes differ, with the value of each; None: no key."""
+    keys = dict.fromkeys(key for run in runs for key in run.recipe)
+    values = {key: [run.recipe.get(key) for run in runs] for key in keys}
+    return {key: row for key, row in values.items() if any(value != row[0] for value in row)}
+
+
+def comparison_rows(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    """Returns the header and a row for status, epochs, each difference and each metric."""
+    rows = [
+        ["status", *(run.status for run in runs)],
+        ["epochs", *(str(run.epochs) for run in runs)],
+        *([key, *map(str, values)] for key, values in find_differences(runs).items()),
+        *([name, *(_number(run.metrics.get(name)) for run in runs)] for name in _metrics(runs)),
+    ]
+    return ["", *(run.name for run in runs)], rows
+
+
+def plot_runs(runs: Sequence[Run], path: str | Path) -> None:
+    """Draws training loss, validation loss, and the metric that most runs validate by, by epoch.
+
+    Args:
+        runs: Those without epochs are left out.
+        path: FILE.png, .svg or .pdf.
+
+    Raises:
+        UsageError: another suffix.
+        UserError: no matplotlib, or a place that cannot be written.
+    """
+    check_picture(path)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    panels = ["train/loss", "val/loss", _chief_metric(runs)]
+    for axes, key in zip(figure.subplots(1, 3), panels, strict=True):
+        for run in runs:
+            points = [(row["epoch"], row[key]) for row in run.history if {"epoch", key} <= set(row)]
+            mark = "." if len(points) < 50 else ""
+            if points:
+                axes.plot(*zip(*points, strict=True), marker=mark, label=run.name)
+        axes.set(xlabel="epoch", ylabel=key)
+        axes.grid(alpha=0.3)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if 0 < len(labels) <= MAX_NAMED:
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=Path(path).suffix[1:], dpi=130)
+    write_atomically(path, lambda file: file.write(buffer.getvalue()))
+
+
+def _chief_metric(runs: Sequence[Run]) -> str:
+    """Returns the first metric of validation, but its loss, that the most runs have."""
+    of_runs = (dict.fromkeys(key for row in run.history for key in row) for run in runs)
+    names = [name for of_run in of_runs for name in of_run]
+    metrics = [name for name in names if name.startswith("val/") and name != "val/loss"]
+    return max(metrics, key=metrics.count, default="val/accuracy")
+
+
+def _metrics(runs: Sequence[Run]) -> list[str]:
+    return list(dict.fromkeys(name for run in runs for name in run.metrics))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _date(started: str | None) -> str:
+    """Returns a start to the minute, in this machine's time."""
+    try:
+        return datetime.fromisoformat(started or "").astimezone().strftime("%Y-%m-%d %H:%M")
+    except ValueError:
+        return ""

@@ -1,0 +1,229 @@
+"""Reads run folders, whatever state they are in, and orders them."""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from spanets.recipe import parse_recipe
+from spanets.runs.folder import HISTORY, RECIPE, RESULTS
+from spanets.runs.record import STOPPED, is_running, read_starts
+from spanets.values import load_yaml
+from spanets_runtime.errors import UsageError, UserError, nearest
+
+Row = dict[str, float]
+
+COLUMNS = ("name", "status", "model", "epochs", "seconds", "started")
+"""What runs can be sorted by beside their metrics."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder tells.
+
+    Attributes:
+        folder: Its path.
+        name: Its path below the folder that was searched.
+        status: "finished", "running", "interrupted" (stopped or killed, to be resumed), "failed"
+            (by an error) or "broken" (files that cannot be read).
+        problem: What is wrong with a failed or broken one.
+        recipe: By dotted key; {} of a broken one.
+        epochs: Those that are done.
+        of_epochs: Those that were asked for.
+        metrics: Of results.json, or of the last validated epoch.
+        history: A row an epoch.
+        seconds: Of training.
+        started: Of the first start, in ISO form, or None.
+    """
+
+    folder: Path
+    name: str
+    status: str
+    problem: str | None
+    recipe: dict[str, Any]
+    epochs: int
+    of_epochs: int | None
+    metrics: dict[str, float]
+    history: list[Row]
+    seconds: float | None
+    started: str | None
+
+    @property
+    def model(self) -> str:
+        """Returns the model's name, or an empty text."""
+        return str(self.recipe.get("model.name", ""))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values."""
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+class _Broken(Exception):
+    """A file of a run folder that cannot be used; the message says which and why."""
+
+
+def is_run(folder: Path) -> bool:
+    """Tells whether a folder is that of a run."""
+    return (folder / RECIPE).is_file()
+
+
+def find_runs(root: str | Path) -> list[Run]:
+    """Reads the runs in a folder, at any depth, sorted by name; a run's own folder is one.
+
+    Raises:
+        UserError: no such folder, or no runs in it.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder")
+    found = []
+    for parent, folders, _ in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if is_run(Path(parent)):
+            folders.clear()
+            found.append(Path(parent))
+    if not found:
+        raise UserError(f"{root}: no runs in it; `spanets train` writes them, with a {RECIPE} each")
+    return [read_run(folder, root) for folder in sorted(found)]
+
+
+def choose_runs(words: Sequence[str]) -> list[Run]:
+    """Reads the runs that words name: folders of a run, or of several, or names in the first one.
+
+    Raises:
+        UserError: no such folder or run, with the nearest right name.
+    """
+    first = Path(words[0]) if words else Path("runs")
+    if len(words) < 2:
+        return find_runs(first)
+    if is_run(first):
+        return [run for word in words for run in find_runs(word)]
+    known = {run.name: run for run in find_runs(first)}
+    chosen = []
+    for word in words[1:]:
+        if word not in known and not is_run(Path(word)):
+            hint = nearest(word, known) or f"; it has {', '.join(list(known)[:20])}"
+            raise UserError(f"{first}: no run {word!r}{hint}")
+        chosen.append(known.get(word) or read_run(Path(word), Path(word)))
+    return chosen
+
+
+def sort_runs(runs: Sequence[Run], key: str) -> list[Run]:
+    """Sorts runs: by a metric, the largest first, or by one of `COLUMNS`; those without come last.
+
+    Raises:
+        UsageError: none of the runs has such a metric.
+    """
+    metrics = dict.fromkeys(name for run in runs for name in run.metrics)
+    if key in metrics:
+        return sorted(runs, key=lambda run: -run.metrics.get(key, -math.inf))
+    if key not in COLUMNS:
+        known = [*COLUMNS, *metrics]
+        raise UsageError(f"--sort {key}: allowed: {', '.join(known)}{nearest(key, known)}")
+
+    def place(run: Run) -> tuple[bool, Any]:
+        value = getattr(run, key)
+        return value is None, value if value is not None else 0
+
+    return sorted(runs, key=place)
+
+
+def read_run(folder: Path, root: Path) -> Run:
+    """Reads a run folder; what is wrong with it is told by its status."""
+    name = str(folder.relative_to(root)) if folder != root else folder.resolve().name
+    starts = read_starts(folder)
+    problem, recipe, history, results = None, {}, [], None
+    try:
+        recipe = _read_recipe(folder / RECIPE)
+        history = _read_history(folder / HISTORY)
+        results = _read_results(folder / RESULTS)
+    except _Broken as error:
+        problem = str(error)
+    outcome = str(starts[-1].get("outcome") or "") if starts else ""
+    status = _status(folder, problem, outcome, results is not None)
+    if status == "failed":
+        problem = outcome.removeprefix("failed: ")
+    asked = recipe.get("trainer.epochs")
+    return Run(
+        folder=folder,
+        name=name,
+        status=status,
+        problem=problem,
+        recipe=recipe,
+        epochs=len(history),
+        of_epochs=None if asked is None else asked + recipe.get("optim.cooldown_epochs", 0),
+        metrics=results or _last_validated(history),
+        history=history,
+        seconds=history[-1].get("seconds") if history else None,
+        started=starts[0].get("started") if starts else None,
+    )
+
+
+def _status(folder: Path, problem: str | None, outcome: str, has_results: bool) -> str:
+    if is_running(folder):
+        return "running"
+    if problem is not None:
+        return "broken"
+    if outcome.startswith("failed"):
+        return "failed"
+    # An earlier start's results may lie beside a later one that was stopped.
+    return "finished" if has_results and outcome != STOPPED else "interrupted"
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    try:
+        values = load_yaml(path.read_text("utf-8"), path.name)
+        if not isinstance(values, Mapping):
+            raise _Broken(f"{path.name}: holds no keys")
+        return flatten(parse_recipe(values, origin=path.name).to_dict())
+    except UserError as error:
+        raise _Broken(str(error)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise _Broken(f"{path.name}: cannot be read ({error})") from None
+
+
+def _read_history(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return [{name: float(cell) for name, cell in row.items() if cell != ""} for row in rows]
+    except (OSError, ValueError, TypeError, csv.Error):
+        raise _Broken(f"{path.name}: damaged") from None
+
+
+def _read_results(path: Path) -> dict[str, float] | None:
+    """Returns the metrics of a finished run."""
+    if not path.exists():
+        return None
+    try:
+        metrics = json.loads(path.read_text("utf-8"))["metrics"]
+        return {str(name): float(value) for name, value in metrics.items() if value is not None}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise _Broken(f"{path.name}: damaged") from None
+
+
+def _last_validated(history: list[Row]) -> dict[str, float]:
+    for row in reversed(history):
+        metrics = {
+            name.removeprefix("val/"): value
+            for name, value in row.items()
+            if name.startswith("val/") and math.isfinite(value)
+        }
+        if metrics:
+            return metrics
+    return {}
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested sections as dotted keys; a section without keys is {}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {}
+        flat |= inner or {f"{prefix}{key}": value}
+    return flat

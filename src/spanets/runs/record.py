@@ -1,0 +1,204 @@
+"""Records of each start of a run what it takes to know it again: environment.json.
+
+Command, date, versions, processor, devices, and the state of the git repository that the run was
+started in. Environment variables are not recorded, and what looks like a secret in the command is
+left out. While a run is under way its record is locked, so that others can tell.
+"""
+
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from spanets.benchmark.timing import processor_name
+from spanets.runs.folder import RECORD
+from spanets_runtime.errors import UserError
+from spanets_runtime.files import write_atomically
+
+try:
+    import fcntl
+except ImportError:  # on Windows, where no one can tell whether a run is under way
+    fcntl = None  # type: ignore[assignment]
+
+PACKAGES = ("spanets", "torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy")
+
+FINISHED, STOPPED = "finished", "stopped"
+
+_LOCK = ".running"
+_SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
+_USER_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+@contextmanager
+def recorded(out: Path) -> Iterator[None]:
+    """Records a start of the run in a folder, and in the end how it ended.
+
+    Raises:
+        UserError: another process trains in this folder, or it cannot be written.
+    """
+    with _locked(out):
+        starts = [*read_starts(out), describe_start()]
+        _write(out, starts)
+        try:
+            yield
+            starts[-1]["outcome"] = FINISHED
+        except BaseException as error:
+            starts[-1]["outcome"] = _outcome(error)
+            raise
+        finally:
+            starts[-1]["ended"] = _now()
+            with suppress(UserError):  # a full disk; the run's own error says so
+                _write(out, starts)
+
+
+def read_starts(out: Path) -> list[dict[str, Any]]:
+    """Returns the recorded starts of a run, the earliest first; none where they are damaged."""
+    try:
+        starts = json.loads((out / RECORD).read_text("utf-8"))["starts"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    valid = isinstance(starts, list) and all(isinstance(start, dict) for start in starts)
+    return starts if valid else []
+
+
+def is_running(out: Path) -> bool:
+    """Tells whether a process of this machine trains in a folder."""
+    if fcntl is None:
+        return False
+    try:
+        with (out / _LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no such file, or a file system without locks
+        return False
+    return False
+
+
+def describe_start(words: Sequence[str] | None = None) -> dict[str, Any]:
+    """Returns what is recorded of a start.
+
+    Args:
+        words: Of the command; None takes this process's.
+    """
+    return {
+        "started": _now(),
+        "command": _describe_command(sys.argv if words is None else words),
+        "process": os.getpid(),
+        "machine": {
+            "system": platform.platform(),
+            "processor": processor_name(),
+            "cores": os.cpu_count(),
+            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        },
+        "versions": {"python": platform.python_version(), **_versions()},
+        "git": _describe_git(Path.cwd()),
+        "outcome": None,
+    }
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Holds the lock that tells others of the run; it ends with the process, however that ends."""
+    if fcntl is None:
+        yield
+        return
+    with _open_lock(out) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{out}: another process trains in this folder; wait for it, or choose another "
+                "--out"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        try:
+            yield
+        finally:
+            (out / _LOCK).unlink(missing_ok=True)
+
+
+def _open_lock(out: Path) -> TextIO:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return (out / _LOCK).open("w")
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror})") from error
+
+
+def _outcome(error: BaseException) -> str:
+    # What stopped a run is told plainly by the time it comes here, and is then the context.
+    by_hand = any(isinstance(e, KeyboardInterrupt | SystemExit) for e in (error, error.__context__))
+    by_signal = getattr(error, "exit_status", 0) > 128
+    if by_hand or by_signal:
+        return STOPPED
+    return f"failed: {error if isinstance(error, UserError) else type(error).__name__}"
+
+
+def _write(out: Path, starts: list[dict[str, Any]]) -> None:
+    text = json.dumps({"starts": starts}, indent=2) + "\n"
+    write_atomically(out / RECORD, lambda file: file.write(text.encode()))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _describe_command(words: Sequence[str]) -> str:
+    """Returns the command, without what looks like a secret."""
+    program = Path(words[0])
+    module = ["python", "-m", program.parent.name]
+    shown, hidden = module if program.name == "__main__.py" else [program.name], False
+    for word in words[1:]:
+        option, equals, _ = word.partition("=")
+        secret = word.startswith("--") and _SECRET.search(option) is not None
+        if hidden and not word.startswith("--"):
+            word = "…"
+        elif secret and equals:
+            word = f"{option}=…"
+        hidden = secret and not equals
+        shown.append(_USER_IN_ADDRESS.sub("…@", word))
+    return shlex.join(shown)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _describe_git(folder: Path) -> dict[str, Any] | None:
+    """Returns commit, branch and number of changed files, or None where there is no repository."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return None
+    changed = _git(folder, "status", "--porcelain")
+    return {
+        "commit": commit,
+        "branch": _git(folder, "rev-parse", "--abbrev-ref", "HEAD"),
+        "changed_files": None if changed is None else len(changed.splitlines()),
+    }
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *words], cwd=folder, capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.SubprocessError):  # not installed, or a repository that is too slow
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

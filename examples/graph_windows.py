@@ -1,6 +1,6 @@
 """Convolution and attention on a grid of tokens, by window: the table of docs/analysis.md.
 
-    python examples/graph_windows.py [--samples 100] [--out docs/graph_windows]
+    python examples/graph_windows.py [--samples 100] [--out docs/figures/graph_windows]
 
 Random operators on 14 × 14 tokens: attention with Gaussian queries and keys (d = 32) inside the
 window, convolutions with zero-mean, shifted (mean σ/4) and uniform (0 to 1) weights, measured on
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from spanets.analysis.graph import (
     Array,
@@ -24,7 +25,7 @@ from spanets.analysis.graph import (
     uniform_matrix,
     window_adjacency,
 )
-from spanets.analysis.plots import plot_depth, save_figure
+from spanets.analysis.plots import save_figure
 
 SIDE = 14
 WINDOWS = (3, 5, 7, 9, 13)
@@ -65,6 +66,19 @@ def measure(size: int, samples: int, rng: np.random.Generator) -> dict[str, floa
     return column
 
 
+def draw(columns: list[dict[str, float]]) -> Figure:
+    """Draws the ratios of gains against the window."""
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    for name in (name for name in columns[0] if name.endswith("γ ratio")):
+        ratios = [column[name] for column in columns]
+        axes.plot(WINDOWS, ratios, marker="o", markersize=3, label=name.removesuffix(": γ ratio"))
+    axes.set(xlabel="window (tokens a side)", ylabel="gain of rough modes over the smoothest's")
+    axes.set(xticks=WINDOWS, yscale="log")
+    figure.legend(loc="outside right center", fontsize=8)
+    return figure
+
+
 def main() -> None:
     """Prints the table and draws the ratios."""
     parser = argparse.ArgumentParser()
@@ -78,10 +92,7 @@ def main() -> None:
     for name in columns[0]:
         print(name.ljust(width), *(f"{column[name]:6.3f}" for column in columns))
     if arguments.out is not None:
-        ratios = [name for name in columns[0] if name.endswith("γ ratio")]
-        figure = plot_depth({name: [c[name] for c in columns] for name in ratios})
-        figure.axes[0].set(xlabel="window, 3 to 13", ylabel="gain of rough over smooth modes")
-        save_figure(figure, arguments.out)
+        save_figure(draw(columns), arguments.out)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def test_figures_and_numbers(photos, tmp_path):
     what = ["amplitude", "receptive-field"]
     results = analyze(sources, photos, tmp_path, what, size=64, limit=6)
     assert list(results) == sources
-    for name in ("depth", "spectra", "spanet_nano_amplitude", "test_convnext_receptive_field"):
+    for name in ("depth", "spectra", "spanet_nano_amplitude", "receptive_field"):
         assert (tmp_path / f"{name}.svg").read_text().startswith("<?xml")
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert picture.width > 400

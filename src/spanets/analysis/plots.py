@@ -31,22 +31,46 @@ def plot_profiles(
         limits: Of the vertical axis, for figures on one scale.
     """
     figure, axes = _figure(5.5, 4)
-    for colour, (name, row) in zip(_colours(len(modules)), modules.items(), strict=True):
-        axes.plot(row["frequencies"], row["mean"], color=colour, label=name)
-        axes.fill_between(
-            row["frequencies"], row["low"], row["high"], color=colour, alpha=0.2, linewidth=0
-        )
+    _draw_profiles(axes, modules)
     axes.set_xlabel("frequency (fraction of Nyquist)")
     axes.set_ylabel("Δ log amplitude")
-    axes.set_xlim(0, 1)
     axes.set_title(title)
     if limits is not None:
         axes.set_ylim(*limits)
     if len(modules) <= 16:
         axes.legend(fontsize=6, ncols=2)
     else:
-        _depth_bar(figure, axes, len(modules))
+        _depth_bar(figure, axes)
     return figure
+
+
+def plot_families(models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> "Figure":
+    """Draws the relative log amplitude of several models side by side, on one scale.
+
+    Args:
+        models: By title: what `plot_profiles` takes.
+    """
+    require("matplotlib", "analysis")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(0.9 + 2.6 * len(models), 3), layout="constrained")
+    grid = figure.subplots(1, len(models), sharey=True, squeeze=False)
+    for axes, (title, modules) in zip(grid.flat, models.items(), strict=True):
+        _draw_profiles(axes, modules)
+        axes.set_title(title, fontsize=8)
+    figure.supxlabel("frequency (fraction of Nyquist)", fontsize=9)
+    grid[0, 0].set_ylabel("Δ log amplitude")
+    _depth_bar(figure, grid[0, -1])
+    return figure
+
+
+def _draw_profiles(axes: Any, modules: Mapping[str, Mapping[str, Any]]) -> None:
+    for colour, (name, row) in zip(_colours(len(modules)), modules.items(), strict=True):
+        axes.plot(row["frequencies"], row["mean"], color=colour, label=name)
+        axes.fill_between(
+            row["frequencies"], row["low"], row["high"], color=colour, alpha=0.2, linewidth=0
+        )
+    axes.set_xlim(0, 1)
 
 
 def plot_depth(models: Mapping[str, Sequence[float]]) -> "Figure":
@@ -89,26 +113,6 @@ def plot_responses(
     """
     highest = max(float(np.max(gain)) for gain in gains.values()) if top is None else top
     return _sheet(gains, columns, "magma", "gain", (0.0, highest))
-
-
-def plot_impulses(magnitudes: Mapping[str, Array], columns: int = 4) -> "Figure":
-    """Draws how far modules carry single pixels, each relative to its largest value.
-
-    Args:
-        magnitudes: By title: (H, W), at least 0.
-        columns: Pictures in a row.
-    """
-    from matplotlib.colors import LogNorm
-
-    figure, grid = _grid(len(magnitudes), columns)
-    image: Any = None
-    for axes, (title, array) in zip(grid.flat, magnitudes.items(), strict=False):
-        relative = np.maximum(array / (array.max() or 1.0), 1e-4)
-        image = axes.imshow(relative, cmap="magma", norm=LogNorm(1e-4, 1))
-        axes.set_title(title, fontsize=8)
-        axes.set(xticks=[], yticks=[])
-    figure.colorbar(image, ax=grid, label="response, relative to its largest", shrink=0.8)
-    return figure
 
 
 def plot_sensitivity(
@@ -213,13 +217,14 @@ def _colours(count: int) -> list[Any]:
     return list(matplotlib.colormaps["viridis"](np.linspace(0, 0.9, count)))
 
 
-def _depth_bar(figure: "Figure", axes: Any, count: int) -> None:
+def _depth_bar(figure: "Figure", axes: Any) -> None:
     """Stands for a legend of too many lines."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 
-    mappable = ScalarMappable(Normalize(1, count), ListedColormap(_colours(256)))
-    figure.colorbar(mappable, ax=axes, label="module, shallow to deep")
+    mappable = ScalarMappable(Normalize(0, 1), ListedColormap(_colours(256)))
+    bar = figure.colorbar(mappable, ax=axes, label="module")
+    bar.set_ticks([0, 1], labels=["first", "last"])
 
 
 def _shared_limits(arrays: Sequence[Array]) -> tuple[float, float]:
@@ -277,18 +282,23 @@ def _extent(array: Array) -> tuple[float, float, float, float]:
     )
 
 
-def plot_field(fields: Mapping[str, Array]) -> "Figure":
-    """Draws effective receptive fields, (H, W) each, largest value 1, on a logarithmic scale."""
-    require("matplotlib", "analysis")
-    from matplotlib.colors import LogNorm
-    from matplotlib.figure import Figure
+def plot_field(
+    fields: Mapping[str, Array], label: str = "influence on the centre", columns: int = 4
+) -> "Figure":
+    """Draws receptive fields or impulse responses on one logarithmic scale.
 
-    figure = Figure(figsize=(0.8 + 3 * len(fields), 3), layout="constrained")
-    grid = figure.subplots(1, len(fields), squeeze=False)
+    Args:
+        fields: By title: (H, W), largest value 1.
+        label: Of the colour scale.
+        columns: Pictures in a row.
+    """
+    from matplotlib.colors import LogNorm
+
+    figure, grid = _grid(len(fields), columns)
     image: Any = None
-    for axes, (title, field) in zip(grid.flat, fields.items(), strict=True):
+    for axes, (title, field) in zip(grid.flat, fields.items(), strict=False):
         image = axes.imshow(np.maximum(field, 1e-5), cmap="magma", norm=LogNorm(1e-5, 1))
         axes.set_title(title, fontsize=8)
-        axes.set_axis_off()
-    figure.colorbar(image, ax=grid, label="influence on the centre")
+        axes.set(xticks=[], yticks=[])
+    figure.colorbar(image, ax=grid, label=label, shrink=0.8)
     return figure

@@ -61,19 +61,22 @@ def _response(rows: Results) -> dict[str, "Figure"]:
 
 
 def _impulse(rows: Results) -> dict[str, "Figure"]:
+    label = "response, relative to its largest"
     return {
-        f"{file_name(source)}_impulse": plots.plot_impulses(
-            {name: np.array(magnitude) for name, magnitude in modules.items()}
+        f"{file_name(source)}_impulse": plots.plot_field(
+            {name: _to_one(np.array(magnitude)) for name, magnitude in modules.items()}, label
         )
         for source, modules in rows.items()
     }
 
 
+def _to_one(magnitude: Any) -> Any:
+    return magnitude / (magnitude.max() or 1.0)
+
+
 def _receptive_field(rows: Mapping[str, Any]) -> dict[str, "Figure"]:
-    return {
-        f"{file_name(source)}_receptive_field": plots.plot_field({title(source): np.array(field)})
-        for source, field in rows.items()
-    }
+    fields = {title(source): np.array(field) for source, field in rows.items()}
+    return {"receptive_field": plots.plot_field(fields)}
 
 
 def _sensitivity(rows: Results) -> dict[str, "Figure"]:

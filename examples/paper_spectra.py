@@ -1,0 +1,60 @@
+"""Spectrum maps of token mixers side by side: SPANet's Figure 1, of any models.
+
+    python examples/paper_spectra.py [MODEL…] [--images DIR] [--out docs/figures/spectra]
+
+Of each model the last token mixer that works on maps of the given side is shown, its log amplitude
+averaged over channels and over some images. Models are those of `spanets analyze`: timm's names,
+with random weights, and checkpoints. Without --images the solar cells of ELPV's evaluation part are
+used.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from spanets.analysis import SpectrumStatistics, stream
+from spanets.analysis.plots import Array, plot_spectra, save_figure
+from spanets.analyze.figures import title
+from spanets.analyze.sources import batches, load_any, spread_evenly
+from spanets.data.elpv import elpv_splits
+from spanets_runtime.images import find_images
+
+MODELS = (
+    "convnext_tiny",
+    "poolformer_s12",
+    "swin_tiny_patch4_window7_224",
+    "vit_tiny_patch16_224",
+    "spanet_small",
+)
+
+
+def spectrum_of(model_name: str, paths: Sequence[Path], size: int, side: int) -> tuple[str, Array]:
+    """Returns a title and the spectrum (side, side) of a model's last mixer on maps of a side."""
+    model, preprocess, classes = load_any(model_name, size)
+    statistics = SpectrumStatistics()
+    stream(model, (images for _, images in batches(paths, preprocess, 4)), statistics)
+    name = [name for name, shape in statistics.sizes.items() if shape == (side, side)][-1]
+    state = "untrained" if classes is None else "trained"
+    return f"{title(model_name)}, {state}\n{name}", statistics.spectra[name].mean
+
+
+def main() -> None:
+    """Draws the picture."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("models", nargs="*", default=MODELS)
+    parser.add_argument("--images", type=Path, help="(default: ELPV)")
+    parser.add_argument("--count", type=int, default=8, help="of images (default: 8)")
+    parser.add_argument("--size", type=int, default=224, help="of images (default: 224)")
+    parser.add_argument("--side", type=int, default=14, help="of maps (default: 14)")
+    parser.add_argument("--out", type=Path, default=Path("docs/figures/spectra"))
+    arguments = parser.parse_args()
+    found = elpv_splits()["val"].images if arguments.images is None else None
+    paths = spread_evenly(found or find_images(arguments.images), arguments.count)
+    spectra = dict(
+        spectrum_of(name, paths, arguments.size, arguments.side) for name in arguments.models
+    )
+    save_figure(plot_spectra(spectra, columns=4), arguments.out)
+
+
+if __name__ == "__main__":
+    main()

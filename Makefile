@@ -61,7 +61,8 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev
-	for script in cpu_speed onnx_speed compiled sizes spectral_pool spectral_rescale; do \
+	for script in cpu_speed onnx_speed compiled sizes spectral_pool spectral_rescale \
+		analysis_speed; do \
 		$(BIN)/python benchmarks/$$script.py || exit 1; \
 	done
 

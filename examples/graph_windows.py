@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from spanets.analysis.graph import (
     Array,
@@ -25,7 +24,7 @@ from spanets.analysis.graph import (
     uniform_matrix,
     window_adjacency,
 )
-from spanets.analysis.plots import save_figure
+from spanets.analysis.plots import plot_windows, save_figure
 
 SIDE = 14
 WINDOWS = (3, 5, 7, 9, 13)
@@ -66,19 +65,6 @@ def measure(size: int, samples: int, rng: np.random.Generator) -> dict[str, floa
     return column
 
 
-def draw(columns: list[dict[str, float]]) -> Figure:
-    """Draws the ratios of gains against the window."""
-    figure = Figure(figsize=(7, 3.4), layout="constrained")
-    axes = figure.add_subplot()
-    for name in (name for name in columns[0] if name.endswith("γ ratio")):
-        ratios = [column[name] for column in columns]
-        axes.plot(WINDOWS, ratios, marker="o", markersize=3, label=name.removesuffix(": γ ratio"))
-    axes.set(xlabel="window (tokens a side)", ylabel="gain of rough modes over the smoothest's")
-    axes.set(xticks=WINDOWS, yscale="log")
-    figure.legend(loc="outside right center", fontsize=8)
-    return figure
-
-
 def main() -> None:
     """Prints the table and draws the ratios."""
     parser = argparse.ArgumentParser()
@@ -92,7 +78,9 @@ def main() -> None:
     for name in columns[0]:
         print(name.ljust(width), *(f"{column[name]:6.3f}" for column in columns))
     if arguments.out is not None:
-        save_figure(draw(columns), arguments.out)
+        names = [name for name in columns[0] if name.endswith("γ ratio")]
+        ratios = {name.split(": ")[0]: [column[name] for column in columns] for name in names}
+        save_figure(plot_windows(WINDOWS, ratios), arguments.out)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python examples/paper_contexts.py CHECKPOINT [IMAGE…] [--out docs/figures/contexts.png]
 
-Without images four solar cells are drawn, in the manner of ELPV's, whose licence does not allow to
-show them here: one sound, one with a crack, one with a dark region, one with both.
+Without images four solar cells are drawn, in the manner of ELPV's, which are not shipped with this
+project (CC BY-NC-SA 4.0): one sound, one with cracks, one with a dark region, one with both.
 """
 
 import argparse

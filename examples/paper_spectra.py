@@ -35,7 +35,7 @@ def spectrum_of(model_name: str, paths: Sequence[Path], size: int, side: int) ->
     stream(model, (images for _, images in batches(paths, preprocess, 4)), statistics)
     name = [name for name, shape in statistics.sizes.items() if shape == (side, side)][-1]
     state = "untrained" if classes is None else "trained"
-    return f"{title(model_name)}, {state}\n{name}", statistics.spectra[name].mean
+    return f"{title(model_name)}\n{state}\n{name}", statistics.spectra[name].mean
 
 
 def main() -> None:

@@ -203,7 +203,11 @@ OWN = f"{__name__}:own_model"
     [
         (["spanet_nan"], "unknown model 'spanet_nan'; did you mean 'spanet_nano'?", 2),
         (["test_resnet"], "ResNet has no preset for 'mixers'; give patterns", 2),
-        (["spanet_nano", "--sites", "stage.0"], "no module matches 'stage.0'; did you mean", 2),
+        (
+            ["spanet_nano", "--sites", "stage.0"],
+            "no module matches 'stage.0'; the nearest are stages.0, ",
+            2,
+        ),
         (["spanet_nano", "--sites", "head.fc"], "spanet_nano: head.fc: no map", 1),
         (["spanet_nano", "--what", "bandz"], "--what is 'bandz', allowed: amplitude, respo", 2),
         (["spanet_nano", "--what", "bandz"], "did you mean 'bands'?", 2),

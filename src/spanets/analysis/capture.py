@@ -6,6 +6,7 @@ Shape legend: `B` images, `C` channels, `H W` map size, `N = P + H·W` tokens wi
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from math import isclose, log
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from spanets_runtime.errors import UsageError, nearest
+from spanets_runtime.errors import UsageError
 
 LAYOUTS = ("auto", "nchw", "nhwc", "tokens")
 
@@ -73,9 +74,9 @@ def find_modules(model: nn.Module, sites: str | Sequence[str] = "mixers") -> lis
             pattern = _preset(model, pattern)
         matching = [name for name in names if _matches(name, pattern)]
         if not matching:
-            raise UsageError(
-                f"no module matches {pattern!r}{nearest(pattern.replace('*', '0'), names)}"
-            )
+            close = get_close_matches(pattern.replace("*", "0"), names, n=3, cutoff=0.5)
+            hint = f"; the nearest are {', '.join(close)}" if close else ""
+            raise UsageError(f"no module matches {pattern!r}{hint}")
         found.update(matching)
     return [name for name in names if name in found]
 

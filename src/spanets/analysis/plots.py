@@ -89,6 +89,22 @@ def plot_depth(models: Mapping[str, Sequence[float]]) -> "Figure":
     return figure
 
 
+def plot_windows(windows: Sequence[int], ratios: Mapping[str, Sequence[float]]) -> "Figure":
+    """Draws what windows do to operators on the graph of tokens (`analysis.graph`).
+
+    Args:
+        windows: Sizes, in tokens a side.
+        ratios: By operator: `GraphSpectrum.gain_ratio` or the like, one for each window.
+    """
+    figure, axes = _figure(7, 3.4)
+    for name, values in ratios.items():
+        axes.plot(windows, values, marker="o", markersize=3, label=name)
+    axes.set(xlabel="window (tokens a side)", ylabel="gain of rough modes over the smoothest's")
+    axes.set(xticks=windows, yscale="log")
+    figure.legend(loc="outside right center", fontsize=8)
+    return figure
+
+
 def plot_spectra(spectra: Mapping[str, Array], columns: int = 5) -> "Figure":
     """Draws centred log amplitudes side by side on one colour scale.
 

@@ -1,0 +1,53 @@
+"""The scripts that draw the papers' figures run as their users would run them."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+from PIL import Image
+
+import spanets
+from spanets.checkpoint import Card, save_torch
+from spanets.published import IMAGENET_TOP1
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Runs a script with words."""
+    pytest.importorskip("matplotlib")
+
+    def run(name, *words):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+
+    return run
+
+
+def test_spectra_and_amplitude(run, photos, tmp_path):
+    words = ["test_convnext", "spanet_nano", "--images", photos, "--count", 2, "--size", 64]
+    run("paper_amplitude", *words, "--out", tmp_path / "amplitude")
+    run("paper_spectra", *words, "--side", 8, "--out", tmp_path / "spectra")
+    assert {path.name for path in tmp_path.glob("*.png")} == {"amplitude.png", "spectra.png"}
+
+
+def test_contexts(run, tmp_path):
+    model = timm.create_model("spanet_nano", num_classes=2)
+    values = {"input_size": [3, 64, 64], "crop_pct": 1.0, "interpolation": "bilinear"}
+    values |= {"mean": [0.5] * 3, "std": [0.5] * 3}
+    card = Card("spanet_nano", {}, ["a", "b"], values, {}, spanets.__version__)
+    weights = {f"model.{name}": value for name, value in model.state_dict().items()}
+    save_torch({"spanets": card.to_dict(), "state_dict": weights}, tmp_path / "a.ckpt")
+    run("paper_contexts", tmp_path / "a.ckpt", "--out", tmp_path / "contexts.png")
+    with Image.open(tmp_path / "contexts.png") as sheet:
+        assert sheet.height < sheet.width < 1000  # four cells, an image and four contexts each
+
+
+def test_published_accuracies(run, tmp_path):
+    run("paper_accuracy", "--out", tmp_path / "accuracy")
+    assert (tmp_path / "accuracy.png").stat().st_size > 10_000
+    costs = runpy.run_path(str(EXAMPLES / "paper_accuracy.py"))["COSTS"]
+    assert {name for family in costs.values() for name in family} == set(IMAGENET_TOP1)

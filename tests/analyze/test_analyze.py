@@ -29,6 +29,14 @@ def own_classifier() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 2, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
+class Named(nn.Module):
+    """Gives no tensor, and takes one size."""
+
+    def forward(self, images):
+        assert images.shape[-1] == 32, "images must be of 32x32"
+        return {"images": images}
+
+
 def own_number() -> int:
     return 3
 
@@ -216,6 +224,7 @@ OWN = f"{__name__}:own_model"
         (["nowhere:f"], "nowhere:f: No module named 'nowhere'; give module:function", 2),
         ([f"{__name__}:broken_model", "--sites", "0"], "gives numbers that are not finite", 1),
         ([OWN, "--what", "bands"], "its output is no (B, classes)", 1),
+        ([f"{__name__}:Named", "--what", "bands"], "Named: images must be of 32x32", 1),
         ([OWN, "--what", "receptive-field"], "has no forward_features", 1),
         ([OWN, "--what", "sensitivity", "--epsilon", "-1"], "--epsilon is -1, must be above 0", 2),
         ([OWN, "--what", "sensitivity", "--epsilon", "nan"], "--epsilon is nan, must be above", 2),
@@ -251,6 +260,11 @@ def test_folders_without_images(tmp_path):
     for what in ("amplitude", "bands", "response"):
         with pytest.raises(UserError, match="a folder without readable images"):
             analyze(["spanet_nano"], tmp_path / "broken", tmp_path, [what])
+
+
+def test_outputs_that_are_no_tensor(photos, tmp_path):
+    with pytest.raises(UserError, match="Named: its output is a dict, must be a tensor"):
+        analyze([f"{__name__}:Named"], photos, tmp_path, ["sensitivity"], **SMALL)
 
 
 def test_a_function_that_returns_no_network(photos, tmp_path):

@@ -49,8 +49,13 @@ def compare_answers(
         images: (B, C, H, W).
         variants: Of all images, one after the other: (B, C, H, W) each.
         targets: The right classes (B,); None takes the model's own answers for the images.
+
+    Raises:
+        ValueError: the output is no tensor.
     """
     clean = model(images)
+    if not isinstance(clean, Tensor):
+        raise ValueError(f"its output is a {type(clean).__name__}, must be a tensor")
     size = clean.flatten(1).norm(dim=1).clamp(min=torch.finfo(clean.dtype).tiny)
     change, classes = [], []
     for variant in variants:

@@ -76,5 +76,5 @@ def _measure(name: str, subject: Subject, record: Record) -> None:
     try:
         found = MEASUREMENTS[name].run(replace(subject, part=part))
         record.add(name, subject.options.of(name), found)
-    except ValueError as error:
+    except (ValueError, AssertionError) as error:  # timm asserts that an image's size is its own
         raise UserError(f"{subject.source}: {error}") from error

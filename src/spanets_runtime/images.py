@@ -9,10 +9,12 @@ import io
 import os
 import stat
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from spanets_runtime.errors import UserError
@@ -26,6 +28,9 @@ IMAGE_SUFFIXES = frozenset(
 # A closed list, because some of Pillow's other readers do more than decode: that of EPS, for one,
 # runs Ghostscript on the file.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+
+LOSSY = ("JPEG", "WEBP")
+"""Those that may change pixels; what WEBP did to a file cannot be told from it."""
 
 MAX_PIXELS = 178_956_970
 """The size at which Pillow refuses an image as it comes: twice its `MAX_IMAGE_PIXELS`."""
@@ -103,8 +108,35 @@ def load_image(
         ImageError: there is no such file, it is not an image of a known format, or it is too
             large, truncated or corrupt.
     """
+    return _load(source, max_pixels, _to_rgb)
+
+
+def load_labels(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint16]:
+    """Decodes an image file whose pixels are numbers: grays of up to 16 bits, or palette indices.
+
+    Upright as `load_image` makes images.
+
+    Args:
+        path: the file; its suffix does not matter.
+        max_pixels: as for `load_image`.
+
+    Returns:
+        The numbers (H, W).
+
+    Raises:
+        ImageError: as for `load_image`, or the file's format or number of channels is one of
+            pictures, in which no pixel has one number.
+    """
+    return np.asarray(_load(path, max_pixels, _to_labels)).astype(np.uint16)
+
+
+def _load(
+    source: str | os.PathLike[str] | StoredImage,
+    max_pixels: int,
+    convert: Callable[[Image.Image], Image.Image],
+) -> Image.Image:
     try:
-        return _decode(_open(source), max_pixels)
+        return _decode(_open(source), max_pixels, convert)
     except UserError:  # of what stores it
         raise
     # Pillow documents no closed set of errors: damaged files have raised almost every built-in one.
@@ -121,7 +153,11 @@ def _open(source: str | os.PathLike[str] | StoredImage) -> str | os.PathLike[str
     return source
 
 
-def _decode(source: str | os.PathLike[str] | io.BytesIO, max_pixels: int) -> Image.Image:
+def _decode(
+    source: str | os.PathLike[str] | io.BytesIO,
+    max_pixels: int,
+    convert: Callable[[Image.Image], Image.Image],
+) -> Image.Image:
     with warnings.catch_warnings():
         # They concern metadata, which is not used, and sizes, which are bounded here. Only
         # Pillow's, because in a program with threads a filter may outlive this block.
@@ -130,12 +166,12 @@ def _decode(source: str | os.PathLike[str] | io.BytesIO, max_pixels: int) -> Ima
         with Image.open(source, formats=FORMATS) as image:
             _check_size(image.width, image.height, max_pixels)
             image.load()
-            rgb = _to_rgb(image)
+            converted = convert(image)
             orientation = _orientation(image)
     if orientation in _UPRIGHT:
-        rgb = rgb.transpose(_UPRIGHT[orientation])
-    rgb.info.clear()
-    return rgb
+        converted = converted.transpose(_UPRIGHT[orientation])
+    converted.info.clear()
+    return converted
 
 
 def _check_file(path: Path) -> None:
@@ -164,6 +200,22 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         return _over_white(image)
     return image.convert("RGB")
+
+
+def _to_labels(image: Image.Image) -> Image.Image:
+    """Returns a copy of an image whose pixels are one number each."""
+    if image.format in LOSSY:
+        raise _Refused(f"{image.format} changes the numbers of pixels; save it as PNG")
+    if len(image.getbands()) != 1 or image.mode == "F":
+        raise _Refused(
+            f"its pixels are colours (mode {image.mode}), not one class number each; "
+            "save it as PNG with 8-bit gray or a palette"
+        )
+    numbers = np.asarray(image)
+    low, high = int(numbers.min()), int(numbers.max())
+    if low < 0 or high > 0xFFFF:
+        raise _Refused(f"its numbers are {low} to {high}, must be 0 to 65535")
+    return image.copy()
 
 
 def _upper_byte(image: Image.Image) -> Image.Image:

@@ -19,6 +19,12 @@ from spanets.recipe.reading import (
     parse_recipe,
 )
 from spanets.recipe.sections import Data, Model, Optim, Ranges, Recipe, Trainer
+from spanets.recipe.segmentation import (
+    SegmentationData,
+    SegmentationModel,
+    SegmentationOptim,
+    SegmentationRecipe,
+)
 
 __all__ = [
     "RECIPES",
@@ -33,6 +39,10 @@ __all__ = [
     "Optim",
     "Ranges",
     "Recipe",
+    "SegmentationData",
+    "SegmentationModel",
+    "SegmentationOptim",
+    "SegmentationRecipe",
     "Trainer",
     "known_keys",
     "known_ranges",

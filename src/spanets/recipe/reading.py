@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 from spanets.recipe.classification import ClassificationRecipe
 from spanets.recipe.detection import DetectionRecipe
 from spanets.recipe.sections import Recipe
+from spanets.recipe.segmentation import SegmentationRecipe
 from spanets.values import convert, describe_wanted, load_yaml, read_word
 from spanets_runtime.errors import UsageError, nearest
 
@@ -20,6 +21,7 @@ from spanets_runtime.errors import UsageError, nearest
 RECIPES: dict[str, type[Recipe]] = {
     "classification": ClassificationRecipe,
     "detection": DetectionRecipe,
+    "segmentation": SegmentationRecipe,
 }
 
 

@@ -1,0 +1,136 @@
+"""The recipe of semantic segmentation."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from spanets.recipe.sections import Data, Model, Optim, Ranges, Recipe
+from spanets_runtime.errors import UsageError
+
+
+@dataclass
+class SegmentationData(Data):
+    """Images with masks, augmentation and preprocessing.
+
+    Attributes:
+        layout: "folder" (`images/` and `masks/` under `root`) or "ade20k"; see `data.masks`.
+        root: As in `Data`.
+        num_classes: How many there are, where no classes.txt names them.
+        val_fraction: Share of the images for validation where there is no `images/val`.
+        split_seed: Seed of that split.
+        resize: Longest and shortest side, in pixels, that images are resized to fit: as large as
+            neither is exceeded, width over height kept.
+        scale: Random factor of that size in training.
+        crop: Side of the square that training cuts out.
+        crop_share: Largest share of it that one class may have, unless ten draws all have more.
+        hflip: Probability of a flip.
+        photometric: Distort brightness, contrast, saturation and hue.
+        test: "whole" images, or windows that "slide".
+        window, stride: Side of the sliding window and its step, in pixels.
+        mean, std: Per channel, of pixel values in 0..1.
+        workers: As in `Data`.
+    """
+
+    RANGES: ClassVar[Ranges] = {
+        **Data.RANGES,
+        "num_classes": (2, 255),
+        "val_fraction": (0.001, 0.999),
+        "split_seed": (0, 2**32 - 1),
+        "resize": (32, 16384),
+        "scale": (0.01, 10),
+        "crop": (32, 4096),
+        "crop_share": (0.01, 1),
+        "hflip": (0, 1),
+        "window": (32, 8192),
+        "stride": (1, 8192),
+        "mean": (0, 1),
+        "std": (0.001, 1000),
+    }
+
+    layout: Literal["folder", "ade20k"] = "folder"
+    num_classes: int | None = None
+    val_fraction: float = 0.25
+    split_seed: int = 0
+    resize: tuple[int, int] = (2048, 512)
+    scale: tuple[float, float] = (0.5, 2.0)
+    crop: int = 512
+    crop_share: float = 0.75
+    hflip: float = 0.5
+    photometric: bool = True
+    test: Literal["whole", "slide"] = "whole"
+    window: int = 512
+    stride: int = 341
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def check(self) -> None:
+        """Raises a UsageError for numbers that are not in order."""
+        if self.scale[0] > self.scale[1]:
+            raise UsageError(f"data.scale is {list(self.scale)}, the first must be the smaller")
+        if self.resize[0] < self.resize[1]:
+            raise UsageError(f"data.resize is {list(self.resize)}, the first must be the larger")
+        if self.stride > self.window:
+            raise UsageError(
+                f"data.stride {self.stride} is over data.window {self.window}: it would leave gaps"
+            )
+
+
+@dataclass
+class SegmentationOptim(Optim):
+    """Optimizer, schedule and loss, by updates.
+
+    Attributes:
+        power: Of the polynomial that the learning rate falls by: `(1 - t / updates) ** power`.
+        warmup_updates: Linear warm-up from `warmup_lr`, in place of `warmup_epochs`.
+        stage_decay: Factor of the learning rate from each stage to the one before it, in place of
+            `layer_decay`: that of stage i is `stage_decay ** (decay_layers - i)` of the head's.
+        decay_layers: See there.
+        auxiliary_weight: Of the auxiliary head's cross entropy.
+    """
+
+    RANGES: ClassVar[Ranges] = {
+        **Optim.RANGES,
+        "power": (0.01, 10),
+        "warmup_updates": (0, 10**8),
+        "stage_decay": (0.01, 1),
+        "decay_layers": (4, 100),
+        "auxiliary_weight": (0, 100),
+    }
+
+    lr: float = 2e-4
+    batch_size: int = 16
+    weight_decay: float = 1e-4
+    warmup_epochs: float = 0
+    min_lr: float = 0.0
+    power: float = 0.9
+    warmup_updates: int = 0
+    stage_decay: float | None = None
+    decay_layers: int = 4
+    auxiliary_weight: float = 0.4
+
+
+@dataclass
+class SegmentationModel(Model):
+    """A backbone, and the segmenter on it.
+
+    Attributes:
+        name, args, weights: As in `Model`, of the backbone.
+        head: "semantic_fpn" or "upernet".
+        head_args: Its arguments, such as `{channels: 512}`; see `segmentation.segmenter`.
+        frozen_stages: So many first stages of the backbone keep their weights.
+    """
+
+    RANGES: ClassVar[Ranges] = {**Model.RANGES, "frozen_stages": (0, 4)}
+
+    head: Literal["semantic_fpn", "upernet"] = "semantic_fpn"
+    head_args: dict[str, Any] = field(default_factory=dict)
+    frozen_stages: int = 0
+
+
+@dataclass
+class SegmentationRecipe(Recipe):
+    """A run on images with masks."""
+
+    task: Literal["segmentation"] = "segmentation"
+    model: SegmentationModel = field(default_factory=SegmentationModel)
+    data: SegmentationData = field(default_factory=SegmentationData)
+    optim: SegmentationOptim = field(default_factory=SegmentationOptim)

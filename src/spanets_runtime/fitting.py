@@ -1,0 +1,80 @@
+"""From a whole image to the input of a network that takes any size, its shape kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from spanets_runtime.errors import UserError
+
+MIN_SIDE = 32
+"""The least that backbones take; a very elongated image is stretched to it."""
+
+MAX_SIDE = 16384
+"""Largest image side that a file may ask for."""
+
+
+def fit_size(
+    height: int, width: int, long: float, short: float, factor: float = 1.0
+) -> tuple[int, int]:
+    """Returns the largest height and width of this shape within a long and a short side.
+
+    Args:
+        height: Of the image.
+        width: Of the image.
+        long: Most that the longer side may have.
+        short: Most that the shorter side may have.
+        factor: Of the sides found.
+    """
+    low, high = sorted((height, width))
+    scale = factor * min(long / high, short / low)
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Resizes an image to fit a long and a short side, as Pillow does bilinearly; standardizes.
+
+    Attributes:
+        resize: The two sides, in pixels.
+        mean: Of each channel, of values from 0 to 1.
+        std: Likewise.
+    """
+
+    resize: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], path: str | Path) -> Self:
+        """Reads the plain values that checkpoints and exported models carry.
+
+        Raises:
+            UserError: the values are damaged; the message names `path`.
+        """
+        try:
+            long, short = map(int, values["resize"])
+            mean, std = (tuple(map(float, values[name])) for name in ("mean", "std"))
+            if not MIN_SIDE <= short <= long <= MAX_SIDE:
+                raise ValueError(f"resize is {[long, short]}, must be {MAX_SIDE} to {MIN_SIDE}")
+            if len(mean) != 3 or len(std) != 3 or not all(std):
+                raise ValueError("mean and std need three numbers, std none that is 0")
+        except KeyError as error:
+            raise UserError(f"{path}: the preprocessing is damaged (no {error})") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UserError(f"{path}: the preprocessing is damaged ({error})") from error
+        return cls((long, short), mean, std)
+
+    def __call__(self, image: Image.Image) -> NDArray[np.float32]:
+        """Maps an RGB image to (3, H, W), float32."""
+        size = fit_size(image.height, image.width, *self.resize)
+        height, width = (max(MIN_SIDE, side) for side in size)
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
+        mean, std = (np.array(v, dtype=np.float32)[:, None, None] for v in (self.mean, self.std))
+        return np.ascontiguousarray((pixels - mean) / std)

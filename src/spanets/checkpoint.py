@@ -163,12 +163,18 @@ def build_model(card: Card) -> nn.Module:
     Raises:
         UsageError: an unknown model or task, or arguments that it does not take.
     """
+    # Imported here because they are built on this module.
     if card.task == "detection":
-        from spanets.detection import build_detector  # which is built on this module
+        from spanets.detection import build_detector
 
         return build_detector(card.model, card.model_args, len(card.classes), card.head)
+    if card.task == "segmentation":
+        from spanets.segmentation import build_segmenter
+
+        return build_segmenter(card.model, card.model_args, len(card.classes), card.head)
     if card.task != "classification":
-        raise UsageError(f"the task is {card.task!r}, known: classification, detection")
+        known = "classification, detection, segmentation"
+        raise UsageError(f"the task is {card.task!r}, known: {known}")
     return create_model(card.model, card.model_args, num_classes=len(card.classes))
 
 

@@ -133,14 +133,21 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
         return partial(OnnxPredictor(source), top=arguments.top)
     from spanets.checkpoint import task_of
 
-    if task_of(source) == "detection":
+    task = task_of(source)
+    if task == "detection":
         from spanets.predict_objects import ObjectPredictor
 
         return partial(ObjectPredictor(source), out=out, min_score=arguments.score)
+    if task == "segmentation":
+        from spanets.predict_masks import MaskPredictor
+
+        if out is None:
+            raise UsageError(f"{source} finds masks: name a folder for them with --out DIR")
+        return partial(MaskPredictor(source), out=out)
     from spanets.predict import Predictor
 
     if out is not None:
-        raise UsageError(f"--out is for pictures of detectors, and {source} labels whole images")
+        raise UsageError(f"--out is for detectors and segmenters, and {source} labels whole images")
     return partial(Predictor(source), top=arguments.top)
 
 

@@ -137,7 +137,7 @@ def make_parser() -> Parser:
     )
     evaluate.add_argument("--json", action="store_true", help="print JSON")
 
-    predict = command("predict", run_predict, "label images, or find objects in them")
+    predict = command("predict", run_predict, "label images or pixels, or find objects")
     predict.add_argument("checkpoint", metavar="CHECKPOINT|FILE.onnx")
     predict.add_argument("images", nargs="+", metavar="IMAGE", help="files, or folders of files")
     predict.add_argument(
@@ -146,7 +146,7 @@ def make_parser() -> Parser:
     predict.add_argument(
         "--score", type=share, default=0.5, help="least score of an object (default: 0.5)"
     )
-    predict.add_argument("--out", metavar="DIR", help="for pictures, and COCO's JSON, of objects")
+    predict.add_argument("--out", metavar="DIR", help="for pictures, and COCO's JSON or masks")
     predict.add_argument("--json", action="store_true", help="print JSON")
 
     export = command("export", run_export, "write a model for other runtimes, and check it")

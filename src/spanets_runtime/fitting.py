@@ -19,15 +19,15 @@ MAX_SIDE = 16384
 
 
 def fit_size(
-    height: int, width: int, long: float, short: float, factor: float = 1.0
+    height: int, width: int, short: float, long: float, factor: float = 1.0
 ) -> tuple[int, int]:
-    """Returns the largest height and width of this shape within a long and a short side.
+    """Returns the largest height and width of this shape within a short and a long side.
 
     Args:
         height: Of the image.
         width: Of the image.
-        long: Most that the longer side may have.
         short: Most that the shorter side may have.
+        long: Most that the longer side may have.
         factor: Of the sides found.
     """
     low, high = sorted((height, width))
@@ -37,7 +37,7 @@ def fit_size(
 
 @dataclass(frozen=True)
 class Fitting:
-    """Resizes an image to fit a long and a short side, as Pillow does bilinearly; standardizes.
+    """Resizes an image to fit a short and a long side, as Pillow does bilinearly; standardizes.
 
     Attributes:
         resize: The two sides, in pixels.
@@ -57,17 +57,17 @@ class Fitting:
             UserError: the values are damaged; the message names `path`.
         """
         try:
-            long, short = map(int, values["resize"])
+            short, long = map(int, values["resize"])
             mean, std = (tuple(map(float, values[name])) for name in ("mean", "std"))
             if not MIN_SIDE <= short <= long <= MAX_SIDE:
-                raise ValueError(f"resize is {[long, short]}, must be {MAX_SIDE} to {MIN_SIDE}")
+                raise ValueError(f"resize is {[short, long]}, must be {MIN_SIDE} to {MAX_SIDE}")
             if len(mean) != 3 or len(std) != 3 or not all(std):
                 raise ValueError("mean and std need three numbers, std none that is 0")
         except KeyError as error:
             raise UserError(f"{path}: the preprocessing is damaged (no {error})") from error
         except (TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{path}: the preprocessing is damaged ({error})") from error
-        return cls((long, short), mean, std)
+        return cls((short, long), mean, std)
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
         """Maps an RGB image to (3, H, W), float32."""

@@ -19,7 +19,7 @@ from spanets.recipe import SegmentationData, SegmentationRecipe, parse_recipe
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.fitting import Fitting, fit_size
 
-SMALL = {"resize": (128, 32), "crop": 32, "workers": 0, "num_classes": 4}
+SMALL = {"resize": (32, 128), "crop": 32, "workers": 0, "num_classes": 4}
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +49,10 @@ def recipe(root, **changes) -> SegmentationRecipe:
 @pytest.mark.parametrize(
     ("size", "limits", "fitted"),
     [
-        ((683, 512), (2048, 512), (683, 512)),
-        ((300, 400), (2048, 512), (512, 683)),
-        ((100, 1000), (2048, 512), (205, 2048)),  # 4 : 1 is where the long side takes over
-        ((1, 5000), (2048, 512), (1, 2048)),
+        ((683, 512), (512, 2048), (683, 512)),
+        ((300, 400), (512, 2048), (512, 683)),
+        ((100, 1000), (512, 2048), (205, 2048)),  # 4 : 1 is where the long side takes over
+        ((1, 5000), (512, 2048), (1, 2048)),
     ],
 )
 def test_sizes_keep_their_shape(size, limits, fitted):
@@ -61,7 +61,7 @@ def test_sizes_keep_their_shape(size, limits, fitted):
 
 
 def test_fitting_an_image():
-    fitting = Fitting((80, 40), (0.5, 0.5, 0.5), (0.25, 0.5, 1.0))
+    fitting = Fitting((40, 80), (0.5, 0.5, 0.5), (0.25, 0.5, 1.0))
     white = fitting(Image.new("RGB", (300, 200), "white"))
     assert white.shape == (3, 40, 60)
     assert white[:, 0, 0].tolist() == [2, 1, 0.5]
@@ -72,10 +72,10 @@ def test_fitting_an_image():
     ("values", "message"),
     [
         ({}, "no 'resize'"),
-        ({"resize": [100, 200]}, "must be"),
-        ({"resize": [10**9, 200]}, "must be"),
-        ({"resize": [100, "x"]}, "invalid literal"),
-        ({"resize": [100, 50], "mean": [0, 0, 0], "std": [1, 1, 0]}, "none that is 0"),
+        ({"resize": [200, 100]}, "must be"),
+        ({"resize": [200, 10**9]}, "must be"),
+        ({"resize": [32, "x"]}, "invalid literal"),
+        ({"resize": [50, 100], "mean": [0, 0, 0], "std": [1, 1, 0]}, "none that is 0"),
     ],
 )
 def test_damaged_descriptions(values, message):
@@ -151,7 +151,7 @@ def test_batches(root):
     assert loaders.classes == ["0", "1", "2", "3"]
     for i, (image, mask) in enumerate(loaders.val):
         assert mask.shape == (1, 40, 48 + 8 * i)
-        assert image.shape == (1, 3, *fit_size(40, 48 + 8 * i, 128, 32))
+        assert image.shape == (1, 3, *fit_size(40, 48 + 8 * i, 32, 128))
 
 
 def test_workers_change_nothing(root):
@@ -179,8 +179,8 @@ def test_data_that_cannot_be_used(root):
     ("words", "message"),
     [
         (["--data.scale", "[2, 1]"], "data.scale is"),
-        (["--data.resize", "[512, 2048]"], "the first must be the larger"),
-        (["--data.stride", "600"], "data.stride 600 is over data.window 512"),
+        (["--data.resize", "[2048, 512]"], "data.resize is .* must be the smaller"),
+        (["--data.slide", "[600, 512]"], "data.slide is .* must be the smaller"),
         (["--data.crop", "8"], "data.crop is 8, allowed: 32 to 4096"),
         (["--model.head", "upernett"], "allowed: semantic_fpn, upernet; did you mean 'upernet'"),
         (["--data.layout", "ade"], "did you mean 'ade20k'"),

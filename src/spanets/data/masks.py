@@ -88,7 +88,7 @@ class MaskedImages:
 def folder_parts(
     root: str | os.PathLike[str],
     num_classes: int | None = None,
-    val_fraction: float = 0.25,
+    val_fraction: float | None = 0.25,
     seed: int = 0,
 ) -> dict[str, MaskedImages]:
     """Lists the images of a folder by part: "train", "val" and, if there is one, "test".
@@ -96,7 +96,8 @@ def folder_parts(
     Args:
         root: The folder.
         num_classes: How many there are, where no classes.txt names them.
-        val_fraction: Share of the images that a split puts in "val", if there is no such part.
+        val_fraction: Share of the images that a split puts in "val", if there is no such part;
+            None leaves them all in "train".
         seed: What the split depends on.
 
     Raises:
@@ -109,7 +110,7 @@ def folder_parts(
     parts = {part: _pair(root, "masks", part, part, classes) for part in named}
     if not parts:
         parts = {"train": _pair(root, "masks", "", "", classes)}
-    if "train" in parts and "val" not in parts:
+    if "train" in parts and "val" not in parts and val_fraction is not None:
         parts |= _split(root, parts["train"], val_fraction, seed)
     return parts
 

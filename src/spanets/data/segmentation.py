@@ -187,18 +187,19 @@ def make_loaders(recipe: SegmentationRecipe, batch_size: int, processes: int = 1
 def evaluation_loader(
     samples: MaskedImages, preprocessing: dict[str, Any], workers: int, processes: int = 1
 ) -> DataLoader[Any]:
-    """Loads images in order, one by one.
-
-    Several processes have as many images each: what lacks is filled with the first ones again.
-    """
+    """Loads images in order, one by one, each once in one process."""
     fitting = Fitting.parse(preprocessing, "the checkpoint")
     dataset = MaskDataset(samples, EvaluationTransform(fitting))
     order = EpochSampler(len(dataset), shuffle=False, seed=0)
     return make_loader(dataset, Share(order, processes, True), 1, workers)
 
 
-def read_parts(data: SegmentationData) -> dict[str, MaskedImages]:
+def read_parts(data: SegmentationData, split: bool = True) -> dict[str, MaskedImages]:
     """Lists the images of a recipe's data section: "train", "val" and perhaps "test".
+
+    Args:
+        data: The section.
+        split: Divide training images where there are none for validation.
 
     Raises:
         UserError: no such data, or data that cannot be used.
@@ -209,7 +210,8 @@ def read_parts(data: SegmentationData) -> dict[str, MaskedImages]:
         )
     if data.layout == "ade20k":
         return ade20k_parts(data.root)
-    return folder_parts(data.root, data.num_classes, data.val_fraction, data.split_seed)
+    fraction = data.val_fraction if split else None
+    return folder_parts(data.root, data.num_classes, fraction, data.split_seed)
 
 
 def preprocessing_of(data: SegmentationData) -> dict[str, Any]:
@@ -220,6 +222,6 @@ def preprocessing_of(data: SegmentationData) -> dict[str, Any]:
         "mean": list(data.mean),
         "std": list(data.std),
         "test": data.test,
-        "window": data.window,
-        "stride": data.stride,
+        "slide": list(data.slide),
+        "first": 1 if data.layout == "ade20k" else 0,
     }

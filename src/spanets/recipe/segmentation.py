@@ -17,7 +17,7 @@ class SegmentationData(Data):
         num_classes: How many there are, where no classes.txt names them.
         val_fraction: Share of the images for validation where there is no `images/val`.
         split_seed: Seed of that split.
-        resize: Longest and shortest side, in pixels, that images are resized to fit: as large as
+        resize: Short and long side, in pixels, that images are resized to fit: as large as
             neither is exceeded, width over height kept.
         scale: Random factor of that size in training.
         crop: Side of the square that training cuts out.
@@ -25,7 +25,7 @@ class SegmentationData(Data):
         hflip: Probability of a flip.
         photometric: Distort brightness, contrast, saturation and hue.
         test: "whole" images, or windows that "slide".
-        window, stride: Side of the sliding window and its step, in pixels.
+        slide: Step and side of the sliding window, in pixels.
         mean, std: Per channel, of pixel values in 0..1.
         workers: As in `Data`.
     """
@@ -40,8 +40,7 @@ class SegmentationData(Data):
         "crop": (32, 4096),
         "crop_share": (0.01, 1),
         "hflip": (0, 1),
-        "window": (32, 8192),
-        "stride": (1, 8192),
+        "slide": (32, 8192),
         "mean": (0, 1),
         "std": (0.001, 1000),
     }
@@ -50,28 +49,25 @@ class SegmentationData(Data):
     num_classes: int | None = None
     val_fraction: float = 0.25
     split_seed: int = 0
-    resize: tuple[int, int] = (2048, 512)
+    resize: tuple[int, int] = (512, 2048)
     scale: tuple[float, float] = (0.5, 2.0)
     crop: int = 512
     crop_share: float = 0.75
     hflip: float = 0.5
     photometric: bool = True
     test: Literal["whole", "slide"] = "whole"
-    window: int = 512
-    stride: int = 341
+    slide: tuple[int, int] = (341, 512)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def check(self) -> None:
-        """Raises a UsageError for numbers that are not in order."""
-        if self.scale[0] > self.scale[1]:
-            raise UsageError(f"data.scale is {list(self.scale)}, the first must be the smaller")
-        if self.resize[0] < self.resize[1]:
-            raise UsageError(f"data.resize is {list(self.resize)}, the first must be the larger")
-        if self.stride > self.window:
-            raise UsageError(
-                f"data.stride {self.stride} is over data.window {self.window}: it would leave gaps"
-            )
+        """Raises a UsageError for a pair of numbers that are not in order."""
+        for key in ("scale", "resize", "slide"):
+            first, second = getattr(self, key)
+            if first > second:
+                raise UsageError(
+                    f"data.{key} is [{first}, {second}], the first must be the smaller"
+                )
 
 
 @dataclass
@@ -79,6 +75,9 @@ class SegmentationOptim(Optim):
     """Optimizer, schedule and loss, by updates.
 
     Attributes:
+        name, lr, lr_batch_size, batch_size, weight_decay, betas, layer_decay: As in `Optim`.
+        warmup_epochs, warmup_lr, min_lr, cooldown_epochs: As in `Optim`.
+        clip_grad, label_smoothing, ema_decay: As in `Optim`.
         power: Of the polynomial that the learning rate falls by: `(1 - t / updates) ** power`.
         warmup_updates: Linear warm-up from `warmup_lr`, in place of `warmup_epochs`.
         stage_decay: Factor of the learning rate from each stage to the one before it, in place of

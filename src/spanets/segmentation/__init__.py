@@ -1,14 +1,16 @@
 """Segmenters: a decoder and a classifier of pixels on a backbone's four maps."""
 
 from spanets.segmentation.decoders import SemanticFPN, UPerNet
-from spanets.segmentation.segmenter import SEGMENTERS, Segmenter, make_segmenter
-from spanets.segmentation.sliding import slide, window_starts
+from spanets.segmentation.segmenter import SEGMENTERS, Segmenter, build_segmenter, make_segmenter
+from spanets.segmentation.sliding import infer, slide, window_starts
 
 __all__ = [
     "SEGMENTERS",
     "Segmenter",
     "SemanticFPN",
     "UPerNet",
+    "build_segmenter",
+    "infer",
     "make_segmenter",
     "slide",
     "window_starts",

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spanets.backbones.dense import DenseBackbone
 from spanets.segmentation.decoders import FCNHead, SemanticFPN, UPerNet, pixel_classifier
 from spanets_runtime.errors import UsageError, nearest
 
@@ -129,3 +130,25 @@ def make_segmenter(
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{kind} with {arguments}: {reason}") from error
+
+
+def build_segmenter(
+    name: str, model_args: Mapping[str, Any], classes: int, head: Mapping[str, Any]
+) -> Segmenter:
+    """Makes the segmenter that a checkpoint's card describes.
+
+    Args:
+        name: timm name of the backbone.
+        model_args: Its arguments.
+        classes: Logits of each pixel.
+        head: Its "kind", "args" and "frozen_stages", see `make_segmenter` and `DenseBackbone`.
+
+    Raises:
+        UsageError: an unknown model, kind or argument, or a damaged description.
+    """
+    try:
+        kind, arguments, frozen = head["kind"], head["args"], head["frozen_stages"]
+        backbone = DenseBackbone(name, model_args, frozen)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"the description of the segmenter is damaged ({error})") from error
+    return make_segmenter(kind, backbone, classes, arguments)

@@ -1,6 +1,7 @@
 """Segmentation of images larger than those of training, window by window."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,3 +47,19 @@ def slide(
             seen[here] += 1
     assert total is not None
     return total / seen
+
+
+def infer(
+    model: Callable[[Tensor], Tensor], images: Tensor, preprocessing: Mapping[str, Any]
+) -> Tensor:
+    """Returns logits (B, classes, H, W) as a checkpoint's `preprocessing` says: whole or sliding.
+
+    Args:
+        model: In evaluation mode.
+        images: (B, 3, H, W).
+        preprocessing: Its "test" is "whole" or "slide", its "slide" step and side of the window.
+    """
+    if preprocessing["test"] == "whole":
+        return model(images)
+    stride, window = preprocessing["slide"]
+    return slide(model, images, window, stride)

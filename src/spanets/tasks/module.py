@@ -99,7 +99,7 @@ class RecipeModule(L.LightningModule, Generic[R]):
             "step_on_epochs": False,
             "updates_per_epoch": self.steps_per_epoch,
         }
-        scheduler, _ = create_scheduler_v2(optimizer, **settings, **self.describe_schedule())
+        scheduler, _ = create_scheduler_v2(optimizer, **{**settings, **self.describe_schedule()})
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:

@@ -3,15 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from spanets.checkpoint import read_card
+from spanets.checkpoint import task_of
 from spanets.tasks.classification.plan import ClassificationPlan
 from spanets.tasks.detection.plan import DetectionPlan
 from spanets.tasks.plan import Plan
-from spanets.weights import WeightsError, read_checkpoint
+from spanets.tasks.segmentation.plan import SegmentationPlan
+from spanets.weights import WeightsError
 
 PLANS: dict[str, type[Plan[Any]]] = {
     "classification": ClassificationPlan,
     "detection": DetectionPlan,
+    "segmentation": SegmentationPlan,
 }
 
 
@@ -21,7 +23,7 @@ def plan_of(checkpoint: Path) -> type[Plan[Any]]:
     Raises:
         WeightsError: an unreadable checkpoint, or a task of which this version knows nothing.
     """
-    task = read_card(read_checkpoint(checkpoint), checkpoint).task
+    task = task_of(checkpoint)
     if task not in PLANS:
         raise WeightsError(f"{checkpoint}: its task is {task!r}, known are {', '.join(PLANS)}")
     return PLANS[task]

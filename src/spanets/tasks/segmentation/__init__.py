@@ -1,0 +1,1 @@
+"""Semantic segmentation: training, metrics, evaluation, and the pictures of a run."""

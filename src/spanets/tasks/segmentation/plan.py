@@ -1,0 +1,100 @@
+"""How a segmentation run is made from its recipe."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning as L
+import torch
+from torch import nn
+
+import spanets
+from spanets.checkpoint import Card
+from spanets.data.loaders import Loaders
+from spanets.data.segmentation import make_loaders, preprocessing_of
+from spanets.recipe import SegmentationRecipe
+from spanets.tasks.callbacks import Row
+from spanets.tasks.plan import Plan
+from spanets.tasks.report import plot_curves
+from spanets.tasks.segmentation.evaluation import evaluate, evaluation_images
+from spanets.tasks.segmentation.module import Segmentation
+from spanets.tasks.segmentation.report import describe_metrics, plot_examples
+from spanets.weights import LoadReport
+from spanets_runtime.errors import UsageError
+
+
+class SegmentationPlan(Plan[SegmentationRecipe]):
+    """The plan of semantic segmentation."""
+
+    score = "val/mIoU"
+    shown: ClassVar[Mapping[str, str]] = {
+        "train/loss": "loss",
+        "val/loss": "val loss",
+        "val/mIoU": "val mIoU",
+    }
+    eval_batch = 1
+    evaluate = staticmethod(evaluate)
+    describe_metrics = staticmethod(describe_metrics)
+
+    def check_batch(self, size: int) -> None:
+        """Raises a UsageError for a batch of one, of which batch norm has no variance."""
+        if size < 2:
+            raise UsageError(
+                "optim.batch_size gives each device one image, and batch norm needs two; raise it"
+            )
+
+    def make_loaders(self, batch_size: int, processes: int) -> Loaders:
+        """Makes the loaders of a recipe; see `data.segmentation.make_loaders`."""
+        return make_loaders(self.recipe, batch_size, processes)
+
+    def make_card(self, classes: list[str]) -> Card:
+        """Describes the segmenter."""
+        model = self.recipe.model
+        return Card(
+            model=model.name,
+            model_args=model.args,
+            classes=classes,
+            preprocessing=preprocessing_of(self.recipe.data),
+            recipe=self.recipe.to_dict(),
+            version=spanets.__version__,
+            task="segmentation",
+            head={
+                "kind": model.head,
+                "args": model.head_args,
+                "frozen_stages": model.frozen_stages,
+            },
+        )
+
+    def load_weights(self, model: nn.Module, path: str | Path) -> LoadReport:
+        """Loads the backbone's weights: a classifier's or a segmenter's, ours or released."""
+        return model.backbone.load(path)  # type: ignore[union-attr, operator]
+
+    def check_model(self, model: nn.Module, classes: int) -> None:
+        """Raises a UsageError if the backbone does not take the recipe's crops."""
+        name, side = self.recipe.model.name, self.recipe.data.crop
+        try:
+            with torch.no_grad():
+                model.eval()(torch.zeros(1, 3, side, side))
+        # Whatever the model raises, and models check sizes in every way there is.
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UsageError(
+                f"model {name} cannot take images of {side}x{side} pixels ({reason}); "
+                "set data.crop or model.args"
+            ) from error
+        model.train()
+
+    def make_module(self, model: nn.Module, card: Card, updates: int) -> L.LightningModule:
+        """Makes what trains the segmenter."""
+        return Segmentation(model, card, self.recipe, updates)
+
+    def draw(self, history: list[Row], results: Mapping[str, Any], out: Path) -> dict[str, str]:
+        """Draws learning curves, and some images with mask and prediction."""
+        curves, examples = out / "learning_curve.png", out / "examples.png"
+        metrics = {f"val/{name}": name for name in ("mIoU", "mAcc", "aAcc")}
+        plot_curves(history, curves, self.recipe.model.name, "cross entropy", metrics)
+        checkpoint = Path(results["checkpoint"])
+        card = self.make_card(results["classes"])
+        _, samples = evaluation_images(checkpoint, card)
+        plot_examples(checkpoint, samples, examples)
+        return {"learning_curve": str(curves), "examples": str(examples)}

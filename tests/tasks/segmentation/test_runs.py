@@ -1,0 +1,265 @@
+"""spanets train, eval and predict on a folder of images and masks."""
+
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_runs import call
+
+from spanets.backbones.dense import DenseBackbone
+from spanets.checkpoint import load_checkpoint, restore_model
+from spanets.data.masks import IGNORED
+from spanets.recipe import load_recipe
+from spanets.segmentation import make_segmenter
+from spanets.tasks.engine import train
+from spanets.tasks.groups import group_parameters
+from spanets.tasks.segmentation.decay import stage_scales
+from spanets.tasks.segmentation.module import Segmentation, pixel_loss
+from spanets_runtime.errors import UsageError
+
+SMALL = {
+    "task": "segmentation",
+    "model.name": "spanet_nano",
+    "model.args": "{depths: [1, 1, 1, 1]}",
+    "model.head_args": "{pyramid_channels: 8, channels: 8}",
+    "data.resize": "[32, 128]",
+    "data.crop": 32,
+    "data.workers": 0,
+    "optim.batch_size": 2,
+    "optim.lr": 0.005,
+    "trainer.epochs": 2,
+    "trainer.accelerator": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory) -> str:
+    """A recipe for images whose right half is bright, which is their class; some of it ignored."""
+    root = tmp_path_factory.mktemp("halves")
+    noise = np.random.default_rng(0)
+    for part, count in (("train", 6), ("val", 3)):
+        for folder in ("images", "masks"):
+            (root / folder / part).mkdir(parents=True)
+        for i in range(count):
+            width = 40 + 8 * i
+            classes = np.zeros((36, width), np.uint8)
+            classes[:, width // 2 :] = 1
+            pixels = classes[..., None] * 120 + noise.integers(0, 120, (36, width, 3))
+            classes[:3] = IGNORED
+            Image.fromarray(pixels.astype(np.uint8)).save(root / "images" / part / f"{i}.png")
+            Image.fromarray(classes).save(root / "masks" / part / f"{i}.png")
+    (root / "classes.txt").write_text("dark\nbright\n")
+    path = root / "halves.yaml"
+    path.write_text("\n".join(f"{k}: {v}" for k, v in {**SMALL, "data.root": root}.items()))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def run_folder(recipe_file, tmp_path_factory):
+    """The folder of a finished run; not to be changed."""
+    out = tmp_path_factory.mktemp("runs") / "halves"
+    train(load_recipe(recipe_file), out)
+    return out
+
+
+# ---- the commands
+
+
+def test_a_run_leaves_what_every_run_leaves(run_folder):
+    results = json.loads((run_folder / "results.json").read_text())
+    assert set(results["metrics"]) == {"mIoU", "mAcc", "aAcc"}
+    assert results["images"] == 3
+    counts = np.array(results["confusion"])
+    assert counts.sum() == sum((40 + 8 * i) * 33 for i in range(3))  # without the ignored rows
+    assert results["metrics"]["aAcc"] == pytest.approx(counts.trace() / counts.sum())
+    for name in ("learning_curve.png", "examples.png"):
+        assert min(Image.open(run_folder / name).size) > 300
+    last = list(csv.DictReader((run_folder / "metrics.csv").open()))[-1]
+    for name, value in results["metrics"].items():
+        assert float(last[f"val/{name}"]) == pytest.approx(value)
+
+
+def test_eval(run_folder, recipe_file, capsys):
+    status, printed, _ = call(capsys, "eval", run_folder / "last.ckpt", "--json", "--workers", 0)
+    assert status == 0
+    found = json.loads(printed)
+    results = json.loads((run_folder / "results.json").read_text())
+    assert found["metrics"] == results["metrics"]
+    assert list(found["iou"]) == ["dark", "bright"]
+    root = os.path.dirname(recipe_file)
+    _, printed, _ = call(capsys, "eval", run_folder / "last.ckpt", "--data", root, "--workers", 0)
+    assert f"mIoU           {found['metrics']['mIoU']:.4f}" in printed
+    assert f"IoU of bright: {found['iou']['bright']:.4f}" in printed
+
+
+def test_predict(run_folder, recipe_file, capsys, tmp_path):
+    images = os.path.join(os.path.dirname(recipe_file), "images/val")
+    words = ["predict", run_folder / "last.ckpt", images, "--out", tmp_path / "found"]
+    status, printed, _ = call(capsys, *words, "--json")
+    assert status == 0
+    found = json.loads(printed)
+    assert [len(entry) for entry in found] == [4, 4, 4]
+    for i, entry in enumerate(found):
+        mask = Image.open(entry["mask"])
+        assert mask.size == Image.open(entry["overlay"]).size == (40 + 8 * i, 36)
+        numbers = np.asarray(mask)
+        for told in entry["classes"]:
+            share = (numbers == ["dark", "bright"].index(told["label"])).mean()
+            assert share == pytest.approx(told["share"])
+        assert sum(told["share"] for told in entry["classes"]) == pytest.approx(1)
+
+
+def test_predicting_badly(run_folder, refused, capsys, tmp_path):
+    line = refused(2, "predict", run_folder / "last.ckpt", "x.png")
+    assert line.endswith("finds masks: name a folder for them with --out DIR")
+    names = [tmp_path / folder / "a.png" for folder in "xy"]
+    for name in names:
+        name.parent.mkdir()
+        Image.new("RGB", (40, 40)).save(name)
+    words = ["predict", run_folder / "last.ckpt", names[0], tmp_path / "no.png", names[1]]
+    status, printed, said = call(capsys, *words, "--out", tmp_path)
+    assert status == 1
+    assert said == f"spanets: {tmp_path}/no.png: no such file\n"
+    assert [line.split()[1] for line in printed.splitlines()] == [
+        f"{tmp_path}/a.png",
+        f"{tmp_path}/a-2.png",
+    ]
+
+
+def test_data_of_other_classes_is_refused(run_folder, refused, tmp_path):
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        for name in "ab":
+            image = Image.new("L" if folder == "masks" else "RGB", (40, 40))
+            image.save(tmp_path / folder / f"{name}.png")
+    (tmp_path / "classes.txt").write_text("sea\nland\n")
+    line = refused(1, "eval", run_folder / "last.ckpt", "--data", tmp_path)
+    assert "its classes are sea, land, those of" in line
+    assert line.endswith("dark, bright")
+
+
+def test_a_batch_of_one_is_refused(recipe_file, tmp_path):
+    with pytest.raises(UsageError, match="batch norm needs two"):
+        train(load_recipe(recipe_file, ["--optim.batch_size", "1"]), tmp_path / "run")
+
+
+# ---- training
+
+
+def test_it_learns(recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("spanets.tasks.segmentation.plan.plot_examples", lambda *_: None)
+    words = ["--trainer.epochs", "10", "--trainer.val_every", "10", "--data.photometric", "false"]
+    results = train(load_recipe(recipe_file, words), tmp_path / "run")
+    assert results["metrics"]["mIoU"] > 0.6  # half the pixels each: a constant has 0.25
+
+
+def test_upernet_windows_and_stage_decay(recipe_file, tmp_path, monkeypatch):
+    """One run of all that UPerNet's recipes have; the learning rates of each update."""
+    monkeypatch.setattr("spanets.tasks.segmentation.plan.plot_examples", lambda *_: None)
+    seen = []
+    step = Segmentation.training_step
+
+    def record(self, batch, batch_idx):
+        groups = self.trainer.optimizers[0].param_groups
+        seen.append({round(group["lr_scale"], 9): group["lr"] for group in groups})
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Segmentation, "training_step", record)
+    words = [
+        "--model.head",
+        "upernet",
+        "--model.head_args",
+        "{channels: 8}",
+        "--data.test",
+        "slide",
+    ]
+    words += ["--data.slide", "[32, 40]", "--optim.stage_decay", "0.5", "--optim.power", "1"]
+    words += ["--optim.warmup_updates", "2", "--optim.warmup_lr", "0", "--optim.lr", "0.04"]
+    train(load_recipe(recipe_file, words), tmp_path / "run")
+    factors = [0, 0.5, 1, 0.75, 0.5, 0.25]  # two to warm up, four to fall
+    assert [row[1.0] for row in seen] == pytest.approx([0.04 * factor for factor in factors])
+    assert set(seen[2]) == {1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125}
+    assert seen[2][0.03125] == pytest.approx(0.04 / 32)
+    model, card = restore_model(tmp_path / "run/last.ckpt")
+    assert card.head == {"kind": "upernet", "args": {"channels": 8}, "frozen_stages": 0}
+    assert model.auxiliary is not None
+
+
+@pytest.mark.slow  # the engine's own tests resume in every run
+def test_resuming_changes_nothing(recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("spanets.tasks.segmentation.plan.plot_examples", lambda *_: None)
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    train(load_recipe(recipe_file), whole)
+    step = Segmentation.training_step
+
+    def stop(self, batch, batch_idx):
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Segmentation, "training_step", stop)
+        with pytest.raises(Exception, match="stopped"):
+            train(load_recipe(recipe_file), halved)
+    train(load_recipe(recipe_file), halved, resume=True)
+    first, second = (load_checkpoint(folder / "last.ckpt")[1] for folder in (whole, halved))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_starting_from_a_classifier(recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("spanets.tasks.segmentation.plan.plot_examples", lambda *_: None)
+    import timm
+
+    classifier = timm.create_model("spanet_nano", depths=(1, 1, 1, 1), num_classes=7)
+    torch.save(classifier.state_dict(), tmp_path / "nano.pth")
+    words = ["--model.weights", str(tmp_path / "nano.pth"), "--model.frozen_stages", "4"]
+    train(load_recipe(recipe_file, [*words, "--trainer.epochs", "1"]), tmp_path / "run")
+    found = load_checkpoint(tmp_path / "run/last.ckpt")[1]
+    for key, value in classifier.stages.state_dict().items():
+        assert torch.equal(found[f"backbone.net.model.stages.{key}"], value)
+
+
+# ---- parts
+
+
+@pytest.mark.parametrize("name", ["spanetv2_nano_pure", "convnext_atto", "resnet18"])
+def test_stages_decay_on_any_backbone(name):
+    with torch.device("meta"):
+        model = make_segmenter("semantic_fpn", DenseBackbone(name), 3, {"pyramid_channels": 8})
+    scale_of = stage_scales(model, 0.5, layers=4)
+    groups = group_parameters(model, 0.1, scale_of)
+    assert {group["lr_scale"] for group in groups} == {0.5**i for i in range(6)}
+    counted = sum(p.numel() for group in groups for p in group["params"])
+    assert counted == sum(p.numel() for p in model.parameters())
+    heads = [scale_of(key) for key, _ in model.named_parameters() if not key.startswith("backbone")]
+    assert set(heads) == {1.0}
+    first = next(key for key, _ in model.named_parameters())
+    assert scale_of(first) == 0.5**5
+
+
+def test_stages_and_downsamplings():
+    with torch.device("meta"):
+        model = make_segmenter("semantic_fpn", DenseBackbone("spanet_nano"), 3)
+    scale_of = stage_scales(model, 0.9, layers=7)  # the released S18 recipe's
+    stages = "backbone.net.model.stages"
+    assert scale_of(f"{stages}.0.blocks.1.mlp.fc1.weight") == pytest.approx(0.9**7)
+    assert scale_of(f"{stages}.3.blocks.0.norm1.weight") == pytest.approx(0.9**4)
+    assert scale_of(f"{stages}.3.downsample.conv.weight") == pytest.approx(0.9**8)
+    assert scale_of("backbone.net.model.output_norms.2.weight") == 1
+
+
+def test_ignored_pixels_add_nothing_to_the_loss():
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    masks = torch.randint(0, 3, (2, 4, 4))
+    whole = pixel_loss(logits, masks)
+    assert whole.item() == pytest.approx(torch.nn.functional.cross_entropy(logits, masks).item())
+    masks[1] = IGNORED
+    half = torch.nn.functional.cross_entropy(logits[:1], masks[:1]) / 2
+    assert pixel_loss(logits, masks).item() == pytest.approx(half.item())
+    masks[:] = IGNORED
+    pixel_loss(logits, masks).backward()
+    assert not logits.grad.any()  # nor is anything NaN

@@ -18,6 +18,7 @@ def samples():
         classes=["cat", "cow", "dog"],
         targets=[[1.0, 0.0, 0.0], [0.0, 0.5, 0.5], [0.9, 0.1, 0.0]],
         strata=["x", "y", "z"],
+        shards=[0, 1, 1],
     )
 
 
@@ -32,6 +33,7 @@ def test_subset_takes_every_list_in_the_order_asked(samples):
     assert part.labels == [0, 2]
     assert part.targets == [samples.targets[2], samples.targets[1]]
     assert part.strata == ["z", "y"]
+    assert part.shards == [1, 1]
     assert part.classes == samples.classes
     assert len(samples.subset([])) == 0
 

@@ -410,6 +410,21 @@ def test_processes_fetch_a_shard_once(written, serve, tmp_path, process):
     assert len(fetched) == len(set(fetched)) == len(list(written.glob("val-*.tar")))
 
 
+def test_shards_in_a_bucket(written, folder, tmp_path, monkeypatch):
+    """By fsspec's stand-in for buckets: patterns are listed there."""
+    fsspec = pytest.importorskip("fsspec")
+    monkeypatch.setattr(remote, "SCHEMES", ("memory",))
+    bucket = fsspec.filesystem("memory")
+    for path in written.iterdir():
+        bucket.pipe(f"/bucket/{path.name}", path.read_bytes())
+    for root in ("memory://bucket", "memory://bucket/{train,val}-*.tar"):
+        parts = read_shards(root, cache=str(tmp_path / "cache"))
+        assert list(parts) == ["train", "val"]
+        assert bytes_of(parts["val"]) == bytes_of(folder_parts(folder)["val"])
+    said = failure(read_shards, "memory://bucket/none-*.tar", cache=str(tmp_path))
+    assert said.startswith("memory://bucket/none-*.tar: no such shards")
+
+
 def test_the_index_of_a_signed_url():
     signed = "https://host/a.tar?key=1#x"
     assert remote.beside(signed, SUFFIX) == "https://host/a.tar.index.json?key=1#x"

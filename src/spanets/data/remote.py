@@ -2,11 +2,12 @@
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
@@ -21,6 +22,10 @@ _PAUSES = (1.0, 4.0)  # in seconds, before another try
 
 class _Missing(UserError):
     """There is no such file; asking again is of no use."""
+
+
+class _Unfetched(UserError):
+    """The network or the server failed; another try may do."""
 
 
 def is_url(location: str) -> bool:
@@ -40,8 +45,8 @@ def is_url(location: str) -> bool:
 
 def beside(url: str, ending: str) -> str:
     """Appends to the path of a URL, before what asks or signs."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(path=parts.path + ending))
+    path, *rest = re.split(r"(?=[?#])", url, maxsplit=1)
+    return path + ending + "".join(rest)
 
 
 def default_cache() -> Path:
@@ -133,10 +138,6 @@ def _fetch_patiently(url: str, path: Path) -> None:
             time.sleep(pause)
         else:
             return
-
-
-class _Unfetched(UserError):
-    """The network or the server failed."""
 
 
 def _chunks(url: str) -> Iterator[bytes]:

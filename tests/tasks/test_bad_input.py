@@ -1,5 +1,6 @@
 """Training with what cannot be used: one line says so, and nothing is lost."""
 
+import json
 import os
 import shutil
 import signal
@@ -8,9 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from small_runs import call
 
+from spanets.data.classification import evaluation_transform, preprocessing_of
+from spanets.recipe import load_recipe
 from spanets.tasks.classification.module import Classification
+from spanets_runtime.images import load_image
 
 # ---- what is said at once
 
@@ -140,15 +145,34 @@ def test_a_process_that_loads_images_dies(small_recipe, tmp_path, monkeypatch, r
 
 
 def test_a_loss_that_is_no_number(small_recipe, tmp_path, monkeypatch, capsys):
-    step = Classification.forward
+    """It stops the run, and the batch is kept with the names of its files."""
+    step = Classification.training_step
 
-    def diverge(self, images):
-        late = self.current_epoch == 1 and self.training
-        return step(self, images) * (float("nan") if late else 1)
+    def diverge(self, batch, index):
+        late = (self.current_epoch, index) == (1, 1)
+        return step(self, [batch[0] * (float("nan") if late else 1), batch[1]], index)
 
-    monkeypatch.setattr(Classification, "forward", diverge)
-    status, _, said = call(capsys, "train", small_recipe, "--out", tmp_path / "run")
+    monkeypatch.setattr(Classification, "training_step", diverge)
+    out = tmp_path / "run"
+    words = ["train", small_recipe, "--out", out, "--data.hflip", 0]
+    words += ["--data.scale", "[1, 1]", "--data.ratio", "[1, 1]"]
+    words += ["--data.train_interpolation", "bicubic"]
+    status, _, said = call(capsys, *words)
     assert status == 1
     line = said.splitlines()[-1]
-    assert line.startswith("spanets: the loss is nan in epoch 2, batch 1; lower optim.lr")
-    assert torch.load(tmp_path / "run/last.ckpt", weights_only=True)["epoch"] == 0
+    assert line.startswith("spanets: the loss is nan in epoch 2, batch 2; lower optim.lr")
+    assert line.endswith(f"; its batch is in {out}/diverged.safetensors")
+    assert torch.load(out / "last.ckpt", weights_only=True)["epoch"] == 0
+
+    with safe_open(out / "diverged.safetensors", "pt") as file:
+        metadata = file.metadata()
+        images, targets = file.get_tensor("images"), file.get_tensor("targets")
+    assert (metadata["epoch"], metadata["batch"]) == ("2", "2")
+    files = json.loads(metadata["files"])
+    assert len(files) == len(images) == len(targets) == 4
+    # Without random crops the images are those of evaluation.
+    data = load_recipe(small_recipe, ["--data.crop_pct", "1"]).data
+    transform = evaluation_transform(preprocessing_of(data))
+    for name, image, target in zip(files, images, targets, strict=True):
+        assert Path(name).parent.name == ("cat", "dog")[target]
+        torch.testing.assert_close(image, transform(load_image(name)))

@@ -81,6 +81,10 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor] | None]):
         with isolated_seed(self.seed, epoch, index):
             return self.transform(image), self.targets[taken]
 
+    def name(self, index: int) -> str:
+        """Says where an image is."""
+        return str(self.unreadable.samples.images[index])
+
     def _load(self, epoch: int, index: int) -> tuple[Image.Image | None, int]:
         """Returns an image and its number, which is another's where one takes its place."""
         taken, attempt = index, 0

@@ -5,6 +5,7 @@ runs/NAME/
   environment.json       of each start: command, versions, machine, git state, and how it ended
   last.ckpt  best.ckpt   the last that was saved; after the epoch of the best score
   previous.ckpt          the one before the last, in case that one is damaged
+  diverged.safetensors   the batch at which the loss became no number
   interrupted.ckpt       as it was when Ctrl-C stopped the run
   metrics.csv            one row an epoch
   tensorboard/           the same for TensorBoard, or what another `trainer.logger` writes
@@ -50,6 +51,7 @@ from spanets.tasks.devices import (
     per_device_batch,
     slurm_plugins,
 )
+from spanets.tasks.diverging import DivergedBatch
 from spanets.tasks.errors import DivergedError, StoppedError
 from spanets.tasks.loggers import make_logger
 from spanets.tasks.peers import Peers
@@ -148,7 +150,8 @@ def _make_trainer(
     recipe: Recipe = plan.recipe
     settings, decay = recipe.trainer, recipe.optim.ema_decay
     peers = Peers(advice=f"go on with: {resume_command(out)}")
-    callbacks = [peers, *callbacks, EpochLines(sys.stderr.isatty(), plan.shown)]
+    # What a batch's file is called, the other processes are told.
+    callbacks = [DivergedBatch(out), peers, *callbacks, EpochLines(sys.stderr.isatty(), plan.shown)]
     if decay is not None:
         callbacks.append(Ema(decay=decay))
     try:

@@ -9,6 +9,9 @@ import pytest
 from PIL import Image
 
 import spanets_cli
+from spanets.recipe import list_recipes, load_recipe
+from spanets.tasks.devices import per_device_batch
+from spanets_cli.parser import split_overrides
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -72,3 +75,30 @@ SNIPPETS = [
 def test_snippets_print(snippet, capsys):
     exec(snippet, {})
     assert capsys.readouterr().out
+
+
+def training_commands() -> list[str]:
+    """The words after "train" of each command in docs/train.md, however it is started."""
+    text = "\n".join(blocks(ROOT / "docs/train.md", "sh")).replace("\\\n", " ")
+    return re.findall(r"(?:^| )spanets(?:_cli)? train (.*)", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", training_commands())
+def test_training_commands_make_runs(command):
+    """Recipes and keys exist, and batches divide."""
+    (recipe, *own), overrides = split_overrides(shlex.split(command, comments=True))
+    if not recipe.endswith(".yaml"):
+        assert per_device_batch(load_recipe(recipe, overrides)) > 1
+    assert set(own) <= {"--out", "--resume", "runs/small", "runs/photos", "$OUT", "$RESUME"}
+
+
+def test_hours_on_paper(capsys):
+    """The table of docs/train.md is what its snippet prints."""
+    page = ROOT / "docs/train.md"
+    (snippet,) = blocks(page, "python")
+    exec(snippet, {})
+    printed = capsys.readouterr().out.splitlines()
+    table = re.findall(r"^\| imagenet/.*", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    recipes = [name for name in list_recipes() if name.startswith("imagenet/")]
+    assert {row.split()[1] for row in table} == set(recipes)
+    assert set(table) <= set(printed)

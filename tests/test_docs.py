@@ -92,6 +92,7 @@ def test_training_commands_make_runs(command):
     assert set(own) <= {"--out", "--resume", "runs/small", "runs/photos", "$OUT", "$RESUME"}
 
 
+@pytest.mark.slow  # counts the operations of every model
 def test_hours_on_paper(capsys):
     """The table of docs/train.md is what its snippet prints."""
     page = ROOT / "docs/train.md"

@@ -194,7 +194,9 @@ def test_an_error_of_one_process_is_told_by_the_others(together, tmp_path, monke
     )
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_to_one_process_stops_all_at_one_update(signum, together, tmp_path, monkeypatch):
     """And resumed, the run is bit for bit that which was never stopped."""
     whole, out = tmp_path / "whole", tmp_path / "run"

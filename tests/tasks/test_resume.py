@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_runs import free_port, member
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 import spanets_cli
@@ -391,14 +392,29 @@ def start_one(process, monkeypatch):
     """Starts a command in a process that touches a marker before its first batch."""
     step = Classification.training_step
 
-    def start(words: list[str], marker: Path) -> list:
+    def start(words: list[str], marker: Path, wrap=lambda run: run) -> list:
         def step_after_marker(self, images, index):
             marker.touch()
             return step(self, images, index)
 
         with monkeypatch.context() as patch:
             patch.setattr(Classification, "training_step", step_after_marker)
-            return [process(lambda: spanets_cli.main(words))]
+            return [process(wrap(lambda: spanets_cli.main(words)))]
+
+    return start
+
+
+@pytest.fixture
+def start_two(process, start_one):
+    """Starts a command as a run of two processes."""
+
+    def start(words: list[str], marker: Path) -> list:
+        port = free_port()
+        first, second = (
+            start_one(words, marker, lambda run, rank=rank: member(rank, 2, port, run))
+            for rank in range(2)
+        )
+        return [*first, *second]
 
     return start
 
@@ -421,6 +437,18 @@ def test_killed_at_twenty_random_moments(small_recipe, tmp_path, start_one):
     words = ["train", small_recipe, *LONG, "--trainer.save_every", "2", "--data.workers", "1"]
     assert kill_and_go_on(20, [*words, "--out", str(out)], out, start_one, 0.5) == 20
     assert_same_run(tmp_path / "whole", out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [2, 20])
+def test_two_processes_killed_at_random_moments(kills, small_recipe, tmp_path, start_two):
+    words = ["train", small_recipe, *LONG, "--trainer.devices", "2"]
+    words += ["--trainer.epochs", str(2 * kills)]
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    kill_and_go_on(0, [*words, "--out", str(whole)], whole, start_two, 0)
+    words += ["--trainer.save_every", "1", "--out", str(out)]
+    assert kill_and_go_on(kills, words, out, start_two, 0.3) == kills
+    assert_same_run(whole, out)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])

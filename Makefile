@@ -8,11 +8,12 @@ export MPLBACKEND := Agg
 # uv leaves compiling to the first import: where that may not write, every command takes 20 s more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart demo-detection test test-all lint format bench clean
+.PHONY: help quickstart demo-detection demo-segmentation test test-all lint format bench clean
 
 help:
 	@echo "make quickstart  train, evaluate and predict on 2,624 solar cells, in ten minutes"
 	@echo "make demo-detection  Mask R-CNN from scratch on generated shapes"
+	@echo "make demo-segmentation  Semantic FPN likewise"
 	@echo "make test        the tests           make test-all  the slow ones too"
 	@echo "make lint        ruff and mypy       make format    reformat the sources"
 	@echo "make bench       the benchmarks, into benchmarks/results/"
@@ -43,6 +44,9 @@ $(VENV)/.demo: pyproject.toml
 
 demo-detection: $(VENV)/.demo
 	@PYTHON=$(BIN)/python sh examples/demo_detection.sh
+
+demo-segmentation: $(VENV)/.demo
+	@PYTHON=$(BIN)/python sh examples/demo_segmentation.sh
 
 # Two processes of one thread each are faster than one process of two on models this small.
 test: $(VENV)/.dev

@@ -66,7 +66,7 @@ def test_deploying_with_onnxruntime(small_run, photos, tmp_path, monkeypatch, ca
 
 SNIPPETS = [
     snippet
-    for name in ("analysis", "detection", "robustness")
+    for name in ("analysis", "detection", "robustness", "segmentation")
     for snippet in blocks(ROOT / f"docs/{name}.md", "python")
 ]
 

@@ -33,7 +33,12 @@ class Segmenter(nn.Module):
         classes: Logits of each pixel.
         dropout: Of whole channels, before the classifier.
         auxiliary: A head on the third map, which helps in training and rests in evaluation.
+
+    Attributes:
+        output_names: Of what an exported segmenter gives.
     """
+
+    output_names = ("logits",)
 
     def __init__(
         self,

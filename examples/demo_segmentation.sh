@@ -1,0 +1,33 @@
+#!/bin/sh
+# Draws shapes on photographs, trains Semantic FPN on them from scratch, evaluates, and predicts.
+#   sh examples/demo_segmentation.sh [RUN_FOLDER]
+set -eu
+run=${1:-runs/demo-segmentation}
+python=${PYTHON:-python}
+start=$(date +%s)
+
+if [ ! -e "$run/shapes" ]; then
+    echo "== drawing 300 images of shapes into $run/shapes"
+    "$python" examples/shapes.py "$run/shapes"
+fi
+
+if [ -e "$run/recipe.yaml" ] && [ ! -e "$run/results.json" ]; then
+    echo "== going on with the run that was stopped in $run"
+    "$python" -m spanets_cli train shapes_semantic_fpn --data.root "$run/shapes" --out "$run" --resume
+elif [ ! -e "$run/results.json" ]; then
+    echo "== training the shapes_semantic_fpn recipe into $run"
+    "$python" -m spanets_cli train shapes_semantic_fpn --data.root "$run/shapes" --out "$run"
+fi
+
+echo
+echo "== evaluating on the 60 images that it was not trained on"
+"$python" -m spanets_cli eval "$run/last.ckpt"
+
+echo
+echo "== predicting three of them"
+"$python" -m spanets_cli predict "$run/last.ckpt" "$run"/shapes/images/val/0000[0-2].png \
+    --out "$run/predictions"
+
+echo
+echo "== done in $(($(date +%s) - start)) s; everything lies in $run:"
+ls "$run" "$run/predictions"

@@ -24,6 +24,7 @@ from torch.export import Dim, ExportedProgram
 
 import spanets
 from spanets.checkpoint import create_model, is_checkpoint, restore_model
+from spanets.detection.exporting import to_dense
 from spanets.quantize import quantize
 from spanets.weights import load_weights
 from spanets_runtime.errors import UsageError, UserError, require
@@ -120,6 +121,10 @@ def load_source(
         model, card = restore_model(source)
         told = {"model": card.model, "model_args": card.model_args, "version": card.version}
         told["preprocessing"] = card.preprocessing
+        if card.task == "detection":
+            told |= {"classes": card.classes, "head": card.head}
+            neck: Any = model.backbone
+            return (neck.body if features_only else to_dense(model)), told
         if not features_only:
             return model, {**told, "classes": card.classes}
         features = create_model(card.model, card.model_args, **arguments)
@@ -194,19 +199,22 @@ def export_model(
         raise UsageError(f"images for calibration (--calibration) go with dtype int8, not {dtype}")
     model = _on_cpu(model)
     sides = (size, size) if isinstance(size, int) else size
-    if dynamic and min(sides) < MIN_EXPORTED_SIZE:
+    step = getattr(model, "size_step", 1)
+    smallest = max(MIN_EXPORTED_SIZE, 2 * step)
+    if dynamic and (min(sides) < smallest or any(side % step for side in sides)):
+        steps = f" and are multiples of {step}" if step > 1 else ""
         raise UsageError(
-            f"size is {min(sides)}, but free sizes start at {MIN_EXPORTED_SIZE}; give a larger one "
+            f"size is {min(sides)}, but free sizes start at {smallest}{steps}; give another one "
             "(--size) or fix it (--static)"
         )
     shape_traced = (2 if dynamic else batch, _channels(model), *sides)
     images = torch.randn(shape_traced, generator=torch.Generator().manual_seed(0))
     outputs = _run(model, images)
-    names = _output_names(outputs)
+    names = list(getattr(model, "output_names", _output_names(outputs)))
     shape: list[int | str] = ["batch", images.shape[1], "height", "width"]
     if not dynamic:
         shape = list(images.shape)
-    program = _trace(_inference_form(model, DTYPES[dtype]), images, dynamic)
+    program = _trace(_inference_form(model, DTYPES[dtype]), images, dynamic, step)
     if path.suffix == ".onnx":
         content = _to_onnx(program, names, opset, metadata or {}, allow_fft)
         if dtype == "int8":
@@ -286,12 +294,12 @@ def _output_names(outputs: Sequence[Tensor]) -> list[str]:
     return ["logits" if outputs[0].ndim == 2 else "features"]
 
 
-def _trace(model: nn.Module, images: Tensor, dynamic: bool) -> ExportedProgram:
-    free = {
-        0: Dim("batch"),
-        2: Dim("height", min=MIN_EXPORTED_SIZE),
-        3: Dim("width", min=MIN_EXPORTED_SIZE),
-    }
+def _trace(model: nn.Module, images: Tensor, dynamic: bool, step: int) -> ExportedProgram:
+    if step == 1:
+        sides = [Dim(name, min=MIN_EXPORTED_SIZE) for name in ("height", "width")]
+    else:
+        sides = [step * Dim(f"{name}_steps", min=2) for name in ("height", "width")]
+    free = {0: Dim("batch"), 2: sides[0], 3: sides[1]}
     shapes = (free,) if dynamic else None
     try:
         with torch.no_grad(), _quiet():
@@ -349,7 +357,9 @@ def _compare(
     _, channels, height, width = images.shape
     shapes = [tuple(images.shape)]
     if dynamic:
-        shapes += [(1, channels, 64, 97), (3, channels, height + 33, width)]
+        step = getattr(model, "size_step", 0)
+        smallest = (2 * step, 3 * step) if step else (64, 97)
+        shapes += [(1, channels, *smallest), (3, channels, height + (step or 33), width)]
     run = _onnx_runner(content) if suffix == ".onnx" else _pt2_runner(content)
     generator = torch.Generator().manual_seed(1)
     differences = {}

@@ -10,6 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+DETECTOR_SIZE = 512
+"""Side of the images that a detector, which takes any, is exported with."""
+
 
 def run_models(arguments: argparse.Namespace, _: list[str]) -> int:
     """Prints the table of models."""
@@ -159,17 +162,18 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
     from spanets_runtime.preprocessing import Preprocessing
 
     model, metadata = load_source(arguments.source, arguments.weights, arguments.features_only)
-    if arguments.static and arguments.size:  # the only size that the file will take
-        metadata["preprocessing"]["input_size"][-2:] = [arguments.size] * 2
+    preprocessing = metadata["preprocessing"]
+    if arguments.static and arguments.size and "input_size" in preprocessing:
+        preprocessing["input_size"][-2:] = [arguments.size] * 2  # the only size the file will take
     calibration = None
     if arguments.calibration is not None:
-        preprocess = Preprocessing.parse(metadata["preprocessing"], arguments.source)
+        preprocess = Preprocessing.parse(preprocessing, arguments.source)
         count = arguments.calibration_images
         calibration = calibration_images(arguments.calibration, preprocess, count)
     written = export_model(
         model,
         arguments.out,
-        size=arguments.size or metadata["preprocessing"]["input_size"][-1],
+        size=arguments.size or default_size(preprocessing),
         dtype=arguments.dtype,
         dynamic=not arguments.static,
         opset=arguments.opset,
@@ -189,6 +193,12 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
     if not is_checkpoint(arguments.source) and arguments.weights is None:
         print("the weights are random: give --weights FILE or a checkpoint", file=sys.stderr)
     return 0
+
+
+def default_size(preprocessing: Mapping[str, Any]) -> int:
+    """Returns the side of the images that a model is exported with."""
+    sides = preprocessing.get("input_size")
+    return sides[-1] if sides else DETECTOR_SIZE
 
 
 def run_bench(arguments: argparse.Namespace, _: list[str]) -> int:

@@ -50,6 +50,7 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.timeout(1200)  # a dozen commands, each on what those before it left
 def test_commands_run(workplace, capsys):
     ours = [line for line in commands() if line.startswith("spanets ")]
     assert len(ours) >= 7

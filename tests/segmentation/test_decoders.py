@@ -72,7 +72,7 @@ def test_upernet_where_every_map_is_twice_the_next():
         levels.insert(0, decoder.outputs[i](x))
     fused = [F.interpolate(level, (16, 24), mode="bilinear") for level in levels]
     torch.testing.assert_close(
-        decoder(maps), decoder.fuse(torch.cat(fused, 1)), rtol=1e-4, atol=1e-5
+        decoder(maps), decoder.fusion(torch.cat(fused, 1)), rtol=1e-4, atol=1e-5
     )
 
 

@@ -84,7 +84,7 @@ class UPerNet(nn.Module):
         self.bottleneck = conv_norm(coarsest + len(self.pools) * channels, channels, 3)
         self.laterals = nn.ModuleList(conv_norm(dim, channels, 1) for dim in finer)
         self.outputs = nn.ModuleList(conv_norm(channels, channels, 3) for _ in finer)
-        self.fuse = conv_norm(len(in_channels) * channels, channels, 3)
+        self.fusion = conv_norm(len(in_channels) * channels, channels, 3)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Returns features (B, channels, H, W) of the size of the first map."""
@@ -95,7 +95,7 @@ class UPerNet(nn.Module):
             x = self.laterals[i](finer[i]) + resize_like(x, finer[i])
             levels.append(self.outputs[i](x))
         fused = [resize_like(level, maps[0]) for level in reversed(levels)]
-        return self.fuse(torch.cat(fused, 1))
+        return self.fusion(torch.cat(fused, 1))
 
     def _pool(self, x: Tensor) -> Tensor:
         parts = [

@@ -154,11 +154,11 @@ def pool_to_grid(x: Tensor, side: int) -> Tensor:
     """Averages (B, C, H, W) over a grid of side × side cells.
 
     The same as `F.adaptive_avg_pool2d(x, side)`, as two matrix products, which can be exported
-    for any size of the map.
+    for any size of the map (by einsum: `@` looks at the layout, which would fix a size).
     """
     rows = _cell_means(x.shape[2], side, x)  # (side, H)
     columns = _cell_means(x.shape[3], side, x)  # (side, W)
-    return rows @ x @ columns.T
+    return torch.einsum("ih,bchw,jw->bcij", rows, x, columns)
 
 
 def _cell_means(length: int, cells: int, like: Tensor) -> Tensor:

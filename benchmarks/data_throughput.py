@@ -26,7 +26,7 @@ from timm.data import create_dataset, create_loader
 from tqdm import trange
 
 from spanets.data.classification import make_loaders, mend_posterize
-from spanets.data.shard_writer import write_shards
+from spanets.data.sources.shard_writer import write_shards
 from spanets.recipe import ClassificationRecipe, load_recipe
 
 BATCH = 32

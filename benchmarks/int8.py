@@ -19,8 +19,8 @@ from common import write
 
 from spanets.benchmark.compare import build_form
 from spanets.benchmark.timing import interleave, summarise
-from spanets.data.elpv import elpv_splits
 from spanets.data.samples import Samples
+from spanets.data.sources.elpv import elpv_splits
 from spanets.export import export_model, load_source
 from spanets_runtime.images import load_image
 from spanets_runtime.onnx import OnnxPredictor, open_session

@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from spanets.data.elpv import elpv_splits
+from spanets.data.sources.elpv import elpv_splits
 
 
 def main(folder: str, count: str = "3") -> None:

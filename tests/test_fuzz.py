@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import spanets_cli
 from spanets.checkpoint import CARD_KEY, Card, load_checkpoint, restore_model
-from spanets.predict import Predictor
+from spanets.predict.labels import Predictor
 from spanets.recipe import (
     ClassificationRecipe,
     known_keys,

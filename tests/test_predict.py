@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from spanets.predict import Predictor
+from spanets.predict.labels import Predictor
 from spanets.tasks.classification.evaluation import evaluate
 from spanets_runtime.errors import UserError
 from spanets_runtime.predict import expand_images

@@ -138,16 +138,16 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
 
     task = task_of(source)
     if task == "detection":
-        from spanets.predict_objects import ObjectPredictor
+        from spanets.predict.objects import ObjectPredictor
 
         return partial(ObjectPredictor(source), out=out, min_score=arguments.score)
     if task == "segmentation":
-        from spanets.predict_masks import MaskPredictor
+        from spanets.predict.masks import MaskPredictor
 
         if out is None:
             raise UsageError(f"{source} finds masks: name a folder for them with --out DIR")
         return partial(MaskPredictor(source), out=out)
-    from spanets.predict import Predictor
+    from spanets.predict.labels import Predictor
 
     if out is not None:
         raise UsageError(f"--out is for detectors and segmenters, and {source} labels whole images")
@@ -308,7 +308,7 @@ def run_push(arguments: argparse.Namespace, _: list[str]) -> int:
 
 def run_shard(arguments: argparse.Namespace, _: list[str]) -> int:
     """Writes shards, and prints what is in them."""
-    from spanets.data.shard_writer import write_shards
+    from spanets.data.sources.shard_writer import write_shards
 
     written = write_shards(arguments.folder, arguments.out, arguments.size)
     if arguments.json:

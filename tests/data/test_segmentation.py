@@ -5,7 +5,6 @@ import pytest
 import torch
 from PIL import Image
 
-from spanets.data.masks import IGNORED
 from spanets.data.segmentation import (
     MaskDataset,
     TrainTransform,
@@ -15,6 +14,7 @@ from spanets.data.segmentation import (
     preprocessing_of,
     read_parts,
 )
+from spanets.data.sources.masks import IGNORED
 from spanets.recipe import SegmentationData, SegmentationRecipe, parse_recipe
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.fitting import Fitting, fit_size

@@ -12,7 +12,7 @@ from torch import nn
 
 import spanets_cli
 from spanets.export import export_model
-from spanets.predict import Predictor
+from spanets.predict.labels import Predictor
 from spanets_runtime.errors import UserError
 from spanets_runtime.onnx import OnnxPredictor
 from spanets_runtime.predict import expand_images

@@ -15,8 +15,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from spanets.data.coco import Annotation, CocoData, CocoImage, mask_of, to_coco
-from spanets.data.rle import encode_runs
+from spanets.data.coco.objects import Annotation, CocoData, CocoImage, mask_of, to_coco
+from spanets.data.coco.rle import encode_runs
 from spanets.tasks.detection.metrics import NAMES, DetectionMetrics
 from spanets_runtime.errors import UserError
 

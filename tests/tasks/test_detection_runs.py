@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 from small_runs import call
 
 from spanets.checkpoint import load_checkpoint, restore_model
-from spanets.data.rle import decode_runs
+from spanets.data.coco.rle import decode_runs
 from spanets.data.shapes import CLASSES, write_shapes
 from spanets.detection.heads import CascadeHeads
 from spanets_runtime.images import FORMATS, load_image

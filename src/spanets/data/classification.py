@@ -15,13 +15,13 @@ from timm.data.auto_augment import posterize
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from spanets.data.elpv import elpv_splits
-from spanets.data.folder import folder_splits
-from spanets.data.hub import hub_parts
 from spanets.data.loaders import Loaders, Share, make_loader
 from spanets.data.sampler import EpochSampler, ShardSampler, isolated_seed
 from spanets.data.samples import Samples
-from spanets.data.shards import read_shards
+from spanets.data.sources.elpv import elpv_splits
+from spanets.data.sources.folder import folder_splits
+from spanets.data.sources.hub import hub_parts
+from spanets.data.sources.shards import read_shards
 from spanets.data.splits import split_parts
 from spanets.data.unreadable import Unreadable, collate_readable, draw_replacement
 from spanets.recipe import ClassificationData, ClassificationRecipe, parse_recipe

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from spanets.data.coco import (
+from spanets.data.coco.objects import (
     Annotation,
     CocoData,
     CocoImage,
@@ -27,7 +27,7 @@ from spanets.data.coco import (
     mask_of,
     select_for_training,
 )
-from spanets.data.coco_reader import read_coco
+from spanets.data.coco.reader import read_coco
 from spanets.data.loaders import Loaders, Share, make_loader
 from spanets.data.sampler import EpochSampler, isolated_seed
 from spanets.recipe.detection import DetectionData

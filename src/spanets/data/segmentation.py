@@ -19,8 +19,8 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from spanets.data.loaders import Loaders, Share, make_loader
-from spanets.data.masks import IGNORED, MaskedImages, ade20k_parts, folder_parts
 from spanets.data.sampler import EpochSampler, isolated_seed
+from spanets.data.sources.masks import IGNORED, MaskedImages, ade20k_parts, folder_parts
 from spanets.recipe import SegmentationData, SegmentationRecipe
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.fitting import Fitting, fit_size
@@ -163,7 +163,7 @@ def make_loaders(recipe: SegmentationRecipe, batch_size: int, processes: int = 1
         processes: That share the images.
 
     Raises:
-        UserError: no such data, or data that cannot be used; see `data.masks`.
+        UserError: no such data, or data that cannot be used; see `data.sources.masks`.
     """
     data, parts = recipe.data, read_parts(recipe.data)
     missing = {"train", "val"} - parts.keys()

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from spanets.data.rle import encode_runs
+from spanets.data.coco.rle import encode_runs
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.images import load_image
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from spanets.data.coco_results import MASK_THRESHOLD
+from spanets.data.coco.results import MASK_THRESHOLD
 
 # Told apart by people who see colours differently: Okabe and Ito's, without black and yellow.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")

@@ -12,7 +12,7 @@ class SegmentationData(Data):
     """Images with masks, augmentation and preprocessing.
 
     Attributes:
-        layout: "folder" (`images/` and `masks/` under `root`) or "ade20k"; see `data.masks`.
+        layout: "folder" (`images/` and `masks/` under `root`) or "ade20k": `data.sources.masks`.
         root: As in `Data`.
         num_classes: How many there are, where no classes.txt names them.
         val_fraction: Share of the images for validation where there is no `images/val`.

@@ -14,7 +14,7 @@ from torch import nn
 
 from spanets.checkpoint import Card, save_torch
 from spanets.data.corruptions import KINDS
-from spanets.data.imagenet import LAYOUTS, find_layout, wordnet_ids
+from spanets.data.sources.imagenet import LAYOUTS, find_layout, wordnet_ids
 from spanets.tasks.classification.imagenet import ALEXNET_ERRORS, summarise_corruptions
 
 IDS = wordnet_ids()

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from spanets.data.masks import IGNORED
+from spanets.data.sources.masks import IGNORED
 from spanets.tasks.segmentation.metrics import class_ious, make_confusion, summarise
 
 TRUTH = torch.tensor([[0, 0, 0, 1], [1, 1, 2, IGNORED]])

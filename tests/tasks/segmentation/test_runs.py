@@ -12,7 +12,7 @@ from small_runs import call
 
 from spanets.backbones.dense import DenseBackbone
 from spanets.checkpoint import load_checkpoint, restore_model
-from spanets.data.masks import IGNORED
+from spanets.data.sources.masks import IGNORED
 from spanets.recipe import load_recipe
 from spanets.segmentation import make_segmenter
 from spanets.tasks.engine import train

@@ -18,9 +18,9 @@ from spanets.data.classification import (
     read_splits,
     unreadable_of,
 )
-from spanets.data.folder import scan_folder
 from spanets.data.loaders import plain_worker_errors
 from spanets.data.samples import Samples
+from spanets.data.sources.folder import scan_folder
 from spanets.recipe import ClassificationRecipe, parse_recipe
 from spanets.tasks.classification.metrics import metrics_for, update_metrics
 from spanets.weights import WeightsError

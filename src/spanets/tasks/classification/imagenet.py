@@ -13,14 +13,14 @@ from torch.utils.data import DataLoader
 from spanets.checkpoint import Card, load_checkpoint, restore_model
 from spanets.data.classification import evaluation_loader
 from spanets.data.corruptions import KINDS, SEVERITIES
-from spanets.data.imagenet import (
+from spanets.data.samples import Samples
+from spanets.data.sources.imagenet import (
     LAYOUTS,
     find_layout,
     scan_classes,
     scan_corrupted,
     scan_reassessed,
 )
-from spanets.data.samples import Samples
 from spanets.tasks.classification.evaluation import classify, measure
 from spanets_runtime.errors import UsageError, nearest
 
@@ -93,7 +93,7 @@ def choose_layout(path: Path, root: str | None, layout: str | None) -> str | Non
 def evaluate_layout(
     path: Path, root: str, layout: str, workers: int = 2, batch_size: int = 64
 ) -> dict[str, Any]:
-    """Measures a checkpoint on one of `spanets.data.imagenet.LAYOUTS`.
+    """Measures a checkpoint on one of `spanets.data.sources.imagenet.LAYOUTS`.
 
     Returns:
         "images", "metrics" by name, and what else the layout has: "skipped" images without labels,

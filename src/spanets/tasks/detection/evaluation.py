@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from spanets.checkpoint import Card, restore_model
-from spanets.data.coco import CocoData, map_classes
+from spanets.data.coco.objects import CocoData, map_classes
 from spanets.data.detection import evaluation_loader, read_part
 from spanets.data.loaders import plain_worker_errors
 from spanets.detection import has_masks

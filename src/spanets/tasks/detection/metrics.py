@@ -7,8 +7,8 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-from spanets.data.coco import CocoData, to_coco
-from spanets.data.coco_results import Result, to_results
+from spanets.data.coco.objects import CocoData, to_coco
+from spanets.data.coco.results import Result, to_results
 from spanets_runtime.errors import UserError, require
 
 NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")

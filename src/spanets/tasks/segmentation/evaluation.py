@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from spanets.checkpoint import Card, restore_model
 from spanets.data.loaders import plain_worker_errors
-from spanets.data.masks import MaskedImages
 from spanets.data.segmentation import evaluation_loader, read_parts
+from spanets.data.sources.masks import MaskedImages
 from spanets.recipe import SegmentationData, SegmentationRecipe, parse_recipe
 from spanets.segmentation import infer
 from spanets.segmentation.labels import label_map

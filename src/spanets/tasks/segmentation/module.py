@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from spanets.checkpoint import Card
-from spanets.data.masks import IGNORED
+from spanets.data.sources.masks import IGNORED
 from spanets.recipe import SegmentationRecipe
 from spanets.segmentation import Segmenter, infer
 from spanets.segmentation.labels import label_map

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from spanets.data.masks import IGNORED, MaskedImages
-from spanets.predict_masks import MaskPredictor
+from spanets.data.sources.masks import IGNORED, MaskedImages
+from spanets.predict.masks import MaskPredictor
 from spanets.segmentation.labels import class_colours, overlay
 from spanets.tasks.report import save_figure, subplots
 from spanets_runtime.images import load_image

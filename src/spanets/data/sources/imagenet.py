@@ -25,8 +25,8 @@ from timm.data import ImageNetInfo
 
 from spanets.data.classification import map_classes
 from spanets.data.corruptions import KINDS, SEVERITIES
-from spanets.data.folder import existing_folder, scan_folder, subfolders
 from spanets.data.samples import Samples
+from spanets.data.sources.folder import existing_folder, scan_folder, subfolders
 from spanets_runtime.errors import UserError, nearest
 from spanets_runtime.images import find_images
 

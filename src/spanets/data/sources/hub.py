@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from spanets.data.samples import Samples
-from spanets.data.shard_index import MAX_IMAGE_BYTES
+from spanets.data.sources.shard_index import MAX_IMAGE_BYTES
 from spanets_runtime.errors import UserError, nearest, require
 from spanets_runtime.images import ImageError
 

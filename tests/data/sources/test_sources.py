@@ -9,7 +9,7 @@ import torch.distributed as dist
 from small_runs import make_photos
 
 from spanets.data.classification import make_loaders
-from spanets.data.shard_writer import write_shards
+from spanets.data.sources.shard_writer import write_shards
 from spanets.recipe import load_recipe
 from spanets.tasks.callbacks import RunKeeper
 from spanets.tasks.engine import train

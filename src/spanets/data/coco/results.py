@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from spanets.data.coco import to_xywh
+from spanets.data.coco.objects import to_xywh
 from spanets_runtime.errors import require
 
 Result = dict[str, Any]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from spanets.checkpoint import restore_model
-from spanets.data.coco_results import Result, to_results
+from spanets.data.coco.results import Result, to_results
 from spanets.data.detection import evaluation_transform
 from spanets.detection import Detection
 from spanets.detection.overlay import draw_objects

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spanets.data.masks import IGNORED, MaskedImages, ade20k_parts, folder_parts
+from spanets.data.sources.masks import IGNORED, MaskedImages, ade20k_parts, folder_parts
 from spanets_runtime.errors import UsageError, UserError
 
 

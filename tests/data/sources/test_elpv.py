@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from spanets.data.elpv import elpv_splits, load_elpv
+from spanets.data.sources.elpv import elpv_splits, load_elpv
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import load_image
 

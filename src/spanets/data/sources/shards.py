@@ -27,10 +27,10 @@ from typing import Any, overload
 import numpy as np
 from tqdm import tqdm
 
-from spanets.data import remote
-from spanets.data.packed import PackedTexts
 from spanets.data.samples import Samples
-from spanets.data.shard_index import SUFFIX, ShardIndex, list_tar, parse_index
+from spanets.data.sources import remote
+from spanets.data.sources.packed import PackedTexts
+from spanets.data.sources.shard_index import SUFFIX, ShardIndex, list_tar, parse_index
 from spanets_runtime.errors import UserError, require
 from spanets_runtime.files import write_atomically
 from spanets_runtime.images import ImageError

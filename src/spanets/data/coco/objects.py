@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from spanets.data.rle import Mask, decode_runs
+from spanets.data.coco.rle import Mask, decode_runs
 from spanets_runtime.errors import UserError, nearest, require
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spanets.data.folder import folder_splits, scan_folder
+from spanets.data.sources.folder import folder_splits, scan_folder
 from spanets_runtime.errors import UserError
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as peer
 
-from spanets.data.coco import (
+from spanets.data.coco.objects import (
     CocoData,
     check_files,
     map_classes,
@@ -18,8 +18,8 @@ from spanets.data.coco import (
     select_for_training,
     to_coco,
 )
-from spanets.data.coco_reader import read_coco
-from spanets.data.rle import encode_runs
+from spanets.data.coco.reader import read_coco
+from spanets.data.coco.rle import encode_runs
 from spanets_runtime.errors import UserError
 
 WIDTH, HEIGHT = 20, 12

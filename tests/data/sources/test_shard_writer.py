@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_runs import make_photos
 
-from spanets.data.shard_writer import write_shards
+from spanets.data.sources.shard_writer import write_shards
 from spanets_runtime.errors import UsageError, UserError
 
 SIZE = 20_000
@@ -65,7 +65,7 @@ def test_written_again_they_are_the_same(photos, tmp_path):
 @pytest.mark.parametrize("stop_at", [1, 2, 5])
 def test_it_goes_on_where_it_was_stopped(stop_at, photos, tmp_path, monkeypatch):
     write_shards(photos, tmp_path / "whole", SIZE)
-    from spanets.data import shard_writer
+    from spanets.data.sources import shard_writer
 
     write, calls = shard_writer.write_atomically, []
 

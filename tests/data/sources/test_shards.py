@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 from small_runs import make_photos
 
-from spanets.data import remote
-from spanets.data.folder import folder_parts
-from spanets.data.packed import PackedTexts
-from spanets.data.shard_index import SUFFIX, list_tar, parse_index
-from spanets.data.shard_writer import write_shards
-from spanets.data.shards import read_shards
+from spanets.data.sources import remote
+from spanets.data.sources.folder import folder_parts
+from spanets.data.sources.packed import PackedTexts
+from spanets.data.sources.shard_index import SUFFIX, list_tar, parse_index
+from spanets.data.sources.shard_writer import write_shards
+from spanets.data.sources.shards import read_shards
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import ImageError, load_image
 
@@ -260,7 +260,7 @@ def test_an_index_is_made_once_and_used(tmp_path, monkeypatch):
     first = read_shards(str(path))["train"]
     beside = tmp_path / f"a.tar{SUFFIX}"
     assert parse_index(beside.read_bytes(), "").names == ["1.png"]
-    monkeypatch.setattr("spanets.data.shards.list_tar", pytest.fail)
+    monkeypatch.setattr("spanets.data.sources.shards.list_tar", pytest.fail)
     second = read_shards(str(path))["train"]
     assert bytes_of(first) == bytes_of(second)
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from spanets.data.coco import Annotation, CocoData, CocoImage, mask_of, to_xywh
-from spanets.data.rle import decode_runs
+from spanets.data.coco.objects import Annotation, CocoData, CocoImage, mask_of, to_xywh
+from spanets.data.coco.rle import decode_runs
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import MAX_PIXELS
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from small_runs import make_photos
 
-from spanets.data.folder import folder_parts
-from spanets.data.hub import hub_parts
+from spanets.data.sources.folder import folder_parts
+from spanets.data.sources.hub import hub_parts
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import ImageError, load_image
 

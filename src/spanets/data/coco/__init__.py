@@ -1,0 +1,1 @@
+"""COCO's format: annotations read and checked, results written, masks as run lengths."""

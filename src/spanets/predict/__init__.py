@@ -1,0 +1,1 @@
+"""Checkpoints to answers for images: labels, objects, masks."""

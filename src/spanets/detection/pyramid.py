@@ -7,7 +7,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 from spanets.backbones.dense import DenseBackbone
 
 
-class PyramidBackbone(nn.Module):
+class FeaturePyramid(nn.Module):
     """A backbone with torchvision's feature pyramid: five maps of as many channels each.
 
     Paper: Feature Pyramid Networks for Object Detection, arXiv 1612.03144.

@@ -12,7 +12,7 @@ from torchvision.models.detection.faster_rcnn import (
 from spanets.backbones.dense import DenseBackbone
 from spanets.detection.batching import Batching, Size, Target, check_targets
 from spanets.detection.heads import BoxStage, CascadeHeads, MaskBranch, RegionPool
-from spanets.detection.pyramid import PyramidBackbone
+from spanets.detection.pyramid import FeaturePyramid
 from spanets.detection.rpn import ProposalNetwork
 from spanets.detection.settings import Settings
 
@@ -33,7 +33,7 @@ class RegionDetector(nn.Module):
     """
 
     def __init__(
-        self, backbone: PyramidBackbone, rpn: ProposalNetwork, roi_heads: CascadeHeads
+        self, backbone: FeaturePyramid, rpn: ProposalNetwork, roi_heads: CascadeHeads
     ) -> None:
         super().__init__()
         self.transform = Batching()
@@ -78,7 +78,7 @@ def make_mask_rcnn(body: DenseBackbone, classes: int, settings: Settings) -> Reg
     regions = settings.regions
     stage = BoxStage(RegionPool(POOLED), head, predictor, 0.5, STD, giou=False, regions=regions)
     return RegionDetector(
-        PyramidBackbone(body, settings.channels, extra_convolutions=False),
+        FeaturePyramid(body, settings.channels, extra_convolutions=False),
         ProposalNetwork(settings, beta=0),
         CascadeHeads([stage], [MaskBranch(settings.channels, classes)], [1.0]),
     )
@@ -109,7 +109,7 @@ def make_cascade_mask_rcnn(body: DenseBackbone, classes: int, settings: Settings
         for i, iou in enumerate(CASCADE_IOU)
     ]
     return RegionDetector(
-        PyramidBackbone(body, channels, extra_convolutions=False),
+        FeaturePyramid(body, channels, extra_convolutions=False),
         ProposalNetwork(settings, beta=1 / 9),
         CascadeHeads(stages, [MaskBranch(channels, classes) for _ in stages], CASCADE_WEIGHTS),
     )

@@ -9,7 +9,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 
 from spanets.backbones.dense import DenseBackbone
 from spanets.detection.batching import Batching, Detection, Size, Target, check_targets
-from spanets.detection.pyramid import PyramidBackbone
+from spanets.detection.pyramid import FeaturePyramid
 from spanets.detection.settings import Settings
 
 BODY_STRIDES = (8, 16, 32)
@@ -35,7 +35,7 @@ class RetinaNet(TorchvisionRetinaNet):
         anchors = make_anchors(settings.anchor_scale)
         per_location = anchors.num_anchors_per_location()[0]
         super().__init__(
-            PyramidBackbone(body, settings.channels, extra_convolutions=True),
+            FeaturePyramid(body, settings.channels, extra_convolutions=True),
             num_classes=classes,
             anchor_generator=anchors,
             head=_Head(settings.channels, per_location, classes),

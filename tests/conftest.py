@@ -59,6 +59,15 @@ def small(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(n, marks=[pytest.mark.slow] * (i > 0)) for i, n in enumerate(_smallest())],
+)
+def smallest(request: pytest.FixtureRequest) -> str:
+    """As `small`, the first family alone in the default run: for what takes half a minute each."""
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def build() -> Callable[..., nn.Module]:
     """Returns `build(name, **arguments)`: `timm.create_model` with weights from a seed."""

@@ -70,7 +70,8 @@ def test_half_precision(shallow, tmp_path):
     assert all(torch.equal(value, before[key]) for key, value in shallow.state_dict().items())
 
 
-def test_program_of_torch(shallow, tmp_path):
+def test_program_of_torch(smallest, build, tmp_path):
+    shallow = build(smallest, num_classes=3, **SHALLOW).eval()
     path = tmp_path / "m.pt2"
     export_model(shallow, path, size=64, metadata={"model": "x"})
     program = torch.export.load(path).module()
@@ -156,8 +157,8 @@ def test_a_wrong_file_is_not_written(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_eight_bits(small, build, tmp_path):
-    model = build(small, num_classes=3, **SHALLOW).eval()
+def test_eight_bits(smallest, build, tmp_path):
+    model = build(smallest, num_classes=3, **SHALLOW).eval()
     generator = torch.Generator().manual_seed(0)
     images = [torch.randn(3, 64, 64, generator=generator).numpy() for _ in range(8)]
     path = tmp_path / "m.onnx"

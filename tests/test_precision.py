@@ -177,7 +177,11 @@ def test_compiled_for_any_size(shallow, fresh_compiler, backend):
             assert error(compiled(x), shallow(x)) < FLOAT32
 
 
-@pytest.mark.parametrize("arguments", [{}, {"features_only": True}], ids=["logits", "maps"])
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, pytest.param({"features_only": True}, marks=pytest.mark.slow)],
+    ids=["logits", "maps"],
+)
 def test_exported_for_any_size(small, build, arguments):
     model = build(small, depths=(1, 1, 1, 1), **arguments).eval()
     # Below 35 pixels the last map has one row, and tensors of one row are laid out differently:

@@ -54,7 +54,7 @@ def test_a_row_of_the_table():
 
 
 def test_the_table_has_all_models(monkeypatch):
-    monkeypatch.setattr("spanets.benchmark.count_macs", lambda model: 0)
+    monkeypatch.setattr("spanets.benchmark.costs.count_macs", lambda model: 0)
     rows = {row["model"]: row for row in model_table()}
     assert list(rows) == spanets.list_models()
     assert rows["spanet_nano"]["top1_paper"] is None

@@ -5,7 +5,6 @@ import timm
 import torch
 from torch import nn
 
-import spanets
 from spanets.benchmark import count_costs, count_macs, count_parameters, model_table
 from spanets_runtime.errors import UsageError
 
@@ -53,12 +52,11 @@ def test_a_row_of_the_table():
     assert small["weights"].startswith("https://github.com/")
 
 
-def test_the_table_has_all_models(monkeypatch):
-    monkeypatch.setattr("spanets.benchmark.costs.count_macs", lambda model: 0)
-    rows = {row["model"]: row for row in model_table()}
-    assert list(rows) == spanets.list_models()
-    assert rows["spanet_nano"]["top1_paper"] is None
-    assert rows["spanet_nano"]["weights"] is None
+def test_what_is_not_published_is_none():
+    """All rows are compared with the README's table (tests/test_readme.py)."""
+    for row in model_table("*_nano*"):
+        assert row["top1_paper"] is None
+        assert row["weights"] is None
 
 
 def test_patterns():

@@ -99,7 +99,7 @@ def plot_windows(windows: Sequence[int], ratios: Mapping[str, Sequence[float]]) 
     figure, axes = _figure(7, 3.4)
     for name, values in ratios.items():
         axes.plot(windows, values, marker="o", markersize=3, label=name)
-    axes.set(xlabel="window (tokens a side)", ylabel="gain of rough modes over the smoothest's")
+    axes.set(xlabel="window (tokens a side)", ylabel="gain: rough modes over the smoothest")
     axes.set(xticks=windows, yscale="log")
     figure.legend(loc="outside right center", fontsize=8)
     return figure

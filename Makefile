@@ -43,10 +43,10 @@ $(VENV)/.demo: pyproject.toml
 	$(call install,demo)
 
 demo-detection: $(VENV)/.demo
-	@PYTHON=$(BIN)/python sh examples/demo_detection.sh
+	@PYTHON=$(BIN)/python sh examples/demo_shapes.sh shapes_mask_rcnn runs/demo-detection
 
 demo-segmentation: $(VENV)/.demo
-	@PYTHON=$(BIN)/python sh examples/demo_segmentation.sh
+	@PYTHON=$(BIN)/python sh examples/demo_shapes.sh shapes_semantic_fpn runs/demo-segmentation
 
 # Two processes of one thread each are faster than one process of two on models this small.
 test: $(VENV)/.dev

@@ -8,12 +8,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from spanets.checkpoint import restore_model
+from spanets.predict.opened import OpenedCheckpoint
 from spanets_runtime.predict import Prediction, predict_images
 from spanets_runtime.preprocessing import Preprocessing
 
 
-class Predictor:
+class Predictor(OpenedCheckpoint):
     """A checkpoint's model with its preprocessing and class names.
 
     Args:
@@ -26,9 +26,7 @@ class Predictor:
     """
 
     def __init__(self, checkpoint: str | Path, device: str | None = None) -> None:
-        model, self.card = restore_model(checkpoint)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model = model.to(self.device)
+        super().__init__(checkpoint, device)
         self.preprocess = Preprocessing.parse(self.card.preprocessing, checkpoint)
 
     def __call__(self, images: Iterable[str | Path], top: int = 5) -> Iterator[Prediction]:

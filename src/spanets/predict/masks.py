@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from spanets.checkpoint import restore_model
 from spanets.pictures import free_name, save_picture
+from spanets.predict.opened import OpenedCheckpoint
 from spanets.segmentation import infer
 from spanets.segmentation.labels import label_map, mask_image, overlay
 from spanets_runtime.fitting import Fitting
@@ -51,7 +51,7 @@ class MaskPrediction:
         }
 
 
-class MaskPredictor:
+class MaskPredictor(OpenedCheckpoint):
     """A segmenter's checkpoint with its preprocessing and class names.
 
     Args:
@@ -64,9 +64,7 @@ class MaskPredictor:
     """
 
     def __init__(self, checkpoint: str | Path, device: str | None = None) -> None:
-        model, self.card = restore_model(checkpoint)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model = model.to(self.device)
+        super().__init__(checkpoint, device)
         self.fitting = Fitting.parse(self.card.preprocessing, checkpoint)
 
     def __call__(self, images: Iterable[str | Path], out: Path) -> Iterator[MaskPrediction]:

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from spanets.checkpoint import restore_model
 from spanets.data.coco.results import Result, to_results
 from spanets.data.detection import evaluation_transform
 from spanets.detection import Detection
 from spanets.detection.overlay import draw_objects
 from spanets.pictures import free_name, save_picture
+from spanets.predict.opened import OpenedCheckpoint
 from spanets_runtime.files import write_atomically
 from spanets_runtime.images import ImageError, load_image
 
@@ -50,7 +50,7 @@ class ObjectPrediction:
         return {"image": self.image, **picture, "predictions": self.objects}
 
 
-class ObjectPredictor:
+class ObjectPredictor(OpenedCheckpoint):
     """A detector's checkpoint with its preprocessing and class names.
 
     Args:
@@ -63,9 +63,7 @@ class ObjectPredictor:
     """
 
     def __init__(self, checkpoint: str | Path, device: str | None = None) -> None:
-        model, self.card = restore_model(checkpoint)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model = model.to(self.device)
+        super().__init__(checkpoint, device)
         self.preprocess = evaluation_transform(self.card.preprocessing)
 
     def __call__(

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Draws shapes on photographs, trains Semantic FPN on them from scratch, evaluates, and predicts.
-#   sh examples/demo_segmentation.sh [RUN_FOLDER]
+# Draws shapes on photographs, trains on them from scratch, evaluates, and predicts.
+#   sh examples/demo_shapes.sh shapes_mask_rcnn|shapes_semantic_fpn RUN_FOLDER
 set -eu
-run=${1:-runs/demo-segmentation}
+recipe=$1
+run=$2
 python=${PYTHON:-python}
 start=$(date +%s)
 
@@ -13,10 +14,10 @@ fi
 
 if [ -e "$run/recipe.yaml" ] && [ ! -e "$run/results.json" ]; then
     echo "== going on with the run that was stopped in $run"
-    "$python" -m spanets_cli train shapes_semantic_fpn --data.root "$run/shapes" --out "$run" --resume
+    "$python" -m spanets_cli train "$recipe" --data.root "$run/shapes" --out "$run" --resume
 elif [ ! -e "$run/results.json" ]; then
-    echo "== training the shapes_semantic_fpn recipe into $run"
-    "$python" -m spanets_cli train shapes_semantic_fpn --data.root "$run/shapes" --out "$run"
+    echo "== training the $recipe recipe into $run"
+    "$python" -m spanets_cli train "$recipe" --data.root "$run/shapes" --out "$run"
 fi
 
 echo

@@ -17,6 +17,8 @@ from timm.optim._param_groups import param_groups_layer_decay, param_groups_weig
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from spanets.backbones.blocks import INIT_STD, init_weight
+
 NANO, NANO_V2 = "spanet_nano", "spanetv2_nano_pure"  # for options of one family
 STRIDES = [4, 8, 16, 32]
 
@@ -137,6 +139,22 @@ def test_initialisation_after_the_meta_device(small):
     assert all((norm.weight == 1).all() for norm in norms)
     like = dict(timm.create_model(small).named_buffers())
     assert all(torch.equal(value, like[key]) for key, value in model.named_buffers())
+
+
+def test_no_weight_starts_far_out(monkeypatch):
+    """The lowest uniform number is -1 in float32, and the normal one made of it infinite."""
+    monkeypatch.setattr(Tensor, "uniform_", lambda values, low, high: values.fill_(low))
+    weight = torch.empty(8)
+    init_weight(weight)
+    assert weight.abs().max() <= 6.001 * INIT_STD
+
+
+def test_weights_have_the_papers_deviation():
+    torch.manual_seed(0)
+    weight = torch.empty(2**20)
+    init_weight(weight)
+    assert weight.std().item() == pytest.approx(INIT_STD, rel=0.01)
+    assert weight.mean().item() == pytest.approx(0.0, abs=1e-4)
 
 
 def test_drop_path_grows_over_all_blocks(name):

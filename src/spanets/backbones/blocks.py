@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from timm.layers import DropPath, calculate_drop_path_rates
+from timm.layers import DropPath, calculate_drop_path_rates, trunc_normal_
 from timm.models import checkpoint_seq
 from torch import Tensor, fx, nn
 
@@ -23,6 +23,9 @@ CPU_LAYOUT = torch.channels_last
 
 BRANCH_SCALES = ("res_scale", "layer_scale", "none")
 LAYER_SCALE_INIT = 1e-5
+
+# Deviation of the weights that the papers draw from a truncated normal distribution.
+INIT_STD = 0.02
 
 Layer = Callable[..., nn.Module]
 
@@ -48,6 +51,16 @@ def prepare_images(x: Tensor) -> Tensor:
 
 # A leaf of torch.fx: a symbolic trace has no size to compare.
 fx.wrap("prepare_images")
+
+
+def init_weight(weight: Tensor) -> None:
+    """Draws a weight from the papers' truncated normal distribution, of deviation `INIT_STD`.
+
+    The papers truncate at ±2, a hundred deviations, which in float32 meets nothing but rounding:
+    one sample in some 10 million comes out infinite and is set to that bound, so that a few weights
+    of a network would start at ±2. At six deviations such a sample is harmless.
+    """
+    trunc_normal_(weight, std=INIT_STD, a=-6 * INIT_STD, b=6 * INIT_STD)
 
 
 class ChannelScale(nn.Module):

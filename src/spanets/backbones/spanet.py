@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import ClassifierHead, GroupNorm1, Mlp, trunc_normal_
+from timm.layers import ClassifierHead, GroupNorm1, Mlp
 from torch import nn
 
-from spanets.backbones.blocks import Stem, make_stages
+from spanets.backbones.blocks import Stem, init_weight, make_stages
 from spanets.backbones.pyramid import PyramidBackbone
 from spanets.backbones.registry import default_config, register_family
 from spanets.mixers import BALANCES, SPAM, SpectralContext
@@ -152,7 +152,7 @@ class SPANet(PyramidBackbone):
         for layer in [self.head.fc, *(layer for mlp in mlps for layer in (mlp.fc1, mlp.fc2))]:
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 assert layer.bias is not None
-                trunc_normal_(layer.weight, std=0.02)
+                init_weight(layer.weight)
                 nn.init.zeros_(layer.bias)
         if self.init == "fan_in":
             self._init_by_fan_in()

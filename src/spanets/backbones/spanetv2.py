@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import LayerNorm2d, trunc_normal_
+from timm.layers import LayerNorm2d
 from timm.models.metaformer import StarReLU
 from torch import Tensor, nn
 
-from spanets.backbones.blocks import MIN_SIZE, Layer, Stem, make_stages
+from spanets.backbones.blocks import MIN_SIZE, Layer, Stem, init_weight, make_stages
 from spanets.backbones.heads import NormMlpHead
 from spanets.backbones.pyramid import PyramidBackbone
 from spanets.backbones.registry import default_config, register_family
@@ -172,7 +172,7 @@ class SPANetV2(PyramidBackbone):
     def _init_linear(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
-                trunc_normal_(module.weight, std=0.02)
+                init_weight(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif isinstance(module, StarReLU):  # timm's does not initialise itself anew

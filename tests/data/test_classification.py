@@ -19,10 +19,11 @@ from spanets.data.classification import (
     map_classes,
     preprocessing_of,
     read_splits,
+    standardize,
     train_transform,
 )
 from spanets.data.loaders import EvenBatches, Share, plain_worker_errors
-from spanets.data.sampler import EpochSampler
+from spanets.data.sampler import EpochSampler, seed_sample
 from spanets.data.samples import Samples
 from spanets.recipe import ClassificationData as Data
 from spanets.recipe import load_recipe
@@ -290,6 +291,33 @@ def test_erasing_modes():
     assert (constant == 0).any()
 
 
+def test_erasing_leaves_the_rest_and_draws_from_the_seeded_generators():
+    plain = transformed(Data(erasing_mode="pixel"))
+    erased, again = (transformed(Data(random_erasing=0.5, erasing_mode="pixel")) for _ in range(2))
+    assert torch.equal(erased, again)
+    changed = (erased != plain).flatten(1).float().mean(1)  # (8,), share of the values
+    assert 0 < (changed > 0).sum() < 8
+    assert changed.max() < 0.4  # a third at most, but for the rounding of its sides
+
+
+def test_training_and_evaluation_standardize_alike():
+    """Batches of pixels on the device, and images one by one: the same up to rounding."""
+    data = Data(
+        image_size=32,
+        crop_pct=1.0,
+        scale=(1.0, 1.0),
+        ratio=(1.0, 1.0),
+        hflip=0.0,
+        std=(0.1, 0.2, 0.3),
+    )
+    image = load_noise().crop((0, 0, 32, 32))
+    pixels = train_transform(data)(image)
+    assert pixels.dtype == torch.uint8
+    expected = evaluation_transform(preprocessing_of(data))(image)
+    # float32 of values up to 255 rounds by 2e-5, over the smallest deviation of 255 x 0.1.
+    torch.testing.assert_close(standardize(pixels[None], data)[0], expected, atol=1e-6, rtol=1e-6)
+
+
 def load_noise() -> Image.Image:
     noise = torch.randint(0, 255, (50, 60, 3), generator=torch.Generator().manual_seed(0))
     return Image.fromarray(noise.byte().numpy())
@@ -300,7 +328,9 @@ def transformed(data: Data) -> torch.Tensor:
     dataset = ImageDataset(Samples([None], [0], ["a", "b"]), train_transform(data))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("spanets.data.unreadable.load_image", lambda _: load_noise())
-        return torch.stack([dataset[epoch, 0][0] for epoch in range(8)])
+        pixels = torch.stack([dataset[epoch, 0][0] for epoch in range(8)])
+    seed_sample(0)
+    return standardize(pixels, data)
 
 
 @pytest.mark.parametrize("policy", ["rand-m10", "original", "augmix-m10"])

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from small_runs import call
 
-from spanets.data.classification import evaluation_transform, preprocessing_of
+from spanets.data.classification import evaluation_transform, preprocessing_of, standardize
 from spanets.recipe import load_recipe
 from spanets.tasks.classification.module import Classification
 from spanets_runtime.images import load_image
@@ -175,4 +175,5 @@ def test_a_loss_that_is_no_number(small_recipe, tmp_path, monkeypatch, capsys):
     transform = evaluation_transform(preprocessing_of(data))
     for name, image, target in zip(files, images, targets, strict=True):
         assert Path(name).parent.name == ("cat", "dog")[target]
-        torch.testing.assert_close(image, transform(load_image(name)))
+        found = standardize(image[None], data)[0]
+        torch.testing.assert_close(found, transform(load_image(name)))

@@ -32,6 +32,7 @@ VARIANTS = {
     "plain": [],
     "ema": ["--optim.ema_decay", "0.9"],
     "mixup": ["--data.mixup", "0.8", "--data.cutmix", "1.0", "--optim.label_smoothing", "0.1"],
+    "erasing": ["--data.random_erasing", "0.5", "--data.erasing_mode", "pixel"],
     "drop path": ["--model.name", "test_convnext", "--model.args.drop_path_rate", "0.5"],
     "accumulation": ["--trainer.accumulate", "2", "--optim.clip_grad", "0.1"],
     "sparse validation": ["--trainer.val_every", "3"],

@@ -1,6 +1,8 @@
 """Image classification: from a recipe's data section to loaders of batches.
 
-A batch is `(images (B, 3, S, S), targets)`: targets are labels (B,) or, where the recipe asks for
+A batch is `(images (B, 3, S, S), targets)`. Images to train on are 8-bit pixels, a quarter of the
+bytes, until `standardize` makes them a network's input on the device; those to evaluate on come
+standardised, exactly as `predict` does it. Targets are labels (B,) or, where the recipe asks for
 the data set's probabilities, (B, classes).
 """
 
@@ -12,8 +14,10 @@ import torch
 from PIL import Image
 from timm.data import Mixup, create_transform
 from timm.data.auto_augment import posterize
+from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2.functional import normalize
 
 from spanets.data.loaders import Loaders, Share, make_loader
 from spanets.data.sampler import EpochSampler, ShardSampler, isolated_seed
@@ -210,7 +214,7 @@ def map_classes(samples: Samples, classes: list[str]) -> Samples:
 
 
 def train_transform(data: ClassificationData) -> Transform:
-    """Makes the random transform of training, timm's.
+    """Makes the random transform of training, timm's, to 8-bit pixels (3, S, S).
 
     Raises:
         UsageError: a policy that timm does not know.
@@ -237,11 +241,29 @@ def _train_transform(data: ClassificationData) -> Transform:
         color_jitter=data.color_jitter or None,  # type: ignore[arg-type]
         auto_augment=data.auto_augment,
         interpolation=data.train_interpolation,
-        mean=data.mean,
-        std=data.std,
-        re_prob=data.random_erasing,
-        re_mode=data.erasing_mode,
+        mean=data.mean,  # fills what a policy moves into view
+        use_prefetcher=True,  # ours is `standardize`
     )
+
+
+def standardize(pixels: Tensor, data: ClassificationData) -> Tensor:
+    """Makes a network's input of a batch to train on: less the mean, over the deviation, erased.
+
+    Random erasing, where the recipe has it, draws from the global generators, as mixing does.
+
+    Args:
+        pixels: (B, 3, S, S), 8-bit.
+        data: Mean and deviation of each channel, probability and mode of erasing.
+
+    Returns:
+        (B, 3, S, S), float32, on the same device.
+    """
+    mean, std = ([255 * value for value in values] for values in (data.mean, data.std))
+    images = normalize(pixels.float(), mean, std, inplace=True)
+    if not data.random_erasing:
+        return images
+    place: Any = images.device  # timm says that it must be a string
+    return RandomErasing(data.random_erasing, mode=data.erasing_mode, device=place)(images)
 
 
 def mend_posterize(transform: Transform) -> Transform:

@@ -22,8 +22,9 @@ DIVERGED = "diverged.safetensors"
 class DivergedBatch(Callback):
     """Writes the batch of a step whose loss is not finite, and names the file in the message.
 
-    The file holds images, as they went into the network, and targets; its metadata hold epoch and
-    batch, from 1, and the images' names where the data set has them.
+    The file holds images and targets as the training step gets them: a classifier's are 8-bit
+    pixels, not yet standardised, erased or mixed. Its metadata hold epoch and batch, from 1, and
+    the images' names where the data set has them.
 
     Args:
         folder: Of the run.

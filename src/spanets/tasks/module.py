@@ -49,7 +49,7 @@ class RecipeModule(L.LightningModule, Generic[R]):
             shard(self.model, self.device_mesh)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seeds mixing, dropout and drop path by (seed, epoch, batch, process).
+        """Seeds erasing, mixing, dropout and drop path by (seed, epoch, batch, process).
 
         So a run resumed from a checkpoint draws what the uninterrupted one would have drawn.
         """

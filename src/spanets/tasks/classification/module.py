@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from spanets.checkpoint import Card
-from spanets.data.classification import make_mixing
+from spanets.data.classification import make_mixing, standardize
 from spanets.recipe import ClassificationRecipe
 from spanets.tasks.classification.metrics import metrics_for, update_metrics
 from spanets.tasks.module import RecipeModule
@@ -40,7 +40,8 @@ class Classification(RecipeModule[ClassificationRecipe]):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Returns the cross entropy of a batch against its (mixed, smoothed or soft) targets."""
-        images, targets = batch
+        pixels, targets = batch
+        images = standardize(pixels, self.recipe.data).to(self.dtype)
         smoothing = self.recipe.optim.label_smoothing
         if self.mixing is not None:
             images, targets = self.mixing(images, targets)

@@ -6,7 +6,7 @@ standardised, exactly as `predict` does it. Targets are labels (B,) or, where th
 the data set's probabilities, (B, classes).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import normalize
 
 from spanets.data.loaders import Loaders, Share, make_loader
-from spanets.data.sampler import EpochSampler, ShardSampler, isolated_seed
+from spanets.data.sampler import EpochSampler, ShardSampler, isolated, seed_sample
 from spanets.data.samples import Samples
 from spanets.data.sources.elpv import elpv_splits
 from spanets.data.sources.folder import folder_splits
@@ -31,6 +31,7 @@ from spanets.data.unreadable import Unreadable, collate_readable, draw_replaceme
 from spanets.recipe import ClassificationData, ClassificationRecipe, parse_recipe
 from spanets_runtime.errors import UsageError, UserError, nearest
 
+Sample = tuple[Tensor, Tensor]
 Transform = Callable[[Image.Image], Tensor]
 
 # What `data.root` is to name.
@@ -41,7 +42,7 @@ _ROOTS = {
 }
 
 
-class ImageDataset(Dataset[tuple[Tensor, Tensor] | None]):
+class ImageDataset(Dataset[Sample | None]):
     """Decodes and transforms images; an index may be an `(epoch, index)` pair of `EpochSampler`.
 
     Args:
@@ -77,13 +78,22 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor] | None]):
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, Tensor] | None:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample | None:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[Sample | None]:
+        """Returns several samples, as torch's loaders ask for those of a batch."""
+        with isolated():
+            return [
+                self._draw(*key) if isinstance(key, tuple) else self._draw(0, key) for key in keys
+            ]
+
+    def _draw(self, epoch: int, index: int) -> Sample | None:
         image, taken = self._load(epoch, index)
         if image is None:
             return None
-        with isolated_seed(self.seed, epoch, index):
-            return self.transform(image), self.targets[taken]
+        seed_sample(self.seed, epoch, index)
+        return self.transform(image), self.targets[taken]
 
     def name(self, index: int) -> str:
         """Says where an image is."""

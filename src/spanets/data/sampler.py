@@ -6,19 +6,14 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from numpy.random.mtrand import get_bit_generator, set_bit_generator
 from torch.utils.data import Sampler, get_worker_info
-
-# What samples draw from in our own process. NumPy takes a quarter of a millisecond to copy the
-# state of its generator to and fro, and next to nothing to take another one.
-_SAMPLE_BITS = np.random.MT19937(0)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yields `(epoch, index)` pairs, in an order that depends on the seed and the epoch alone.
 
     The data set is handed the epoch with the index, so that it can seed every random draw of an
-    image's augmentation by (seed, epoch, index), see `isolated_seed`. A run is then the same for
+    image's augmentation by (seed, epoch, index), see `seed_sample`. A run is then the same for
     any number of workers, and one resumed at an epoch goes on exactly as if never stopped. The
     pair carries the epoch because workers that outlive an epoch would not see it change otherwise.
 
@@ -93,26 +88,29 @@ def seed_sample(*key: int) -> None:
 
 
 @contextmanager
-def isolated_seed(*key: int) -> Iterator[None]:
-    """Seeds as `seed_sample` does, and puts the generators back as they were on leaving.
+def isolated() -> Iterator[None]:
+    """Puts the global generators back on leaving as they were, except in a worker.
 
     Without workers a data set shares the generators with the model: seeded and left so, every
     batch would decide the model's dropout too, and a run would depend on the number of workers.
-    In a worker nobody else draws, and the generators stay as they are left.
-
-    Not to be nested. Of NumPy's legacy normals, the spare one that they are made with is lost.
+    In a worker nobody else draws. Keeping the states takes ten times as long as seeding, so those
+    who can do it once a batch.
     """
     if get_worker_info() is not None:
-        seed_sample(*key)
         yield
         return
-    states = random.getstate(), get_bit_generator(), torch.get_rng_state()
-    assert states[1] is not _SAMPLE_BITS
-    set_bit_generator(_SAMPLE_BITS)
-    seed_sample(*key)
+    states = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
     try:
         yield
     finally:
         random.setstate(states[0])
-        set_bit_generator(states[1])
+        np.random.set_state(states[1])
         torch.set_rng_state(states[2])
+
+
+@contextmanager
+def isolated_seed(*key: int) -> Iterator[None]:
+    """Seeds as `seed_sample` does, and is `isolated`."""
+    with isolated():
+        seed_sample(*key)
+        yield

@@ -77,7 +77,7 @@ def test_a_fresh_process_imports_only_what_it_needs():
         (["eval", "a.ckpt", "--workers", "-1"], "argument --workers: -1 is no whole number from 0"),
         (["models", "a", "b"], "unrecognized arguments: b"),
         (["models", "*smal"], "no model matches '*smal'; did you mean 'spanet_small'?"),
-        (["train", "elvp"], "unknown recipe 'elvp'; did you mean 'elpv'? (known: "),
+        (["train", "elvp"], "unknown recipe 'elvp'; did you mean 'elpv'? (or give a "),
         (["train", "none.yaml"], "none.yaml: no such recipe file"),
         (
             ["train", "elpv", "--epochs", "3"],

@@ -253,9 +253,16 @@ def test_a_section_that_is_no_section():
 
 
 def test_unknown_recipe():
-    message = failure(name="elvp")
-    assert message.startswith("unknown recipe 'elvp'; did you mean 'elpv'? (known: ")
-    assert "elpv" in message.split("known:")[1]
+    said = failure(name="elvp")
+    assert said == "unknown recipe 'elvp'; did you mean 'elpv'? (or give a .yaml file)"
+    said = failure(name="coco/mask_rcnn_spanet_smal_1x")
+    assert said.split("; ")[1].startswith("did you mean 'coco/mask_rcnn_spanet_small_1x'?")
+
+
+def test_a_name_near_none_is_answered_with_all_recipes():
+    said = failure(name="xyz")
+    assert said.startswith("unknown recipe 'xyz'; known are ade20k/")
+    assert all(name in said for name in list_recipes())
 
 
 @pytest.mark.parametrize(

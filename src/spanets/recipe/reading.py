@@ -83,9 +83,9 @@ def _read(name: str) -> dict[Any, Any]:
     elif name in list_recipes():
         text = (resources.files("spanets") / "recipes" / f"{name}.yaml").read_text("utf-8")
     else:
-        hint = nearest(name, list_recipes())
-        known = ", ".join(list_recipes())
-        raise UsageError(f"unknown recipe {name!r}{hint} (known: {known}; or a .yaml file)")
+        known = list_recipes()
+        hint = nearest(name, known) or f"; known are {', '.join(known)}"
+        raise UsageError(f"unknown recipe {name!r}{hint} (or give a .yaml file)")
     values = load_yaml(text, name)
     if not isinstance(values, dict):
         raise UsageError(f"{name}: holds no keys; see `spanets train elpv --print-recipe`")

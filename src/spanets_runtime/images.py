@@ -199,11 +199,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return _upper_byte(image).convert("RGB")
     if image.has_transparency_data:
         return _over_white(image)
-    if image.mode == "RGB":
-        # `convert` would copy the pixels, a quarter of the time that decoding them takes; this
-        # leaves behind the file and the metadata alone.
-        return image._new(image.im)
-    return image.convert("RGB")
+    return image.convert("RGB")  # a copy if it is so already: without the file
 
 
 def _to_labels(image: Image.Image) -> Image.Image:

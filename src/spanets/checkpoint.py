@@ -132,6 +132,19 @@ def task_of(path: str | Path) -> str:
     return read_card(read_checkpoint(path), path).task
 
 
+def restore_classifier(path: str | Path) -> tuple[nn.Module, Card]:
+    """Builds the model of a checkpoint as `restore_model` does, if it is a classifier.
+
+    Raises:
+        WeightsError: as for `restore_model`.
+        UserError: it was trained for something else.
+    """
+    task = task_of(path)
+    if task != "classification":
+        raise UserError(f"{path}: is for {task}; this command takes classifiers")
+    return restore_model(path)
+
+
 def is_checkpoint(source: str) -> bool:
     """Tells a file's path from a model's name."""
     return Path(source).is_file() or bool(Path(source).suffix and not timm.is_model(source))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from spanets.analysis.capture import capture, find_modules
-from spanets.checkpoint import restore_model
+from spanets.checkpoint import restore_classifier
 from spanets.mixers import SpectralContext
 from spanets_runtime.errors import UsageError, UserError, nearest, require
 from spanets_runtime.files import write_atomically
@@ -142,7 +142,7 @@ def explain(
         raise UsageError(f"{len(images)} images are too many for a sheet, at most {MAX_ROWS}")
     if unknown := set(what or ()) - set(WHAT):
         raise UsageError(f"--what is {min(unknown)!r}, allowed: {', '.join(WHAT)}")
-    model, card = restore_model(checkpoint)
+    model, card = restore_classifier(checkpoint)
     if what is None:
         has_context = any(isinstance(module, SpectralContext) for module in model.modules())
         what = WHAT if has_context else ("score-cam",)

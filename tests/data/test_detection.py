@@ -263,8 +263,22 @@ def test_a_class_without_training(section, shapes_folder, tmp_path):
     content["categories"][2]["name"] = "hexagon"
     path = tmp_path / "val.json"
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="no class 'hexagon'"):
+    with pytest.raises(UserError, match=r"val\.json: has objects of class 'hexagon', which the"):
         make_loaders(section(val_annotations=str(path)), True, 0, 2)
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_an_object_without_a_mask_is_told_before_training(section, shapes_folder, tmp_path, part):
+    content = json.loads((shapes_folder / f"annotations/{part}.json").read_text())
+    number, count = content["annotations"][-1]["id"], len(content["annotations"])
+    del content["annotations"][-1]["segmentation"]
+    path = tmp_path / "lacking.json"
+    path.write_text(json.dumps(content))
+    data = section(**{f"{part}_annotations": str(path)})
+    said = rf"lacking\.json: annotation {number} has no segmentation \(1 of {count} have none\)"
+    with pytest.raises(UserError, match=said):
+        make_loaders(data, True, 0, 2)
+    make_loaders(data, False, 0, 2)  # a detector of boxes has no need of it
 
 
 def test_what_is_left_out_is_told(section, shapes_folder, tmp_path):

@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from spanets.checkpoint import create_model, is_checkpoint, restore_model
+from spanets.checkpoint import create_model, is_checkpoint, restore_classifier
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.images import ImageError, load_image
 from spanets_runtime.preprocessing import Preprocessing
@@ -31,7 +31,7 @@ def load_any(
         model = _users_own(source)
         values = timm.data.resolve_model_data_config(model)
     elif is_checkpoint(source):
-        model, card = restore_model(source)
+        model, card = restore_classifier(source)
         values, classes = dict(card.preprocessing), card.classes
     else:
         config = timm.get_pretrained_cfg(source) if timm.is_model(source) else None

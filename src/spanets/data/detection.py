@@ -23,6 +23,7 @@ from spanets.data.coco.objects import (
     CocoData,
     CocoImage,
     check_files,
+    check_masks,
     map_classes,
     mask_of,
     select_for_training,
@@ -257,10 +258,14 @@ def make_loaders(
         processes: That share the images.
 
     Raises:
-        UserError: no such data, data that cannot be used, or a class of "val" that "train" lacks.
+        UserError: no such data, data that cannot be used, a class of "val" that "train" lacks, or
+            an object without a mask where masks are asked for.
     """
     train = select_for_training(read_part(data, "train"), data.keep_empty)
     val = map_classes(read_part(data, "val"), train.classes)
+    if masks:
+        check_masks(train)
+        check_masks(val)
     dataset = TrainingImages(train, train_transform(data), masks, seed)
     size = min(batch_size, len(dataset) // processes)
     if size < 1:

@@ -165,8 +165,11 @@ def test_two_images_of_one_name(root):
 
 
 def test_folders_that_are_refused(tmp_path, root):
-    with pytest.raises(UserError, match="has no folder images"):
+    with pytest.raises(UserError, match="nowhere: no such folder"):
         folder_parts(tmp_path / "nowhere")
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(UserError, match="bare: has no folder images"):
+        folder_parts(tmp_path / "bare")
     (tmp_path / "empty/images/train").mkdir(parents=True)
     with pytest.raises(UserError, match="without images"):
         folder_parts(tmp_path / "empty", 2)
@@ -174,6 +177,12 @@ def test_folders_that_are_refused(tmp_path, root):
         folder_parts(root, 7)
     (root / "classes.txt").write_text("ground\n")
     with pytest.raises(UserError, match="1 classes, must be 2 to 255"):
+        folder_parts(root)
+    (root / "classes.txt").write_text("ground\nsky\nground\n")  # their IoUs would be one
+    with pytest.raises(UserError, match=r"classes\.txt: names 'ground' twice"):
+        folder_parts(root)
+    (root / "classes.txt").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(UserError, match=r"classes\.txt: is not a text file"):
         folder_parts(root)
     (root / "classes.txt").unlink()
     with pytest.raises(UsageError, match=r"name a class a line there.* or set data\.num_classes"):

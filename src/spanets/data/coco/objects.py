@@ -52,12 +52,14 @@ class CocoData:
         classes: Names; label 1 is the first.
         category_ids: The file's number of each class.
         notes: What was left out or changed, one line or none.
+        source: The file, for messages.
     """
 
     images: list[CocoImage]
     classes: list[str]
     category_ids: list[int]
     notes: tuple[str, ...] = ()
+    source: str = "the annotations"
 
 
 def select_for_training(data: CocoData, keep_empty: bool) -> CocoData:
@@ -72,15 +74,29 @@ def select_for_training(data: CocoData, keep_empty: bool) -> CocoData:
         for image in present
     ]
     kept = [image for image in objects if keep_empty or image.annotations]
-    notes = list(data.notes)
-    if len(present) < len(data.images):
-        notes.append(f"{_missing(data.images)}; training goes on without")
-    if len(kept) < len(objects):
-        left_out = len(objects) - len(kept)
-        notes.append(f"images without objects, left out of training: {left_out}")
+    missing, left_out = _missing(data.images), len(objects) - len(kept)
     if not kept:
-        raise UserError("; ".join(["no image with objects to train on", *notes]))
+        reasons = [*data.notes, missing, f"images without objects: {left_out}" if left_out else ""]
+        why = "; ".join(filter(None, reasons))
+        raise UserError(f"{data.source}: no image with objects to train on ({why})")
+    notes = list(data.notes)
+    if missing:
+        notes.append(f"{missing}; training goes on without")
+    if left_out:
+        notes.append(f"images without objects, left out of training: {left_out}")
     return replace(data, images=kept, notes=tuple(notes))
+
+
+def check_masks(data: CocoData) -> None:
+    """Raises a UserError if an object has no mask: told before training and not in its midst."""
+    objects = [a for image in data.images for a in image.annotations]
+    lacking = [a.id for a in objects if a.segmentation is None]
+    if lacking:
+        raise UserError(
+            f"{data.source}: annotation {lacking[0]} has no segmentation ({len(lacking)} of "
+            f"{len(objects)} have none), and masks are asked for; add them, or train a detector "
+            "of boxes: --model.head retinanet"
+        )
 
 
 def check_files(data: CocoData) -> None:
@@ -106,7 +122,9 @@ def map_classes(data: CocoData, classes: list[str]) -> CocoData:
     for label, name in enumerate(data.classes, start=1):
         if label in used and name not in classes:
             hint = nearest(name, classes) or f"; it has {', '.join(classes[:20])}"
-            raise UserError(f"the model has no class {name!r}{hint}")
+            raise UserError(
+                f"{data.source}: has objects of class {name!r}, which the model does not know{hint}"
+            )
     labels = {i: classes.index(n) + 1 for i, n in enumerate(data.classes, start=1) if n in classes}
     images = [
         replace(

@@ -68,6 +68,7 @@ class _Reader:
             [name for _, name in categories],
             [number for number, _ in categories],
             self._notes(),
+            str(self.path),
         )
 
     def _load(self) -> dict[str, Any]:

@@ -158,6 +158,8 @@ def _split(root: Path, images: MaskedImages, fraction: float, seed: int) -> dict
 
 def _existing(root: str | os.PathLike[str]) -> Path:
     root = Path(os.path.expanduser(root))  # a "~" in a recipe has met no shell
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder")
     if not (root / "images").is_dir():
         raise UserError(f"{root}: has no folder images; masks lie beside it, see data.layout")
     return root
@@ -178,6 +180,9 @@ def _read_classes(root: Path, num_classes: int | None) -> list[str]:
         classes = [str(number) for number in range(num_classes)]
     if not 1 < len(classes) <= IGNORED:
         raise UserError(f"{path}: {len(classes)} classes, must be 2 to {IGNORED}")
+    if len(set(classes)) < len(classes):
+        twice = next(name for name in classes if classes.count(name) > 1)
+        raise UserError(f"{path}: names {twice!r} twice; give each class a name of its own")
     return classes
 
 
@@ -193,5 +198,7 @@ def _ade20k_classes(path: Path) -> list[str]:
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not a text file (UTF-8)") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None

@@ -29,7 +29,7 @@ from spanets.quantize import quantize
 from spanets.weights import load_weights
 from spanets_runtime.errors import UsageError, UserError, require
 from spanets_runtime.files import write_atomically
-from spanets_runtime.onnx import METADATA, open_session
+from spanets_runtime.onnx import METADATA, MIN_FREE_SIDE, open_session
 
 SUFFIXES = (".onnx", ".pt2")
 
@@ -39,9 +39,6 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.floa
 # Largest difference from eager float32, relative to the largest value, by number format: rounding
 # over a whole network. Seen: 3e-6 and 2e-3. In 8 bits only the accuracy can tell.
 TOLERANCES = {"float32": 1e-4, "float16": 5e-2, "int8": float("inf")}
-
-# The exporter proves its graph for sizes from here up.
-MIN_EXPORTED_SIZE = 64
 
 # ONNX knows these, and runtimes refuse them or crawl.
 UNWANTED = ("DFT", "STFT", "If", "Loop", "SequenceAt")
@@ -108,7 +105,7 @@ def load_source(
 
     Returns:
         The model in evaluation mode, and plain values: model, arguments, preprocessing, version
-        and, of a checkpoint's classifier, classes.
+        and, of a checkpoint that is exported whole, task and classes.
 
     Raises:
         UsageError: an unknown name, or weights for a checkpoint.
@@ -122,11 +119,13 @@ def load_source(
         told = {"model": card.model, "model_args": card.model_args, "version": card.version}
         told["preprocessing"] = card.preprocessing
         if card.task == "detection":
-            told |= {"classes": card.classes, "head": card.head}
             neck: Any = model.backbone
-            return (neck.body if features_only else to_dense(model)), told
+            if features_only:
+                return neck.body, told
+            told |= {"task": card.task, "classes": card.classes, "head": card.head}
+            return to_dense(model), told
         if not features_only:
-            return model, {**told, "classes": card.classes}
+            return model, {**told, "task": card.task, "classes": card.classes}
         features = create_model(card.model, card.model_args, **arguments)
         load_weights(features, source)
         return features.eval(), told
@@ -167,7 +166,7 @@ def export_model(
         size: Side, or height and width, of the images it is traced with; with `dynamic` others
             work as well.
         dtype: "float32", "float16" or, in ONNX, "int8"; inputs and outputs stay float32.
-        dynamic: Leave batch size, height and width free, these from `MIN_EXPORTED_SIZE` up; if not,
+        dynamic: Leave batch size, height and width free, these from `MIN_FREE_SIDE` up; if not,
             the file takes `batch` images of `size`.
         opset: Version of ONNX's operators, 18 to 23; from 20 on GELU is one of them.
         metadata: Plain values to be kept in the file, such as class names and preprocessing.
@@ -200,7 +199,7 @@ def export_model(
     model = _on_cpu(model)
     sides = (size, size) if isinstance(size, int) else size
     step = getattr(model, "size_step", 1)
-    smallest = max(MIN_EXPORTED_SIZE, 2 * step)
+    smallest = max(MIN_FREE_SIDE, 2 * step)
     if dynamic and (min(sides) < smallest or any(side % step for side in sides)):
         steps = f" and are multiples of {step}" if step > 1 else ""
         raise UsageError(
@@ -296,7 +295,7 @@ def _output_names(outputs: Sequence[Tensor]) -> list[str]:
 
 def _trace(model: nn.Module, images: Tensor, dynamic: bool, step: int) -> ExportedProgram:
     if step == 1:
-        sides = [Dim(name, min=MIN_EXPORTED_SIZE) for name in ("height", "width")]
+        sides = [Dim(name, min=MIN_FREE_SIDE) for name in ("height", "width")]
     else:
         sides = [step * Dim(f"{name}_steps", min=2) for name in ("height", "width")]
     free = {0: Dim("batch"), 2: sides[0], 3: sides[1]}

@@ -2,16 +2,20 @@
 
 import random
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
-from spanets_runtime.errors import UserError, require
+from spanets_runtime.errors import UsageError, UserError, require
+from spanets_runtime.fitting import Fitting
 from spanets_runtime.images import ImageError, find_images, load_image
+from spanets_runtime.onnx import MIN_FREE_SIDE
 from spanets_runtime.preprocessing import Preprocessing
 
 # The products with a SPANet's weights: all of them are convolutions, but for the classifier's. What
@@ -21,8 +25,38 @@ from spanets_runtime.preprocessing import Preprocessing
 QUANTIZED = ["Conv", "Gemm"]
 
 
+Transform = Callable[[Image.Image], NDArray[np.float32]]
+
+
+def calibration_transform(
+    metadata: Mapping[str, Any], source: str, dynamic: bool = True
+) -> Transform:
+    """Returns what makes an input of an image, as the metadata of `export.load_source` say.
+
+    Args:
+        metadata: Of the model.
+        source: Its checkpoint or name, for messages.
+        dynamic: Whether it is exported with free sizes.
+
+    Raises:
+        UsageError: a detector, or a segmenter of a fixed size.
+        UserError: damaged preprocessing.
+    """
+    preprocessing = metadata["preprocessing"]
+    if "short_side" in preprocessing:
+        raise UsageError(
+            f"dtype int8 is for classifiers and segmenters, and {source} is a detector; export it "
+            "in float32"
+        )
+    if "resize" not in preprocessing:
+        return Preprocessing.parse(preprocessing, source)
+    if not dynamic:
+        raise UsageError("dtype int8 of a segmenter needs free sizes; leave out --static")
+    return partial(Fitting.parse(preprocessing, source), least=MIN_FREE_SIDE)
+
+
 def calibration_images(
-    folder: str | Path, preprocess: Preprocessing, count: int = 128, seed: int = 0
+    folder: str | Path, preprocess: Transform, count: int = 128, seed: int = 0
 ) -> list[NDArray[np.float32]]:
     """Draws images from a folder and its subfolders, and preprocesses them.
 
@@ -30,12 +64,12 @@ def calibration_images(
 
     Args:
         folder: Searched for images at any depth.
-        preprocess: The model's.
+        preprocess: The model's, see `calibration_transform`.
         count: At most so many.
         seed: Of the draw.
 
     Returns:
-        Arrays (3, size, size).
+        Arrays (3, H, W).
 
     Raises:
         UserError: no such folder, or none of its images is readable.

@@ -126,50 +126,86 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
     Returns:
         From paths of images to predictions, which have `error`, `to_dict` and a line for people.
     """
-    from spanets_runtime.errors import UsageError
-
-    source = arguments.checkpoint
-    out = None if arguments.out is None else Path(arguments.out)
-    if source.endswith(".onnx"):
-        from spanets_runtime.onnx import OnnxPredictor
-
-        return partial(OnnxPredictor(source), top=arguments.top)
+    if arguments.checkpoint.endswith(".onnx"):
+        return make_exported_predictor(arguments)
     from spanets.checkpoint import task_of
 
+    source = arguments.checkpoint
     task = task_of(source)
     if task == "detection":
         from spanets.predict.objects import ObjectPredictor
 
+        out = None if arguments.out is None else Path(arguments.out)
         return partial(ObjectPredictor(source), out=out, min_score=arguments.score)
     if task == "segmentation":
         from spanets.predict.masks import MaskPredictor
 
-        if out is None:
-            raise UsageError(f"{source} finds masks: name a folder for them with --out DIR")
+        out = folder_for_masks(arguments)
         return partial(MaskPredictor(source), out=out)
     from spanets.predict.labels import Predictor
 
-    if out is not None:
-        raise UsageError(f"--out is for detectors and segmenters, and {source} labels whole images")
+    refuse_folder(arguments)
     return partial(Predictor(source), top=arguments.top)
+
+
+def make_exported_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[Any]]:
+    """Opens an ONNX file of any task."""
+    from spanets_runtime.errors import UsageError
+    from spanets_runtime.onnx import OnnxFile, OnnxPredictor
+
+    file = OnnxFile(arguments.checkpoint)
+    if file.task == "detection":
+        raise UsageError(
+            f"{file.path} is an exported detector, which gives the boxes and scores of all "
+            "anchors; predict with the checkpoint it was exported from"
+        )
+    if file.task == "segmentation":
+        from spanets_runtime.onnx_masks import OnnxMaskPredictor
+
+        out = folder_for_masks(arguments)
+        return partial(OnnxMaskPredictor(file), out=out)
+    predictor = OnnxPredictor(file)
+    refuse_folder(arguments)
+    return partial(predictor, top=arguments.top)
+
+
+def folder_for_masks(arguments: argparse.Namespace) -> Path:
+    """Returns the folder for masks, without which a segmenter has nowhere to leave them."""
+    from spanets_runtime.errors import UsageError
+
+    if arguments.out is None:
+        raise UsageError(
+            f"{arguments.checkpoint} finds masks: name a folder for them with --out DIR"
+        )
+    return Path(arguments.out)
+
+
+def refuse_folder(arguments: argparse.Namespace) -> None:
+    """Refuses a folder for what is found by a classifier, which leaves no files."""
+    from spanets_runtime.errors import UsageError
+
+    if arguments.out is not None:
+        raise UsageError(
+            f"--out is for detectors and segmenters, and {arguments.checkpoint} labels whole images"
+        )
 
 
 def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
     """Exports, and prints how far the file is from eager."""
     from spanets.checkpoint import is_checkpoint
     from spanets.export import export_model, load_source
-    from spanets.quantize import calibration_images
-    from spanets_runtime.preprocessing import Preprocessing
+    from spanets.quantize import calibration_images, calibration_transform
 
     model, metadata = load_source(arguments.source, arguments.weights, arguments.features_only)
     preprocessing = metadata["preprocessing"]
     if arguments.static and arguments.size and "input_size" in preprocessing:
         preprocessing["input_size"][-2:] = [arguments.size] * 2  # the only size the file will take
     calibration = None
+    if arguments.calibration is not None or arguments.dtype == "int8":
+        transform = calibration_transform(metadata, arguments.source, not arguments.static)
     if arguments.calibration is not None:
-        preprocess = Preprocessing.parse(preprocessing, arguments.source)
         count = arguments.calibration_images
-        calibration = calibration_images(arguments.calibration, preprocess, count)
+        calibration = calibration_images(arguments.calibration, transform, count)
     written = export_model(
         model,
         arguments.out,

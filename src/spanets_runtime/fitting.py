@@ -69,10 +69,10 @@ class Fitting:
             raise UserError(f"{path}: the preprocessing is damaged ({error})") from error
         return cls((short, long), mean, std)
 
-    def __call__(self, image: Image.Image) -> NDArray[np.float32]:
-        """Maps an RGB image to (3, H, W), float32."""
+    def __call__(self, image: Image.Image, least: int = MIN_SIDE) -> NDArray[np.float32]:
+        """Maps an RGB image to (3, H, W), float32, neither side below the least."""
         size = fit_size(image.height, image.width, *self.resize)
-        height, width = (max(MIN_SIDE, side) for side in size)
+        height, width = (max(least, side) for side in size)
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,40 +17,84 @@ METADATA = "spanets"
 """Key of the metadata, one JSON text, in the file's properties."""
 
 
+MIN_FREE_SIDE = 64
+"""Heights and widths that are free are proved from here up by the exporter."""
+
 _AXES = ("batch", "channels", "height", "width")
+
+
+class OnnxFile:
+    """An exported model that is open, and what is written in it.
+
+    Args:
+        path: Written by `spanets export`.
+        threads: Of one operator; None leaves it to onnxruntime.
+
+    Attributes:
+        task: What a checkpoint was trained for, or None of an exported backbone.
+        preprocessing: Plain values.
+        shape: Of the input: batch, channels, height and width, a text for one that is free.
+
+    Raises:
+        UserError: no onnxruntime, or a file that is damaged or of another make.
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        self.path = path
+        self.session = open_session(path, threads)
+        self.told = read_metadata(self.session, path)
+        self.preprocessing = self.told["preprocessing"]
+        self.task = self.told.get("task")
+        given, *others = self.session.get_inputs()
+        if others or len(given.shape) != 4:
+            raise UserError(f"{path}: takes something else than images (batch, channels, H, W)")
+        self.input, self.shape = given.name, given.shape
+
+    def check_outputs(self, names: list[str], rank: int) -> None:
+        """Raises UserError if the outputs have other names, or other numbers of dimensions."""
+        outputs = self.session.get_outputs()
+        if [output.name for output in outputs] != names or len(outputs[0].shape) != rank:
+            raise UserError(
+                f"{self.path}: gives maps, not classes; export it without --features-only to "
+                "predict"
+            )
+
+    def classes(self, axis: int) -> list[str]:
+        """Returns the names of the classes, which lie along this axis of the first output.
+
+        Raises:
+            UserError: the file does not tell them.
+        """
+        count, names = self.session.get_outputs()[0].shape[axis], self.told.get("classes")
+        if not isinstance(count, int) or not isinstance(names, list | None):
+            raise UserError(f"{self.path}: damaged, does not tell its classes; export it again")
+        classes = [str(name) for name in names or range(count)]
+        if len(classes) != count:
+            raise UserError(f"{self.path}: damaged, names {len(classes)} of {count} classes")
+        return classes
+
+    def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
+        """Returns the outputs for preprocessed images (B, C, H, W)."""
+        return self.session.run(None, {self.input: images})
 
 
 class OnnxPredictor:
     """An exported classifier with its preprocessing and class names.
 
     Args:
-        path: Written by `spanets export`.
+        source: A file that `spanets export` wrote, or one that is open.
         threads: Of one operator; None leaves it to onnxruntime.
 
     Raises:
         UserError: no onnxruntime, or a file that is damaged, of another make or no classifier.
     """
 
-    def __init__(self, path: str | Path, threads: int | None = None) -> None:
-        self.session = open_session(path, threads)
-        told = read_metadata(self.session, path)
-        given, *others = self.session.get_inputs()
-        if others or len(given.shape) != 4:
-            raise UserError(f"{path}: takes something else than images (batch, channels, H, W)")
-        outputs = self.session.get_outputs()
-        if [output.name for output in outputs] != ["logits"]:
-            raise UserError(
-                f"{path}: gives maps, not classes; export it without --features-only to predict"
-            )
-        self.input = given.name
-        self.preprocess = Preprocessing.parse(told["preprocessing"], path)
-        _check_size(given.shape, self.preprocess.size, path)
-        count, names = outputs[0].shape[-1], told.get("classes")
-        if not isinstance(count, int) or not isinstance(names, list | None):
-            raise UserError(f"{path}: damaged, does not tell its classes; export it again")
-        self.classes = [str(name) for name in names or range(count)]
-        if len(self.classes) != count:
-            raise UserError(f"{path}: damaged, names {len(self.classes)} of {count} classes")
+    def __init__(self, source: str | Path | OnnxFile, threads: int | None = None) -> None:
+        self.file = file = source if isinstance(source, OnnxFile) else OnnxFile(source, threads)
+        file.check_outputs(["logits"], rank=2)
+        self.classes = file.classes(axis=-1)
+        self.preprocess = Preprocessing.parse(file.preprocessing, file.path)
+        _check_size(file.shape, self.preprocess.size, file.path)
 
     def __call__(self, images: Iterable[str | Path], top: int = 5) -> Iterator[Prediction]:
         """Yields a prediction for each image, as `predict_images` does.
@@ -61,8 +106,7 @@ class OnnxPredictor:
         return predict_images(images, self._classify, self.classes, top)
 
     def _classify(self, image: Image.Image) -> NDArray[Any]:
-        (logits,) = self.session.run(None, {self.input: self.preprocess(image)[None]})
-        return logits[0]
+        return self.file.run(self.preprocess(image)[None])[0][0]
 
 
 def open_session(model: str | Path | bytes, threads: int | None = None) -> Any:

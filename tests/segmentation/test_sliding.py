@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from spanets.segmentation import slide, window_starts
+from spanets.segmentation import slide
+from spanets_runtime.windows import window_starts
 
 
 @pytest.mark.parametrize(

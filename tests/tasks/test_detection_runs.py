@@ -1,6 +1,8 @@
 """Detection from the command line: a run, its evaluation, and what is wrong with wrong ones."""
 
 import json
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -8,11 +10,14 @@ import torch
 from pycocotools.coco import COCO
 from small_runs import call
 
+import spanets_cli
 from spanets.checkpoint import load_checkpoint, restore_model
 from spanets.data.coco.rle import decode_runs
 from spanets.data.shapes import CLASSES, write_shapes
 from spanets.detection.heads import CascadeHeads
+from spanets.predict.objects import ObjectPredictor
 from spanets_runtime.images import FORMATS, load_image
+from spanets_runtime.onnx import OnnxFile
 
 # A detector of a tenth of a million parameters, images of 64 pixels.
 SMALL = {
@@ -66,8 +71,6 @@ def recipe(shapes, tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def run(recipe, tmp_path_factory) -> Path:
-    import spanets_cli
-
     out = tmp_path_factory.mktemp("runs") / "small"
     assert spanets_cli.main(["train", recipe, "--out", str(out)]) == 0
     return out
@@ -109,21 +112,67 @@ def test_eval_prints_a_table(run, shapes, capsys):
     assert results["metrics"] == json.loads((run / "results.json").read_text())["metrics"]
 
 
-def test_a_run_from_a_classifiers_weights(recipe, tmp_path, capsys):
-    """Of another number of classes; the report names what was left out."""
+@pytest.fixture(scope="module")
+def boxes_run(recipe, tmp_path_factory) -> Path:
+    """RetinaNet on a classifier of another number of classes, `a.pth`; `said` is the report."""
     import timm
 
+    folder = tmp_path_factory.mktemp("boxes")
     torch.manual_seed(0)
     classifier = timm.create_model("test_resnet", num_classes=7)
-    torch.save(classifier.state_dict(), tmp_path / "a.pth")
-    words = ("--model.weights", tmp_path / "a.pth", "--trainer.epochs", 1, "--optim.lr", 0)
-    words += ("--optim.warmup_lr", 0, "--model.head", "retinanet", "--model.frozen_stages", 4)
-    status, _, said = call(capsys, "train", recipe, "--out", tmp_path / "run", *words)
-    assert status == 0
-    assert "left out: fc.weight, fc.bias" in said
-    model, _ = restore_model(tmp_path / "run" / "last.ckpt")
-    first, theirs = next(model.backbone.body.parameters()), next(classifier.parameters())
-    assert torch.equal(first, theirs)
+    torch.save(classifier.state_dict(), folder / "a.pth")
+    words = ("--model.weights", folder / "a.pth", "--trainer.epochs", 1, "--optim.lr", 1e-2)
+    words += ("--optim.warmup_updates", 0)
+    words += ("--model.head", "retinanet", "--model.frozen_stages", 4, "--out", folder / "run")
+    with redirect_stderr(StringIO()) as said:
+        assert spanets_cli.main(["train", recipe, *map(str, words)]) == 0
+    (folder / "said").write_text(said.getvalue())
+    return folder
+
+
+def test_a_run_from_a_classifiers_weights(boxes_run):
+    """Frozen, so that they stay; the report names what was left out."""
+    assert "left out: fc.weight, fc.bias" in (boxes_run / "said").read_text()
+    model, _ = restore_model(boxes_run / "run" / "last.ckpt")
+    theirs = torch.load(boxes_run / "a.pth", weights_only=True)
+    assert torch.equal(next(model.backbone.body.parameters()), next(iter(theirs.values())))
+
+
+def test_the_exported_run_finds_the_same(boxes_run, shapes, capsys):
+    """In onnxruntime, of one size; the likeliest boxes, which suppression leaves as they are."""
+    pytest.importorskip("onnxruntime")
+    checkpoint, path = boxes_run / "run" / "last.ckpt", boxes_run / "boxes.onnx"
+    words = ("export", checkpoint, "--out", path, "--size", 64, "--static", "--json")
+    status, printed, said = call(capsys, *words)
+    assert status == 0, said
+    assert json.loads(printed)["outputs"] == ["boxes", "scores"]
+    file = OnnxFile(path)
+    assert (file.task, file.told["classes"]) == ("detection", list(CLASSES))
+    predictor = ObjectPredictor(checkpoint, device="cpu")
+    predictor.model.score_thresh = 0
+    image = load_image(sorted((shapes / "images" / "val").iterdir())[0])
+    boxes, scores = (
+        torch.from_numpy(x)[0] for x in file.run(predictor.preprocess(image)[None].numpy())
+    )
+    found = predictor.find(image)
+    first = scores.flatten().argmax()
+    place, label = divmod(int(first), scores.shape[1])
+    assert label + 1 == found["labels"][0]
+    # a rounding of sixty-four pixels in float32, after a network
+    torch.testing.assert_close(boxes[place], found["boxes"][0], atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(scores.max(), found["scores"][0], atol=1e-5, rtol=1e-4)
+
+
+def test_what_an_exported_detector_is_not_for(boxes_run, shapes, refused, tmp_path):
+    pytest.importorskip("onnxruntime")
+    path, checkpoint = boxes_run / "boxes.onnx", boxes_run / "run" / "last.ckpt"
+    line = refused(2, "predict", path, shapes / "images" / "val")
+    assert line.startswith(f"{path} is an exported detector, which gives the boxes and scores of")
+    assert line.endswith("predict with the checkpoint it was exported from")
+    words = ("export", checkpoint, "--out", tmp_path / "a.onnx", "--dtype", "int8")
+    for more in ((), ("--calibration", shapes / "images")):
+        line = refused(2, *words, *more)
+        assert line.startswith(f"dtype int8 is for classifiers and segmenters, and {checkpoint} is")
 
 
 def test_predict_writes_coco_json_and_pictures(run, shapes, tmp_path, capsys):

@@ -13,10 +13,10 @@ from spanets.data.coco.results import Result, to_results
 from spanets.data.detection import evaluation_transform
 from spanets.detection import Detection
 from spanets.detection.overlay import draw_objects
-from spanets.pictures import free_name, save_picture
 from spanets.predict.opened import OpenedCheckpoint
 from spanets_runtime.files import write_atomically
 from spanets_runtime.images import ImageError, load_image
+from spanets_runtime.pictures import free_name, save_picture
 
 COCO_FILE = "predictions.json"
 

@@ -2,7 +2,7 @@
 
 from spanets.segmentation.decoders import SemanticFPN, UPerNet
 from spanets.segmentation.segmenter import SEGMENTERS, Segmenter, build_segmenter, make_segmenter
-from spanets.segmentation.sliding import infer, slide, window_starts
+from spanets.segmentation.sliding import infer, slide
 
 __all__ = [
     "SEGMENTERS",
@@ -13,5 +13,4 @@ __all__ = [
     "infer",
     "make_segmenter",
     "slide",
-    "window_starts",
 ]

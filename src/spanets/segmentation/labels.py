@@ -1,12 +1,7 @@
-"""From logits to the class of each pixel, and to pictures of it."""
+"""From logits to the class of each pixel."""
 
-import colorsys
-
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 # Logits that are resized at a time: 256 MB.
@@ -34,34 +29,3 @@ def label_map(logits: Tensor, height: int, width: int) -> Tensor:
         labels = torch.where(better, indices + first, labels)
         best = values if best is None else torch.maximum(best, values)
     return labels
-
-
-def class_colours(count: int) -> NDArray[np.uint8]:
-    """Returns colours (count, 3) that can be told apart, the first of them dark gray.
-
-    Hues are a golden section apart, so that the first few are as far from each other as they can.
-    """
-    colours = [(0.35, 0.35, 0.35)]
-    for i in range(count - 1):
-        value, saturation = (1.0, 0.7, 0.85)[i % 3], (0.75, 0.9, 0.5)[i // 3 % 3]
-        colours.append(colorsys.hsv_to_rgb(0.61803 * i % 1, saturation, value))
-    return (255 * np.array(colours[:count])).round().astype(np.uint8)
-
-
-def mask_image(labels: NDArray[np.uint8], classes: int, first: int = 0) -> Image.Image:
-    """Returns a mask as an image of numbers, with a palette for those who look at it.
-
-    Args:
-        labels: Of the pixels, (H, W).
-        classes: How many there are.
-        first: The number to write for class 0.
-    """
-    image = Image.fromarray(labels + np.uint8(first))
-    image.putpalette(bytes(3 * first) + class_colours(classes).tobytes())
-    return image
-
-
-def overlay(image: Image.Image, labels: NDArray[np.uint8], classes: int) -> Image.Image:
-    """Returns an RGB image in gray, with its classes' colours laid over it."""
-    colours = Image.fromarray(class_colours(classes)[labels])
-    return Image.blend(image.convert("L").convert("RGB"), colours, 0.5)

@@ -6,21 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spanets_runtime.windows import windows
+
 WINDOW, STRIDE = 512, 341
 """Side of the window and its step, in pixels: the papers'."""
-
-
-def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Returns where windows begin so that they cover a side; the last one ends with it.
-
-    Args:
-        length: Of the side.
-        window: Of a window; a shorter side has one, as long as itself.
-        stride: From a window to the next, at most `window`.
-    """
-    assert 0 < stride <= window, "windows would leave gaps"
-    last = max(0, length - window)
-    return [*range(0, last, stride), last]
 
 
 def slide(
@@ -37,14 +26,13 @@ def slide(
     height, width = images.shape[2:]
     total: Tensor | None = None
     seen = torch.zeros(height, width, device=images.device)
-    for top in window_starts(height, window, stride):
-        for left in window_starts(width, window, stride):
-            here = (..., slice(top, top + window), slice(left, left + window))
-            logits = model(images[here])
-            if total is None:
-                total = logits.new_zeros(*logits.shape[:2], height, width)
-            total[here] += logits
-            seen[here] += 1
+    for rows, columns in windows(height, width, window, stride):
+        here = (..., rows, columns)
+        logits = model(images[here])
+        if total is None:
+            total = logits.new_zeros(*logits.shape[:2], height, width)
+        total[here] += logits
+        seen[here] += 1
     assert total is not None
     return total / seen
 

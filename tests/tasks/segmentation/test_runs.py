@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from PIL import Image
 from small_runs import call
 
+import spanets_cli
 from spanets.backbones.dense import DenseBackbone
 from spanets.checkpoint import load_checkpoint, restore_model
 from spanets.data.sources.masks import IGNORED
@@ -113,6 +116,67 @@ def test_predict(run_folder, recipe_file, capsys, tmp_path):
         assert sum(told["share"] for told in entry["classes"]) == pytest.approx(1)
 
 
+@pytest.fixture(scope="module")
+def larger_run(recipe_file, tmp_path_factory):
+    """A run on images of 64 pixels, the least that exported segmenters see."""
+    out = tmp_path_factory.mktemp("runs") / "larger"
+    words = ["--data.resize", "[64, 128]", "--trainer.epochs", "4"]
+    train(load_recipe(recipe_file, words), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def exported(larger_run, tmp_path_factory):
+    """The run as an ONNX file."""
+    pytest.importorskip("onnxruntime")
+    path = tmp_path_factory.mktemp("exported") / "halves.onnx"
+    words = ["export", larger_run / "last.ckpt", "--out", path, "--size", 96]
+    assert spanets_cli.main([str(word) for word in words]) == 0
+    return path
+
+
+@pytest.mark.slow  # tests/runtime/test_onnx_masks.py has what comes after the network
+def test_the_exported_run_finds_the_same_without_torch(
+    larger_run, exported, recipe_file, capsys, tmp_path
+):
+    images = os.path.join(os.path.dirname(recipe_file), "images/val")
+    words = ["predict", larger_run / "last.ckpt", images, "--out", tmp_path / "ours", "--json"]
+    _, printed, _ = call(capsys, *words)
+    script = (
+        "import sys, spanets_cli\n"
+        f"words = [{str(exported)!r}, {images!r}, '--out', {str(tmp_path / 'theirs')!r}]\n"
+        "status = spanets_cli.main(['predict', *words, '--json'])\n"
+        "print(sorted({'torch', 'timm', 'spanets', 'torchvision'} & set(sys.modules)), status, "
+        "file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "[] 0"
+    for ours, theirs in zip(json.loads(printed), json.loads(done.stdout), strict=True):
+        assert ours["image"] == theirs["image"]
+        masks = [np.asarray(Image.open(entry["mask"])) for entry in (ours, theirs)]
+        assert (masks[0] == masks[1]).mean() > 0.999  # where two classes are equal but for rounding
+        assert len(np.unique(masks[0])) == 2  # so that the test could fail
+        shares = [{one["label"]: one["share"] for one in e["classes"]} for e in (ours, theirs)]
+        assert shares[0] == pytest.approx(shares[1], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_int8(larger_run, recipe_file, capsys, tmp_path):
+    """Masks of 8 bits are those of 32 but for a few pixels at the edge."""
+    pytest.importorskip("onnxruntime")
+    root = os.path.dirname(recipe_file)
+    export = ["export", larger_run / "last.ckpt", "--out", tmp_path / "m.onnx", "--size", 96]
+    export += ["--dtype", "int8"]
+    status, _, said = call(capsys, *export, "--calibration", f"{root}/images/train")
+    assert status == 0, said
+    masks = []
+    for source in (larger_run / "last.ckpt", tmp_path / "m.onnx"):
+        words = ["predict", source, f"{root}/images/val/2.png", "--out", tmp_path / source.stem]
+        call(capsys, *words)
+        masks.append(np.asarray(Image.open(tmp_path / source.stem / "2.png")))
+    assert (masks[0] == masks[1]).mean() > 0.9
+
+
 def test_predicting_badly(run_folder, refused, capsys, tmp_path):
     line = refused(2, "predict", run_folder / "last.ckpt", "x.png")
     assert line.endswith("finds masks: name a folder for them with --out DIR")
@@ -128,6 +192,20 @@ def test_predicting_badly(run_folder, refused, capsys, tmp_path):
         f"{tmp_path}/a.png",
         f"{tmp_path}/a-2.png",
     ]
+
+
+def test_int8_of_a_fixed_size_is_refused(run_folder, refused, tmp_path):
+    words = ["export", run_folder / "last.ckpt", "--out", tmp_path / "m.onnx", "--static"]
+    line = refused(2, *words, "--dtype", "int8", "--calibration", tmp_path)
+    assert line == "dtype int8 of a segmenter needs free sizes; leave out --static"
+
+
+def test_commands_for_classifiers_refuse_it(run_folder, refused, tmp_path):
+    checkpoint = run_folder / "last.ckpt"
+    line = refused(1, "explain", checkpoint, "x.png", "--out", tmp_path)
+    assert line == f"{checkpoint}: is for segmentation; this command takes classifiers"
+    line = refused(1, "analyze", checkpoint, "--images", tmp_path, "--out", tmp_path)
+    assert line == f"{checkpoint}: is for segmentation; this command takes classifiers"
 
 
 def test_data_of_other_classes_is_refused(run_folder, refused, tmp_path):

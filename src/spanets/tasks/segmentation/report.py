@@ -9,9 +9,9 @@ from PIL import Image
 
 from spanets.data.sources.masks import IGNORED, MaskedImages
 from spanets.predict.masks import MaskPredictor
-from spanets.segmentation.labels import class_colours, overlay
 from spanets.tasks.report import save_figure, subplots
 from spanets_runtime.images import load_image
+from spanets_runtime.masks import class_colours, overlay
 
 # Of the sheet: images, their longest side in pixels, classes that its legend has room for.
 SHOWN, SHOWN_SIDE, MAX_NAMES = 4, 480, 24

@@ -38,7 +38,12 @@ LARGE = 20_000
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests that compute with a large network as slow (`make test-all` runs them)."""
+    """Marks tests that compute with a large network as slow (`make test-all` runs them).
+
+    Those that fork come first: once this process has exported a model, torch refuses to train in a
+    process forked from it.
+    """
+    items.sort(key=lambda item: "process" not in getattr(item, "fixturenames", ()))
     variants = {**SPANET, **SPANETV2}
     for item in items:
         if isinstance(item, pytest.Function) and "_shared" in item.fixturenames:

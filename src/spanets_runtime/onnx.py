@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +43,19 @@ class OnnxFile:
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
         self.path = path
         self.session = open_session(path, threads)
-        self.told = read_metadata(self.session, path)
+        with _plain_errors(path):  # a name in the file may be no text
+            self.told = read_metadata(self.session, path)
+            self.outputs = self.session.get_outputs()
+            given, *others = self.session.get_inputs()
         self.preprocessing = self.told["preprocessing"]
         self.task = self.told.get("task")
-        given, *others = self.session.get_inputs()
         if others or len(given.shape) != 4:
             raise UserError(f"{path}: takes something else than images (batch, channels, H, W)")
         self.input, self.shape = given.name, given.shape
 
     def check_outputs(self, names: list[str], rank: int) -> None:
         """Raises UserError if the outputs have other names, or other numbers of dimensions."""
-        outputs = self.session.get_outputs()
+        outputs = self.outputs
         if [output.name for output in outputs] != names or len(outputs[0].shape) != rank:
             raise UserError(
                 f"{self.path}: gives maps, not classes; export it without --features-only to "
@@ -65,7 +68,7 @@ class OnnxFile:
         Raises:
             UserError: the file does not tell them.
         """
-        count, names = self.session.get_outputs()[0].shape[axis], self.told.get("classes")
+        count, names = self.outputs[0].shape[axis], self.told.get("classes")
         if not isinstance(count, int) or not isinstance(names, list | None):
             raise UserError(f"{self.path}: damaged, does not tell its classes; export it again")
         classes = [str(name) for name in names or range(count)]
@@ -74,8 +77,13 @@ class OnnxFile:
         return classes
 
     def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
-        """Returns the outputs for preprocessed images (B, C, H, W)."""
-        return self.session.run(None, {self.input: images})
+        """Returns the outputs for preprocessed images (B, C, H, W).
+
+        Raises:
+            UserError: the graph cannot be computed.
+        """
+        with _plain_errors(self.path):
+            return self.session.run(None, {self.input: images})
 
 
 class OnnxPredictor:
@@ -106,7 +114,13 @@ class OnnxPredictor:
         return predict_images(images, self._classify, self.classes, top)
 
     def _classify(self, image: Image.Image) -> NDArray[Any]:
-        return self.file.run(self.preprocess(image)[None])[0][0]
+        logits = self.file.run(self.preprocess(image)[None])[0]
+        if np.shape(logits) != (1, len(self.classes)):
+            raise UserError(
+                f"{self.file.path}: damaged, gives {np.shape(logits)} for an image, not "
+                f"(1, {len(self.classes)}); export it again"
+            )
+        return logits[0]
 
 
 def open_session(model: str | Path | bytes, threads: int | None = None) -> Any:
@@ -117,16 +131,32 @@ def open_session(model: str | Path | bytes, threads: int | None = None) -> Any:
     """
     onnxruntime = require("onnxruntime", "export")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # its warnings concern its own optimizations
+    options.log_severity_level = 4  # its warnings concern its optimizations, its errors are raised
     if threads is not None:
         options.intra_op_num_threads = threads
     name = "the exported model" if isinstance(model, bytes) else str(model)
     if not isinstance(model, bytes) and not Path(model).is_file():
         raise UserError(f"{name}: no such file")
-    try:
+    with _plain_errors(name):
         return onnxruntime.InferenceSession(
-            model if isinstance(model, bytes) else name, options, providers=["CPUExecutionProvider"]
+            model if isinstance(model, bytes) else name,
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # to the same provider, said on standard output
         )
+
+
+@contextmanager
+def _plain_errors(name: str | Path) -> Iterator[None]:
+    """Says in one line what onnxruntime finds wrong with a model.
+
+    Raises:
+        UserError: whatever it raised.
+    """
+    try:
+        yield
+    except UserError:
+        raise
     # Its errors have no base class of their own.
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,8 +1,13 @@
 """Exported models label images as their checkpoints do, without torch."""
 
+import io
 import json
+import random
+import signal
 import subprocess
 import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 import torch
@@ -155,6 +160,59 @@ def test_foreign_and_damaged_files(exported, tmp_path):
         with pytest.raises(UserError, match=said) as caught:
             OnnxPredictor(path)
         assert "\n" not in str(caught.value)
+
+
+SECONDS = 4
+
+
+def mutate(content: bytes, draw: random.Random) -> bytes:
+    """Changes, leaves out or doubles some bytes, half of them near the ends, where the graph is."""
+    changed = bytearray(content)
+    for _ in range(draw.randint(1, 12)):
+        at = draw.choice(
+            [draw.randrange(4000), -draw.randint(1, 4000), draw.randrange(len(content))]
+        )
+        at %= len(changed)
+        old = changed[at : at + draw.randint(1, 8)]
+        new = draw.choice([draw.randbytes(1), draw.randbytes(len(old)), b"", old + old])
+        changed[at : at + len(old)] = new
+    return bytes(changed)
+
+
+def test_mutated_files_give_labels_or_one_line(exported, photos, tmp_path, process):
+    """In a process of its own, because what reads them is native code that may crash or hang."""
+    seed, path = random.randrange(2**32), tmp_path / "mutated.onnx"
+    content = exported.read_bytes()
+
+    def predict_some() -> int:
+        signal.alarm(15 * SECONDS)
+        draw, end = random.Random(seed), time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            path.write_bytes(mutate(content, draw))
+            out, err = io.StringIO(), io.StringIO()
+            with redirect_stdout(out), redirect_stderr(err):
+                words = ["predict", path, photos / "cat/0.png", "--json"]
+                status = spanets_cli.main([str(word) for word in words])
+            assert status in (0, 1)
+            assert err.getvalue().count("\n") == status
+            assert not status or err.getvalue().startswith(f"spanets: {path}: ")
+            assert status or len(json.loads(out.getvalue())) == 1
+        return 0
+
+    # The last of them lies at `path`.
+    assert process(predict_some).wait() == (0, "", ""), f"seed {seed}"
+
+
+def test_a_graph_that_cannot_be_computed(exported, photos, tmp_path, refused):
+    """It is read without complaint, but its first convolution wants other channels."""
+    model = onnx.load(exported)
+    convolution = next(node for node in model.graph.node if node.op_type == "Conv")
+    group = next(a for a in convolution.attribute if a.name == "group")
+    group.i = 51
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path)
+    line = refused(1, "predict", path, photos / "cat/0.png")
+    assert line.startswith(f"{path}: no ONNX model that onnxruntime can read (")
 
 
 def test_maps_are_no_classes(tmp_path):

@@ -1,9 +1,12 @@
 """Training with what cannot be used: one line says so, and nothing is lost."""
 
+import ctypes
 import json
 import os
+import re
 import shutil
 import signal
+import struct
 import sys
 from pathlib import Path
 
@@ -12,10 +15,48 @@ import torch
 from safetensors import safe_open
 from small_runs import call
 
+import spanets_cli
 from spanets.data.classification import evaluation_transform, preprocessing_of, standardize
 from spanets.recipe import load_recipe
 from spanets.tasks.classification.module import Classification
 from spanets_runtime.images import load_image
+
+# ---- where nothing can be written
+
+
+def obey_permissions() -> None:
+    """Gives up the rights that a superuser has over all files, where this process is one's."""
+    if os.geteuid():
+        return
+    if sys.platform != "linux":
+        os._exit(77)
+    # No capabilities at all; capset(2), whose header is version 3 and this process.
+    header = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0))
+    assert ctypes.CDLL(None).capset(header, ctypes.create_string_buffer(24)) == 0
+
+
+@pytest.mark.parametrize(
+    ("out", "reason"),
+    [
+        ("closed", "Permission denied"),
+        ("closed/run", "Permission denied"),
+        ("file/run", "Not a directory"),
+    ],
+)
+def test_a_run_folder_that_cannot_be_written(out, reason, small_recipe, tmp_path, process):
+    (tmp_path / "closed").mkdir(mode=0o555)
+    (tmp_path / "file").touch()
+
+    def run() -> int:
+        obey_permissions()
+        return spanets_cli.main(["train", small_recipe, "--out", str(tmp_path / out)])
+
+    status, printed, said = process(run).wait()
+    if status == 77:
+        pytest.skip("a superuser may write everywhere")
+    assert (status, printed) == (1, "")
+    assert re.fullmatch(rf"spanets: {tmp_path}/{out}[^\n]*\({reason}\)[^\n]*\n", said)
+
 
 # ---- what is said at once
 

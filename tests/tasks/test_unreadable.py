@@ -3,13 +3,17 @@
 import csv
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from small_runs import call
+from small_runs import call, free_port, member
 
+import spanets_cli
 from spanets.data.classification import make_loaders
+from spanets.data.sampler import EpochSampler
+from spanets.data.unreadable import draw_replacement
 from spanets.recipe import load_recipe
 from spanets.tasks.callbacks import RunKeeper
 from spanets.tasks.engine import train
@@ -138,6 +142,53 @@ def test_too_many_stop_the_run(workers, recipe, small_recipe, damaged, tmp_path,
     # The share may be raised, and the run goes on.
     words[3] = "0.25"
     assert call(capsys, "train", small_recipe, *words, "--out", out, "--resume")[0] == 0
+
+
+@pytest.fixture
+def on_two(process, small_recipe, tmp_path):
+    """Trains on two processes, each of which draws one of the two damaged images."""
+
+    def run(root: Path, share: str) -> list[tuple[int, str, str]]:
+        seed = next(seed for seed in range(99) if finders(seed) == {1: {0}, 10: {1}})
+        words = ["train", small_recipe, "--out", tmp_path / "run", "--data.root", root, *ONE]
+        words += ["--seed", seed, "--trainer.devices", 2, "--data.max_unreadable", share]
+        port = free_port()
+        train = partial(spanets_cli.main, [str(word) for word in words])
+        running = [process(member(rank, 2, port, train)) for rank in range(2)]
+        return [one.wait() for one in running]
+
+    return run
+
+
+def finders(seed: int) -> dict[int, set[int]]:
+    """Which of two processes load the damaged ones of twelve images, for others too."""
+    found: dict[int, set[int]] = {1: set(), 10: set()}
+    for place, (epoch, index) in enumerate(EpochSampler(12, shuffle=True, seed=seed)):
+        if index in found:
+            found[index].add(place % 2)
+            other = draw_replacement(seed, epoch, index, 1, 12)
+            found.get(other, set()).add(place % 2)
+    return found
+
+
+def test_two_processes_count_and_list_them_together(on_two, damaged, tmp_path):
+    first, second = on_two(damaged, "0.25")
+    assert (first[0], second[0]) == (0, 0), (first, second)
+    assert [name for name, _ in listed(tmp_path / "run")] == [str(damaged / name) for name in BAD]
+    line = "unreadable: 2 of 12 train images, 1 of 4 val images; see "
+    assert first[2].count(line) == 1
+    assert "unreadable" not in second[2]
+
+
+def test_too_many_of_two_processes_together_stop_the_run(on_two, damaged, photos, tmp_path):
+    """None found more than are allowed."""
+    root = Path(shutil.copytree(damaged, tmp_path / "photos"))
+    shutil.copy(photos / "dog/7.png", root / "val/dog")
+    for status, _, said in on_two(root, "0.1"):
+        assert status == 1
+        line = "2 of 12 images cannot be read, and data.max_unreadable 0.1 allows 1; one is "
+        assert line in said.splitlines()[-1]
+    assert [name for name, _ in listed(tmp_path / "run")] == [str(root / n) for n in BAD[:2]]
 
 
 def test_evaluation_says_how_many(recipe, damaged, tmp_path, capsys):

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spanets.checkpoint import Card
+from spanets.data.classification import standardize
+from spanets.data.sampler import seed_sample
 from spanets.recipe import parse_recipe
 from spanets.tasks.classification.module import Classification
 from spanets_runtime.errors import UsageError
@@ -65,12 +67,18 @@ def quiet(task: Classification) -> Classification:
 @pytest.fixture
 def batch() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(4, 3, 32, 32, generator=generator), torch.tensor([0, 2, 1, 1])
+    pixels = torch.randint(256, (4, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    return pixels, torch.tensor([0, 2, 1, 1])
+
+
+def see(task: Classification, pixels: Tensor) -> Tensor:
+    """What the network sees of pixels."""
+    return standardize(pixels, task.recipe.data)
 
 
 def test_loss_of_labels(batch):
     task = quiet(make_task())
-    logs = task(batch[0]).log_softmax(1)
+    logs = task(see(task, batch[0])).log_softmax(1)
     expected = -logs[range(4), batch[1]].mean()
     torch.testing.assert_close(task.training_step(batch, 0), expected)
 
@@ -78,14 +86,14 @@ def test_loss_of_labels(batch):
 def test_label_smoothing(batch):
     task = quiet(make_task(optim={"label_smoothing": 0.3}))
     targets = F.one_hot(batch[1], 3) * 0.7 + 0.1
-    expected = -(task(batch[0]).log_softmax(1) * targets).sum(1).mean()
+    expected = -(task(see(task, batch[0])).log_softmax(1) * targets).sum(1).mean()
     torch.testing.assert_close(task.training_step(batch, 0), expected)
 
 
 def test_soft_targets(batch):
     task = quiet(make_task())
     targets = torch.tensor([[0.2, 0.3, 0.5], [1, 0, 0], [0, 0.5, 0.5], [0.1, 0.8, 0.1]])
-    expected = -(task(batch[0]).log_softmax(1) * targets).sum(1).mean()
+    expected = -(task(see(task, batch[0])).log_softmax(1) * targets).sum(1).mean()
     torch.testing.assert_close(task.training_step((batch[0], targets), 0), expected)
 
 
@@ -96,13 +104,24 @@ def test_mixing(kind, mode, batch):
     values = {kind: 1.0, "mix_mode": mode}
     task = quiet(make_task(data=values, optim={"label_smoothing": 0.3}))
     np.random.seed(0)
-    images, targets = task.mixing(batch[0].clone(), batch[1])
-    assert not torch.equal(images, batch[0])
+    images, targets = task.mixing(see(task, batch[0]), batch[1])
+    assert not torch.equal(images, see(task, batch[0]))
     torch.testing.assert_close(targets.sum(1), torch.ones(4))
     torch.testing.assert_close(targets.min(), torch.tensor(0.1))
     expected = -(task(images).log_softmax(1) * targets).sum(1).mean()
     np.random.seed(0)
-    torch.testing.assert_close(task.training_step((batch[0].clone(), batch[1]), 0), expected)
+    torch.testing.assert_close(task.training_step(batch, 0), expected)
+
+
+def test_images_are_erased_before_they_are_mixed(batch):
+    data = {"random_erasing": 0.5, "erasing_mode": "pixel", "mixup": 1.0}
+    task = quiet(make_task(data=data))
+    seed_sample(0)
+    images, targets = task.mixing(see(task, batch[0]), batch[1])
+    expected = -(task(images).log_softmax(1) * targets).sum(1).mean()
+    seed_sample(0)
+    torch.testing.assert_close(task.training_step(batch, 0), expected)
+    assert task.training_step(batch, 0) != expected  # it draws anew
 
 
 def test_soft_targets_are_not_mixed():

@@ -104,6 +104,7 @@ def boxes_of(masks) -> torch.Tensor:
     "changes",
     [
         {"hflip": 1.0},
+        {"quarter_turns": True, "recolour": 1.0},
         {"train_short_sides": (96, 160), "long_side": 200},
         {"train_crop": True, "train_short_sides": (96, 160), "long_side": 200},
     ],

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from spanets.data.augment import placements, recolouring
 from spanets.data.coco.objects import (
     Annotation,
     CocoData,
@@ -146,7 +147,7 @@ def _plain(pixels: Tensor, target: dict[str, Tensor]) -> Sample:
 
 
 def train_transform(data: DetectionData) -> v2.Compose:
-    """Makes the random transform of training: flip, perhaps a crop, a random scale."""
+    """Makes the random transform of training: what a recipe asks for, and a random scale."""
     first, last = data.train_short_sides
     sides = [*range(first, last, STEP), last]
     scale: v2.Transform | v2.Compose = v2.RandomShortestSize(sides, data.long_side)
@@ -155,7 +156,8 @@ def train_transform(data: DetectionData) -> v2.Compose:
         scale = v2.RandomChoice([scale, v2.Compose([before, RandomSizeCrop(*CROP_SIDES), scale])])
     return v2.Compose(
         [
-            v2.RandomHorizontalFlip(data.hflip),
+            *placements(data),
+            *recolouring(data),
             scale,
             v2.ClampBoundingBoxes(),
             v2.SanitizeBoundingBoxes(),

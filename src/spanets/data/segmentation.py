@@ -18,6 +18,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
+from spanets.data.augment import distortions, placements, recolouring
 from spanets.data.loaders import Loaders, Share, make_loader
 from spanets.data.sampler import EpochSampler, isolated_seed
 from spanets.data.sources.masks import IGNORED, MaskedImages, ade20k_parts, folder_parts
@@ -73,7 +74,11 @@ class TrainTransform:
     def __init__(self, data: SegmentationData) -> None:
         self.data = data
         self.augment = v2.Compose(
-            [v2.RandomHorizontalFlip(data.hflip), *(distortions() if data.photometric else [])]
+            [
+                *placements(data),
+                *(distortions() if data.photometric else []),
+                *recolouring(data),
+            ]
         )
 
     def __call__(self, image: Image.Image, mask: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
@@ -133,22 +138,6 @@ def choose_crop(labels: Tensor, side: int, share: float) -> tuple[int, int, int,
         if counts.count_nonzero() > 1 and counts.max() < share * counts.sum():
             break
     return box
-
-
-def distortions() -> list[v2.Transform]:
-    """Returns SSD's random colours without the swapped channels of `RandomPhotometricDistort`."""
-    brightness, contrast, saturation, hue = (
-        v2.RandomApply([v2.ColorJitter(**{name: limits})])
-        for name, limits in (
-            ("brightness", (0.875, 1.125)),
-            ("contrast", (0.5, 1.5)),
-            ("saturation", (0.5, 1.5)),
-            ("hue", (-0.05, 0.05)),
-        )
-    )
-    first = v2.Compose([contrast, saturation, hue])
-    last = v2.Compose([saturation, hue, contrast])
-    return [brightness, v2.RandomChoice([first, last])]
 
 
 def make_loaders(recipe: SegmentationRecipe, batch_size: int, processes: int = 1) -> Loaders:

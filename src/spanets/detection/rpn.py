@@ -15,8 +15,9 @@ RATIOS = (0.5, 1.0, 2.0)
 class ProposalNetwork(RegionProposalNetwork):
     """Region proposals (arXiv 1506.01497, section 3): three anchors a place, IoU 0.7 / 0.3, BCE.
 
-    256 anchors an image are sampled, half of them positive; NMS at 0.7 a level, 2000 candidates a
-    level in training and 1000 else.
+    256 anchors an image are sampled, half of them positive; NMS at 0.7 of four candidates a level
+    for each proposal that is kept, at most 2000 in training and 1000 else: its time grows with the
+    square of them.
 
     Args:
         settings: `channels`, `proposals` and `anchor_scale` are used.
@@ -33,7 +34,10 @@ class ProposalNetwork(RegionProposalNetwork):
             bg_iou_thresh=0.3,
             batch_size_per_image=256,
             positive_fraction=0.5,
-            pre_nms_top_n={"training": 2000, "testing": 1000},
+            pre_nms_top_n={
+                "training": min(4 * proposals, 2000),
+                "testing": min(4 * proposals, TEST_PROPOSALS),
+            },
             post_nms_top_n={"training": proposals, "testing": min(proposals, TEST_PROPOSALS)},
             nms_thresh=0.7,
         )

@@ -3,16 +3,16 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from spanets.recipe.sections import Data, Model, Optim, Ranges, Recipe
+from spanets.recipe.sections import DenseData, Model, Optim, Ranges, Recipe
 from spanets_runtime.errors import UsageError
 
 
 @dataclass
-class DetectionData(Data):
+class DetectionData(DenseData):
     """Images with annotations in COCO's format, augmentation and preprocessing.
 
     Attributes:
-        root: As in `Data`; the next four lie in it.
+        root: As in `DenseData`; the next four lie in it.
         train_images, val_images: Folders that the annotations' file names are relative to.
         train_annotations, val_annotations: JSON files.
         keep_empty: Train on images without objects as well.
@@ -21,19 +21,14 @@ class DetectionData(Data):
         train_short_sides: Smallest and largest in training, drawn in steps of 32.
         train_crop: For half of the training images, first cut out a part of 384 to 600 pixels, of
             the image at a short side of 400, 500 or 600.
-        hflip: Probability of a flip.
-        mean, std: Per channel, of pixel values in 0..1.
-        workers: As in `Data`.
+        workers, hflip, quarter_turns, recolour, mean, std: As in `DenseData`.
     """
 
     RANGES: ClassVar[Ranges] = {
-        **Data.RANGES,
+        **DenseData.RANGES,
         "short_side": (32, 4096),
         "long_side": (32, 8192),
         "train_short_sides": (32, 4096),
-        "hflip": (0, 1),
-        "mean": (0, 1),
-        "std": (0.001, 1000),
     }
 
     train_images: str = "train2017"
@@ -45,9 +40,6 @@ class DetectionData(Data):
     long_side: int = 1333
     train_short_sides: tuple[int, int] = (800, 800)
     train_crop: bool = False
-    hflip: float = 0.5
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def check(self) -> None:
         """Raises a UsageError for sides that are not in order."""

@@ -48,6 +48,35 @@ class Data:
 
 
 @dataclass
+class DenseData(Data):
+    """What is done to images and to the boxes or masks on them, in detection and segmentation.
+
+    Attributes:
+        root, workers: As in `Data`.
+        hflip: Probability of a flip from left to right.
+        quarter_turns: Turn by 0, 90, 180 or 270 degrees, for images without an up: aerial ones,
+            microscopy, shapes.
+        recolour: Probability of colours far from the image's own: channels in another order, gray,
+            inverted; for data sets of so few images that a network learns their colours.
+        mean, std: Per channel, of pixel values in 0..1.
+    """
+
+    RANGES: ClassVar[Ranges] = {
+        **Data.RANGES,
+        "hflip": (0, 1),
+        "recolour": (0, 1),
+        "mean": (0, 1),
+        "std": (0.001, 1000),
+    }
+
+    hflip: float = 0.5
+    quarter_turns: bool = False
+    recolour: float = 0.0
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+@dataclass
 class Optim:
     """Optimizer, schedule and loss.
 

@@ -3,17 +3,17 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from spanets.recipe.sections import Data, Model, Optim, Ranges, Recipe
+from spanets.recipe.sections import DenseData, Model, Optim, Ranges, Recipe
 from spanets_runtime.errors import UsageError
 
 
 @dataclass
-class SegmentationData(Data):
+class SegmentationData(DenseData):
     """Images with masks, augmentation and preprocessing.
 
     Attributes:
         layout: "folder" (`images/` and `masks/` under `root`) or "ade20k": `data.sources.masks`.
-        root: As in `Data`.
+        root: As in `DenseData`.
         num_classes: How many there are, where no classes.txt names them.
         val_fraction: Share of the images for validation where there is no `images/val`.
         split_seed: Seed of that split.
@@ -22,16 +22,14 @@ class SegmentationData(Data):
         scale: Random factor of that size in training.
         crop: Side of the square that training cuts out.
         crop_share: Largest share of it that one class may have, unless ten draws all have more.
-        hflip: Probability of a flip.
         photometric: Distort brightness, contrast, saturation and hue.
         test: "whole" images, or windows that "slide".
         slide: Step and side of the sliding window, in pixels.
-        mean, std: Per channel, of pixel values in 0..1.
-        workers: As in `Data`.
+        workers, hflip, quarter_turns, recolour, mean, std: As in `DenseData`.
     """
 
     RANGES: ClassVar[Ranges] = {
-        **Data.RANGES,
+        **DenseData.RANGES,
         "num_classes": (2, 255),
         "val_fraction": (0.001, 0.999),
         "split_seed": (0, 2**32 - 1),
@@ -39,10 +37,7 @@ class SegmentationData(Data):
         "scale": (0.01, 10),
         "crop": (32, 4096),
         "crop_share": (0.01, 1),
-        "hflip": (0, 1),
         "slide": (32, 8192),
-        "mean": (0, 1),
-        "std": (0.001, 1000),
     }
 
     layout: Literal["folder", "ade20k"] = "folder"
@@ -53,12 +48,9 @@ class SegmentationData(Data):
     scale: tuple[float, float] = (0.5, 2.0)
     crop: int = 512
     crop_share: float = 0.75
-    hflip: float = 0.5
     photometric: bool = True
     test: Literal["whole", "slide"] = "whole"
     slide: tuple[int, int] = (341, 512)
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def check(self) -> None:
         """Raises a UsageError for a pair of numbers that are not in order."""

@@ -1,0 +1,64 @@
+"""Random changes to images: what moves, moves together; what is recoloured, stays in place."""
+
+import pytest
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from spanets.data.augment import QuarterTurn, placements, recolouring
+from spanets.recipe.sections import DenseData
+
+
+def scene(height: int, width: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Noise with one object, its box and its mask."""
+    pixels = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
+    mask = torch.zeros(1, height, width, dtype=torch.uint8)
+    mask[0, 1:4, 2:4] = 1
+    box = tv_tensors.BoundingBoxes(
+        torch.tensor([[2.0, 1.0, 4.0, 4.0]]), format="XYXY", canvas_size=(height, width)
+    )
+    return tv_tensors.Image(pixels), {"boxes": box, "masks": tv_tensors.Mask(mask)}
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 12), (33, 20)])
+def test_turns_lose_nothing(size):
+    torch.manual_seed(0)
+    pixels, target = scene(*size)
+    seen = set()
+    for _ in range(40):
+        turned, moved = QuarterTurn()(pixels, target)
+        turns = [k for k in range(4) if torch.equal(turned, torch.rot90(pixels, k, (1, 2)))]
+        assert len(turns) == 1
+        assert torch.equal(moved["masks"], torch.rot90(target["masks"], turns[0], (1, 2)))
+        rows, columns = (moved["masks"][0].any(dim).nonzero()[:, 0].tolist() for dim in (1, 0))
+        around = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        assert moved["boxes"].tolist() == [around]
+        seen.add(turns[0])
+    assert seen == {0, 1, 2, 3}
+
+
+def test_colours_change_where_things_are_not():
+    torch.manual_seed(0)
+    pixels, target = scene(16, 16)
+    recolour = v2.Compose(recolouring(DenseData(recolour=1.0)))
+    changed = 0
+    for _ in range(10):
+        coloured, same = recolour(pixels, target)
+        assert coloured.dtype == torch.uint8
+        assert coloured.shape == pixels.shape
+        assert all(torch.equal(same[name], target[name]) for name in target)
+        changed += not torch.equal(coloured, pixels)
+    assert changed == 10
+
+
+def test_a_share_of_the_images_is_recoloured():
+    torch.manual_seed(0)
+    pixels, _ = scene(8, 8)
+    recolour = v2.Compose(recolouring(DenseData(recolour=0.3)))
+    changed = sum(not torch.equal(recolour(pixels), pixels) for _ in range(200))
+    assert 35 <= changed <= 85  # 60 expected, four standard deviations
+
+
+def test_a_plain_recipe_flips_and_no_more():
+    assert [type(step) for step in placements(DenseData())] == [v2.RandomHorizontalFlip]
+    assert recolouring(DenseData()) == []

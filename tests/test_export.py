@@ -50,8 +50,8 @@ def test_onnx_at_any_size(shallow, tmp_path):
     assert json.loads(told["spanets"]) == {"classes": ["a", "b", "c"]}
 
 
-def test_onnx_of_maps(small, build, tmp_path):
-    model = build(small, features_only=True, **SHALLOW).eval()
+def test_onnx_of_maps(smallest, build, tmp_path):
+    model = build(smallest, features_only=True, **SHALLOW).eval()
     written = export_model(model, tmp_path / "m.onnx", size=64, dynamic=False)
     assert written.outputs == ["stage0", "stage1", "stage2", "stage3"]
     assert written.inputs == {"images": [1, 3, 64, 64]}

@@ -182,8 +182,8 @@ def test_compiled_for_any_size(shallow, fresh_compiler, backend):
     [{}, pytest.param({"features_only": True}, marks=pytest.mark.slow)],
     ids=["logits", "maps"],
 )
-def test_exported_for_any_size(small, build, arguments):
-    model = build(small, depths=(1, 1, 1, 1), **arguments).eval()
+def test_exported_for_any_size(smallest, build, arguments):
+    model = build(smallest, depths=(1, 1, 1, 1), **arguments).eval()
     # Below 35 pixels the last map has one row, and tensors of one row are laid out differently:
     # the exporter calls for 35, of other networks for more.
     sizes = {0: Dim("batch"), 2: Dim("height", min=35), 3: Dim("width", min=35)}

@@ -58,8 +58,11 @@ def init_weight(weight: Tensor) -> None:
 
     The papers truncate at ±2, a hundred deviations, which in float32 meets nothing but rounding:
     one sample in some 10 million comes out infinite and is set to that bound, so that a few weights
-    of a network would start at ±2. At six deviations such a sample is harmless.
+    of a network would start at ±2. At six deviations such a sample is harmless. A weight without
+    values, on the meta device, is left alone: to pretend would take half of a network's making.
     """
+    if weight.is_meta:
+        return
     trunc_normal_(weight, std=INIT_STD, a=-6 * INIT_STD, b=6 * INIT_STD)
 
 

@@ -117,10 +117,10 @@ def test_the_drawing_is_on_record():
     annotations = coco_annotations(scenes(2), ["a.png", "b.png"])["annotations"]
     found = [(a["image_id"], a["category_id"], *a["bbox"]) for a in annotations]
     assert found == [
-        (1, 3, 24, 50, 17, 14),
-        (1, 3, 30, 38, 21, 21),
-        (2, 2, 28, 0, 13, 10),
-        (2, 4, 20, 27, 25, 24),
+        (1, 3, 22, 49, 20, 15),
+        (1, 3, 29, 37, 23, 23),
+        (2, 2, 26, 0, 18, 14),
+        (2, 4, 19, 26, 27, 26),
     ]
 
 

@@ -71,20 +71,20 @@ class Scene:
 
 
 def draw_scene(photograph: Image.Image, size: int, rng: np.random.Generator) -> Scene:
-    """Draws up to six shapes, later ones over earlier ones, on a part of a photograph.
+    """Draws up to five shapes, later ones over earlier ones, on a part of a photograph.
 
     One that would leave too little of itself or of another is left out.
 
     Args:
         photograph: RGB.
-        size: Side of the image in pixels; shapes are 0.11 to 0.5 of it across.
+        size: Side of the image in pixels; shapes are 0.2 to 0.5 of it across.
         rng: All that the scene depends on besides the photograph.
     """
     image = _crop(photograph, size, rng)
     labels: list[int] = []
     masks: list[NDArray[np.bool_]] = []
     areas: list[float] = []
-    for _ in range(rng.integers(2, 7)):
+    for _ in range(rng.integers(2, 6)):
         label = int(rng.integers(len(CLASSES)))
         corners = _place(CLASSES[label], size, rng)
         coverage = _rasterise(corners, size)
@@ -114,7 +114,7 @@ def _crop(photograph: Image.Image, size: int, rng: np.random.Generator) -> NDArr
 
 def _place(kind: str, size: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Returns the corners (n, 2) of a shape of random size, angle and place, as x and y."""
-    radius = size * math.exp(rng.uniform(math.log(0.055), math.log(0.25)))
+    radius = size * math.exp(rng.uniform(math.log(0.1), math.log(0.25)))
     centre = rng.uniform(0.3 * radius, size - 0.3 * radius, 2)
     return centre + radius * _unit_outline(kind, rng.uniform(0, 2 * math.pi))
 
@@ -156,7 +156,7 @@ def _contrasting_colour(ground: NDArray[np.float64], rng: np.random.Generator) -
     """Returns an RGB colour that can be told from the mean colour of what it will cover."""
     while True:
         colour = rng.uniform(20, 235, 3)
-        if np.abs(colour - ground).max() > 60:
+        if np.abs(colour - ground).max() > 80:
             return colour
 
 

@@ -20,6 +20,7 @@ from torchvision.ops.boxes import clip_boxes_to_image, remove_small_boxes
 from torchvision.ops.poolers import initLevelMapper
 
 from spanets.detection.batching import Detection, Size, Target
+from spanets.detection.settings import Settings
 
 LEVELS = (2, 3, 4, 5)
 """Regions are cut out of the maps at strides 2^2 to 2^5, by their size."""
@@ -171,14 +172,15 @@ class MaskBranch(nn.Module):
     """Masks of regions, of 28×28 pixels: four convolutions on RoI 14, arXiv 1703.06870.
 
     Args:
-        channels: Of the maps and of the convolutions.
+        settings: `channels`, of the maps and of the convolutions, and `norm_groups` are used.
         classes: Without the background.
     """
 
-    def __init__(self, channels: int, classes: int) -> None:
+    def __init__(self, settings: Settings, classes: int) -> None:
         super().__init__()
+        channels = settings.channels
         self.pool = RegionPool(14)
-        self.head = MaskRCNNHeads(channels, (channels,) * 4, 1)
+        self.head = MaskRCNNHeads(channels, (channels,) * 4, 1, settings.norm_layer)
         self.predictor = MaskRCNNPredictor(channels, channels, 1 + classes)
 
     def forward(self, maps: dict[str, Tensor], boxes: list[Tensor], sizes: list[Size]) -> Tensor:

@@ -78,9 +78,9 @@ def make_mask_rcnn(body: DenseBackbone, classes: int, settings: Settings) -> Reg
     regions = settings.regions
     stage = BoxStage(RegionPool(POOLED), head, predictor, 0.5, STD, giou=False, regions=regions)
     return RegionDetector(
-        FeaturePyramid(body, settings.channels, extra_convolutions=False),
+        FeaturePyramid(body, settings, extra_convolutions=False),
         ProposalNetwork(settings, beta=0),
-        CascadeHeads([stage], [MaskBranch(settings.channels, classes)], [1.0]),
+        CascadeHeads([stage], [MaskBranch(settings, classes)], [1.0]),
     )
 
 
@@ -99,7 +99,12 @@ def make_cascade_mask_rcnn(body: DenseBackbone, classes: int, settings: Settings
     stages = [
         BoxStage(
             RegionPool(POOLED),
-            FastRCNNConvFCHead((channels, POOLED, POOLED), [channels] * 4, [settings.features]),
+            FastRCNNConvFCHead(
+                (channels, POOLED, POOLED),
+                [channels] * 4,
+                [settings.features],
+                settings.norm_layer,
+            ),
             FastRCNNPredictor(settings.features, 1 + classes),
             iou,
             [value / (i + 1) for value in STD],
@@ -109,7 +114,7 @@ def make_cascade_mask_rcnn(body: DenseBackbone, classes: int, settings: Settings
         for i, iou in enumerate(CASCADE_IOU)
     ]
     return RegionDetector(
-        FeaturePyramid(body, channels, extra_convolutions=False),
+        FeaturePyramid(body, settings, extra_convolutions=False),
         ProposalNetwork(settings, beta=1 / 9),
-        CascadeHeads(stages, [MaskBranch(channels, classes) for _ in stages], CASCADE_WEIGHTS),
+        CascadeHeads(stages, [MaskBranch(settings, classes) for _ in stages], CASCADE_WEIGHTS),
     )

@@ -35,7 +35,7 @@ class RetinaNet(TorchvisionRetinaNet):
         anchors = make_anchors(settings.anchor_scale)
         per_location = anchors.num_anchors_per_location()[0]
         super().__init__(
-            FeaturePyramid(body, settings.channels, extra_convolutions=True),
+            FeaturePyramid(body, settings, extra_convolutions=True),
             num_classes=classes,
             anchor_generator=anchors,
             head=_Head(settings.channels, per_location, classes),

@@ -1,6 +1,10 @@
 """What may be smaller or larger in a detector than in the papers' COCO runs."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
+
+from torch import nn
 
 MAX_SIZE = 16384
 
@@ -18,6 +22,9 @@ class Settings:
         regions: Sampled of an image, for training.
         proposals: Regions that an image keeps; in the test at most 1000.
         anchor_scale: Side of the smallest anchor of each level, in strides.
+        norm_groups: Of a GroupNorm behind the pyramid's, the boxes' and the masks' convolutions:
+            without a norm there, training from scratch hardly starts (arXiv 1811.08883, section 3).
+            None is without, as in the papers, whose backbones are pretrained.
     """
 
     channels: int = 256
@@ -25,12 +32,21 @@ class Settings:
     regions: int = 512
     proposals: int = 1000
     anchor_scale: float = 8.0
+    norm_groups: int | None = None
 
     def __post_init__(self) -> None:
         """Raises a ValueError for sizes that nobody means."""
-        for name, value in asdict(self).items():
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        for name, value in given.items():
             if not isinstance(value, int | float) or not 0 < value <= MAX_SIZE:
                 raise ValueError(f"{name} is {value!r}, must be a number up to {MAX_SIZE}")
+        if self.norm_groups and self.channels % self.norm_groups:
+            raise ValueError(f"norm_groups is {self.norm_groups}, must divide {self.channels}")
+
+    @property
+    def norm_layer(self) -> Callable[[int], nn.Module] | None:
+        """What makes the norm of so many channels, if there is one."""
+        return partial(nn.GroupNorm, self.norm_groups) if self.norm_groups else None
 
 
 PAPERS = {

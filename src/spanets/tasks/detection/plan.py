@@ -48,7 +48,10 @@ class DetectionPlan(Plan[DetectionRecipe]):
     def make_card(self, classes: list[str]) -> Card:
         """Describes the detector."""
         model = self.recipe.model
-        settings = replace(PAPERS[model.head], **model.sizes())  # type: ignore[arg-type]
+        try:
+            settings = replace(PAPERS[model.head], **model.sizes())  # type: ignore[arg-type]
+        except ValueError as error:
+            raise UsageError(f"model.{error}") from None
         return Card(
             model=model.name,
             model_args=model.args,

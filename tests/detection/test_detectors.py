@@ -1,5 +1,7 @@
 """Detectors: losses, gradients, results, and the parts that are not torchvision's."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -55,6 +57,24 @@ def test_losses_are_finite_and_reach_every_parameter(kind, backbone):
     without = [name for name, value in detector.named_parameters() if value.grad is None]
     assert not without
     assert all(value.grad.isfinite().all() for value in detector.parameters())
+
+
+def test_norms_for_training_from_scratch(kind):
+    """Two a level of the pyramid, and four a branch of masks and of the cascade's boxes."""
+    expected = {"retinanet": 2 * 3, "mask_rcnn": 2 * 4 + 4, "cascade_mask_rcnn": 2 * 4 + 3 * 8}
+    with torch.device("meta"):
+        plain = make_detector(kind, "resnet18", CLASSES, settings=SMALL)
+    assert not [m for m in plain.modules() if isinstance(m, nn.GroupNorm)]
+    normed = make_detector(kind, "resnet18", CLASSES, settings=replace(SMALL, norm_groups=4))
+    norms = [m for m in normed.modules() if isinstance(m, nn.GroupNorm)]
+    assert len(norms) == expected[kind]
+    sum(normed.train()([torch.randn(3, 64, 64)], [TWO]).values()).backward()
+    assert all(value.grad is not None for norm in norms for value in norm.parameters())
+
+
+def test_norms_divide_the_channels():
+    with pytest.raises(ValueError, match="norm_groups is 5, must divide 16"):
+        replace(SMALL, norm_groups=5)
 
 
 def test_images_without_objects_train(kind, small):

@@ -230,6 +230,8 @@ def test_mistakes(recipe, refused, tmp_path):
     out = ("--out", tmp_path / "run")
     said = refused(2, "train", recipe, *out, "--model.head", "retinanett")
     assert "model.head is 'retinanett', allowed: retinanet" in said
+    said = refused(2, "train", recipe, *out, "--model.channels", 16, "--model.norm_groups", 5)
+    assert said == "model.norm_groups is 5, must divide 16"
     said = refused(2, "train", recipe, *out, "--optim.layer_decay", 0.9)
     assert said.startswith("optim.layer_decay needs a backbone whose parameters are named")
     said = refused(2, "train", recipe, *out, "--trainer.compile", "true")

@@ -101,9 +101,12 @@ def draw_scene(photograph: Image.Image, size: int, rng: np.random.Generator) -> 
 
 
 def _crop(photograph: Image.Image, size: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Cuts a random square, half to all of the short side, and resizes and turns it."""
+    """Cuts a random square, a seventh to all of the short side, and resizes and turns it.
+
+    Small ones are smooth when enlarged, like skies and walls, of which few photographs have any.
+    """
     width, height = photograph.size
-    side = int(min(width, height) * rng.uniform(0.5, 1))
+    side = int(min(width, height) * math.exp(rng.uniform(math.log(1 / 7), 0)))
     left, top = int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1))
     box = (left, top, left + side, top + side)
     resized = photograph.resize((size, size), Image.Resampling.BILINEAR, box=box)

@@ -200,11 +200,11 @@ def test_int8_of_a_fixed_size_is_refused(run_folder, refused, tmp_path):
     assert line == "dtype int8 of a segmenter needs free sizes; leave out --static"
 
 
-def test_commands_for_classifiers_refuse_it(run_folder, refused, tmp_path):
+def test_commands_for_classifiers_refuse_it(run_folder, photos, refused, tmp_path):
     checkpoint = run_folder / "last.ckpt"
     line = refused(1, "explain", checkpoint, "x.png", "--out", tmp_path)
     assert line == f"{checkpoint}: is for segmentation; this command takes classifiers"
-    line = refused(1, "analyze", checkpoint, "--images", tmp_path, "--out", tmp_path)
+    line = refused(1, "analyze", checkpoint, "--images", photos, "--out", tmp_path)
     assert line == f"{checkpoint}: is for segmentation; this command takes classifiers"
 
 

@@ -1,7 +1,9 @@
 """What is recorded of a run: enough to know it again, and no secrets."""
 
 import json
+import os
 import shlex
+import signal
 import subprocess
 
 import pytest
@@ -58,6 +60,31 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
         with pytest.raises(UserError, match="another process trains in this folder; wait"):
             again.__enter__()
         assert len(read_starts(tmp_path)) == 1
+
+
+def test_a_loading_process_that_outlives_a_run_does_not_lock_it(tmp_path, process):
+    """As after a kill -9: loaders notice after seconds that theirs is gone."""
+    ready, done = os.pipe()
+
+    def train_and_die() -> int:
+        with recorded(tmp_path / "run"):
+            if not os.fork():
+                os.write(done, b"x")
+                signal.pause()
+            signal.pause()
+        return 0
+
+    run = process(train_and_die)
+    os.read(ready, 1)
+    assert is_running(tmp_path / "run")
+    os.kill(run.pid, signal.SIGKILL)
+    os.waitpid(run.pid, 0)
+    try:
+        assert not is_running(tmp_path / "run")
+        with recorded(tmp_path / "run"):
+            pass
+    finally:
+        os.killpg(run.pid, signal.SIGKILL)  # the loader is of its group
 
 
 def test_a_refused_run_leaves_the_record_alone(small_run, small_recipe, capsys):

@@ -36,6 +36,9 @@ PACKAGES = ("spanets", "torch", "torchvision", "timm", "lightning", "torchmetric
 FINISHED, STOPPED = "finished", "stopped"
 
 _LOCK = ".running"
+
+_held: set[TextIO] = set()
+"""The locks of this process."""
 _SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
 _USER_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
 
@@ -124,10 +127,26 @@ def _locked(out: Path) -> Iterator[None]:
             ) from None
         except OSError:  # a file system without locks
             pass
+        _held.add(file)
         try:
             yield
         finally:
+            _held.discard(file)
             (out / _LOCK).unlink(missing_ok=True)
+
+
+def _let_go() -> None:
+    """Closes in a forked process what it inherits: a lock lasts while anyone has it open.
+
+    Processes that load images outlive a killed run by seconds, in which it could not be resumed.
+    """
+    for file in _held:
+        file.close()
+    _held.clear()
+
+
+if fcntl is not None:
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _open_lock(out: Path) -> TextIO:

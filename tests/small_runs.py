@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 import threading
 import traceback
@@ -140,6 +141,20 @@ def call(capsys, *words) -> tuple[int, str, str]:
     """Calls the command line; returns exit status, standard output and error."""
     status = spanets_cli.main([str(word) for word in words])
     return (status, *capsys.readouterr())
+
+
+def call_without_torch(*words) -> tuple[int, str, str]:
+    """Calls the command line in a process of its own, as `call` does, and checks its imports."""
+    script = (
+        "import sys, spanets_cli\n"
+        "status = spanets_cli.main(sys.argv[1:])\n"
+        "assert not {'torch', 'timm', 'spanets', 'torchvision'} & set(sys.modules)\n"
+        "sys.exit(status + 100)\n"  # a process that fails by itself exits with 1
+    )
+    command = [sys.executable, "-c", script, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode >= 100, done.stderr
+    return done.returncode - 100, done.stdout, done.stderr
 
 
 @pytest.fixture

@@ -139,10 +139,10 @@ def restore_classifier(path: str | Path) -> tuple[nn.Module, Card]:
         WeightsError: as for `restore_model`.
         UserError: it was trained for something else.
     """
-    task = task_of(path)
-    if task != "classification":
-        raise UserError(f"{path}: is for {task}; this command takes classifiers")
-    return restore_model(path)
+    model, card = restore_model(path)
+    if card.task != "classification":
+        raise UserError(f"{path}: is for {card.task}; this command takes classifiers")
+    return model, card
 
 
 def is_checkpoint(source: str) -> bool:

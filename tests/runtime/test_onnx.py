@@ -4,8 +4,6 @@ import io
 import json
 import random
 import signal
-import subprocess
-import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small_runs import call_without_torch
 from torch import nn
 
 import spanets_cli
@@ -46,17 +45,11 @@ def test_labels_are_the_checkpoints(exported, small_run, photos):
 def test_predicts_without_torch(exported, photos, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
-    script = (
-        "import sys, spanets_cli\n"
-        f"words = [{str(exported)!r}, {str(photos / 'cat')!r}, {str(broken)!r}]\n"
-        "status = spanets_cli.main(['predict', *words, '--top', '1', '--json'])\n"
-        "print(sorted({'torch', 'timm', 'spanets', 'torchvision'} & set(sys.modules)), status, "
-        "file=sys.stderr)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stderr.splitlines()[-1] == "[] 1"
-    assert f"{broken}: not an image" in done.stderr
-    found = json.loads(done.stdout)
+    words = ["predict", exported, photos / "cat", broken, "--top", "1", "--json"]
+    status, printed, said = call_without_torch(*words)
+    assert status == 1
+    assert f"{broken}: not an image" in said
+    found = json.loads(printed)
     assert len(found) == len(list((photos / "cat").iterdir()))
     for entry in found:
         assert len(entry["predictions"]) == 1

@@ -1,14 +1,13 @@
 """What is done to an exported segmenter's logits is what torch does to a checkpoint's."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from small_runs import call_without_torch
 from torch import nn
 
 from spanets import segmentation
@@ -129,14 +128,8 @@ def test_masks_need_a_folder(exported, refused):
 
 def test_predict_imports_no_torch(exported, tmp_path):
     Image.new("RGB", (80, 70), "white").save(tmp_path / "a.png")
-    script = (
-        "import sys, spanets_cli\n"
-        f"words = [{str(exported)!r}, {str(tmp_path / 'a.png')!r}, '--out', {str(tmp_path)!r}]\n"
-        "status = spanets_cli.main(['predict', *words, '--json'])\n"
-        "print(sorted({'torch', 'timm', 'spanets', 'torchvision'} & set(sys.modules)), status, "
-        "file=sys.stderr)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stderr.splitlines()[-1] == "[] 0"
-    (found,) = json.loads(done.stdout)
+    words = ["predict", exported, tmp_path / "a.png", "--out", tmp_path, "--json"]
+    status, printed, _ = call_without_torch(*words)
+    assert status == 0
+    (found,) = json.loads(printed)
     assert found["classes"] == [{"label": "bright", "share": 1.0}]

@@ -22,9 +22,9 @@ class Settings:
         regions: Sampled of an image, for training.
         proposals: Regions that an image keeps; in the test at most 1000.
         anchor_scale: Side of the smallest anchor of each level, in strides.
-        norm_groups: Of a GroupNorm behind the pyramid's, the boxes' and the masks' convolutions:
-            without a norm there, training from scratch hardly starts (arXiv 1811.08883, section 3).
-            None is without, as in the papers, whose backbones are pretrained.
+        norm_groups: Of a GroupNorm behind the pyramid's, the boxes' and the masks' convolutions,
+            for training from scratch (arXiv 1811.08883, section 3). None is without, as in the
+            papers, whose backbones are pretrained.
     """
 
     channels: int = 256

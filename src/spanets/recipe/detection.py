@@ -89,7 +89,7 @@ class DetectionModel(Model):
 
     def sizes(self) -> dict[str, int | float]:
         """Returns those of the detector's sizes that are set."""
-        names = (*("channels", "features", "regions", "proposals", "anchor_scale", "norm_groups"),)
+        names = ("channels", "features", "regions", "proposals", "anchor_scale", "norm_groups")
         values = {name: getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
 

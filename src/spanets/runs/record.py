@@ -36,11 +36,11 @@ PACKAGES = ("spanets", "torch", "torchvision", "timm", "lightning", "torchmetric
 FINISHED, STOPPED = "finished", "stopped"
 
 _LOCK = ".running"
+_SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
+_USER_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
 
 _held: set[TextIO] = set()
 """The locks of this process."""
-_SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
-_USER_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 @contextmanager

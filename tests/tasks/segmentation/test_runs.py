@@ -3,14 +3,12 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_runs import call
+from small_runs import call, call_without_torch
 
 import spanets_cli
 from spanets.backbones.dense import DenseBackbone
@@ -142,16 +140,10 @@ def test_the_exported_run_finds_the_same_without_torch(
     images = os.path.join(os.path.dirname(recipe_file), "images/val")
     words = ["predict", larger_run / "last.ckpt", images, "--out", tmp_path / "ours", "--json"]
     _, printed, _ = call(capsys, *words)
-    script = (
-        "import sys, spanets_cli\n"
-        f"words = [{str(exported)!r}, {images!r}, '--out', {str(tmp_path / 'theirs')!r}]\n"
-        "status = spanets_cli.main(['predict', *words, '--json'])\n"
-        "print(sorted({'torch', 'timm', 'spanets', 'torchvision'} & set(sys.modules)), status, "
-        "file=sys.stderr)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stderr.splitlines()[-1] == "[] 0"
-    for ours, theirs in zip(json.loads(printed), json.loads(done.stdout), strict=True):
+    words = ["predict", exported, images, "--out", tmp_path / "theirs", "--json"]
+    status, without_torch, _ = call_without_torch(*words)
+    assert status == 0
+    for ours, theirs in zip(json.loads(printed), json.loads(without_torch), strict=True):
         assert ours["image"] == theirs["image"]
         masks = [np.asarray(Image.open(entry["mask"])) for entry in (ours, theirs)]
         assert (masks[0] == masks[1]).mean() > 0.999  # where two classes are equal but for rounding

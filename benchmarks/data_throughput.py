@@ -10,6 +10,7 @@ so that other work on the machine matters little. Loaders are compared turn by t
 """
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
@@ -49,13 +50,16 @@ def make_images(root: Path, count: int) -> None:
 
 
 class Ours:
-    """Our loader, with what the training step does to its batches."""
+    """Our loader, with what the training step does to its batches; every pass is a new epoch."""
 
     def __init__(self, recipe: ClassificationRecipe) -> None:
         self.loader = make_loaders(recipe, BATCH).train
         self.data = recipe.data
+        self.epochs = itertools.count()
 
     def __iter__(self) -> Iterator[Any]:
+        sampler: Any = self.loader.sampler
+        sampler.set_epoch(next(self.epochs))  # as timm's do by themselves: other augmentations
         for pixels, targets in self.loader:
             yield standardize(pixels, self.data), targets
 

@@ -69,6 +69,7 @@ def one_line(error: BaseException) -> None:
 
 @bounded
 @given(st.dictionaries(keys, values, max_size=5))
+@example({"\n": None})
 def test_recipes_of_any_values(content):
     try:
         recipe = parse_recipe(content)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from spanets.weights import WeightsError, read_checkpoint
-from spanets_runtime.errors import UsageError, UserError, nearest
+from spanets_runtime.errors import UsageError, UserError, first_line, nearest
 from spanets_runtime.files import write_atomically
 
 CARD_KEY = "spanets"
@@ -221,8 +221,7 @@ def create_model(name: str, arguments: Mapping[str, Any], **more: Any) -> nn.Mod
         return timm.create_model(name, **{**arguments, **more})
     # Models check their arguments in every way there is, or not at all.
     except Exception as error:
-        reason = str(error).splitlines() or [type(error).__name__]
-        raise UsageError(f"model {name} with {dict(arguments)}: {reason[0]}") from error
+        raise UsageError(f"model {name} with {dict(arguments)}: {first_line(error)}") from error
 
 
 def save_torch(content: Any, path: str | Path, previous: str | Path | None = None) -> None:

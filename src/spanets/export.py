@@ -27,7 +27,7 @@ from spanets.checkpoint import create_model, is_checkpoint, restore_model
 from spanets.detection.exporting import to_dense
 from spanets.quantize import quantize
 from spanets.weights import load_weights
-from spanets_runtime.errors import UsageError, UserError, require
+from spanets_runtime.errors import UsageError, UserError, first_line, require
 from spanets_runtime.files import write_atomically
 from spanets_runtime.onnx import METADATA, MIN_FREE_SIDE, open_session
 
@@ -282,8 +282,9 @@ def _run(model: nn.Module, images: Tensor) -> list[Tensor]:
     # Whatever the model raises, and models check sizes in every way there is.
     except Exception as error:
         height, width = images.shape[2:]
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"the model cannot take images of {height}x{width} ({reason})") from error
+        raise UsageError(
+            f"the model cannot take images of {height}x{width} ({first_line(error)})"
+        ) from error
     return [outputs] if isinstance(outputs, Tensor) else list(outputs)
 
 
@@ -305,9 +306,10 @@ def _trace(model: nn.Module, images: Tensor, dynamic: bool, step: int) -> Export
             return torch.export.export(model, (images,), dynamic_shapes=shapes, strict=False)
     # The exporter has no closed set of errors, and its messages are pages long.
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         hint = "; try without free sizes (--static)" if dynamic else ""
-        raise UserError(f"torch.export cannot trace the model: {reason}{hint}") from error
+        raise UserError(
+            f"torch.export cannot trace the model: {first_line(error)}{hint}"
+        ) from error
 
 
 def _to_pt2(program: ExportedProgram, metadata: dict[str, Any]) -> bytes:

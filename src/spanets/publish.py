@@ -25,7 +25,7 @@ import spanets
 from spanets.checkpoint import Card, read_card, restore_model
 from spanets.runs.folder import RESULTS
 from spanets.weights import read_checkpoint
-from spanets_runtime.errors import UsageError, UserError
+from spanets_runtime.errors import UsageError, UserError, first_line
 from spanets_runtime.files import write_atomically
 
 HUB = "hf-hub:"
@@ -95,8 +95,9 @@ def _check_repository(name: str) -> None:
         if "/" not in name:
             raise HFValidationError(f"{name!r} has no owner")
     except HFValidationError as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--to is {HUB}{name}, must be hf-hub:OWNER/NAME ({reason})") from None
+        raise UsageError(
+            f"--to is {HUB}{name}, must be hf-hub:OWNER/NAME ({first_line(error)})"
+        ) from None
 
 
 def _check_folder(name: str) -> None:

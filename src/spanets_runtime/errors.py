@@ -16,6 +16,10 @@ class UserError(Exception):
 
     exit_status = 1
 
+    def __str__(self) -> str:
+        """Returns the message on one line, also where a key or a file's name has several."""
+        return " ".join(super().__str__().splitlines())
+
 
 class UsageError(UserError):
     """A command, key or value that is wrong as written."""
@@ -27,6 +31,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Returns `"; did you mean 'x'?"` for the known name nearest to `name`, or an empty string."""
     close = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what an error of a library says, or its type where that is none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -9,9 +9,10 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,34 +137,40 @@ def _load(
     convert: Callable[[Image.Image], Image.Image],
 ) -> Image.Image:
     try:
-        return _decode(_open(source), max_pixels, convert)
+        with _open(source) as file:
+            return _decode(file, max_pixels, convert)
     except UserError:  # of what stores it
         raise
     # Pillow documents no closed set of errors: damaged files have raised almost every built-in one.
     except Exception as error:
         name = os.fspath(source) if isinstance(source, os.PathLike) else source
-        line = f"{name}: {_reason(error)}"
-        raise ImageError(" ".join(line.splitlines())) from error
+        raise ImageError(f"{name}: {_reason(error)}") from error
 
 
-def _open(source: str | os.PathLike[str] | StoredImage) -> str | os.PathLike[str] | io.BytesIO:
+@contextmanager
+def _open(source: str | os.PathLike[str] | StoredImage) -> Iterator[BinaryIO]:
     if not isinstance(source, str | os.PathLike):
-        return io.BytesIO(source.read())
-    _check_file(Path(source))
-    return source
+        yield io.BytesIO(source.read())
+        return
+    with open(source, "rb", opener=_open_at_once) as file:
+        _check_file(os.fstat(file.fileno()))
+        yield file
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opens a pipe without waiting for its other end; files are opened as ever."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _decode(
-    source: str | os.PathLike[str] | io.BytesIO,
-    max_pixels: int,
-    convert: Callable[[Image.Image], Image.Image],
+    file: BinaryIO, max_pixels: int, convert: Callable[[Image.Image], Image.Image]
 ) -> Image.Image:
     with warnings.catch_warnings():
         # They concern metadata, which is not used, and sizes, which are bounded here. Only
         # Pillow's, because in a program with threads a filter may outlive this block.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-        with Image.open(source, formats=FORMATS) as image:
+        with Image.open(file, formats=FORMATS) as image:
             _check_size(image.width, image.height, max_pixels)
             image.load()
             converted = convert(image)
@@ -174,10 +181,7 @@ def _decode(
     return converted
 
 
-def _check_file(path: Path) -> None:
-    status = path.stat()
-    if stat.S_ISDIR(status.st_mode):
-        raise _Refused("is a folder, not an image")
+def _check_file(status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device might never end
         raise _Refused("is not a regular file")
     if status.st_size == 0:
@@ -192,13 +196,15 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Returns a new image in mode "RGB", from any mode that the formats can bring."""
+    """Returns an image in mode "RGB" that needs no file, from any mode the formats can bring."""
     if image.mode == "F":
         raise _Refused("floating-point pixels have no fixed range; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         return _upper_byte(image).convert("RGB")
     if image.has_transparency_data:
         return _over_white(image)
+    if image.mode == "RGB" and image.format == "JPEG":
+        return image  # it has one frame, which is decoded: a copy would take a twentieth more
     return image.convert("RGB")  # a copy if it is so already: without the file
 
 
@@ -256,6 +262,8 @@ def _reason(error: Exception) -> str:
             return f"too large to be decoded safely ({error})"
         case FileNotFoundError() | NotADirectoryError():
             return "no such file"
+        case IsADirectoryError():
+            return "is a folder, not an image"
         case MemoryError():
             return "not enough memory to decode it"
         case OSError() if error.errno is not None:  # Pillow's own have none

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from spanets_runtime.errors import UserError, require
+from spanets_runtime.errors import UserError, first_line, require
 from spanets_runtime.predict import Prediction, predict_images
 from spanets_runtime.preprocessing import Preprocessing
 
@@ -159,8 +159,9 @@ def _plain_errors(name: str | Path) -> Iterator[None]:
         raise
     # Its errors have no base class of their own.
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{name}: no ONNX model that onnxruntime can read ({reason})") from error
+        raise UserError(
+            f"{name}: no ONNX model that onnxruntime can read ({first_line(error)})"
+        ) from error
 
 
 def read_metadata(session: Any, path: str | Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from spanets.benchmark.costs import count_costs, count_parameters
 from spanets.benchmark.memory import peak_memory
 from spanets.benchmark.timing import circumstances, interleave, quartiles
 from spanets.checkpoint import create_model
-from spanets_runtime.errors import UsageError, UserError
+from spanets_runtime.errors import UsageError, UserError, first_line
 
 BACKENDS = ("eager", "compile", "onnx")
 FORMS = ("default", "fft")
@@ -61,8 +61,9 @@ class Setting:
             torch.empty(1, device=self.device)
         # torch's message depends on how it was built, and so does its type.
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise UsageError(f"--device {self.device!r} cannot be used here: {reason}") from error
+            raise UsageError(
+                f"--device {self.device!r} cannot be used here: {first_line(error)}"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -223,8 +224,7 @@ def _compare_at(
             raise
         # Compilers and models have errors of all kinds.
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{name} at {batch}x{size}x{size}: {reason}") from error
+            raise UserError(f"{name} at {batch}x{size}x{size}: {first_line(error)}") from error
         tasks[label] = task
         facts[label] = (name, form, costs, parameters, memory, weights)
     seconds = interleave(tasks, rounds, warmup, setting.device)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from spanets.data.sampler import EpochSampler
 from spanets.data.unreadable import Unreadable
-from spanets_runtime.errors import UserError
+from spanets_runtime.errors import UserError, first_line
 
 
 class Share(Sampler[tuple[int, int]]):
@@ -160,15 +160,14 @@ def plain_worker_errors() -> Iterator[None]:
     except UserError as error:
         # torch raises it again with the process's traceback for a message, whose last line is
         # "module.Type: message".
-        lines = str(error).splitlines()
+        lines = str(error.args[0]).splitlines()
         if len(lines) < 2:
             raise
         raise type(error)(lines[-1].partition(": ")[2]) from error
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"a process that loads images died, perhaps for want of memory ({reason}); "
-            "lower data.workers or --workers"
+            "a process that loads images died, perhaps for want of memory "
+            f"({first_line(error)}); lower data.workers or --workers"
         ) from error

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from spanets.backbones.dense import DenseBackbone
 from spanets.segmentation.decoders import FCNHead, SemanticFPN, UPerNet, pixel_classifier
-from spanets_runtime.errors import UsageError, nearest
+from spanets_runtime.errors import UsageError, first_line, nearest
 
 # The auxiliary head reads the map of this stage, the third: stride 16.
 AUXILIARY_STAGE = 2
@@ -133,8 +133,7 @@ def make_segmenter(
         return build(backbone, classes, **arguments)
     # What torch raises of numbers that are none, or out of range.
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"{kind} with {arguments}: {reason}") from error
+        raise UsageError(f"{kind} with {arguments}: {first_line(error)}") from error
 
 
 def build_segmenter(

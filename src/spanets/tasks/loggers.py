@@ -9,7 +9,7 @@ from lightning.pytorch import loggers
 from lightning.pytorch.loggers import Logger
 
 from spanets.recipe import Recipe
-from spanets_runtime.errors import UsageError, UserError, nearest
+from spanets_runtime.errors import UsageError, UserError, first_line, nearest
 
 _CLASSES = {
     name.removesuffix("Logger").lower(): name for name in loggers.__all__ if name != "Logger"
@@ -47,8 +47,7 @@ def make_logger(recipe: Recipe, out: Path) -> Logger | None:
         raise UserError(_missing(name, error)) from None
     # Of arguments, which loggers check in every way there is.
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"trainer.logger {name} with {given}: {reason}") from error
+        raise UsageError(f"trainer.logger {name} with {given}: {first_line(error)}") from error
 
 
 def find_logger(name: str) -> str:

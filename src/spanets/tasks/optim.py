@@ -7,7 +7,7 @@ from timm.optim import create_optimizer_v2, list_optimizers, muon
 from torch import Tensor, nn
 
 from spanets.recipe import Optim
-from spanets_runtime.errors import UsageError, nearest
+from spanets_runtime.errors import UsageError, first_line, nearest
 
 _newton_schulz = muon.zeropower_via_newtonschulz
 
@@ -43,8 +43,7 @@ def make_optimizer(
         )
     # Some of timm's optimizers need a package, a GPU, or settings that recipes do not have.
     except (ImportError, AssertionError, RuntimeError, TypeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"optim.name {name!r} cannot be used here: {reason}") from error
+        raise UsageError(f"optim.name {name!r} cannot be used here: {first_line(error)}") from error
     if getattr(optimizer, "is_second_order", False):
         raise UsageError(f"optim.name {name!r} needs second derivatives; choose another")
     return optimizer

@@ -19,7 +19,7 @@ from spanets.tasks.classification.module import Classification
 from spanets.tasks.classification.report import describe_metrics, plot_confusion
 from spanets.tasks.plan import Plan
 from spanets.tasks.report import plot_curves
-from spanets_runtime.errors import UsageError
+from spanets_runtime.errors import UsageError, first_line
 
 
 class ClassificationPlan(Plan[ClassificationRecipe]):
@@ -65,9 +65,8 @@ class ClassificationPlan(Plan[ClassificationRecipe]):
                 shape = tuple(model.eval()(torch.zeros(1, 3, size, size)).shape)
         # Whatever the model raises, and models check sizes in every way there is.
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UsageError(
-                f"model {name} cannot take images of {size}x{size} pixels ({reason}); "
+                f"model {name} cannot take images of {size}x{size} pixels ({first_line(error)}); "
                 "set data.image_size or model.args"
             ) from error
         if shape != (1, classes):

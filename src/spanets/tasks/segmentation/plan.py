@@ -20,7 +20,7 @@ from spanets.tasks.segmentation.evaluation import evaluate, evaluation_images
 from spanets.tasks.segmentation.module import Segmentation
 from spanets.tasks.segmentation.report import describe_metrics, plot_examples
 from spanets.weights import LoadReport
-from spanets_runtime.errors import UsageError
+from spanets_runtime.errors import UsageError, first_line
 
 
 class SegmentationPlan(Plan[SegmentationRecipe]):
@@ -77,9 +77,8 @@ class SegmentationPlan(Plan[SegmentationRecipe]):
                 model.eval()(torch.zeros(1, 3, side, side))
         # Whatever the model raises, and models check sizes in every way there is.
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UsageError(
-                f"model {name} cannot take images of {side}x{side} pixels ({reason}); "
+                f"model {name} cannot take images of {side}x{side} pixels ({first_line(error)}); "
                 "set data.crop or model.args"
             ) from error
         model.train()

@@ -72,6 +72,18 @@ def test_norms_for_training_from_scratch(kind):
     assert all(value.grad is not None for norm in norms for value in norm.parameters())
 
 
+@pytest.mark.parametrize("kind", ["mask_rcnn", "cascade_mask_rcnn"])
+def test_convolutions_tell_classes_and_boxes(kind):
+    """Their outputs are the linear layer's inputs, whatever the kind's own head is."""
+    settings = replace(SMALL, box_convolutions=2)
+    with torch.device("meta"):
+        detector = make_detector(kind, "resnet18", CLASSES, settings=settings)
+    for stage in detector.roi_heads.stages:
+        kernels = [m for m in stage.box_head.modules() if isinstance(m, nn.Conv2d)]
+        assert [m.kernel_size for m in kernels] == [(3, 3)] * 2
+        assert stage.box_head(torch.empty(5, 16, 7, 7, device="meta")).shape == (5, 24)
+
+
 def test_norms_divide_the_channels():
     with pytest.raises(ValueError, match="norm_groups is 5, must divide 16"):
         replace(SMALL, norm_groups=5)

@@ -19,6 +19,7 @@ from spanets.detection.settings import Settings
 POOLED = 7
 STD = (0.1, 0.1, 0.2, 0.2)
 
+CASCADE_CONVOLUTIONS = 4
 CASCADE_IOU = (0.5, 0.6, 0.7)
 CASCADE_WEIGHTS = (1.0, 0.5, 0.25)
 
@@ -66,14 +67,16 @@ class RegionDetector(nn.Module):
 
 
 def make_mask_rcnn(body: DenseBackbone, classes: int, settings: Settings) -> RegionDetector:
-    """Builds Mask R-CNN: two linear layers on RoI 7, L1 losses.
+    """Builds Mask R-CNN: two linear layers on RoI 7 unless the settings say so, L1 losses.
 
     Args:
         body: With maps at strides 4 to 32.
         classes: Without the background.
         settings: Sizes of the parts.
     """
-    head = TwoMLPHead(settings.channels * POOLED**2, settings.features)
+    head: nn.Module = TwoMLPHead(settings.channels * POOLED**2, settings.features)
+    if settings.box_convolutions:
+        head = _box_head(settings, settings.box_convolutions)
     predictor = FastRCNNPredictor(settings.features, 1 + classes)
     regions = settings.regions
     stage = BoxStage(RegionPool(POOLED), head, predictor, 0.5, STD, giou=False, regions=regions)
@@ -95,16 +98,10 @@ def make_cascade_mask_rcnn(body: DenseBackbone, classes: int, settings: Settings
         classes: Without the background.
         settings: Sizes of the parts.
     """
-    channels = settings.channels
     stages = [
         BoxStage(
             RegionPool(POOLED),
-            FastRCNNConvFCHead(
-                (channels, POOLED, POOLED),
-                [channels] * 4,
-                [settings.features],
-                settings.norm_layer,
-            ),
+            _box_head(settings, settings.box_convolutions or CASCADE_CONVOLUTIONS),
             FastRCNNPredictor(settings.features, 1 + classes),
             iou,
             [value / (i + 1) for value in STD],
@@ -118,3 +115,10 @@ def make_cascade_mask_rcnn(body: DenseBackbone, classes: int, settings: Settings
         ProposalNetwork(settings, beta=1 / 9),
         CascadeHeads(stages, [MaskBranch(settings, classes) for _ in stages], CASCADE_WEIGHTS),
     )
+
+
+def _box_head(settings: Settings, convolutions: int) -> nn.Module:
+    """Returns convolutions and a linear layer, (R, channels, 7, 7) to (R, features)."""
+    shape = (settings.channels, POOLED, POOLED)
+    layers = [settings.channels] * convolutions
+    return FastRCNNConvFCHead(shape, layers, [settings.features], settings.norm_layer)

@@ -22,6 +22,9 @@ class Settings:
         regions: Sampled of an image, for training.
         proposals: Regions that an image keeps; in the test at most 1000.
         anchor_scale: Side of the smallest anchor of each level, in strides.
+        box_convolutions: So many 3×3 convolutions and one linear layer tell a region's class and
+            box. None is as in the papers: two linear layers in Mask R-CNN, four convolutions in
+            Cascade Mask R-CNN.
         norm_groups: Of a GroupNorm behind the pyramid's, the boxes' and the masks' convolutions,
             for training from scratch (arXiv 1811.08883, section 3). None is without, as in the
             papers, whose backbones are pretrained.
@@ -32,6 +35,7 @@ class Settings:
     regions: int = 512
     proposals: int = 1000
     anchor_scale: float = 8.0
+    box_convolutions: int | None = None
     norm_groups: int | None = None
 
     def __post_init__(self) -> None:

@@ -63,8 +63,8 @@ class DetectionModel(Model):
         name, args, weights: As in `Model`, of the backbone.
         head: "retinanet", "mask_rcnn" or "cascade_mask_rcnn".
         frozen_stages: So many first stages of the backbone keep their weights.
-        channels, features, regions, proposals, anchor_scale, norm_groups: Sizes of the detector's
-            parts, see `detection.Settings`; None takes the papers'.
+        channels, features, regions, proposals, anchor_scale, box_convolutions, norm_groups: Sizes
+            of the detector's parts, see `detection.Settings`; None takes the papers'.
     """
 
     RANGES: ClassVar[Ranges] = {
@@ -75,6 +75,7 @@ class DetectionModel(Model):
         "regions": (1, 4096),
         "proposals": (1, 4096),
         "anchor_scale": (0.1, 100),
+        "box_convolutions": (1, 16),
         "norm_groups": (1, 4096),
     }
 
@@ -85,11 +86,15 @@ class DetectionModel(Model):
     regions: int | None = None
     proposals: int | None = None
     anchor_scale: float | None = None
+    box_convolutions: int | None = None
     norm_groups: int | None = None
 
     def sizes(self) -> dict[str, int | float]:
         """Returns those of the detector's sizes that are set."""
-        names = ("channels", "features", "regions", "proposals", "anchor_scale", "norm_groups")
+        names = (
+            *("channels", "features", "regions", "proposals", "anchor_scale"),
+            *("box_convolutions", "norm_groups"),
+        )
         values = {name: getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
 

@@ -1,7 +1,8 @@
 """SPANet and SPANetV2 on a CUDA GPU: bfloat16, channels last, compiled, batch 256, 224².
 
     python benchmarks/gpu.py                  everything, in under eight minutes on one GPU
-    python benchmarks/gpu.py --dry-run        the same steps, tiny, on the CPU; writes nothing
+    python benchmarks/gpu.py --dry-run        the same steps on the CPU with the smallest models,
+                                              minutes of compiling; writes nothing
     python benchmarks/gpu.py --bytes          only the memory traffic, counted without a GPU
 
 Measured: inference and training steps of the default form, of the FFT forms at their best setting
@@ -10,9 +11,10 @@ memory of training; and where the time of our training step goes, kernel by kern
 """
 
 import argparse
+import json
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from common import write
@@ -20,12 +22,29 @@ from forms import released_form
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from tqdm import tqdm
 
 from spanets.benchmark.compare import Setting, build_form, make_task
 from spanets.benchmark.memory import peak_memory
 from spanets.benchmark.timing import interleave, summarise
+from spanets_runtime.errors import first_line
 
-PEERS = ("convnext_tiny", "focalnet_tiny_srf")
+
+class Models(NamedTuple):
+    """What is measured.
+
+    Attributes:
+        spanet, spanetv2: Ours.
+        peers: Models of timm's to stand beside them.
+    """
+
+    spanet: str
+    spanetv2: str
+    peers: tuple[str, ...]
+
+
+MODELS = Models("spanet_small", "spanetv2_s18_pure", ("convnext_tiny", "focalnet_tiny_srf"))
+DRY_MODELS = Models("spanet_nano", "spanetv2_nano_pure", ("convnext_atto",))
 
 TARGETS = {
     "inference: FFT form's best setting over ours, at least": 3.0,
@@ -35,28 +54,26 @@ TARGETS = {
 }
 
 
-def plans(device: str, batch: int) -> Iterator[tuple[str, nn.Module, Setting]]:
+def plans(models: Models, device: str) -> Iterator[tuple[str, nn.Module, Setting]]:
     """Yields name, model and setting of everything that is timed."""
     half = {"dtype": "bfloat16", "device": device, "channels_last": True}
     compiled = Setting(backend="compile", **half)
-    yield "spanet_small", build_form("spanet_small"), compiled
-    yield "spanet_small fft compiled", build_form("spanet_small", "fft"), compiled
-    yield "spanet_small fft eager", build_form("spanet_small", "fft"), Setting(**half)
-    yield (
-        "spanet_small released float32 eager",
-        released_form("spanet_small"),
-        Setting(device=device),
-    )
-    for peer in PEERS:
+    spanet, spanetv2, peers = models
+    yield spanet, build_form(spanet), compiled
+    yield f"{spanet} fft compiled", build_form(spanet, "fft"), compiled
+    yield f"{spanet} fft eager", build_form(spanet, "fft"), Setting(**half)
+    yield f"{spanet} released float32 eager", released_form(spanet), Setting(device=device)
+    for peer in peers:
         yield peer, build_form(peer), compiled
-    yield "spanetv2_s18_pure", build_form("spanetv2_s18_pure"), compiled
-    yield "spanetv2_s18_pure fft compiled", build_form("spanetv2_s18_pure", "fft"), compiled
+    yield spanetv2, build_form(spanetv2), compiled
+    yield f"{spanetv2} fft compiled", build_form(spanetv2, "fft"), compiled
 
 
-def measure(arguments: argparse.Namespace, train: bool) -> dict[str, Any]:
+def measure(models: Models, arguments: argparse.Namespace, train: bool) -> dict[str, Any]:
     """Times all plans, interleaved, and their peak memory."""
     tasks, memory, failed = {}, {}, {}
-    for name, model, setting in plans(arguments.device, arguments.batch):
+    step = "training" if train else "inference"
+    for name, model, setting in tqdm(list(plans(models, arguments.device)), step, disable=None):
         setting = Setting(**{**vars(setting), "train": train})
         try:
             task, weights = make_task(model, setting, arguments.batch, arguments.size)
@@ -65,13 +82,13 @@ def measure(arguments: argparse.Namespace, train: bool) -> dict[str, Any]:
             peak = peak_memory(task, arguments.device)
         # A form that does not compile or fit is a result, and no reason to lose the others.
         except Exception as error:
-            failed[name] = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            failed[name] = first_line(error)
             torch._dynamo.reset()
             continue
         tasks[name] = task
         memory[name] = None if peak is None else round((peak + weights) / 1e6)
     rows: dict[str, Any] = summarise(
-        interleave(tasks, arguments.rounds, warmup=3, device=arguments.device), "spanet_small"
+        interleave(tasks, arguments.rounds, warmup=3, device=arguments.device), models.spanet
     )
     for name, row in rows.items():
         row["images_per_s"] = round(arguments.batch / row["median_s"], 1)
@@ -80,21 +97,22 @@ def measure(arguments: argparse.Namespace, train: bool) -> dict[str, Any]:
     return {"forms": rows, "failed": failed}
 
 
-def verdict(inference: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
+def verdict(models: Models, inference: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
     """Holds the measurements against the targets."""
+    ours = models.spanet
 
     def best(rows: dict[str, Any]) -> str:
-        own = [k for k in rows if k.startswith("spanet_small") and k != "spanet_small"]
-        return min(own, key=lambda k: rows[k]["median_s"])
+        forms = [name for name in rows if name.startswith(f"{ours} ")]
+        return min(forms, key=lambda name: rows[name]["median_s"])
 
     still, moving = inference["forms"], training["forms"]
-    ratio = "relative_to_spanet_small"
-    memory = moving["spanet_small"]["peak_memory_mb"]
+    ratio = f"relative_to_{ours}"
+    memory = moving[ours]["peak_memory_mb"]
     reached = [
         still[best(still)][ratio],
         moving[best(moving)][ratio],
         memory and round(memory / moving[best(moving)]["peak_memory_mb"], 3),
-        min(still[peer][ratio] for peer in PEERS if peer in still),
+        min(still[peer][ratio] for peer in models.peers if peer in still),
     ]
     return {
         name: {"target": target, "reached": value, "fft_form": [best(still), best(moving)]}
@@ -102,10 +120,10 @@ def verdict(inference: dict[str, Any], training: dict[str, Any]) -> dict[str, An
     }
 
 
-def kernels(arguments: argparse.Namespace, count: int = 20) -> list[dict[str, Any]]:
-    """Returns the dearest kernels of a training step of SPANet-small."""
+def kernels(model: str, arguments: argparse.Namespace, count: int = 20) -> list[dict[str, Any]]:
+    """Returns the dearest kernels of a training step of a model."""
     setting = Setting("bfloat16", "compile", True, arguments.device, True)
-    task, _ = make_task(build_form("spanet_small"), setting, arguments.batch, arguments.size)
+    task, _ = make_task(build_form(model), setting, arguments.batch, arguments.size)
     task()
     task()
     gpu = arguments.device != "cpu"
@@ -151,7 +169,7 @@ def count_traffic(size: int = 224) -> dict[str, Any]:
         "spanet_small fft": ("spanet_small", "fft"),
         "spanetv2_s18_pure": ("spanetv2_s18_pure", "default"),
         "spanetv2_s18_pure fft": ("spanetv2_s18_pure", "fft"),
-        **{peer: (peer, "default") for peer in PEERS},
+        **{peer: (peer, "default") for peer in MODELS.peers},
     }
     table = {}
     images = torch.empty(8, 3, size, size, dtype=torch.bfloat16, device="meta")
@@ -181,24 +199,26 @@ def main() -> None:
     if arguments.bytes:
         write("gpu_traffic", {"batch": 8, "size": arguments.size, "forms": count_traffic()})
         return
+    models = DRY_MODELS if arguments.dry_run else MODELS
     if arguments.dry_run:
         arguments.device, arguments.batch, arguments.size, arguments.rounds = "cpu", 2, 64, 2
     Setting(device=arguments.device).check()
     start = time.monotonic()
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    inference, training = measure(arguments, train=False), measure(arguments, train=True)
+    inference = measure(models, arguments, train=False)
+    training = measure(models, arguments, train=True)
     result = {
         "batch": arguments.batch,
         "size": arguments.size,
-        "targets": verdict(inference, training),
+        "targets": verdict(models, inference, training),
         "inference": inference,
         "training": training,
-        "kernels_of_a_training_step": kernels(arguments),
+        "kernels_of_a_training_step": kernels(models.spanet, arguments),
         "seconds": round(time.monotonic() - start),
     }
     if arguments.dry_run:
-        print(result)
+        print(json.dumps(result, indent=2))
     else:
         write("gpu", result, arguments.device)
 

@@ -107,7 +107,7 @@ def test_seed_sample_seeds_every_generator():
     first = draws()
     seed_sample(1, 2, 3)
     assert draws() == first
-    assert first == pytest.approx((0.1775443, 0.9633872, 0.5354776))
+    assert first == pytest.approx((0.2193185, 0.7308520, 0.2274428))
 
 
 def test_neighbouring_keys_are_unrelated():
@@ -138,7 +138,7 @@ def test_isolated_seed_leaves_no_trace():
 
 def test_seeding_costs_little_beside_decoding_an_image():
     seconds = min(timeit.repeat(lambda: seed_sample(1, 2, 3), number=100, repeat=20)) / 100
-    assert seconds < 500e-6  # some 20 us on a quiet machine; torch.manual_seed alone takes 150
+    assert seconds < 500e-6  # 13 us on a quiet machine; torch.manual_seed alone takes 150
 
 
 def test_a_run_is_the_same_for_any_number_of_workers():

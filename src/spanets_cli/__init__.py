@@ -11,7 +11,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from spanets_cli.commands import leave_cores_to_workers
 from spanets_cli.parser import check_command, make_parser, split_overrides
 
 
@@ -45,8 +44,6 @@ def run(known: argparse.Namespace, overrides: list[str]) -> int:
     """Runs a parsed command, and says in one line what is wrong with what the user gave."""
     from spanets_runtime.errors import UserError
 
-    if known.command in ("train", "eval"):
-        leave_cores_to_workers()
     try:
         return known.run(known, overrides)
     except Exception as error:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,16 +34,6 @@ def run_models(arguments: argparse.Namespace, _: list[str]) -> int:
     ]
     print_table(header, lines)
     return 0
-
-
-def leave_cores_to_workers() -> None:
-    """Lets torch's idle threads sleep: by spinning they keep loading processes off the cores.
-
-    On two cores an epoch of the quickstart takes some 15 % less. Read when torch is imported, so
-    without effect through `python -m spanets`, which imports the package before its `__main__`.
-    """
-    if "torch" not in sys.modules:
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def run_train(arguments: argparse.Namespace, overrides: list[str]) -> int:

@@ -30,6 +30,7 @@ from spanets.data.splits import split_parts
 from spanets.data.unreadable import Unreadable, collate_readable, draw_replacement
 from spanets.recipe import ClassificationData, ClassificationRecipe, parse_recipe
 from spanets_runtime.errors import UsageError, UserError, nearest
+from spanets_runtime.images import quiet_decoder
 
 Sample = tuple[Tensor, Tensor]
 Transform = Callable[[Image.Image], Tensor]
@@ -83,7 +84,7 @@ class ImageDataset(Dataset[Sample | None]):
 
     def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[Sample | None]:
         """Returns several samples, as torch's loaders ask for those of a batch."""
-        with isolated():
+        with isolated(), quiet_decoder():
             return [
                 self._draw(*key) if isinstance(key, tuple) else self._draw(0, key) for key in keys
             ]

@@ -66,10 +66,15 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardImage:
-    """One image of a shard; see `ShardIndex`."""
+    """One image of a shard; see `ShardIndex`.
+
+    Attributes:
+        names, number: Where its name stands, which is looked up for a message alone.
+    """
 
     shard: Shard
-    name: str
+    names: Sequence[str]
+    number: int
     offset: int
     size: int
     checksum: int | None
@@ -83,7 +88,7 @@ class ShardImage:
         """
         path = self.shard.local()
         try:
-            with path.open("rb", buffering=0) as file:
+            with open(path, "rb", buffering=0) as file:
                 file.seek(self.offset)
                 content = file.read(self.size)
         except OSError as error:
@@ -95,7 +100,7 @@ class ShardImage:
         return content
 
     def __str__(self) -> str:
-        return f"{self.shard.location}: {self.name}"
+        return f"{self.shard.location}: {self.names[self.number]}"
 
 
 class ShardImages(Sequence[ShardImage]):
@@ -132,7 +137,8 @@ class ShardImages(Sequence[ShardImage]):
             return [self[i] for i in range(*index.indices(len(self)))]
         return ShardImage(
             self.shards[self.numbers[index]],
-            self._names[index],
+            self._names,
+            index,
             int(self._offsets[index]),
             int(self._sizes[index]),
             None if self._checksums is None else int(self._checksums[index]),

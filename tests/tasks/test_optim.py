@@ -6,8 +6,18 @@ from timm.optim import muon
 from torch import nn
 
 from spanets.recipe import Optim
+from spanets.tasks import optim
 from spanets.tasks.optim import make_optimizer, orthogonalize
 from spanets_runtime.errors import UsageError
+
+
+@pytest.mark.parametrize("able", [False, True])
+@pytest.mark.parametrize("side", [optim.BFLOAT16_SIDE - 1, optim.BFLOAT16_SIDE])
+def test_large_matrices_are_bfloat16_where_the_cpu_has_it(monkeypatch, side, able) -> None:
+    monkeypatch.setattr(optim, "has_bfloat16_products", lambda: able)
+    result = orthogonalize(torch.randn(side, 2 * side), 1, [(2.0, -1.5, 0.5)])
+    wide = not able or side < optim.BFLOAT16_SIDE
+    assert result.dtype == (torch.float32 if wide else torch.bfloat16)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (24, 8), (8, 24)])

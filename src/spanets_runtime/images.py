@@ -39,6 +39,7 @@ MAX_PIXELS = 178_956_970
 
 _IS_QUIET = ContextVar("_IS_QUIET", default=False)
 
+# What of a JPEG may tell its orientation.
 _METADATA = frozenset({"exif", "xmp"})
 
 # What turns an image stored with this EXIF orientation upright.

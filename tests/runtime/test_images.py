@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from spanets_runtime.errors import UserError
-from spanets_runtime.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageError, load_image
+from spanets_runtime.images import (
+    IMAGE_SUFFIXES,
+    MAX_PIXELS,
+    ImageError,
+    load_image,
+    quiet_decoder,
+)
 
 ORIENTATION = 0x0112
 WHITE, RED = (255, 255, 255), (255, 0, 0)
@@ -210,6 +216,12 @@ def test_nothing_can_turn_an_image_twice(tmp_path):
     assert not image.info and not image.getexif()
 
 
+def test_a_jpeg_whose_orientation_is_in_xmp_comes_upright(tmp_path):
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    content = encoded(Image.fromarray(pattern(16, 32)), "JPEG", xmp=xmp)
+    assert load_image(write(tmp_path, content)).size == (16, 32)
+
+
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"])
 def test_damaged_exif_does_not_cost_the_image(tmp_path, exif):
     content = encoded(Image.fromarray(pattern(16, 32)), "JPEG", exif=exif)
@@ -307,6 +319,22 @@ def test_below_the_limit_pillow_does_not_warn(tmp_path, monkeypatch):
         warnings.simplefilter("error")
         load_image(path)
     assert Image.MAX_IMAGE_PIXELS == 20
+
+
+def test_quiet_for_many_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    path = write(tmp_path, encoded(Image.new("L", (5, 5)), "PNG"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        before = warnings.filters[:]
+        with quiet_decoder():
+            for _ in range(2):
+                load_image(path)
+            with pytest.raises(ImageError):
+                load_image(tmp_path / "none.png")
+        assert warnings.filters == before
+        with pytest.raises(Image.DecompressionBombWarning):
+            Image.open(path)
 
 
 def test_one_line_even_for_a_name_of_two(tmp_path):

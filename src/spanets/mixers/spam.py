@@ -23,6 +23,7 @@ from spanets.spectral import (
     resolve_method,
     spectral_pool,
 )
+from spanets.spectral.execution import is_channels_last
 
 BALANCES = (0.7, 0.8, 0.9)
 """λ of the three gates (SPANet, section 4.1)."""
@@ -43,7 +44,9 @@ def pooled_conv(
     """Computes `W SPF(x) + b` as a 1×1 convolution plus a rank-K term, without filtering x.
 
     `(W diag(1 - λ)) x + b + (W ((x Φᵀ) ⊙ g)) Φ` (mathematics: the filter is linear and acts on
-    space, W on channels, so they commute but for the per-channel λ).
+    space, W on channels, so they commute but for the per-channel λ). The products follow the
+    layout of x: across it they would be read and written piece by piece, 7 % of a training step and
+    of compiled inference.
 
     Args:
         x: (B, C, H, W).
@@ -58,13 +61,19 @@ def pooled_conv(
         (B, D, H, W).
     """
     basis = low_frequency_basis(x, radius, closed)  # K HW
-    low = torch.matmul(x.flatten(2), basis.mT) * gain.to(x.dtype)  # B C K
-    low = torch.matmul(low_weight, low)  # B D K
     high = F.conv2d(x, high_weight[:, :, None, None], bias)  # B D H W
+    modes = basis.to(high.dtype).expand(x.shape[0], -1, -1)  # B K HW
     # In place: a convolution's backward pass does not read its output, and on large maps a pass
     # over memory costs as much as the product. `view` fails where it would have to copy.
-    maps = high.view(*high.shape[:2], basis.shape[1])  # B D HW
-    maps.baddbmm_(low.to(high.dtype), basis.to(high.dtype).expand(x.shape[0], -1, -1))
+    if is_channels_last(x):
+        tokens = x.permute(0, 2, 3, 1).flatten(1, 2)  # B HW C
+        low = torch.matmul(basis, tokens) * gain.to(x.dtype).mT  # B K C
+        low = torch.matmul(low, low_weight.mT).to(high.dtype)  # B K D
+        high.permute(0, 2, 3, 1).view(*modes.mT.shape[:2], -1).baddbmm_(modes.mT, low)  # B HW D
+    else:
+        low = torch.matmul(x.flatten(2), basis.mT) * gain.to(x.dtype)  # B C K
+        low = torch.matmul(low_weight, low).to(high.dtype)  # B D K
+        high.view(*high.shape[:2], -1).baddbmm_(low, modes)  # B D HW
     return high
 
 

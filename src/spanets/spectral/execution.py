@@ -1,4 +1,4 @@
-"""What tensors run on: whether something traces them, and a stretch of full precision."""
+"""What tensors run on: who traces them, how they lie, and a stretch of full precision."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -13,6 +13,18 @@ def is_traced(x: Tensor) -> bool:
     """
     compiling = torch.compiler.is_compiling() or torch.jit.is_tracing()
     return compiling or type(x) is not Tensor
+
+
+# Older versions of torch tell only that something compiles.
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether the channels of a pixel of (B, C, H, W) lie side by side.
+
+    An exported graph has no strides, and its operators are written for channels first.
+    """
+    return not _is_exporting() and x.stride(1) == 1
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:

@@ -69,11 +69,13 @@ def pooled_conv(
         tokens = x.permute(0, 2, 3, 1).flatten(1, 2)  # B HW C
         low = torch.matmul(basis, tokens) * gain.to(x.dtype).mT  # B K C
         low = torch.matmul(low, low_weight.mT).to(high.dtype)  # B K D
-        high.permute(0, 2, 3, 1).view(*modes.mT.shape[:2], -1).baddbmm_(modes.mT, low)  # B HW D
+        maps = high.permute(0, 2, 3, 1).view(*modes.mT.shape[:2], high.shape[1])  # B HW D
+        maps.baddbmm_(modes.mT, low)
     else:
         low = torch.matmul(x.flatten(2), basis.mT) * gain.to(x.dtype)  # B C K
         low = torch.matmul(low_weight, low).to(high.dtype)  # B D K
-        high.view(*high.shape[:2], -1).baddbmm_(low, modes)  # B D HW
+        maps = high.view(*high.shape[:2], basis.shape[1])  # B D HW
+        maps.baddbmm_(low, modes)
     return high
 
 

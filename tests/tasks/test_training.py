@@ -139,6 +139,23 @@ def test_learning_rates(run, monkeypatch):
     assert seen == pytest.approx(expected)
 
 
+def test_a_run_uses_the_threads_it_is_told_and_gives_them_back(run, monkeypatch):
+    seen = []
+    step = Classification.training_step
+
+    def counted(self, *args):
+        seen.append(torch.get_num_threads())
+        return step(self, *args)
+
+    monkeypatch.setattr(Classification, "training_step", counted)
+    before = torch.get_num_threads()
+    for words, expected in [((), before), (("--trainer.threads", before + 1), before + 1)]:
+        seen.clear()
+        run("--trainer.epochs", "1", *words)
+        assert set(seen) == {expected}
+        assert torch.get_num_threads() == before
+
+
 def test_gradients_are_clipped(run):
     """Of one update with plain momentum: the step is lr times the gradient."""
     words = ["--optim.name", "momentum", "--optim.weight_decay", 0, "--optim.batch_size", 12]

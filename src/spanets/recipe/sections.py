@@ -138,6 +138,8 @@ class Trainer:
         accelerator: "auto" takes a GPU if there is one.
         devices: Number of devices, or "auto" for all.
         num_nodes: Machines.
+        threads: Of the network on a CPU, in each process; None is one a core. One is the fastest
+            for small networks and batches, and leaves the other cores to `data.workers`.
         strategy: "auto" is "ddp" on several devices: each holds the model. With "fsdp" they hold
             parts of it, for models too large for one.
         precision: Lightning's: "32-true", "16-mixed", "bf16-mixed", "bf16-true".
@@ -155,6 +157,7 @@ class Trainer:
         "epochs": (1, 10**6),
         "devices": (1, 1024),
         "num_nodes": (1, 2**16),
+        "threads": (1, 1024),
         "accumulate": (1, 2**20),
         "val_every": (1, 10**6),
         "save_every": (1, 10**9),
@@ -164,6 +167,7 @@ class Trainer:
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: int | Literal["auto"] = "auto"
     num_nodes: int = 1
+    threads: int | None = None
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true"] = "32-true"
     accumulate: int = 1

@@ -1,5 +1,7 @@
 """Over how many processes a run is spread, and how they train one model."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -83,6 +85,17 @@ def describe_devices(recipe: Recipe) -> dict[str, Any]:
     if processes > 1:
         arguments["devices"] = count_devices(recipe)
     return arguments
+
+
+@contextmanager
+def limited_threads(number: int | None) -> Iterator[None]:
+    """Lets torch use that many threads of the CPU; None changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def slurm_plugins() -> list[SLURMEnvironment]:

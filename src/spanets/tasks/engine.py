@@ -48,6 +48,7 @@ from spanets.tasks.callbacks import (
 from spanets.tasks.devices import (
     count_processes,
     describe_devices,
+    limited_threads,
     per_device_batch,
     slurm_plugins,
 )
@@ -101,7 +102,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
             for note in loaders.notes:
                 print(note, file=sys.stderr)
             write_atomically(out / RECIPE, lambda file: file.write(_to_yaml(recipe)))
-        with _plain_errors(out), _quiet():
+        with _plain_errors(out), _quiet(), limited_threads(recipe.trainer.threads):
             if trainer.logger is not None:
                 trainer.logger.log_hyperparams(recipe.to_dict())
             path = start.checkpoint

@@ -20,6 +20,7 @@ _FREE_ON_RESUME = (
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",
+    "trainer.threads",
     "trainer.strategy",
     "trainer.save_every",
     "trainer.logger",

@@ -181,6 +181,7 @@ def test_unknown_keys(key, hint):
         ("optim.lr", "null", "must be a number"),
         ("optim.lr", "", "must be a number"),
         ("optim.lr", "[1]", "must be a number"),
+        ("optim.lr", "1" * 400, "must be a number"),
         ("optim.clip_grad", "x", "must be a number or null"),
         ("trainer.epochs", "1.5", "must be a whole number"),
         ("trainer.epochs", "true", "must be a whole number"),
@@ -189,7 +190,8 @@ def test_unknown_keys(key, hint):
         ("data.mean", "0.5", "must be a list of 3 numbers, such as [0.5, 0.5, 0.5]"),
         ("data.mean", "[1, 2]", "must be a list of 3 numbers, such as [0.5, 0.5, 0.5]"),
         ("data.scale", "[a, b]", "must be a list of 2 numbers, such as [0.5, 0.5]"),
-        ("model.args", "3", "must hold keys, such as {drop_path_rate: 0.1}"),
+        ("model.args", "3", "must hold words as keys, such as {drop_path_rate: 0.1}"),
+        ("model.args", "{1: 2}", "must hold words as keys, such as {drop_path_rate: 0.1}"),
         ("data.interpolation", "bicubik", "allowed: bilinear, bicubic; did you mean 'bicubic'?"),
         ("trainer.accelerator", "gpus", "allowed: auto, cpu, gpu, cuda, mps; did you mean 'gpu'?"),
     ],
@@ -238,6 +240,12 @@ def test_every_number_has_a_range(kind):
 @pytest.mark.parametrize("key", ["scale", "ratio"])
 def test_pairs_are_in_order(key):
     assert failure({"data": {key: [0.9, 0.5]}}).startswith(f"data.{key} is [0.9, 0.5], the first")
+
+
+def test_milestones_are_in_order():
+    for pair in ([11, 8], [8, 8]):
+        said = failure({"task": "detection", "optim": {"milestones": pair}})
+        assert said == f"optim.milestones is {pair}, the first must be the smaller"
 
 
 def test_words_without_a_value():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import box_iou, generalized_box_iou
 
@@ -203,6 +204,23 @@ def giga_macs(module: nn.Module, given: object) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(given)
     return counter.get_total_flops() / 2e9
+
+
+@pytest.mark.parametrize("kind", ["retinanet", "mask_rcnn"])
+def test_anchors_are_exact_on_maps_of_half_precision(kind):
+    settings = PAPERS[kind]
+    strides = (8, 16, 32, 64, 128) if kind == "retinanet" else (4, 8, 16, 32, 64)
+    anchors = (
+        make_anchors(settings.anchor_scale)
+        if kind == "retinanet"
+        else ProposalNetwork(settings, 0).anchor_generator
+    )
+    maps = [torch.zeros(1, 1, 128 // s, 1408 // s) for s in strides]
+    images = ImageList(torch.zeros(1, 3, 128, 1408), [(128, 1408)])
+    (exact,) = anchors(images, maps)
+    (found,) = anchors(images, [m.bfloat16() for m in maps])
+    assert found.dtype == torch.float32
+    assert torch.equal(found, exact)
 
 
 def test_the_recipe_is_that_of_the_papers(small):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from pycocotools.coco import COCO
-from small_runs import call
+from small_runs import call, free_port, member
 
 import spanets_cli
 from spanets.checkpoint import load_checkpoint, restore_model
@@ -74,6 +74,17 @@ def run(recipe, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "small"
     assert spanets_cli.main(["train", recipe, "--out", str(out)]) == 0
     return out
+
+
+def test_two_processes(recipe, process, tmp_path):
+    """Each validates on its share; the first one, alone then, measures the last weights."""
+    out, port = tmp_path / "run", free_port()
+    words = ["train", recipe, "--trainer.devices", "2", "--trainer.epochs", "1", "--out", str(out)]
+    runs = [process(member(rank, 2, port, lambda: spanets_cli.main(words))) for rank in range(2)]
+    for one in runs:
+        status, _, said = one.wait()
+        assert status == 0, said
+    assert json.loads((out / "results.json").read_text())["images"] == 2
 
 
 def test_a_run(run):
@@ -236,6 +247,8 @@ def test_mistakes(recipe, refused, tmp_path):
     assert said.startswith("optim.layer_decay needs a backbone whose parameters are named")
     said = refused(2, "train", recipe, *out, "--trainer.compile", "true")
     assert said.startswith("trainer.compile does not go with detectors")
+    said = refused(2, "train", recipe, *out, "--trainer.precision", "bf16-true")
+    assert said.startswith("trainer.precision is bf16-true, in which boxes are off")
     said = refused(2, "train", recipe, *out, "--optim.min_lr", 0.1)
     assert said == "optim.min_lr is 0.1, must be 0 for detectors"
     said = refused(2, "train", recipe, *out, "--optim.warmup_epochs", 1)

@@ -3,11 +3,11 @@
 from typing import Any
 
 from torch import Tensor
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNet as TorchvisionRetinaNet
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from spanets.backbones.dense import DenseBackbone
+from spanets.detection.anchors import ExactAnchors
 from spanets.detection.batching import Batching, Detection, Size, Target, check_targets
 from spanets.detection.pyramid import FeaturePyramid
 from spanets.detection.settings import Settings
@@ -97,7 +97,7 @@ class _Head(RetinaNetHead):
         return {name: value.float() for name, value in super().forward(x).items()}
 
 
-def make_anchors(scale: float) -> AnchorGenerator:
+def make_anchors(scale: float) -> ExactAnchors:
     """Makes nine anchors for each place of the maps at strides 8 to 128.
 
     Args:
@@ -105,4 +105,4 @@ def make_anchors(scale: float) -> AnchorGenerator:
     """
     scales = [scale * 2 ** (i / SCALES) for i in range(SCALES)]
     sizes = tuple(tuple(stride * factor for factor in scales) for stride in STRIDES)
-    return AnchorGenerator(sizes, (RATIOS,) * len(STRIDES))
+    return ExactAnchors(sizes, (RATIOS,) * len(STRIDES))

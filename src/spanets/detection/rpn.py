@@ -3,9 +3,9 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
+from spanets.detection.anchors import ExactAnchors
 from spanets.detection.settings import TEST_PROPOSALS, Settings
 
 STRIDES = (4, 8, 16, 32, 64)
@@ -28,7 +28,7 @@ class ProposalNetwork(RegionProposalNetwork):
         proposals = settings.proposals
         sizes = tuple((settings.anchor_scale * stride,) for stride in STRIDES)
         super().__init__(
-            AnchorGenerator(sizes, (RATIOS,) * len(STRIDES)),
+            ExactAnchors(sizes, (RATIOS,) * len(STRIDES)),
             _Head(settings.channels, len(RATIOS)),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,

@@ -129,6 +129,14 @@ class DetectionOptim(Optim):
     milestones: tuple[int, int] = (8, 11)
     warmup_updates: int = 500
 
+    def check(self) -> None:
+        """Raises a UsageError for milestones that are not in order."""
+        first, second = self.milestones
+        if first >= second:
+            raise UsageError(
+                f"optim.milestones is [{first}, {second}], the first must be the smaller"
+            )
+
 
 @dataclass
 class DetectionRecipe(Recipe):

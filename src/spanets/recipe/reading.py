@@ -65,6 +65,7 @@ def parse_recipe(
         _set(recipe, key, read_word(text), "--")
     _check_ranges(recipe)
     recipe.data.check()
+    recipe.optim.check()
     return recipe
 
 

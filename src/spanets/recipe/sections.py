@@ -128,6 +128,9 @@ class Optim:
     label_smoothing: float = 0.0
     ema_decay: float | None = None
 
+    def check(self) -> None:
+        """Raises a UsageError for values that are allowed each, but not together."""
+
 
 @dataclass
 class Trainer:
@@ -138,8 +141,8 @@ class Trainer:
         accelerator: "auto" takes a GPU if there is one.
         devices: Number of devices, or "auto" for all.
         num_nodes: Machines.
-        threads: Of the network on a CPU, in each process; None is one a core. One is the fastest
-            for small networks and batches, and leaves the other cores to `data.workers`.
+        threads: Of the network on a CPU, in each process; None shares the cores among the
+            processes. What is less leaves cores to `data.workers`.
         strategy: "auto" is "ddp" on several devices: each holds the model. With "fsdp" they hold
             parts of it, for models too large for one.
         precision: Lightning's: "32-true", "16-mixed", "bf16-mixed", "bf16-true".

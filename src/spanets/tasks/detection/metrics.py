@@ -25,13 +25,14 @@ class DetectionMetrics:
     Args:
         data: The truth, with crowd regions.
         masks: Whether masks are measured as well.
+        shared: Whether several processes have a share of the images each.
 
     Raises:
         UserError: the extra `detection` is not installed, or masks are asked for and an object
             has none.
     """
 
-    def __init__(self, data: CocoData, masks: bool) -> None:
+    def __init__(self, data: CocoData, masks: bool, shared: bool = False) -> None:
         require("faster_coco_eval", "detection")
         lacking = [a.id for i in data.images for a in i.annotations if a.segmentation is None]
         if masks and lacking:
@@ -41,6 +42,7 @@ class DetectionMetrics:
             )
         self.data = data
         self.kinds = {"box": "bbox", "mask": "segm"} if masks else {"box": "bbox"}
+        self.shared = shared
         self.results: dict[int, list[Result]] = {}
 
     def update(self, targets: Iterable[Mapping[str, Tensor]], found: Iterable[Any]) -> None:
@@ -72,7 +74,7 @@ class DetectionMetrics:
         self.results = {}
 
     def _gather(self) -> dict[int, list[Result]]:
-        if not (dist.is_available() and dist.is_initialized()):
+        if not (self.shared and dist.is_available() and dist.is_initialized()):
             return self.results
         shares: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(shares, self.results)

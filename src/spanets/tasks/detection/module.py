@@ -50,7 +50,8 @@ class DetectionModule(RecipeModule[DetectionRecipe]):
     def on_validation_epoch_start(self) -> None:
         """Begins to measure on the validation images."""
         loader: Any = self.trainer.val_dataloaders
-        self.val_metrics = DetectionMetrics(loader.dataset.data, has_masks(self.recipe.model.head))
+        masks = has_masks(self.recipe.model.head)
+        self.val_metrics = DetectionMetrics(loader.dataset.data, masks, shared=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds what is found in a batch."""

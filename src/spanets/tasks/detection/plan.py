@@ -72,6 +72,11 @@ class DetectionPlan(Plan[DetectionRecipe]):
         optim = self.recipe.optim
         if self.recipe.trainer.compile:
             raise UsageError("trainer.compile does not go with detectors, whose shapes change")
+        if self.recipe.trainer.precision == "bf16-true":
+            raise UsageError(
+                "trainer.precision is bf16-true, in which boxes are off by up to 4 pixels; "
+                "use bf16-mixed"
+            )
         for key in ("label_smoothing", "min_lr"):
             if getattr(optim, key):
                 raise UsageError(f"optim.{key} is {getattr(optim, key)}, must be 0 for detectors")

@@ -224,6 +224,20 @@ def test_files_are_written(tmp_path):
     assert os.listdir(path.parent) == ["a.ckpt"]
 
 
+def test_two_that_write_the_same_at_once_leave_one_whole(tmp_path):
+    path = tmp_path / "index.json"
+
+    def late(file):
+        file.write(b"a")
+        write_atomically(path, lambda other: other.write(b"ab"), shared=True)
+        assert path.read_bytes() == b"ab"
+        file.write(b"b")
+
+    write_atomically(path, late, shared=True)
+    assert path.read_bytes() == b"ab"
+    assert os.listdir(tmp_path) == ["index.json"]
+
+
 def test_a_full_disk_leaves_what_was_there(tmp_path):
     path = tmp_path / "a.ckpt"
     with pytest.raises(UserError) as caught:

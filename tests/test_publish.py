@@ -35,6 +35,8 @@ def made(tmp_path_factory):
             "std": [0.2, 0.3, 0.4],
         }
         recipe = {"task": "classification", "data": {"root": "/secret/place", "source": "folder"}}
+        recipe["data"]["cache"] = "/secret/cache"
+        recipe["trainer"] = {"logger_args": {"tracking_uri": "https://me:secret@tracker"}}
         card = Card(name, arguments, ["cat", "dog", "cow"], preprocessing, recipe, "0.1")
         model = build_model(card)
         weights = {f"model.{key}": value for key, value in model.state_dict().items()}

@@ -31,8 +31,13 @@ from spanets_runtime.files import write_atomically
 HUB = "hf-hub:"
 FILES = ("config.json", "model.safetensors", "README.md")
 
-# Keys of a recipe that name places on the machine it ran on.
-_PLACES = (("data", "root"), ("model", "weights"))
+# Keys of a recipe that name places on the machine it ran on, or whom it reported to.
+_PLACES = (
+    ("data", "root"),
+    ("data", "cache"),
+    ("model", "weights"),
+    ("trainer", "logger_args"),
+)
 
 _PAPERS = {
     "spanet": "Yun et al., SPANet: Frequency-balancing Token Mixer using Spectral Pooling "

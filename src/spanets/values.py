@@ -61,7 +61,10 @@ def convert(value: Any, wanted: Any) -> Any:
         TypeError: it is no such value.
     """
     if wanted is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise TypeError from None
     if wanted in _NOUNS and type(value) is wanted:  # a bool is no int here
         return value
     kind, options = get_origin(wanted), get_args(wanted)
@@ -69,7 +72,7 @@ def convert(value: Any, wanted: Any) -> Any:
         return value
     if kind in (Union, UnionType):
         return _convert_to_one_of(value, options)
-    if kind is dict and isinstance(value, dict):
+    if kind is dict and isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return dict(value)
     if kind is tuple and isinstance(value, list | tuple) and len(value) == len(options):
         return tuple(convert(item, option) for item, option in zip(value, options, strict=True))
@@ -94,6 +97,6 @@ def describe_wanted(value: Any, wanted: Any) -> str:
         example = ", ".join(["0.5"] * len(options))
         return f"must be a list of {len(options)} numbers, such as [{example}]"
     if kind is dict:
-        return "must hold keys, such as {drop_path_rate: 0.1}"
+        return "must hold words as keys, such as {drop_path_rate: 0.1}"
     nouns = [_NOUNS.get(option) or " or ".join(get_args(option)) for option in options or (wanted,)]
     return f"must be {' or '.join(nouns)}"

@@ -4,13 +4,17 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import BinaryIO
 
 from spanets_runtime.errors import UserError
 
 
 def write_atomically(
-    path: str | Path, write: Callable[[BinaryIO], object], previous: str | Path | None = None
+    path: str | Path,
+    write: Callable[[BinaryIO], object],
+    previous: str | Path | None = None,
+    shared: bool = False,
 ) -> None:
     """Writes a file whole or not at all: aside, synced to the disk, then renamed.
 
@@ -20,12 +24,15 @@ def write_atomically(
         path: Of the file; missing folders are made.
         write: Is given the open file.
         previous: Where what was at `path` is kept afterwards, in the same folder.
+        shared: Whether other processes may write the same at this moment: each does it in a file
+            of its own, and the last one stays. Else a killed process leaves one at most.
 
     Raises:
         UserError: the disk is full, or the place cannot be written.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.part")
+    own = f".{token_hex(4)}" if shared else ""
+    aside = path.with_name(f".{path.name}{own}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("wb") as file:

@@ -17,7 +17,7 @@ CONVERGING = [(2.0, -1.5, 0.5)]
 SHAPES = [(8, 8), (24, 8), (8, 24), (5, 90), (90, 5), (1, 7)]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     sides=st.tuples(st.integers(1, 40), st.integers(1, 200)),
     steps=st.integers(1, 12),

@@ -13,10 +13,12 @@ from small_runs import call, free_port, member
 import spanets_cli
 from spanets.data.classification import make_loaders
 from spanets.data.sampler import EpochSampler
-from spanets.data.unreadable import draw_replacement
+from spanets.data.samples import Samples
+from spanets.data.unreadable import Unreadable, draw_replacement
 from spanets.recipe import load_recipe
 from spanets.tasks.callbacks import RunKeeper
 from spanets.tasks.engine import train
+from spanets.tasks.unreadable import UnreadableImages
 from spanets_runtime.errors import UserError
 
 ONE = ["--trainer.epochs", "1"]
@@ -213,3 +215,15 @@ def test_evaluation_says_how_many(recipe, damaged, tmp_path, capsys):
     status, printed, said = call(capsys, *words, "--data", damaged / "train")
     assert (status, printed) == (1, "")
     assert said.startswith("spanets: 4 of 12 images cannot be read, and data.max_unreadable 0.25 ")
+
+
+def test_a_checkpoint_within_an_epoch_leaves_the_news_to_its_end(tmp_path):
+    """The other processes are told there, and a process has saved by then."""
+    samples = Samples([Path("a.png"), Path("b.png")], [0, 1], ["cat", "dog"])
+    part = Unreadable(samples, 0.5)
+    callback = UnreadableImages(tmp_path, {"train": part})
+    part.add([1])
+    saved = callback.state_dict()
+    assert list(saved["reasons"]["train"]) == [1]
+    assert callback.state_dict() == saved
+    assert callback.reasons == {"train": {}}

@@ -68,7 +68,9 @@ class ImageDataset(Dataset[Sample | None]):
         replace: bool = False,
     ) -> None:
         if soft_targets and samples.targets is None:
-            raise UsageError("data.soft_targets is true, but this data set has labels only")
+            raise UsageError(
+                "data.soft_targets is true, but this data set has labels only; set it to false"
+            )
         self.unreadable = Unreadable(samples, max_unreadable)
         self.transform = transform
         targets = samples.targets if soft_targets else samples.labels

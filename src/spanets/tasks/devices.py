@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -87,11 +89,21 @@ def describe_devices(recipe: Recipe) -> dict[str, Any]:
     return arguments
 
 
+class LimitedThreads(Callback):
+    """Lets torch use so many threads of the CPU, once Lightning has made its own choice."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Sets the number; what follows the run is to set it back, see `threads_as_before`."""
+        torch.set_num_threads(self.number)
+
+
 @contextmanager
-def limited_threads(number: int | None) -> Iterator[None]:
-    """Lets torch use that many threads of the CPU; None changes nothing."""
+def threads_as_before() -> Iterator[None]:
+    """Leaves torch's number of threads as it was."""
     before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
     try:
         yield
     finally:

@@ -46,11 +46,12 @@ from spanets.tasks.callbacks import (
     best_row,
 )
 from spanets.tasks.devices import (
+    LimitedThreads,
     count_processes,
     describe_devices,
-    limited_threads,
     per_device_batch,
     slurm_plugins,
+    threads_as_before,
 )
 from spanets.tasks.diverging import DivergedBatch
 from spanets.tasks.errors import DivergedError, StoppedError
@@ -97,12 +98,12 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
     callbacks = [keeper, UnreadableImages(out, loaders.unreadable)]
     trainer = _make_trainer(plan, out, callbacks, accumulate, updates)
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    with recorded(out) if first else nullcontext():
+    with recorded(out) if first else nullcontext(), threads_as_before():
         if first:
             for note in loaders.notes:
                 print(note, file=sys.stderr)
             write_atomically(out / RECIPE, lambda file: file.write(_to_yaml(recipe)))
-        with _plain_errors(out), _quiet(), limited_threads(recipe.trainer.threads):
+        with _plain_errors(out), _quiet():
             if trainer.logger is not None:
                 trainer.logger.log_hyperparams(recipe.to_dict())
             path = start.checkpoint
@@ -155,6 +156,8 @@ def _make_trainer(
     callbacks = [DivergedBatch(out), peers, *callbacks, EpochLines(sys.stderr.isatty(), plan.shown)]
     if decay is not None:
         callbacks.append(Ema(decay=decay))
+    if settings.threads is not None:
+        callbacks.append(LimitedThreads(settings.threads))
     try:
         with _quiet():
             return L.Trainer(

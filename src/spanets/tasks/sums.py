@@ -1,14 +1,27 @@
-"""The sums behind the means of an epoch under way, which Lightning leaves out of checkpoints."""
+"""The sums behind the means of an epoch: exact ones, and those that Lightning does not save."""
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 Sums = dict[str, tuple[Tensor, Tensor]]
 """By the name of what is logged: sum of the values, each times its batch's size; sum of these."""
+
+
+class ExactMean(MeanMetric):
+    """A mean whose sums stay in float32 in a module of any number format: bfloat16 stops at 256."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "ExactMean":
+        super()._apply(fn, *args, **kwargs)
+        states: Any
+        for states in (self.__dict__, self._defaults):
+            states |= {name: states[name].float() for name in ("mean_value", "weight")}
+        return self
 
 
 def gather_sums(trainer: L.Trainer) -> list[Sums]:

@@ -61,9 +61,10 @@ class UnreadableImages(Callback):
             self._write()
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what checkpoints carry, with what was found since the epoch began."""
-        self._gather(processes=1)
-        return {"reasons": self.reasons, "told": self._told}
+        """Returns what checkpoints carry, with what this process found since the epoch began."""
+        # What is new stays new: the others are told of it at the epoch's end.
+        reasons = {name: {**self.reasons[name], **found} for name, found in self._find().items()}
+        return {"reasons": reasons, "told": self._told}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores it."""
@@ -76,12 +77,16 @@ class UnreadableImages(Callback):
     def _count(self) -> int:
         return sum(map(len, self.reasons.values()))
 
-    def _gather(self, processes: int) -> None:
-        """Adds what is new in this process and, where there are several, in the others."""
-        new = {
+    def _find(self) -> dict[str, dict[int, str]]:
+        """Returns what is new in this process, by part."""
+        return {
             name: {i: part.reason(i) for i in part.found() if i not in self.reasons[name]}
             for name, part in self.parts.items()
         }
+
+    def _gather(self, processes: int) -> None:
+        """Adds what is new in this process and, where there are several, in the others."""
+        new = self._find()
         everyone: list[Any] = [new]
         if processes > 1:
             everyone = [None] * processes

@@ -80,6 +80,7 @@ def test_one_part_alone_is_for_training(parts, tmp_path):
     [
         (["dog", "cat", "dog"], [1, 0, 1], ["cat", "dog"]),
         ([0, 3, 1], [0, 3, 1], ["0", "1", "2", "3"]),
+        ([True, False, True], [1, 0, 1], ["0", "1"]),
     ],
 )
 def test_labels_without_names(values, labels, classes, parts, tmp_path):
@@ -91,6 +92,7 @@ def test_labels_without_names(values, labels, classes, parts, tmp_path):
     )
     samples = hub_parts(str(tmp_path / "set"), None, "kind")["train"]
     assert samples.labels == labels
+    assert all(type(label) is int for label in samples.labels)
     assert samples.classes == classes
 
 

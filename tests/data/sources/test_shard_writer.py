@@ -1,7 +1,9 @@
 """`spanets shard` writes whole shards or none, the same ones every time, and overwrites nothing."""
 
 import json
+import os
 import shutil
+import sys
 import tarfile
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from small_runs import make_photos
 
 from spanets.data.sources.shard_writer import write_shards
+from spanets.data.sources.shards import read_shards
 from spanets_runtime.errors import UsageError, UserError
 
 SIZE = 20_000
@@ -39,6 +42,16 @@ def test_parts_classes_and_counts(tmp_path):
         assert part["images"] == sum(row["images"] for row in part["shards"])
         for row in part["shards"]:
             assert row["bytes"] == (tmp_path / "out" / row["name"]).stat().st_size
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there alone")
+def test_a_class_whose_name_is_no_text(tmp_path):
+    photos = make_photos(tmp_path / "photos", cat=2, dog=2)
+    (photos / "cat").rename(photos / os.fsdecode(b"caf\xe9"))
+    write_shards(photos, tmp_path / "out", SIZE)
+    classes = json.loads((tmp_path / "out/dataset.json").read_text())["classes"]
+    assert classes == sorted([os.fsdecode(b"caf\xe9"), "dog"])
+    assert read_shards(str(tmp_path / "out"))["train"].classes == classes
 
 
 def test_shards_are_of_the_size_that_is_asked_for(photos, tmp_path):

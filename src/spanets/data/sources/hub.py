@@ -198,7 +198,7 @@ def _read_labels(rows: Any, column: str, classes: list[str], origin: str) -> lis
     if any(value in (None, -1) for value in values):
         return None
     if values and isinstance(values[0], int):
-        labels = values
+        labels = [int(value) for value in values]  # true and false are numbers, too
     else:
         numbers = {name: number for number, name in enumerate(classes)}
         labels = [numbers.get(value, -1) for value in values]

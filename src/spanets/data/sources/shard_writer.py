@@ -67,7 +67,7 @@ def write_shards(root: str | Path, out: str | Path, size: int, seed: int = 0) ->
         for name, part in parts.items():
             rows = [_write_shard(plan, part, root, bar) for plan in plans[name]]
             told["parts"][name] = {"images": len(part), "counts": part.counts(), "shards": rows}
-    text = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(told, indent=2) + "\n"  # a name that is not UTF-8 has no other form
     write_atomically(out / DATASET, lambda file: file.write(text.encode()))
     return told
 

@@ -2,13 +2,13 @@
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from spanets.checkpoint import Card
 from spanets.data.classification import make_mixing, standardize
 from spanets.recipe import ClassificationRecipe
 from spanets.tasks.classification.metrics import metrics_for, update_metrics
 from spanets.tasks.module import RecipeModule
+from spanets.tasks.sums import ExactMean
 
 
 class Classification(RecipeModule[ClassificationRecipe]):
@@ -32,7 +32,7 @@ class Classification(RecipeModule[ClassificationRecipe]):
         self.mixing = make_mixing(recipe.data, recipe.optim.label_smoothing, classes)
         self.val_metrics = metrics_for(classes, shared=True)
         # Lightning's mean is off where processes have unlike numbers of images: it halves integers.
-        self.val_loss = MeanMetric()
+        self.val_loss = ExactMean()
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits (B, classes)."""

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from spanets.checkpoint import Card
 from spanets.data.sources.masks import IGNORED
@@ -16,6 +15,7 @@ from spanets.tasks.groups import group_parameters
 from spanets.tasks.module import RecipeModule
 from spanets.tasks.segmentation.decay import stage_scales
 from spanets.tasks.segmentation.metrics import make_confusion, summarise
+from spanets.tasks.sums import ExactMean
 
 
 class Segmentation(RecipeModule[SegmentationRecipe]):
@@ -39,7 +39,7 @@ class Segmentation(RecipeModule[SegmentationRecipe]):
     ) -> None:
         super().__init__(model, card, recipe, steps_per_epoch)
         self.val_confusion = make_confusion(len(card.classes), shared=True)
-        self.val_loss = MeanMetric()
+        self.val_loss = ExactMean()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Returns the cross entropy of a batch, the auxiliary head's added with its weight."""

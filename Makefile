@@ -16,7 +16,8 @@ help:
 	@echo "make demo-segmentation  Semantic FPN likewise"
 	@echo "make test        the tests           make test-all  the slow ones too"
 	@echo "make lint        ruff and mypy       make format    reformat the sources"
-	@echo "make bench       the benchmarks, into benchmarks/results/"
+	@echo "make bench       the timings on a CPU, over those in benchmarks/results/"
+	@echo "make clean       remove the environment and dist/; runs/ stays"
 
 # uv installs torch in seconds where pip takes minutes; pip is the fallback.
 define install
@@ -69,6 +70,7 @@ bench: $(VENV)/.dev
 		analysis_speed; do \
 		$(BIN)/python benchmarks/$$script.py || exit 1; \
 	done
+	$(BIN)/python benchmarks/cpu_speed.py spanetv2
 
 clean:
-	rm -rf $(VENV) runs dist
+	rm -rf $(VENV) dist

@@ -23,7 +23,7 @@ from spanets_cli.commands import (
 TRAIN_KEYS = """\
 Every key of the recipe can be set: --section.key VALUE, for example
   spanets train elpv --trainer.epochs 5 --model.name resnet18
-  spanets train elpv --data.source folder --data.root photos --data.image_size 224
+  spanets train elpv --data.source folder --data.root photos --data.soft_targets false
 sections: model, data, optim, trainer; `--print-recipe` shows all keys with their values.
 """
 
@@ -123,7 +123,9 @@ def make_parser() -> Parser:
     evaluate = command("eval", run_eval, "measure a checkpoint on labelled images")
     evaluate.add_argument("checkpoint")
     evaluate.add_argument(
-        "--data", metavar="DIR", help="the data set (default: the checkpoint's test images)"
+        "--data",
+        metavar="DIR",
+        help="the data set (default: the run's test images, or else its validation images)",
     )
     evaluate.add_argument(
         "--layout",
@@ -133,7 +135,7 @@ def make_parser() -> Parser:
         "--batch", type=at_least(1), help="images at a time (default: 64; of a detector 2)"
     )
     evaluate.add_argument(
-        "--workers", type=at_least(0), default=2, help="processes that load images"
+        "--workers", type=at_least(0), default=2, help="processes that load images (default: 2)"
     )
     evaluate.add_argument("--json", action="store_true", help="print JSON")
 
@@ -158,7 +160,9 @@ def make_parser() -> Parser:
         "--size", type=at_least(32), help="image side to trace with (default: the model's)"
     )
     export.add_argument("--static", action="store_true", help="fix batch size, height and width")
-    export.add_argument("--dtype", default="float32", help="float32, float16 or int8")
+    export.add_argument(
+        "--dtype", default="float32", help="float32, float16 or int8 (default: float32)"
+    )
     export.add_argument("--calibration", metavar="DIR", help="images that tell int8 its ranges")
     export.add_argument(
         "--calibration-images", type=at_least(1), default=128, help="so many of them (default: 128)"
@@ -170,9 +174,13 @@ def make_parser() -> Parser:
     bench.add_argument("models", nargs="+", metavar="MODEL")
     bench.add_argument("--batch", type=at_least(1), nargs="+", default=[1], help="(default: 1)")
     bench.add_argument("--size", type=at_least(32), nargs="+", default=[224], help="(default: 224)")
-    bench.add_argument("--form", nargs="+", default=["default"], help="default, fft, or both")
-    bench.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
-    bench.add_argument("--backend", default="eager", help="eager, compile or onnx")
+    bench.add_argument(
+        "--form", nargs="+", default=["default"], help="default, fft, or default fft"
+    )
+    bench.add_argument(
+        "--dtype", default="float32", help="float32, bfloat16 or float16 (default: float32)"
+    )
+    bench.add_argument("--backend", default="eager", help="eager, compile or onnx (default: eager)")
     bench.add_argument("--compile", action="store_true", help="as --backend compile")
     bench.add_argument("--train", action="store_true", help="training steps, not inference")
     bench.add_argument("--device", default="cpu", help="cpu, cuda, … (default: cpu)")
@@ -190,20 +198,30 @@ def make_parser() -> Parser:
         "--what",
         nargs="+",
         default=["amplitude"],
-        help="amplitude, response, impulse, receptive-field, sensitivity, bands",
+        help="amplitude, response, impulse, receptive-field, sensitivity, bands (default: amplitude)",
     )
     analyze.add_argument(
-        "--sites", nargs="+", default=["mixers"], help="mixers, blocks, or patterns of modules"
+        "--sites",
+        nargs="+",
+        default=["mixers"],
+        help="mixers, blocks, or patterns of modules (default: mixers)",
     )
     analyze.add_argument("--size", type=at_least(32), help="image side (default: the model's)")
-    analyze.add_argument("--batch", type=at_least(1), default=16, help="images at a time")
+    analyze.add_argument(
+        "--batch", type=at_least(1), default=16, help="images at a time (default: 16)"
+    )
     analyze.add_argument("--limit", type=at_least(1), help="at most so many images, evenly spread")
-    analyze.add_argument("--profile", default="diagonal", help="diagonal or radial")
+    analyze.add_argument(
+        "--profile", default="diagonal", help="diagonal or radial (default: diagonal)"
+    )
     analyze.add_argument(
         "--epsilon", type=float, help="norm of sensitivity's waves (default: 15.7 at 224²)"
     )
     analyze.add_argument(
-        "--frequencies", type=at_least(3), default=15, help="a side of its map, odd (default: 15)"
+        "--frequencies",
+        type=at_least(3),
+        default=15,
+        help="of sensitivity's map, a side; odd (default: 15)",
     )
     analyze.add_argument("--json", action="store_true", help="print the numbers as JSON")
 

@@ -198,7 +198,7 @@ def make_parser() -> Parser:
         "--what",
         nargs="+",
         default=["amplitude"],
-        help="amplitude, response, impulse, receptive-field, sensitivity, bands (default: amplitude)",
+        help="amplitude (the default), response, impulse, receptive-field, sensitivity, bands",
     )
     analyze.add_argument(
         "--sites",

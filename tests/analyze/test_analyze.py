@@ -226,6 +226,7 @@ OWN = f"{__name__}:own_model"
         ([OWN, "--what", "bands"], "its output is no (B, classes)", 1),
         ([f"{__name__}:Named", "--what", "bands"], "Named: images must be of 32x32", 1),
         ([OWN, "--what", "receptive-field"], "has no forward_features", 1),
+        ([OWN, "--profile", "foo"], "--profile is 'foo', allowed: diagonal, radial", 2),
         ([OWN, "--what", "sensitivity", "--epsilon", "-1"], "--epsilon is -1, must be above 0", 2),
         ([OWN, "--what", "sensitivity", "--epsilon", "nan"], "--epsilon is nan, must be above", 2),
         (

@@ -523,7 +523,7 @@ def test_model_without_values(tiny, tmp_path):
 
 def test_no_file(blank, tmp_path):
     assert failure(blank, tmp_path / "none.pth") == "no such file"
-    assert failure(blank, tmp_path) == "cannot be read (Is a directory)"
+    assert failure(blank, tmp_path) == "is a folder; name a file in it"
     (tmp_path / "empty.pth").touch()
     assert failure(blank, tmp_path / "empty.pth") == "the file is empty"
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from spanets.analysis.capture import capture, family_of, find_modules, on_maps, stream, to_maps
-from spanets.analysis.fourier import RunningMoments, SpectrumStatistics
+from spanets.analysis.fourier import PROFILES, RunningMoments, SpectrumStatistics
 from spanets.analysis.response import (
     effective_receptive_field,
     frequency_response,
@@ -58,6 +58,8 @@ class Options:
     batch_size: int = 16
 
     def __post_init__(self) -> None:
+        if self.profile not in PROFILES:
+            raise UsageError(f"--profile is {self.profile!r}, allowed: {', '.join(PROFILES)}")
         if self.epsilon is not None and not 0 < self.epsilon < float("inf"):
             raise UsageError(f"--epsilon is {self.epsilon:g}, must be above 0, such as 15.7")
         if self.frequencies < 3 or self.frequencies % 2 == 0:

@@ -93,6 +93,8 @@ def _read_head(path: Path) -> bytes:
             head = file.read(64)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise WeightsError(f"{path}: is a folder; name a file in it") from None
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
     if not head:

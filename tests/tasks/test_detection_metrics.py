@@ -172,7 +172,7 @@ def test_processes_share_the_images(case, process, tmp_path):
             "gloo", init_method=f"file://{tmp_path}/meeting", rank=rank, world_size=2
         )
         part = (range(8), range(6, 12))[rank]
-        metrics = DetectionMetrics(data, masks=True)
+        metrics = DetectionMetrics(data, masks=True, shared=True)
         metrics.update(targets_of(data.images[i] for i in part), [found[i] for i in part])
         (tmp_path / f"{rank}.json").write_text(json.dumps(metrics.compute()))
         dist.destroy_process_group()

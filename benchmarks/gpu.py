@@ -1,8 +1,8 @@
 """SPANet and SPANetV2 on a CUDA GPU: bfloat16, channels last, compiled, batch 256, 224².
 
     python benchmarks/gpu.py                  everything, in under eight minutes on one GPU
-    python benchmarks/gpu.py --dry-run        the same steps on the CPU with the smallest models,
-                                              minutes of compiling; writes nothing
+    python benchmarks/gpu.py --dry-run        the same steps on the CPU with the smallest models, of
+                                              which one alone is compiled; writes nothing
     python benchmarks/gpu.py --bytes          only the memory traffic, counted without a GPU
 
 Measured: inference and training steps of the default form, of the FFT forms at their best setting
@@ -54,15 +54,22 @@ TARGETS = {
 }
 
 
-def plans(models: Models, device: str) -> Iterator[tuple[str, nn.Module, Setting]]:
-    """Yields name, model and setting of everything that is timed."""
+def plans(
+    models: Models, arguments: argparse.Namespace
+) -> Iterator[tuple[str, nn.Module, Setting]]:
+    """Yields name, model and setting of everything that is timed.
+
+    Compiling for a CPU takes minutes a model, so a dry run compiles the first alone.
+    """
+    device = arguments.device
     half = {"dtype": "bfloat16", "device": device, "channels_last": True}
-    compiled = Setting(backend="compile", **half)
     spanet, spanetv2, peers = models
-    yield spanet, build_form(spanet), compiled
+    yield spanet, build_form(spanet), Setting(backend="compile", **half)
+    compiled = Setting(backend="eager" if arguments.dry_run else "compile", **half)
     yield f"{spanet} fft compiled", build_form(spanet, "fft"), compiled
     yield f"{spanet} fft eager", build_form(spanet, "fft"), Setting(**half)
-    yield f"{spanet} released float32 eager", released_form(spanet), Setting(device=device)
+    released = released_form(spanet, arguments.size)
+    yield f"{spanet} released float32 eager", released, Setting(device=device)
     for peer in peers:
         yield peer, build_form(peer), compiled
     yield spanetv2, build_form(spanetv2), compiled
@@ -73,15 +80,18 @@ def measure(models: Models, arguments: argparse.Namespace, train: bool) -> dict[
     """Times all plans, interleaved, and their peak memory."""
     tasks, memory, failed = {}, {}, {}
     step = "training" if train else "inference"
-    for name, model, setting in tqdm(list(plans(models, arguments.device)), step, disable=None):
+    for name, model, setting in tqdm(list(plans(models, arguments)), step, disable=None):
         setting = Setting(**{**vars(setting), "train": train})
         try:
             task, weights = make_task(model, setting, arguments.batch, arguments.size)
             task()
             task()
             peak = peak_memory(task, arguments.device)
-        # A form that does not compile or fit is a result, and no reason to lose the others.
+        # A form that does not compile or fit is a result, and no reason to lose the others; a dry
+        # run is there to find what fails.
         except Exception as error:
+            if arguments.dry_run:
+                raise
             failed[name] = first_line(error)
             torch._dynamo.reset()
             continue

@@ -104,9 +104,9 @@ def test_a_checkpoint_keeps_its_classes(small_run, tmp_path, capsys):
         (
             ["spanet_nano", "--dtype", "float8"],
             2,
-            "dtype is 'float8', must be float32, float16 or int8",
+            "--dtype is 'float8', must be float32, float16 or int8",
         ),
-        (["spanet_nano", "--opset", "9"], 2, "opset is 9, must be 18 to 23"),
+        (["spanet_nano", "--opset", "9"], 2, "--opset is 9, must be 18 to 23"),
         (["spanet_nano", "--size", "16"], 2, "16 is no whole number from 32 up"),
         (["spanet_nano", "--weights", "none.pth"], 1, "none.pth: no such file"),
     ],
@@ -186,10 +186,10 @@ def test_eight_bits(smallest, build, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--dtype", "int8"], "dtype int8 needs a FILE.onnx, and images for its ranges"),
+        (["--dtype", "int8"], "--dtype int8 needs a FILE.onnx, and images for its ranges"),
         (["--calibration", "nowhere"], "nowhere: no such folder"),
         (["--calibration", "EMPTY"], "a folder without images"),
-        (["--calibration", "PHOTOS"], "go with dtype int8, not float32"),
+        (["--calibration", "PHOTOS"], "--calibration goes with --dtype int8, not float32"),
     ],
 )
 def test_calibration_and_its_mistakes(words, said, tmp_path, photos, capsys):

@@ -186,16 +186,16 @@ def export_model(
     if path.suffix not in SUFFIXES:
         raise UsageError(f"{path}: the suffix must be {' or '.join(SUFFIXES)}")
     if dtype not in DTYPES:
-        raise UsageError(f"dtype is {dtype!r}, must be float32, float16 or int8")
+        raise UsageError(f"--dtype is {dtype!r}, must be float32, float16 or int8")
     if path.suffix == ".onnx":
         if opset not in OPSETS:
-            raise UsageError(f"opset is {opset}, must be {OPSETS[0]} to {OPSETS[-1]}")
+            raise UsageError(f"--opset is {opset}, must be {OPSETS[0]} to {OPSETS[-1]}")
         for module in ("onnx", "onnxscript", "onnxruntime"):
             require(module, "export")
     if dtype == "int8" and (path.suffix != ".onnx" or not calibration):
-        raise UsageError("dtype int8 needs a FILE.onnx, and images for its ranges (--calibration)")
+        raise UsageError("--dtype int8 needs a FILE.onnx, and images for its ranges: --calibration DIR")
     if calibration and dtype != "int8":
-        raise UsageError(f"images for calibration (--calibration) go with dtype int8, not {dtype}")
+        raise UsageError(f"--calibration goes with --dtype int8, not {dtype}")
     model = _on_cpu(model)
     sides = (size, size) if isinstance(size, int) else size
     step = getattr(model, "size_step", 1)
@@ -203,8 +203,8 @@ def export_model(
     if dynamic and (min(sides) < smallest or any(side % step for side in sides)):
         steps = f" and are multiples of {step}" if step > 1 else ""
         raise UsageError(
-            f"size is {min(sides)}, but free sizes start at {smallest}{steps}; give another one "
-            "(--size) or fix it (--static)"
+            f"--size is {min(sides)}, but free sizes start at {smallest}{steps}; give another one "
+            "or fix it with --static"
         )
     shape_traced = (2 if dynamic else batch, _channels(model), *sides)
     images = torch.randn(shape_traced, generator=torch.Generator().manual_seed(0))

@@ -45,13 +45,13 @@ def calibration_transform(
     preprocessing = metadata["preprocessing"]
     if "short_side" in preprocessing:
         raise UsageError(
-            f"dtype int8 is for classifiers and segmenters, and {source} is a detector; export it "
+            f"--dtype int8 is for classifiers and segmenters, and {source} is a detector; export it "
             "in float32"
         )
     if "resize" not in preprocessing:
         return Preprocessing.parse(preprocessing, source)
     if not dynamic:
-        raise UsageError("dtype int8 of a segmenter needs free sizes; leave out --static")
+        raise UsageError("--dtype int8 of a segmenter needs free sizes; leave out --static")
     return partial(Fitting.parse(preprocessing, source), least=MIN_FREE_SIDE)
 
 

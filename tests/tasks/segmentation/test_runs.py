@@ -189,7 +189,7 @@ def test_predicting_badly(run_folder, refused, capsys, tmp_path):
 def test_int8_of_a_fixed_size_is_refused(run_folder, refused, tmp_path):
     words = ["export", run_folder / "last.ckpt", "--out", tmp_path / "m.onnx", "--static"]
     line = refused(2, *words, "--dtype", "int8", "--calibration", tmp_path)
-    assert line == "dtype int8 of a segmenter needs free sizes; leave out --static"
+    assert line == "--dtype int8 of a segmenter needs free sizes; leave out --static"
 
 
 def test_commands_for_classifiers_refuse_it(run_folder, photos, refused, tmp_path):

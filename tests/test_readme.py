@@ -58,7 +58,7 @@ def test_commands_run(workplace, capsys):
     assert len(ours) >= 7
     for line in ours:
         words = shlex.split(line)[1:]
-        if words[:2] == ["train", "elpv"] and "photos" not in words:
+        if words[:2] == ["train", "elpv"]:
             words.append("--print-recipe")  # the whole data set: `make quickstart` trains on it
         elif words[0] == "train":
             words += SMALL

@@ -23,7 +23,7 @@ from spanets_cli.commands import (
 TRAIN_KEYS = """\
 Every key of the recipe can be set: --section.key VALUE, for example
   spanets train elpv --trainer.epochs 5 --model.name resnet18
-  spanets train elpv --data.source folder --data.root photos --data.soft_targets false
+  spanets train photos --data.root photos
 sections: model, data, optim, trainer; `--print-recipe` shows all keys with their values.
 """
 

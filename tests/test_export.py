@@ -186,7 +186,7 @@ def test_eight_bits(smallest, build, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--dtype", "int8"], "--dtype int8 needs a FILE.onnx, and images for its ranges"),
+        (["--dtype", "int8"], "--dtype int8 needs a FILE.onnx, and images: --calibration DIR"),
         (["--calibration", "nowhere"], "nowhere: no such folder"),
         (["--calibration", "EMPTY"], "a folder without images"),
         (["--calibration", "PHOTOS"], "--calibration goes with --dtype int8, not float32"),

@@ -193,7 +193,7 @@ def export_model(
         for module in ("onnx", "onnxscript", "onnxruntime"):
             require(module, "export")
     if dtype == "int8" and (path.suffix != ".onnx" or not calibration):
-        raise UsageError("--dtype int8 needs a FILE.onnx, and images for its ranges: --calibration DIR")
+        raise UsageError("--dtype int8 needs a FILE.onnx, and images: --calibration DIR")
     if calibration and dtype != "int8":
         raise UsageError(f"--calibration goes with --dtype int8, not {dtype}")
     model = _on_cpu(model)

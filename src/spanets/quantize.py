@@ -45,8 +45,8 @@ def calibration_transform(
     preprocessing = metadata["preprocessing"]
     if "short_side" in preprocessing:
         raise UsageError(
-            f"--dtype int8 is for classifiers and segmenters, and {source} is a detector; export it "
-            "in float32"
+            f"--dtype int8 is for classifiers and segmenters, and {source} is a detector; export "
+            "it in float32"
         )
     if "resize" not in preprocessing:
         return Preprocessing.parse(preprocessing, source)

@@ -57,12 +57,12 @@ def contiguous(task: Callable[[], object]) -> Callable[[], object]:
     """Runs a task with the CPU's channels-last rule of the stem switched off."""
 
     def run() -> None:
-        layout = blocks.CPU_LAYOUT
-        blocks.CPU_LAYOUT = torch.contiguous_format
+        layout = blocks.LAYOUT
+        blocks.LAYOUT = torch.contiguous_format
         try:
             task()
         finally:
-            blocks.CPU_LAYOUT = layout
+            blocks.LAYOUT = layout
 
     return run
 

@@ -12,22 +12,20 @@ memory of training; and where the time of our training step goes, kernel by kern
 
 import argparse
 import json
+import sys
 import time
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from common import write
 from forms import released_form
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from tqdm import tqdm
+from turns import take_turns
 
 from spanets.benchmark.compare import Setting, build_form, make_task
-from spanets.benchmark.memory import peak_memory
-from spanets.benchmark.timing import interleave, summarise
-from spanets_runtime.errors import first_line
+from spanets.benchmark.timing import Task, summarise
 
 
 class Models(NamedTuple):
@@ -54,57 +52,74 @@ TARGETS = {
 }
 
 
-def plans(
-    models: Models, arguments: argparse.Namespace
-) -> Iterator[tuple[str, nn.Module, Setting]]:
-    """Yields name, model and setting of everything that is timed.
+class Plan(NamedTuple):
+    """One thing that is timed; called, it makes the task.
+
+    Attributes:
+        model: timm name.
+        form: "default", "fft" (real transforms) or "released" (complex, gate by gate).
+        setting: How it is run.
+        batch: Images at a time.
+        size: Image side, in pixels.
+    """
+
+    model: str
+    form: str
+    setting: Setting
+    batch: int
+    size: int
+
+    def __call__(self) -> tuple[Task, int]:
+        """Returns the task and the bytes of its weights."""
+        if self.form == "released":
+            model = released_form(self.model, self.size)
+        else:
+            model = build_form(self.model, self.form)
+        return make_task(model, self.setting, self.batch, self.size)
+
+
+def plans(models: Models, arguments: argparse.Namespace, train: bool) -> dict[str, Plan]:
+    """Returns everything that is timed, by name.
 
     Compiling for a CPU takes minutes a model, so a dry run compiles the first alone.
     """
-    device = arguments.device
-    half = {"dtype": "bfloat16", "device": device, "channels_last": True}
-    spanet, spanetv2, peers = models
-    yield spanet, build_form(spanet), Setting(backend="compile", **half)
+    told = {"device": arguments.device, "train": train}
+    half = {**told, "dtype": "bfloat16", "channels_last": True}
+    ours = Setting(backend="compile", **half)
     compiled = Setting(backend="eager" if arguments.dry_run else "compile", **half)
-    yield f"{spanet} fft compiled", build_form(spanet, "fft"), compiled
-    yield f"{spanet} fft eager", build_form(spanet, "fft"), Setting(**half)
-    released = released_form(spanet, arguments.size)
-    yield f"{spanet} released float32 eager", released, Setting(device=device)
-    for peer in peers:
-        yield peer, build_form(peer), compiled
-    yield spanetv2, build_form(spanetv2), compiled
-    yield f"{spanetv2} fft compiled", build_form(spanetv2, "fft"), compiled
+    spanet, spanetv2, peers = models
+    chosen = {
+        spanet: (spanet, "default", ours),
+        f"{spanet} eager": (spanet, "default", Setting(**half)),
+        f"{spanet} fft compiled": (spanet, "fft", compiled),
+        f"{spanet} fft eager": (spanet, "fft", Setting(**half)),
+        f"{spanet} released float32 eager": (spanet, "released", Setting(**told)),
+        **{peer: (peer, "default", compiled) for peer in peers},
+        spanetv2: (spanetv2, "default", compiled),
+        f"{spanetv2} fft compiled": (spanetv2, "fft", compiled),
+    }
+    return {
+        name: Plan(*what, arguments.batch, arguments.size)
+        for name, what in chosen.items()
+        if not arguments.only or name in arguments.only
+    }
 
 
 def measure(models: Models, arguments: argparse.Namespace, train: bool) -> dict[str, Any]:
-    """Times all plans, interleaved, and their peak memory."""
-    tasks, memory, failed = {}, {}, {}
+    """Times all plans in turn, with their peak memory, and profiles our model and its peers."""
     step = "training" if train else "inference"
-    for name, model, setting in tqdm(list(plans(models, arguments)), step, disable=None):
-        setting = Setting(**{**vars(setting), "train": train})
-        try:
-            task, weights = make_task(model, setting, arguments.batch, arguments.size)
-            task()
-            task()
-            peak = peak_memory(task, arguments.device)
-        # A form that does not compile or fit is a result, and no reason to lose the others; a dry
-        # run is there to find what fails.
-        except Exception as error:
-            if arguments.dry_run:
-                raise
-            failed[name] = first_line(error)
-            torch._dynamo.reset()
-            continue
-        tasks[name] = task
-        memory[name] = None if peak is None else round((peak + weights) / 1e6)
-    rows: dict[str, Any] = summarise(
-        interleave(tasks, arguments.rounds, warmup=3, device=arguments.device), models.spanet
+    turns = take_turns(
+        plans(models, arguments, train),
+        arguments.rounds,
+        arguments.device,
+        profiled=(models.spanet, *models.peers, models.spanetv2),
+        description=step,
     )
+    rows: dict[str, Any] = summarise(turns.seconds, models.spanet)
     for name, row in rows.items():
         row["images_per_s"] = round(arguments.batch / row["median_s"], 1)
-        row["peak_memory_mb"] = memory[name]
-    torch._dynamo.reset()
-    return {"forms": rows, "failed": failed}
+        row["peak_memory_mb"] = turns.peak_memory_mb[name]
+    return {"forms": rows, "failed": turns.failed, "kernels": turns.kernels}
 
 
 def verdict(models: Models, inference: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
@@ -112,8 +127,9 @@ def verdict(models: Models, inference: dict[str, Any], training: dict[str, Any])
     ours = models.spanet
 
     def best(rows: dict[str, Any]) -> str:
-        forms = [name for name in rows if name.startswith(f"{ours} ")]
-        return min(forms, key=lambda name: rows[name]["median_s"])
+        forms = [name for name in rows if "fft" in name or "released" in name]
+        own = [name for name in forms if name.startswith(f"{ours} ")]
+        return min(own, key=lambda name: rows[name]["median_s"])
 
     still, moving = inference["forms"], training["forms"]
     ratio = f"relative_to_{ours}"
@@ -122,37 +138,12 @@ def verdict(models: Models, inference: dict[str, Any], training: dict[str, Any])
         still[best(still)][ratio],
         moving[best(moving)][ratio],
         memory and round(memory / moving[best(moving)]["peak_memory_mb"], 3),
-        min(still[peer][ratio] for peer in models.peers if peer in still),
+        min(still[peer][ratio] for peer in models.peers),
     ]
     return {
         name: {"target": target, "reached": value, "fft_form": [best(still), best(moving)]}
         for (name, target), value in zip(TARGETS.items(), reached, strict=True)
     }
-
-
-def kernels(model: str, arguments: argparse.Namespace, count: int = 20) -> list[dict[str, Any]]:
-    """Returns the dearest kernels of a training step of a model."""
-    setting = Setting("bfloat16", "compile", True, arguments.device, True)
-    task, _ = make_task(build_form(model), setting, arguments.batch, arguments.size)
-    task()
-    task()
-    gpu = arguments.device != "cpu"
-    kind = torch.profiler.ProfilerActivity.CUDA if gpu else torch.profiler.ProfilerActivity.CPU
-    with torch.profiler.profile(activities=[kind]) as profile:
-        task()
-        if gpu:
-            torch.cuda.synchronize()
-    field = "self_device_time_total" if gpu else "self_cpu_time_total"
-    events = sorted(profile.key_averages(), key=lambda e: -getattr(e, field))
-    total = sum(getattr(e, field) for e in events)
-    return [
-        {
-            "kernel": event.key[:100],
-            "share": round(getattr(event, field) / total, 4),
-            "calls": event.count,
-        }
-        for event in events[:count]
-    ]
 
 
 class Traffic(TorchDispatchMode):
@@ -203,6 +194,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="of the forms; prints no verdict")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--bytes", action="store_true")
     arguments = parser.parse_args()
@@ -214,22 +206,19 @@ def main() -> None:
         arguments.device, arguments.batch, arguments.size, arguments.rounds = "cpu", 2, 64, 2
     Setting(device=arguments.device).check()
     start = time.monotonic()
-    torch.manual_seed(0)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    inference = measure(models, arguments, train=False)
-    training = measure(models, arguments, train=True)
-    result = {
-        "batch": arguments.batch,
-        "size": arguments.size,
-        "targets": verdict(models, inference, training),
-        "inference": inference,
-        "training": training,
-        "kernels_of_a_training_step": kernels(models.spanet, arguments),
-        "seconds": round(time.monotonic() - start),
-    }
+    result: dict[str, Any] = {"batch": arguments.batch, "size": arguments.size}
+    for step in ("inference", "training"):
+        result[step] = measure(models, arguments, train=step == "training")
+        if failed := result[step]["failed"]:
+            print(f"failed in {step}: {failed}", file=sys.stderr)
+        result[step]["seconds"] = round(time.monotonic() - start)
+        if arguments.only:
+            print(json.dumps({step: result[step]}, indent=2), flush=True)
+    if not arguments.only:
+        result["targets"] = verdict(models, result["inference"], result["training"])
     if arguments.dry_run:
         print(json.dumps(result, indent=2))
-    else:
+    elif not arguments.only:
         write("gpu", result, arguments.device)
 
 

@@ -17,9 +17,10 @@ from spanets.mixers.folding import fold_norm, fold_scale
 MIN_SIZE = 32
 """Smallest image side: four stages halve the stem's stride of 4 three times more."""
 
-# oneDNN runs 1×1 convolutions on channels-last maps without reordering them: a fifth of SPANet's
-# time on the CPU (benchmarks/cpu_speed.py).
-CPU_LAYOUT = torch.channels_last
+# Channels last, oneDNN runs 1×1 convolutions without reordering maps, a fifth of SPANet's time on
+# the CPU (benchmarks/cpu_speed.py), and GPUs run what is made for that layout (benchmarks/gpu.py).
+LAYOUT = torch.channels_last
+LAYOUT_DEVICES = ("cpu", "cuda")
 
 BRANCH_SCALES = ("res_scale", "layer_scale", "none")
 LAYER_SCALE_INIT = 1e-5
@@ -31,7 +32,7 @@ Layer = Callable[..., nn.Module]
 
 
 def prepare_images(x: Tensor) -> Tensor:
-    """Checks the shape of a batch of images and, on the CPU, gives it the fast layout.
+    """Checks the shape of a batch of images and, on CPUs and CUDA GPUs, gives it the fast layout.
 
     Layers keep the layout of their input, so one change at the start is enough. On other devices
     the layout is the caller's choice.
@@ -46,7 +47,7 @@ def prepare_images(x: Tensor) -> Tensor:
         raise ValueError(
             f"image is {height}x{width} pixels, the smallest is {MIN_SIZE}x{MIN_SIZE}; resize it"
         )
-    return x.contiguous(memory_format=CPU_LAYOUT) if x.device.type == "cpu" else x
+    return x.contiguous(memory_format=LAYOUT) if x.device.type in LAYOUT_DEVICES else x
 
 
 # A leaf of torch.fx: a symbolic trace has no size to compare.

@@ -10,12 +10,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import ClassifierHead, GroupNorm1, Mlp
+from timm.layers import ClassifierHead
 from torch import nn
 
 from spanets.backbones.blocks import Stem, init_weight, make_stages
 from spanets.backbones.pyramid import PyramidBackbone
 from spanets.backbones.registry import default_config, register_family
+from spanets.layers import MapNorm, PointwiseMlp
 from spanets.mixers import BALANCES, SPAM, SpectralContext
 from spanets.spectral import RING
 
@@ -133,22 +134,22 @@ class SPANet(PyramidBackbone):
             dims,
             depths,
             mixers,
-            mlp=partial(_mlp, ratio=mlp_ratio),
-            norm_layer=GroupNorm1,
+            mlp=partial(PointwiseMlp, ratio=mlp_ratio),
+            norm_layer=MapNorm,
             branch_scale=branch_scale,
             drop_path_rate=drop_path_rate,
             **factory,
         )
-        norms = nn.ModuleList(GroupNorm1(dim, **factory) for dim in dims) if output_norm else None
+        norms = nn.ModuleList(MapNorm(dim, **factory) for dim in dims) if output_norm else None
         self.output_norms = norms
-        self.norm = nn.Identity() if output_norm else GroupNorm1(dims[-1], **factory)
+        self.norm = nn.Identity() if output_norm else MapNorm(dims[-1], **factory)
         self.head = ClassifierHead(dims[-1], num_classes, global_pool, drop_rate, **factory)
         self._finish(dims, num_classes, in_chans)
         self._init_linear()
 
     def _init_linear(self) -> None:
         # The paper's code leaves the mixers and downsamplings to the framework's default.
-        mlps = [module for module in self.modules() if isinstance(module, Mlp)]
+        mlps = [module for module in self.modules() if isinstance(module, PointwiseMlp)]
         for layer in [self.head.fc, *(layer for mlp in mlps for layer in (mlp.fc1, mlp.fc2))]:
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 assert layer.bias is not None
@@ -164,10 +165,6 @@ class SPANet(PyramidBackbone):
                 fan_in = module.weight[0].numel()
                 nn.init.normal_(module.weight, std=fan_in**-0.5)
                 nn.init.zeros_(module.bias)
-
-
-def _mlp(dim: int, ratio: float, **factory: Any) -> Mlp:
-    return Mlp(dim, int(ratio * dim), act_layer=nn.GELU, use_conv=True, **factory)
 
 
 register_family(

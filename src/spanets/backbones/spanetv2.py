@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from timm.models.metaformer import StarReLU
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from spanets.backbones.blocks import MIN_SIZE, Layer, Stem, init_weight, make_stages
 from spanets.backbones.heads import NormMlpHead
 from spanets.backbones.pyramid import PyramidBackbone
 from spanets.backbones.registry import default_config, register_family
+from spanets.layers import PointwiseConv, pointwise_conv
 from spanets.mixers import Attention, SpectralAdaptiveMixer
 from spanets.mixers.folding import fold_star
 
@@ -46,6 +47,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 _LayerNorm = partial(LayerNorm2d, eps=1e-6, bias=False)
 
 
+# A leaf of torch.fx, also where it is called by this name.
+fx.wrap("pointwise_conv")
+
+
 class StarMlp(nn.Module):
     """MetaFormer's MLP without biases: 1×1 convolution, StarReLU `s·relu(x)² + b`, 1×1 convolution.
 
@@ -68,9 +73,9 @@ class StarMlp(nn.Module):
         super().__init__()
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         hidden = int(ratio * dim)
-        self.fc1 = nn.Conv2d(dim, hidden, 1, bias=False, **factory)
+        self.fc1 = PointwiseConv(dim, hidden, bias=False, **factory)
         self.act: StarReLU | None = StarReLU(**factory)
-        self.fc2 = nn.Conv2d(hidden, dim, 1, bias=False, **factory)
+        self.fc2 = PointwiseConv(hidden, dim, bias=False, **factory)
 
     def reparameterize(self) -> None:
         """Moves s and b into the second convolution, for inference."""
@@ -85,7 +90,7 @@ class StarMlp(nn.Module):
             return self.fc2(hidden * hidden)
         weight = self.fc2.weight
         bias = self.act.bias * weight.sum((1, 2, 3))
-        return F.conv2d(hidden * hidden, self.act.scale * weight, bias)
+        return pointwise_conv(hidden * hidden, self.act.scale * weight, bias)
 
 
 class SPANetV2(PyramidBackbone):

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import GroupNorm1
 from torch import Tensor, fx, nn
 
+from spanets.layers import MapNorm, PointwiseConv
 from spanets.mixers.checks import check_choice
 from spanets.spectral import RESCALE_METHODS, resize_half_spectrum, spectral_rescale
 
@@ -154,8 +154,8 @@ class SpectralAdaptiveMixer(nn.Module):
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.merge = merge
         width = dim // HEADS
-        self.query = nn.Conv2d(dim, dim, 1, bias=False, **factory)
-        self.value = nn.Conv2d(dim, dim, 1, bias=False, **factory)
+        self.query = PointwiseConv(dim, dim, bias=False, **factory)
+        self.value = PointwiseConv(dim, dim, bias=False, **factory)
         self.local_convs = nn.ModuleList(
             nn.Conv2d(width, width, size, padding=size // 2, groups=width, **factory)
             for size in (3 + 2 * i for i in range(HEADS))
@@ -163,11 +163,11 @@ class SpectralAdaptiveMixer(nn.Module):
         self.filter = SpectralFilter(dim, map_size, scaled_gate, spectral_method, **factory)
         self.proj = nn.Sequential(
             nn.Conv2d(dim, 2 * dim, 1, groups=width, bias=False, **factory),
-            GroupNorm1(2 * dim, **factory),
+            MapNorm(2 * dim, **factory),
             nn.GELU(),
-            nn.Conv2d(2 * dim, dim, 1, bias=False, **factory),
+            PointwiseConv(2 * dim, dim, bias=False, **factory),
         )
-        self.proj_out = nn.Conv2d(dim, dim, 1, bias=False, **factory)
+        self.proj_out = PointwiseConv(dim, dim, bias=False, **factory)
         self.register_buffer("interleaved", torch.empty((), dtype=torch.bool, device=device))
         self.reset_parameters()
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spanets.layers import PointwiseConv
+
 HEAD_DIM = 32
 
 
@@ -39,7 +41,7 @@ class Attention(nn.Module):
             raise ValueError(f"{dim} channels do not split into heads of {head_dim}")
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.head_dim = head_dim
-        self.qkv = nn.Conv2d(dim, 3 * dim, 1, bias=False, **factory)
+        self.qkv = PointwiseConv(dim, 3 * dim, bias=False, **factory)
         self.local_conv = (
             nn.Conv2d(
                 dim, dim, kernel_size, padding=kernel_size // 2, groups=dim, bias=False, **factory
@@ -47,7 +49,7 @@ class Attention(nn.Module):
             if local_conv
             else None
         )
-        self.proj = nn.Conv2d(dim, dim, 1, bias=False, **factory)
+        self.proj = PointwiseConv(dim, dim, bias=False, **factory)
 
     def boundary_layers(self) -> tuple[list[nn.Conv2d], nn.Conv2d]:
         """Returns the 1×1 convolutions that read the input, and the one that writes the output."""

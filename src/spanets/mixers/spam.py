@@ -13,11 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from spanets import kernels
+from spanets.layers import PointwiseConv, pointwise_conv
 from spanets.mixers.checks import check_choice
 from spanets.spectral import (
     RING,
     Balance,
     basis_gain,
+    basis_size,
     check_radius,
     low_frequency_basis,
     resolve_method,
@@ -79,9 +82,61 @@ def pooled_conv(
     return high
 
 
+def modulate(
+    x: Tensor,
+    low_weight: Tensor,
+    high_weight: Tensor,
+    bias: Tensor,
+    radius: float,
+    gain: Tensor,
+    closed: bool,
+) -> Tensor:
+    """Computes `x ⊙ pooled_conv(x)`; on a GPU the sum and the product are one kernel.
+
+    Args and result are those of `pooled_conv`.
+    """
+    modes = basis_size(radius, closed)
+    if not kernels.takes(x) or modes > kernels.MAX_MODES:
+        return x * pooled_conv(x, low_weight, high_weight, bias, radius, gain, closed)
+    # Rows of zeros up to a multiple of 8: matrix units load 16 bytes at a time.
+    pad = (0, -modes % 8)
+    waves = F.pad(low_frequency_basis(x, radius, closed).mT, pad)  # HW K
+    gain = F.pad(gain.to(x.dtype), pad).mT  # K C
+    pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # B HW C
+    low = torch.bmm(waves.expand(x.shape[0], -1, -1).mT, pixels) * gain  # B K C
+    low = torch.matmul(low, low_weight.mT).to(x.dtype)  # B K D
+    high = pointwise_conv(x, high_weight[:, :, None, None], bias)
+    return kernels.modulate(x, high, waves, low)
+
+
+def separable_conv(
+    x: Tensor, row: Tensor, row_bias: Tensor, column: Tensor, column_bias: Tensor
+) -> Tensor:
+    """Convolves each channel with a row of taps, then with a column; on a GPU that is one kernel.
+
+    Args:
+        x: (B, C, H, W).
+        row: (C, 1, 1, K), K odd.
+        row_bias: (C,).
+        column: (C, 1, K, 1).
+        column_bias: (C,).
+
+    Returns:
+        (B, C, H, W).
+    """
+    if kernels.takes(x) and row.shape[-1] <= kernels.MAX_TAPS:
+        return kernels.separable_conv(x, row, row_bias, column, column_bias)
+    pad, channels = row.shape[-1] // 2, x.shape[1]
+    x = F.conv2d(x, row, row_bias, padding=(0, pad), groups=channels)
+    return F.conv2d(x, column, column_bias, padding=(pad, 0), groups=channels)
+
+
 # Leaves of torch.fx: they compute with sizes, which a symbolic trace has no numbers for.
 fx.wrap("basis_gain")
+fx.wrap("modulate")
+fx.wrap("pointwise_conv")
 fx.wrap("pooled_conv")
+fx.wrap("separable_conv")
 fx.wrap("spectral_pool")
 
 
@@ -190,21 +245,33 @@ class SpectralContext(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the context of the same shape."""
+        if self._is_low_rank:
+            return pooled_conv(x, *self._low_rank(x))
         if self.aggregation == "hadamard":
             return self._hadamard(self._filter(x))
-        bias = self.bias.sum(0)
-        if self.spectral_filter and self.method == "basis":
-            high, gain = self._coefficients(x)
-            closed = self.ring is not None
-            return pooled_conv(x, self.weight, high, bias, self.radius, gain, closed)
-        return F.conv2d(self._filter(x), self.weight[:, :, None, None], bias)
+        return pointwise_conv(self._filter(x), self.weight[:, :, None, None], self.bias.sum(0))
+
+    def modulate(self, x: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to `x ⊙ context(x)`."""
+        return modulate(x, *self._low_rank(x)) if self._is_low_rank else x * self(x)
+
+    @property
+    def _is_low_rank(self) -> bool:
+        basis = self.spectral_filter and self.method == "basis"
+        return basis and self.aggregation != "hadamard"
+
+    def _low_rank(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, float, Tensor, bool]:
+        """Returns the arguments of `pooled_conv` after x."""
+        high, gain = self._coefficients(x)
+        closed = self.ring is not None
+        return self.weight, high, self.bias.sum(0), self.radius, gain, closed
 
     @torch.no_grad()
     def reparameterize(self) -> None:
         """Computes once, for inference, what the balances make of the weights."""
         if self.aggregation == "hadamard":
             return
-        if self.spectral_filter and self.method == "basis":
+        if self._is_low_rank:
             high, gain = self._coefficients(self.weight)
             self.high_weight, self.gain = high.clone(), gain.clone()
         self.bias = nn.Parameter(self.bias.sum(0, keepdim=True), self.bias.requires_grad)
@@ -273,7 +340,7 @@ class SPAM(nn.Module):
             raise ValueError(f"kernel_size is {kernel_size}, must be odd")
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         pad = kernel_size // 2
-        self.proj_in = nn.Conv2d(dim, dim, 1, **factory)
+        self.proj_in = PointwiseConv(dim, dim, **factory)
         self.conv_row = nn.Conv2d(
             dim, dim, (1, kernel_size), padding=(0, pad), groups=dim, **factory
         )
@@ -292,7 +359,7 @@ class SPAM(nn.Module):
             learn_ring,
             **factory,
         )
-        self.proj_out = nn.Conv2d(dim, dim, 1, **factory)
+        self.proj_out = PointwiseConv(dim, dim, **factory)
 
     def boundary_layers(self) -> tuple[list[nn.Conv2d], nn.Conv2d]:
         """Returns the 1×1 convolutions that read the input, and the one that writes the output."""
@@ -300,8 +367,17 @@ class SPAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mixes the tokens of (B, C, H, W)."""
-        x = self.conv_column(self.conv_row(self.proj_in(x)))
-        return self.proj_out(x * self.context(x))
+        x = self._convolve(self.proj_in(x))
+        return self.proj_out(self.context.modulate(x))
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        row, column = self.conv_row, self.conv_column
+        # The layers themselves where nothing is won, for what watches them; a tracer cannot tell.
+        if isinstance(x, Tensor) and not kernels.takes(x):
+            return column(row(x))
+        assert row.bias is not None
+        assert column.bias is not None
+        return separable_conv(x, row.weight, row.bias, column.weight, column.bias)
 
 
 def chunk_sizes(total: int, chunks: int) -> list[int]:

@@ -15,8 +15,14 @@ def is_traced(x: Tensor) -> bool:
     return compiling or type(x) is not Tensor
 
 
-# Older versions of torch tell only that something compiles.
-_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+def _is_exporting() -> bool:
+    """Whether torch.export runs the code; older versions of torch tell only that something does.
+
+    `torch.compiler.is_exporting()` is true in torch.compile's graphs, too, as of torch 2.11.
+    """
+    if hasattr(torch.compiler, "_is_exporting_flag"):
+        return torch.compiler._is_exporting_flag
+    return torch.compiler.is_compiling()
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -27,9 +33,18 @@ def is_channels_last(x: Tensor) -> bool:
     return not _is_exporting() and x.stride(1) == 1
 
 
+def runs_on_pixels(x: Tensor) -> bool:
+    """Whether layers should treat maps like x as rows of pixels: on a GPU, channels last.
+
+    There, linear layers and norms over contiguous rows have the fast kernels.
+    """
+    return x.is_cuda and x.ndim == 4 and is_channels_last(x)
+
+
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """Returns a context in which operations on x keep its number format."""
-    if not torch.amp.is_autocast_available(x.device.type):  # as on the meta device
+    # It has none, and `torch.amp.is_autocast_available` would break a compiler's graph.
+    if x.device.type == "meta":
         return nullcontext()
     return torch.autocast(x.device.type, enabled=False)
 

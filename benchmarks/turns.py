@@ -1,0 +1,177 @@
+"""Tasks that each have a process: all are prepared at once, then timed in turn.
+
+Compiling a network's training step takes a minute and keeps one core busy; a device is free
+meanwhile. What does not fit into the device's memory while others are prepared is prepared again
+when they have let go of it.
+"""
+
+import multiprocessing
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from spanets.benchmark.memory import peak_memory
+from spanets.benchmark.timing import Task, interleave
+from spanets_runtime.errors import first_line
+
+Prepare = Callable[[], tuple[Task, int]]
+"""Makes a task and tells the bytes of its weights; can be pickled."""
+
+
+class Turns(NamedTuple):
+    """What became of the tasks.
+
+    Attributes:
+        seconds: Of every round, by task.
+        peak_memory_mb: Weights, and what the task adds at its peak; None where it is not known.
+        kernels: Of the tasks that were profiled.
+        failed: The first line of what went wrong, by task.
+    """
+
+    seconds: dict[str, list[float]]
+    peak_memory_mb: dict[str, int | None]
+    kernels: dict[str, list[dict[str, Any]]]
+    failed: dict[str, str]
+
+
+def take_turns(
+    prepare: Mapping[str, Prepare],
+    rounds: int,
+    device: str,
+    profiled: tuple[str, ...] = (),
+    description: str = "tasks",
+) -> Turns:
+    """Prepares all tasks side by side, then times them in turn, one at a time.
+
+    A task that fails is a result, and no reason to lose the others.
+    """
+    turns = Turns({}, {}, {}, {})
+    with _started(prepare, device) as workers:
+        for name in tqdm(list(workers), f"prepare {description}", disable=None):
+            workers[name].wait()
+        for name in [name for name, worker in workers.items() if worker.state == "memory"]:
+            workers[name].stop()
+            workers[name] = _Worker(prepare[name], device)
+            workers[name].wait()
+        ready = {name: worker for name, worker in workers.items() if worker.state == "ready"}
+        for name, worker in workers.items():
+            if name not in ready:
+                turns.failed[name] = worker.message
+        for name, worker in ready.items():
+            turns.peak_memory_mb[name] = worker.ask("memory")
+            turns.seconds[name] = []
+        for _ in tqdm(range(rounds), f"time {description}", disable=None):
+            for name, worker in ready.items():
+                turns.seconds[name] += worker.ask("time")
+        for name in profiled:
+            if name in ready:
+                turns.kernels[name] = ready[name].ask("kernels")
+    return turns
+
+
+@contextmanager
+def _started(prepare: Mapping[str, Prepare], device: str):
+    workers = {name: _Worker(what, device) for name, what in prepare.items()}
+    try:
+        yield workers
+    finally:
+        for worker in workers.values():
+            worker.stop()
+
+
+class _Worker:
+    """The parent's side: a process that prepares one task and runs it when asked."""
+
+    def __init__(self, prepare: Prepare, device: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, prepare, device))
+        self._process.start()
+        theirs.close()
+        self.state, self.message = "preparing", ""
+
+    def wait(self) -> None:
+        """Waits until the task is "ready", has "failed", or lacked "memory"."""
+        try:
+            self.state, self.message = self._pipe.recv()
+        except EOFError:
+            self.state, self.message = "failed", "the process ended"
+
+    def ask(self, what: str) -> Any:
+        self._pipe.send(what)
+        return self._pipe.recv()
+
+    def stop(self) -> None:
+        self._pipe.close()
+        self._process.join(10)
+        self._process.kill()
+
+
+def _serve(pipe: Connection, prepare: Prepare, device: str) -> None:
+    """The process's side: prepares the task, then answers until the pipe is closed."""
+    try:
+        torch.manual_seed(0)
+        # Sizes are fixed, so the convolutions may be chosen by trying; float32 products as usual.
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        task, weights = prepare()
+        task()
+        task()
+        _let_go(device)
+    except torch.OutOfMemoryError as error:
+        pipe.send(("memory", first_line(error)))
+        return
+    # Compilers have errors of all kinds.
+    except Exception as error:
+        traceback.print_exc()
+        pipe.send(("failed", first_line(error)))
+        return
+    pipe.send(("ready", ""))
+    while True:
+        try:
+            asked = pipe.recv()
+        except EOFError:
+            return
+        if asked == "memory":
+            peak = peak_memory(task, device)
+            answer: Any = None if peak is None else round((peak + weights) / 1e6)
+        elif asked == "time":
+            answer = interleave({"task": task}, rounds=1, warmup=2, device=device)["task"]
+        else:
+            answer = _dearest_kernels(task, device)
+        _let_go(device)
+        pipe.send(answer)
+
+
+def _let_go(device: str) -> None:
+    """Hands memory that is kept for reuse back to the device, for the other processes."""
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+
+
+def _dearest_kernels(task: Task, device: str, count: int = 40) -> list[dict[str, Any]]:
+    gpu = device != "cpu"
+    kind = torch.profiler.ProfilerActivity.CUDA if gpu else torch.profiler.ProfilerActivity.CPU
+    task()
+    with torch.profiler.profile(activities=[kind]) as profile:
+        task()
+        if gpu:
+            torch.cuda.synchronize(device)
+    field = "self_device_time_total" if gpu else "self_cpu_time_total"
+    events = sorted(profile.key_averages(), key=lambda event: -getattr(event, field))
+    total = sum(getattr(event, field) for event in events)
+    return [
+        {
+            "kernel": event.key[:120],
+            "share": round(getattr(event, field) / total, 4),
+            "ms": round(getattr(event, field) / 1e3, 3),
+            "calls": event.count,
+        }
+        for event in events[:count]
+    ]

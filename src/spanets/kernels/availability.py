@@ -1,0 +1,51 @@
+"""Where the kernels run; and Triton, or what stands in for it where it is not installed."""
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spanets.spectral.execution import runs_on_pixels
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # as with torch for the CPU alone
+    triton = tl = None
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+# The first generation of GPUs that Triton compiles for.
+_CAPABILITY = (7, 0)
+
+
+def takes(x: Tensor) -> bool:
+    """Whether the kernels run on maps like x: channels last, on a GPU, and not to be exported."""
+    return (
+        runs_on_pixels(x)
+        and x.dtype in DTYPES
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and not torch.jit.is_tracing()
+        # Custom operators have no rules for vmap and its kin.
+        and (torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active())
+        and _compiles_for(x.device.index or 0)
+    )
+
+
+def jit(function: Any) -> Any:
+    """`triton.jit`, or the function as it is without Triton."""
+    return function if triton is None else triton.jit(function)
+
+
+# A constant to torch.compile, which would look, with a warning, into the cache.
+@torch.compiler.assume_constant_result
+def _compiles_for(index: int) -> bool:
+    return _asked(index)
+
+
+@lru_cache
+def _asked(index: int) -> bool:
+    if triton is None:
+        return False
+    return torch.version.hip is not None or torch.cuda.get_device_capability(index) >= _CAPABILITY

@@ -1,0 +1,108 @@
+"""Layers that both families use, in the form that each device runs fast; the function is the same.
+
+On a GPU, channels-last maps are rows of pixels: a 1×1 convolution is a matrix product, whose
+library adds the bias on the way, and a norm reads contiguous memory. Elsewhere torch's own layers
+run.
+
+Shape legend: `B` images, `C` channels in, `D` out, `H W` map size.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import GroupNorm1
+from torch import Tensor, fx, nn
+
+from spanets.spectral.execution import runs_on_pixels
+
+
+def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolves (B, C, H, W) with (D, C, 1, 1) and (D,) to (B, D, H, W), in the layout of x."""
+    if runs_on_pixels(x):
+        return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+    return F.conv2d(x, weight, bias)
+
+
+def normalize_maps(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Normalises each image's maps (B, C, H, W) by their common mean and variance.
+
+    GroupNorm of one group: `γ (x - μ) / √(σ² + ε) + β`, γ and β (C,) or None.
+    """
+    if not runs_on_pixels(x):
+        return F.group_norm(x, 1, weight, bias, eps)
+    # A group of all channels is the same set of numbers in any order: as they lie in memory, they
+    # are read in one stretch, which torch's kernels and compiler do not see by themselves.
+    pixels = x.permute(0, 2, 3, 1)  # B H W C
+    rows = pixels.flatten(1)
+    out = F.layer_norm(rows, rows.shape[1:], eps=eps).view(pixels.shape)
+    if weight is not None:
+        out = out * weight
+    if bias is not None:
+        out = out + bias
+    return out.permute(0, 3, 1, 2)
+
+
+# Leaves of torch.fx: they look at layouts, which a symbolic trace knows nothing of.
+fx.wrap("pointwise_conv")
+fx.wrap("normalize_maps")
+
+
+class PointwiseConv(nn.Conv2d):
+    """A 1×1 convolution.
+
+    Args:
+        in_channels: C.
+        out_channels: D.
+        bias: Add a bias.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        super().__init__(in_channels, out_channels, 1, bias=bias, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to (B, D, H, W)."""
+        return pointwise_conv(x, self.weight, self.bias)
+
+
+class MapNorm(GroupNorm1):
+    """GroupNorm of one group: each image is normalised over channels and positions together."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises (B, C, H, W)."""
+        return normalize_maps(x, self.weight, self.bias, self.eps)
+
+
+class PointwiseMlp(nn.Module):
+    """1×1 convolution, GELU, 1×1 convolution.
+
+    Args:
+        dim: Channels C.
+        ratio: Hidden over embedding dimension.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        ratio: float = 4.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        hidden = int(ratio * dim)
+        self.fc1 = PointwiseConv(dim, hidden, **factory)
+        self.act = nn.GELU()
+        self.fc2 = PointwiseConv(hidden, dim, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to the same shape."""
+        return self.fc2(self.act(self.fc1(x)))

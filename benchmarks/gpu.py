@@ -22,8 +22,9 @@ from forms import released_form
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from turns import take_turns
+from turns import Turns, take_turns
 
+from spanets.backbones import blocks
 from spanets.benchmark.compare import Setting, build_form, make_task
 from spanets.benchmark.timing import Task, summarise
 
@@ -71,6 +72,9 @@ class Plan(NamedTuple):
 
     def __call__(self) -> tuple[Task, int]:
         """Returns the task and the bytes of its weights."""
+        # Where the maps are not to be channels last, the network must not lay them out so itself.
+        layout = torch.channels_last if self.setting.channels_last else torch.contiguous_format
+        blocks.LAYOUT = layout
         if self.form == "released":
             model = released_form(self.model, self.size)
         else:
@@ -95,9 +99,10 @@ def plans(models: Models, arguments: argparse.Namespace, train: bool) -> dict[st
         f"{spanet} fft eager": (spanet, "fft", Setting(**half)),
         f"{spanet} released float32 eager": (spanet, "released", Setting(**told)),
         **{peer: (peer, "default", compiled) for peer in peers},
-        spanetv2: (spanetv2, "default", compiled),
-        f"{spanetv2} fft compiled": (spanetv2, "fft", compiled),
     }
+    if not train:
+        chosen[spanetv2] = (spanetv2, "default", compiled)
+        chosen[f"{spanetv2} fft compiled"] = (spanetv2, "fft", compiled)
     return {
         name: Plan(*what, arguments.batch, arguments.size)
         for name, what in chosen.items()
@@ -105,21 +110,37 @@ def plans(models: Models, arguments: argparse.Namespace, train: bool) -> dict[st
     }
 
 
-def measure(models: Models, arguments: argparse.Namespace, train: bool) -> dict[str, Any]:
-    """Times all plans in turn, with their peak memory, and profiles our model and its peers."""
-    step = "training" if train else "inference"
+STEPS = ("inference", "training")
+
+
+def measure(models: Models, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Times all plans of both steps in turn, with their peak memory, and profiles some."""
+    chosen = {
+        (step, name): plan
+        for step in STEPS
+        for name, plan in plans(models, arguments, step == "training").items()
+    }
+    profiled = {(step, name) for step in STEPS for name in (models.spanet, *models.peers)}
+    profiled |= {("inference", models.spanetv2)}
     turns = take_turns(
-        plans(models, arguments, train),
+        chosen,
         arguments.rounds,
         arguments.device,
-        profiled=(models.spanet, *models.peers, models.spanetv2),
-        description=step,
+        profiled & set(chosen),
+        arguments.patience,
     )
-    rows: dict[str, Any] = summarise(turns.seconds, models.spanet)
+    return {step: _rows(step, turns, models, arguments.batch) for step in STEPS}
+
+
+def _rows(step: str, turns: Turns, models: Models, batch: int) -> dict[str, Any]:
+    def of_step(table: dict[Any, Any]) -> dict[str, Any]:
+        return {name: value for (of, name), value in table.items() if of == step}
+
+    rows: dict[str, Any] = summarise(of_step(turns.seconds), models.spanet)
     for name, row in rows.items():
-        row["images_per_s"] = round(arguments.batch / row["median_s"], 1)
-        row["peak_memory_mb"] = turns.peak_memory_mb[name]
-    return {"forms": rows, "failed": turns.failed, "kernels": turns.kernels}
+        row["images_per_s"] = round(batch / row["median_s"], 1)
+        row["peak_memory_mb"] = turns.peak_memory_mb[step, name]
+    return {"forms": rows, "failed": of_step(turns.failed), "kernels": of_step(turns.kernels)}
 
 
 def verdict(models: Models, inference: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
@@ -194,6 +215,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--patience", type=float, default=240, help="seconds to prepare in")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="of the forms; prints no verdict")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--bytes", action="store_true")
@@ -204,21 +226,19 @@ def main() -> None:
     models = DRY_MODELS if arguments.dry_run else MODELS
     if arguments.dry_run:
         arguments.device, arguments.batch, arguments.size, arguments.rounds = "cpu", 2, 64, 2
+        arguments.patience = 3600
     Setting(device=arguments.device).check()
     start = time.monotonic()
-    result: dict[str, Any] = {"batch": arguments.batch, "size": arguments.size}
-    for step in ("inference", "training"):
-        result[step] = measure(models, arguments, train=step == "training")
+    result = {"batch": arguments.batch, "size": arguments.size, **measure(models, arguments)}
+    for step in STEPS:
         if failed := result[step]["failed"]:
             print(f"failed in {step}: {failed}", file=sys.stderr)
-        result[step]["seconds"] = round(time.monotonic() - start)
-        if arguments.only:
-            print(json.dumps({step: result[step]}, indent=2), flush=True)
     if not arguments.only:
         result["targets"] = verdict(models, result["inference"], result["training"])
-    if arguments.dry_run:
+    result["seconds"] = round(time.monotonic() - start)
+    if arguments.dry_run or arguments.only:
         print(json.dumps(result, indent=2))
-    elif not arguments.only:
+    else:
         write("gpu", result, arguments.device)
 
 

@@ -6,8 +6,9 @@ when they have let go of it.
 """
 
 import multiprocessing
+import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -33,31 +34,39 @@ class Turns(NamedTuple):
         failed: The first line of what went wrong, by task.
     """
 
-    seconds: dict[str, list[float]]
-    peak_memory_mb: dict[str, int | None]
-    kernels: dict[str, list[dict[str, Any]]]
-    failed: dict[str, str]
+    seconds: dict[Hashable, list[float]]
+    peak_memory_mb: dict[Hashable, int | None]
+    kernels: dict[Hashable, list[dict[str, Any]]]
+    failed: dict[Hashable, str]
 
 
 def take_turns(
-    prepare: Mapping[str, Prepare],
+    prepare: Mapping[Hashable, Prepare],
     rounds: int,
     device: str,
-    profiled: tuple[str, ...] = (),
-    description: str = "tasks",
+    profiled: Collection[Hashable] = (),
+    patience: float = 240,
 ) -> Turns:
     """Prepares all tasks side by side, then times them in turn, one at a time.
 
-    A task that fails is a result, and no reason to lose the others.
+    A task that fails, or is not ready in time, is a result, and no reason to lose the others.
+
+    Args:
+        prepare: Makes the tasks, by name.
+        rounds: Turns of each task that count.
+        device: Where they run.
+        profiled: Names of those to profile, too.
+        patience: Seconds until tasks have to be ready.
     """
+    end = time.monotonic() + patience
     turns = Turns({}, {}, {}, {})
     with _started(prepare, device) as workers:
-        for name in tqdm(list(workers), f"prepare {description}", disable=None):
-            workers[name].wait()
+        for name in tqdm(list(workers), "prepare", disable=None):
+            workers[name].wait(end)
         for name in [name for name, worker in workers.items() if worker.state == "memory"]:
             workers[name].stop()
             workers[name] = _Worker(prepare[name], device)
-            workers[name].wait()
+            workers[name].wait(end)
         ready = {name: worker for name, worker in workers.items() if worker.state == "ready"}
         for name, worker in workers.items():
             if name not in ready:
@@ -65,7 +74,7 @@ def take_turns(
         for name, worker in ready.items():
             turns.peak_memory_mb[name] = worker.ask("memory")
             turns.seconds[name] = []
-        for _ in tqdm(range(rounds), f"time {description}", disable=None):
+        for _ in tqdm(range(rounds), "time", disable=None):
             for name, worker in ready.items():
                 turns.seconds[name] += worker.ask("time")
         for name in profiled:
@@ -75,7 +84,7 @@ def take_turns(
 
 
 @contextmanager
-def _started(prepare: Mapping[str, Prepare], device: str):
+def _started(prepare: Mapping[Hashable, Prepare], device: str):
     workers = {name: _Worker(what, device) for name, what in prepare.items()}
     try:
         yield workers
@@ -95,8 +104,12 @@ class _Worker:
         theirs.close()
         self.state, self.message = "preparing", ""
 
-    def wait(self) -> None:
+    def wait(self, end: float) -> None:
         """Waits until the task is "ready", has "failed", or lacked "memory"."""
+        if not self._pipe.poll(max(0, end - time.monotonic())):
+            self.state, self.message = "failed", "not ready in time"
+            self._process.kill()
+            return
         try:
             self.state, self.message = self._pipe.recv()
         except EOFError:

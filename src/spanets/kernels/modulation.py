@@ -10,7 +10,7 @@ from torch.library import triton_op, wrap_triton
 from spanets.kernels.availability import jit, tl
 
 # Positions and channels of a tile.
-_BLOCK_P, _BLOCK_C = 64, 64
+_BLOCK_P, _BLOCK_C = 32, 64
 
 
 @jit

@@ -18,6 +18,11 @@ MAX_TAPS = 11
 # Positions along a row, and channels, of the tile that a program moves down the map.
 _BLOCK_W, _BLOCK_C = 8, 64
 
+# Rows at a time: after as many as the filter has taps, the window is where it was, unmoved.
+_UNROLL = 1
+_WARPS = 4
+_GRADIENT_WARPS = 2
+
 
 @jit
 def _load_taps(weight, channel, inside, K: tl.constexpr, FLIP: tl.constexpr):
@@ -46,21 +51,23 @@ def _zeros(x, channel, COUNT: tl.constexpr):
 
 
 @jit
-def _load(image, y, x, channel, inside, height, width, channels):
-    """The tile of a row of an image at columns x; zeros outside the map."""
-    on_map = ((x >= 0) & (x < width) & (y >= 0) & (y < height))[:, None] & inside[None, :]
-    at = (y * width + x[:, None]) * channels + channel[None, :]
-    return tl.load(image + at, on_map, 0.0).to(tl.float32)
+def _neighbours(x, inside, width, K: tl.constexpr):
+    """Which of the K columns around each x lie on the map."""
+    on_map = ()
+    for k in tl.static_range(K):
+        shifted = x + (k - K // 2)
+        on_map = on_map + (((shifted >= 0) & (shifted < width))[:, None] & inside[None, :],)
+    return on_map
 
 
 @jit
-def _convolve_row(image, taps, bias, y, x, channel, inside, height, width, channels):
-    """The row filter's output at (y, x), which is zero, not the bias, outside the map."""
-    total = tl.zeros([x.shape[0], channel.shape[0]], tl.float32) + bias
+def _convolve_row(pixels, on_map, on_row, taps, bias, channels):
+    """The row filter's output at the pixels of a row, which is zero, not the bias, off the map."""
+    total = tl.zeros([pixels.shape[0], pixels.shape[1]], tl.float32) + bias
     for k in tl.static_range(len(taps)):
-        shifted = x + (k - len(taps) // 2)
-        total += taps[k] * _load(image, y, shifted, channel, inside, height, width, channels)
-    return tl.where(((x < width) & (y >= 0) & (y < height))[:, None], total, 0.0)
+        at = pixels + (k - len(taps) // 2) * channels
+        total += taps[k] * tl.load(at, on_map[k] & on_row, 0.0).to(tl.float32)
+    return tl.where(on_map[len(taps) // 2] & on_row, total, 0.0)
 
 
 @jit
@@ -77,6 +84,7 @@ def _separable_kernel(
     K: tl.constexpr,
     FLIP: tl.constexpr,
     HAS_BIAS: tl.constexpr,
+    UNROLL: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_W: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -93,20 +101,24 @@ def _separable_kernel(
     column_taps = _load_taps(column, channel, inside, K, FLIP)
     row_offset = _load_bias(row_bias, channel, inside, HAS_BIAS)
     column_offset = _load_bias(column_bias, channel, inside, HAS_BIAS)
+    on_map = _neighbours(x, inside, width, K)
+    row_step = width * channels
+    at = image + ((top - K // 2) * width + x[:, None]) * channels + channel[None, :]
+    pixels, written = maps + at, out + (at - K // 2 * row_step)
     window = _zeros(x, channel, K)
-    for step in range(BLOCK_H + K - 1):
+    for step in tl.range(BLOCK_H + K - 1, loop_unroll_factor=UNROLL):
         y = top + step - K // 2
-        filtered = _convolve_row(
-            maps + image, row_taps, row_offset, y, x, channel, inside, height, width, channels
-        )
+        on_row = (y >= 0) & (y < height)
+        filtered = _convolve_row(pixels, on_map, on_row, row_taps, row_offset, channels)
         window = window[1:] + (filtered,)
         total = tl.zeros([BLOCK_W, BLOCK_C], tl.float32) + column_offset
         for k in tl.static_range(K):
             total += column_taps[k] * window[k]
         y -= K // 2  # the window's middle
-        kept = ((x < width) & (y >= top) & (y < height))[:, None] & inside[None, :]
-        at = (y * width + x[:, None]) * channels + channel[None, :]
-        tl.store(out + image + at, total.to(out.dtype.element_ty), kept)
+        kept = on_map[K // 2] & (y >= top) & (y < height)
+        tl.store(written, total.to(out.dtype.element_ty), kept)
+        pixels += row_step
+        written += row_step
 
 
 @jit
@@ -145,34 +157,39 @@ def _weight_gradient_kernel(
     row_sums, column_sums = _zeros(x, channel, K), _zeros(x, channel, K)
     row_bias_sum = tl.zeros([BLOCK_W, BLOCK_C], tl.float32)
     column_bias_sum = tl.zeros([BLOCK_W, BLOCK_C], tl.float32)
+    on_map = _neighbours(x, inside, width, K)
+    row_step = width * channels
     for turn in range(TURNS):
         image = (first + turn).to(tl.int64) * height * width * channels
         rows = tl.where(first + turn < images, height, 0)  # past the last image all is masked
+        at = ((top - K // 2) * width + x[:, None]) * channels + channel[None, :]
         window, grads = _zeros(x, channel, K), _zeros(x, channel, K)
         for step in range(BLOCK_H + K - 1):
             y = top + step - K // 2
+            on_row = (y >= 0) & (y < rows)
             filtered = _convolve_row(
-                maps + image, row_taps, row_offset, y, x, channel, inside, rows, width, channels
+                maps + image + at, on_map, on_row, row_taps, row_offset, channels
             )
             window = window[1:] + (filtered,)
-            arrived = _load(grad + image, y, x, channel, inside, rows, width, channels)
+            arrived = tl.load(grad + image + at, on_map[K // 2] & on_row, 0.0).to(tl.float32)
             grads = grads[1:] + (arrived,)
             y -= K // 2  # the windows' middle
-            counted = ((x < width) & (y >= top) & (y < rows))[:, None]
-            middle = tl.where(counted, grads[K // 2], 0.0)
+            on_row = (y >= top) & (y < rows)
+            middle = tl.where(on_row, grads[K // 2], 0.0)
             of_row = tl.zeros([BLOCK_W, BLOCK_C], tl.float32)
             of_columns, of_rows = (), ()
             for k in tl.static_range(K):
                 of_columns = of_columns + (column_sums[k] + middle * window[k],)
                 of_row += column_taps[k] * grads[K - 1 - k]
-            of_row = tl.where(counted, of_row, 0.0)
+            of_row = tl.where(on_map[K // 2] & on_row, of_row, 0.0)
             for k in tl.static_range(K):
-                shifted = x + (k - K // 2)
-                value = _load(maps + image, y, shifted, channel, inside, rows, width, channels)
+                neighbour = at + ((k - K // 2) * channels - K // 2 * row_step)
+                value = tl.load(maps + image + neighbour, on_map[k] & on_row, 0.0).to(tl.float32)
                 of_rows = of_rows + (row_sums[k] + of_row * value,)
             row_sums, column_sums = of_rows, of_columns
             row_bias_sum += of_row
             column_bias_sum += middle
+            at += row_step
     out = sums + (program * (2 * K + 2) * channels + channel)
     for k in tl.static_range(K):
         tl.store(out + k * channels, tl.sum(row_sums[k], 0), inside)
@@ -214,6 +231,7 @@ def _separable(
     bands, block_h = _bands(batch, height)
     block_c = _channel_block(channels)
     out = torch.empty_like(x)
+    row, column = row.contiguous(), column.contiguous()
     grid = (batch * bands * _divide(width, _BLOCK_W), _divide(channels, block_c))
     wrap_triton(_separable_kernel)[grid](
         x,
@@ -228,9 +246,11 @@ def _separable(
         K=row.shape[-1],
         FLIP=flip,
         HAS_BIAS=row_bias is not None,
+        UNROLL=_UNROLL,
         BLOCK_H=block_h,
         BLOCK_W=_BLOCK_W,
         BLOCK_C=block_c,
+        num_warps=_WARPS,
     )
     return out
 
@@ -248,6 +268,7 @@ def _weight_gradient(
     strips, blocks = _divide(width, _BLOCK_W) * bands, _divide(channels, block_c)
     turns = next(t for t in (8, 4, 2, 1) if t == 1 or batch * strips * blocks >= 1024 * t)
     programs = strips * _divide(batch, turns)
+    row, column = row.contiguous(), column.contiguous()
     sums = x.new_empty(programs, 2 * taps + 2, channels, dtype=torch.float32)
     wrap_triton(_weight_gradient_kernel)[(programs, blocks)](
         x,
@@ -265,6 +286,7 @@ def _weight_gradient(
         BLOCK_H=block_h,
         BLOCK_W=_BLOCK_W,
         BLOCK_C=block_c,
+        num_warps=_GRADIENT_WARPS,
     )
     return sums.sum(0)
 

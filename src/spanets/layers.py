@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from timm.layers import GroupNorm1
 from torch import Tensor, fx, nn
 
+from spanets import kernels
 from spanets.spectral.execution import runs_on_pixels
 
 
@@ -106,3 +107,35 @@ class PointwiseMlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""
         return self.fc2(self.act(self.fc1(x)))
+
+
+def fuses_mlp(x: Tensor, norm: nn.Module, mlp: nn.Module) -> bool:
+    """Whether `add_mlp` takes these: few channels, in half precision, on a GPU, for inference."""
+    return (
+        isinstance(x, Tensor)  # and not what a tracer puts in its place
+        and not torch.is_grad_enabled()
+        and isinstance(norm, MapNorm)
+        and isinstance(mlp, PointwiseMlp)
+        and x.dtype in (torch.bfloat16, torch.float16)
+        and x.shape[1] <= kernels.MAX_CHANNELS
+        and kernels.takes(x)
+    )
+
+
+def add_mlp(x: Tensor, norm: MapNorm, mlp: PointwiseMlp) -> Tensor:
+    """Computes `x + mlp(norm(x))` of (B, C, H, W) in one pass, where `fuses_mlp` says so."""
+    variance, mean = torch.var_mean(x.permute(0, 2, 3, 1).flatten(1).float(), 1, correction=0)
+    weight, bias = norm.weight, norm.bias
+    assert mlp.fc1.bias is not None
+    assert mlp.fc2.bias is not None
+    return kernels.add_mlp(
+        x,
+        mean,
+        (variance + norm.eps).rsqrt(),
+        mean.new_ones(x.shape[1]) if weight is None else weight,
+        mean.new_zeros(x.shape[1]) if bias is None else bias,
+        mlp.fc1.weight.flatten(1).to(x.dtype),
+        mlp.fc1.bias,
+        mlp.fc2.weight.flatten(1).to(x.dtype),
+        mlp.fc2.bias,
+    )

@@ -12,6 +12,7 @@ from timm.layers import DropPath, calculate_drop_path_rates, trunc_normal_
 from timm.models import checkpoint_seq
 from torch import Tensor, fx, nn
 
+from spanets.layers import add_mlp, fuses_mlp
 from spanets.mixers.folding import fold_norm, fold_scale
 
 MIN_SIZE = 32
@@ -142,6 +143,7 @@ class Block(nn.Module):
     """
 
     token_mixer: Any  # tells its `boundary_layers`
+    norm2: Any
     mlp: Any  # has `fc1` and `fc2`
 
     def __init__(
@@ -185,10 +187,20 @@ class Block(nn.Module):
         fold_norm(self.norm2, self.mlp.fc1)
         self.layer_scale2 = fold_scale(self.layer_scale2, self.mlp.fc2)
 
+    @property
+    def _is_plain2(self) -> bool:
+        """Whether the second half is `x + MLP(norm(x))` and nothing else."""
+        scales = isinstance(self.layer_scale2, nn.Identity) and isinstance(
+            self.res_scale2, nn.Identity
+        )
+        return scales and not self.training
+
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""
         branch = self.drop_path1(self.layer_scale1(self.token_mixer(self.norm1(x))))
         x = self.res_scale1(x) + branch
+        if self._is_plain2 and fuses_mlp(x, self.norm2, self.mlp):
+            return add_mlp(x, self.norm2, self.mlp)
         branch = self.drop_path2(self.layer_scale2(self.mlp(self.norm2(x))))
         return self.res_scale2(x) + branch
 

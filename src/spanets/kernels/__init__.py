@@ -5,7 +5,16 @@ maps takes (benchmarks/results/gpu.json). `takes` tells where they run; plain to
 """
 
 from spanets.kernels.availability import takes
+from spanets.kernels.mlp import MAX_CHANNELS, add_mlp
 from spanets.kernels.modulation import MAX_MODES, modulate
 from spanets.kernels.separable import MAX_TAPS, separable_conv
 
-__all__ = ["MAX_MODES", "MAX_TAPS", "modulate", "separable_conv", "takes"]
+__all__ = [
+    "MAX_CHANNELS",
+    "MAX_MODES",
+    "MAX_TAPS",
+    "add_mlp",
+    "modulate",
+    "separable_conv",
+    "takes",
+]

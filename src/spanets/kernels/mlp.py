@@ -1,0 +1,140 @@
+"""The MLP half of a block in one pass, for inference: norm, MLP and shortcut.
+
+In the first stages, whose channels are few, the hidden maps are all that costs: they are four times
+as wide as their input, and are written and read twice. Here they never leave the processor.
+
+Shape legend: `B` images, `C` channels, `H W` map size, `D` hidden channels.
+"""
+
+import torch
+from torch import Tensor
+from torch.library import triton_op, wrap_triton
+
+from spanets.kernels.availability import jit, tl
+
+MAX_CHANNELS = 128
+"""Most channels; with more, products of matrices are worth a library's kernels."""
+
+# Positions and hidden channels of a tile.
+_BLOCK_P, _BLOCK_D = 64, 64
+_WARPS = 4
+
+
+@jit
+def _gelu(x):
+    return 0.5 * x * (1 + tl.erf(x * 0.7071067811865476))
+
+
+@jit
+def _mlp_kernel(
+    maps,
+    mean,
+    scale,
+    norm_weight,
+    norm_bias,
+    weight1,
+    bias1,
+    weight2,
+    bias2,
+    out,
+    pixels,
+    positions,
+    channels,
+    HIDDEN: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """All channels of some pixels; the hidden channels come and go in blocks."""
+    pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    channel = tl.arange(0, BLOCK_C)
+    inside = channel < channels
+    kept = (pixel < pixels)[:, None] & inside[None, :]
+    at = pixel.to(tl.int64)[:, None] * channels + channel[None, :]
+    x = tl.load(maps + at, kept, 0.0).to(tl.float32)
+    image = pixel // positions
+    mu = tl.load(mean + image, pixel < pixels, 0.0)[:, None]
+    sigma = tl.load(scale + image, pixel < pixels, 0.0)[:, None]
+    gamma = tl.load(norm_weight + channel, inside, 0.0).to(tl.float32)[None, :]
+    beta = tl.load(norm_bias + channel, inside, 0.0).to(tl.float32)[None, :]
+    normed = ((x - mu) * sigma * gamma + beta).to(maps.dtype.element_ty)
+    total = tl.load(bias2 + channel, inside, 0.0).to(tl.float32)[None, :] + x
+    for first in range(0, HIDDEN, BLOCK_D):
+        unit = first + tl.arange(0, BLOCK_D)
+        used = unit < HIDDEN
+        weight = weight1 + unit[None, :] * channels + channel[:, None]
+        weight = tl.load(weight, used[None, :] & inside[:, None], 0.0)  # C D
+        hidden = tl.dot(normed, weight) + tl.load(bias1 + unit, used, 0.0).to(tl.float32)[None, :]
+        weight = weight2 + channel[None, :] * HIDDEN + unit[:, None]
+        weight = tl.load(weight, used[:, None] & inside[None, :], 0.0)  # D C
+        total = tl.dot(_gelu(hidden).to(maps.dtype.element_ty), weight, total)
+    tl.store(out + at, total.to(out.dtype.element_ty), kept)
+
+
+@triton_op("spanets::add_mlp", mutates_args=())
+def _add_mlp(
+    x: Tensor,
+    mean: Tensor,
+    scale: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+) -> Tensor:
+    batch, channels, height, width = x.shape
+    out = torch.empty_like(x)
+    pixels = batch * height * width
+    wrap_triton(_mlp_kernel)[((pixels + _BLOCK_P - 1) // _BLOCK_P,)](
+        x,
+        mean,
+        scale,
+        norm_weight,
+        norm_bias,
+        weight1,
+        bias1,
+        weight2,
+        bias2,
+        out,
+        pixels,
+        height * width,
+        channels,
+        HIDDEN=weight1.shape[0],
+        BLOCK_P=_BLOCK_P,
+        BLOCK_C=next(block for block in (16, 32, 64, 128) if block >= channels),
+        BLOCK_D=_BLOCK_D,
+        num_warps=_WARPS,
+    )
+    return out
+
+
+def add_mlp(
+    x: Tensor,
+    mean: Tensor,
+    scale: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+) -> Tensor:
+    """Computes `x + W₂ GELU(W₁ (γ (x - μ) s + β) + b₁) + b₂`, without gradients.
+
+    Args:
+        x: (B, C, H, W), channels last, in half precision, of those that `takes` accepts; C at most
+            `MAX_CHANNELS`.
+        mean: μ of each image, (B,), float32.
+        scale: s, the inverse of each image's deviation, (B,), float32.
+        norm_weight: γ (C,).
+        norm_bias: β (C,).
+        weight1: W₁ (D, C), contiguous, in the type of x.
+        bias1: b₁ (D,).
+        weight2: W₂ (C, D), likewise.
+        bias2: b₂ (C,).
+
+    Returns:
+        (B, C, H, W), channels last.
+    """
+    return _add_mlp(x, mean, scale, norm_weight, norm_bias, weight1, bias1, weight2, bias2)

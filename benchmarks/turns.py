@@ -68,18 +68,20 @@ def take_turns(
             workers[name] = _Worker(prepare[name], device)
             workers[name].wait(end)
         ready = {name: worker for name, worker in workers.items() if worker.state == "ready"}
-        for name, worker in workers.items():
-            if name not in ready:
-                turns.failed[name] = worker.message
         for name, worker in ready.items():
             turns.peak_memory_mb[name] = worker.ask("memory")
-            turns.seconds[name] = []
+        seconds: dict[Hashable, list[float | None]] = {name: [] for name in ready}
         for _ in tqdm(range(rounds), "time", disable=None):
             for name, worker in ready.items():
-                turns.seconds[name] += worker.ask("time")
+                seconds[name].append(worker.ask("time"))
         for name in profiled:
-            if name in ready:
-                turns.kernels[name] = ready[name].ask("kernels")
+            if name in ready and (kernels := ready[name].ask("kernels")) is not None:
+                turns.kernels[name] = kernels
+        for name, worker in workers.items():
+            if worker.state == "ready":
+                turns.seconds[name] = [value for value in seconds[name] if value is not None]
+            else:
+                turns.failed[name] = worker.message
     return turns
 
 
@@ -116,8 +118,18 @@ class _Worker:
             self.state, self.message = "failed", "the process ended"
 
     def ask(self, what: str) -> Any:
+        """Returns the answer, or None from the first failure on."""
+        if self.state != "ready":
+            return None
         self._pipe.send(what)
-        return self._pipe.recv()
+        try:
+            self.state, answer = self._pipe.recv()
+        except EOFError:
+            self.state, answer = "failed", "the process ended"
+        if self.state == "ready":
+            return answer
+        self.message = answer
+        return None
 
     def stop(self) -> None:
         self._pipe.close()
@@ -136,13 +148,12 @@ def _serve(pipe: Connection, prepare: Prepare, device: str) -> None:
         task()
         task()
         _let_go(device)
-    except torch.OutOfMemoryError as error:
-        pipe.send(("memory", first_line(error)))
-        return
-    # Compilers have errors of all kinds.
+    # Compilers have errors of all kinds, and wrap those of others.
     except Exception as error:
-        traceback.print_exc()
-        pipe.send(("failed", first_line(error)))
+        lacking = "out of memory" in str(error)
+        if not lacking:
+            traceback.print_exc()
+        pipe.send(("memory" if lacking else "failed", first_line(error)))
         return
     pipe.send(("ready", ""))
     while True:
@@ -150,15 +161,22 @@ def _serve(pipe: Connection, prepare: Prepare, device: str) -> None:
             asked = pipe.recv()
         except EOFError:
             return
-        if asked == "memory":
-            peak = peak_memory(task, device)
-            answer: Any = None if peak is None else round((peak + weights) / 1e6)
-        elif asked == "time":
-            answer = interleave({"task": task}, rounds=1, warmup=2, device=device)["task"]
-        else:
-            answer = _dearest_kernels(task, device)
-        _let_go(device)
-        pipe.send(answer)
+        try:
+            answer = _answer(asked, task, weights, device)
+            _let_go(device)
+            pipe.send(("ready", answer))
+        except Exception as error:
+            pipe.send(("failed", first_line(error)))
+            return
+
+
+def _answer(asked: str, task: Task, weights: int, device: str) -> Any:
+    if asked == "memory":
+        peak = peak_memory(task, device)
+        return None if peak is None else round((peak + weights) / 1e6)
+    if asked == "time":
+        return interleave({"task": task}, rounds=1, warmup=2, device=device)["task"][0]
+    return _dearest_kernels(task, device)
 
 
 def _let_go(device: str) -> None:

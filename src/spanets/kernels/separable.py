@@ -18,10 +18,8 @@ MAX_TAPS = 11
 # Positions along a row, and channels, of the tile that a program moves down the map.
 _BLOCK_W, _BLOCK_C = 8, 64
 
-# Rows at a time: after as many as the filter has taps, the window is where it was, unmoved.
-_UNROLL = 1
-_WARPS = 4
-_GRADIENT_WARPS = 2
+# With those, the fastest of the numbers of warps on an H200; unrolling the rows was slower.
+_WARPS, _GRADIENT_WARPS = 4, 2
 
 
 @jit
@@ -84,7 +82,6 @@ def _separable_kernel(
     K: tl.constexpr,
     FLIP: tl.constexpr,
     HAS_BIAS: tl.constexpr,
-    UNROLL: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_W: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -106,7 +103,7 @@ def _separable_kernel(
     at = image + ((top - K // 2) * width + x[:, None]) * channels + channel[None, :]
     pixels, written = maps + at, out + (at - K // 2 * row_step)
     window = _zeros(x, channel, K)
-    for step in tl.range(BLOCK_H + K - 1, loop_unroll_factor=UNROLL):
+    for step in range(BLOCK_H + K - 1):
         y = top + step - K // 2
         on_row = (y >= 0) & (y < height)
         filtered = _convolve_row(pixels, on_map, on_row, row_taps, row_offset, channels)
@@ -246,7 +243,6 @@ def _separable(
         K=row.shape[-1],
         FLIP=flip,
         HAS_BIAS=row_bias is not None,
-        UNROLL=_UNROLL,
         BLOCK_H=block_h,
         BLOCK_W=_BLOCK_W,
         BLOCK_C=block_c,

@@ -1,6 +1,7 @@
 """Where the kernels run; and Triton, or what stands in for it where it is not installed."""
 
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -12,7 +13,10 @@ try:
     import triton
     import triton.language as tl
 except ImportError:  # as with torch for the CPU alone
-    triton = tl = None
+    triton, tl = None, SimpleNamespace(constexpr=object)
+
+# Older versions do not pass tuples, in which the kernels hold their windows.
+_TRITON = (3, 3)
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -38,6 +42,26 @@ def jit(function: Any) -> Any:
     return function if triton is None else triton.jit(function)
 
 
+class _Unregistered:
+    """A function that nothing calls, for want of Triton."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def register_autograd(self, backward: Any, setup_context: Any) -> None:
+        """Does nothing."""
+
+
+def operator(name: str) -> Any:
+    """`torch.library.triton_op` of a function that changes none of its arguments.
+
+    Without Triton the operator is not made: torch would warn of each when it is imported.
+    """
+    if triton is None:
+        return _Unregistered
+    return torch.library.triton_op(name, mutates_args=())
+
+
 # A constant to torch.compile, which would look, with a warning, into the cache.
 @torch.compiler.assume_constant_result
 def _compiles_for(index: int) -> bool:
@@ -46,6 +70,6 @@ def _compiles_for(index: int) -> bool:
 
 @lru_cache
 def _asked(index: int) -> bool:
-    if triton is None:
+    if triton is None or tuple(map(int, triton.__version__.split(".")[:2])) < _TRITON:
         return False
     return torch.version.hip is not None or torch.cuda.get_device_capability(index) >= _CAPABILITY

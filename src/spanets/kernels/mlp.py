@@ -8,9 +8,9 @@ Shape legend: `B` images, `C` channels, `H W` map size, `D` hidden channels.
 
 import torch
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
+from torch.library import wrap_triton
 
-from spanets.kernels.availability import jit, tl
+from spanets.kernels.availability import jit, operator, tl
 
 MAX_CHANNELS = 128
 """Most channels; with more, products of matrices are worth a library's kernels."""
@@ -71,7 +71,7 @@ def _mlp_kernel(
     tl.store(out + at, total.to(out.dtype.element_ty), kept)
 
 
-@triton_op("spanets::add_mlp", mutates_args=())
+@operator("spanets::add_mlp")
 def _add_mlp(
     x: Tensor,
     mean: Tensor,

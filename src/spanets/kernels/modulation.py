@@ -5,9 +5,9 @@ Shape legend: `B` images, `C` channels, `H W` map size, `K` basis functions.
 
 import torch
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
+from torch.library import wrap_triton
 
-from spanets.kernels.availability import jit, tl
+from spanets.kernels.availability import jit, operator, tl
 
 # Positions and channels of a tile.
 _BLOCK_P, _BLOCK_C = 32, 64
@@ -47,7 +47,7 @@ def _modulation_kernel(
     tl.store(out + at, total.to(out.dtype.element_ty), kept)
 
 
-@triton_op("spanets::modulate", mutates_args=())
+@operator("spanets::modulate")
 def _modulate(x: Tensor, high: Tensor, waves: Tensor, low: Tensor) -> Tensor:
     batch, channels, height, width = x.shape
     modes = waves.shape[1]

@@ -8,9 +8,9 @@ Shape legend: `B` images, `C` channels, `H W` map size, `K` taps.
 
 import torch
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
+from torch.library import wrap_triton
 
-from spanets.kernels.availability import jit, tl
+from spanets.kernels.availability import jit, operator, tl
 
 MAX_TAPS = 11
 """Longest filter; beyond it the window of rows would not fit into a processor's registers."""
@@ -215,7 +215,7 @@ def _divide(a: int, b: int) -> int:
     return (a + b - 1) // b
 
 
-@triton_op("spanets::separable_conv", mutates_args=())
+@operator("spanets::separable_conv")
 def _separable(
     x: Tensor,
     row: Tensor,
@@ -251,7 +251,7 @@ def _separable(
     return out
 
 
-@triton_op("spanets::separable_conv_weight_gradient", mutates_args=())
+@operator("spanets::separable_conv_weight_gradient")
 def _weight_gradient(
     x: Tensor, grad: Tensor, row: Tensor, row_bias: Tensor, column: Tensor
 ) -> Tensor:

@@ -1,0 +1,60 @@
+"""Where the kernels run, and that they compute what they say, by Triton's interpreter."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from spanets import kernels
+from spanets.kernels import availability
+
+HERE = Path(__file__).parent
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="torch for the CPU alone")
+
+
+@needs_triton
+def test_kernels_agree_with_plain_torch() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", str(HERE / "test_interpreted.py")]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, cwd=HERE.parents[1]
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert "skipped" not in done.stdout
+
+
+def test_nothing_is_taken_on_the_cpu() -> None:
+    assert not kernels.takes(torch.zeros(1, 8, 4, 4).to(memory_format=torch.channels_last))
+
+
+def test_models_work_without_triton() -> None:
+    code = (
+        "import sys; sys.modules['triton'] = sys.modules['triton.language'] = None\n"
+        "import timm, torch, spanets\n"
+        "from spanets.kernels import availability\n"
+        "assert availability.triton is None\n"
+        "assert not availability._asked(0)\n"
+        "timm.create_model('spanet_nano')(torch.zeros(2, 3, 64, 64)).sum().backward()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Triton" not in done.stderr
+
+
+@needs_triton
+def test_versions_and_gpus_that_triton_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    for version, capability, served in [
+        ("3.6.0", (9, 0), True),
+        ("3.3.1", (7, 0), True),
+        ("3.2.0", (9, 0), False),
+        ("3.6.0", (6, 1), False),
+    ]:
+        availability._asked.cache_clear()
+        monkeypatch.setattr(availability.triton, "__version__", version)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
+        assert availability._asked(0) is served
+    availability._asked.cache_clear()

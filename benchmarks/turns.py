@@ -186,7 +186,7 @@ def _let_go(device: str) -> None:
         torch.cuda.empty_cache()
 
 
-def _dearest_kernels(task: Task, device: str, count: int = 40) -> list[dict[str, Any]]:
+def _dearest_kernels(task: Task, device: str, count: int = 16) -> list[dict[str, Any]]:
     gpu = device != "cpu"
     kind = torch.profiler.ProfilerActivity.CUDA if gpu else torch.profiler.ProfilerActivity.CPU
     task()

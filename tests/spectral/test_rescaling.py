@@ -5,6 +5,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from spanets.spectral import resize_half_spectrum, resolve_rescale_method, spectral_rescale
 
@@ -114,6 +115,8 @@ def test_methods_by_backend():
     assert resolve_rescale_method("auto", x.to("meta")) == "matmul"
     assert resolve_rescale_method("auto", x, traced=True) == "matmul"
     assert resolve_rescale_method("matmul", x) == "matmul"
+    with FakeTensorMode():
+        assert resolve_rescale_method("auto", torch.empty(1, 1, 4, 4, device="cuda")) == "fft"
 
 
 def test_bad_arguments():

@@ -15,7 +15,7 @@ def is_traced(x: Tensor) -> bool:
     return compiling or type(x) is not Tensor
 
 
-def _is_exporting() -> bool:
+def is_exporting() -> bool:
     """Whether torch.export runs the code; older versions of torch tell only that something does.
 
     `torch.compiler.is_exporting()` is true in torch.compile's graphs, too, as of torch 2.11.
@@ -30,7 +30,7 @@ def is_channels_last(x: Tensor) -> bool:
 
     An exported graph has no strides, and its operators are written for channels first.
     """
-    return not _is_exporting() and x.stride(1) == 1
+    return not is_exporting() and x.stride(1) == 1
 
 
 def runs_on_pixels(x: Tensor) -> bool:

@@ -83,3 +83,16 @@ def test_images_of_any_layout_take_the_kernels() -> None:
     mixer.proj_in.register_forward_hook(lambda *call: seen.append(kernels.takes(call[2])))
     model(images.cuda())
     assert seen == [True]
+
+
+@torch.no_grad()
+def test_hooks_are_called_where_kernels_would_stand_for_layers() -> None:
+    model, images = build("spanet_nano")
+    block = model.to("cuda", torch.bfloat16).eval().stages[0].blocks[0]
+    images = images.to("cuda", torch.bfloat16)
+    plain, called = model(images), []
+    for layer in (block.token_mixer.conv_row, block.token_mixer.context, block.mlp.act):
+        layer.register_forward_hook(lambda *call: called.append(call[0]))
+    watched = model(images)
+    assert len(called) == 3
+    assert distance(watched, plain.cpu().double()) < LIMITS[torch.bfloat16]

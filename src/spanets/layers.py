@@ -109,6 +109,11 @@ class PointwiseMlp(nn.Module):
         return self.fc2(self.act(self.fc1(x)))
 
 
+def is_watched(*modules: nn.Module) -> bool:
+    """Whether hooks wait for these modules to be called, so that no kernel may stand for them."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+
+
 def fuses_mlp(x: Tensor, norm: nn.Module, mlp: nn.Module) -> bool:
     """Whether `add_mlp` takes these: few channels, in half precision, on a GPU, for inference."""
     return (
@@ -119,6 +124,7 @@ def fuses_mlp(x: Tensor, norm: nn.Module, mlp: nn.Module) -> bool:
         and x.dtype in (torch.bfloat16, torch.float16)
         and x.shape[1] <= kernels.MAX_CHANNELS
         and kernels.takes(x)
+        and not is_watched(norm, mlp, mlp.fc1, mlp.act, mlp.fc2)
     )
 
 

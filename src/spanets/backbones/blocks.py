@@ -188,18 +188,16 @@ class Block(nn.Module):
         self.layer_scale2 = fold_scale(self.layer_scale2, self.mlp.fc2)
 
     @property
-    def _is_plain2(self) -> bool:
+    def _ends_with_mlp(self) -> bool:
         """Whether the second half is `x + MLP(norm(x))` and nothing else."""
-        scales = isinstance(self.layer_scale2, nn.Identity) and isinstance(
-            self.res_scale2, nn.Identity
-        )
-        return scales and not self.training
+        scales = (self.layer_scale2, self.res_scale2)
+        return not self.training and all(isinstance(scale, nn.Identity) for scale in scales)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""
         branch = self.drop_path1(self.layer_scale1(self.token_mixer(self.norm1(x))))
         x = self.res_scale1(x) + branch
-        if self._is_plain2 and fuses_mlp(x, self.norm2, self.mlp):
+        if self._ends_with_mlp and fuses_mlp(x, self.norm2, self.mlp):
             return add_mlp(x, self.norm2, self.mlp)
         branch = self.drop_path2(self.layer_scale2(self.mlp(self.norm2(x))))
         return self.res_scale2(x) + branch

@@ -11,7 +11,8 @@ from spanets.mixers.adaptive import (
     merge_heads,
 )
 from spanets.mixers.attention import Attention
-from spanets.mixers.spam import BALANCES, SPAM, SpectralContext, chunk_sizes, pooled_conv
+from spanets.mixers.context import BALANCES, SpectralContext, chunk_sizes, pooled_conv
+from spanets.mixers.spam import SPAM
 
 __all__ = [
     "BALANCES",

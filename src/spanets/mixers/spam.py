@@ -1,12 +1,9 @@
 """SPAM, the token mixer of SPANet: a local convolution times its spectrally pooled context.
 
-Shape legend: `B` images, `C` channels, `H W` map size, `N` gates, `K` low-frequency basis
-functions.
+Shape legend: `B` images, `C` channels, `H W` map size, `K` taps.
 """
 
 from collections.abc import Sequence
-from functools import reduce
-from math import log
 from typing import Any
 
 import torch
@@ -14,99 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from spanets import kernels
-from spanets.layers import PointwiseConv, pointwise_conv
-from spanets.mixers.checks import check_choice
-from spanets.spectral import (
-    RING,
-    Balance,
-    basis_gain,
-    basis_size,
-    check_radius,
-    low_frequency_basis,
-    resolve_method,
-    spectral_pool,
-)
-from spanets.spectral.execution import is_channels_last
-
-BALANCES = (0.7, 0.8, 0.9)
-"""λ of the three gates (SPANet, section 4.1)."""
-
-AGGREGATIONS = ("sum", "hadamard")
-LEARN_BALANCE = (None, "gate", "channel")
-
-
-def pooled_conv(
-    x: Tensor,
-    low_weight: Tensor,
-    high_weight: Tensor,
-    bias: Tensor,
-    radius: float,
-    gain: Tensor,
-    closed: bool,
-) -> Tensor:
-    """Computes `W SPF(x) + b` as a 1×1 convolution plus a rank-K term, without filtering x.
-
-    `(W diag(1 - λ)) x + b + (W ((x Φᵀ) ⊙ g)) Φ` (mathematics: the filter is linear and acts on
-    space, W on channels, so they commute but for the per-channel λ). The products follow the
-    layout of x: across it they would be read and written piece by piece, 7 % of a training step and
-    of compiled inference.
-
-    Args:
-        x: (B, C, H, W).
-        low_weight: W, (D, C).
-        high_weight: `W diag(1 - λ)`, (D, C).
-        bias: (D,).
-        radius: Radius of the low-frequency disc, in frequency bins.
-        gain: g of `basis_gain`, (C, K).
-        closed: Of `low_frequency_basis`.
-
-    Returns:
-        (B, D, H, W).
-    """
-    basis = low_frequency_basis(x, radius, closed)  # K HW
-    high = F.conv2d(x, high_weight[:, :, None, None], bias)  # B D H W
-    modes = basis.to(high.dtype).expand(x.shape[0], -1, -1)  # B K HW
-    # In place: a convolution's backward pass does not read its output, and on large maps a pass
-    # over memory costs as much as the product. `view` fails where it would have to copy.
-    if is_channels_last(x):
-        tokens = x.permute(0, 2, 3, 1).flatten(1, 2)  # B HW C
-        low = torch.matmul(basis, tokens) * gain.to(x.dtype).mT  # B K C
-        low = torch.matmul(low, low_weight.mT).to(high.dtype)  # B K D
-        maps = high.permute(0, 2, 3, 1).view(*modes.mT.shape[:2], high.shape[1])  # B HW D
-        maps.baddbmm_(modes.mT, low)
-    else:
-        low = torch.matmul(x.flatten(2), basis.mT) * gain.to(x.dtype)  # B C K
-        low = torch.matmul(low_weight, low).to(high.dtype)  # B D K
-        maps = high.view(*high.shape[:2], basis.shape[1])  # B D HW
-        maps.baddbmm_(low, modes)
-    return high
-
-
-def modulate(
-    x: Tensor,
-    low_weight: Tensor,
-    high_weight: Tensor,
-    bias: Tensor,
-    radius: float,
-    gain: Tensor,
-    closed: bool,
-) -> Tensor:
-    """Computes `x ⊙ pooled_conv(x)`; on a GPU the sum and the product are one kernel.
-
-    Args and result are those of `pooled_conv`.
-    """
-    modes = basis_size(radius, closed)
-    if not kernels.takes(x) or modes > kernels.MAX_MODES:
-        return x * pooled_conv(x, low_weight, high_weight, bias, radius, gain, closed)
-    # Rows of zeros up to a multiple of 8: matrix units load 16 bytes at a time.
-    pad = (0, -modes % 8)
-    waves = F.pad(low_frequency_basis(x, radius, closed).mT, pad)  # HW K
-    gain = F.pad(gain.to(x.dtype), pad).mT  # K C
-    pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # B HW C
-    low = torch.bmm(waves.expand(x.shape[0], -1, -1).mT, pixels) * gain  # B K C
-    low = torch.matmul(low, low_weight.mT).to(x.dtype)  # B K D
-    high = pointwise_conv(x, high_weight[:, :, None, None], bias)
-    return kernels.modulate(x, high, waves, low)
+from spanets.layers import PointwiseConv, is_watched
+from spanets.mixers.context import BALANCES, SpectralContext
+from spanets.spectral import RING
 
 
 def separable_conv(
@@ -131,180 +38,8 @@ def separable_conv(
     return F.conv2d(x, column, column_bias, padding=(pad, 0), groups=channels)
 
 
-# Leaves of torch.fx: they compute with sizes, which a symbolic trace has no numbers for.
-fx.wrap("basis_gain")
-fx.wrap("modulate")
-fx.wrap("pointwise_conv")
-fx.wrap("pooled_conv")
+# A leaf of torch.fx: it looks at layouts, which a symbolic trace knows nothing of.
 fx.wrap("separable_conv")
-fx.wrap("spectral_pool")
-
-
-class SpectralContext(nn.Module):
-    """The aggregated context of SPAM: `Σ_i (W_i SPF_{λ_i}(x_i) + b_i)` (SPANet, Eq. 19).
-
-    The channels are split into N gates as `torch.chunk` splits; gate i is filtered with balance
-    λ_i and projected from its own channels to all C. In the sum the projections are one (C, C)
-    matrix and λ is one number a channel. The Hadamard product (Table 5) keeps them apart.
-
-    Args:
-        dim: Channels C.
-        radius: Radius of the low-frequency disc, in frequency bins.
-        balances: λ_i, one a gate.
-        ring: ρ at distance exactly the radius; None takes `1 - λ` (Eq. 16 and 18).
-        aggregation: "sum" or "hadamard".
-        spectral_filter: False leaves the filter out (Table 5, first row).
-        method: Of `spectral_pool`: "auto", "basis" or "fft".
-        learn_balance: None, or λ learnt through a sigmoid per "gate" or per "channel".
-        learn_ring: Learn ρ likewise; needs `learn_balance` and a ring.
-    """
-
-    high_weight: Tensor | None
-    gain: Tensor | None
-
-    def __init__(
-        self,
-        dim: int,
-        radius: float = 2,
-        balances: Sequence[float] = BALANCES,
-        ring: float | None = RING,
-        aggregation: str = "sum",
-        spectral_filter: bool = True,
-        method: str = "auto",
-        learn_balance: str | None = None,
-        learn_ring: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        check_choice("aggregation", aggregation, AGGREGATIONS)
-        check_choice("learn_balance", learn_balance, LEARN_BALANCE)
-        check_radius(radius)
-        if not 0 < len(balances) <= dim:
-            raise ValueError(f"{len(balances)} balances for {dim} channels, allowed: 1 to {dim}")
-        if learn_ring and (learn_balance is None or ring is None):
-            raise ValueError("learn_ring needs learn_balance and a ring value to start from")
-        self.radius = radius
-        self.balances = tuple(balances)
-        self.ring = ring
-        self.aggregation = aggregation
-        self.learn_balance = learn_balance
-        self.spectral_filter = spectral_filter
-        self.method = resolve_method(method, radius, ring)
-        self.gate_sizes = chunk_sizes(dim, len(balances))
-        factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.weight = nn.Parameter(torch.empty(dim, dim, **factory))
-        self.bias = nn.Parameter(torch.empty(len(balances), dim, **factory))
-        learnt = {None: 0, "gate": len(balances), "channel": dim}[learn_balance]
-        if learnt and spectral_filter:
-            self.balance_logit = nn.Parameter(torch.empty(learnt, **factory))
-        if learn_ring and spectral_filter:
-            self.ring_logit = nn.Parameter(torch.empty(learnt, **factory))
-        self.register_buffer("high_weight", None)
-        self.register_buffer("gain", None)
-        self.reset_parameters()
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Initialises each gate's projection as a 1×1 convolution from that gate's channels."""
-        gates = zip(self.weight.split(self.gate_sizes, 1), self.bias, strict=True)
-        for size, (weight, bias) in zip(self.gate_sizes, gates, strict=True):
-            bound = size**-0.5
-            nn.init.uniform_(weight, -bound, bound)
-            nn.init.uniform_(bias, -bound, bound)
-        if hasattr(self, "balance_logit"):
-            per_gate = self.learn_balance == "gate"
-            sizes = [1] * len(self.balances) if per_gate else self.gate_sizes
-            for part, value in zip(self.balance_logit.split(sizes), self.balances, strict=True):
-                part.fill_(_logit("balance", value))
-        if hasattr(self, "ring_logit"):
-            assert self.ring is not None
-            self.ring_logit.fill_(_logit("ring", self.ring))
-
-    def channel_balance(self) -> Tensor:
-        """Returns λ per channel: (C,)."""
-        if hasattr(self, "balance_logit"):
-            return self._per_channel(self.balance_logit.sigmoid())
-        like = self.weight
-        parts = [
-            torch.full((size,), value, dtype=like.dtype, device=like.device)
-            for size, value in zip(self.gate_sizes, self.balances, strict=True)
-        ]
-        return torch.cat(parts)
-
-    def channel_ring(self) -> Balance | None:
-        """Returns ρ: one number, one per channel (C,) where it is learnt, or None for `1 - λ`."""
-        if hasattr(self, "ring_logit"):
-            return self._per_channel(self.ring_logit.sigmoid())
-        return self.ring
-
-    def _per_channel(self, value: Tensor) -> Tensor:
-        if self.learn_balance == "channel":
-            return value
-        return torch.cat([value[i : i + 1].expand(n) for i, n in enumerate(self.gate_sizes)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, C, H, W) to the context of the same shape."""
-        if self._is_low_rank:
-            return pooled_conv(x, *self._low_rank(x))
-        if self.aggregation == "hadamard":
-            return self._hadamard(self._filter(x))
-        return pointwise_conv(self._filter(x), self.weight[:, :, None, None], self.bias.sum(0))
-
-    def modulate(self, x: Tensor) -> Tensor:
-        """Maps (B, C, H, W) to `x ⊙ context(x)`."""
-        return modulate(x, *self._low_rank(x)) if self._is_low_rank else x * self(x)
-
-    @property
-    def _is_low_rank(self) -> bool:
-        basis = self.spectral_filter and self.method == "basis"
-        return basis and self.aggregation != "hadamard"
-
-    def _low_rank(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, float, Tensor, bool]:
-        """Returns the arguments of `pooled_conv` after x."""
-        high, gain = self._coefficients(x)
-        closed = self.ring is not None
-        return self.weight, high, self.bias.sum(0), self.radius, gain, closed
-
-    @torch.no_grad()
-    def reparameterize(self) -> None:
-        """Computes once, for inference, what the balances make of the weights."""
-        if self.aggregation == "hadamard":
-            return
-        if self._is_low_rank:
-            high, gain = self._coefficients(self.weight)
-            self.high_weight, self.gain = high.clone(), gain.clone()
-        self.bias = nn.Parameter(self.bias.sum(0, keepdim=True), self.bias.requires_grad)
-
-    def _coefficients(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns `W diag(1 - λ)` (C, C) and the gain g (C, K), in the weights' and x's type."""
-        if self.high_weight is not None and self.gain is not None:
-            return self.high_weight, self.gain
-        balance, ring = self.channel_balance(), self.channel_ring()
-        return self.weight * (1 - balance), basis_gain(x, self.radius, balance, ring)
-
-    def _filter(self, x: Tensor) -> Tensor:
-        if not self.spectral_filter:
-            return x
-        balance, ring = self.channel_balance(), self.channel_ring()
-        return spectral_pool(x, self.radius, balance, ring, self.method)
-
-    def _hadamard(self, x: Tensor) -> Tensor:
-        # Indexed, not unpacked: torch.fx cannot iterate over what it traces.
-        parts, weights = x.split(self.gate_sizes, 1), self.weight.split(self.gate_sizes, 1)
-        contexts = [
-            F.conv2d(parts[i], weights[i][:, :, None, None], self.bias[i])
-            for i in range(len(self.gate_sizes))
-        ]
-        return reduce(torch.mul, contexts)
-
-    def extra_repr(self) -> str:
-        """Describes the filter."""
-        return (
-            f"radius={self.radius}, balances={self.balances}, ring={self.ring}, "
-            f"aggregation={self.aggregation}, spectral_filter={self.spectral_filter}, "
-            f"method={self.method}"
-        )
 
 
 class SPAM(nn.Module):
@@ -368,32 +103,25 @@ class SPAM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Mixes the tokens of (B, C, H, W)."""
         x = self._convolve(self.proj_in(x))
-        return self.proj_out(self.context.modulate(x))
+        return self.proj_out(self._modulate(x))
+
+    def _modulate(self, x: Tensor) -> Tensor:
+        if _calls_layers(x, self.context):
+            return x * self.context(x)
+        return self.context.modulate(x)
 
     def _convolve(self, x: Tensor) -> Tensor:
         row, column = self.conv_row, self.conv_column
-        # The layers themselves where nothing is won, for what watches them; a tracer cannot tell.
-        if isinstance(x, Tensor) and not kernels.takes(x):
+        if _calls_layers(x, row, column):
             return column(row(x))
         assert row.bias is not None
         assert column.bias is not None
         return separable_conv(x, row.weight, row.bias, column.weight, column.bias)
 
 
-def chunk_sizes(total: int, chunks: int) -> list[int]:
-    """Returns the sizes of `torch.chunk`'s parts, with the last one short: 64 in 3 is 22, 22, 20.
+def _calls_layers(x: Tensor, *layers: nn.Module) -> bool:
+    """Whether layers are called as such: where no kernel stands for them, or hooks wait for them.
 
-    Raises:
-        ValueError: `torch.chunk` would return fewer parts (as for 4 in 3).
+    A tracer cannot tell, and is shown the functions that decide when they run.
     """
-    size = -(-total // chunks)
-    sizes = [min(size, total - start) for start in range(0, total, size)]
-    if len(sizes) != chunks:
-        raise ValueError(f"{total} channels do not split into {chunks} gates")
-    return sizes
-
-
-def _logit(name: str, value: float) -> float:
-    if not 0 < value < 1:
-        raise ValueError(f"{name} is {value}, must lie between 0 and 1 to be learnt")
-    return log(value / (1 - value))
+    return isinstance(x, Tensor) and (not kernels.takes(x) or is_watched(*layers))

@@ -34,9 +34,6 @@ class ReleasedContext(nn.Module):
             total = total + F.conv2d(pooled, weight[:, :, None, None], self.bias[i])
         return total
 
-    def modulate(self, x: Tensor) -> Tensor:
-        return x * self(x)
-
 
 def released_form(name: str, size: int = 224) -> nn.Module:
     """Builds the network as the released code computes it, weights as the default's."""

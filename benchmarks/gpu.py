@@ -109,7 +109,7 @@ def plans(models: Models, arguments: argparse.Namespace, train: bool) -> dict[st
     return {
         name: Plan(*what, arguments.batch, arguments.size)
         for name, what in chosen.items()
-        if not arguments.only or name in arguments.only
+        if not arguments.only or name in (spanet, *arguments.only)
     }
 
 
@@ -219,7 +219,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--patience", type=float, default=240, help="seconds to prepare in")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="of the forms; prints no verdict")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="of the forms, and ours; prints no verdict"
+    )
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--bytes", action="store_true")
     arguments = parser.parse_args()

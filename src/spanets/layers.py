@@ -109,22 +109,28 @@ class PointwiseMlp(nn.Module):
         return self.fc2(self.act(self.fc1(x)))
 
 
-def is_watched(*modules: nn.Module) -> bool:
-    """Whether hooks wait for these modules to be called, so that no kernel may stand for them."""
-    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a kernel may stand for a module: it is of this very class, and no hook waits for it.
+
+    Adapters and the like put modules of their own in the place of layers.
+    """
+    return type(module) is kind and not (module._forward_hooks or module._forward_pre_hooks)
 
 
-def fuses_mlp(x: Tensor, norm: nn.Module, mlp: nn.Module) -> bool:
+def fuses_mlp(x: Tensor, norm: nn.Module, mlp: Any) -> bool:
     """Whether `add_mlp` takes these: few channels, in half precision, on a GPU, for inference."""
     return (
         isinstance(x, Tensor)  # and not what a tracer puts in its place
         and not torch.is_grad_enabled()
-        and isinstance(norm, MapNorm)
-        and isinstance(mlp, PointwiseMlp)
+        and is_plain(norm, MapNorm)
+        and is_plain(mlp, PointwiseMlp)
         and x.dtype in (torch.bfloat16, torch.float16)
         and x.shape[1] <= kernels.MAX_CHANNELS
         and kernels.takes(x)
-        and not is_watched(norm, mlp, mlp.fc1, mlp.act, mlp.fc2)
+        and is_plain(mlp.fc1, PointwiseConv)
+        and is_plain(mlp.act, nn.GELU)
+        and mlp.act.approximate == "none"
+        and is_plain(mlp.fc2, PointwiseConv)
     )
 
 

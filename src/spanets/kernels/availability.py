@@ -1,5 +1,6 @@
 """Where the kernels run; and Triton, or what stands in for it where it is not installed."""
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
@@ -35,6 +36,13 @@ def takes(x: Tensor) -> bool:
         and (torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active())
         and _compiles_for(x.device.index or 0)
     )
+
+
+def device_of(x: Tensor) -> AbstractContextManager[object]:
+    """Makes the GPU of x the current one, on which Triton starts kernels; compilers do it alone."""
+    if torch.compiler.is_compiling() or not x.is_cuda:
+        return nullcontext()
+    return torch.cuda.device(x.device)
 
 
 def jit(function: Any) -> Any:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.library import wrap_triton
 
-from spanets.kernels.availability import jit, operator, tl
+from spanets.kernels.availability import device_of, jit, operator, tl
 
 MAX_CHANNELS = 128
 """Most channels; with more, products of matrices are worth a library's kernels."""
@@ -137,4 +137,5 @@ def add_mlp(
     Returns:
         (B, C, H, W), channels last.
     """
-    return _add_mlp(x, mean, scale, norm_weight, norm_bias, weight1, bias1, weight2, bias2)
+    with device_of(x):
+        return _add_mlp(x, mean, scale, norm_weight, norm_bias, weight1, bias1, weight2, bias2)

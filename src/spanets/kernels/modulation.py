@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.library import wrap_triton
 
-from spanets.kernels.availability import jit, operator, tl
+from spanets.kernels.availability import device_of, jit, operator, tl
 
 # Positions and channels of a tile.
 _BLOCK_P, _BLOCK_C = 32, 64
@@ -102,4 +102,5 @@ def modulate(x: Tensor, high: Tensor, waves: Tensor, low: Tensor) -> Tensor:
     Returns:
         (B, C, H, W), channels last.
     """
-    return _modulate(x, high, waves, low)
+    with device_of(x):
+        return _modulate(x, high, waves, low)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.library import wrap_triton
 
-from spanets.kernels.availability import jit, operator, tl
+from spanets.kernels.availability import device_of, jit, operator, tl
 
 MAX_TAPS = 11
 """Longest filter; beyond it the window of rows would not fit into a processor's registers."""
@@ -331,4 +331,5 @@ def separable_conv(
     Returns:
         (B, C, H, W), channels last.
     """
-    return _separable(x, row, row_bias, column, column_bias, False)
+    with device_of(x):
+        return _separable(x, row, row_bias, column, column_bias, False)

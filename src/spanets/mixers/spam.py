@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from spanets import kernels
-from spanets.layers import PointwiseConv, is_watched
+from spanets.layers import PointwiseConv, is_plain
 from spanets.mixers.context import BALANCES, SpectralContext
 from spanets.spectral import RING
 
@@ -106,22 +106,23 @@ class SPAM(nn.Module):
         return self.proj_out(self._modulate(x))
 
     def _modulate(self, x: Tensor) -> Tensor:
-        if _calls_layers(x, self.context):
+        if _calls_layers(x, SpectralContext, self.context):
             return x * self.context(x)
         return self.context.modulate(x)
 
     def _convolve(self, x: Tensor) -> Tensor:
         row, column = self.conv_row, self.conv_column
-        if _calls_layers(x, row, column):
+        if _calls_layers(x, nn.Conv2d, row, column):
             return column(row(x))
         assert row.bias is not None
         assert column.bias is not None
         return separable_conv(x, row.weight, row.bias, column.weight, column.bias)
 
 
-def _calls_layers(x: Tensor, *layers: nn.Module) -> bool:
-    """Whether layers are called as such: where no kernel stands for them, or hooks wait for them.
+def _calls_layers(x: Tensor, kind: type[nn.Module], *layers: nn.Module) -> bool:
+    """Whether layers are called as such: where they are others or watched, and off the GPU.
 
-    A tracer cannot tell, and is shown the functions that decide when they run.
+    A tracer cannot tell the last, and is shown the functions that decide when they run.
     """
-    return isinstance(x, Tensor) and (not kernels.takes(x) or is_watched(*layers))
+    plain = all(is_plain(layer, kind) for layer in layers)
+    return not plain or (isinstance(x, Tensor) and not kernels.takes(x))

@@ -1,0 +1,42 @@
+"""When a kernel may stand for layers, as far as that can be told without a GPU."""
+
+import torch
+from torch import Tensor, fx, nn
+
+from spanets.layers import MapNorm, PointwiseConv, is_plain
+from spanets.mixers import SPAM
+
+
+class Adapter(nn.Module):
+    """What adapters put in the place of a layer: it has the layer's weight, and does more."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.layer, self.weight, self.bias = layer, layer.weight, layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * self.layer(x)
+
+
+def test_only_untouched_layers_are_plain():
+    layer = PointwiseConv(4, 4)
+    assert is_plain(layer, PointwiseConv)
+    assert not is_plain(layer, nn.Conv2d)
+    assert not is_plain(MapNorm(4), PointwiseConv)
+    assert not is_plain(Adapter(layer), PointwiseConv)
+    handle = layer.register_forward_hook(lambda *call: None)
+    assert not is_plain(layer, PointwiseConv)
+    handle.remove()
+    assert is_plain(layer, PointwiseConv)
+
+
+@torch.no_grad()
+def test_a_mixer_calls_what_stands_in_a_layers_place_traced_or_not():
+    mixer, x = SPAM(6), torch.randn(1, 6, 5, 7)
+    plain = fx.symbolic_trace(mixer)
+    assert torch.allclose(plain(x), mixer(x), atol=1e-6)
+    before = mixer(x)
+    mixer.conv_row = Adapter(mixer.conv_row)
+    after = mixer(x)
+    assert not torch.allclose(after, before, atol=1e-3)
+    assert torch.allclose(fx.symbolic_trace(mixer)(x), after, atol=1e-6)

@@ -117,16 +117,23 @@ def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
     return type(module) is kind and not (module._forward_hooks or module._forward_pre_hooks)
 
 
+def folded(norm: MapNorm, layer: PointwiseConv, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Returns weight (D, C) and bias (D,) of a layer that has taken in the norm's γ and β."""
+    weight, bias = layer.weight.flatten(1), layer.bias
+    assert bias is not None
+    if norm.bias is not None:
+        bias = bias + (weight * norm.bias).sum(1)
+    if norm.weight is not None:
+        weight = weight * norm.weight
+    return weight.to(dtype), bias
+
+
 def fuses_mlp(x: Tensor, norm: nn.Module, mlp: Any) -> bool:
-    """Whether `add_mlp` takes these: few channels, in half precision, on a GPU, for inference."""
+    """Whether `add_mlp` takes these: in half precision, on a GPU, for inference."""
     return (
-        isinstance(x, Tensor)  # and not what a tracer puts in its place
-        and not torch.is_grad_enabled()
+        kernels.takes_for_inference(x)
         and is_plain(norm, MapNorm)
         and is_plain(mlp, PointwiseMlp)
-        and x.dtype in (torch.bfloat16, torch.float16)
-        and x.shape[1] <= kernels.MAX_CHANNELS
-        and kernels.takes(x)
         and is_plain(mlp.fc1, PointwiseConv)
         and is_plain(mlp.act, nn.GELU)
         and mlp.act.approximate == "none"
@@ -134,20 +141,30 @@ def fuses_mlp(x: Tensor, norm: nn.Module, mlp: Any) -> bool:
     )
 
 
-def add_mlp(x: Tensor, norm: MapNorm, mlp: PointwiseMlp) -> Tensor:
-    """Computes `x + mlp(norm(x))` of (B, C, H, W) in one pass, where `fuses_mlp` says so."""
-    variance, mean = torch.var_mean(x.permute(0, 2, 3, 1).flatten(1).float(), 1, correction=0)
-    weight, bias = norm.weight, norm.bias
-    assert mlp.fc1.bias is not None
-    assert mlp.fc2.bias is not None
-    return kernels.add_mlp(
-        x,
-        mean,
-        (variance + norm.eps).rsqrt(),
-        mean.new_ones(x.shape[1]) if weight is None else weight,
-        mean.new_zeros(x.shape[1]) if bias is None else bias,
-        mlp.fc1.weight.flatten(1).to(x.dtype),
-        mlp.fc1.bias,
-        mlp.fc2.weight.flatten(1).to(x.dtype),
-        mlp.fc2.bias,
-    )
+def add_mlp(
+    x: Tensor,
+    norm: MapNorm,
+    mlp: PointwiseMlp,
+    factor: Tensor | None = None,
+    moments: kernels.Moments | None = None,
+) -> Tensor:
+    """Computes `f ⊙ x + mlp(norm(x))`, where `fuses_mlp` says so, and never writes `norm(x)`.
+
+    Args:
+        x: (B, C, H, W).
+        norm: Before the MLP.
+        mlp: Its hidden maps are not written either where channels are few.
+        factor: f, (C,); None is 1.
+        moments: Of x, where they were measured.
+    """
+    weight, bias = folded(norm, mlp.fc1, x.dtype)
+    if moments is None:
+        moments = kernels.measure(x)
+    normed = kernels.normalizer(moments, x.shape[2] * x.shape[3], weight, norm.eps)
+    if factor is None and x.shape[1] <= kernels.MAX_CHANNELS:
+        assert mlp.fc2.bias is not None
+        last = mlp.fc2.weight.flatten(1).to(x.dtype)
+        return kernels.add_mlp(x, normed.scale, normed.shift, weight, bias, last, mlp.fc2.bias)
+    hidden = pointwise_conv(x, weight[:, :, None, None], None)
+    branch = mlp.fc2(kernels.normed_gelu(hidden, normed, bias))
+    return (x if factor is None else x * factor[:, None, None].to(x.dtype)) + branch

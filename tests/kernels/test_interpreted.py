@@ -18,8 +18,9 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     import triton.language as tl
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
-    from spanets.kernels import mlp, modulation, separable
+    from spanets.kernels import gelu, mixing, mlp, modulation, moments, separable, tap_gradients
     from spanets.layers import MapNorm, PointwiseMlp, add_mlp
+    from spanets.mixers.spam import SPAM, add_spam
     from spanets.mixers.spam import separable_conv as plain_separable_conv
 
     def _splat(_: InterpreterBuilder, shape: tl.block_type, scalar: TensorHandle) -> TensorHandle:
@@ -28,7 +29,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
         return TensorHandle(value, shape.scalar)
 
     InterpreterBuilder.create_splat = _splat
-    for module in (separable, modulation, mlp):
+    for module in (gelu, mixing, mlp, modulation, moments, separable, tap_gradients):
         # torch accepts no interpreted kernels.
         module.wrap_triton = lambda kernel: kernel
 
@@ -88,15 +89,71 @@ def test_modulation_is_a_sum_and_a_product(channels: int, modes: int) -> None:
     agree(modulation.modulate(x, high, waves, low), theirs, [x, high, low])
 
 
-@pytest.mark.parametrize(("channels", "ratio"), [(24, 3.5), (64, 4.0), (96, 4.0), (128, 1.0)])
-@pytest.mark.parametrize("affine", [True, False])
-@torch.no_grad()
-def test_mlp_is_norm_mlp_and_shortcut(channels: int, ratio: float, affine: bool) -> None:
-    norm, layers = MapNorm(channels), PointwiseMlp(channels, ratio)
+def norm_of(channels: int, affine: bool) -> "MapNorm":
+    norm = MapNorm(channels)
     torch.nn.init.normal_(norm.weight)
     torch.nn.init.normal_(norm.bias)
     if not affine:
         norm.weight = norm.bias = None
-    x = maps(3, channels, 5, 7)
-    theirs = x + layers(norm(x))
-    torch.testing.assert_close(add_mlp(x, norm, layers), theirs, rtol=1e-5, atol=1e-5)
+    return norm
+
+
+def far_out(*shape: int) -> Tensor:
+    """Maps whose mean is not zero."""
+    return (3 * torch.randn(shape) + 2).to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 5, 7), (1, 8, 1, 1), (2, 64, 40, 30)])
+@pytest.mark.parametrize("factor", [True, False])
+@torch.no_grad()
+def test_sums_are_measured(shape: tuple[int, ...], factor: bool) -> None:
+    x, branch = far_out(*shape), far_out(*shape)
+    scale = torch.randn(shape[1]) if factor else None
+    total, found = moments.add_and_measure(x, scale, branch)
+    theirs = branch + (x if scale is None else x * scale[:, None, None])
+    torch.testing.assert_close(total, theirs)
+    weight = torch.randn(33, shape[1])
+    for maps, measured in ((theirs, found), (x, moments.measure(x))):
+        norm = moments.normalizer(measured, shape[2] * shape[3], weight, 1e-6)
+        variance, mean = torch.var_mean(maps.double(), (1, 2, 3), correction=0)
+        scales = (variance + 1e-6).rsqrt()
+        torch.testing.assert_close(norm.scale.double(), scales, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(norm.shift.double(), -mean * scales, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(norm.sums, weight.sum(1), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_gelu_is_gelu() -> None:
+    x = torch.cat([torch.linspace(-12, 12, 3968), torch.logspace(0, 4.8, 64)])
+    x = torch.cat([x, -x[-64:]]).view(1, 64, 8, 8).to(memory_format=torch.channels_last)
+    norm = moments.Normalizer(torch.ones(1), torch.zeros(1), torch.zeros(64))
+    ours = gelu.normed_gelu(x, norm, torch.zeros(64))
+    assert (ours - torch.nn.functional.gelu(x)).abs().max() < 5e-5
+
+
+@pytest.mark.parametrize(("channels", "ratio"), [(24, 3.5), (64, 4.0), (128, 1.0), (136, 2.0)])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("factor", [True, False])
+@torch.no_grad()
+def test_add_mlp_is_norm_mlp_and_shortcut(
+    channels: int, ratio: float, affine: bool, factor: bool
+) -> None:
+    norm, layers = norm_of(channels, affine), PointwiseMlp(channels, ratio)
+    x, scale = far_out(3, channels, 5, 7), torch.randn(channels) if factor else None
+    theirs = layers(norm(x)) + (x if scale is None else x * scale[:, None, None])
+    torch.testing.assert_close(add_mlp(x, norm, layers, scale), theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [24, 64, 128, 136])
+@pytest.mark.parametrize("radius", [1, 2])
+@pytest.mark.parametrize("factor", [True, False])
+@torch.no_grad()
+def test_add_spam_is_norm_mixer_and_shortcut(channels: int, radius: float, factor: bool) -> None:
+    norm, mixer = norm_of(channels, True), SPAM(channels, radius=radius)
+    x, scale = far_out(2, channels, 15, 11), torch.randn(channels) if factor else None
+    theirs = mixer(norm(x)) + (x if scale is None else x * scale[:, None, None])
+    ours, measured = add_spam(x, norm, mixer, scale)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    found = moments.normalizer(measured, 15 * 11, torch.ones(1, channels), 0.0)
+    variance = theirs.var((1, 2, 3), correction=0)
+    torch.testing.assert_close(found.scale, variance.rsqrt(), rtol=1e-4, atol=1e-4)

@@ -12,8 +12,9 @@ from timm.layers import DropPath, calculate_drop_path_rates, trunc_normal_
 from timm.models import checkpoint_seq
 from torch import Tensor, fx, nn
 
-from spanets.layers import add_mlp, fuses_mlp
+from spanets.layers import add_mlp, fuses_mlp, is_plain
 from spanets.mixers.folding import fold_norm, fold_scale
+from spanets.mixers.spam import add_spam, fuses_spam
 
 MIN_SIZE = 32
 """Smallest image side: four stages halve the stem's stride of 4 three times more."""
@@ -187,18 +188,26 @@ class Block(nn.Module):
         fold_norm(self.norm2, self.mlp.fc1)
         self.layer_scale2 = fold_scale(self.layer_scale2, self.mlp.fc2)
 
-    @property
-    def _ends_with_mlp(self) -> bool:
-        """Whether the second half is `x + MLP(norm(x))` and nothing else."""
-        scales = (self.layer_scale2, self.res_scale2)
-        return not self.training and all(isinstance(scale, nn.Identity) for scale in scales)
+    def _is_shortcut(self, layer_scale: nn.Module, res_scale: nn.Module) -> bool:
+        """Whether a half is `s ⊙ x + branch`, s a factor or 1, and nothing else."""
+        kinds = (nn.Identity, ChannelScale)
+        plain = any(is_plain(res_scale, kind) for kind in kinds)
+        return not self.training and is_plain(layer_scale, nn.Identity) and plain
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""
-        branch = self.drop_path1(self.layer_scale1(self.token_mixer(self.norm1(x))))
-        x = self.res_scale1(x) + branch
-        if self._ends_with_mlp and fuses_mlp(x, self.norm2, self.mlp):
-            return add_mlp(x, self.norm2, self.mlp)
+        moments = None
+        plain = self._is_shortcut(self.layer_scale1, self.res_scale1)
+        if plain and fuses_spam(x, self.norm1, self.token_mixer):
+            factor = getattr(self.res_scale1, "scale", None)
+            x, moments = add_spam(x, self.norm1, self.token_mixer, factor)
+        else:
+            branch = self.drop_path1(self.layer_scale1(self.token_mixer(self.norm1(x))))
+            x = self.res_scale1(x) + branch
+        plain = self._is_shortcut(self.layer_scale2, self.res_scale2)
+        if plain and fuses_mlp(x, self.norm2, self.mlp):
+            factor = getattr(self.res_scale2, "scale", None)
+            return add_mlp(x, self.norm2, self.mlp, factor, moments)
         branch = self.drop_path2(self.layer_scale2(self.mlp(self.norm2(x))))
         return self.res_scale2(x) + branch
 

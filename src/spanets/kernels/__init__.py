@@ -4,17 +4,29 @@ They exist where a library's kernels were measured to take many times what readi
 maps takes (benchmarks/results/gpu.json). `takes` tells where they run; plain torch does elsewhere.
 """
 
-from spanets.kernels.availability import takes
+from spanets.kernels.availability import takes, takes_for_inference
+from spanets.kernels.gelu import normed_gelu
+from spanets.kernels.mixing import add_modulated
 from spanets.kernels.mlp import MAX_CHANNELS, add_mlp
 from spanets.kernels.modulation import MAX_MODES, modulate
-from spanets.kernels.separable import MAX_TAPS, separable_conv
+from spanets.kernels.moments import Moments, Normalizer, add_and_measure, measure, normalizer
+from spanets.kernels.separable import MAX_TAPS, normed_separable_conv, separable_conv
 
 __all__ = [
     "MAX_CHANNELS",
     "MAX_MODES",
     "MAX_TAPS",
+    "Moments",
+    "Normalizer",
+    "add_and_measure",
     "add_mlp",
+    "add_modulated",
+    "measure",
     "modulate",
+    "normalizer",
+    "normed_gelu",
+    "normed_separable_conv",
     "separable_conv",
     "takes",
+    "takes_for_inference",
 ]

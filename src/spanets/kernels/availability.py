@@ -38,6 +38,16 @@ def takes(x: Tensor) -> bool:
     )
 
 
+def takes_for_inference(x: Tensor) -> bool:
+    """Whether those without gradients run on maps like x, in half precision."""
+    return (
+        isinstance(x, Tensor)  # and not what a tracer puts in its place
+        and not torch.is_grad_enabled()
+        and x.dtype in (torch.bfloat16, torch.float16)
+        and takes(x)
+    )
+
+
 def device_of(x: Tensor) -> AbstractContextManager[object]:
     """Makes the GPU of x the current one, on which Triton starts kernels; compilers do it alone."""
     if torch.compiler.is_compiling() or not x.is_cuda:
@@ -48,6 +58,11 @@ def device_of(x: Tensor) -> AbstractContextManager[object]:
 def jit(function: Any) -> Any:
     """`triton.jit`, or the function as it is without Triton."""
     return function if triton is None else triton.jit(function)
+
+
+def divide_up(a: int, b: int) -> int:
+    """Returns a / b, rounded up."""
+    return (a + b - 1) // b
 
 
 class _Unregistered:

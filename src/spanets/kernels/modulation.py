@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.library import wrap_triton
 
-from spanets.kernels.availability import device_of, jit, operator, tl
+from spanets.kernels.availability import device_of, divide_up, jit, operator, tl
 
 # Positions and channels of a tile.
 _BLOCK_P, _BLOCK_C = 32, 64
@@ -47,13 +47,17 @@ def _modulation_kernel(
     tl.store(out + at, total.to(out.dtype.element_ty), kept)
 
 
+def mode_block(modes: int) -> int:
+    """Returns the size of the block that holds some basis functions."""
+    return next(block for block in (16, 32, 64) if block >= modes)
+
+
 @operator("spanets::modulate")
 def _modulate(x: Tensor, high: Tensor, waves: Tensor, low: Tensor) -> Tensor:
     batch, channels, height, width = x.shape
     modes = waves.shape[1]
     out = torch.empty_like(x)
-    blocks = (height * width + _BLOCK_P - 1) // _BLOCK_P
-    grid = (batch * blocks, (channels + _BLOCK_C - 1) // _BLOCK_C)
+    grid = (batch * divide_up(height * width, _BLOCK_P), divide_up(channels, _BLOCK_C))
     wrap_triton(_modulation_kernel)[grid](
         x,
         high,
@@ -66,7 +70,7 @@ def _modulate(x: Tensor, high: Tensor, waves: Tensor, low: Tensor) -> Tensor:
         EXACT=x.dtype == torch.float32,
         BLOCK_P=_BLOCK_P,
         BLOCK_C=_BLOCK_C,
-        BLOCK_K=16 if modes <= 16 else 32 if modes <= 32 else 64,
+        BLOCK_K=mode_block(modes),
     )
     return out
 

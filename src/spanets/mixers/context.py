@@ -95,18 +95,30 @@ def modulate(
 
     Args and result are those of `pooled_conv`.
     """
-    modes = basis_size(radius, closed)
-    if not kernels.takes(x) or modes > kernels.MAX_MODES:
+    if not kernels.takes(x) or basis_size(radius, closed) > kernels.MAX_MODES:
         return x * pooled_conv(x, low_weight, high_weight, bias, radius, gain, closed)
-    # Rows of zeros up to a multiple of 8: matrix units load 16 bytes at a time.
-    pad = (0, -modes % 8)
+    waves, low = low_frequencies(x, low_weight, radius, gain, closed)
+    high = pointwise_conv(x, high_weight[:, :, None, None], bias)
+    return kernels.modulate(x, high, waves, low)
+
+
+def low_frequencies(
+    x: Tensor, low_weight: Tensor, radius: float, gain: Tensor, closed: bool
+) -> tuple[Tensor, Tensor]:
+    """Returns the low-rank term of `pooled_conv` as the factors that the kernels multiply.
+
+    Args are those of `pooled_conv`.
+
+    Returns:
+        The basis (H·W, K) and its weights (B, K, D). K has rows of zeros up to a multiple of 8:
+        matrix units load 16 bytes at a time.
+    """
+    pad = (0, -basis_size(radius, closed) % 8)
     waves = F.pad(low_frequency_basis(x, radius, closed).mT, pad)  # HW K
     gain = F.pad(gain.to(x.dtype), pad).mT  # K C
     pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # B HW C
     low = torch.bmm(waves.expand(x.shape[0], -1, -1).mT, pixels) * gain  # B K C
-    low = torch.matmul(low, low_weight.mT).to(x.dtype)  # B K D
-    high = pointwise_conv(x, high_weight[:, :, None, None], bias)
-    return kernels.modulate(x, high, waves, low)
+    return waves, torch.matmul(low, low_weight.mT).to(x.dtype)  # B K D
 
 
 # Leaves of torch.fx: they compute with sizes, which a symbolic trace has no numbers for.
@@ -222,33 +234,57 @@ class SpectralContext(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the context of the same shape."""
-        if self._is_low_rank:
+        if self.is_low_rank:
             return pooled_conv(x, *self._low_rank(x))
         if self.aggregation == "hadamard":
             return self._hadamard(self._filter(x))
-        return pointwise_conv(self._filter(x), self.weight[:, :, None, None], self.bias.sum(0))
+        return pointwise_conv(self._filter(x), self.weight[:, :, None, None], self._total_bias)
 
     def modulate(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to `x ⊙ context(x)`."""
-        return modulate(x, *self._low_rank(x)) if self._is_low_rank else x * self(x)
+        return modulate(x, *self._low_rank(x)) if self.is_low_rank else x * self(x)
+
+    def add_modulated(
+        self, x: Tensor, shortcut: Tensor, weight: Tensor, bias: Tensor
+    ) -> tuple[Tensor, kernels.Moments]:
+        """Computes `z + W (x ⊙ context(x)) + b` in one pass, and measures it; of low rank alone.
+
+        Args and result are those of `kernels.add_modulated`.
+        """
+        low_weight, high_weight, high_bias, radius, gain, closed = self._low_rank(x)
+        waves, low = low_frequencies(x, low_weight, radius, gain, closed)
+        high_weight = high_weight.to(x.dtype)
+        return kernels.add_modulated(
+            x, shortcut, waves, low, high_weight, high_bias, weight, bias
+        )
 
     @property
-    def _is_low_rank(self) -> bool:
+    def is_low_rank(self) -> bool:
+        """Whether the context is computed as a linear map plus one of low rank."""
         basis = self.spectral_filter and self.method == "basis"
         return basis and self.aggregation != "hadamard"
+
+    @property
+    def modes(self) -> int:
+        """The rank: how many basis functions the low frequencies have."""
+        return basis_size(self.radius, self.ring is not None)
+
+    @property
+    def _total_bias(self) -> Tensor:
+        return self.bias[0] if len(self.bias) == 1 else self.bias.sum(0)
 
     def _low_rank(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, float, Tensor, bool]:
         """Returns the arguments of `pooled_conv` after x."""
         high, gain = self._coefficients(x)
         closed = self.ring is not None
-        return self.weight, high, self.bias.sum(0), self.radius, gain, closed
+        return self.weight, high, self._total_bias, self.radius, gain, closed
 
     @torch.no_grad()
     def reparameterize(self) -> None:
         """Computes once, for inference, what the balances make of the weights."""
         if self.aggregation == "hadamard":
             return
-        if self._is_low_rank:
+        if self.is_low_rank:
             high, gain = self._coefficients(self.weight)
             self.high_weight, self.gain = high.clone(), gain.clone()
         self.bias = nn.Parameter(self.bias.sum(0, keepdim=True), self.bias.requires_grad)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from spanets import kernels
-from spanets.layers import PointwiseConv, is_plain
+from spanets.layers import MapNorm, PointwiseConv, folded, is_plain, pointwise_conv
 from spanets.mixers.context import BALANCES, SpectralContext
 from spanets.spectral import RING
 
@@ -126,3 +126,48 @@ def _calls_layers(x: Tensor, kind: type[nn.Module], *layers: nn.Module) -> bool:
     """
     plain = all(is_plain(layer, kind) for layer in layers)
     return not plain or (isinstance(x, Tensor) and not kernels.takes(x))
+
+
+def fuses_spam(x: Tensor, norm: nn.Module, mixer: Any) -> bool:
+    """Whether `add_spam` takes these: in half precision, on a GPU, for inference."""
+    return (
+        kernels.takes_for_inference(x)
+        and is_plain(norm, MapNorm)
+        and is_plain(mixer, SPAM)
+        and is_plain(mixer.proj_in, PointwiseConv)
+        and is_plain(mixer.conv_row, nn.Conv2d)
+        and is_plain(mixer.conv_column, nn.Conv2d)
+        and mixer.conv_row.weight.shape[-1] <= kernels.MAX_TAPS
+        and is_plain(mixer.context, SpectralContext)
+        and mixer.context.is_low_rank
+        and mixer.context.modes <= kernels.MAX_MODES
+        and is_plain(mixer.proj_out, PointwiseConv)
+    )
+
+
+def add_spam(
+    x: Tensor, norm: MapNorm, mixer: SPAM, factor: Tensor | None = None
+) -> tuple[Tensor, kernels.Moments]:
+    """Computes `f ⊙ x + mixer(norm(x))`, where `fuses_spam` says so, and never writes `norm(x)`.
+
+    Args:
+        x: (B, C, H, W).
+        norm: Before the mixer.
+        mixer: Its second half is one pass where channels are few.
+        factor: f, (C,); None is 1.
+
+    Returns:
+        The sum and its moments.
+    """
+    weight, bias = folded(norm, mixer.proj_in, x.dtype)
+    moments = kernels.measure(x)
+    normed = kernels.normalizer(moments, x.shape[2] * x.shape[3], weight, norm.eps)
+    row, column, last = mixer.conv_row, mixer.conv_column, mixer.proj_out
+    maps = pointwise_conv(x, weight[:, :, None, None], None)
+    maps = kernels.normed_separable_conv(
+        maps, normed, bias, row.weight, row.bias, column.weight, column.bias
+    )
+    if factor is None and x.shape[1] <= kernels.MAX_CHANNELS:
+        weight = last.weight.flatten(1).to(x.dtype)
+        return mixer.context.add_modulated(maps, x, weight, last.bias)
+    return kernels.add_and_measure(x, factor, last(mixer.context.modulate(maps)))

@@ -1,0 +1,139 @@
+"""The second half of SPAM in one pass, for inference: context, modulation, projection and shortcut.
+
+In the first stages, whose channels are few, a pass over memory costs more than these products.
+
+Shape legend: `B` images, `C` channels, `H W` map size, `K` basis functions.
+"""
+
+import torch
+from torch import Tensor
+from torch.library import wrap_triton
+
+from spanets.kernels.availability import device_of, divide_up, jit, operator, tl
+from spanets.kernels.mlp import MAX_CHANNELS
+from spanets.kernels.modulation import mode_block
+from spanets.kernels.moments import Moments, empty_moments, store_moments
+
+# Pixels of a tile, and its warps: the fastest on an H200.
+_BLOCK_P, _WARPS = 64, 4
+
+
+@jit
+def _mixing_kernel(
+    maps,
+    shortcut,
+    waves,
+    low,
+    high_weight,
+    high_bias,
+    out_weight,
+    out_bias,
+    out,
+    moments,
+    positions,
+    channels,
+    modes,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """All channels of some pixels of an image, and what they add to its moments."""
+    blocks = tl.cdiv(positions, BLOCK_P)
+    tile = tl.program_id(0)
+    image = (tile // blocks).to(tl.int64)
+    pixel = tile % blocks * BLOCK_P + tl.arange(0, BLOCK_P)
+    channel = tl.arange(0, BLOCK_C)
+    mode = tl.arange(0, BLOCK_K)
+    inside, on_map = channel < channels, pixel < positions
+    square = inside[:, None] & inside[None, :]
+    kept = on_map[:, None] & inside[None, :]
+    at = (image * positions + pixel[:, None]) * channels + channel[None, :]
+    x = tl.load(maps + at, kept, 0.0)
+    weight = high_weight + channel[None, :] * channels + channel[:, None]
+    context = tl.dot(x, tl.load(weight, square, 0.0))
+    basis = waves + pixel[:, None] * modes + mode[None, :]
+    basis = tl.load(basis, (mode < modes)[None, :] & on_map[:, None], 0.0)
+    weight = low + (image * modes + mode[:, None]) * channels + channel[None, :]
+    weight = tl.load(weight, (mode < modes)[:, None] & inside[None, :], 0.0)
+    context = tl.dot(basis, weight, context)
+    context += tl.load(high_bias + channel, inside, 0.0).to(tl.float32)[None, :]
+    mixed = (context * x.to(tl.float32)).to(maps.dtype.element_ty)
+    weight = out_weight + channel[None, :] * channels + channel[:, None]
+    total = tl.dot(mixed, tl.load(weight, square, 0.0))
+    total += tl.load(out_bias + channel, inside, 0.0).to(tl.float32)[None, :]
+    total += tl.load(shortcut + at, kept, 0.0).to(tl.float32)
+    tl.store(out + at, total.to(out.dtype.element_ty), kept)
+    total = tl.where(kept, total, 0.0)
+    count = tl.minimum(positions - tile % blocks * BLOCK_P, BLOCK_P) * channels
+    squares = tl.sum(tl.sum(total * total, 1), 0)
+    store_moments(tl.sum(tl.sum(total, 1), 0), squares, count, moments + tile * 2)
+
+
+@operator("spanets::add_modulated")
+def _add_modulated(
+    x: Tensor,
+    shortcut: Tensor,
+    waves: Tensor,
+    low: Tensor,
+    high_weight: Tensor,
+    high_bias: Tensor,
+    out_weight: Tensor,
+    out_bias: Tensor,
+) -> tuple[Tensor, Tensor]:
+    batch, channels, height, width = x.shape
+    modes = waves.shape[1]
+    out, moments = torch.empty_like(x), empty_moments(x, _BLOCK_P)
+    wrap_triton(_mixing_kernel)[(batch * divide_up(height * width, _BLOCK_P),)](
+        x,
+        shortcut,
+        waves,
+        low,
+        high_weight,
+        high_bias,
+        out_weight,
+        out_bias,
+        out,
+        moments,
+        height * width,
+        channels,
+        modes,
+        BLOCK_P=_BLOCK_P,
+        BLOCK_C=next(block for block in (16, 32, 64, 128) if block >= channels),
+        BLOCK_K=mode_block(modes),
+        num_warps=_WARPS,
+    )
+    return out, moments
+
+
+def add_modulated(
+    x: Tensor,
+    shortcut: Tensor,
+    waves: Tensor,
+    low: Tensor,
+    high_weight: Tensor,
+    high_bias: Tensor,
+    out_weight: Tensor,
+    out_bias: Tensor,
+) -> tuple[Tensor, Moments]:
+    """Computes `z + W (x ⊙ (V x + c + (Φ l)ᵀ)) + b` and measures it, without gradients.
+
+    Args:
+        x: (B, C, H, W), channels last, in half precision, of those that `takes` accepts; C at most
+            `MAX_CHANNELS`.
+        shortcut: z, of the shape, type and layout of x.
+        waves: Φ, (H·W, K), in the type of x; K at most `MAX_MODES`.
+        low: l, the weights of the basis functions, (B, K, C), in the type of x.
+        high_weight: V, (C, C), contiguous, in the type of x.
+        high_bias: c, (C,).
+        out_weight: W, likewise.
+        out_bias: b, (C,).
+
+    Returns:
+        The sum, (B, C, H, W), channels last, and its moments.
+    """
+    assert x.shape[1] <= MAX_CHANNELS
+    with device_of(x):
+        out, parts = _add_modulated(
+            x, shortcut, waves, low, high_weight, high_bias, out_weight, out_bias
+        )
+    return out, Moments(parts, _BLOCK_P)

@@ -1,0 +1,248 @@
+"""Each image's mean and deviation, for inference: taken while a sum of maps is written.
+
+A norm of one group is, before its factors, `s z + t` with two numbers an image. The linear layer
+after it may read z itself: `W (s z + t) + b = s W z + t w̄ + b`, w̄ the sums of the rows of W. So the
+normalised maps are never written.
+
+Shape legend: `B` images, `C` channels, `H W` map size, `T` tiles of an image, `D` outputs.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.library import wrap_triton
+
+from spanets.kernels.availability import device_of, divide_up, jit, operator, tl
+
+# Pixels of a tile, and channels of the part of it that is added up at a time.
+_BLOCK_P, _BLOCK_C = 16, 64
+
+# Tiles that are read at a time, and outputs whose rows are summed by one program.
+_BLOCK_T, _BLOCK_D = 64, 16
+
+
+@jit
+def store_moments(total, squares, count, at):
+    """Stores a tile's mean and sum of squared deviations, from its sum and sum of squares."""
+    mean = total / count
+    tl.store(at, mean)
+    tl.store(at + 1, tl.maximum(squares - total * mean, 0.0))
+
+
+@jit
+def _add_kernel(
+    maps,
+    factor,
+    branch,
+    out,
+    moments,
+    positions,
+    channels,
+    HAS_FACTOR: tl.constexpr,
+    HAS_BRANCH: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Some pixels of an image, all channels."""
+    blocks = tl.cdiv(positions, BLOCK_P)
+    tile = tl.program_id(0)
+    pixel = tile % blocks * BLOCK_P + tl.arange(0, BLOCK_P)
+    row = ((tile // blocks).to(tl.int64) * positions + pixel)[:, None] * channels
+    totals = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
+    squares = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
+    for first in range(0, channels, BLOCK_C):
+        channel = first + tl.arange(0, BLOCK_C)
+        inside = channel < channels
+        kept = (pixel < positions)[:, None] & inside[None, :]
+        at = row + channel[None, :]
+        x = tl.load(maps + at, kept, 0.0).to(tl.float32)
+        if HAS_FACTOR:
+            x *= tl.load(factor + channel, inside, 0.0).to(tl.float32)[None, :]
+        if HAS_BRANCH:
+            x += tl.load(branch + at, kept, 0.0).to(tl.float32)
+            tl.store(out + at, x.to(out.dtype.element_ty), kept)
+        totals += x
+        squares += x * x
+    count = tl.minimum(positions - tile % blocks * BLOCK_P, BLOCK_P) * channels
+    total, square = tl.sum(tl.sum(totals, 1), 0), tl.sum(tl.sum(squares, 1), 0)
+    store_moments(total, square, count, moments + tile * 2)
+
+
+@jit
+def _normalizer_kernel(
+    moments,
+    weight,
+    scale,
+    shift,
+    sums,
+    images,
+    tiles,
+    block,
+    positions,
+    inputs,
+    outputs,
+    eps,
+    BLOCK_T: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """The first programs each join an image's tiles, the others sum some rows of the weight."""
+    image = tl.program_id(0)
+    if image < images:
+        start = moments + image * tiles * 2
+        totals = tl.zeros([BLOCK_T], tl.float32)
+        for first in range(0, tiles, BLOCK_T):
+            tile = first + tl.arange(0, BLOCK_T)
+            count = tl.minimum(positions - tile * block, block).to(tl.float32)
+            totals += tl.load(start + 2 * tile, tile < tiles, 0.0) * count
+        mean = tl.sum(totals, 0) / positions
+        totals = tl.zeros([BLOCK_T], tl.float32)
+        for first in range(0, tiles, BLOCK_T):
+            tile = first + tl.arange(0, BLOCK_T)
+            count = (tl.minimum(positions - tile * block, block) * inputs).to(tl.float32)
+            distance = tl.load(start + 2 * tile, tile < tiles, 0.0) - mean
+            within = tl.load(start + 2 * tile + 1, tile < tiles, 0.0)
+            totals += tl.where(tile < tiles, within + count * distance * distance, 0.0)
+        variance = tl.sum(totals, 0) / (positions * inputs)
+        factor = tl.rsqrt(variance + eps)
+        tl.store(scale + image, factor)
+        tl.store(shift + image, -mean * factor)
+    else:
+        output = (image - images) * BLOCK_D + tl.arange(0, BLOCK_D)
+        totals = tl.zeros([BLOCK_D, BLOCK_C], tl.float32)
+        for first in range(0, inputs, BLOCK_C):
+            channel = first + tl.arange(0, BLOCK_C)
+            kept = (output < outputs)[:, None] & (channel < inputs)[None, :]
+            at = weight + output[:, None] * inputs + channel[None, :]
+            totals += tl.load(at, kept, 0.0).to(tl.float32)
+        tl.store(sums + output, tl.sum(totals, 1), output < outputs)
+
+
+class Moments(NamedTuple):
+    """What is known of the numbers of each image's maps, tile by tile.
+
+    Attributes:
+        parts: Mean and sum of squared deviations of each tile, (B, T, 2), float32.
+        block: Pixels of a tile; the last of an image may have fewer.
+    """
+
+    parts: Tensor
+    block: int
+
+
+def empty_moments(x: Tensor, block: int) -> Tensor:
+    """Returns memory for the moments of x in tiles of some pixels: (B, T, 2)."""
+    tiles = divide_up(x.shape[2] * x.shape[3], block)
+    return x.new_empty(x.shape[0], tiles, 2, dtype=torch.float32)
+
+
+def _launch(x: Tensor, factor: Tensor | None, branch: Tensor | None, out: Tensor) -> Tensor:
+    batch, channels, height, width = x.shape
+    moments = empty_moments(x, _BLOCK_P)
+    wrap_triton(_add_kernel)[(batch * moments.shape[1],)](
+        x,
+        x if factor is None else factor,
+        x if branch is None else branch,
+        out,
+        moments,
+        height * width,
+        channels,
+        HAS_FACTOR=factor is not None,
+        HAS_BRANCH=branch is not None,
+        BLOCK_P=_BLOCK_P,
+        BLOCK_C=_BLOCK_C,
+    )
+    return moments
+
+
+@operator("spanets::measure")
+def _measure(x: Tensor) -> Tensor:
+    return _launch(x, None, None, x)
+
+
+@operator("spanets::add_and_measure")
+def _add_and_measure(x: Tensor, factor: Tensor | None, branch: Tensor) -> tuple[Tensor, Tensor]:
+    out = torch.empty_like(x)
+    return out, _launch(x, factor, branch, out)
+
+
+@operator("spanets::normalizer")
+def _normalizer(
+    moments: Tensor, block: int, positions: int, weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    images, tiles, _ = moments.shape
+    outputs, inputs = weight.shape
+    scale, shift = moments.new_empty(images), moments.new_empty(images)
+    sums = moments.new_empty(outputs)
+    wrap_triton(_normalizer_kernel)[(images + divide_up(outputs, _BLOCK_D),)](
+        moments,
+        weight,
+        scale,
+        shift,
+        sums,
+        images,
+        tiles,
+        block,
+        positions,
+        inputs,
+        outputs,
+        eps,
+        BLOCK_T=_BLOCK_T,
+        BLOCK_D=_BLOCK_D,
+        BLOCK_C=_BLOCK_C,
+    )
+    return scale, shift, sums
+
+
+def measure(x: Tensor) -> Moments:
+    """Measures each image's maps, without gradients.
+
+    Args:
+        x: (B, C, H, W), channels last, of those that `takes` accepts.
+    """
+    with device_of(x):
+        return Moments(_measure(x), _BLOCK_P)
+
+
+def add_and_measure(x: Tensor, factor: Tensor | None, branch: Tensor) -> tuple[Tensor, Moments]:
+    """Computes `f ⊙ x + branch` and measures it, without gradients.
+
+    Args:
+        x: (B, C, H, W), channels last, of those that `takes` accepts.
+        factor: f, (C,); None is 1.
+        branch: Of the shape, type and layout of x.
+
+    Returns:
+        The sum, (B, C, H, W), channels last, and its moments.
+    """
+    with device_of(x):
+        out, parts = _add_and_measure(x, factor, branch)
+    return out, Moments(parts, _BLOCK_P)
+
+
+class Normalizer(NamedTuple):
+    """A norm as it acts on the output of the linear layer after it.
+
+    Attributes:
+        scale: s of each image, the inverse of its deviation, (B,), float32.
+        shift: t of each image, minus its mean in deviations, (B,), float32.
+        sums: w̄, the sums of the rows of the layer's weight, (D,), float32.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    sums: Tensor
+
+
+def normalizer(moments: Moments, positions: int, weight: Tensor, eps: float) -> Normalizer:
+    """Returns s, t and w̄ of `W norm(x) = s W x + t w̄`.
+
+    Args:
+        moments: Of x.
+        positions: H·W of x.
+        weight: W, (D, C), contiguous.
+        eps: Added to the variance.
+    """
+    with device_of(weight):
+        return Normalizer(*_normalizer(moments.parts, moments.block, positions, weight, eps))

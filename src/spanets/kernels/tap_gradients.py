@@ -1,0 +1,224 @@
+"""Gradients of the taps and biases of a separable convolution.
+
+The row filter's output f is computed anew from the maps, as is its gradient, which is that of the
+column filter's output g convolved with the columns' taps in reverse. Tap k of the columns has the
+gradient `Σ g(y) f(y + k - K//2)`, tap k of the rows that of f's gradient with the maps, likewise.
+
+Shape legend: `B` images, `C` channels, `H W` map size, `K` taps.
+"""
+
+import torch
+from torch import Tensor
+from torch.library import wrap_triton
+
+from spanets.kernels.availability import divide_up, jit, operator, tl
+from spanets.kernels.windows import (
+    BLOCK_X,
+    ROWS,
+    RUN,
+    columns_on_map,
+    convolve_row,
+    cut,
+    load_channels,
+    load_row,
+    load_taps,
+    zeros,
+)
+
+# The fastest number of warps on an H200.
+_WARPS = 2
+
+
+@jit
+def _store_sums(sums, totals, bias_total, program, channel, channels):
+    """Adds up a program's totals over its columns: (K + 1, C) a program."""
+    out = sums + (program * (len(totals) + 1) * channels + channel)
+    for k in tl.static_range(len(totals)):
+        tl.store(out + k * channels, tl.sum(totals[k], 0), channel < channels)
+    tl.store(out + len(totals) * channels, tl.sum(bias_total, 0), channel < channels)
+
+
+@jit
+def _column_kernel(
+    maps,
+    grad,
+    row,
+    row_bias,
+    sums,
+    images,
+    height,
+    width,
+    channels,
+    K: tl.constexpr,
+    TURNS: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    RUN: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_X: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Moves a window of the row filter's output down a strip of a band of TURNS images."""
+    BEFORE: tl.constexpr = K // 2
+    strips, bands = tl.cdiv(width, BLOCK_X * RUN), tl.cdiv(height, BLOCK_H)
+    program = tl.program_id(0)
+    x = (program % strips * BLOCK_X + tl.arange(0, BLOCK_X)) * RUN
+    top = program // strips % bands * BLOCK_H
+    first = program // (strips * bands) * TURNS
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    inside = channel < channels
+    taps = load_taps(row, channel, inside, K, False)
+    offset = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
+    offset += load_channels(row_bias, channel, inside, True)
+    offsets = ()
+    for _ in tl.static_range(RUN):
+        offsets = offsets + (offset,)
+    on_map = columns_on_map(x, inside, width, BEFORE, RUN + K - 1)
+    on_run = on_map[BEFORE : BEFORE + RUN]
+    totals = zeros(x, channel, K)
+    bias_total = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
+    row_step = width * channels
+    for turn in range(TURNS):
+        image = (first + turn).to(tl.int64) * height * width * channels
+        rows = tl.where(first + turn < images, height, 0)  # past the last image all is masked
+        bottom = tl.minimum(top + BLOCK_H, rows)
+        at = image + ((top - BEFORE) * width + x[:, None]) * channels + channel[None, :]
+        pixels, middle = maps + at, grad + (at - BEFORE * row_step)
+        window = zeros(x, channel, RUN * (K - 1))
+        for step in range(0, BLOCK_H + K - 1, ROWS):
+            for part in tl.static_range(ROWS):
+                y = top + step + part - BEFORE
+                on_row = (y >= 0) & (y < rows)
+                current = load_row(pixels, on_map, on_row, channels, BEFORE)
+                filtered = convolve_row(current, on_map, on_row, taps, offsets)
+                y -= BEFORE  # the window's middle
+                arrived = load_row(middle, on_run, (y >= top) & (y < bottom), channels, 0)
+                moved = ()
+                for r in tl.static_range(RUN):
+                    g = arrived[r].to(tl.float32)
+                    bias_total += g
+                    values = window[r * (K - 1) : (r + 1) * (K - 1)] + (filtered[r],)
+                    added = ()
+                    for k in tl.static_range(K):
+                        added = added + (totals[k] + g * values[k],)
+                    totals = added
+                    moved = moved + values[1:]
+                window = moved
+                pixels += row_step
+                middle += row_step
+    _store_sums(sums, totals, bias_total, program, channel, channels)
+
+
+@jit
+def _row_kernel(
+    maps,
+    grad,
+    column,
+    sums,
+    images,
+    height,
+    width,
+    channels,
+    K: tl.constexpr,
+    TURNS: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    RUN: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_X: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Moves a window of gradients down a strip of a band of TURNS images."""
+    BEFORE: tl.constexpr = K // 2
+    strips, bands = tl.cdiv(width, BLOCK_X * RUN), tl.cdiv(height, BLOCK_H)
+    program = tl.program_id(0)
+    x = (program % strips * BLOCK_X + tl.arange(0, BLOCK_X)) * RUN
+    top = program // strips % bands * BLOCK_H
+    first = program // (strips * bands) * TURNS
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    inside = channel < channels
+    taps = load_taps(column, channel, inside, K, True)
+    on_map = columns_on_map(x, inside, width, BEFORE, RUN + K - 1)
+    on_run = on_map[BEFORE : BEFORE + RUN]
+    totals = zeros(x, channel, K)
+    bias_total = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
+    row_step = width * channels
+    for turn in range(TURNS):
+        image = (first + turn).to(tl.int64) * height * width * channels
+        rows = tl.where(first + turn < images, height, 0)  # past the last image all is masked
+        bottom = tl.minimum(top + BLOCK_H, rows)
+        at = image + ((top - BEFORE) * width + x[:, None]) * channels + channel[None, :]
+        below, pixels = grad + at, maps + (at - BEFORE * row_step)
+        window = zeros(x, channel, RUN * (K - 1))
+        for step in range(0, BLOCK_H + K - 1, ROWS):
+            for part in tl.static_range(ROWS):
+                y = top + step + part - BEFORE
+                arrived = load_row(below, on_run, (y >= 0) & (y < rows), channels, 0)
+                y -= BEFORE  # the window's middle
+                on_row = (y >= top) & (y < bottom)
+                current = load_row(pixels, on_map, on_row, channels, BEFORE)
+                moved = ()
+                for r in tl.static_range(RUN):
+                    values = window[r * (K - 1) : (r + 1) * (K - 1)] + (arrived[r].to(tl.float32),)
+                    g = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
+                    for k in tl.static_range(K):
+                        g += taps[k] * values[k]
+                    g = tl.where(on_run[r] & on_row, g, 0.0)
+                    bias_total += g
+                    added = ()
+                    for k in tl.static_range(K):
+                        added = added + (totals[k] + g * current[r + k].to(tl.float32),)
+                    totals = added
+                    moved = moved + values[1:]
+                window = moved
+                below += row_step
+                pixels += row_step
+    _store_sums(sums, totals, bias_total, program, channel, channels)
+
+
+def _turns(batch: int, programs: int) -> int:
+    """Returns over how many images a program adds up, so that some thousand programs remain."""
+    return next(t for t in (8, 4, 2, 1) if t == 1 or batch * programs >= 1024 * t)
+
+
+@operator("spanets::separable_conv_tap_gradients")
+def _tap_gradients(
+    x: Tensor, grad: Tensor, row: Tensor, row_bias: Tensor, column: Tensor
+) -> tuple[Tensor, Tensor]:
+    batch, channels, height, width = x.shape
+    taps = row.shape[-1]
+    parts = cut(x)
+    turns = _turns(batch, parts.strips * parts.bands * parts.blocks)
+    programs = parts.strips * parts.bands * divide_up(batch, turns)
+    rows = x.new_empty(programs, taps + 1, channels, dtype=torch.float32)
+    columns = torch.empty_like(rows)
+    row, column = row.contiguous(), column.contiguous()
+    sizes = (batch, height, width, channels)
+    blocks = {
+        "K": taps,
+        "TURNS": turns,
+        "BLOCK_H": parts.rows,
+        "RUN": RUN,
+        "ROWS": ROWS,
+        "BLOCK_X": BLOCK_X,
+        "BLOCK_C": parts.channels,
+        "num_warps": _WARPS,
+    }
+    grid = (programs, parts.blocks)
+    wrap_triton(_row_kernel)[grid](x, grad, column, rows, *sizes, **blocks)
+    wrap_triton(_column_kernel)[grid](x, grad, row, row_bias, columns, *sizes, **blocks)
+    return rows.sum(0), columns.sum(0)
+
+
+def tap_gradients(
+    x: Tensor, grad: Tensor, row: Tensor, row_bias: Tensor, column: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns the gradients of row taps (K, C), row biases (C,), column taps and column biases.
+
+    Args:
+        x: Maps that were convolved, (B, C, H, W), channels last.
+        grad: Gradient of the output, likewise.
+        row: (C, 1, 1, K).
+        row_bias: (C,).
+        column: (C, 1, K, 1).
+    """
+    rows, columns = _tap_gradients(x, grad, row, row_bias, column)
+    return rows[:-1], rows[-1], columns[:-1], columns[-1]

@@ -1,0 +1,104 @@
+"""What kernels that move a window of rows down maps are made of: taps, rows, and how maps are cut.
+
+Shape legend: `C` channels, `K` taps.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from spanets.kernels.availability import divide_up, jit, tl
+
+# A thread computes a run of neighbours along a row, which share most of the pixels that they read,
+# and some rows before the window moves. The tile that moves down the map is some runs wide.
+RUN, ROWS = 2, 2
+BLOCK_X, BLOCK_C = 4, 64
+
+
+@jit
+def load_taps(weight, channel, inside, K: tl.constexpr, FLIP: tl.constexpr):
+    """The K taps of some channels (1, BLOCK_C each), from (C, K)."""
+    taps = ()
+    for k in tl.static_range(K):
+        at = K - 1 - k if FLIP else k
+        taps = taps + (tl.load(weight + channel * K + at, inside, 0.0).to(tl.float32)[None, :],)
+    return taps
+
+
+@jit
+def load_channels(values, channel, inside, EXISTS: tl.constexpr):
+    """One number for each channel, (1, BLOCK_C); zeros where they do not exist."""
+    if EXISTS:
+        return tl.load(values + channel, inside, 0.0).to(tl.float32)[None, :]
+    return tl.zeros([1, channel.shape[0]], tl.float32)
+
+
+@jit
+def zeros(x, channel, COUNT: tl.constexpr):
+    """COUNT tiles of zeros."""
+    tiles = ()
+    for _ in tl.static_range(COUNT):
+        tiles = tiles + (tl.zeros([x.shape[0], channel.shape[0]], tl.float32),)
+    return tiles
+
+
+@jit
+def columns_on_map(x, inside, width, BEFORE: tl.constexpr, COUNT: tl.constexpr):
+    """Which of COUNT columns, the first BEFORE columns left of each x, lie on the map."""
+    on_map = ()
+    for k in tl.static_range(COUNT):
+        shifted = x + (k - BEFORE)
+        on_map = on_map + (((shifted >= 0) & (shifted < width))[:, None] & inside[None, :],)
+    return on_map
+
+
+@jit
+def load_row(pixels, on_map, on_row, channels, BEFORE: tl.constexpr):
+    """The same columns of a row of maps, zeros off the map."""
+    row = ()
+    for k in tl.static_range(len(on_map)):
+        at = pixels + (k - BEFORE) * channels
+        row = row + (tl.load(at, on_map[k] & on_row, 0.0),)
+    return row
+
+
+@jit
+def convolve_row(row, on_map, on_row, taps, total):
+    """The row filter's output at a run, from its offsets `total`; zero, not the offset, off the map."""
+    out = ()
+    for r in tl.static_range(len(total)):
+        value = total[r]
+        for k in tl.static_range(len(taps)):
+            value += taps[k] * row[r + k].to(tl.float32)
+        out = out + (tl.where(on_map[r + len(taps) // 2] & on_row, value, 0.0),)
+    return out
+
+
+class Cut(NamedTuple):
+    """How maps are cut into the tiles that programs move down.
+
+    Attributes:
+        strips: Tiles side by side.
+        bands: Tiles one below the other. Few images leave processors idle unless each is cut into
+            several, at the price of reading the rows around each band once more.
+        rows: Rows of a band.
+        blocks: Parts of the channels.
+        channels: Channels of a part.
+    """
+
+    strips: int
+    bands: int
+    rows: int
+    blocks: int
+    channels: int
+
+
+def cut(x: Tensor) -> Cut:
+    """Cuts maps like x, (B, C, H, W)."""
+    batch, channels, height, width = x.shape
+    most = 28 if batch >= 32 else 7
+    rows = divide_up(height, divide_up(height, most))
+    rows = next(block for block in (7, 14, 28) if block >= rows)
+    block = BLOCK_C if channels % BLOCK_C == 0 else BLOCK_C // 2
+    strips = divide_up(width, BLOCK_X * RUN)
+    return Cut(strips, divide_up(height, rows), rows, divide_up(channels, block), block)

@@ -91,32 +91,31 @@ def _normalizer_kernel(
     image = tl.program_id(0)
     if image < images:
         start = moments + image * tiles * 2
-        totals = tl.zeros([BLOCK_T], tl.float32)
+        weighted = tl.zeros([BLOCK_T], tl.float32)
         for first in range(0, tiles, BLOCK_T):
             tile = first + tl.arange(0, BLOCK_T)
             count = tl.minimum(positions - tile * block, block).to(tl.float32)
-            totals += tl.load(start + 2 * tile, tile < tiles, 0.0) * count
-        mean = tl.sum(totals, 0) / positions
-        totals = tl.zeros([BLOCK_T], tl.float32)
+            weighted += tl.load(start + 2 * tile, tile < tiles, 0.0) * count
+        mean = tl.sum(weighted, 0) / positions
+        squares = tl.zeros([BLOCK_T], tl.float32)
         for first in range(0, tiles, BLOCK_T):
             tile = first + tl.arange(0, BLOCK_T)
             count = (tl.minimum(positions - tile * block, block) * inputs).to(tl.float32)
             distance = tl.load(start + 2 * tile, tile < tiles, 0.0) - mean
             within = tl.load(start + 2 * tile + 1, tile < tiles, 0.0)
-            totals += tl.where(tile < tiles, within + count * distance * distance, 0.0)
-        variance = tl.sum(totals, 0) / (positions * inputs)
-        factor = tl.rsqrt(variance + eps)
+            squares += tl.where(tile < tiles, within + count * distance * distance, 0.0)
+        factor = tl.rsqrt(tl.sum(squares, 0) / (positions * inputs) + eps)
         tl.store(scale + image, factor)
         tl.store(shift + image, -mean * factor)
     else:
         output = (image - images) * BLOCK_D + tl.arange(0, BLOCK_D)
-        totals = tl.zeros([BLOCK_D, BLOCK_C], tl.float32)
+        rows = tl.zeros([BLOCK_D, BLOCK_C], tl.float32)
         for first in range(0, inputs, BLOCK_C):
             channel = first + tl.arange(0, BLOCK_C)
             kept = (output < outputs)[:, None] & (channel < inputs)[None, :]
             at = weight + output[:, None] * inputs + channel[None, :]
-            totals += tl.load(at, kept, 0.0).to(tl.float32)
-        tl.store(sums + output, tl.sum(totals, 1), output < outputs)
+            rows += tl.load(at, kept, 0.0).to(tl.float32)
+        tl.store(sums + output, tl.sum(rows, 1), output < outputs)
 
 
 class Moments(NamedTuple):

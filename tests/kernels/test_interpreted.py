@@ -18,7 +18,16 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     import triton.language as tl
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
-    from spanets.kernels import gelu, mixing, mlp, modulation, moments, separable, tap_gradients
+    from spanets.kernels import (
+        gelu,
+        mixing,
+        mlp,
+        modulation,
+        moments,
+        projection,
+        separable,
+        tap_gradients,
+    )
     from spanets.layers import MapNorm, PointwiseMlp, add_mlp
     from spanets.mixers.spam import SPAM, add_spam
     from spanets.mixers.spam import separable_conv as plain_separable_conv
@@ -29,7 +38,16 @@ if os.environ.get("TRITON_INTERPRET") == "1":
         return TensorHandle(value, shape.scalar)
 
     InterpreterBuilder.create_splat = _splat
-    for module in (gelu, mixing, mlp, modulation, moments, separable, tap_gradients):
+    for module in (
+        gelu,
+        mixing,
+        mlp,
+        modulation,
+        moments,
+        projection,
+        separable,
+        tap_gradients,
+    ):
         # torch accepts no interpreted kernels.
         module.wrap_triton = lambda kernel: kernel
 
@@ -87,6 +105,14 @@ def test_modulation_is_a_sum_and_a_product(channels: int, modes: int) -> None:
     waves, low = torch.randn(45, modes), values(2, modes, channels)
     theirs = x * (high + (waves @ low).mT.unflatten(2, (5, 9)))
     agree(modulation.modulate(x, high, waves, low), theirs, [x, high, low])
+
+
+@pytest.mark.parametrize(("channels", "modes"), [(40, 8), (64, 16), (130, 40)])
+@torch.no_grad()
+def test_projection_is_a_product(channels: int, modes: int) -> None:
+    x, waves, gain = maps(2, channels, 13, 11), torch.randn(143, modes), torch.randn(channels, modes)
+    theirs = gain.mT * (waves.mT @ x.permute(0, 2, 3, 1).flatten(1, 2))
+    torch.testing.assert_close(projection.project(x, waves, gain), theirs, rtol=1e-4, atol=1e-4)
 
 
 def norm_of(channels: int, affine: bool) -> "MapNorm":

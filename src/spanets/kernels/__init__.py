@@ -10,6 +10,7 @@ from spanets.kernels.mixing import add_modulated
 from spanets.kernels.mlp import MAX_CHANNELS, add_mlp
 from spanets.kernels.modulation import MAX_MODES, modulate
 from spanets.kernels.moments import Moments, Normalizer, add_and_measure, measure, normalizer
+from spanets.kernels.projection import project
 from spanets.kernels.separable import MAX_TAPS, normed_separable_conv, separable_conv
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "normalizer",
     "normed_gelu",
     "normed_separable_conv",
+    "project",
     "separable_conv",
     "takes",
     "takes_for_inference",

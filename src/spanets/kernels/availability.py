@@ -1,5 +1,6 @@
 """Where the kernels run; and Triton, or what stands in for it where it is not installed."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from types import SimpleNamespace
@@ -16,8 +17,18 @@ try:
 except ImportError:  # as with torch for the CPU alone
     triton, tl = None, SimpleNamespace(constexpr=object)
 
-# Older versions do not pass tuples, in which the kernels hold their windows.
-_TRITON = (3, 3)
+
+def _serves(version: str) -> bool:
+    """Whether kernels may be written for a version of Triton.
+
+    Older ones do not pass tuples, in which they hold their windows, or look for a GPU when a
+    kernel's number of warps is told.
+    """
+    return tuple(map(int, version.split(".")[:2])) >= (3, 4)
+
+
+if triton is not None and not _serves(triton.__version__):
+    triton = None
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -60,6 +71,20 @@ def jit(function: Any) -> Any:
     return function if triton is None else triton.jit(function)
 
 
+def with_warps(count: int) -> Callable[[Any], Any]:
+    """Fixes a kernel's number of warps; 4 is the default.
+
+    Where the call tells it instead, compilers take each call for another kernel, and compile it.
+    """
+
+    def fix(kernel: Any) -> Any:
+        if triton is None:
+            return kernel
+        return triton.autotune([triton.Config({}, num_warps=count)], key=[])(kernel)
+
+    return fix
+
+
 def divide_up(a: int, b: int) -> int:
     """Returns a / b, rounded up."""
     return (a + b - 1) // b
@@ -93,6 +118,6 @@ def _compiles_for(index: int) -> bool:
 
 @lru_cache
 def _asked(index: int) -> bool:
-    if triton is None or tuple(map(int, triton.__version__.split(".")[:2])) < _TRITON:
+    if triton is None:
         return False
     return torch.version.hip is not None or torch.cuda.get_device_capability(index) >= _CAPABILITY

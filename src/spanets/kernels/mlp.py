@@ -16,8 +16,8 @@ from spanets.kernels.gelu import gelu
 MAX_CHANNELS = 128
 """Most channels; with more, products of matrices are worth a library's kernels."""
 
-# Pixels of a tile, and its warps: the fastest on an H200.
-_BLOCK_P, _WARPS = 64, 4
+# Pixels of a tile: the fastest on an H200.
+_BLOCK_P = 64
 
 
 @jit
@@ -92,7 +92,6 @@ def _add_mlp(
         BLOCK_C=next(block for block in (16, 32, 64, 128) if block >= channels),
         # The faster of the two, likewise.
         BLOCK_D=32 if channels <= 64 else 64,
-        num_warps=_WARPS,
     )
     return out
 

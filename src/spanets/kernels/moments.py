@@ -16,18 +16,40 @@ from torch.library import wrap_triton
 from spanets.kernels.availability import device_of, divide_up, jit, operator, tl
 
 # Pixels of a tile, and channels of the part of it that is added up at a time.
-_BLOCK_P, _BLOCK_C = 16, 64
+_BLOCK_P, _BLOCK_C = 32, 64
 
 # Tiles that are read at a time, and outputs whose rows are summed by one program.
 _BLOCK_T, _BLOCK_D = 64, 16
 
 
 @jit
-def store_moments(total, squares, count, at):
-    """Stores a tile's mean and sum of squared deviations, from its sum and sum of squares."""
+def store_moments(values, squares, count, at):
+    """Stores a tile's mean and sum of squared deviations, from partial sums of both powers."""
+    total = tl.sum(tl.sum(values, 1), 0)
     mean = total / count
     tl.store(at, mean)
-    tl.store(at + 1, tl.maximum(squares - total * mean, 0.0))
+    tl.store(at + 1, tl.maximum(tl.sum(tl.sum(squares, 1), 0) - total * mean, 0.0))
+
+
+@jit
+def _measure_kernel(
+    maps, moments, positions, channels, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
+):
+    """Some pixels of an image, all channels."""
+    blocks = tl.cdiv(positions, BLOCK_P)
+    tile = tl.program_id(0)
+    pixel = tile % blocks * BLOCK_P + tl.arange(0, BLOCK_P)
+    row = ((tile // blocks).to(tl.int64) * positions + pixel)[:, None] * channels
+    totals = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
+    squares = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
+    for first in range(0, channels, BLOCK_C):
+        channel = first + tl.arange(0, BLOCK_C)
+        kept = (pixel < positions)[:, None] & (channel < channels)[None, :]
+        x = tl.load(maps + row + channel[None, :], kept, 0.0).to(tl.float32)
+        totals += x
+        squares += x * x
+    count = tl.minimum(positions - tile % blocks * BLOCK_P, BLOCK_P) * channels
+    store_moments(totals, squares, count, moments + tile * 2)
 
 
 @jit
@@ -40,11 +62,10 @@ def _add_kernel(
     positions,
     channels,
     HAS_FACTOR: tl.constexpr,
-    HAS_BRANCH: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Some pixels of an image, all channels."""
+    """Adds two maps, and measures them as the kernel before does."""
     blocks = tl.cdiv(positions, BLOCK_P)
     tile = tl.program_id(0)
     pixel = tile % blocks * BLOCK_P + tl.arange(0, BLOCK_P)
@@ -53,20 +74,17 @@ def _add_kernel(
     squares = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
     for first in range(0, channels, BLOCK_C):
         channel = first + tl.arange(0, BLOCK_C)
-        inside = channel < channels
-        kept = (pixel < positions)[:, None] & inside[None, :]
+        kept = (pixel < positions)[:, None] & (channel < channels)[None, :]
         at = row + channel[None, :]
         x = tl.load(maps + at, kept, 0.0).to(tl.float32)
         if HAS_FACTOR:
-            x *= tl.load(factor + channel, inside, 0.0).to(tl.float32)[None, :]
-        if HAS_BRANCH:
-            x += tl.load(branch + at, kept, 0.0).to(tl.float32)
-            tl.store(out + at, x.to(out.dtype.element_ty), kept)
+            x *= tl.load(factor + channel, channel < channels, 0.0).to(tl.float32)[None, :]
+        x += tl.load(branch + at, kept, 0.0).to(tl.float32)
+        tl.store(out + at, x.to(out.dtype.element_ty), kept)
         totals += x
         squares += x * x
     count = tl.minimum(positions - tile % blocks * BLOCK_P, BLOCK_P) * channels
-    total, square = tl.sum(tl.sum(totals, 1), 0), tl.sum(tl.sum(squares, 1), 0)
-    store_moments(total, square, count, moments + tile * 2)
+    store_moments(totals, squares, count, moments + tile * 2)
 
 
 @jit
@@ -136,34 +154,33 @@ def empty_moments(x: Tensor, block: int) -> Tensor:
     return x.new_empty(x.shape[0], tiles, 2, dtype=torch.float32)
 
 
-def _launch(x: Tensor, factor: Tensor | None, branch: Tensor | None, out: Tensor) -> Tensor:
+@operator("spanets::measure")
+def _measure(x: Tensor) -> Tensor:
     batch, channels, height, width = x.shape
     moments = empty_moments(x, _BLOCK_P)
+    grid = (batch * moments.shape[1],)
+    blocks = {"BLOCK_P": _BLOCK_P, "BLOCK_C": _BLOCK_C}
+    wrap_triton(_measure_kernel)[grid](x, moments, height * width, channels, **blocks)
+    return moments
+
+
+@operator("spanets::add_and_measure")
+def _add_and_measure(x: Tensor, factor: Tensor | None, branch: Tensor) -> tuple[Tensor, Tensor]:
+    batch, channels, height, width = x.shape
+    out, moments = torch.empty_like(x), empty_moments(x, _BLOCK_P)
     wrap_triton(_add_kernel)[(batch * moments.shape[1],)](
         x,
-        x if factor is None else factor,
-        x if branch is None else branch,
+        branch if factor is None else factor,
+        branch,
         out,
         moments,
         height * width,
         channels,
         HAS_FACTOR=factor is not None,
-        HAS_BRANCH=branch is not None,
         BLOCK_P=_BLOCK_P,
         BLOCK_C=_BLOCK_C,
     )
-    return moments
-
-
-@operator("spanets::measure")
-def _measure(x: Tensor) -> Tensor:
-    return _launch(x, None, None, x)
-
-
-@operator("spanets::add_and_measure")
-def _add_and_measure(x: Tensor, factor: Tensor | None, branch: Tensor) -> tuple[Tensor, Tensor]:
-    out = torch.empty_like(x)
-    return out, _launch(x, factor, branch, out)
+    return out, moments
 
 
 @operator("spanets::normalizer")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.library import wrap_triton
 
-from spanets.kernels.availability import device_of, jit, operator, tl
+from spanets.kernels.availability import device_of, jit, operator, tl, with_warps
 from spanets.kernels.moments import Normalizer
 from spanets.kernels.tap_gradients import tap_gradients
 from spanets.kernels.windows import (
@@ -29,10 +29,7 @@ from spanets.kernels.windows import (
 MAX_TAPS = 11
 """Longest filter; beyond it the window of rows would not fit into a processor's registers."""
 
-# The fastest number of warps on an H200.
-_WARPS = 4
-
-
+@with_warps(2)  # the fastest on an H200
 @jit
 def _separable_kernel(
     maps,
@@ -140,7 +137,7 @@ def _launch(
         row if row_bias is None else row_bias,
         column,
         column if column_bias is None else column_bias,
-        *(norm or (x, x, x, x)),
+        *(norm or (row, row, row, row)),
         out,
         height,
         width,
@@ -154,7 +151,6 @@ def _launch(
         ROWS=ROWS,
         BLOCK_X=BLOCK_X,
         BLOCK_C=parts.channels,
-        num_warps=_WARPS,
     )
     return out
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.library import wrap_triton
 
-from spanets.kernels.availability import divide_up, jit, operator, tl
+from spanets.kernels.availability import divide_up, jit, operator, tl, with_warps
 from spanets.kernels.windows import (
     BLOCK_X,
     ROWS,
@@ -25,9 +25,6 @@ from spanets.kernels.windows import (
     zeros,
 )
 
-# The fastest number of warps on an H200.
-_WARPS = 2
-
 
 @jit
 def _store_sums(sums, totals, bias_total, program, channel, channels):
@@ -38,6 +35,7 @@ def _store_sums(sums, totals, bias_total, program, channel, channels):
     tl.store(out + len(totals) * channels, tl.sum(bias_total, 0), channel < channels)
 
 
+@with_warps(2)  # the fastest on an H200
 @jit
 def _column_kernel(
     maps,
@@ -108,6 +106,7 @@ def _column_kernel(
     _store_sums(sums, totals, bias_total, program, channel, channels)
 
 
+@with_warps(2)
 @jit
 def _row_kernel(
     maps,
@@ -200,7 +199,6 @@ def _tap_gradients(
         "ROWS": ROWS,
         "BLOCK_X": BLOCK_X,
         "BLOCK_C": parts.channels,
-        "num_warps": _WARPS,
     }
     grid = (programs, parts.blocks)
     wrap_triton(_row_kernel)[grid](x, grad, column, rows, *sizes, **blocks)

@@ -115,9 +115,12 @@ def low_frequencies(
     """
     pad = (0, -basis_size(radius, closed) % 8)
     waves = F.pad(low_frequency_basis(x, radius, closed).mT, pad)  # HW K
-    gain = F.pad(gain.to(x.dtype), pad).mT  # K C
-    pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # B HW C
-    low = torch.bmm(waves.expand(x.shape[0], -1, -1).mT, pixels) * gain  # B K C
+    gain = F.pad(gain.to(x.dtype), pad)  # C K
+    if kernels.takes_for_inference(x):
+        low = kernels.project(x, waves, gain)  # B K C
+    else:
+        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # B HW C
+        low = torch.bmm(waves.expand(x.shape[0], -1, -1).mT, pixels) * gain.mT  # B K C
     return waves, torch.matmul(low, low_weight.mT).to(x.dtype)  # B K D
 
 
@@ -238,7 +241,7 @@ class SpectralContext(nn.Module):
             return pooled_conv(x, *self._low_rank(x))
         if self.aggregation == "hadamard":
             return self._hadamard(self._filter(x))
-        return pointwise_conv(self._filter(x), self.weight[:, :, None, None], self._total_bias)
+        return pointwise_conv(self._filter(x), self.weight[:, :, None, None], self.bias.sum(0))
 
     def modulate(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to `x ⊙ context(x)`."""
@@ -269,15 +272,11 @@ class SpectralContext(nn.Module):
         """The rank: how many basis functions the low frequencies have."""
         return basis_size(self.radius, self.ring is not None)
 
-    @property
-    def _total_bias(self) -> Tensor:
-        return self.bias[0] if len(self.bias) == 1 else self.bias.sum(0)
-
     def _low_rank(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, float, Tensor, bool]:
         """Returns the arguments of `pooled_conv` after x."""
         high, gain = self._coefficients(x)
         closed = self.ring is not None
-        return self.weight, high, self._total_bias, self.radius, gain, closed
+        return self.weight, high, self.bias.sum(0), self.radius, gain, closed
 
     @torch.no_grad()
     def reparameterize(self) -> None:

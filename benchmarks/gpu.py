@@ -7,7 +7,8 @@
 
 Measured: inference and training steps of the default form, of the FFT forms at their best setting
 (compiled or not, transforms in float32 within bfloat16, or all in float32), and of peers; the peak
-memory of training; and where the time of our training step goes, kernel by kernel.
+memory of training; where the time goes, kernel by kernel; and the compiled forms replayed as CUDA
+graphs.
 """
 
 import argparse
@@ -130,6 +131,7 @@ def measure(models: Models, arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.rounds,
         arguments.device,
         profiled & set(chosen),
+        [key for key, plan in chosen.items() if plan.setting.backend == "compile"],
         arguments.patience,
     )
     return {step: _rows(step, turns, models, arguments.batch) for step in STEPS}
@@ -143,7 +145,16 @@ def _rows(step: str, turns: Turns, models: Models, batch: int) -> dict[str, Any]
     for name, row in rows.items():
         row["images_per_s"] = round(batch / row["median_s"], 1)
         row["peak_memory_mb"] = turns.peak_memory_mb[step, name]
-    return {"forms": rows, "failed": of_step(turns.failed), "kernels": of_step(turns.kernels)}
+    replayed = of_step(turns.replayed)
+    graphs = summarise(replayed, models.spanet) if models.spanet in replayed else {}
+    for row in graphs.values():
+        row["images_per_s"] = round(batch / row["median_s"], 1)
+    return {
+        "forms": rows,
+        "graphs": graphs,
+        "failed": of_step(turns.failed),
+        "kernels": of_step(turns.kernels),
+    }
 
 
 def verdict(models: Models, inference: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:

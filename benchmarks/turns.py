@@ -31,12 +31,14 @@ class Turns(NamedTuple):
         seconds: Of every round, by task.
         peak_memory_mb: Weights, and what the task adds at its peak; None where it is not known.
         kernels: Of the tasks that were profiled.
+        replayed: Seconds of replays of the tasks' CUDA graphs, by task.
         failed: The first line of what went wrong, by task.
     """
 
     seconds: dict[Hashable, list[float]]
     peak_memory_mb: dict[Hashable, int | None]
     kernels: dict[Hashable, list[dict[str, Any]]]
+    replayed: dict[Hashable, list[float]]
     failed: dict[Hashable, str]
 
 
@@ -45,6 +47,7 @@ def take_turns(
     rounds: int,
     device: str,
     profiled: Collection[Hashable] = (),
+    replayed: Collection[Hashable] = (),
     patience: float = 240,
 ) -> Turns:
     """Prepares all tasks side by side, then times them in turn, one at a time.
@@ -56,10 +59,12 @@ def take_turns(
         rounds: Turns of each task that count.
         device: Where they run.
         profiled: Names of those to profile, too.
+        replayed: Names of those to time as CUDA graphs, too, which spare the processor's part of
+            each kernel's start.
         patience: Seconds until tasks have to be ready.
     """
     end = time.monotonic() + patience
-    turns = Turns({}, {}, {}, {})
+    turns = Turns({}, {}, {}, {}, {})
     with _started(prepare, device) as workers:
         for name in tqdm(list(workers), "prepare", disable=None):
             workers[name].wait(end)
@@ -82,6 +87,12 @@ def take_turns(
                 turns.seconds[name] = [value for value in seconds[name] if value is not None]
             else:
                 turns.failed[name] = worker.message
+        # Last: a graph that cannot be captured leaves a process of no more use.
+        for name in replayed:
+            if name in turns.seconds and (replays := ready[name].ask(f"replay {rounds}")):
+                turns.replayed[name] = replays
+            if name in ready:
+                ready[name].stop()
     return turns
 
 
@@ -176,7 +187,23 @@ def _answer(asked: str, task: Task, weights: int, device: str) -> Any:
         return None if peak is None else round((peak + weights) / 1e6)
     if asked == "time":
         return interleave({"task": task}, rounds=1, warmup=2, device=device)["task"][0]
+    if asked.startswith("replay"):
+        return _replay(task, int(asked.split()[1]), device)
     return _dearest_kernels(task, device)
+
+
+def _replay(task: Task, rounds: int, device: str) -> list[float] | None:
+    """Times a task that was captured as a CUDA graph."""
+    if device == "cpu":
+        return None
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        task()
+    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.graph(graph):
+        task()
+    return interleave({"graph": graph.replay}, rounds, warmup=2, device=device)["graph"]
 
 
 def _let_go(device: str) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, fx, nn
 
-from spanets.layers import MapNorm, PointwiseConv, is_plain
+from spanets.layers import GroupedPointwiseConv, MapNorm, PointwiseConv, block_diagonal, is_plain
 from spanets.mixers import SPAM
 
 
@@ -40,3 +40,13 @@ def test_a_mixer_calls_what_stands_in_a_layers_place_traced_or_not():
     after = mixer(x)
     assert not torch.allclose(after, before, atol=1e-3)
     assert torch.allclose(fx.symbolic_trace(mixer)(x), after, atol=1e-6)
+
+
+def test_a_block_diagonal_product_is_a_grouped_one():
+    layer, x = GroupedPointwiseConv(12, 24, groups=3), torch.randn(2, 12, 5, 7)
+    full = block_diagonal(layer.weight, 3)
+    assert full.shape == (24, 12, 1, 1)
+    torch.testing.assert_close(nn.functional.conv2d(x, full), layer(x))
+    ours = torch.autograd.grad(nn.functional.conv2d(x, full).square().sum(), layer.weight)
+    theirs = torch.autograd.grad(layer(x).square().sum(), layer.weight)
+    torch.testing.assert_close(ours, theirs)

@@ -25,6 +25,27 @@ def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv2d(x, weight, bias)
 
 
+def block_diagonal(weight: Tensor, groups: int) -> Tensor:
+    """Returns the (D, C, 1, 1) weight that does what (D, C / G, 1, 1) does in G groups."""
+    outputs, width = weight.shape[:2]
+    of_output = torch.arange(outputs, device=weight.device) // (outputs // groups)
+    of_input = torch.arange(groups * width, device=weight.device) // width
+    full = weight.flatten(1).repeat(1, groups)
+    full = torch.where(of_output[:, None] == of_input, full, 0)
+    return full[:, :, None, None]
+
+
+def grouped_pointwise_conv(x: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """Convolves (B, C, H, W) with (D, C / G, 1, 1), group by group, to (B, D, H, W).
+
+    On a GPU a product with the zeros between the groups is bound by memory, as a grouped one is,
+    and a library's kernels for narrow groups take ten times as long (benchmarks/results/gpu.json).
+    """
+    if runs_on_pixels(x):
+        return pointwise_conv(x, block_diagonal(weight, groups), None)
+    return F.conv2d(x, weight, groups=groups)
+
+
 def normalize_maps(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Normalises each image's maps (B, C, H, W) by their common mean and variance.
 
@@ -45,6 +66,7 @@ def normalize_maps(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: f
 
 
 # Leaves of torch.fx: they look at layouts, which a symbolic trace knows nothing of.
+fx.wrap("grouped_pointwise_conv")
 fx.wrap("pointwise_conv")
 fx.wrap("normalize_maps")
 
@@ -72,6 +94,31 @@ class PointwiseConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to (B, D, H, W)."""
         return pointwise_conv(x, self.weight, self.bias)
+
+
+class GroupedPointwiseConv(nn.Conv2d):
+    """A 1×1 convolution in groups, without a bias.
+
+    Args:
+        in_channels: C.
+        out_channels: D.
+        groups: G, divides both.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        groups: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        super().__init__(in_channels, out_channels, 1, groups=groups, bias=False, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to (B, D, H, W)."""
+        return grouped_pointwise_conv(x, self.weight, self.groups)
 
 
 class MapNorm(GroupNorm1):

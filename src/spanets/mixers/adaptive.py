@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from spanets.layers import MapNorm, PointwiseConv
+from spanets.layers import GroupedPointwiseConv, MapNorm, PointwiseConv
 from spanets.mixers.checks import check_choice
 from spanets.spectral import RESCALE_METHODS, resize_half_spectrum, spectral_rescale
 
@@ -162,7 +162,7 @@ class SpectralAdaptiveMixer(nn.Module):
         )
         self.filter = SpectralFilter(dim, map_size, scaled_gate, spectral_method, **factory)
         self.proj = nn.Sequential(
-            nn.Conv2d(dim, 2 * dim, 1, groups=width, bias=False, **factory),
+            GroupedPointwiseConv(dim, 2 * dim, groups=width, **factory),
             MapNorm(2 * dim, **factory),
             nn.GELU(),
             PointwiseConv(2 * dim, dim, bias=False, **factory),

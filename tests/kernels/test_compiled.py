@@ -1,0 +1,103 @@
+"""The kernels compile for a GPU, which takes none; what they compute the other files test."""
+
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+
+if find_spec("triton") is None:
+    pytest.skip("torch for the CPU alone", allow_module_level=True)
+
+from triton import compile as compile_kernel
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from spanets.kernels import (
+    availability,
+    gelu,
+    mixing,
+    mlp,
+    modulation,
+    moments,
+    projection,
+    separable,
+    tap_gradients,
+)
+
+pytestmark = pytest.mark.skipif(availability.triton is None, reason="too old a Triton")
+
+STRIP = {"K": 7, "BLOCK_H": 28, "RUN": 2, "ROWS": 2, "BLOCK_X": 4, "BLOCK_C": 64}
+
+# Kernel, its pointers to maps and to float32 numbers, its constants.
+KERNELS: list[tuple[Any, str, str, dict[str, Any]]] = [
+    *(
+        (
+            separable._separable_kernel,
+            "maps out bias",
+            "row row_bias column column_bias scale shift sums",
+            {**STRIP, "FLIP": not normed, "HAS_BIAS": normed, "NORMED": normed},
+        )
+        for normed in (True, False)
+    ),
+    (tap_gradients._column_kernel, "maps grad", "row row_bias sums", {**STRIP, "TURNS": 4}),
+    (tap_gradients._row_kernel, "maps grad", "column sums", {**STRIP, "TURNS": 4}),
+    (
+        modulation._modulation_kernel,
+        "maps high waves low out",
+        "",
+        {"EXACT": False, "BLOCK_P": 32, "BLOCK_C": 64, "BLOCK_K": 16},
+    ),
+    (
+        projection._projection_kernel,
+        "maps waves gain out",
+        "",
+        {"BLOCK_P": 128, "BLOCK_C": 64, "BLOCK_K": 16},
+    ),
+    (moments._measure_kernel, "maps", "moments", {"BLOCK_P": 32, "BLOCK_C": 64}),
+    *(
+        (
+            moments._add_kernel,
+            "maps factor branch out",
+            "moments",
+            {"HAS_FACTOR": factor, "BLOCK_P": 32, "BLOCK_C": 64},
+        )
+        for factor in (True, False)
+    ),
+    (
+        moments._normalizer_kernel,
+        "weight",
+        "moments scale shift sums",
+        {"BLOCK_T": 64, "BLOCK_D": 16, "BLOCK_C": 64},
+    ),
+    (gelu._gelu_kernel, "maps bias out", "scale shift sums", {"BLOCK_P": 8, "BLOCK_D": 256}),
+    (
+        mixing._mixing_kernel,
+        "maps shortcut waves low high_weight high_bias out_weight out_bias out",
+        "moments",
+        {"BLOCK_P": 64, "BLOCK_C": 128, "BLOCK_K": 16},
+    ),
+    (
+        mlp._mlp_kernel,
+        "maps weight1 bias1 weight2 bias2 out",
+        "scale shift",
+        {"HIDDEN": 256, "BLOCK_P": 64, "BLOCK_C": 64, "BLOCK_D": 32},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "maps", "numbers", "constants"),
+    KERNELS,
+    ids=[str(i) for i in range(len(KERNELS))],
+)
+def test_a_kernel_compiles(
+    kernel: Any, maps: str, numbers: str, constants: dict[str, Any]
+) -> None:
+    function = kernel.fn if hasattr(kernel, "configs") else kernel
+    types = dict.fromkeys(function.arg_names, "i32")
+    types |= dict.fromkeys(maps.split(), "*bf16") | dict.fromkeys(numbers.split(), "*fp32")
+    types |= {"eps": "fp32"} if "eps" in types else {}
+    assert types.keys() == set(function.arg_names), "a pointer is told that the kernel lacks"
+    types |= dict.fromkeys(constants, "constexpr")
+    source = ASTSource(function, signature=types, constexprs=constants)
+    assert compile_kernel(source, target=GPUTarget("cuda", 80, 32)).asm["cubin"]

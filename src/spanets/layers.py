@@ -65,10 +65,48 @@ def normalize_maps(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: f
     return out.permute(0, 3, 1, 2)
 
 
+def gelu_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Computes `W GELU(x) + b`; on a GPU the activated maps are not kept for the gradient.
+
+    Args:
+        x: (B, D, H, W).
+        weight: W, (C, D, 1, 1).
+        bias: b, (C,).
+
+    Returns:
+        (B, C, H, W).
+    """
+    if kernels.takes_with_product(x):
+        return kernels.gelu_linear(x, weight.flatten(1).to(x.dtype), bias.to(x.dtype))
+    return pointwise_conv(F.gelu(x), weight, bias)
+
+
 # Leaves of torch.fx: they look at layouts, which a symbolic trace knows nothing of.
+fx.wrap("gelu_conv")
 fx.wrap("grouped_pointwise_conv")
 fx.wrap("pointwise_conv")
 fx.wrap("normalize_maps")
+
+
+def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a kernel may stand for a module: it is of this very class, and no hook waits for it.
+
+    Adapters and the like put modules of their own in the place of layers.
+    """
+    return type(module) is kind and not (module._forward_hooks or module._forward_pre_hooks)
+
+
+def calls_layers(x: Tensor, *layers: tuple[nn.Module, type[nn.Module]]) -> bool:
+    """Whether layers are called as such: where one is another or watched, and off the GPU.
+
+    A tracer cannot tell the last, and is shown the functions that decide when they run.
+
+    Args:
+        x: Maps that they get.
+        layers: Each with the class that it has where nobody touched it.
+    """
+    plain = all(is_plain(layer, kind) for layer, kind in layers)
+    return not plain or (isinstance(x, Tensor) and not kernels.takes(x))
 
 
 class PointwiseConv(nn.Conv2d):
@@ -153,15 +191,12 @@ class PointwiseMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""
-        return self.fc2(self.act(self.fc1(x)))
-
-
-def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a kernel may stand for a module: it is of this very class, and no hook waits for it.
-
-    Adapters and the like put modules of their own in the place of layers.
-    """
-    return type(module) is kind and not (module._forward_hooks or module._forward_pre_hooks)
+        hidden = self.fc1(x)
+        exact = getattr(self.act, "approximate", None) == "none"
+        if not exact or calls_layers(hidden, (self.act, nn.GELU), (self.fc2, PointwiseConv)):
+            return self.fc2(self.act(hidden))
+        assert self.fc2.bias is not None
+        return gelu_conv(hidden, self.fc2.weight, self.fc2.bias)
 
 
 def folded(norm: MapNorm, layer: PointwiseConv, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

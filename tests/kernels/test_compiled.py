@@ -28,6 +28,11 @@ pytestmark = pytest.mark.skipif(availability.triton is None, reason="too old a T
 
 STRIP = {"K": 7, "BLOCK_H": 28, "RUN": 2, "ROWS": 2, "BLOCK_X": 4, "BLOCK_C": 64}
 
+
+def name_of(kernel: Any) -> str:
+    return name_of(kernel.fn) if hasattr(kernel, "fn") else kernel.__name__
+
+
 # Kernel, its pointers to maps and to float32 numbers, its constants.
 KERNELS: list[tuple[Any, str, str, dict[str, Any]]] = [
     *(
@@ -48,10 +53,16 @@ KERNELS: list[tuple[Any, str, str, dict[str, Any]]] = [
         {"EXACT": False, "BLOCK_P": 32, "BLOCK_C": 64, "BLOCK_K": 16},
     ),
     (
+        modulation._gradients_kernel,
+        "maps high waves low grad of_maps of_high out",
+        "",
+        {"EXACT": False, "BLOCK_P": 32, "BLOCK_C": 64, "BLOCK_K": 16},
+    ),
+    (
         projection._projection_kernel,
         "maps waves gain out",
         "",
-        {"BLOCK_P": 128, "BLOCK_C": 64, "BLOCK_K": 16},
+        {"EXACT": False, "HAS_GAIN": True, "BLOCK_P": 128, "BLOCK_C": 64, "BLOCK_K": 16},
     ),
     (moments._measure_kernel, "maps", "moments", {"BLOCK_P": 32, "BLOCK_C": 64}),
     *(
@@ -69,6 +80,8 @@ KERNELS: list[tuple[Any, str, str, dict[str, Any]]] = [
         "moments scale shift sums",
         {"BLOCK_T": 64, "BLOCK_D": 16, "BLOCK_C": 64},
     ),
+    (gelu._forward_kernel, "maps out", "", {"EXACT": False, "BLOCK": 1024}),
+    (gelu._backward_kernel, "maps grad of_maps out", "", {"EXACT": True, "BLOCK": 1024}),
     (gelu._gelu_kernel, "maps bias out", "scale shift sums", {"BLOCK_P": 8, "BLOCK_D": 256}),
     (
         mixing._mixing_kernel,
@@ -88,11 +101,9 @@ KERNELS: list[tuple[Any, str, str, dict[str, Any]]] = [
 @pytest.mark.parametrize(
     ("kernel", "maps", "numbers", "constants"),
     KERNELS,
-    ids=[str(i) for i in range(len(KERNELS))],
+    ids=[name_of(kernel) for kernel, *_ in KERNELS],
 )
-def test_a_kernel_compiles(
-    kernel: Any, maps: str, numbers: str, constants: dict[str, Any]
-) -> None:
+def test_a_kernel_compiles(kernel: Any, maps: str, numbers: str, constants: dict[str, Any]) -> None:
     function = kernel.fn if hasattr(kernel, "configs") else kernel
     types = dict.fromkeys(function.arg_names, "i32")
     types |= dict.fromkeys(maps.split(), "*bf16") | dict.fromkeys(numbers.split(), "*fp32")

@@ -108,11 +108,20 @@ def test_modulation_is_a_sum_and_a_product(channels: int, modes: int) -> None:
 
 
 @pytest.mark.parametrize(("channels", "modes"), [(40, 8), (64, 16), (130, 40)])
-@torch.no_grad()
 def test_projection_is_a_product(channels: int, modes: int) -> None:
-    x, waves, gain = maps(2, channels, 13, 11), torch.randn(143, modes), torch.randn(channels, modes)
-    theirs = gain.mT * (waves.mT @ x.permute(0, 2, 3, 1).flatten(1, 2))
-    torch.testing.assert_close(projection.project(x, waves, gain), theirs, rtol=1e-4, atol=1e-4)
+    x, waves, gain = (
+        maps(2, channels, 13, 11),
+        torch.randn(143, modes),
+        torch.randn(channels, modes),
+    )
+    theirs = waves.mT @ x.permute(0, 2, 3, 1).flatten(1, 2)
+    ours = projection.project(x, waves)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    grad = torch.randn_like(ours)
+    of_x, theirs_of_x = (torch.autograd.grad(out, x, grad)[0] for out in (ours, theirs))
+    torch.testing.assert_close(of_x, theirs_of_x, rtol=1e-4, atol=1e-4)
+    scaled = projection.project(x.detach(), waves, gain)
+    torch.testing.assert_close(scaled, gain.mT * theirs, rtol=1e-4, atol=1e-4)
 
 
 def norm_of(channels: int, affine: bool) -> "MapNorm":
@@ -183,3 +192,20 @@ def test_add_spam_is_norm_mixer_and_shortcut(channels: int, radius: float, facto
     found = moments.normalizer(measured, 15 * 11, torch.ones(1, channels), 0.0)
     variance = theirs.var((1, 2, 3), correction=0)
     torch.testing.assert_close(found.scale, variance.rsqrt(), rtol=1e-4, atol=1e-4)
+
+
+def test_gelu_linear_is_gelu_and_a_product() -> None:
+    x, weight, bias = maps(2, 40, 5, 9), values(24, 40), values(24)
+    theirs = torch.nn.functional.conv2d(torch.nn.functional.gelu(x), weight[:, :, None, None], bias)
+    agree(gelu.gelu_linear(x, weight, bias), theirs, [x, weight, bias])
+
+
+@pytest.mark.parametrize(("channels", "modes"), [(40, 8), (64, 16)])
+def test_modulated_linear_is_modulation_and_a_product(channels: int, modes: int) -> None:
+    x, high = maps(2, channels, 5, 9), maps(2, channels, 5, 9)
+    waves, low = torch.randn(45, modes), values(2, modes, channels)
+    weight, bias = values(24, channels), values(24)
+    theirs = x * (high + (waves @ low).mT.unflatten(2, (5, 9)))
+    theirs = torch.nn.functional.conv2d(theirs, weight[:, :, None, None], bias)
+    ours = modulation.modulated_linear(x, high, waves, low, weight, bias)
+    agree(ours, theirs, [x, high, low, weight, bias])

@@ -4,13 +4,13 @@ They exist where a library's kernels were measured to take many times what readi
 maps takes (benchmarks/results/gpu.json). `takes` tells where they run; plain torch does elsewhere.
 """
 
-from spanets.kernels.availability import takes, takes_for_inference
-from spanets.kernels.gelu import normed_gelu
+from spanets.kernels.availability import takes, takes_for_inference, takes_with_product
+from spanets.kernels.gelu import gelu_linear, normed_gelu
 from spanets.kernels.mixing import add_modulated
 from spanets.kernels.mlp import MAX_CHANNELS, add_mlp
-from spanets.kernels.modulation import MAX_MODES, modulate
+from spanets.kernels.modulation import modulate, modulated_linear
 from spanets.kernels.moments import Moments, Normalizer, add_and_measure, measure, normalizer
-from spanets.kernels.projection import project
+from spanets.kernels.projection import MAX_MODES, project
 from spanets.kernels.separable import MAX_TAPS, normed_separable_conv, separable_conv
 
 __all__ = [
@@ -22,8 +22,10 @@ __all__ = [
     "add_and_measure",
     "add_mlp",
     "add_modulated",
+    "gelu_linear",
     "measure",
     "modulate",
+    "modulated_linear",
     "normalizer",
     "normed_gelu",
     "normed_separable_conv",
@@ -31,4 +33,5 @@ __all__ = [
     "separable_conv",
     "takes",
     "takes_for_inference",
+    "takes_with_product",
 ]

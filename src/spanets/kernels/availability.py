@@ -49,6 +49,15 @@ def takes(x: Tensor) -> bool:
     )
 
 
+def takes_with_product(x: Tensor) -> bool:
+    """Whether those that multiply by a weight, too, run on maps like x.
+
+    Autocast would have the product of float32 maps in another type than the rest.
+    """
+    casts = x.dtype == torch.float32 and torch.is_autocast_enabled(x.device.type)
+    return takes(x) and not casts
+
+
 def takes_for_inference(x: Tensor) -> bool:
     """Whether those without gradients run on maps like x, in half precision."""
     return (

@@ -11,8 +11,8 @@ from torch.library import wrap_triton
 
 from spanets.kernels.availability import device_of, divide_up, jit, operator, tl
 from spanets.kernels.mlp import MAX_CHANNELS
-from spanets.kernels.modulation import mode_block
 from spanets.kernels.moments import Moments, empty_moments, store_moments
+from spanets.kernels.projection import mode_block
 
 # Pixels of a tile: the fastest on an H200.
 _BLOCK_P = 64

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.library import wrap_triton
 
 from spanets.kernels.availability import device_of, divide_up, jit, operator, tl
-from spanets.kernels.gelu import gelu
+from spanets.kernels.gelu import normal_cdf
 
 MAX_CHANNELS = 128
 """Most channels; with more, products of matrices are worth a library's kernels."""
@@ -58,7 +58,8 @@ def _mlp_kernel(
         hidden = tl.dot(normed, weight) + tl.load(bias1 + unit, used, 0.0).to(tl.float32)[None, :]
         weight = weight2 + channel[None, :] * HIDDEN + unit[:, None]
         weight = tl.load(weight, used[:, None] & inside[None, :], 0.0)  # D C
-        total = tl.dot(gelu(hidden).to(maps.dtype.element_ty), weight, total)
+        hidden *= normal_cdf(hidden, False)
+        total = tl.dot(hidden.to(maps.dtype.element_ty), weight, total)
     tl.store(out + at, total.to(out.dtype.element_ty), kept)
 
 

@@ -1,16 +1,48 @@
 """SPAM's modulation in one pass: maps times (their context plus its low frequencies).
 
+For the gradient of the projection after it the modulated maps are computed again, not kept.
+
 Shape legend: `B` images, `C` channels, `H W` map size, `K` basis functions.
 """
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.library import wrap_triton
 
 from spanets.kernels.availability import device_of, divide_up, jit, operator, tl
+from spanets.kernels.projection import mode_block, project
 
 # Positions and channels of a tile.
 _BLOCK_P, _BLOCK_C = 32, 64
+
+
+@jit
+def _context(
+    high,
+    waves,
+    low,
+    image,
+    pixel,
+    channel,
+    positions,
+    channels,
+    modes,
+    at,
+    EXACT: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """The context of a tile: the low frequencies are a product of two thin matrices."""
+    mode = tl.arange(0, BLOCK_K)
+    on_map, inside = pixel < positions, channel < channels
+    basis = waves + pixel[:, None] * modes + mode[None, :]
+    basis = tl.load(basis, (mode < modes)[None, :] & on_map[:, None], 0.0)
+    weights = low + (image * modes + mode[:, None]) * channels + channel[None, :]
+    weights = tl.load(weights, (mode < modes)[:, None] & inside[None, :], 0.0)
+    context = tl.dot(basis, weights, input_precision="ieee" if EXACT else "tf32")
+    return context + tl.load(high + at, on_map[:, None] & inside[None, :], 0.0).to(tl.float32)
 
 
 @jit
@@ -28,70 +60,130 @@ def _modulation_kernel(
     BLOCK_C: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One tile of an image: the low frequencies are a product of two thin matrices."""
+    """One tile of an image."""
     blocks = tl.cdiv(positions, BLOCK_P)
     tile = tl.program_id(0)
     image = (tile // blocks).to(tl.int64)
-    position = tile % blocks * BLOCK_P + tl.arange(0, BLOCK_P)
+    pixel = tile % blocks * BLOCK_P + tl.arange(0, BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    mode = tl.arange(0, BLOCK_K)
-    at = waves + position[:, None] * modes + mode[None, :]
-    basis = tl.load(at, (mode < modes)[None, :] & (position < positions)[:, None], 0.0)
-    at = low + (image * modes + mode[:, None]) * channels + channel[None, :]
-    weights = tl.load(at, (mode < modes)[:, None] & (channel < channels)[None, :], 0.0)
-    context = tl.dot(basis, weights, input_precision="ieee" if EXACT else "tf32")
-    kept = (position < positions)[:, None] & (channel < channels)[None, :]
-    at = (image * positions + position[:, None]) * channels + channel[None, :]
-    context += tl.load(high + at, kept, 0.0).to(tl.float32)
+    kept = (pixel < positions)[:, None] & (channel < channels)[None, :]
+    at = (image * positions + pixel[:, None]) * channels + channel[None, :]
+    context = _context(
+        high, waves, low, image, pixel, channel, positions, channels, modes, at, EXACT, BLOCK_K
+    )
     total = context * tl.load(maps + at, kept, 0.0).to(tl.float32)
     tl.store(out + at, total.to(out.dtype.element_ty), kept)
 
 
-def mode_block(modes: int) -> int:
-    """Returns the size of the block that holds some basis functions."""
-    return next(block for block in (16, 32, 64) if block >= modes)
+@jit
+def _gradients_kernel(
+    maps,
+    high,
+    waves,
+    low,
+    grad,
+    of_maps,
+    of_high,
+    out,
+    positions,
+    channels,
+    modes,
+    EXACT: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """The gradients of one tile, and the modulated maps again."""
+    blocks = tl.cdiv(positions, BLOCK_P)
+    tile = tl.program_id(0)
+    image = (tile // blocks).to(tl.int64)
+    pixel = tile % blocks * BLOCK_P + tl.arange(0, BLOCK_P)
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    kept = (pixel < positions)[:, None] & (channel < channels)[None, :]
+    at = (image * positions + pixel[:, None]) * channels + channel[None, :]
+    context = _context(
+        high, waves, low, image, pixel, channel, positions, channels, modes, at, EXACT, BLOCK_K
+    )
+    x = tl.load(maps + at, kept, 0.0).to(tl.float32)
+    g = tl.load(grad + at, kept, 0.0).to(tl.float32)
+    tl.store(of_maps + at, (g * context).to(of_maps.dtype.element_ty), kept)
+    tl.store(of_high + at, (g * x).to(of_high.dtype.element_ty), kept)
+    tl.store(out + at, (x * context).to(out.dtype.element_ty), kept)
+
+
+def _cut(x: Tensor, waves: Tensor) -> tuple[tuple[int, int], tuple[int, int, int], dict[str, Any]]:
+    """Returns grid, sizes and blocks of the kernels."""
+    batch, channels, height, width = x.shape
+    grid = (batch * divide_up(height * width, _BLOCK_P), divide_up(channels, _BLOCK_C))
+    blocks = {
+        "EXACT": x.dtype == torch.float32,
+        "BLOCK_P": _BLOCK_P,
+        "BLOCK_C": _BLOCK_C,
+        "BLOCK_K": mode_block(waves.shape[1]),
+    }
+    return grid, (height * width, channels, waves.shape[1]), blocks
+
+
+def _launch(x: Tensor, high: Tensor, waves: Tensor, low: Tensor) -> Tensor:
+    out = torch.empty_like(x)
+    grid, sizes, blocks = _cut(x, waves)
+    wrap_triton(_modulation_kernel)[grid](x, high, waves, low, out, *sizes, **blocks)
+    return out
 
 
 @operator("spanets::modulate")
 def _modulate(x: Tensor, high: Tensor, waves: Tensor, low: Tensor) -> Tensor:
-    batch, channels, height, width = x.shape
-    modes = waves.shape[1]
-    out = torch.empty_like(x)
-    grid = (batch * divide_up(height * width, _BLOCK_P), divide_up(channels, _BLOCK_C))
-    wrap_triton(_modulation_kernel)[grid](
-        x,
-        high,
-        waves,
-        low,
-        out,
-        height * width,
-        channels,
-        modes,
-        EXACT=x.dtype == torch.float32,
-        BLOCK_P=_BLOCK_P,
-        BLOCK_C=_BLOCK_C,
-        BLOCK_K=mode_block(modes),
+    return _launch(x, high, waves, low)
+
+
+@operator("spanets::modulated_linear")
+def _modulated_linear(
+    x: Tensor, high: Tensor, waves: Tensor, low: Tensor, weight: Tensor, bias: Tensor
+) -> Tensor:
+    out = _launch(x, high, waves, low)
+    return F.linear(out.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+
+
+@operator("spanets::modulation_gradients")
+def _modulation_gradients(
+    x: Tensor, high: Tensor, waves: Tensor, low: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    of_x, of_high, out = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
+    grid, sizes, blocks = _cut(x, waves)
+    wrap_triton(_gradients_kernel)[grid](
+        x, high, waves, low, grad, of_x, of_high, out, *sizes, **blocks
     )
-    return out
+    return of_x, of_high, out
 
 
 def _setup(ctx, inputs, output) -> None:
-    ctx.save_for_backward(*inputs)
+    ctx.save_for_backward(*inputs[:5])
+
+
+def _gradients(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns the gradients of x, h and l, and the modulated maps."""
+    x, high, waves, low = ctx.saved_tensors[:4]
+    grad = grad.contiguous(memory_format=torch.channels_last)
+    of_x, of_high, out = _modulation_gradients(x, high, waves, low, grad)
+    return of_x, of_high, project(of_high, waves), out
 
 
 def _backward(ctx, grad):
-    x, high, waves, low = ctx.saved_tensors
-    grad = grad.contiguous(memory_format=torch.channels_last)
-    of_high = grad * x
-    tokens = of_high.permute(0, 2, 3, 1).flatten(1, 2)  # B HW C
-    of_low = torch.bmm(waves.expand(len(x), -1, -1).mT, tokens)
-    return _modulate(grad, high, waves, low), of_high, None, of_low
+    of_x, of_high, of_low, _ = _gradients(ctx, grad)
+    return of_x, of_high, None, of_low
+
+
+def _linear_backward(ctx, grad):
+    weight = ctx.saved_tensors[4]
+    rows = grad.permute(0, 2, 3, 1).flatten(0, 2)  # BHW D
+    of_out = (rows @ weight).view(*grad.shape[:1], *grad.shape[2:], -1).permute(0, 3, 1, 2)
+    of_x, of_high, of_low, out = _gradients(ctx, of_out)
+    of_weight = rows.mT @ out.permute(0, 2, 3, 1).flatten(0, 2)
+    return of_x, of_high, None, of_low, of_weight, rows.sum(0)
 
 
 _modulate.register_autograd(_backward, setup_context=_setup)
-
-MAX_MODES = 64
-"""Most basis functions that a tile holds."""
+_modulated_linear.register_autograd(_linear_backward, setup_context=_setup)
 
 
 def modulate(x: Tensor, high: Tensor, waves: Tensor, low: Tensor) -> Tensor:
@@ -108,3 +200,20 @@ def modulate(x: Tensor, high: Tensor, waves: Tensor, low: Tensor) -> Tensor:
     """
     with device_of(x):
         return _modulate(x, high, waves, low)
+
+
+def modulated_linear(
+    x: Tensor, high: Tensor, waves: Tensor, low: Tensor, weight: Tensor, bias: Tensor
+) -> Tensor:
+    """Computes `W (x ⊙ (h + (Φ l)ᵀ)) + b`.
+
+    Args:
+        x, high, waves, low: Of `modulate`.
+        weight: W, (D, C), in the type of x.
+        bias: b, (D,), in the type of x.
+
+    Returns:
+        (B, D, H, W), channels last.
+    """
+    with device_of(x):
+        return _modulated_linear(x, high, waves, low, weight, bias)

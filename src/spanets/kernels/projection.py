@@ -1,13 +1,16 @@
-"""The weights of the low-frequency basis functions, for inference: maps times a thin matrix.
+"""The weights of the low-frequency basis functions: maps times a thin matrix.
 
 Shape legend: `B` images, `C` channels, `H W` map size, `K` basis functions.
 """
 
+import torch
 from torch import Tensor
 from torch.library import wrap_triton
 
 from spanets.kernels.availability import device_of, divide_up, jit, operator, tl
-from spanets.kernels.modulation import mode_block
+
+MAX_MODES = 64
+"""Most basis functions that a tile holds."""
 
 # Pixels that are read at a time, and channels of a tile: the fastest on an H200.
 _BLOCK_P, _BLOCK_C = 128, 64
@@ -22,6 +25,8 @@ def _projection_kernel(
     positions,
     channels,
     modes,
+    EXACT: tl.constexpr,
+    HAS_GAIN: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -39,27 +44,34 @@ def _projection_kernel(
         basis = tl.load(basis, used[:, None] & on_map[None, :], 0.0)  # K P
         at = (image * positions + pixel[:, None]) * channels + channel[None, :]
         x = tl.load(maps + at, on_map[:, None] & inside[None, :], 0.0)  # P C
-        total = tl.dot(basis, x, total)
+        total = tl.dot(basis, x, total, input_precision="ieee" if EXACT else "tf32")
     kept = used[:, None] & inside[None, :]
-    at = gain + channel[None, :] * modes + mode[:, None]
-    total *= tl.load(at, kept, 0.0).to(tl.float32)
+    if HAS_GAIN:
+        at = gain + channel[None, :] * modes + mode[:, None]
+        total *= tl.load(at, kept, 0.0).to(tl.float32)
     at = out + (image * modes + mode[:, None]) * channels + channel[None, :]
     tl.store(at, total.to(out.dtype.element_ty), kept)
 
 
-@operator("spanets::project")
-def _project(x: Tensor, waves: Tensor, gain: Tensor) -> Tensor:
+def mode_block(modes: int) -> int:
+    """Returns the size of the block that holds some basis functions."""
+    return next(block for block in (16, 32, 64) if block >= modes)
+
+
+def _launch(x: Tensor, waves: Tensor, gain: Tensor | None) -> Tensor:
     batch, channels, height, width = x.shape
     modes = waves.shape[1]
     out = x.new_empty(batch, modes, channels)
     wrap_triton(_projection_kernel)[(batch, divide_up(channels, _BLOCK_C))](
         x,
         waves,
-        gain,
+        waves if gain is None else gain,
         out,
         height * width,
         channels,
         modes,
+        EXACT=x.dtype == torch.float32,
+        HAS_GAIN=gain is not None,
         BLOCK_P=_BLOCK_P,
         BLOCK_C=_BLOCK_C,
         BLOCK_K=mode_block(modes),
@@ -67,16 +79,41 @@ def _project(x: Tensor, waves: Tensor, gain: Tensor) -> Tensor:
     return out
 
 
-def project(x: Tensor, waves: Tensor, gain: Tensor) -> Tensor:
-    """Computes `gᵀ ⊙ (Φᵀ x)`, without gradients.
+@operator("spanets::project")
+def _project(x: Tensor, waves: Tensor) -> Tensor:
+    return _launch(x, waves, None)
+
+
+@operator("spanets::project_with_gain")
+def _project_with_gain(x: Tensor, waves: Tensor, gain: Tensor) -> Tensor:
+    return _launch(x, waves, gain)
+
+
+def _setup(ctx, inputs, output) -> None:
+    x, waves = inputs
+    ctx.save_for_backward(waves)
+    ctx.size = x.shape[2:]
+
+
+def _backward(ctx, grad):
+    (waves,) = ctx.saved_tensors
+    of_pixels = torch.bmm(waves.expand(len(grad), -1, -1), grad)  # B HW C
+    return of_pixels.unflatten(1, ctx.size).permute(0, 3, 1, 2), None
+
+
+_project.register_autograd(_backward, setup_context=_setup)
+
+
+def project(x: Tensor, waves: Tensor, gain: Tensor | None = None) -> Tensor:
+    """Computes `gᵀ ⊙ (Φᵀ x)`.
 
     Args:
-        x: (B, C, H, W), channels last, in half precision, of those that `takes` accepts.
-        waves: Φ, (H·W, K), in the type of x; K at most `MAX_MODES`.
-        gain: g, (C, K), contiguous.
+        x: (B, C, H, W), channels last, of those that `takes` accepts.
+        waves: Φ, (H·W, K), contiguous, in the type of x, without a gradient; K at most `MAX_MODES`.
+        gain: g, (C, K), contiguous, without gradients at all; None is 1.
 
     Returns:
         (B, K, C).
     """
     with device_of(x):
-        return _project(x, waves, gain)
+        return _project(x, waves) if gain is None else _project_with_gain(x, waves, gain)

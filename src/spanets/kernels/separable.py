@@ -29,6 +29,7 @@ from spanets.kernels.windows import (
 MAX_TAPS = 11
 """Longest filter; beyond it the window of rows would not fit into a processor's registers."""
 
+
 @with_warps(2)  # the fastest on an H200
 @jit
 def _separable_kernel(
@@ -102,9 +103,7 @@ def _separable_kernel(
             pixels += row_step
             current = ahead
             ahead = load_row(pixels, on_map, (y >= -1) & (y + 1 < height), channels, BEFORE)
-            filtered = convolve_row(
-                current, on_map, (y >= 0) & (y < height), row_taps, offsets
-            )
+            filtered = convolve_row(current, on_map, (y >= 0) & (y < height), row_taps, offsets)
             y -= BEFORE  # the window's middle
             moved = ()
             for r in tl.static_range(RUN):

@@ -64,7 +64,7 @@ def load_row(pixels, on_map, on_row, channels, BEFORE: tl.constexpr):
 
 @jit
 def convolve_row(row, on_map, on_row, taps, total):
-    """The row filter's output at a run, from its offsets `total`; zero, not the offset, off the map."""
+    """The row filter's output at a run, from offsets `total`; zero, not the offset, off the map."""
     out = ()
     for r in tl.static_range(len(total)):
         value = total[r]

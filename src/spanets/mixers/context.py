@@ -102,6 +102,37 @@ def modulate(
     return kernels.modulate(x, high, waves, low)
 
 
+def modulated_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    low_weight: Tensor,
+    high_weight: Tensor,
+    high_bias: Tensor,
+    radius: float,
+    gain: Tensor,
+    closed: bool,
+) -> Tensor:
+    """Computes `V modulate(x) + c`; on a GPU the modulated maps are not kept for the gradient.
+
+    Args:
+        x: (B, C, H, W).
+        weight: V, (D, C, 1, 1).
+        bias: c, (D,).
+        low_weight, high_weight, high_bias, radius, gain, closed: Of `pooled_conv`.
+
+    Returns:
+        (B, D, H, W).
+    """
+    if not kernels.takes_with_product(x) or basis_size(radius, closed) > kernels.MAX_MODES:
+        maps = modulate(x, low_weight, high_weight, high_bias, radius, gain, closed)
+        return pointwise_conv(maps, weight, bias)
+    waves, low = low_frequencies(x, low_weight, radius, gain, closed)
+    high = pointwise_conv(x, high_weight[:, :, None, None], high_bias)
+    weight = weight.flatten(1).to(x.dtype)
+    return kernels.modulated_linear(x, high, waves, low, weight, bias.to(x.dtype))
+
+
 def low_frequencies(
     x: Tensor, low_weight: Tensor, radius: float, gain: Tensor, closed: bool
 ) -> tuple[Tensor, Tensor]:
@@ -119,14 +150,14 @@ def low_frequencies(
     if kernels.takes_for_inference(x):
         low = kernels.project(x, waves, gain)  # B K C
     else:
-        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # B HW C
-        low = torch.bmm(waves.expand(x.shape[0], -1, -1).mT, pixels) * gain.mT  # B K C
+        low = kernels.project(x, waves) * gain.mT
     return waves, torch.matmul(low, low_weight.mT).to(x.dtype)  # B K D
 
 
 # Leaves of torch.fx: they compute with sizes, which a symbolic trace has no numbers for.
 fx.wrap("basis_gain")
 fx.wrap("modulate")
+fx.wrap("modulated_conv")
 fx.wrap("pointwise_conv")
 fx.wrap("pooled_conv")
 fx.wrap("spectral_pool")
@@ -247,6 +278,12 @@ class SpectralContext(nn.Module):
         """Maps (B, C, H, W) to `x ⊙ context(x)`."""
         return modulate(x, *self._low_rank(x)) if self.is_low_rank else x * self(x)
 
+    def modulated_conv(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to `V (x ⊙ context(x)) + c`, V (D, C, 1, 1) and c (D,)."""
+        if self.is_low_rank:
+            return modulated_conv(x, weight, bias, *self._low_rank(x))
+        return pointwise_conv(x * self(x), weight, bias)
+
     def add_modulated(
         self, x: Tensor, shortcut: Tensor, weight: Tensor, bias: Tensor
     ) -> tuple[Tensor, kernels.Moments]:
@@ -257,9 +294,7 @@ class SpectralContext(nn.Module):
         low_weight, high_weight, high_bias, radius, gain, closed = self._low_rank(x)
         waves, low = low_frequencies(x, low_weight, radius, gain, closed)
         high_weight = high_weight.to(x.dtype)
-        return kernels.add_modulated(
-            x, shortcut, waves, low, high_weight, high_bias, weight, bias
-        )
+        return kernels.add_modulated(x, shortcut, waves, low, high_weight, high_bias, weight, bias)
 
     @property
     def is_low_rank(self) -> bool:

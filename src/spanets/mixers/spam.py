@@ -11,7 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from spanets import kernels
-from spanets.layers import MapNorm, PointwiseConv, folded, is_plain, pointwise_conv
+from spanets.layers import (
+    MapNorm,
+    PointwiseConv,
+    calls_layers,
+    folded,
+    is_plain,
+    pointwise_conv,
+)
 from spanets.mixers.context import BALANCES, SpectralContext
 from spanets.spectral import RING
 
@@ -103,29 +110,20 @@ class SPAM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Mixes the tokens of (B, C, H, W)."""
         x = self._convolve(self.proj_in(x))
-        return self.proj_out(self._modulate(x))
-
-    def _modulate(self, x: Tensor) -> Tensor:
-        if _calls_layers(x, SpectralContext, self.context):
-            return x * self.context(x)
-        return self.context.modulate(x)
+        if calls_layers(x, (self.context, SpectralContext)):
+            return self.proj_out(x * self.context(x))
+        if calls_layers(x, (self.proj_out, PointwiseConv)):
+            return self.proj_out(self.context.modulate(x))
+        assert self.proj_out.bias is not None
+        return self.context.modulated_conv(x, self.proj_out.weight, self.proj_out.bias)
 
     def _convolve(self, x: Tensor) -> Tensor:
         row, column = self.conv_row, self.conv_column
-        if _calls_layers(x, nn.Conv2d, row, column):
+        if calls_layers(x, (row, nn.Conv2d), (column, nn.Conv2d)):
             return column(row(x))
         assert row.bias is not None
         assert column.bias is not None
         return separable_conv(x, row.weight, row.bias, column.weight, column.bias)
-
-
-def _calls_layers(x: Tensor, kind: type[nn.Module], *layers: nn.Module) -> bool:
-    """Whether layers are called as such: where they are others or watched, and off the GPU.
-
-    A tracer cannot tell the last, and is shown the functions that decide when they run.
-    """
-    plain = all(is_plain(layer, kind) for layer in layers)
-    return not plain or (isinstance(x, Tensor) and not kernels.takes(x))
 
 
 def fuses_spam(x: Tensor, norm: nn.Module, mixer: Any) -> bool:

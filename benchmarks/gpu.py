@@ -141,17 +141,20 @@ def _rows(step: str, turns: Turns, models: Models, batch: int) -> dict[str, Any]
     def of_step(table: dict[Any, Any]) -> dict[str, Any]:
         return {name: value for (of, name), value in table.items() if of == step}
 
-    rows: dict[str, Any] = summarise(of_step(turns.seconds), models.spanet)
+    def summary(seconds: dict[str, list[float]]) -> dict[str, Any]:
+        # Where ours failed, the others are still worth their numbers.
+        reference = models.spanet if models.spanet in seconds else next(iter(seconds), "")
+        rows: dict[str, Any] = summarise(seconds, reference)
+        for row in rows.values():
+            row["images_per_s"] = round(batch / row["median_s"], 1)
+        return rows
+
+    rows = summary(of_step(turns.seconds))
     for name, row in rows.items():
-        row["images_per_s"] = round(batch / row["median_s"], 1)
         row["peak_memory_mb"] = turns.peak_memory_mb[step, name]
-    replayed = of_step(turns.replayed)
-    graphs = summarise(replayed, models.spanet) if models.spanet in replayed else {}
-    for row in graphs.values():
-        row["images_per_s"] = round(batch / row["median_s"], 1)
     return {
         "forms": rows,
-        "graphs": graphs,
+        "graphs": summary(of_step(turns.replayed)),
         "failed": of_step(turns.failed),
         "kernels": of_step(turns.kernels),
     }
@@ -160,20 +163,25 @@ def _rows(step: str, turns: Turns, models: Models, batch: int) -> dict[str, Any]
 def verdict(models: Models, inference: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
     """Holds the measurements against the targets."""
     ours = models.spanet
+    ratio = f"relative_to_{ours}"
 
-    def best(rows: dict[str, Any]) -> str:
+    def best(rows: dict[str, Any]) -> str | None:
         forms = [name for name in rows if "fft" in name or "released" in name]
         own = [name for name in forms if name.startswith(f"{ours} ")]
-        return min(own, key=lambda name: rows[name]["median_s"])
+        return min(own, key=lambda name: rows[name]["median_s"], default=None)
+
+    def speed(rows: dict[str, Any], *names: str | None) -> float | None:
+        """How many times as long as ours the fastest of these takes; None where one is missing."""
+        known = [rows.get(name, {}).get(ratio) for name in names]
+        return None if None in known else min(known)
 
     still, moving = inference["forms"], training["forms"]
-    ratio = f"relative_to_{ours}"
-    memory = moving[ours]["peak_memory_mb"]
+    memory = [moving.get(name, {}).get("peak_memory_mb") for name in (ours, best(moving))]
     reached = [
-        still[best(still)][ratio],
-        moving[best(moving)][ratio],
-        memory and round(memory / moving[best(moving)]["peak_memory_mb"], 3),
-        min(still[peer][ratio] for peer in models.peers),
+        speed(still, best(still)),
+        speed(moving, best(moving)),
+        round(memory[0] / memory[1], 3) if all(memory) else None,
+        speed(still, *models.peers),
     ]
     return {
         name: {"target": target, "reached": value, "fft_form": [best(still), best(moving)]}

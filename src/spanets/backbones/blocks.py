@@ -143,6 +143,7 @@ class Block(nn.Module):
     ResScale is s on the shortcut, LayerScale a factor on the branch; either may be absent.
     """
 
+    norm1: Any
     token_mixer: Any  # tells its `boundary_layers`
     norm2: Any
     mlp: Any  # has `fc1` and `fc2`

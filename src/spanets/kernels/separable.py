@@ -75,21 +75,22 @@ def _separable_kernel(
     row_offset = load_channels(row_bias, channel, inside, HAS_BIAS)
     column_offset = load_channels(column_bias, channel, inside, HAS_BIAS)
     on_map = columns_on_map(x, inside, width, BEFORE, RUN + K - 1)
-    offsets = ()
-    for _ in tl.static_range(RUN):
-        offsets = offsets + (tl.zeros([BLOCK_X, BLOCK_C], tl.float32) + row_offset,)
+    offset = row_offset
     if NORMED:
         offset = tl.load(shift + image) * load_channels(sums, channel, inside, True)
         offset += load_channels(bias, channel, inside, True)
-        with_offset, scaled = (), ()
-        for r in tl.static_range(RUN):
-            total = offsets[r]
+    offsets = ()
+    for r in tl.static_range(RUN):
+        start = tl.zeros([BLOCK_X, BLOCK_C], tl.float32) + row_offset
+        if NORMED:
             for k in tl.static_range(K):
-                total += tl.where(on_map[r + k], row_taps[k] * offset, 0.0)
-            with_offset = with_offset + (total,)
+                start += tl.where(on_map[r + k], row_taps[k] * offset, 0.0)
+        offsets = offsets + (start,)
+    if NORMED:
+        scaled = ()
         for k in tl.static_range(K):
             scaled = scaled + (row_taps[k] * tl.load(scale + image),)
-        offsets, row_taps = with_offset, scaled
+        row_taps = scaled
     at = image.to(tl.int64) * height * width * channels
     at += ((top - BEFORE) * width + x[:, None]) * channels + channel[None, :]
     row_step = width * channels
@@ -97,24 +98,23 @@ def _separable_kernel(
     window = zeros(x, channel, RUN * (K - 1))
     # A row ahead, so that arithmetic does not wait for memory.
     ahead = load_row(pixels, on_map, (top >= BEFORE) & (top - BEFORE < height), channels, BEFORE)
-    for step in range(0, BLOCK_H + K - 1, ROWS):
-        for part in tl.static_range(ROWS):
-            y = top + step + part - BEFORE
-            pixels += row_step
-            current = ahead
-            ahead = load_row(pixels, on_map, (y >= -1) & (y + 1 < height), channels, BEFORE)
-            filtered = convolve_row(current, on_map, (y >= 0) & (y < height), row_taps, offsets)
-            y -= BEFORE  # the window's middle
-            moved = ()
-            for r in tl.static_range(RUN):
-                total = column_offset + column_taps[K - 1] * filtered[r]
-                for k in tl.static_range(K - 1):
-                    total += column_taps[k] * window[r * (K - 1) + k]
-                kept = on_map[r + BEFORE] & (y >= top) & (y < bottom)
-                tl.store(written + r * channels, total.to(out.dtype.element_ty), kept)
-                moved = moved + (window[r * (K - 1) : (r + 1) * (K - 1)] + (filtered[r],))[1:]
-            window = moved
-            written += row_step
+    for step in tl.range(0, BLOCK_H + K - 1, loop_unroll_factor=ROWS):
+        y = top + step - BEFORE
+        pixels += row_step
+        current = ahead
+        ahead = load_row(pixels, on_map, (y >= -1) & (y + 1 < height), channels, BEFORE)
+        filtered = convolve_row(current, on_map, (y >= 0) & (y < height), row_taps, offsets)
+        y -= BEFORE  # the window's middle
+        moved = ()
+        for r in tl.static_range(RUN):
+            total = column_offset + column_taps[K - 1] * filtered[r]
+            for k in tl.static_range(K - 1):
+                total += column_taps[k] * window[r * (K - 1) + k]
+            kept = on_map[r + BEFORE] & (y >= top) & (y < bottom)
+            tl.store(written + r * channels, total.to(out.dtype.element_ty), kept)
+            moved = moved + (window[r * (K - 1) : (r + 1) * (K - 1)] + (filtered[r],))[1:]
+        window = moved
+        written += row_step
 
 
 def _launch(

@@ -82,27 +82,26 @@ def _column_kernel(
         at = image + ((top - BEFORE) * width + x[:, None]) * channels + channel[None, :]
         pixels, middle = maps + at, grad + (at - BEFORE * row_step)
         window = zeros(x, channel, RUN * (K - 1))
-        for step in range(0, BLOCK_H + K - 1, ROWS):
-            for part in tl.static_range(ROWS):
-                y = top + step + part - BEFORE
-                on_row = (y >= 0) & (y < rows)
-                current = load_row(pixels, on_map, on_row, channels, BEFORE)
-                filtered = convolve_row(current, on_map, on_row, taps, offsets)
-                y -= BEFORE  # the window's middle
-                arrived = load_row(middle, on_run, (y >= top) & (y < bottom), channels, 0)
-                moved = ()
-                for r in tl.static_range(RUN):
-                    g = arrived[r].to(tl.float32)
-                    bias_total += g
-                    values = window[r * (K - 1) : (r + 1) * (K - 1)] + (filtered[r],)
-                    added = ()
-                    for k in tl.static_range(K):
-                        added = added + (totals[k] + g * values[k],)
-                    totals = added
-                    moved = moved + values[1:]
-                window = moved
-                pixels += row_step
-                middle += row_step
+        for step in tl.range(0, BLOCK_H + K - 1, loop_unroll_factor=ROWS):
+            y = top + step - BEFORE
+            on_row = (y >= 0) & (y < rows)
+            current = load_row(pixels, on_map, on_row, channels, BEFORE)
+            filtered = convolve_row(current, on_map, on_row, taps, offsets)
+            y -= BEFORE  # the window's middle
+            arrived = load_row(middle, on_run, (y >= top) & (y < bottom), channels, 0)
+            moved = ()
+            for r in tl.static_range(RUN):
+                g = arrived[r].to(tl.float32)
+                bias_total += g
+                values = window[r * (K - 1) : (r + 1) * (K - 1)] + (filtered[r],)
+                added = ()
+                for k in tl.static_range(K):
+                    added = added + (totals[k] + g * values[k],)
+                totals = added
+                moved = moved + values[1:]
+            window = moved
+            pixels += row_step
+            middle += row_step
     _store_sums(sums, totals, bias_total, program, channel, channels)
 
 
@@ -147,29 +146,28 @@ def _row_kernel(
         at = image + ((top - BEFORE) * width + x[:, None]) * channels + channel[None, :]
         below, pixels = grad + at, maps + (at - BEFORE * row_step)
         window = zeros(x, channel, RUN * (K - 1))
-        for step in range(0, BLOCK_H + K - 1, ROWS):
-            for part in tl.static_range(ROWS):
-                y = top + step + part - BEFORE
-                arrived = load_row(below, on_run, (y >= 0) & (y < rows), channels, 0)
-                y -= BEFORE  # the window's middle
-                on_row = (y >= top) & (y < bottom)
-                current = load_row(pixels, on_map, on_row, channels, BEFORE)
-                moved = ()
-                for r in tl.static_range(RUN):
-                    values = window[r * (K - 1) : (r + 1) * (K - 1)] + (arrived[r].to(tl.float32),)
-                    g = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
-                    for k in tl.static_range(K):
-                        g += taps[k] * values[k]
-                    g = tl.where(on_run[r] & on_row, g, 0.0)
-                    bias_total += g
-                    added = ()
-                    for k in tl.static_range(K):
-                        added = added + (totals[k] + g * current[r + k].to(tl.float32),)
-                    totals = added
-                    moved = moved + values[1:]
-                window = moved
-                below += row_step
-                pixels += row_step
+        for step in tl.range(0, BLOCK_H + K - 1, loop_unroll_factor=ROWS):
+            y = top + step - BEFORE
+            arrived = load_row(below, on_run, (y >= 0) & (y < rows), channels, 0)
+            y -= BEFORE  # the window's middle
+            on_row = (y >= top) & (y < bottom)
+            current = load_row(pixels, on_map, on_row, channels, BEFORE)
+            moved = ()
+            for r in tl.static_range(RUN):
+                values = window[r * (K - 1) : (r + 1) * (K - 1)] + (arrived[r].to(tl.float32),)
+                g = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
+                for k in tl.static_range(K):
+                    g += taps[k] * values[k]
+                g = tl.where(on_run[r] & on_row, g, 0.0)
+                bias_total += g
+                added = ()
+                for k in tl.static_range(K):
+                    added = added + (totals[k] + g * current[r + k].to(tl.float32),)
+                totals = added
+                moved = moved + values[1:]
+            window = moved
+            below += row_step
+            pixels += row_step
     _store_sums(sums, totals, bias_total, program, channel, channels)
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from spanets.kernels.availability import divide_up, jit, tl
 
-# A thread computes a run of neighbours along a row, which share most of the pixels that they read,
-# and some rows before the window moves. The tile that moves down the map is some runs wide.
+# A thread computes a run of neighbours along a row, which share most of the pixels that they read.
+# The loop over rows is unrolled, which saves moving the window. Its tile is some runs wide.
 RUN, ROWS = 2, 2
 BLOCK_X, BLOCK_C = 4, 64
 

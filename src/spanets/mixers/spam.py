@@ -161,11 +161,14 @@ def add_spam(
     moments = kernels.measure(x)
     normed = kernels.normalizer(moments, x.shape[2] * x.shape[3], weight, norm.eps)
     row, column, last = mixer.conv_row, mixer.conv_column, mixer.proj_out
+    assert row.bias is not None
+    assert column.bias is not None
     maps = pointwise_conv(x, weight[:, :, None, None], None)
     maps = kernels.normed_separable_conv(
         maps, normed, bias, row.weight, row.bias, column.weight, column.bias
     )
     if factor is None and x.shape[1] <= kernels.MAX_CHANNELS:
+        assert last.bias is not None
         weight = last.weight.flatten(1).to(x.dtype)
         return mixer.context.add_modulated(maps, x, weight, last.bias)
     return kernels.add_and_measure(x, factor, last(mixer.context.modulate(maps)))

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from timm.utils import reparameterize_model
 from torch import Tensor, nn
 
 from spanets import kernels
@@ -51,6 +52,16 @@ def test_logits(name: str, dtype: torch.dtype, wrap: Callable[[nn.Module], nn.Mo
     want = copy.deepcopy(model).double().eval()(images.double())
     network = wrap(model.to("cuda", dtype).eval())
     assert distance(network(images.to("cuda", dtype)), want) < LIMITS[dtype]
+
+
+@pytest.mark.parametrize("dtype", LIMITS)
+@torch.no_grad()
+def test_a_network_of_wide_stages(dtype: torch.dtype) -> None:
+    model, images = build("spanet_small")
+    want = copy.deepcopy(model).double().eval()(images.double())
+    for network in (model.eval(), reparameterize_model(model.eval())):
+        network = copy.deepcopy(network).to("cuda", dtype)
+        assert distance(network(images.to("cuda", dtype)), want) < LIMITS[dtype]
 
 
 @pytest.mark.parametrize("name", NAMES)

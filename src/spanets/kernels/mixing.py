@@ -12,7 +12,7 @@ from torch.library import wrap_triton
 from spanets.kernels.availability import device_of, divide_up, jit, operator, tl
 from spanets.kernels.mlp import MAX_CHANNELS
 from spanets.kernels.moments import Moments, empty_moments, store_moments
-from spanets.kernels.projection import mode_block
+from spanets.kernels.tiles import block_of, count_pixels, place_pixels
 
 # Pixels of a tile: the fastest on an H200.
 _BLOCK_P = 64
@@ -38,10 +38,8 @@ def _mixing_kernel(
     BLOCK_K: tl.constexpr,
 ):
     """All channels of some pixels of an image, and what they add to its moments."""
-    blocks = tl.cdiv(positions, BLOCK_P)
     tile = tl.program_id(0)
-    image = (tile // blocks).to(tl.int64)
-    pixel = tile % blocks * BLOCK_P + tl.arange(0, BLOCK_P)
+    image, pixel = place_pixels(tile, positions, BLOCK_P)
     channel = tl.arange(0, BLOCK_C)
     mode = tl.arange(0, BLOCK_K)
     inside, on_map = channel < channels, pixel < positions
@@ -64,7 +62,7 @@ def _mixing_kernel(
     total += tl.load(shortcut + at, kept, 0.0).to(tl.float32)
     tl.store(out + at, total.to(out.dtype.element_ty), kept)
     total = tl.where(kept, total, 0.0)
-    count = tl.minimum(positions - tile % blocks * BLOCK_P, BLOCK_P) * channels
+    count = count_pixels(tile, positions, BLOCK_P) * channels
     store_moments(total, total * total, count, moments + tile * 2)
 
 
@@ -97,8 +95,8 @@ def _add_modulated(
         channels,
         modes,
         BLOCK_P=_BLOCK_P,
-        BLOCK_C=next(block for block in (16, 32, 64, 128) if block >= channels),
-        BLOCK_K=mode_block(modes),
+        BLOCK_C=block_of(channels),
+        BLOCK_K=block_of(modes),
     )
     return out, moments
 

@@ -12,6 +12,7 @@ from torch.library import wrap_triton
 
 from spanets.kernels.availability import device_of, divide_up, jit, operator, tl
 from spanets.kernels.gelu import normal_cdf
+from spanets.kernels.tiles import block_of
 
 MAX_CHANNELS = 128
 """Most channels; with more, products of matrices are worth a library's kernels."""
@@ -90,7 +91,7 @@ def _add_mlp(
         channels,
         HIDDEN=weight1.shape[0],
         BLOCK_P=_BLOCK_P,
-        BLOCK_C=next(block for block in (16, 32, 64, 128) if block >= channels),
+        BLOCK_C=block_of(channels),
         # The faster of the two, likewise.
         BLOCK_D=32 if channels <= 64 else 64,
     )

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.library import wrap_triton
 
 from spanets.kernels.availability import device_of, divide_up, jit, operator, tl
-from spanets.kernels.projection import mode_block, project
+from spanets.kernels.projection import project
+from spanets.kernels.tiles import block_of, place_pixels
 
 # Positions and channels of a tile.
 _BLOCK_P, _BLOCK_C = 32, 64
@@ -61,10 +62,7 @@ def _modulation_kernel(
     BLOCK_K: tl.constexpr,
 ):
     """One tile of an image."""
-    blocks = tl.cdiv(positions, BLOCK_P)
-    tile = tl.program_id(0)
-    image = (tile // blocks).to(tl.int64)
-    pixel = tile % blocks * BLOCK_P + tl.arange(0, BLOCK_P)
+    image, pixel = place_pixels(tl.program_id(0), positions, BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     kept = (pixel < positions)[:, None] & (channel < channels)[None, :]
     at = (image * positions + pixel[:, None]) * channels + channel[None, :]
@@ -94,10 +92,7 @@ def _gradients_kernel(
     BLOCK_K: tl.constexpr,
 ):
     """The gradients of one tile, and the modulated maps again."""
-    blocks = tl.cdiv(positions, BLOCK_P)
-    tile = tl.program_id(0)
-    image = (tile // blocks).to(tl.int64)
-    pixel = tile % blocks * BLOCK_P + tl.arange(0, BLOCK_P)
+    image, pixel = place_pixels(tl.program_id(0), positions, BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     kept = (pixel < positions)[:, None] & (channel < channels)[None, :]
     at = (image * positions + pixel[:, None]) * channels + channel[None, :]
@@ -119,7 +114,7 @@ def _cut(x: Tensor, waves: Tensor) -> tuple[tuple[int, int], tuple[int, int, int
         "EXACT": x.dtype == torch.float32,
         "BLOCK_P": _BLOCK_P,
         "BLOCK_C": _BLOCK_C,
-        "BLOCK_K": mode_block(waves.shape[1]),
+        "BLOCK_K": block_of(waves.shape[1]),
     }
     return grid, (height * width, channels, waves.shape[1]), blocks
 

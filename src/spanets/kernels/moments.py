@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.library import wrap_triton
 
 from spanets.kernels.availability import device_of, divide_up, jit, operator, tl
+from spanets.kernels.tiles import count_pixels, place_pixels
 
 # Pixels of a tile, and channels of the part of it that is added up at a time.
 _BLOCK_P, _BLOCK_C = 32, 64
@@ -36,10 +37,9 @@ def _measure_kernel(
     maps, moments, positions, channels, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
 ):
     """Some pixels of an image, all channels."""
-    blocks = tl.cdiv(positions, BLOCK_P)
     tile = tl.program_id(0)
-    pixel = tile % blocks * BLOCK_P + tl.arange(0, BLOCK_P)
-    row = ((tile // blocks).to(tl.int64) * positions + pixel)[:, None] * channels
+    image, pixel = place_pixels(tile, positions, BLOCK_P)
+    row = (image * positions + pixel)[:, None] * channels
     totals = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
     squares = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
     for first in range(0, channels, BLOCK_C):
@@ -48,7 +48,7 @@ def _measure_kernel(
         x = tl.load(maps + row + channel[None, :], kept, 0.0).to(tl.float32)
         totals += x
         squares += x * x
-    count = tl.minimum(positions - tile % blocks * BLOCK_P, BLOCK_P) * channels
+    count = count_pixels(tile, positions, BLOCK_P) * channels
     store_moments(totals, squares, count, moments + tile * 2)
 
 
@@ -66,10 +66,9 @@ def _add_kernel(
     BLOCK_C: tl.constexpr,
 ):
     """Adds two maps, and measures them as the kernel before does."""
-    blocks = tl.cdiv(positions, BLOCK_P)
     tile = tl.program_id(0)
-    pixel = tile % blocks * BLOCK_P + tl.arange(0, BLOCK_P)
-    row = ((tile // blocks).to(tl.int64) * positions + pixel)[:, None] * channels
+    image, pixel = place_pixels(tile, positions, BLOCK_P)
+    row = (image * positions + pixel)[:, None] * channels
     totals = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
     squares = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
     for first in range(0, channels, BLOCK_C):
@@ -83,7 +82,7 @@ def _add_kernel(
         tl.store(out + at, x.to(out.dtype.element_ty), kept)
         totals += x
         squares += x * x
-    count = tl.minimum(positions - tile % blocks * BLOCK_P, BLOCK_P) * channels
+    count = count_pixels(tile, positions, BLOCK_P) * channels
     store_moments(totals, squares, count, moments + tile * 2)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.library import wrap_triton
 
 from spanets.kernels.availability import device_of, divide_up, jit, operator, tl
+from spanets.kernels.tiles import block_of
 
 MAX_MODES = 64
 """Most basis functions that a tile holds."""
@@ -53,11 +54,6 @@ def _projection_kernel(
     tl.store(at, total.to(out.dtype.element_ty), kept)
 
 
-def mode_block(modes: int) -> int:
-    """Returns the size of the block that holds some basis functions."""
-    return next(block for block in (16, 32, 64) if block >= modes)
-
-
 def _launch(x: Tensor, waves: Tensor, gain: Tensor | None) -> Tensor:
     batch, channels, height, width = x.shape
     modes = waves.shape[1]
@@ -74,7 +70,7 @@ def _launch(x: Tensor, waves: Tensor, gain: Tensor | None) -> Tensor:
         HAS_GAIN=gain is not None,
         BLOCK_P=_BLOCK_P,
         BLOCK_C=_BLOCK_C,
-        BLOCK_K=mode_block(modes),
+        BLOCK_K=block_of(modes),
     )
     return out
 

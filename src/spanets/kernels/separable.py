@@ -23,6 +23,7 @@ from spanets.kernels.windows import (
     load_channels,
     load_row,
     load_taps,
+    place,
     zeros,
 )
 
@@ -62,12 +63,8 @@ def _separable_kernel(
     other, each column has the sum of those taps that meet the map there.
     """
     BEFORE: tl.constexpr = K // 2
-    strips, bands = tl.cdiv(width, BLOCK_X * RUN), tl.cdiv(height, BLOCK_H)
-    tile = tl.program_id(0)
-    x = (tile % strips * BLOCK_X + tl.arange(0, BLOCK_X)) * RUN
-    top = tile // strips % bands * BLOCK_H
+    x, top, image = place(tl.program_id(0), height, width, BLOCK_H, RUN, BLOCK_X)
     bottom = tl.minimum(top + BLOCK_H, height)
-    image = tile // (strips * bands)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = channel < channels
     row_taps = load_taps(row, channel, inside, K, FLIP)

@@ -22,6 +22,7 @@ from spanets.kernels.windows import (
     load_channels,
     load_row,
     load_taps,
+    place,
     zeros,
 )
 
@@ -57,11 +58,8 @@ def _column_kernel(
 ):
     """Moves a window of the row filter's output down a strip of a band of TURNS images."""
     BEFORE: tl.constexpr = K // 2
-    strips, bands = tl.cdiv(width, BLOCK_X * RUN), tl.cdiv(height, BLOCK_H)
     program = tl.program_id(0)
-    x = (program % strips * BLOCK_X + tl.arange(0, BLOCK_X)) * RUN
-    top = program // strips % bands * BLOCK_H
-    first = program // (strips * bands) * TURNS
+    x, top, first = place(program, height, width, BLOCK_H, RUN, BLOCK_X)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = channel < channels
     taps = load_taps(row, channel, inside, K, False)
@@ -76,8 +74,10 @@ def _column_kernel(
     bias_total = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
     row_step = width * channels
     for turn in range(TURNS):
-        image = (first + turn).to(tl.int64) * height * width * channels
-        rows = tl.where(first + turn < images, height, 0)  # past the last image all is masked
+        image = (first * TURNS + turn).to(tl.int64) * height * width * channels
+        rows = tl.where(
+            first * TURNS + turn < images, height, 0
+        )  # past the last image all is masked
         bottom = tl.minimum(top + BLOCK_H, rows)
         at = image + ((top - BEFORE) * width + x[:, None]) * channels + channel[None, :]
         pixels, middle = maps + at, grad + (at - BEFORE * row_step)
@@ -126,11 +126,8 @@ def _row_kernel(
 ):
     """Moves a window of gradients down a strip of a band of TURNS images."""
     BEFORE: tl.constexpr = K // 2
-    strips, bands = tl.cdiv(width, BLOCK_X * RUN), tl.cdiv(height, BLOCK_H)
     program = tl.program_id(0)
-    x = (program % strips * BLOCK_X + tl.arange(0, BLOCK_X)) * RUN
-    top = program // strips % bands * BLOCK_H
-    first = program // (strips * bands) * TURNS
+    x, top, first = place(program, height, width, BLOCK_H, RUN, BLOCK_X)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = channel < channels
     taps = load_taps(column, channel, inside, K, True)
@@ -140,8 +137,10 @@ def _row_kernel(
     bias_total = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
     row_step = width * channels
     for turn in range(TURNS):
-        image = (first + turn).to(tl.int64) * height * width * channels
-        rows = tl.where(first + turn < images, height, 0)  # past the last image all is masked
+        image = (first * TURNS + turn).to(tl.int64) * height * width * channels
+        rows = tl.where(
+            first * TURNS + turn < images, height, 0
+        )  # past the last image all is masked
         bottom = tl.minimum(top + BLOCK_H, rows)
         at = image + ((top - BEFORE) * width + x[:, None]) * channels + channel[None, :]
         below, pixels = grad + at, maps + (at - BEFORE * row_step)

@@ -16,6 +16,14 @@ BLOCK_X, BLOCK_C = 4, 64
 
 
 @jit
+def place(program, height, width, BLOCK_H: tl.constexpr, RUN: tl.constexpr, BLOCK_X: tl.constexpr):
+    """Returns the first column of each run of a program's strip, its top row, and its image."""
+    strips, bands = tl.cdiv(width, BLOCK_X * RUN), tl.cdiv(height, BLOCK_H)
+    x = (program % strips * BLOCK_X + tl.arange(0, BLOCK_X)) * RUN
+    return x, program // strips % bands * BLOCK_H, program // (strips * bands)
+
+
+@jit
 def load_taps(weight, channel, inside, K: tl.constexpr, FLIP: tl.constexpr):
     """The K taps of some channels (1, BLOCK_C each), from (C, K)."""
     taps = ()

@@ -7,16 +7,15 @@ Shape legend: `B` images, `C` channels out, `D` channels in, `H W` map size.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.library import wrap_triton
 
 from spanets.kernels.availability import device_of, divide_up, jit, operator, tl
 from spanets.kernels.moments import Normalizer
+from spanets.kernels.products import gradient_of_maps, gradients_of_layer, linear
 
 # Pixels and channels of a tile.
 _BLOCK_P, _BLOCK_D = 8, 256
-
 
 # Numbers of a tile where all are alike.
 _BLOCK = 1024
@@ -133,7 +132,7 @@ def _gelu_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     out = torch.empty_like(x)
     grid, blocks = (divide_up(x.numel(), _BLOCK),), {"EXACT": _exact(x), "BLOCK": _BLOCK}
     wrap_triton(_forward_kernel)[grid](x, out, x.numel(), **blocks)
-    return F.linear(out.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+    return linear(out, weight, bias)
 
 
 @operator("spanets::gelu_gradients")
@@ -155,10 +154,8 @@ def _setup(ctx, inputs, output) -> None:
 
 def _backward(ctx, grad):
     x, weight = ctx.saved_tensors
-    rows = grad.permute(0, 2, 3, 1).flatten(0, 2)  # BHW C
-    of_out = (rows @ weight).view(*grad.shape[:1], *grad.shape[2:], -1).permute(0, 3, 1, 2)
-    of_x, out = _gelu_gradients(x, of_out)
-    return of_x, rows.mT @ out.permute(0, 2, 3, 1).flatten(0, 2), rows.sum(0)
+    of_x, out = _gelu_gradients(x, gradient_of_maps(grad, weight))
+    return of_x, *gradients_of_layer(grad, out)
 
 
 _gelu_linear.register_autograd(_backward, setup_context=_setup)

@@ -8,11 +8,11 @@ Shape legend: `B` images, `C` channels, `H W` map size, `K` basis functions.
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.library import wrap_triton
 
 from spanets.kernels.availability import device_of, divide_up, jit, operator, tl
+from spanets.kernels.products import gradient_of_maps, gradients_of_layer, linear
 from spanets.kernels.projection import project
 from spanets.kernels.tiles import block_of, place_pixels
 
@@ -135,8 +135,7 @@ def _modulate(x: Tensor, high: Tensor, waves: Tensor, low: Tensor) -> Tensor:
 def _modulated_linear(
     x: Tensor, high: Tensor, waves: Tensor, low: Tensor, weight: Tensor, bias: Tensor
 ) -> Tensor:
-    out = _launch(x, high, waves, low)
-    return F.linear(out.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+    return linear(_launch(x, high, waves, low), weight, bias)
 
 
 @operator("spanets::modulation_gradients")
@@ -169,12 +168,9 @@ def _backward(ctx, grad):
 
 
 def _linear_backward(ctx, grad):
-    weight = ctx.saved_tensors[4]
-    rows = grad.permute(0, 2, 3, 1).flatten(0, 2)  # BHW D
-    of_out = (rows @ weight).view(*grad.shape[:1], *grad.shape[2:], -1).permute(0, 3, 1, 2)
+    of_out = gradient_of_maps(grad, ctx.saved_tensors[4])
     of_x, of_high, of_low, out = _gradients(ctx, of_out)
-    of_weight = rows.mT @ out.permute(0, 2, 3, 1).flatten(0, 2)
-    return of_x, of_high, None, of_low, of_weight, rows.sum(0)
+    return of_x, of_high, None, of_low, *gradients_of_layer(grad, out)
 
 
 _modulate.register_autograd(_backward, setup_context=_setup)

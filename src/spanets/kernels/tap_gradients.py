@@ -74,10 +74,9 @@ def _column_kernel(
     bias_total = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
     row_step = width * channels
     for turn in range(TURNS):
-        image = (first * TURNS + turn).to(tl.int64) * height * width * channels
-        rows = tl.where(
-            first * TURNS + turn < images, height, 0
-        )  # past the last image all is masked
+        index = first * TURNS + turn
+        image = index.to(tl.int64) * height * width * channels
+        rows = tl.where(index < images, height, 0)  # past the last image all is masked
         bottom = tl.minimum(top + BLOCK_H, rows)
         at = image + ((top - BEFORE) * width + x[:, None]) * channels + channel[None, :]
         pixels, middle = maps + at, grad + (at - BEFORE * row_step)
@@ -137,10 +136,9 @@ def _row_kernel(
     bias_total = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
     row_step = width * channels
     for turn in range(TURNS):
-        image = (first * TURNS + turn).to(tl.int64) * height * width * channels
-        rows = tl.where(
-            first * TURNS + turn < images, height, 0
-        )  # past the last image all is masked
+        index = first * TURNS + turn
+        image = index.to(tl.int64) * height * width * channels
+        rows = tl.where(index < images, height, 0)  # past the last image all is masked
         bottom = tl.minimum(top + BLOCK_H, rows)
         at = image + ((top - BEFORE) * width + x[:, None]) * channels + channel[None, :]
         below, pixels = grad + at, maps + (at - BEFORE * row_step)

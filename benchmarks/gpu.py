@@ -28,6 +28,7 @@ from turns import Turns, take_turns
 from spanets.backbones import blocks
 from spanets.benchmark.compare import Setting, build_form, make_task
 from spanets.benchmark.timing import Task, summarise
+from spanets_runtime.errors import UsageError
 
 
 class Models(NamedTuple):
@@ -251,7 +252,10 @@ def main() -> None:
     if arguments.dry_run:
         arguments.device, arguments.batch, arguments.size, arguments.rounds = "cpu", 2, 64, 2
         arguments.patience = 3600
-    Setting(device=arguments.device).check()
+    try:
+        Setting(device=arguments.device).check()
+    except UsageError as error:
+        parser.error(str(error))
     start = time.monotonic()
     result = {"batch": arguments.batch, "size": arguments.size, **measure(models, arguments)}
     for step in STEPS:

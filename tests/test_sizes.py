@@ -245,3 +245,18 @@ def test_jit_trace_is_good_for_other_sizes(by_products, no_cache):
         for size in [(64, 64), (45, 90)]:
             x = images(*size, batch=2)
             assert_close(traced(x), by_products(x))
+
+
+def test_vmap_has_the_gradients_of_each_image(shared_small):
+    weights = {name: value.detach() for name, value in shared_small.named_parameters()}
+    batch = images(40, 48, batch=3)
+
+    def loss(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(shared_small, weights, (x[None],)).square().sum()
+
+    gradient = torch.func.grad(loss)
+    together = torch.func.vmap(gradient, (None, 0))(weights, batch)
+    for index in range(3):
+        for name, alone in gradient(weights, batch[index]).items():
+            error = (together[name][index] - alone).abs().max()
+            assert error <= 1e-3 * alone.abs().max() + 1e-6

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import GroupNorm1
 from torch import Tensor, fx, nn
+from torch.nn.modules import module as torch_module
 
 from spanets import kernels
 from spanets.spectral.execution import runs_on_pixels
@@ -89,11 +90,22 @@ fx.wrap("normalize_maps")
 
 
 def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a kernel may stand for a module: it is of this very class, and no hook waits for it.
+    """Whether a kernel may stand for a module: it is of this very class, and nothing waits for it.
 
-    Adapters and the like put modules of their own in the place of layers.
+    Adapters and the like put modules of their own in the place of layers, or a method of their own
+    in the place of `forward`; hooks may be those of one module, or of all.
     """
-    return type(module) is kind and not (module._forward_hooks or module._forward_pre_hooks)
+    watched = (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+        or torch_module._global_backward_hooks
+        or torch_module._global_backward_pre_hooks
+    )
+    return type(module) is kind and not watched and "forward" not in module.__dict__
 
 
 def calls_layers(x: Tensor, *layers: tuple[nn.Module, type[nn.Module]]) -> bool:
@@ -199,14 +211,30 @@ class PointwiseMlp(nn.Module):
         return gelu_conv(hidden, self.fc2.weight, self.fc2.bias)
 
 
-def folded(norm: MapNorm, layer: PointwiseConv, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Returns weight (D, C) and bias (D,) of a layer that has taken in the norm's γ and β."""
+def headroom(x: Tensor) -> float:
+    """By how much a weight is made smaller that multiplies x before x is normalised.
+
+    float16 ends at 65,504: a product overflows where the maps of a residual stream have grown to a
+    tenth of that. A power of two, so that nothing is rounded.
+    """
+    return 32.0 if x.dtype == torch.float16 else 1.0
+
+
+def folded(
+    norm: MapNorm, layer: PointwiseConv, dtype: torch.dtype, headroom: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Returns weight (D, C) and bias (D,) of a layer that has taken in the norm's γ and β.
+
+    The weight is smaller by the headroom.
+    """
     weight, bias = layer.weight.flatten(1), layer.bias
     assert bias is not None
     if norm.bias is not None:
         bias = bias + (weight * norm.bias).sum(1)
     if norm.weight is not None:
         weight = weight * norm.weight
+    if headroom != 1:
+        weight = weight / headroom
     return weight.to(dtype), bias
 
 
@@ -239,11 +267,13 @@ def add_mlp(
         factor: f, (C,); None is 1.
         moments: Of x, where they were measured.
     """
-    weight, bias = folded(norm, mlp.fc1, x.dtype)
+    narrow = factor is None and x.shape[1] <= kernels.MAX_CHANNELS
+    room = 1.0 if narrow else headroom(x)
+    weight, bias = folded(norm, mlp.fc1, x.dtype, room)
     if moments is None:
         moments = kernels.measure(x)
-    normed = kernels.normalizer(moments, x.shape[2] * x.shape[3], weight, norm.eps)
-    if factor is None and x.shape[1] <= kernels.MAX_CHANNELS:
+    normed = kernels.normalizer(moments, x.shape[2] * x.shape[3], weight, norm.eps, room)
+    if narrow:
         assert mlp.fc2.bias is not None
         last = mlp.fc2.weight.flatten(1).to(x.dtype)
         return kernels.add_mlp(x, normed.scale, normed.shift, weight, bias, last, mlp.fc2.bias)

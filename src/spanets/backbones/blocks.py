@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from spanets.layers import add_mlp, fuses_mlp, is_plain
 from spanets.mixers.folding import fold_norm, fold_scale
 from spanets.mixers.spam import add_spam, fuses_spam
+from spanets.spectral.execution import is_transformed
 
 MIN_SIZE = 32
 """Smallest image side: four stages halve the stem's stride of 4 three times more."""
@@ -49,7 +50,9 @@ def prepare_images(x: Tensor) -> Tensor:
         raise ValueError(
             f"image is {height}x{width} pixels, the smallest is {MIN_SIZE}x{MIN_SIZE}; resize it"
         )
-    return x.contiguous(memory_format=LAYOUT) if x.device.type in LAYOUT_DEVICES else x
+    if x.device.type not in LAYOUT_DEVICES or is_transformed():
+        return x
+    return x.contiguous(memory_format=LAYOUT)
 
 
 # A leaf of torch.fx: a symbolic trace has no size to compare.
@@ -189,23 +192,28 @@ class Block(nn.Module):
         fold_norm(self.norm2, self.mlp.fc1)
         self.layer_scale2 = fold_scale(self.layer_scale2, self.mlp.fc2)
 
-    def _is_shortcut(self, layer_scale: nn.Module, res_scale: nn.Module) -> bool:
+    def _is_shortcut(
+        self, layer_scale: nn.Module, drop_path: nn.Module, res_scale: nn.Module
+    ) -> bool:
         """Whether a half is `s ⊙ x + branch`, s a factor or 1, and nothing else."""
-        kinds = (nn.Identity, ChannelScale)
-        plain = any(is_plain(res_scale, kind) for kind in kinds)
-        return not self.training and is_plain(layer_scale, nn.Identity) and plain
+        # Paths that are dropped in an evaluated network estimate its uncertainty.
+        drops = drop_path.training or not (
+            is_plain(drop_path, nn.Identity) or is_plain(drop_path, DropPath)
+        )
+        scales = is_plain(res_scale, nn.Identity) or is_plain(res_scale, ChannelScale)
+        return not drops and is_plain(layer_scale, nn.Identity) and scales
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""
         moments = None
-        plain = self._is_shortcut(self.layer_scale1, self.res_scale1)
+        plain = self._is_shortcut(self.layer_scale1, self.drop_path1, self.res_scale1)
         if plain and fuses_spam(x, self.norm1, self.token_mixer):
             factor = getattr(self.res_scale1, "scale", None)
             x, moments = add_spam(x, self.norm1, self.token_mixer, factor)
         else:
             branch = self.drop_path1(self.layer_scale1(self.token_mixer(self.norm1(x))))
             x = self.res_scale1(x) + branch
-        plain = self._is_shortcut(self.layer_scale2, self.res_scale2)
+        plain = self._is_shortcut(self.layer_scale2, self.drop_path2, self.res_scale2)
         if plain and fuses_mlp(x, self.norm2, self.mlp):
             factor = getattr(self.res_scale2, "scale", None)
             return add_mlp(x, self.norm2, self.mlp, factor, moments)

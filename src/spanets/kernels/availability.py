@@ -1,5 +1,6 @@
 """Where the kernels run; and Triton, or what stands in for it where it is not installed."""
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spanets.spectral.execution import runs_on_pixels
+from spanets.spectral.execution import is_transformed, runs_on_pixels
 
 try:
     import triton
@@ -32,8 +33,11 @@ if triton is not None and not _serves(triton.__version__):
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-# The first generation of GPUs that Triton compiles for.
-_CAPABILITY = (7, 0)
+# The first generation of GPUs whose matrix units Triton uses; on older ones registers spill.
+_CAPABILITY = (8, 0)
+
+# Told "0", the environment turns the kernels off: they have no second derivatives.
+_SWITCH = "SPANETS_KERNELS"
 
 
 def takes(x: Tensor) -> bool:
@@ -41,10 +45,9 @@ def takes(x: Tensor) -> bool:
     return (
         runs_on_pixels(x)
         and x.dtype in DTYPES
-        and x.is_contiguous(memory_format=torch.channels_last)
         and not torch.jit.is_tracing()
-        # Custom operators have no rules for vmap and its kin.
-        and (torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active())
+        and not is_transformed()
+        and x.is_contiguous(memory_format=torch.channels_last)
         and _compiles_for(x.device.index or 0)
     )
 
@@ -73,6 +76,15 @@ def device_of(x: Tensor) -> AbstractContextManager[object]:
     if torch.compiler.is_compiling() or not x.is_cuda:
         return nullcontext()
     return torch.cuda.device(x.device)
+
+
+def lay_out(x: Tensor) -> Tensor:
+    """Returns maps as the kernels read them, channels last.
+
+    Gradients come in any layout, and what was kept for them, too, where a hook brought it back from
+    elsewhere (`torch.autograd.graph.save_on_cpu`).
+    """
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def jit(function: Any) -> Any:
@@ -127,6 +139,6 @@ def _compiles_for(index: int) -> bool:
 
 @lru_cache
 def _asked(index: int) -> bool:
-    if triton is None:
+    if triton is None or os.environ.get(_SWITCH) == "0":
         return False
     return torch.version.hip is not None or torch.cuda.get_device_capability(index) >= _CAPABILITY

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.library import wrap_triton
 
-from spanets.kernels.availability import device_of, divide_up, jit, operator, tl
+from spanets.kernels.availability import device_of, divide_up, jit, lay_out, operator, tl
 from spanets.kernels.moments import Normalizer
 from spanets.kernels.products import gradient_of_maps, gradients_of_layer, linear
 
@@ -62,7 +62,7 @@ def _backward_kernel(maps, grad, of_maps, out, count, EXACT: tl.constexpr, BLOCK
 
 
 @jit
-def _gelu_kernel(
+def _normed_kernel(
     maps,
     scale,
     shift,
@@ -75,6 +75,7 @@ def _gelu_kernel(
     BLOCK_P: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
+    """Some channels of some pixels of any images, due a factor and an offset."""
     pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     channel = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     image = pixel // positions
@@ -96,7 +97,7 @@ def _normed_gelu(x: Tensor, scale: Tensor, shift: Tensor, sums: Tensor, bias: Te
     batch, channels, height, width = x.shape
     pixels = batch * height * width
     out = torch.empty_like(x)
-    wrap_triton(_gelu_kernel)[(divide_up(pixels, _BLOCK_P), divide_up(channels, _BLOCK_D))](
+    wrap_triton(_normed_kernel)[(divide_up(pixels, _BLOCK_P), divide_up(channels, _BLOCK_D))](
         x,
         scale,
         shift,
@@ -154,7 +155,7 @@ def _setup(ctx, inputs, output) -> None:
 
 def _backward(ctx, grad):
     x, weight = ctx.saved_tensors
-    of_x, out = _gelu_gradients(x, gradient_of_maps(grad, weight))
+    of_x, out = _gelu_gradients(lay_out(x), gradient_of_maps(grad, weight))
     return of_x, *gradients_of_layer(grad, out)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.library import wrap_triton
 
-from spanets.kernels.availability import device_of, divide_up, jit, operator, tl
+from spanets.kernels.availability import device_of, divide_up, jit, lay_out, operator, tl
 from spanets.kernels.products import gradient_of_maps, gradients_of_layer, linear
 from spanets.kernels.projection import project
 from spanets.kernels.tiles import block_of, place_pixels
@@ -32,7 +32,6 @@ def _context(
     channels,
     modes,
     at,
-    EXACT: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
     """The context of a tile: the low frequencies are a product of two thin matrices."""
@@ -42,7 +41,7 @@ def _context(
     basis = tl.load(basis, (mode < modes)[None, :] & on_map[:, None], 0.0)
     weights = low + (image * modes + mode[:, None]) * channels + channel[None, :]
     weights = tl.load(weights, (mode < modes)[:, None] & inside[None, :], 0.0)
-    context = tl.dot(basis, weights, input_precision="ieee" if EXACT else "tf32")
+    context = tl.dot(basis, weights, input_precision="ieee")
     return context + tl.load(high + at, on_map[:, None] & inside[None, :], 0.0).to(tl.float32)
 
 
@@ -56,7 +55,6 @@ def _modulation_kernel(
     positions,
     channels,
     modes,
-    EXACT: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -67,7 +65,7 @@ def _modulation_kernel(
     kept = (pixel < positions)[:, None] & (channel < channels)[None, :]
     at = (image * positions + pixel[:, None]) * channels + channel[None, :]
     context = _context(
-        high, waves, low, image, pixel, channel, positions, channels, modes, at, EXACT, BLOCK_K
+        high, waves, low, image, pixel, channel, positions, channels, modes, at, BLOCK_K
     )
     total = context * tl.load(maps + at, kept, 0.0).to(tl.float32)
     tl.store(out + at, total.to(out.dtype.element_ty), kept)
@@ -86,7 +84,6 @@ def _gradients_kernel(
     positions,
     channels,
     modes,
-    EXACT: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -97,7 +94,7 @@ def _gradients_kernel(
     kept = (pixel < positions)[:, None] & (channel < channels)[None, :]
     at = (image * positions + pixel[:, None]) * channels + channel[None, :]
     context = _context(
-        high, waves, low, image, pixel, channel, positions, channels, modes, at, EXACT, BLOCK_K
+        high, waves, low, image, pixel, channel, positions, channels, modes, at, BLOCK_K
     )
     x = tl.load(maps + at, kept, 0.0).to(tl.float32)
     g = tl.load(grad + at, kept, 0.0).to(tl.float32)
@@ -111,7 +108,6 @@ def _cut(x: Tensor, waves: Tensor) -> tuple[tuple[int, int], tuple[int, int, int
     batch, channels, height, width = x.shape
     grid = (batch * divide_up(height * width, _BLOCK_P), divide_up(channels, _BLOCK_C))
     blocks = {
-        "EXACT": x.dtype == torch.float32,
         "BLOCK_P": _BLOCK_P,
         "BLOCK_C": _BLOCK_C,
         "BLOCK_K": block_of(waves.shape[1]),
@@ -154,22 +150,24 @@ def _setup(ctx, inputs, output) -> None:
     ctx.save_for_backward(*inputs[:5])
 
 
-def _gradients(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _gradients(
+    x: Tensor, high: Tensor, waves: Tensor, low: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns the gradients of x, h and l, and the modulated maps."""
-    x, high, waves, low = ctx.saved_tensors[:4]
-    grad = grad.contiguous(memory_format=torch.channels_last)
+    x, high, grad = lay_out(x), lay_out(high), lay_out(grad)
     of_x, of_high, out = _modulation_gradients(x, high, waves, low, grad)
     return of_x, of_high, project(of_high, waves), out
 
 
 def _backward(ctx, grad):
-    of_x, of_high, of_low, _ = _gradients(ctx, grad)
+    of_x, of_high, of_low, _ = _gradients(*ctx.saved_tensors, grad)
     return of_x, of_high, None, of_low
 
 
 def _linear_backward(ctx, grad):
-    of_out = gradient_of_maps(grad, ctx.saved_tensors[4])
-    of_x, of_high, of_low, out = _gradients(ctx, of_out)
+    # Asked for once: checkpointing computes them anew, and would not do so twice.
+    *kept, weight = ctx.saved_tensors
+    of_x, of_high, of_low, out = _gradients(*kept, gradient_of_maps(grad, weight))
     return of_x, of_high, None, of_low, *gradients_of_layer(grad, out)
 
 

@@ -100,6 +100,7 @@ def _normalizer_kernel(
     inputs,
     outputs,
     eps,
+    headroom,
     BLOCK_T: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -121,7 +122,9 @@ def _normalizer_kernel(
             distance = tl.load(start + 2 * tile, tile < tiles, 0.0) - mean
             within = tl.load(start + 2 * tile + 1, tile < tiles, 0.0)
             squares += tl.where(tile < tiles, within + count * distance * distance, 0.0)
-        factor = tl.rsqrt(tl.sum(squares, 0) / (positions * inputs) + eps)
+        # As floats: one very large image has more numbers than 32 bits count.
+        factor = tl.rsqrt(tl.sum(squares, 0) / (1.0 * positions * inputs) + eps)
+        factor *= headroom
         tl.store(scale + image, factor)
         tl.store(shift + image, -mean * factor)
     else:
@@ -184,7 +187,7 @@ def _add_and_measure(x: Tensor, factor: Tensor | None, branch: Tensor) -> tuple[
 
 @operator("spanets::normalizer")
 def _normalizer(
-    moments: Tensor, block: int, positions: int, weight: Tensor, eps: float
+    moments: Tensor, block: int, positions: int, weight: Tensor, eps: float, headroom: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     images, tiles, _ = moments.shape
     outputs, inputs = weight.shape
@@ -203,6 +206,7 @@ def _normalizer(
         inputs,
         outputs,
         eps,
+        headroom,
         BLOCK_T=_BLOCK_T,
         BLOCK_D=_BLOCK_D,
         BLOCK_C=_BLOCK_C,
@@ -240,8 +244,8 @@ class Normalizer(NamedTuple):
     """A norm as it acts on the output of the linear layer after it.
 
     Attributes:
-        scale: s of each image, the inverse of its deviation, (B,), float32.
-        shift: t of each image, minus its mean in deviations, (B,), float32.
+        scale: s of each image, the inverse of its deviation, times any headroom, (B,), float32.
+        shift: t of each image, minus its mean in deviations, likewise, (B,), float32.
         sums: w̄, the sums of the rows of the layer's weight, (D,), float32.
     """
 
@@ -250,14 +254,18 @@ class Normalizer(NamedTuple):
     sums: Tensor
 
 
-def normalizer(moments: Moments, positions: int, weight: Tensor, eps: float) -> Normalizer:
-    """Returns s, t and w̄ of `W norm(x) = s W x + t w̄`.
+def normalizer(
+    moments: Moments, positions: int, weight: Tensor, eps: float, headroom: float = 1.0
+) -> Normalizer:
+    """Returns s, t and w̄ of `h W norm(x) = s W x + t w̄`.
 
     Args:
         moments: Of x.
         positions: H·W of x.
         weight: W, (D, C), contiguous.
         eps: Added to the variance.
+        headroom: h, by how much W was made smaller.
     """
+    parts, block = moments
     with device_of(weight):
-        return Normalizer(*_normalizer(moments.parts, moments.block, positions, weight, eps))
+        return Normalizer(*_normalizer(parts, block, positions, weight, eps, headroom))

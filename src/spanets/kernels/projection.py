@@ -13,7 +13,8 @@ from spanets.kernels.tiles import block_of
 MAX_MODES = 64
 """Most basis functions that a tile holds."""
 
-# Pixels that are read at a time, and channels of a tile: the fastest on an H200.
+# Pixels that are read at a time, and channels of a tile: the fastest on an H200. In float32 half
+# the pixels: more would not fit into the shared memory of smaller GPUs.
 _BLOCK_P, _BLOCK_C = 128, 64
 
 
@@ -26,7 +27,6 @@ def _projection_kernel(
     positions,
     channels,
     modes,
-    EXACT: tl.constexpr,
     HAS_GAIN: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -45,7 +45,7 @@ def _projection_kernel(
         basis = tl.load(basis, used[:, None] & on_map[None, :], 0.0)  # K P
         at = (image * positions + pixel[:, None]) * channels + channel[None, :]
         x = tl.load(maps + at, on_map[:, None] & inside[None, :], 0.0)  # P C
-        total = tl.dot(basis, x, total, input_precision="ieee" if EXACT else "tf32")
+        total = tl.dot(basis, x, total, input_precision="ieee")
     kept = used[:, None] & inside[None, :]
     if HAS_GAIN:
         at = gain + channel[None, :] * modes + mode[:, None]
@@ -66,9 +66,8 @@ def _launch(x: Tensor, waves: Tensor, gain: Tensor | None) -> Tensor:
         height * width,
         channels,
         modes,
-        EXACT=x.dtype == torch.float32,
         HAS_GAIN=gain is not None,
-        BLOCK_P=_BLOCK_P,
+        BLOCK_P=_BLOCK_P // 2 if x.dtype == torch.float32 else _BLOCK_P,
         BLOCK_C=_BLOCK_C,
         BLOCK_K=block_of(modes),
     )
@@ -93,7 +92,7 @@ def _setup(ctx, inputs, output) -> None:
 
 def _backward(ctx, grad):
     (waves,) = ctx.saved_tensors
-    of_pixels = torch.bmm(waves.expand(len(grad), -1, -1), grad)  # B HW C
+    of_pixels = torch.bmm(waves.expand(grad.shape[0], -1, -1), grad)  # B HW C
     return of_pixels.unflatten(1, ctx.size).permute(0, 3, 1, 2), None
 
 

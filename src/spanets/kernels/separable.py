@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.library import wrap_triton
 
-from spanets.kernels.availability import device_of, jit, operator, tl, with_warps
+from spanets.kernels.availability import device_of, jit, lay_out, operator, tl, with_warps
 from spanets.kernels.moments import Normalizer
 from spanets.kernels.tap_gradients import tap_gradients
 from spanets.kernels.windows import (
@@ -27,8 +27,8 @@ from spanets.kernels.windows import (
     zeros,
 )
 
-MAX_TAPS = 11
-"""Longest filter; beyond it the window of rows would not fit into a processor's registers."""
+MAX_TAPS = 7
+"""Longest filter; of 9 taps and more the window of rows does not fit into a thread's registers."""
 
 
 @with_warps(2)  # the fastest on an H200
@@ -88,8 +88,8 @@ def _separable_kernel(
         for k in tl.static_range(K):
             scaled = scaled + (row_taps[k] * tl.load(scale + image),)
         row_taps = scaled
-    at = image.to(tl.int64) * height * width * channels
-    at += ((top - BEFORE) * width + x[:, None]) * channels + channel[None, :]
+    at = (image.to(tl.int64) * height + top - BEFORE) * width * channels
+    at += x[:, None] * channels + channel[None, :]
     row_step = width * channels
     pixels, written = maps + at, out + (at - BEFORE * row_step)
     window = zeros(x, channel, RUN * (K - 1))
@@ -185,7 +185,7 @@ def _setup(ctx, inputs, output) -> None:
 
 def _backward(ctx, grad):
     x, row, row_bias, column, column_bias = ctx.saved_tensors
-    grad = grad.contiguous(memory_format=torch.channels_last)
+    x, grad = lay_out(x), lay_out(grad)
     rows, of_row_bias, columns, of_column_bias = tap_gradients(x, grad, row, row_bias, column)
     return (
         _transposed(grad, row, column),

@@ -48,15 +48,15 @@ def _column_kernel(
     height,
     width,
     channels,
+    turns,
     K: tl.constexpr,
-    TURNS: tl.constexpr,
     BLOCK_H: tl.constexpr,
     RUN: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_X: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Moves a window of the row filter's output down a strip of a band of TURNS images."""
+    """Moves a window of the row filter's output down a strip of a band of some images."""
     BEFORE: tl.constexpr = K // 2
     program = tl.program_id(0)
     x, top, first = place(program, height, width, BLOCK_H, RUN, BLOCK_X)
@@ -73,17 +73,17 @@ def _column_kernel(
     totals = zeros(x, channel, K)
     bias_total = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
     row_step = width * channels
-    for turn in range(TURNS):
-        index = first * TURNS + turn
-        image = index.to(tl.int64) * height * width * channels
-        rows = tl.where(index < images, height, 0)  # past the last image all is masked
-        bottom = tl.minimum(top + BLOCK_H, rows)
-        at = image + ((top - BEFORE) * width + x[:, None]) * channels + channel[None, :]
+    for turn in range(turns):
+        index = first * turns + turn
+        limit = tl.where(index < images, height, 0)  # past the last image all is masked
+        bottom = tl.minimum(top + BLOCK_H, limit)
+        at = (index.to(tl.int64) * height + top - BEFORE) * width * channels
+        at += x[:, None] * channels + channel[None, :]
         pixels, middle = maps + at, grad + (at - BEFORE * row_step)
         window = zeros(x, channel, RUN * (K - 1))
         for step in tl.range(0, BLOCK_H + K - 1, loop_unroll_factor=ROWS):
             y = top + step - BEFORE
-            on_row = (y >= 0) & (y < rows)
+            on_row = (y >= 0) & (y < limit)
             current = load_row(pixels, on_map, on_row, channels, BEFORE)
             filtered = convolve_row(current, on_map, on_row, taps, offsets)
             y -= BEFORE  # the window's middle
@@ -115,15 +115,15 @@ def _row_kernel(
     height,
     width,
     channels,
+    turns,
     K: tl.constexpr,
-    TURNS: tl.constexpr,
     BLOCK_H: tl.constexpr,
     RUN: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_X: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Moves a window of gradients down a strip of a band of TURNS images."""
+    """Moves a window of gradients down a strip of a band of some images."""
     BEFORE: tl.constexpr = K // 2
     program = tl.program_id(0)
     x, top, first = place(program, height, width, BLOCK_H, RUN, BLOCK_X)
@@ -135,17 +135,17 @@ def _row_kernel(
     totals = zeros(x, channel, K)
     bias_total = tl.zeros([BLOCK_X, BLOCK_C], tl.float32)
     row_step = width * channels
-    for turn in range(TURNS):
-        index = first * TURNS + turn
-        image = index.to(tl.int64) * height * width * channels
-        rows = tl.where(index < images, height, 0)  # past the last image all is masked
-        bottom = tl.minimum(top + BLOCK_H, rows)
-        at = image + ((top - BEFORE) * width + x[:, None]) * channels + channel[None, :]
+    for turn in range(turns):
+        index = first * turns + turn
+        limit = tl.where(index < images, height, 0)  # past the last image all is masked
+        bottom = tl.minimum(top + BLOCK_H, limit)
+        at = (index.to(tl.int64) * height + top - BEFORE) * width * channels
+        at += x[:, None] * channels + channel[None, :]
         below, pixels = grad + at, maps + (at - BEFORE * row_step)
         window = zeros(x, channel, RUN * (K - 1))
         for step in tl.range(0, BLOCK_H + K - 1, loop_unroll_factor=ROWS):
             y = top + step - BEFORE
-            arrived = load_row(below, on_run, (y >= 0) & (y < rows), channels, 0)
+            arrived = load_row(below, on_run, (y >= 0) & (y < limit), channels, 0)
             y -= BEFORE  # the window's middle
             on_row = (y >= top) & (y < bottom)
             current = load_row(pixels, on_map, on_row, channels, BEFORE)
@@ -168,9 +168,13 @@ def _row_kernel(
     _store_sums(sums, totals, bias_total, program, channel, channels)
 
 
-def _turns(batch: int, programs: int) -> int:
-    """Returns over how many images a program adds up, so that some thousand programs remain."""
-    return next(t for t in (8, 4, 2, 1) if t == 1 or batch * programs >= 1024 * t)
+def _turns(programs: int) -> int:
+    """Returns over how many images a program adds up, so that some thousand programs remain.
+
+    Written without a branch, which would have compilers make a graph for each outcome.
+    """
+    turns: int = torch.sym_max(1, torch.sym_min(8, programs // 1024))
+    return turns
 
 
 @operator("spanets::separable_conv_tap_gradients")
@@ -180,15 +184,15 @@ def _tap_gradients(
     batch, channels, height, width = x.shape
     taps = row.shape[-1]
     parts = cut(x)
-    turns = _turns(batch, parts.strips * parts.bands * parts.blocks)
-    programs = parts.strips * parts.bands * divide_up(batch, turns)
-    rows = x.new_empty(programs, taps + 1, channels, dtype=torch.float32)
-    columns = torch.empty_like(rows)
+    tiles = parts.strips * parts.bands
+    turns = _turns(batch * tiles * parts.blocks)
+    programs = tiles * divide_up(batch, turns)
+    row_sums = x.new_empty(programs, taps + 1, channels, dtype=torch.float32)
+    column_sums = torch.empty_like(row_sums)
     row, column = row.contiguous(), column.contiguous()
-    sizes = (batch, height, width, channels)
+    sizes = (batch, height, width, channels, turns)
     blocks = {
         "K": taps,
-        "TURNS": turns,
         "BLOCK_H": parts.rows,
         "RUN": RUN,
         "ROWS": ROWS,
@@ -196,9 +200,9 @@ def _tap_gradients(
         "BLOCK_C": parts.channels,
     }
     grid = (programs, parts.blocks)
-    wrap_triton(_row_kernel)[grid](x, grad, column, rows, *sizes, **blocks)
-    wrap_triton(_column_kernel)[grid](x, grad, row, row_bias, columns, *sizes, **blocks)
-    return rows.sum(0), columns.sum(0)
+    wrap_triton(_row_kernel)[grid](x, grad, column, row_sums, *sizes, **blocks)
+    wrap_triton(_column_kernel)[grid](x, grad, row, row_bias, column_sums, *sizes, **blocks)
+    return row_sums.sum(0), column_sums.sum(0)
 
 
 def tap_gradients(

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from spanets.layers import GroupedPointwiseConv, MapNorm, PointwiseConv
 from spanets.mixers.checks import check_choice
 from spanets.spectral import RESCALE_METHODS, resize_half_spectrum, spectral_rescale
+from spanets.spectral.execution import is_transformed
 
 HEADS = 4
 
@@ -51,7 +52,7 @@ def merge_heads(heads: Sequence[Tensor], merge: str) -> Tensor:
 
 def with_layout_of(x: Tensor, like: Tensor) -> Tensor:
     """Lays x out channels last if `like` is: filters leave contiguous maps, convolutions differ."""
-    last = like.is_contiguous(memory_format=torch.channels_last)
+    last = not is_transformed() and like.is_contiguous(memory_format=torch.channels_last)
     return x.contiguous(memory_format=torch.channels_last) if last else x
 
 

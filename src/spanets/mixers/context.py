@@ -144,7 +144,7 @@ def low_frequencies(
         The basis (H·W, K) and its weights (B, K, D). K has rows of zeros up to a multiple of 8:
         matrix units load 16 bytes at a time.
     """
-    pad = (0, -basis_size(radius, closed) % 8)
+    pad = (0, -basis_size(radius, closed) % 8)  # never none: K is odd, so that both are copied
     waves = F.pad(low_frequency_basis(x, radius, closed).mT, pad)  # HW K
     gain = F.pad(gain.to(x.dtype), pad)  # C K
     if kernels.takes_for_inference(x):

@@ -16,6 +16,7 @@ from spanets.layers import (
     PointwiseConv,
     calls_layers,
     folded,
+    headroom,
     is_plain,
     pointwise_conv,
 )
@@ -43,6 +44,13 @@ def separable_conv(
     pad, channels = row.shape[-1] // 2, x.shape[1]
     x = F.conv2d(x, row, row_bias, padding=(0, pad), groups=channels)
     return F.conv2d(x, column, column_bias, padding=(pad, 0), groups=channels)
+
+
+def _slides_plainly(conv: nn.Conv2d) -> bool:
+    """Whether a convolution is as SPAM makes it: dilated backbones are made by changing layers."""
+    pad = tuple(size // 2 for size in conv.kernel_size)
+    plain = conv.stride == conv.dilation == (1, 1) and conv.padding_mode == "zeros"
+    return plain and conv.padding == pad
 
 
 # A leaf of torch.fx: it looks at layouts, which a symbolic trace knows nothing of.
@@ -121,6 +129,8 @@ class SPAM(nn.Module):
         row, column = self.conv_row, self.conv_column
         if calls_layers(x, (row, nn.Conv2d), (column, nn.Conv2d)):
             return column(row(x))
+        if not (_slides_plainly(row) and _slides_plainly(column)):
+            return column(row(x))
         assert row.bias is not None
         assert column.bias is not None
         return separable_conv(x, row.weight, row.bias, column.weight, column.bias)
@@ -135,6 +145,8 @@ def fuses_spam(x: Tensor, norm: nn.Module, mixer: Any) -> bool:
         and is_plain(mixer.proj_in, PointwiseConv)
         and is_plain(mixer.conv_row, nn.Conv2d)
         and is_plain(mixer.conv_column, nn.Conv2d)
+        and _slides_plainly(mixer.conv_row)
+        and _slides_plainly(mixer.conv_column)
         and mixer.conv_row.weight.shape[-1] <= kernels.MAX_TAPS
         and is_plain(mixer.context, SpectralContext)
         and mixer.context.is_low_rank
@@ -157,9 +169,10 @@ def add_spam(
     Returns:
         The sum and its moments.
     """
-    weight, bias = folded(norm, mixer.proj_in, x.dtype)
+    room = headroom(x)
+    weight, bias = folded(norm, mixer.proj_in, x.dtype, room)
     moments = kernels.measure(x)
-    normed = kernels.normalizer(moments, x.shape[2] * x.shape[3], weight, norm.eps)
+    normed = kernels.normalizer(moments, x.shape[2] * x.shape[3], weight, norm.eps, room)
     row, column, last = mixer.conv_row, mixer.conv_column, mixer.proj_out
     assert row.bias is not None
     assert column.bias is not None

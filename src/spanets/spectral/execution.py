@@ -25,6 +25,11 @@ def is_exporting() -> bool:
     return torch.compiler.is_compiling()
 
 
+def is_transformed() -> bool:
+    """Whether torch.func runs the code: vmap knows no layouts, and no rules of our operators."""
+    return torch._C._are_functorch_transforms_active()
+
+
 def is_channels_last(x: Tensor) -> bool:
     """Whether the channels of a pixel of (B, C, H, W) lie side by side.
 

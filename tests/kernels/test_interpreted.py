@@ -5,7 +5,7 @@ What a GPU computes with them is checked by `tests/test_cuda.py`, where there is
 
 import pytest
 import torch
-from interpreter import ACTIVE
+from absent_gpu import ACTIVE
 from torch import Tensor
 
 pytestmark = pytest.mark.skipif(not ACTIVE, reason="Triton is told when it is imported")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from interpreter import ACTIVE, taken
+from absent_gpu import ACTIVE, taken
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.utils.checkpoint import checkpoint

@@ -1,6 +1,6 @@
-"""Runs the kernels on the CPU by Triton's interpreter, in a process that was told so at its start.
+"""Has the kernels taken where there is no GPU: traced, or computed by Triton's interpreter.
 
-Importing it does nothing in others.
+It computes in a process that was told so at its start; in others importing this changes nothing.
 """
 
 import os

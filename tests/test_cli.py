@@ -216,6 +216,14 @@ def test_predict_goes_on_after_unreadable_images(small_run, photos, tmp_path, ca
     assert len(said.splitlines()) == 2
 
 
+def test_predict_with_a_program_of_torch(tmp_path, refused):
+    (tmp_path / "a.pt2").touch()
+    said = refused(2, "predict", tmp_path / "a.pt2", tmp_path / "a.png")
+    assert said.endswith(
+        "a.pt2 is a program of torch.export; predict takes FILE.onnx or a checkpoint"
+    )
+
+
 def test_predict_an_empty_folder(small_run, photos, tmp_path, refused):
     """Said before anything else is done."""
     words = [small_run / "last.ckpt", photos / "cat/0.png", tmp_path]

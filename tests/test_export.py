@@ -1,12 +1,14 @@
 """Exported files compute what the models compute, at any size, and say how to use them."""
 
 import json
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
 
+import spanets
 import spanets_cli
 from spanets.export import export_model, load_source
 from spanets_runtime.errors import UsageError, UserError
@@ -20,6 +22,10 @@ SHALLOW = {"depths": (1, 1, 1, 1)}
 def run_onnx(path, x: Tensor) -> list[Tensor]:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return [torch.from_numpy(y) for y in session.run(None, {"images": x.numpy()})]
+
+
+def shape_of(value) -> list[int | str]:
+    return [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim]
 
 
 def error(ours: Tensor, theirs: Tensor) -> float:
@@ -48,6 +54,19 @@ def test_onnx_at_any_size(shallow, tmp_path):
     assert not kinds & {"DFT", "If", "Loop"}
     told = {entry.key: entry.value for entry in graph.metadata_props}
     assert json.loads(told["spanets"]) == {"classes": ["a", "b", "c"]}
+    assert shape_of(graph.graph.input[0]) == ["batch", 3, "height", "width"]
+    assert shape_of(graph.graph.output[0]) == ["batch", 3]
+    assert str(Path(spanets.__file__).parent).encode() not in path.read_bytes()
+
+
+def test_free_sizes_of_maps_are_told_in_those_of_the_images(small, build, tmp_path):
+    model = build(small, features_only=True, **SHALLOW).eval()
+    export_model(model, tmp_path / "m.onnx", size=64)
+    for output in onnx.load(tmp_path / "m.onnx").graph.output:
+        batch, _, height, width = shape_of(output)
+        assert batch == "batch"
+        assert "height" in height
+        assert "width" in width
 
 
 def test_onnx_of_maps(smallest, build, tmp_path):
@@ -144,6 +163,17 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     model = timm.create_model("test_resnet")
     with pytest.raises(UserError, match=r"m\.pt2: cannot be written"):
         export_model(model, tmp_path / "file" / "m.pt2", size=64, dynamic=False)
+
+
+def test_a_folder_is_no_file(tmp_path):
+    (tmp_path / "m.onnx").mkdir()
+    with pytest.raises(UserError, match=r"cannot be written \(it is a folder"):
+        export_model(nn.Identity(), tmp_path / "m.onnx")
+
+
+def test_images_that_no_memory_holds(tmp_path):
+    with pytest.raises(UsageError, match="size is 1000000, too large for this machine's memory"):
+        export_model(timm.create_model("test_resnet"), tmp_path / "m.onnx", 10**6, dynamic=False)
 
 
 def test_a_transform_in_the_graph_is_refused(tmp_path):

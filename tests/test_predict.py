@@ -143,6 +143,9 @@ def test_folders_without_images(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty: a folder without images"):
         expand_images([tmp_path, tmp_path / "empty"])
+    (tmp_path / "classes" / "cat").mkdir(parents=True)
+    with pytest.raises(UserError, match="images directly in it; name its subfolders"):
+        expand_images([tmp_path / "classes"])
 
 
 def test_damaged_preprocessing(small_run, tmp_path):

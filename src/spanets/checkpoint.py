@@ -213,7 +213,10 @@ def create_model(name: str, arguments: Mapping[str, Any], **more: Any) -> nn.Mod
     """
     # Names with a scheme, such as "hf-hub:", are left to those who call timm themselves.
     if not timm.is_model(name):
-        raise UsageError(f"unknown model {name!r}{nearest(name, timm.list_models())}")
+        hint = (
+            nearest(name, timm.list_models()) or "; known are timm's and those of `spanets models`"
+        )
+        raise UsageError(f"unknown model {name!r}{hint}")
     for key in arguments:
         if key in _FETCHING_ARGUMENTS or key.startswith("pretrained_"):
             raise UsageError(f"model argument {key!r} is not allowed here: it would fetch weights")

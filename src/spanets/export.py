@@ -7,6 +7,7 @@ the metadata say, and returns logits, or with `features_only` one map for each s
 import copy
 import io
 import json
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from spanets.detection.exporting import to_dense
 from spanets.quantize import quantize
 from spanets.weights import load_weights
 from spanets_runtime.errors import UsageError, UserError, first_line, require
-from spanets_runtime.files import write_atomically
+from spanets_runtime.files import check_place, write_atomically
 from spanets_runtime.onnx import METADATA, MIN_FREE_SIDE, open_session
 
 SUFFIXES = (".onnx", ".pt2")
@@ -196,6 +197,7 @@ def export_model(
         raise UsageError("--dtype int8 needs a FILE.onnx, and images: --calibration DIR")
     if calibration and dtype != "int8":
         raise UsageError(f"--calibration goes with --dtype int8, not {dtype}")
+    check_place(path)
     model = _on_cpu(model)
     sides = (size, size) if isinstance(size, int) else size
     step = getattr(model, "size_step", 1)
@@ -207,7 +209,10 @@ def export_model(
             "or fix it with --static"
         )
     shape_traced = (2 if dynamic else batch, _channels(model), *sides)
-    images = torch.randn(shape_traced, generator=torch.Generator().manual_seed(0))
+    try:
+        images = torch.randn(shape_traced, generator=torch.Generator().manual_seed(0))
+    except RuntimeError as error:  # torch's own, for want of memory and for too large a number
+        raise UsageError(f"--size is {max(sides)}, too large for this machine's memory") from error
     outputs = _run(model, images)
     names = list(getattr(model, "output_names", _output_names(outputs)))
     shape: list[int | str] = ["batch", images.shape[1], "height", "width"]
@@ -346,9 +351,35 @@ def _to_onnx(
             f"the graph has {', '.join(sorted(found))}, which runtimes refuse or crawl through; "
             "models of this package have none unless spectral_method is 'fft'"
         )
+    _name_sizes(graph.graph)
+    _forget_origin(graph)
     onnx.helper.set_model_props(graph, {METADATA: json.dumps(metadata)})
     onnx.checker.check_model(graph)
     return graph.SerializeToString()
+
+
+def _name_sizes(graph: Any) -> None:
+    """Names the free sizes, in which the outputs' are told, too: the exporter's are numbers."""
+    given = [size.dim_param for size in graph.input[0].type.tensor_type.shape.dim]
+    names = dict(zip(given, ("batch", "channels", "height", "width"), strict=True))
+    free = [name for name in given if name.isidentifier()]
+    if not free:
+        return
+    pattern = re.compile(rf"\b({'|'.join(free)})\b")
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:
+                size.dim_param = pattern.sub(lambda found: names[found[0]], size.dim_param)
+
+
+def _forget_origin(model: Any) -> None:
+    """Takes out what the exporter notes of the code: paths on this machine."""
+    graphs = (model.graph, *model.functions)
+    nodes = [node for graph in graphs for node in graph.node]
+    values = [*model.graph.input, *model.graph.output, *model.graph.value_info]
+    for part in (*graphs, *nodes, *values, *model.graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
 
 
 def _compare(

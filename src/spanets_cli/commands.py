@@ -115,11 +115,17 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
     Returns:
         From paths of images to predictions, which have `error`, `to_dict` and a line for people.
     """
-    if arguments.checkpoint.endswith(".onnx"):
+    source = arguments.checkpoint
+    if source.lower().endswith(".onnx"):
         return make_exported_predictor(arguments)
+    if source.lower().endswith(".pt2"):
+        from spanets_runtime.errors import UsageError
+
+        raise UsageError(
+            f"{source} is a program of torch.export; predict takes FILE.onnx or a checkpoint"
+        )
     from spanets.checkpoint import task_of
 
-    source = arguments.checkpoint
     task = task_of(source)
     if task == "detection":
         from spanets.predict.objects import ObjectPredictor
@@ -205,6 +211,8 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
         metadata=metadata,
         calibration=calibration,
     )
+    if not is_checkpoint(arguments.source) and arguments.weights is None:
+        print("the weights are random: give --weights FILE or a checkpoint", file=sys.stderr)
     if arguments.json:
         print(json.dumps(written.to_dict(), indent=2))
         return 0
@@ -215,8 +223,6 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
         print(f"  {given}: off by {difference:.1e} of the largest value from eager float32")
     if written.agreement is not None:
         print(f"  same class as eager float32: {written.agreement:.1%} of the calibration images")
-    if not is_checkpoint(arguments.source) and arguments.weights is None:
-        print("the weights are random: give --weights FILE or a checkpoint", file=sys.stderr)
     return 0
 
 
@@ -247,13 +253,13 @@ def run_bench(arguments: argparse.Namespace, _: list[str]) -> int:
     result = compare(
         arguments.models, setting, arguments.batch, arguments.size, arguments.form, arguments.rounds
     )
-    if arguments.plot is not None:
-        plot(result, arguments.plot)
     if arguments.json:
-        print(json.dumps(result, indent=2))
-        return 0
-    print(describe_setting(result))
-    print_table(HEADER, table_rows(result))
+        print(json.dumps(result, indent=2), flush=True)
+    else:
+        print(describe_setting(result))
+        print_table(HEADER, table_rows(result))
+    if arguments.plot is not None:  # last: the numbers took longer
+        plot(result, arguments.plot)
     return 0
 
 

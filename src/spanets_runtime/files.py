@@ -53,6 +53,24 @@ def write_atomically(
         raise UserError(f"{path}: cannot be written ({reason}){kept}") from error
 
 
+def check_place(path: str | Path) -> None:
+    """Raises UserError for a place where no file can be written, before work is done for it.
+
+    What only writing shows, such as a full disk, is left to `write_atomically`.
+    """
+    path = Path(path)
+    folder = next(above for above in path.absolute().parents if above.exists())
+    if path.is_dir():
+        reason = "it is a folder; name a file in it"
+    elif not folder.is_dir():
+        reason = f"{folder} is a file"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        reason = f"{folder} allows no new files"
+    else:
+        return
+    raise UserError(f"{path}: cannot be written ({reason})")
+
+
 def _keep(path: Path, previous: Path) -> None:
     """Gives a file a second name, under which it is left when the first is given away."""
     aside = previous.with_name(f".{previous.name}.part")

@@ -136,7 +136,7 @@ def open_session(model: str | Path | bytes, threads: int | None = None) -> Any:
         options.intra_op_num_threads = threads
     name = "the exported model" if isinstance(model, bytes) else str(model)
     if not isinstance(model, bytes) and not Path(model).is_file():
-        raise UserError(f"{name}: no such file")
+        raise UserError(f"{name}: {'is a folder' if Path(model).is_dir() else 'no such file'}")
     with _plain_errors(name):
         return onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else name,

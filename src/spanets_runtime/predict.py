@@ -75,7 +75,9 @@ def expand_images(paths: Iterable[str | Path]) -> list[Path]:
     for path in map(Path, paths):
         found = _images_in(path) if path.is_dir() else [path]
         if not found:
-            raise UserError(f"{path}: a folder without images")
+            deeper = any(entry.is_dir() for entry in path.iterdir())
+            hint = " directly in it; name its subfolders" if deeper else ""
+            raise UserError(f"{path}: a folder without images{hint}")
         expanded += found
     return expanded
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 import spanets_cli
-from spanets.benchmark.compare import Setting, compare
+from spanets.benchmark.compare import Setting, _count_as_run, build_form, compare
 from spanets.benchmark.memory import peak_memory
 from spanets.benchmark.timing import interleave, summarise
 from spanets_runtime.errors import UsageError, UserError
@@ -53,9 +53,54 @@ def test_ways_to_run(setting):
     assert row["latency_ms"] > 0
 
 
+def test_every_batch_is_compiled_for_its_own_size(monkeypatch):
+    compiled = []
+    original = torch.compile
+
+    def watched(model, **options):
+        def backend(graph, inputs):
+            compiled.extend(x.shape[0] for x in inputs if x.shape[1:] == (3, 32, 32))
+            return graph.forward
+
+        return original(model, backend=backend, **options)
+
+    monkeypatch.setattr(torch, "compile", watched)
+    compare(["test_resnet"], Setting(backend="compile"), [1, 2, 3], [32], rounds=1, warmup=0)
+    assert compiled == [1, 2, 3]
+    # By itself torch compiles a piece of code eight times.
+    compiled.clear()
+    compare(["test_resnet"] * 9, Setting(backend="compile"), [1], [32], rounds=1, warmup=0)
+    assert compiled == [1] * 9
+
+
 def test_compiled():
     (row,) = compare(["test_resnet"], Setting(backend="compile"), [1], [32], **FAST)["rows"]
     assert row["latency_ms"] > 0
+
+
+def test_a_model_may_stand_beside_itself():
+    rows = compare(["test_resnet"] * 2, Setting(), [1], [32], **FAST)["rows"]
+    assert [row["model"] for row in rows] == ["test_resnet"] * 2
+
+
+@pytest.mark.parametrize(("backend", "device"), [("onnx", "cpu"), ("compile", "cpu")])
+def test_costs_are_those_of_what_runs(backend, device):
+    """SPANetV2's filters are products there, and FFTs in eager mode."""
+    name = "spanetv2_nano_pure"
+    model = build_form(name)
+    eager = _count_as_run(name, "default", model, Setting(), 64)
+    ours = _count_as_run(name, "default", model, Setting(backend=backend, device=device), 64)
+    assert eager.fft_flops > 0
+    assert ours.fft_flops == 0
+    assert ours.macs > eager.macs
+    fft = _count_as_run(name, "fft", build_form(name, "fft"), Setting(backend=backend), 64)
+    assert fft == eager
+
+
+@pytest.mark.parametrize("batch", [10**8, 10**17])
+def test_what_does_not_fit_into_memory(batch):
+    with pytest.raises(UserError, match="does not fit into memory; make --size or --batch small"):
+        compare(["test_resnet"], Setting(), [batch], [64], **FAST)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +115,9 @@ def test_compiled():
         (["spanet_nano", "--backend", "onnx", "--compile"], "--compile does not go with --backend"),
         (["spanet_nano", "--device", "abacus"], "--device is 'abacus', allowed: cpu, cuda, cuda:1"),
         (["spanet_nano", "--plot", "a.txt"], "--plot a.txt: the suffix must be .png, .svg, .pdf"),
+        (["spanet_nano", "--backend", "onnx", "--channels-last"], "leave out --channels-last"),
+        (["spanet_nano", "test_resnet", "--form", "fft"], "test_resnet has none, only this pack"),
+        (["a.ckpt"], "unknown model 'a.ckpt'; known are timm's and those of `spanets models`"),
         (["spanet_nano", "--batch", "0"], "argument --batch: 0 is no whole number from 1 up"),
     ],
 )
@@ -95,6 +143,13 @@ def test_table_json_and_picture(tmp_path, capsys):
         assert image.width > 500
     assert spanets_cli.main([*words, "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["rows"]) == 2
+
+
+def test_a_bad_place_for_the_picture_is_told_first(tmp_path, capsys):
+    (tmp_path / "b.png").mkdir()
+    words = ["bench", "spanet_nano", "--plot", str(tmp_path / "b.png")]
+    assert spanets_cli.main(words) == 1
+    assert "b.png: cannot be written (it is a folder; name a file" in capsys.readouterr().err
 
 
 def test_tasks_take_turns():

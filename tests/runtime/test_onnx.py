@@ -148,7 +148,7 @@ def test_foreign_and_damaged_files(exported, tmp_path):
         (foreign, "says nothing of preprocessing and classes"),
         (truncated, "no ONNX model that onnxruntime can read"),
         (tmp_path / "missing.onnx", "no such file"),
-        (tmp_path, "no such file"),
+        (tmp_path, "is a folder"),
     ]:
         with pytest.raises(UserError, match=said) as caught:
             OnnxPredictor(path)

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import spanets
-from spanets.benchmark.costs import count_costs, count_parameters
+from spanets.benchmark.costs import Costs, count_costs, count_parameters
 from spanets.benchmark.memory import peak_memory
 from spanets.benchmark.timing import circumstances, interleave, quartiles
 from spanets.checkpoint import create_model
@@ -22,6 +23,9 @@ from spanets_runtime.errors import UsageError, UserError, first_line
 
 BACKENDS = ("eager", "compile", "onnx")
 FORMS = ("default", "fft")
+# What torch says of tensors that do not fit, or whose bytes no number tells.
+_TOO_LARGE = ("can't allocate memory", "Storage size calculation overflowed", "Overflow when")
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -53,6 +57,8 @@ class Setting:
             raise UsageError(
                 "--backend onnx runs inference on the CPU; leave out --train, --device"
             )
+        if self.backend == "onnx" and self.channels_last:
+            raise UsageError("--backend onnx lays maps out by itself; leave out --channels-last")
         if self.backend == "onnx" and self.dtype == "bfloat16":
             raise UsageError("--backend onnx takes --dtype float32 or float16, not bfloat16")
         if self.device.split(":")[0] not in ("cpu", "cuda"):
@@ -194,8 +200,10 @@ def _build_all(
 ) -> list[tuple[str, str, nn.Module]]:
     own = set(spanets.list_models())
     wanted = [(name, form) for name in models for form in forms if form == "default" or name in own]
-    if not wanted:
-        raise UsageError(f"--form {' '.join(forms)}: only this package's models have it")
+    if missing := set(models) - {name for name, _ in wanted}:
+        raise UsageError(
+            f"--form {' '.join(forms)}: {min(missing)} has none, only this package's models do"
+        )
     built = []
     for name, form in tqdm(wanted, desc="build", disable=None, leave=False):
         config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
@@ -214,17 +222,26 @@ def _compare_at(
     warmup: int,
 ) -> list[Row]:
     tasks, facts = {}, {}
-    for name, form, model in built:
-        label = f"{name} {form}"
+    # Else the code of an earlier size would serve this one, or the compiler would give up.
+    torch._dynamo.reset()
+    for index, (name, form, model) in enumerate(built):
+        label = f"{index} {name} {form}"  # a model may be named twice, to see the noise
         try:
-            costs, parameters = count_costs(model, size), count_parameters(model)
+            costs = _count_as_run(name, form, model, setting, size)
+            parameters = count_parameters(model)
             task, weights = make_task(model, setting, batch, size)
-            memory = _first_runs(task, setting)
+            with _compiling(len(built)):
+                memory = _first_runs(task, setting)
         except (UserError, torch.OutOfMemoryError):
             raise
         # Compilers and models have errors of all kinds.
         except Exception as error:
-            raise UserError(f"{name} at {batch}x{size}x{size}: {first_line(error)}") from error
+            where = f"{name} at {batch}x{size}x{size}"
+            if any(words in str(error) for words in _TOO_LARGE):
+                raise UserError(
+                    f"{where}: does not fit into memory; make --size or --batch smaller"
+                ) from error
+            raise UserError(f"{where}: {first_line(error)}") from error
         tasks[label] = task
         facts[label] = (name, form, costs, parameters, memory, weights)
     seconds = interleave(tasks, rounds, warmup, setting.device)
@@ -250,6 +267,23 @@ def _compare_at(
     return rows
 
 
+def _count_as_run(name: str, form: str, model: nn.Module, setting: Setting, size: int) -> Costs:
+    """Counts operations: ONNX and compilers for the CPU get products for SPANetV2's FFTs."""
+    traced = setting.backend == "onnx" or (setting.backend == "compile" and setting.device == "cpu")
+    if traced and form == "default" and name in spanets.list_models("spanetv2*"):
+        with torch.device("meta"):
+            model = build_form(name, spectral_method="matmul")
+    return count_costs(model, size)
+
+
+def _compiling(models: int) -> AbstractContextManager[object]:
+    """Lets so many models that share their code be compiled, and fails where one is not."""
+    config = torch._dynamo.config
+    if hasattr(config, "recompile_limit"):
+        return config.patch(recompile_limit=8 + models, fail_on_recompile_limit_hit=True)
+    return config.patch(cache_size_limit=8 + models, fail_on_cache_limit_hit=True)  # torch 2.6
+
+
 def _first_runs(task: Callable[[], object], setting: Setting) -> int | None:
     """Runs a task until it is compiled, then measures its memory."""
     task()
@@ -259,7 +293,7 @@ def _first_runs(task: Callable[[], object], setting: Setting) -> int | None:
 
 
 def _inference_task(model: nn.Module, images: Tensor, setting: Setting) -> Callable[[], object]:
-    network: Any = torch.compile(model) if setting.backend == "compile" else model
+    network: Any = torch.compile(model, dynamic=False) if setting.backend == "compile" else model
 
     def run() -> None:
         with torch.inference_mode():
@@ -269,7 +303,7 @@ def _inference_task(model: nn.Module, images: Tensor, setting: Setting) -> Calla
 
 
 def _training_task(model: nn.Module, images: Tensor, setting: Setting) -> Callable[[], object]:
-    network: Any = torch.compile(model) if setting.backend == "compile" else model
+    network: Any = torch.compile(model, dynamic=False) if setting.backend == "compile" else model
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
     labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     half = setting.dtype != "float32"

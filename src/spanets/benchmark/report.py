@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spanets_runtime.errors import UsageError, require
-from spanets_runtime.files import write_atomically
+from spanets_runtime.files import check_place, write_atomically
 
 HEADER = (
     "model",
@@ -55,10 +55,11 @@ def describe_setting(result: Mapping[str, Any]) -> str:
 
 
 def check_picture(path: str | Path) -> None:
-    """Raises UsageError for a suffix that no picture is written for."""
+    """Raises UsageError for a suffix that no picture is written for, UserError for a bad place."""
     if Path(path).suffix not in PICTURES:
         raise UsageError(f"--plot {path}: the suffix must be {', '.join(PICTURES)}")
     require("matplotlib", "analysis")
+    check_place(path)
 
 
 def plot(result: Mapping[str, Any], path: str | Path) -> None:
@@ -82,13 +83,13 @@ def plot(result: Mapping[str, Any], path: str | Path) -> None:
     axes.barh(labels, times, xerr=[below, above], color=colours, capsize=3)
     for i, (time, more) in enumerate(zip(times, above, strict=True)):
         axes.annotate(
-            f"{time:.3g}",
+            f"{time:.0f}" if time >= 100 else f"{time:.3g}",
             (time + more, i),
             xytext=(4, 0),
             textcoords="offset points",
             va="center",
         )
-    axes.margins(x=0.12)
+    axes.margins(x=0.15)
     axes.set_xlim(left=0)
     axes.set_xlabel("time of one image (ms); less is better")
     axes.set_title(describe_setting(result).replace("; ", "\n"), fontsize=8)

@@ -221,11 +221,11 @@ def headroom(x: Tensor) -> float:
 
 
 def folded(
-    norm: MapNorm, layer: PointwiseConv, dtype: torch.dtype, headroom: float = 1.0
+    norm: MapNorm, layer: PointwiseConv, dtype: torch.dtype, room: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Returns weight (D, C) and bias (D,) of a layer that has taken in the norm's γ and β.
 
-    The weight is smaller by the headroom.
+    The weight is smaller by a factor: the room of `headroom`.
     """
     weight, bias = layer.weight.flatten(1), layer.bias
     assert bias is not None
@@ -233,8 +233,8 @@ def folded(
         bias = bias + (weight * norm.bias).sum(1)
     if norm.weight is not None:
         weight = weight * norm.weight
-    if headroom != 1:
-        weight = weight / headroom
+    if room != 1:
+        weight = weight / room
     return weight.to(dtype), bias
 
 

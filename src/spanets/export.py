@@ -7,7 +7,6 @@ the metadata say, and returns logits, or with `features_only` one map for each s
 import copy
 import io
 import json
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from torch.export import Dim, ExportedProgram
 import spanets
 from spanets.checkpoint import create_model, is_checkpoint, restore_model
 from spanets.detection.exporting import to_dense
+from spanets.onnx_graph import forget_origin, name_sizes
 from spanets.quantize import quantize
 from spanets.weights import load_weights
 from spanets_runtime.errors import UsageError, UserError, first_line, require
@@ -351,35 +351,11 @@ def _to_onnx(
             f"the graph has {', '.join(sorted(found))}, which runtimes refuse or crawl through; "
             "models of this package have none unless spectral_method is 'fft'"
         )
-    _name_sizes(graph.graph)
-    _forget_origin(graph)
+    name_sizes(graph.graph)
+    forget_origin(graph)
     onnx.helper.set_model_props(graph, {METADATA: json.dumps(metadata)})
     onnx.checker.check_model(graph)
     return graph.SerializeToString()
-
-
-def _name_sizes(graph: Any) -> None:
-    """Names the free sizes, in which the outputs' are told, too: the exporter's are numbers."""
-    given = [size.dim_param for size in graph.input[0].type.tensor_type.shape.dim]
-    names = dict(zip(given, ("batch", "channels", "height", "width"), strict=True))
-    free = [name for name in given if name.isidentifier()]
-    if not free:
-        return
-    pattern = re.compile(rf"\b({'|'.join(free)})\b")
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        for size in value.type.tensor_type.shape.dim:
-            if size.dim_param:
-                size.dim_param = pattern.sub(lambda found: names[found[0]], size.dim_param)
-
-
-def _forget_origin(model: Any) -> None:
-    """Takes out what the exporter notes of the code: paths on this machine."""
-    graphs = (model.graph, *model.functions)
-    nodes = [node for graph in graphs for node in graph.node]
-    values = [*model.graph.input, *model.graph.output, *model.graph.value_info]
-    for part in (*graphs, *nodes, *values, *model.graph.initializer):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
 
 
 def _compare(

@@ -215,7 +215,7 @@ def headroom(x: Tensor) -> float:
     """By how much a weight is made smaller that multiplies x before x is normalised.
 
     float16 ends at 65,504: a product overflows where the maps of a residual stream have grown to a
-    tenth of that. A power of two, so that nothing is rounded.
+    tenth of that. A power of two, so that nothing is rounded but what is next to nothing.
     """
     return 32.0 if x.dtype == torch.float16 else 1.0
 

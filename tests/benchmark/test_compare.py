@@ -4,11 +4,13 @@ import json
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 import spanets_cli
 from spanets.benchmark.compare import Setting, _count_as_run, build_form, compare
 from spanets.benchmark.memory import peak_memory
+from spanets.benchmark.report import plot
 from spanets.benchmark.timing import interleave, summarise
 from spanets_runtime.errors import UsageError, UserError
 
@@ -78,9 +80,14 @@ def test_compiled():
     assert row["latency_ms"] > 0
 
 
-def test_a_model_may_stand_beside_itself():
-    rows = compare(["test_resnet"] * 2, Setting(), [1], [32], **FAST)["rows"]
-    assert [row["model"] for row in rows] == ["test_resnet"] * 2
+def test_a_model_may_stand_beside_itself(tmp_path, monkeypatch):
+    result = compare(["test_resnet"] * 2, Setting(), [1], [32], **FAST)
+    assert [row["model"] for row in result["rows"]] == ["test_resnet"] * 2
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    plot(result, tmp_path / "b.png")
+    (axes,) = drawn[0].axes
+    assert len({bar.get_y() for bar in axes.patches}) == 2
 
 
 @pytest.mark.parametrize(("backend", "device"), [("onnx", "cpu"), ("compile", "cpu")])

@@ -80,7 +80,9 @@ def plot(result: Mapping[str, Any], path: str | Path) -> None:
     above = [(row["quartile3_ms"] - row["latency_ms"]) / row["batch"] for row in rows]
     labels = [f"{_name(row)}, {row['batch']} x {row['size']}²" for row in rows]
     colours = ["tab:blue" if row["model"].startswith("spanet") else "tab:gray" for row in rows]
-    axes.barh(labels, times, xerr=[below, above], color=colours, capsize=3)
+    # By position: a model that stands beside itself has the same label twice.
+    axes.barh(range(len(rows)), times, xerr=[below, above], color=colours, capsize=3)
+    axes.set_yticks(range(len(rows)), labels)
     for i, (time, more) in enumerate(zip(times, above, strict=True)):
         axes.annotate(
             f"{time:.0f}" if time >= 100 else f"{time:.3g}",

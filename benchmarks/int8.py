@@ -1,6 +1,6 @@
-"""Static int8 quantisation on ELPV: accuracy and time of an ELPV checkpoint's ONNX files.
+"""Static int8 quantisation on ELPV: accuracy and time of ELPV checkpoints' ONNX files.
 
-    python benchmarks/int8.py CHECKPOINT [--threads 2] [--images 128]
+    python benchmarks/int8.py CHECKPOINT... [--threads 2] [--images 128]
 
 Ranges come from training images; accuracy is that on the test quarter. The time of the networks
 people deploy, SPANet-small and SPANetV2-s18-pure at 224², is measured beside it with random weights
@@ -43,7 +43,11 @@ def measure_accuracy(checkpoint: str, count: int, folder: Path) -> dict[str, Any
     preprocess = Preprocessing.parse(metadata["preprocessing"], checkpoint)
     chosen = np.random.default_rng(0).permutation(len(splits["train"].images))[:count]
     images = [preprocess(load_image(splits["train"].images[i])) for i in chosen]
-    result: dict[str, Any] = {"model": metadata["model"], "calibration_images": len(images)}
+    result: dict[str, Any] = {
+        "model": metadata["model"],
+        "calibration_images": len(images),
+        "test_images": len(splits["val"].images),
+    }
     for dtype, calibration in (("float32", None), ("int8", images)):
         path = folder / f"{dtype}.onnx"
         written = export_model(model, path, size, dtype, metadata=metadata, calibration=calibration)
@@ -52,6 +56,8 @@ def measure_accuracy(checkpoint: str, count: int, folder: Path) -> dict[str, Any
             "bytes": written.bytes,
             "agreement_on_calibration_images": written.agreement,
         }
+    lost = result["float32"]["accuracy"] - result["int8"]["accuracy"]
+    result["points_lost"] = round(100 * lost, 2)
     return result
 
 
@@ -72,7 +78,7 @@ def measure_time(name: str, threads: int, rounds: int, folder: Path) -> dict[str
 def main() -> None:
     """Measures and writes results/int8.json."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("checkpoint")
+    parser.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--images", type=int, default=128)
@@ -80,7 +86,10 @@ def main() -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        elpv = measure_accuracy(arguments.checkpoint, arguments.images, folder)
+        elpv = {
+            checkpoint: measure_accuracy(checkpoint, arguments.images, folder)
+            for checkpoint in arguments.checkpoints
+        }
         time = {
             model: measure_time(model, arguments.threads, arguments.rounds, folder)
             for model in ("spanet_small", "spanetv2_s18_pure")

@@ -20,9 +20,11 @@ from spanets_runtime.preprocessing import Preprocessing
 
 # The products with a SPANet's weights: all of them are convolutions, but for the classifier's. What
 # SPANets do in frequency, and attention, stays in float32: little work, and its values spread too
-# far for 256 steps. Convolutions in groups stay, too: onnxruntime does depth-wise ones no faster in
-# 8 bits, and each would be converted to and fro.
+# far for 256 steps. So do some of the convolutions, see `_kept`.
 QUANTIZED = ["Conv", "Gemm"]
+
+# A map times one of these spreads no farther than before.
+BOUNDED = {"Sigmoid", "HardSigmoid", "Softmax", "Tanh", "Erf"}
 
 
 Transform = Callable[[Image.Image], NDArray[np.float32]]
@@ -114,10 +116,12 @@ def quantize(content: bytes, images: Sequence[NDArray[np.float32]]) -> bytes:
             str(written),
             _reader(tools.CalibrationDataReader, images),
             op_types_to_quantize=QUANTIZED,
-            nodes_to_exclude=_depthwise(onnx.load(str(prepared))),
+            nodes_to_exclude=_kept(onnx.load(str(prepared)).graph),
             per_channel=True,
             activation_type=tools.QuantType.QUInt8,
             weight_type=tools.QuantType.QInt8,
+            # Logits in 256 steps tie, and cost more accuracy than any other layer's outputs.
+            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
         )
         result = onnx.load(str(written))
     original = onnx.load_from_string(content)
@@ -125,13 +129,42 @@ def quantize(content: bytes, images: Sequence[NDArray[np.float32]]) -> bytes:
     return result.SerializeToString()
 
 
-def _depthwise(model: Any) -> list[str]:
-    """Names of the convolutions in groups."""
-    return [
-        node.name
-        for node in model.graph.node
-        if node.op_type == "Conv" and any(a.name == "group" and a.i > 1 for a in node.attribute)
-    ]
+def _kept(graph: Any) -> list[str]:
+    """Names of the convolutions that stay in float32.
+
+    - In groups: onnxruntime does depth-wise ones no faster in 8 bits, and each would be converted
+      to and fro.
+    - With strides, the stem's and those between stages: they see the images, and the sum of all
+      residuals, in which a few values are a hundred times as large as the rest.
+    - Of a product of two maps, such as a map and its context: it spreads as far.
+    - The one that makes the outputs, as a segmenter's does: classes tie in 256 steps.
+    """
+    producers = {output: node for node in graph.node for output in node.output}
+    weights = {value.name for value in graph.initializer}
+    layers = [node for node in graph.node if node.op_type in QUANTIZED]
+
+    def maker(name: str) -> Any:
+        """What computes a map, before constants are added to it or multiplied with it."""
+        node = producers.get(name)
+        if node is None or node.op_type not in ("Add", "Mul"):
+            return node
+        maps = [given for given in node.input if given not in weights]
+        return maker(maps[0]) if len(maps) == 1 else node
+
+    def is_product(name: str) -> bool:
+        node = maker(name)
+        if node is None or node.op_type != "Mul" or node.input[0] == node.input[1]:
+            return False
+        makers = [maker(factor) for factor in node.input]
+        return not any(node is not None and node.op_type in BOUNDED for node in makers)
+
+    def stays(conv: Any) -> bool:
+        numbers = {attribute.name: attribute for attribute in conv.attribute}
+        grouped = "group" in numbers and numbers["group"].i > 1
+        strided = "strides" in numbers and max(numbers["strides"].ints) > 1
+        return grouped or strided or is_product(conv.input[0]) or conv is layers[-1]
+
+    return [node.name for node in layers if node.op_type == "Conv" and stays(node)]
 
 
 def _reader(base: Any, images: Sequence[NDArray[np.float32]]) -> Any:

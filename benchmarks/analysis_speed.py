@@ -17,8 +17,8 @@ from common import write
 from torch import Tensor, nn
 
 from spanets.analysis import SpectrumStatistics, stream
-from spanets.benchmark.compare import build_form
 from spanets.benchmark.memory import peak_memory
+from spanets.benchmark.sources import build_form
 from spanets.benchmark.timing import interleave, summarise
 
 MODELS = ("convnext_tiny", "spanet_small")

@@ -13,7 +13,8 @@ import torch
 from common import write
 from forms import released_form
 
-from spanets.benchmark.compare import Setting, build_form, make_task
+from spanets.benchmark.running import Setting, make_task
+from spanets.benchmark.sources import build_form
 from spanets.benchmark.timing import interleave, summarise
 
 BF16 = {"avx512_bf16", "amx_bf16"}

@@ -26,7 +26,8 @@ from torch.utils._pytree import tree_leaves
 from turns import Turns, take_turns
 
 from spanets.backbones import blocks
-from spanets.benchmark.compare import Setting, build_form, make_task
+from spanets.benchmark.running import Setting, make_task
+from spanets.benchmark.sources import build_form
 from spanets.benchmark.timing import Task, summarise
 from spanets_runtime.errors import UsageError
 

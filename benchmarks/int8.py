@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from common import write
 
-from spanets.benchmark.compare import build_form
+from spanets.benchmark.sources import build_form
 from spanets.benchmark.timing import interleave, summarise
 from spanets.data.samples import Samples
 from spanets.data.sources.elpv import elpv_splits

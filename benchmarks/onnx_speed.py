@@ -20,7 +20,7 @@ import torch
 from common import write
 from forms import head_by_head, released_form
 
-from spanets.benchmark.compare import build_form
+from spanets.benchmark.sources import build_form
 from spanets.benchmark.timing import interleave, summarise
 from spanets.export import export_model
 from spanets_runtime.onnx import open_session

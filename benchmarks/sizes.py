@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from common import write
 
-from spanets.benchmark.compare import Setting, build_form, make_task
+from spanets.benchmark.running import Setting, make_task
+from spanets.benchmark.sources import build_form
 from spanets.benchmark.timing import interleave, summarise
 
 MODELS = ("spanet_small", "spanetv2_s18_pure", "convnext_tiny")

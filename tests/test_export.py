@@ -127,6 +127,7 @@ def test_a_checkpoint_keeps_its_classes(small_run, tmp_path, capsys):
         ),
         (["spanet_nano", "--opset", "9"], 2, "--opset is 9, must be 18 to 23"),
         (["spanet_nano", "--size", "16"], 2, "16 is no whole number from 32 up"),
+        (["spanet_nano", "--size", "64", "64", "64"], 2, "--size is one side, or height and width"),
         (["spanet_nano", "--weights", "none.pth"], 1, "none.pth: no such file"),
     ],
 )
@@ -134,6 +135,31 @@ def test_bad_words(words, status, said, tmp_path, capsys):
     assert spanets_cli.main(["export", *words, "--out", str(tmp_path / "m.onnx")]) == status
     assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["named", "checkpoint"])
+def test_sizes_need_not_be_square(command, small_run, photos, tmp_path, capsys):
+    source = "test_resnet" if command == "named" else str(small_run / "last.ckpt")
+    path = tmp_path / "m.onnx"
+    words = ["export", source, "--out", str(path), "--size", "64", "96", "--static", "--json"]
+    assert spanets_cli.main(words) == 0
+    assert json.loads(capsys.readouterr().out)["inputs"] == {"images": [1, 3, 64, 96]}
+    assert run_onnx(path, torch.randn(1, 3, 64, 96))[0].shape[0] == 1
+    if command == "checkpoint":  # its preprocessing makes squares
+        assert spanets_cli.main(["predict", str(path), str(photos / "cat")]) == 1
+        assert "is made for a height of 64, images here have 32" in capsys.readouterr().err
+        path.unlink()
+        words += ["--dtype", "int8", "--calibration", str(photos)]
+        assert spanets_cli.main(words) == 2
+        said = "the calibration images are 32x32, the file would take 64x96"
+        assert said in capsys.readouterr().err
+        assert not path.exists()
+
+
+def test_a_program_of_torch_has_no_opset(tmp_path, capsys):
+    words = ["export", "test_resnet", "--out", str(tmp_path / "m.pt2"), "--opset", "20"]
+    assert spanets_cli.main(words) == 2
+    assert f"--opset is ONNX's, leave it out for {tmp_path}/m.pt2" in capsys.readouterr().err
 
 
 def test_a_suffix_must_be_known(tmp_path):

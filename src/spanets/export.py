@@ -45,6 +45,7 @@ TOLERANCES = {"float32": 1e-4, "float16": 5e-2, "int8": float("inf")}
 UNWANTED = ("DFT", "STFT", "If", "Loop", "SequenceAt")
 
 OPSETS = range(18, 24)
+DEFAULT_OPSET = 20
 
 IMAGENET_CLASSES = 1000
 
@@ -151,7 +152,7 @@ def export_model(
     size: int | tuple[int, int] = 224,
     dtype: str = "float32",
     dynamic: bool = True,
-    opset: int = 20,
+    opset: int | None = None,
     metadata: dict[str, Any] | None = None,
     calibration: Sequence[NDArray[np.float32]] | None = None,
     batch: int = 1,
@@ -169,7 +170,7 @@ def export_model(
         dtype: "float32", "float16" or, in ONNX, "int8"; inputs and outputs stay float32.
         dynamic: Leave batch size, height and width free, these from `MIN_FREE_SIDE` up; if not,
             the file takes `batch` images of `size`.
-        opset: Version of ONNX's operators, 18 to 23; from 20 on GELU is one of them.
+        opset: Version of ONNX's operators, 18 to 23, or None for 20: from there on GELU is one.
         metadata: Plain values to be kept in the file, such as class names and preprocessing.
         calibration: For "int8": preprocessed images (C, H, W) that tell the range of every map,
             such as those of `quantize.calibration_images`.
@@ -188,6 +189,9 @@ def export_model(
         raise UsageError(f"{path}: the suffix must be {' or '.join(SUFFIXES)}")
     if dtype not in DTYPES:
         raise UsageError(f"--dtype is {dtype!r}, must be float32, float16 or int8")
+    if path.suffix != ".onnx" and opset is not None:
+        raise UsageError(f"--opset is ONNX's, leave it out for {path}")
+    opset = DEFAULT_OPSET if opset is None else opset
     if path.suffix == ".onnx":
         if opset not in OPSETS:
             raise UsageError(f"--opset is {opset}, must be {OPSETS[0]} to {OPSETS[-1]}")
@@ -201,6 +205,12 @@ def export_model(
     model = _on_cpu(model)
     sides = (size, size) if isinstance(size, int) else size
     step = getattr(model, "size_step", 1)
+    seen = next((image.shape[1:] for image in calibration or [] if not dynamic), sides)
+    if seen != sides:
+        raise UsageError(
+            f"--dtype int8: the calibration images are {seen[0]}x{seen[1]}, the file would take "
+            f"{sides[0]}x{sides[1]}"
+        )
     smallest = max(MIN_FREE_SIDE, 2 * step)
     if dynamic and (min(sides) < smallest or any(side % step for side in sides)):
         steps = f" and are multiples of {step}" if step > 1 else ""

@@ -193,8 +193,9 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
 
     model, metadata = load_source(arguments.source, arguments.weights, arguments.features_only)
     preprocessing = metadata["preprocessing"]
-    if arguments.static and arguments.size and "input_size" in preprocessing:
-        preprocessing["input_size"][-2:] = [arguments.size] * 2  # the only size the file will take
+    height, width = read_sides(arguments.size, preprocessing)
+    if arguments.static and height == width and "input_size" in preprocessing:
+        preprocessing["input_size"][-2:] = [height, width]  # the only size the file will take
     calibration = None
     if arguments.calibration is not None or arguments.dtype == "int8":
         transform = calibration_transform(metadata, arguments.source, not arguments.static)
@@ -204,7 +205,7 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
     written = export_model(
         model,
         arguments.out,
-        size=arguments.size or default_size(preprocessing),
+        size=(height, width),
         dtype=arguments.dtype,
         dynamic=not arguments.static,
         opset=arguments.opset,
@@ -226,10 +227,14 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
-def default_size(preprocessing: Mapping[str, Any]) -> int:
-    """Returns the side of the images that a model is exported with."""
-    sides = preprocessing.get("input_size")
-    return sides[-1] if sides else DETECTOR_SIZE
+def read_sides(given: list[int] | None, preprocessing: Mapping[str, Any]) -> tuple[int, int]:
+    """Returns height and width of the images that a model is exported with."""
+    from spanets_runtime.errors import UsageError
+
+    given = given or list(preprocessing.get("input_size", [DETECTOR_SIZE]))[-2:]
+    if len(given) > 2:
+        raise UsageError("--size is one side, or height and width")
+    return given[0], given[-1]
 
 
 def run_bench(arguments: argparse.Namespace, _: list[str]) -> int:
@@ -238,14 +243,14 @@ def run_bench(arguments: argparse.Namespace, _: list[str]) -> int:
     from spanets.benchmark.report import HEADER, check_picture, describe_setting, plot, table_rows
     from spanets_runtime.errors import UsageError
 
-    if arguments.compile and arguments.backend not in ("eager", "compile"):
+    if arguments.compile and arguments.backend not in (None, "compile"):
         raise UsageError(f"--compile does not go with --backend {arguments.backend}")
     if arguments.plot is not None:
         check_picture(arguments.plot)
     set_threads(arguments.threads)
     setting = Setting(
         arguments.dtype,
-        "compile" if arguments.compile else arguments.backend,
+        "compile" if arguments.compile else arguments.backend or "eager",
         arguments.train,
         arguments.device,
         arguments.channels_last,

@@ -120,8 +120,8 @@ def make_parser() -> Parser:
         "--print-recipe", action="store_true", help="print all keys and values, and stop"
     )
 
-    evaluate = command("eval", run_eval, "measure a checkpoint on labelled images")
-    evaluate.add_argument("checkpoint")
+    evaluate = command("eval", run_eval, "measure a checkpoint or file on labelled images")
+    evaluate.add_argument("checkpoint", metavar="CHECKPOINT|FILE.onnx")
     evaluate.add_argument(
         "--data",
         metavar="DIR",
@@ -157,7 +157,11 @@ def make_parser() -> Parser:
     export.add_argument("--weights", metavar="FILE", help="weights for a MODEL (default: random)")
     export.add_argument("--features-only", action="store_true", help="maps in place of logits")
     export.add_argument(
-        "--size", type=at_least(32), help="image side to trace with (default: the model's)"
+        "--size",
+        type=at_least(32),
+        nargs="+",
+        metavar="SIDE",
+        help="side, or height and width, of the images to trace with (default: the model's)",
     )
     export.add_argument("--static", action="store_true", help="fix batch size, height and width")
     export.add_argument(
@@ -167,11 +171,11 @@ def make_parser() -> Parser:
     export.add_argument(
         "--calibration-images", type=at_least(1), default=128, help="so many of them (default: 128)"
     )
-    export.add_argument("--opset", type=int, default=20, help="of ONNX (default: 20)")
+    export.add_argument("--opset", type=int, help="of ONNX (default: 20)")
     export.add_argument("--json", action="store_true", help="print JSON")
 
-    bench = command("bench", run_bench, "time models side by side: any of timm's beside ours")
-    bench.add_argument("models", nargs="+", metavar="MODEL")
+    bench = command("bench", run_bench, "time models and files side by side: any of timm's, too")
+    bench.add_argument("models", nargs="+", metavar="MODEL|CHECKPOINT|FILE.onnx")
     bench.add_argument("--batch", type=at_least(1), nargs="+", default=[1], help="(default: 1)")
     bench.add_argument("--size", type=at_least(32), nargs="+", default=[224], help="(default: 224)")
     bench.add_argument(
@@ -180,7 +184,7 @@ def make_parser() -> Parser:
     bench.add_argument(
         "--dtype", default="float32", help="float32, bfloat16 or float16 (default: float32)"
     )
-    bench.add_argument("--backend", default="eager", help="eager, compile or onnx (default: eager)")
+    bench.add_argument("--backend", help="eager, compile or onnx (default: eager)")
     bench.add_argument("--compile", action="store_true", help="as --backend compile")
     bench.add_argument("--train", action="store_true", help="training steps, not inference")
     bench.add_argument("--device", default="cpu", help="cpu, cuda, … (default: cpu)")

@@ -3,15 +3,19 @@
 import json
 
 import pytest
+import timm
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
 import spanets_cli
-from spanets.benchmark.compare import Setting, _count_as_run, build_form, compare
+from spanets.benchmark.compare import _count_as_run, compare
 from spanets.benchmark.memory import peak_memory
-from spanets.benchmark.report import plot
+from spanets.benchmark.report import plot, table_rows
+from spanets.benchmark.running import Setting
+from spanets.benchmark.sources import build_form
 from spanets.benchmark.timing import interleave, summarise
+from spanets.export import export_model
 from spanets_runtime.errors import UsageError, UserError
 
 FAST = {"rounds": 2, "warmup": 1}
@@ -93,15 +97,53 @@ def test_a_model_may_stand_beside_itself(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("backend", "device"), [("onnx", "cpu"), ("compile", "cpu")])
 def test_costs_are_those_of_what_runs(backend, device):
     """SPANetV2's filters are products there, and FFTs in eager mode."""
-    name = "spanetv2_nano_pure"
-    model = build_form(name)
-    eager = _count_as_run(name, "default", model, Setting(), 64)
-    ours = _count_as_run(name, "default", model, Setting(backend=backend, device=device), 64)
+    model = build_form("spanetv2_nano_pure")
+    eager = _count_as_run(model, Setting(), 64)
+    ours = _count_as_run(model, Setting(backend=backend, device=device), 64)
     assert eager.fft_flops > 0
     assert ours.fft_flops == 0
     assert ours.macs > eager.macs
-    fft = _count_as_run(name, "fft", build_form(name, "fft"), Setting(backend=backend), 64)
-    assert fft == eager
+    assert _count_as_run(model, Setting(), 64) == eager  # it is left as it was
+    fft = build_form("spanetv2_nano_pure", "fft")
+    assert _count_as_run(fft, Setting(backend=backend), 64) == eager
+
+
+def test_checkpoints_stand_beside_models(small_run):
+    path = str(small_run / "last.ckpt")
+    for setting in (Setting(), Setting(train=True)):
+        own, named = compare([path, "test_resnet"], setting, [2], [64], **FAST)["rows"]
+        assert own["model"] == path
+        assert own["latency_ms"] > 0 and own["macs"] > 0 and own["parameters"] > 0
+        assert named["model"] == "test_resnet"
+
+
+def test_exported_files_stand_beside_models(tmp_path):
+    whole, eight = str(tmp_path / "whole.onnx"), str(tmp_path / "eight.onnx")
+    model = timm.create_model("test_resnet").eval()
+    export_model(model, whole, 64, dynamic=False)
+    images = [torch.randn(3, 64, 64).numpy() for _ in range(2)]
+    export_model(model, eight, 64, "int8", dynamic=False, calibration=images)
+    result = compare([whole, "test_resnet", eight], Setting(backend="onnx"), [1], [64], **FAST)
+    assert [row["model"] for row in result["rows"]] == [whole, "test_resnet", eight]
+    assert all(row["latency_ms"] > 0 for row in result["rows"])
+    for row, cells in zip(result["rows"], table_rows(result), strict=True):
+        known = row["model"] == "test_resnet"
+        assert known == (row["macs"] is not None) == (row["parameters"] is not None)
+        assert known == all(cells[-3:])
+    json.dumps(result)
+    with pytest.raises(UsageError, match="made for 1x3x64x64, not 2x3x64x64; see --batch and --s"):
+        compare([eight], Setting(backend="onnx"), [2], [64], **FAST)
+
+
+def test_files_that_cannot_be_timed(tmp_path):
+    bad = tmp_path / "bad.onnx"
+    with pytest.raises(UserError, match=r"bad\.onnx: no such file"):
+        compare([str(bad)], Setting(backend="onnx"), [1], [64], **FAST)
+    bad.write_bytes(b"no graph")
+    with pytest.raises(UserError, match=r"bad\.onnx: no ONNX model that onnxruntime can read"):
+        compare([str(bad)], Setting(backend="onnx"), [1], [64], **FAST)
+    with pytest.raises(UserError, match=r"a\.ckpt: no such file"):
+        compare(["a.ckpt"], Setting(), [1], [64], **FAST)
 
 
 @pytest.mark.parametrize("batch", [10**8, 10**17])
@@ -124,7 +166,10 @@ def test_what_does_not_fit_into_memory(batch):
         (["spanet_nano", "--plot", "a.txt"], "--plot a.txt: the suffix must be .png, .svg, .pdf"),
         (["spanet_nano", "--backend", "onnx", "--channels-last"], "leave out --channels-last"),
         (["spanet_nano", "test_resnet", "--form", "fft"], "test_resnet has none, only this pack"),
-        (["a.ckpt"], "unknown model 'a.ckpt'; known are timm's and those of `spanets models`"),
+        (["spanet_nano", "--backend", "eager", "--compile"], "--compile does not go with --backe"),
+        (["a.onnx"], "a.onnx runs in onnxruntime, not eager; add --backend onnx"),
+        (["a.pt2"], "a.pt2 is a program of torch.export; bench takes FILE.onnx"),
+        (["a.ckpt", "--form", "fft"], "--form fft: a.ckpt has none, only this package's models do"),
         (["spanet_nano", "--batch", "0"], "argument --batch: 0 is no whole number from 1 up"),
     ],
 )

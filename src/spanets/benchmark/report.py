@@ -34,13 +34,17 @@ def table_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
             f"{row['latency_ms']:.1f}",
             f"{row['quartile1_ms']:.1f}-{row['quartile3_ms']:.1f}",
             f"{row['images_per_s']:.1f}",
-            "" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb']:.0f}",
-            f"{row['parameters'] / 1e6:.1f}",
-            f"{row['macs'] / 1e9:.2f}",
-            f"{row['fft_flops'] / 1e9:.3f}",
+            _number(row["peak_memory_mb"], 0),
+            _number(row["parameters"], 1, 1e6),
+            _number(row["macs"], 2, 1e9),
+            _number(row["fft_flops"], 3, 1e9),
         )
         for row in result["rows"]
     ]
+
+
+def _number(value: float | None, digits: int, unit: float = 1) -> str:
+    return "" if value is None else f"{value / unit:.{digits}f}"
 
 
 def describe_setting(result: Mapping[str, Any]) -> str:
@@ -50,7 +54,7 @@ def describe_setting(result: Mapping[str, Any]) -> str:
     where = told.get("gpu") or f"{told['processor']}, {told['threads']} threads"
     return (
         f"{what}, {setting['backend']}, {setting['dtype']}, {where}, torch {told['torch']}; "
-        f"medians of {result['rounds']} interleaved rounds, random weights"
+        f"medians of {result['rounds']} interleaved rounds, random images"
     )
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from spanets.checkpoint import task_of
+from spanets.tasks.classification.opened import is_exported
 from spanets.tasks.classification.plan import ClassificationPlan
 from spanets.tasks.detection.plan import DetectionPlan
 from spanets.tasks.plan import Plan
@@ -18,12 +19,12 @@ PLANS: dict[str, type[Plan[Any]]] = {
 
 
 def plan_of(checkpoint: Path) -> type[Plan[Any]]:
-    """Returns the plan of the task that a checkpoint was trained for.
+    """Returns the plan of the task that a checkpoint was trained for; of exported files one works.
 
     Raises:
         WeightsError: an unreadable checkpoint, or a task of which this version knows nothing.
     """
-    task = task_of(checkpoint)
+    task = "classification" if is_exported(checkpoint) else task_of(checkpoint)
     if task not in PLANS:
         raise WeightsError(f"{checkpoint}: its task is {task!r}, known are {', '.join(PLANS)}")
     return PLANS[task]

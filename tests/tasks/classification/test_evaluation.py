@@ -37,10 +37,10 @@ def test_eval_with_data_that_does_not_fit(small_run, tmp_path, photos, refused):
         (tmp_path / "pets" / name).mkdir(parents=True)
         Image.new("RGB", (9, 9)).save(tmp_path / "pets" / name / "0.png")
     line = refused(1, "eval", checkpoint, "--data", tmp_path / "pets")
-    assert line == "the checkpoint has no class 'dgo'; did you mean 'dog'?"
+    assert line == "the model has no class 'dgo'; did you mean 'dog'?"
     (tmp_path / "pets/dgo").rename(tmp_path / "pets/zebra")
     line = refused(1, "eval", checkpoint, "--data", tmp_path / "pets")
-    assert line == "the checkpoint has no class 'zebra'; it has cat, dog"
+    assert line == "the model has no class 'zebra'; it has cat, dog"
 
 
 def test_eval_when_its_own_images_are_gone(small_run, tmp_path, refused):

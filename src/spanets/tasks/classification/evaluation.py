@@ -1,4 +1,4 @@
-"""Measures a checkpoint on labelled images."""
+"""Measures a checkpoint or an exported file on labelled images."""
 
 import math
 import warnings
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from spanets.checkpoint import Card, restore_model
+from spanets.checkpoint import Card
 from spanets.data.classification import (
     evaluation_loader,
     map_classes,
@@ -23,19 +23,20 @@ from spanets.data.samples import Samples
 from spanets.data.sources.folder import scan_folder
 from spanets.recipe import ClassificationRecipe, parse_recipe
 from spanets.tasks.classification.metrics import metrics_for, update_metrics
+from spanets.tasks.classification.opened import is_exported, open_classifier
 from spanets.weights import WeightsError
-from spanets_runtime.errors import UserError
+from spanets_runtime.errors import UsageError, UserError
 
 
 def evaluate(
     path: Path, root: str | None = None, workers: int = 2, batch_size: int = 64
 ) -> dict[str, Any]:
-    """Measures a checkpoint on labelled images.
+    """Measures a checkpoint or an exported file on labelled images.
 
     Args:
-        path: A checkpoint with its card.
+        path: A checkpoint with its card, or a file that `spanets export` wrote.
         root: A folder of class folders; None takes the images of the checkpoint's own test part,
-            or where it has none of its validation part.
+            or where it has none of its validation part; an exported file has neither.
         workers: Processes that load images.
         batch_size: Images at a time.
 
@@ -46,12 +47,16 @@ def evaluate(
         "unreadable" and left out of all else.
 
     Raises:
+        UsageError: an exported file of another task, or one without a folder.
         UserError: an unreadable checkpoint, or data that does not fit it.
     """
-    model, card = restore_model(path)
+    model, card = open_classifier(path)
+    exported = is_exported(path)
+    if exported and root is None:
+        raise UsageError(f"{path} does not tell its test images; name a folder with --data")
     part, samples = _own_images(path, card) if root is None else (root, scan_folder(root))
     samples = map_classes(samples, card.classes)
-    allowed = _recipe(path, card).data.max_unreadable
+    allowed = 0.0 if exported else _recipe(path, card).data.max_unreadable
     loader = evaluation_loader(
         samples, card.preprocessing, batch_size, workers, max_unreadable=allowed
     )

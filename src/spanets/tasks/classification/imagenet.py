@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from spanets.checkpoint import Card, load_checkpoint, restore_model
+from spanets.checkpoint import Card, load_checkpoint
 from spanets.data.classification import evaluation_loader
 from spanets.data.corruptions import KINDS, SEVERITIES
 from spanets.data.samples import Samples
@@ -22,6 +22,7 @@ from spanets.data.sources.imagenet import (
     scan_reassessed,
 )
 from spanets.tasks.classification.evaluation import classify, measure
+from spanets.tasks.classification.opened import is_exported, open_classifier
 from spanets_runtime.errors import UsageError, nearest
 
 # From samples and preprocessing to batches.
@@ -82,7 +83,7 @@ def choose_layout(path: Path, root: str | None, layout: str | None) -> str | Non
         if layout is not None:
             raise UsageError(f"--layout {layout} needs a folder: --data DIR")
         return None
-    card = load_checkpoint(path)[0]
+    card = open_classifier(path)[1] if is_exported(path) else load_checkpoint(path)[0]
     if card.task != "classification":
         if layout is not None:
             raise UsageError(f"--layout is for classifiers, and {path} is for {card.task}")
@@ -93,7 +94,7 @@ def choose_layout(path: Path, root: str | None, layout: str | None) -> str | Non
 def evaluate_layout(
     path: Path, root: str, layout: str, workers: int = 2, batch_size: int = 64
 ) -> dict[str, Any]:
-    """Measures a checkpoint on one of `spanets.data.sources.imagenet.LAYOUTS`.
+    """Measures a checkpoint or an exported file on one of `spanets.data.sources.imagenet.LAYOUTS`.
 
     Returns:
         "images", "metrics" by name, and what else the layout has: "skipped" images without labels,
@@ -103,7 +104,7 @@ def evaluate_layout(
         UserError: an unreadable checkpoint, the folder is laid out otherwise, or the checkpoint
             lacks classes.
     """
-    model, card = restore_model(path)
+    model, card = open_classifier(path)
     load = partial(evaluation_loader, batch_size=batch_size, workers=workers)
     if layout == "imagenet-real":
         found = _measure_reassessed(model, card, root, load)

@@ -9,6 +9,7 @@ people deploy, SPANet-small and SPANetV2-s18-pure at 224², is measured beside i
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,17 +28,16 @@ from spanets_runtime.onnx import OnnxPredictor, open_session
 from spanets_runtime.preprocessing import Preprocessing
 
 
-def accuracy(path: Path, samples: Samples) -> float:
-    """Returns the share of images whose likeliest class is the label's."""
+def answers(path: Path, samples: Samples) -> list[str]:
+    """Returns the likeliest class of every image."""
     predictor = OnnxPredictor(path)
-    found = [prediction.labels[0][0] for prediction in predictor(samples.images, top=1)]
-    expected = [predictor.classes[label] for label in samples.labels]
-    return float(np.mean([a == b for a, b in zip(found, expected, strict=True)]))
+    return [prediction.labels[0][0] for prediction in predictor(samples.images, top=1)]
 
 
 def measure_accuracy(checkpoint: str, count: int, folder: Path) -> dict[str, Any]:
     """Exports a checkpoint in float32 and int8, and returns both accuracies and sizes."""
     splits = elpv_splits()
+    test = splits["val"]
     model, metadata = load_source(checkpoint)
     size = metadata["preprocessing"]["input_size"][-1]
     preprocess = Preprocessing.parse(metadata["preprocessing"], checkpoint)
@@ -46,19 +46,31 @@ def measure_accuracy(checkpoint: str, count: int, folder: Path) -> dict[str, Any
     result: dict[str, Any] = {
         "model": metadata["model"],
         "calibration_images": len(images),
-        "test_images": len(splits["val"].images),
+        "test_images": len(test.images),
     }
+    truth = [metadata["classes"][label] for label in test.labels]
+    found = {}
     for dtype, calibration in (("float32", None), ("int8", images)):
         path = folder / f"{dtype}.onnx"
         written = export_model(model, path, size, dtype, metadata=metadata, calibration=calibration)
+        found[dtype] = answers(path, test)
         result[dtype] = {
-            "accuracy": round(accuracy(path, splits["val"]), 4),
+            "accuracy": round(_share(found[dtype], truth), 4),
             "bytes": written.bytes,
             "agreement_on_calibration_images": written.agreement,
         }
-    lost = result["float32"]["accuracy"] - result["int8"]["accuracy"]
+    lost = _share(found["float32"], truth) - _share(found["int8"], truth)
     result["points_lost"] = round(100 * lost, 2)
+    result["test_images_of_another_class"] = len(truth) - _agreeing(found["int8"], found["float32"])
     return result
+
+
+def _agreeing(ours: Sequence[str], theirs: Sequence[str]) -> int:
+    return sum(a == b for a, b in zip(ours, theirs, strict=True))
+
+
+def _share(ours: Sequence[str], theirs: Sequence[str]) -> float:
+    return _agreeing(ours, theirs) / len(ours)
 
 
 def measure_time(name: str, threads: int, rounds: int, folder: Path) -> dict[str, Any]:

@@ -126,8 +126,9 @@ def test_a_checkpoint_keeps_its_classes(small_run, tmp_path, capsys):
             "--dtype is 'float8', must be float32, float16 or int8",
         ),
         (["spanet_nano", "--opset", "9"], 2, "--opset is 9, must be 18 to 23"),
-        (["spanet_nano", "--size", "16"], 2, "16 is no whole number from 32 up"),
-        (["spanet_nano", "--size", "64", "64", "64"], 2, "--size is one side, or height and width"),
+        (["spanet_nano", "--size", "16"], 2, "16 is no side from 32 up, nor two such as 256x512"),
+        (["spanet_nano", "--size", "64x"], 2, "64x is no side from 32 up"),
+        (["spanet_nano", "--size", "64x96x3"], 2, "64x96x3 is no side from 32 up"),
         (["spanet_nano", "--weights", "none.pth"], 1, "none.pth: no such file"),
     ],
 )
@@ -141,7 +142,7 @@ def test_bad_words(words, status, said, tmp_path, capsys):
 def test_sizes_need_not_be_square(command, small_run, photos, tmp_path, capsys):
     source = "test_resnet" if command == "named" else str(small_run / "last.ckpt")
     path = tmp_path / "m.onnx"
-    words = ["export", source, "--out", str(path), "--size", "64", "96", "--static", "--json"]
+    words = ["export", "--static", "--out", str(path), "--json", "--size", "64x96", source]
     assert spanets_cli.main(words) == 0
     assert json.loads(capsys.readouterr().out)["inputs"] == {"images": [1, 3, 64, 96]}
     assert run_onnx(path, torch.randn(1, 3, 64, 96))[0].shape[0] == 1
@@ -257,7 +258,7 @@ def test_what_spreads_far_stays_in_float(smallest, build, tmp_path, opset):
     assert kept and whole & dense == kept
 
 
-@pytest.mark.parametrize("ending", ["product", "bounded", "square", "convolution"])
+@pytest.mark.parametrize("ending", ["product", "bounded", "norm", "square", "convolution"])
 def test_products_of_maps_stay_in_float(ending, tmp_path):
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -268,11 +269,15 @@ def test_products_of_maps_stay_in_float(ending, tmp_path):
         def forward(self, images: Tensor) -> Tensor:
             a, b = self.first(images), self.second(images)
             if ending == "product":
-                return self.classifier(self.last(0.5 * (a * b) + 1).mean((2, 3)))
+                return self.classifier(self.last((0.5 * (a * b) + 1) / 3 - 1).mean((2, 3)))
             if ending == "bounded":
-                return self.classifier(self.last(a * b.sigmoid()).mean((2, 3)))
+                gate = b.mean((2, 3)).sigmoid()[:, :, None, None]
+                return self.classifier(self.last(a * gate).mean((2, 3)))
+            if ending == "norm":
+                return self.classifier(self.last(a * b.square().mean(1, True).rsqrt()).mean((2, 3)))
             if ending == "square":
-                return self.classifier(self.last(a.relu() ** 2).mean((2, 3)) + b.mean((2, 3)))
+                a = a.relu()
+                return self.classifier(self.last(a * a).mean((2, 3)) + b.mean((2, 3)))
             return self.last(a.relu() + b)
 
     images = [torch.randn(3, 64, 64).numpy() for _ in range(2)]

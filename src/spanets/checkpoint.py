@@ -22,6 +22,8 @@ from spanets_runtime.files import write_atomically
 CARD_KEY = "spanets"
 FORMAT = 1
 
+WEIGHT_SUFFIXES = (".ckpt", ".pth", ".pt", ".tar", ".bin", ".safetensors")
+
 # Arguments of timm's factory that would read other files or reach for the network.
 _FETCHING_ARGUMENTS = ("pretrained", "checkpoint_path", "cache_dir")
 
@@ -146,8 +148,9 @@ def restore_classifier(path: str | Path) -> tuple[nn.Module, Card]:
 
 
 def is_checkpoint(source: str) -> bool:
-    """Tells a file's path from a model's name."""
-    return Path(source).is_file() or bool(Path(source).suffix and not timm.is_model(source))
+    """Tells a file's path, of one that may not exist, from a model's name, which may have a tag."""
+    path = Path(source)
+    return path.is_file() or len(path.parts) > 1 or path.suffix in WEIGHT_SUFFIXES
 
 
 def restore_model(path: str | Path) -> tuple[nn.Module, Card]:
@@ -214,7 +217,8 @@ def create_model(name: str, arguments: Mapping[str, Any], **more: Any) -> nn.Mod
     # Names with a scheme, such as "hf-hub:", are left to those who call timm themselves.
     if not timm.is_model(name):
         hint = (
-            nearest(name, timm.list_models()) or "; known are timm's and those of `spanets models`"
+            nearest(name.partition(".")[0], timm.list_models())
+            or "; known are timm's and those of `spanets models`"
         )
         raise UsageError(f"unknown model {name!r}{hint}")
     for key in arguments:

@@ -203,14 +203,16 @@ def export_model(
         raise UsageError(f"--calibration goes with --dtype int8, not {dtype}")
     check_place(path)
     model = _on_cpu(model)
-    sides = (size, size) if isinstance(size, int) else size
+    height, width = (size, size) if isinstance(size, int) else size
+    sides = (height, width)
     step = getattr(model, "size_step", 1)
-    seen = next((image.shape[1:] for image in calibration or [] if not dynamic), sides)
-    if seen != sides:
-        raise UsageError(
-            f"--dtype int8: the calibration images are {seen[0]}x{seen[1]}, the file would take "
-            f"{sides[0]}x{sides[1]}"
-        )
+    for image in calibration or []:
+        if not dynamic and image.shape[1:] != sides:
+            found = "x".join(map(str, image.shape[1:]))
+            raise UsageError(
+                f"--dtype int8: the calibration images are {found}, the file would take "
+                f"{height}x{width}"
+            )
     smallest = max(MIN_FREE_SIDE, 2 * step)
     if dynamic and (min(sides) < smallest or any(side % step for side in sides)):
         steps = f" and are multiples of {step}" if step > 1 else ""

@@ -19,12 +19,17 @@ from spanets_runtime.onnx import MIN_FREE_SIDE
 from spanets_runtime.preprocessing import Preprocessing
 
 # The products with a SPANet's weights: all of them are convolutions, but for the classifier's. What
-# SPANets do in frequency, and attention, stays in float32: little work, and its values spread too
-# far for 256 steps. So do some of the convolutions, see `_kept`.
+# SPANets do in frequency, and attention, stays in float32: little work, which converting to and fro
+# would eat up, and values that spread far. So do some of the convolutions, see `_kept`.
 QUANTIZED = ["Conv", "Gemm"]
 
 # A map times one of these spreads no farther than before.
-BOUNDED = {"Sigmoid", "HardSigmoid", "Softmax", "Tanh", "Erf"}
+# Reciprocals are those of norms written out.
+BOUNDED = {"Sigmoid", "HardSigmoid", "Softmax", "Tanh", "Erf", "Reciprocal"}
+
+# They leave a map as it is, or move its numbers.
+_SHAPING = {"Reshape", "Unsqueeze", "Squeeze", "Expand", "Transpose", "Identity", "Cast"}
+_BY_CONSTANTS = {"Add", "Sub", "Mul", "Div"}
 
 
 Transform = Callable[[Image.Image], NDArray[np.float32]]
@@ -92,7 +97,7 @@ def calibration_images(
 
 
 def quantize(content: bytes, images: Sequence[NDArray[np.float32]]) -> bytes:
-    """Returns the graph with its dense convolutions and linear layers in 8 bits.
+    """Returns the graph with its linear layers and most dense convolutions in 8 bits, see `_kept`.
 
     Weights are signed, with a scale for each output channel; activations are unsigned, with ranges
     seen on the images.
@@ -134,22 +139,24 @@ def _kept(graph: Any) -> list[str]:
 
     - In groups: onnxruntime does depth-wise ones no faster in 8 bits, and each would be converted
       to and fro.
-    - With strides, the stem's and those between stages: they see the images, and the sum of all
-      residuals, in which a few values are a hundred times as large as the rest.
-    - Of a product of two maps, such as a map and its context: it spreads as far.
-    - The one that makes the outputs, as a segmenter's does: classes tie in 256 steps.
+    - With strides, in SPANets the stem's and those between stages: they see the images, and the sum
+      of all residuals, in which a few values are a hundred times as large as the rest.
+    - Of a product of two maps, such as a map and its context, constants aside: it spreads as far.
+    - The last layer, if it is one, as a segmenter's is: classes tie in 256 steps.
     """
     producers = {output: node for node in graph.node for output in node.output}
     weights = {value.name for value in graph.initializer}
     layers = [node for node in graph.node if node.op_type in QUANTIZED]
+    assert all(node.name for node in layers), "an empty name would exclude all nameless nodes"
 
     def maker(name: str) -> Any:
-        """What computes a map, before constants are added to it or multiplied with it."""
+        """What computes a map, before it is laid out otherwise, shifted or scaled by constants."""
         node = producers.get(name)
-        if node is None or node.op_type not in ("Add", "Mul"):
+        if node is None or node.op_type not in _SHAPING | _BY_CONSTANTS:
             return node
         maps = [given for given in node.input if given not in weights]
-        return maker(maps[0]) if len(maps) == 1 else node
+        alone = node.op_type in _SHAPING or len(maps) == 1
+        return maker(maps[0]) if maps and alone else node
 
     def is_product(name: str) -> bool:
         node = maker(name)

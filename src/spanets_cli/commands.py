@@ -72,6 +72,7 @@ def run_eval(arguments: argparse.Namespace, _: list[str]) -> int:
     )
     from spanets.tasks.plans import plan_of
 
+    refuse_program(arguments.checkpoint, "eval")
     path, data = Path(arguments.checkpoint), arguments.data
     layout, plan = choose_layout(path, data, arguments.layout), plan_of(path)
     batch = arguments.batch or plan.eval_batch
@@ -116,14 +117,11 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
         From paths of images to predictions, which have `error`, `to_dict` and a line for people.
     """
     source = arguments.checkpoint
-    if source.lower().endswith(".onnx"):
-        return make_exported_predictor(arguments)
-    if source.lower().endswith(".pt2"):
-        from spanets_runtime.errors import UsageError
+    from spanets_runtime.onnx import is_exported
 
-        raise UsageError(
-            f"{source} is a program of torch.export; predict takes FILE.onnx or a checkpoint"
-        )
+    refuse_program(source, "predict")
+    if is_exported(source):
+        return make_exported_predictor(arguments)
     from spanets.checkpoint import task_of
 
     task = task_of(source)
@@ -141,6 +139,16 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
 
     refuse_folder(arguments)
     return partial(Predictor(source), top=arguments.top)
+
+
+def refuse_program(path: str, command: str) -> None:
+    """Refuses a program of torch.export, which is code, where a checkpoint can stand."""
+    from spanets_runtime.errors import UsageError
+
+    if path.lower().endswith(".pt2"):
+        raise UsageError(
+            f"{path} is a program of torch.export; {command} takes FILE.onnx or a checkpoint"
+        )
 
 
 def make_exported_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[Any]]:
@@ -193,7 +201,8 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
 
     model, metadata = load_source(arguments.source, arguments.weights, arguments.features_only)
     preprocessing = metadata["preprocessing"]
-    height, width = read_sides(arguments.size, preprocessing)
+    sides = preprocessing.get("input_size") or [DETECTOR_SIZE] * 2
+    height, width = arguments.size or sides[-2:]
     if arguments.static and height == width and "input_size" in preprocessing:
         preprocessing["input_size"][-2:] = [height, width]  # the only size the file will take
     calibration = None
@@ -227,20 +236,11 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
-def read_sides(given: list[int] | None, preprocessing: Mapping[str, Any]) -> tuple[int, int]:
-    """Returns height and width of the images that a model is exported with."""
-    from spanets_runtime.errors import UsageError
-
-    given = given or list(preprocessing.get("input_size", [DETECTOR_SIZE]))[-2:]
-    if len(given) > 2:
-        raise UsageError("--size is one side, or height and width")
-    return given[0], given[-1]
-
-
 def run_bench(arguments: argparse.Namespace, _: list[str]) -> int:
     """Times models, and prints a table."""
-    from spanets.benchmark.compare import Setting, compare, set_threads
+    from spanets.benchmark.compare import compare, set_threads
     from spanets.benchmark.report import HEADER, check_picture, describe_setting, plot, table_rows
+    from spanets.benchmark.running import Setting
     from spanets_runtime.errors import UsageError
 
     if arguments.compile and arguments.backend not in (None, "compile"):

@@ -158,10 +158,9 @@ def make_parser() -> Parser:
     export.add_argument("--features-only", action="store_true", help="maps in place of logits")
     export.add_argument(
         "--size",
-        type=at_least(32),
-        nargs="+",
-        metavar="SIDE",
-        help="side, or height and width, of the images to trace with (default: the model's)",
+        type=sides_from(32),
+        metavar="SIDE|HxW",
+        help="side of the images to trace with, or height and width (default: the model's)",
     )
     export.add_argument("--static", action="store_true", help="fix batch size, height and width")
     export.add_argument(
@@ -283,6 +282,21 @@ def at_least(low: int) -> Callable[[str], int]:
         if text.lstrip("-").isdecimal() and int(text) >= low:
             return int(text)
         raise argparse.ArgumentTypeError(f"{text} is no whole number from {low} up")
+
+    return convert
+
+
+def sides_from(low: int) -> Callable[[str], tuple[int, int]]:
+    """Makes a type for argparse: height and width, or one side for both, from `low` up."""
+
+    def convert(text: str) -> tuple[int, int]:
+        height, cross, width = text.partition("x")
+        try:
+            return at_least(low)(height), at_least(low)(width if cross else height)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(
+                f"{text} is no side from {low} up, nor two such as 256x512"
+            ) from error
 
     return convert
 

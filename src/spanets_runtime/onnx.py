@@ -24,6 +24,23 @@ MIN_FREE_SIDE = 64
 _AXES = ("batch", "channels", "height", "width")
 
 
+def is_exported(path: str | Path) -> bool:
+    """Tells an ONNX file from a checkpoint or a model's name."""
+    return str(path).lower().endswith(".onnx")
+
+
+def images_input(session: Any, path: str | Path) -> Any:
+    """Returns the only input of an open file, with `name`, `shape` and `type`.
+
+    Raises:
+        UserError: it takes something else than images (batch, channels, height, width).
+    """
+    given, *others = session.get_inputs()
+    if others or len(given.shape) != 4:
+        raise UserError(f"{path}: takes something else than images (batch, channels, H, W)")
+    return given
+
+
 class OnnxFile:
     """An exported model that is open, and what is written in it.
 
@@ -46,11 +63,9 @@ class OnnxFile:
         with _plain_errors(path):  # a name in the file may be no text
             self.told = read_metadata(self.session, path)
             self.outputs = self.session.get_outputs()
-            given, *others = self.session.get_inputs()
+            given = images_input(self.session, path)
         self.preprocessing = self.told["preprocessing"]
         self.task = self.told.get("task")
-        if others or len(given.shape) != 4:
-            raise UserError(f"{path}: takes something else than images (batch, channels, H, W)")
         self.input, self.shape = given.name, given.shape
 
     def check_outputs(self, names: list[str], rank: int) -> None:

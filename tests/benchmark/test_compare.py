@@ -111,7 +111,8 @@ def test_costs_are_those_of_what_runs(backend, device):
 def test_checkpoints_stand_beside_models(small_run):
     path = str(small_run / "last.ckpt")
     for setting in (Setting(), Setting(train=True)):
-        own, named = compare([path, "test_resnet"], setting, [2], [64], **FAST)["rows"]
+        forms = ["default", "fft"]  # of models by name
+        own, named = compare([path, "test_resnet"], setting, [2], [64], forms, **FAST)["rows"]
         assert own["model"] == path
         assert own["latency_ms"] > 0 and own["macs"] > 0 and own["parameters"] > 0
         assert named["model"] == "test_resnet"
@@ -168,8 +169,13 @@ def test_what_does_not_fit_into_memory(batch):
         (["spanet_nano", "test_resnet", "--form", "fft"], "test_resnet has none, only this pack"),
         (["spanet_nano", "--backend", "eager", "--compile"], "--compile does not go with --backe"),
         (["a.onnx"], "a.onnx runs in onnxruntime, not eager; add --backend onnx"),
+        (["a.onnx", "--backend", "onnx", "--dtype", "float16"], "does not change exported files"),
+        (["resnt18.a1_in1k"], "unknown model 'resnt18.a1_in1k'; did you mean 'resnet18"),
         (["a.pt2"], "a.pt2 is a program of torch.export; bench takes FILE.onnx"),
-        (["a.ckpt", "--form", "fft"], "--form fft: a.ckpt has none, only this package's models do"),
+        (
+            ["a.ckpt", "--form", "fft"],
+            "--form fft: a.ckpt has none, only this package's models by name do",
+        ),
         (["spanet_nano", "--batch", "0"], "argument --batch: 0 is no whole number from 1 up"),
     ],
 )

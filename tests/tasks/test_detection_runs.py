@@ -141,6 +141,16 @@ def boxes_run(recipe, tmp_path_factory) -> Path:
     return folder
 
 
+def test_retinanets_are_timed(boxes_run, run, refused, capsys):
+    path = boxes_run / "run" / "last.ckpt"
+    status, printed, said = call(capsys, "bench", path, "--size", 64, "--rounds", 1, "--json")
+    assert status == 0, said
+    (row,) = json.loads(printed)["rows"]
+    assert row["latency_ms"] > 0 and row["macs"] > 0
+    line = refused(2, "bench", run / "last.ckpt")
+    assert line.endswith("is none of the classifiers, segmenters and RetinaNets that bench times")
+
+
 def test_a_run_from_a_classifiers_weights(boxes_run):
     """Frozen, so that they stay; the report names what was left out."""
     assert "left out: fc.weight, fc.bias" in (boxes_run / "said").read_text()

@@ -86,7 +86,7 @@ def compare(
         UserError: a model that cannot be compiled or exported.
     """
     setting.check()
-    check_sources(models, forms, setting.backend)
+    check_sources(models, forms, setting)
     rows = []
     for size in sizes:
         built = build_sources(models, forms, size, setting.train)
@@ -185,7 +185,7 @@ def _one_line(where: str) -> Iterator[None]:
 def _count_as_run(network: nn.Module, setting: Setting, size: int) -> Costs:
     """Counts operations: ONNX and compilers for the CPU get products for SPANetV2's FFTs."""
     traced = setting.backend == "onnx" or (setting.backend == "compile" and setting.device == "cpu")
-    if traced:
+    if traced and any(isinstance(module, SpectralFilter) for module in network.modules()):
         network = copy.deepcopy(network)
         for module in network.modules():
             if isinstance(module, SpectralFilter) and module.method == "auto":

@@ -7,6 +7,7 @@ from typing import Any
 
 from spanets_runtime.errors import UsageError, require
 from spanets_runtime.files import check_place, write_atomically
+from spanets_runtime.onnx import is_exported
 
 HEADER = (
     "model",
@@ -51,9 +52,13 @@ def describe_setting(result: Mapping[str, Any]) -> str:
     """Says in a line how and on what the models were run."""
     setting, told = result["setting"], result["circumstances"]
     what = "training steps" if setting["train"] else "inference"
+    exported = [is_exported(row["model"]) for row in result["rows"]]
+    format = setting["dtype"] + (", files as they are" if any(exported) else "")
+    if all(exported):
+        format = "files as they are"
     where = told.get("gpu") or f"{told['processor']}, {told['threads']} threads"
     return (
-        f"{what}, {setting['backend']}, {setting['dtype']}, {where}, torch {told['torch']}; "
+        f"{what}, {setting['backend']}, {format}, {where}, torch {told['torch']}; "
         f"medians of {result['rounds']} interleaved rounds, random images"
     )
 

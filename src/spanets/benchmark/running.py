@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from spanets.export import export_model
 from spanets_runtime.errors import UsageError, UserError, first_line
-from spanets_runtime.onnx import open_session
+from spanets_runtime.onnx import images_input, open_session
 
 BACKENDS = ("eager", "compile", "onnx")
 
@@ -22,7 +22,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class Setting:
-    """How all models of a comparison are run.
+    """How all models of a comparison are run; exported files keep the number format they have.
 
     Attributes:
         dtype: "float32", "bfloat16" or "float16"; training uses autocast for the latter two.
@@ -92,9 +92,9 @@ def make_exported_task(path: Path, batch: int, size: int) -> Callable[[], object
         UserError: no onnxruntime, or a file of another kind.
     """
     session = open_session(path, torch.get_num_threads())
-    given, *others = session.get_inputs()
-    if others or len(given.shape) != 4 or given.type != "tensor(float)":
-        raise UserError(f"{path}: takes something else than float32 images (batch, channels, H, W)")
+    given = images_input(session, path)
+    if given.type != "tensor(float)":
+        raise UserError(f"{path}: takes {given.type} where bench has float32 images")
     channels = given.shape[1] if isinstance(given.shape[1], int) else 3
     shape = (batch, channels, size, size)
     for fixed, wanted in zip(given.shape, shape, strict=True):

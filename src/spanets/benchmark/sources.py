@@ -10,9 +10,11 @@ from torch import nn
 from tqdm import tqdm
 
 import spanets
+from spanets.benchmark.running import Setting
 from spanets.checkpoint import create_model, is_checkpoint
 from spanets.export import load_source
 from spanets_runtime.errors import UsageError
+from spanets_runtime.onnx import is_exported
 
 FORMS = ("default", "fft")
 
@@ -39,29 +41,34 @@ def build_form(name: str, form: str = "default", **arguments: Any) -> nn.Module:
     return create_model(name, arguments)
 
 
-def check_sources(names: Sequence[str], forms: Sequence[str], backend: str) -> None:
+def check_sources(names: Sequence[str], forms: Sequence[str], setting: Setting) -> None:
     """Refuses what cannot be timed so, before anything is built.
 
     Args:
         names: As in `Source`.
         forms: Wanted of this package's models.
-        backend: Of `compare.BACKENDS`.
+        setting: How they are run.
 
     Raises:
         UsageError: an unknown form, a model that has none of the forms, or a file that does not
             run there.
     """
+    assert forms
     if unknown := set(forms) - set(FORMS):
         raise UsageError(f"--form is {min(unknown)!r}, allowed: {', '.join(FORMS)}")
+    if setting.dtype != "float32" and all(map(is_exported, names)):
+        raise UsageError(f"--dtype {setting.dtype} does not change exported files; leave it out")
     own = set(spanets.list_models())
     for name in names:
         if name.lower().endswith(".pt2"):
             raise UsageError(f"{name} is a program of torch.export; bench takes FILE.onnx")
-        if _is_exported(name) and backend != "onnx":
-            raise UsageError(f"{name} runs in onnxruntime, not {backend}; add --backend onnx")
+        if is_exported(name) and setting.backend != "onnx":
+            raise UsageError(
+                f"{name} runs in onnxruntime, not {setting.backend}; add --backend onnx"
+            )
         if "default" not in forms and name not in own:
             raise UsageError(
-                f"--form {' '.join(forms)}: {name} has none, only this package's models do"
+                f"--form {' '.join(forms)}: {name} has none, only this package's models by name do"
             )
 
 
@@ -89,10 +96,15 @@ def build_sources(
 
 
 def _build(name: str, form: str, size: int, train: bool) -> nn.Module | Path:
-    if _is_exported(name):
+    if is_exported(name):
         return Path(name)
     if is_checkpoint(name):
-        network, told = load_source(name)
+        try:
+            network, told = load_source(name)
+        except UsageError as error:  # it has no form that is one network from images to outputs
+            raise UsageError(
+                f"{name} is none of the classifiers, segmenters and RetinaNets that bench times"
+            ) from error
         if train and told["task"] != "classification":
             raise UsageError(
                 f"{name} is for {told['task']}; --train times training steps of classifiers"
@@ -102,7 +114,3 @@ def _build(name: str, form: str, size: int, train: bool) -> nn.Module | Path:
     # Those with embeddings of positions are made for one size.
     arguments = {"img_size": size} if config and config.fixed_input_size else {}
     return build_form(name, form, **arguments)
-
-
-def _is_exported(name: str) -> bool:
-    return name.lower().endswith(".onnx")

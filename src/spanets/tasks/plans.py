@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from spanets.checkpoint import task_of
-from spanets.tasks.classification.opened import is_exported
 from spanets.tasks.classification.plan import ClassificationPlan
 from spanets.tasks.detection.plan import DetectionPlan
 from spanets.tasks.plan import Plan
 from spanets.tasks.segmentation.plan import SegmentationPlan
 from spanets.weights import WeightsError
+from spanets_runtime.onnx import is_exported
 
 PLANS: dict[str, type[Plan[Any]]] = {
     "classification": ClassificationPlan,
@@ -19,7 +19,9 @@ PLANS: dict[str, type[Plan[Any]]] = {
 
 
 def plan_of(checkpoint: Path) -> type[Plan[Any]]:
-    """Returns the plan of the task that a checkpoint was trained for; of exported files one works.
+    """Returns the plan of the task that a checkpoint was trained for.
+
+    Exported files are taken for classifiers.
 
     Raises:
         WeightsError: an unreadable checkpoint, or a task of which this version knows nothing.

@@ -114,6 +114,23 @@ def test_predict(run_folder, recipe_file, capsys, tmp_path):
         assert sum(told["share"] for told in entry["classes"]) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("more", [(), ("--backend", "onnx")])
+def test_segmenters_are_timed(more, run_folder, capsys):
+    path = run_folder / "last.ckpt"
+    words = ("bench", path, "--size", "64", "--rounds", "1", "--json", *more)
+    status, printed, said = call(capsys, *words)
+    assert status == 0, said
+    (row,) = json.loads(printed)["rows"]
+    assert row["model"] == str(path)
+    assert row["latency_ms"] > 0 and row["macs"] > 0
+
+
+def test_training_steps_are_those_of_classifiers(run_folder, refused):
+    path = run_folder / "last.ckpt"
+    line = refused(2, "bench", path, "--train")
+    assert line == f"{path} is for segmentation; --train times training steps of classifiers"
+
+
 @pytest.fixture(scope="module")
 def larger_run(recipe_file, tmp_path_factory):
     """A run on images of 64 pixels, the least that exported segmenters see."""

@@ -23,9 +23,10 @@ from spanets.data.samples import Samples
 from spanets.data.sources.folder import scan_folder
 from spanets.recipe import ClassificationRecipe, parse_recipe
 from spanets.tasks.classification.metrics import metrics_for, update_metrics
-from spanets.tasks.classification.opened import is_exported, open_classifier
+from spanets.tasks.classification.opened import open_classifier
 from spanets.weights import WeightsError
 from spanets_runtime.errors import UsageError, UserError
+from spanets_runtime.onnx import is_exported
 
 
 def evaluate(

@@ -22,8 +22,9 @@ from spanets.data.sources.imagenet import (
     scan_reassessed,
 )
 from spanets.tasks.classification.evaluation import classify, measure
-from spanets.tasks.classification.opened import is_exported, open_classifier
+from spanets.tasks.classification.opened import open_classifier
 from spanets_runtime.errors import UsageError, nearest
+from spanets_runtime.onnx import is_exported
 
 # From samples and preprocessing to batches.
 Load = Callable[[Samples, Mapping[str, Any]], DataLoader[Any]]

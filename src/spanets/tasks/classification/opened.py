@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from spanets.checkpoint import Card, restore_model
 from spanets_runtime.errors import UsageError
-from spanets_runtime.onnx import OnnxFile, OnnxPredictor
+from spanets_runtime.onnx import OnnxFile, OnnxPredictor, is_exported
 
 
 class ExportedClassifier(nn.Module):
@@ -34,11 +34,6 @@ class ExportedClassifier(nn.Module):
         size = self.batch if isinstance(self.batch, int) else len(images)
         logits = [self.file.run(part.cpu().numpy())[0] for part in images.split(size)]
         return torch.from_numpy(np.concatenate(logits)).to(images.device)
-
-
-def is_exported(path: Path) -> bool:
-    """Tells exported files from checkpoints."""
-    return path.suffix.lower() == ".onnx"
 
 
 def open_classifier(path: Path) -> tuple[nn.Module, Card]:

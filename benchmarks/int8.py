@@ -19,7 +19,7 @@ import torch
 from common import write
 
 from spanets.benchmark.sources import build_form
-from spanets.benchmark.timing import interleave, summarise
+from spanets.benchmark.timing import SESSIONS_SETTLE, interleave, summarise
 from spanets.data.samples import Samples
 from spanets.data.sources.elpv import elpv_splits
 from spanets.export import export_model, load_source
@@ -84,7 +84,7 @@ def measure_time(name: str, threads: int, rounds: int, folder: Path) -> dict[str
         export_model(model, path, dtype=dtype, dynamic=False, calibration=calibration)
         session = open_session(path, threads)
         tasks[dtype] = partial(session.run, None, {"images": images[0][None]})
-    return summarise(interleave(tasks, rounds, warmup=3), "float32")
+    return summarise(interleave(tasks, rounds, warmup=3, settle=SESSIONS_SETTLE), "float32")
 
 
 def main() -> None:

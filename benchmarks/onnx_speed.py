@@ -21,7 +21,7 @@ from common import write
 from forms import head_by_head, released_form
 
 from spanets.benchmark.sources import build_form
-from spanets.benchmark.timing import interleave, summarise
+from spanets.benchmark.timing import SESSIONS_SETTLE, interleave, summarise
 from spanets.export import export_model
 from spanets_runtime.onnx import open_session
 
@@ -51,7 +51,7 @@ def main() -> None:
             session = open_session(path, arguments.threads)
             tasks[name] = partial(session.run, None, feed)
             (differences[name],) = written.differences.values()
-        seconds = interleave(tasks, arguments.rounds, warmup=3)
+        seconds = interleave(tasks, arguments.rounds, warmup=3, settle=SESSIONS_SETTLE)
     rows: dict[str, Any] = {}
     for family in ("spanet_small", "spanetv2_s18_pure"):
         own = {k: v for k, v in seconds.items() if k.startswith((family, "convnext"))}

@@ -14,7 +14,7 @@ from spanets.benchmark.costs import Costs, count_costs, count_parameters
 from spanets.benchmark.memory import peak_memory
 from spanets.benchmark.running import Setting, make_exported_task, make_task
 from spanets.benchmark.sources import Source, build_sources, check_sources
-from spanets.benchmark.timing import circumstances, interleave, quartiles
+from spanets.benchmark.timing import SESSIONS_SETTLE, circumstances, interleave, quartiles
 from spanets.mixers.adaptive import SpectralFilter
 from spanets_runtime.errors import UserError, first_line
 
@@ -127,7 +127,8 @@ def _compare_at(
             ready.append(_prepare(source, setting, batch, size))
     # By number: a model may be named twice, to see the noise.
     tasks = {str(number): one.task for number, one in enumerate(ready)}
-    seconds = interleave(tasks, rounds, warmup, setting.device)
+    settle = SESSIONS_SETTLE if setting.backend == "onnx" else 0.0
+    seconds = interleave(tasks, rounds, warmup, setting.device, settle)
     rows = []
     for source, one, times in zip(sources, ready, seconds.values(), strict=True):
         low, median, high = quartiles(times)

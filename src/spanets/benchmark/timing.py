@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import timm
@@ -18,8 +18,17 @@ import spanets
 Task = Callable[[], object]
 
 
+# After a run the threads of an onnxruntime session wait busily for the next one, up to some tens of
+# milliseconds, on the cores that another session needs: beside others it took twice as long.
+SESSIONS_SETTLE = 0.1
+
+
 def interleave(
-    tasks: Mapping[str, Task], rounds: int, warmup: int = 1, device: str = "cpu"
+    tasks: Mapping[str, Task],
+    rounds: int,
+    warmup: int = 1,
+    device: str = "cpu",
+    settle: float = 0.0,
 ) -> dict[str, list[float]]:
     """Times each task once a round, in turn, so that a slow minute of the machine hits all alike.
 
@@ -28,6 +37,8 @@ def interleave(
         rounds: Rounds that count.
         warmup: Rounds before them.
         device: On "cuda" a task ends when the GPU has done its work.
+        settle: For tasks with threads of their own, `SESSIONS_SETTLE`: seconds to wait before each
+            one, which then runs once more, untimed, so that its threads are awake and no others.
 
     Returns:
         Seconds of every round, by task; the warm-up rounds are left out.
@@ -37,6 +48,9 @@ def interleave(
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in tqdm(range(warmup + rounds), desc="rounds", disable=None, leave=False):
         for name, task in tasks.items():
+            if settle:
+                sleep(settle)
+                task()
             seconds[name].append(clock(task))
     return {name: values[warmup:] for name, values in seconds.items()}
 

@@ -120,6 +120,7 @@ def test_a_checkpoint_keeps_its_classes(small_run, tmp_path, capsys):
     [
         (["spanet_nan"], 2, "unknown model 'spanet_nan'; did you mean 'spanet_nano'?"),
         (["missing.ckpt"], 1, "missing.ckpt: no such file"),
+        (["a.onnx"], 2, "a.onnx is exported already; give the checkpoint it was exported from"),
         (
             ["spanet_nano", "--dtype", "float8"],
             2,
@@ -148,7 +149,8 @@ def test_sizes_need_not_be_square(command, small_run, photos, tmp_path, capsys):
     assert run_onnx(path, torch.randn(1, 3, 64, 96))[0].shape[0] == 1
     if command == "checkpoint":  # its preprocessing makes squares
         assert spanets_cli.main(["predict", str(path), str(photos / "cat")]) == 1
-        assert "is made for a height of 64, images here have 32" in capsys.readouterr().err
+        said = "is made for 1x3x64x96, its preprocessing gives 1x3x32x32; export it with --size 32"
+        assert said in capsys.readouterr().err
         path.unlink()
         words += ["--dtype", "int8", "--calibration", str(photos)]
         assert spanets_cli.main(words) == 2

@@ -150,7 +150,8 @@ def restore_classifier(path: str | Path) -> tuple[nn.Module, Card]:
 def is_checkpoint(source: str) -> bool:
     """Tells a file's path, of one that may not exist, from a model's name, which may have a tag."""
     path = Path(source)
-    return path.is_file() or len(path.parts) > 1 or path.suffix in WEIGHT_SUFFIXES
+    is_path = len(path.parts) > 1 and ":" not in source  # no address, such as hf-hub:owner/name
+    return path.is_file() or is_path or path.suffix in WEIGHT_SUFFIXES
 
 
 def restore_model(path: str | Path) -> tuple[nn.Module, Card]:

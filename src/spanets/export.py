@@ -113,6 +113,8 @@ def load_source(
         UsageError: an unknown name, or weights for a checkpoint.
         UserError: an unreadable file, or weights that do not fit.
     """
+    if Path(source).suffix.lower() in SUFFIXES:
+        raise UsageError(f"{source} is exported already; give the checkpoint it was exported from")
     arguments: dict[str, Any] = {"features_only": True} if features_only else {}
     if is_checkpoint(source):
         if weights is not None:
@@ -324,9 +326,8 @@ def _trace(model: nn.Module, images: Tensor, dynamic: bool, step: int) -> Export
     # The exporter has no closed set of errors, and its messages are pages long.
     except Exception as error:
         hint = "; try without free sizes (--static)" if dynamic else ""
-        raise UserError(
-            f"torch.export cannot trace the model: {first_line(error)}{hint}"
-        ) from error
+        said = first_line(error).split("! For more information")[0]  # of torch's own logs
+        raise UserError(f"torch.export cannot trace the model: {said}{hint}") from error
 
 
 def _to_pt2(program: ExportedProgram, metadata: dict[str, Any]) -> bytes:

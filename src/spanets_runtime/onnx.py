@@ -21,8 +21,6 @@ METADATA = "spanets"
 MIN_FREE_SIDE = 64
 """Heights and widths that are free are proved from here up by the exporter."""
 
-_AXES = ("batch", "channels", "height", "width")
-
 
 def is_exported(path: str | Path) -> bool:
     """Tells an ONNX file from a checkpoint or a model's name."""
@@ -73,8 +71,7 @@ class OnnxFile:
         outputs = self.outputs
         if [output.name for output in outputs] != names or len(outputs[0].shape) != rank:
             raise UserError(
-                f"{self.path}: gives maps, not classes; export it without --features-only to "
-                "predict"
+                f"{self.path}: gives maps, not classes; export it without --features-only"
             )
 
     def classes(self, axis: int) -> list[str]:
@@ -203,6 +200,9 @@ def read_metadata(session: Any, path: str | Path) -> dict[str, Any]:
 def _check_size(shape: list[int | str], size: int, path: str | Path) -> None:
     """Raises UserError if a fixed shape is not that of one preprocessed image."""
     expected = (1, 3, size, size)
-    for name, given, needed in zip(_AXES, shape, expected, strict=True):
-        if isinstance(given, int) and given != needed:
-            raise UserError(f"{path}: is made for a {name} of {given}, images here have {needed}")
+    if any(isinstance(n, int) and n != m for n, m in zip(shape, expected, strict=True)):
+        made, given = ("x".join(map(str, numbers)) for numbers in (shape, expected))
+        raise UserError(
+            f"{path}: is made for {made}, its preprocessing gives {given}; export it with "
+            f"--size {size}, or without --static"
+        )

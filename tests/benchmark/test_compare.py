@@ -1,6 +1,8 @@
 """`spanets bench`: rows, forms, backends, pictures, and what does not go together."""
 
 import json
+from functools import partial
+from pathlib import Path
 
 import pytest
 import timm
@@ -9,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import spanets_cli
+from spanets.benchmark import timing
 from spanets.benchmark.compare import _count_as_run, compare
 from spanets.benchmark.memory import peak_memory
 from spanets.benchmark.report import plot, table_rows
@@ -108,6 +111,28 @@ def test_costs_are_those_of_what_runs(backend, device):
     assert _count_as_run(fft, Setting(backend=backend), 64) == eager
 
 
+def test_sessions_are_timed_while_others_sleep(monkeypatch):
+    """Each waits, runs untimed so that its own threads are awake, and is timed."""
+    told = []
+    monkeypatch.setattr(timing, "sleep", lambda seconds: told.append(f"sleep {seconds}"))
+    monkeypatch.setattr(timing, "_cpu_seconds", lambda task: told.append("timed") or task() or 1.0)
+    tasks = {name: partial(told.append, name) for name in "ab"}
+    assert interleave(tasks, 1, warmup=0, settle=0.5) == {"a": [1.0], "b": [1.0]}
+    assert told == ["sleep 0.5", "a", "timed", "a", "sleep 0.5", "b", "timed", "b"]
+    told.clear()
+    assert interleave(tasks, 1, warmup=0) == {"a": [1.0], "b": [1.0]}
+    assert told == ["timed", "a", "timed", "b"]
+
+
+def test_only_sessions_are_waited_for(monkeypatch):
+    waited = []
+    monkeypatch.setattr(timing, "sleep", waited.append)
+    compare(["test_resnet"], Setting(), [1], [64], **FAST)
+    assert waited == []
+    compare(["test_resnet"], Setting(backend="onnx"), [1], [64], **FAST)
+    assert len(waited) == FAST["rounds"] + FAST["warmup"]
+
+
 def test_checkpoints_stand_beside_models(small_run):
     path = str(small_run / "last.ckpt")
     for setting in (Setting(), Setting(train=True)):
@@ -171,6 +196,8 @@ def test_what_does_not_fit_into_memory(batch):
         (["a.onnx"], "a.onnx runs in onnxruntime, not eager; add --backend onnx"),
         (["a.onnx", "--backend", "onnx", "--dtype", "float16"], "does not change exported files"),
         (["resnt18.a1_in1k"], "unknown model 'resnt18.a1_in1k'; did you mean 'resnet18"),
+        (["tests"], "tests is a folder; give a checkpoint or a file in it"),
+        (["hf-hub:timm/resnet18"], "unknown model 'hf-hub:timm/resnet18'"),
         (["a.pt2"], "a.pt2 is a program of torch.export; bench takes FILE.onnx"),
         (
             ["a.ckpt", "--form", "fft"],
@@ -179,7 +206,9 @@ def test_what_does_not_fit_into_memory(batch):
         (["spanet_nano", "--batch", "0"], "argument --batch: 0 is no whole number from 1 up"),
     ],
 )
-def test_bad_words(words, said, capsys):
+def test_bad_words(words, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("tests").mkdir()
     assert spanets_cli.main(["bench", *words]) == 2
     assert said in capsys.readouterr().err
 

@@ -133,7 +133,7 @@ def test_a_fixed_size_must_be_that_of_the_preprocessing(tmp_path):
     path = tmp_path / "m.onnx"
     metadata = {"preprocessing": PREPROCESSING}
     export_model(Tiny(), path, size=96, dynamic=False, metadata=metadata)
-    with pytest.raises(UserError, match="is made for a height of 96, images here have 64"):
+    with pytest.raises(UserError, match="is made for 1x3x96x96, its preprocessing gives 1x3x64x64"):
         OnnxPredictor(path)
 
 

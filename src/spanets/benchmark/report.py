@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import timm
+
 from spanets_runtime.errors import UsageError, require
 from spanets_runtime.files import check_place, write_atomically
 from spanets_runtime.onnx import is_exported
@@ -87,8 +89,10 @@ def plot(result: Mapping[str, Any], path: str | Path) -> None:
     times = [row["latency_ms"] / row["batch"] for row in rows]
     below = [(row["latency_ms"] - row["quartile1_ms"]) / row["batch"] for row in rows]
     above = [(row["quartile3_ms"] - row["latency_ms"]) / row["batch"] for row in rows]
-    labels = [f"{_name(row)}, {row['batch']} x {row['size']}²" for row in rows]
-    colours = ["tab:blue" if row["model"].startswith("spanet") else "tab:gray" for row in rows]
+    labels = [f"{_short(_name(row))}, {row['batch']} x {row['size']}²" for row in rows]
+    peers = [timm.is_model(row["model"]) and not row["model"].startswith("spanet") for row in rows]
+    # Gray: what timm has beside ours and what is the user's own.
+    colours = ["tab:gray" if peer else "tab:blue" for peer in peers]
     # By position: a model that stands beside itself has the same label twice.
     axes.barh(range(len(rows)), times, xerr=[below, above], color=colours, capsize=3)
     axes.set_yticks(range(len(rows)), labels)
@@ -100,13 +104,17 @@ def plot(result: Mapping[str, Any], path: str | Path) -> None:
             textcoords="offset points",
             va="center",
         )
-    axes.margins(x=0.15)
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.15 * max(time + more for time, more in zip(times, above, strict=True)))
     axes.set_xlabel("time of one image (ms); less is better")
-    axes.set_title(describe_setting(result).replace("; ", "\n"), fontsize=8)
+    figure.suptitle(describe_setting(result).replace("; ", "\n"), fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=Path(path).suffix[1:], dpi=150)
     write_atomically(path, lambda file: file.write(buffer.getvalue()))
+
+
+def _short(name: str) -> str:
+    """The end of a path, which tells files of one command apart."""
+    return "/".join(Path(name).parts[-2:])
 
 
 def _name(row: Mapping[str, Any]) -> str:

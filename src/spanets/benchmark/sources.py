@@ -98,6 +98,8 @@ def build_sources(
 def _build(name: str, form: str, size: int, train: bool) -> nn.Module | Path:
     if is_exported(name):
         return Path(name)
+    if Path(name).is_dir():
+        raise UsageError(f"{name} is a folder; give a checkpoint or a file in it")
     if is_checkpoint(name):
         try:
             network, told = load_source(name)

@@ -220,7 +220,8 @@ def map_classes(samples: Samples, classes: list[str]) -> Samples:
     """
     for name in samples.classes:
         if name not in classes:
-            hint = nearest(name, classes) or f"; it has {', '.join(classes[:20])}"
+            known = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
+            hint = nearest(name, classes) or f"; it has {known}"
             raise UserError(f"the model has no class {name!r}{hint}")
     numbers = [classes.index(name) for name in samples.classes]
     return Samples(samples.images, [numbers[label] for label in samples.labels], classes)

@@ -16,7 +16,7 @@ from spanets.analysis.plots import plot_families, save_figure
 from spanets.analyze.figures import title
 from spanets.analyze.sources import batches, load_any, spread_evenly
 from spanets.data.sources.elpv import elpv_splits
-from spanets_runtime.images import find_images
+from spanets_runtime.listing import find_images
 
 MODELS = ("convnext_tiny", "poolformer_s12", "swin_tiny_patch4_window7_224", "spanet_small")
 

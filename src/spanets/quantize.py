@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from spanets_runtime.errors import UsageError, UserError, require
 from spanets_runtime.fitting import Fitting
-from spanets_runtime.images import ImageError, find_images, load_image
+from spanets_runtime.images import ImageError, load_image
+from spanets_runtime.listing import find_images
 from spanets_runtime.onnx import MIN_FREE_SIDE
 from spanets_runtime.preprocessing import Preprocessing
 

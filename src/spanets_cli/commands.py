@@ -82,6 +82,8 @@ def run_eval(arguments: argparse.Namespace, _: list[str]) -> int:
     else:
         results = evaluate_layout(path, data, layout, arguments.workers, batch)
         describe = describe_layout
+    for note in results.get("notes", []):
+        print(note, file=sys.stderr)
     print(json.dumps(results, indent=2) if arguments.json else describe(results))
     return 0
 

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
@@ -52,25 +51,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-def find_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """Returns the image files of a folder, at any depth, sorted; hidden ones are left out.
-
-    Raises:
-        UserError: no such folder, or no images in it.
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder")
-    found = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "." and path.is_file()
-    )
-    if not found:
-        raise UserError(f"{root}: a folder without images")
-    return found
 
 
 class ImageError(UserError):

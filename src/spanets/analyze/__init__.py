@@ -10,7 +10,7 @@ from spanets.analyze.measure import MEASUREMENTS, Options, Subject
 from spanets.analyze.record import Record, digest, file_name, identity
 from spanets.analyze.sources import class_labels, load_any, spread_evenly
 from spanets_runtime.errors import UsageError, UserError, nearest
-from spanets_runtime.images import find_images
+from spanets_runtime.listing import find_images
 
 WHAT = tuple(MEASUREMENTS)
 

@@ -154,6 +154,7 @@ def make_loaders(recipe: ClassificationRecipe, batch_size: int, processes: int =
         make_loader(train_set, share, size, data.workers, drop_last=True),
         val,
         parts["train"].classes,
+        tuple(dict.fromkeys(parts["train"].notes + parts["val"].notes)),
         unreadable={"train": train_set.unreadable, "val": unreadable_of(val)},
     )
 
@@ -224,7 +225,8 @@ def map_classes(samples: Samples, classes: list[str]) -> Samples:
             hint = nearest(name, classes) or f"; it has {known}"
             raise UserError(f"the model has no class {name!r}{hint}")
     numbers = [classes.index(name) for name in samples.classes]
-    return Samples(samples.images, [numbers[label] for label in samples.labels], classes)
+    labels = [numbers[label] for label in samples.labels]
+    return Samples(samples.images, labels, classes, notes=samples.notes)
 
 
 def train_transform(data: ClassificationData) -> Transform:

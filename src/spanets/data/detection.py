@@ -277,7 +277,7 @@ def make_loaders(
         make_loader(dataset, share, size, data.workers, drop_last=True, collate=as_lists),
         evaluation_loader(val, preprocessing_of(data), batch_size, data.workers, processes),
         train.classes,
-        train.notes + val.notes,
+        tuple(dict.fromkeys(train.notes + val.notes)),
     )
 
 

@@ -94,7 +94,7 @@ class Loaders:
     Attributes:
         train, val: The loaders.
         classes: Names of the classes.
-        notes: Lines for people, about what of the data set is left out.
+        notes: Lines for people about what of the data set was left out, renamed or changed.
         unreadable: What their data sets find unreadable, by part, where they put up with any.
     """
 

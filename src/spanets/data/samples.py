@@ -19,6 +19,7 @@ class Samples:
         strata: the kind of each image, for splits that divide every kind alike, or None.
         shards: the number of the file that stores each image, for orders that read one file after
             the other, or None where each image is a file.
+        notes: lines for people about what was left out, renamed or changed, each with a count.
 
     Raises:
         ValueError: the lists disagree in length, or a label is no index into `classes`.
@@ -30,6 +31,7 @@ class Samples:
     targets: list[list[float]] | None = None
     strata: list[str] | None = None
     shards: list[int] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("labels", "targets", "strata", "shards"):
@@ -53,6 +55,7 @@ class Samples:
             targets=None if self.targets is None else [self.targets[i] for i in indices],
             strata=None if self.strata is None else [self.strata[i] for i in indices],
             shards=None if self.shards is None else [self.shards[i] for i in indices],
+            notes=self.notes,
         )
 
     def counts(self) -> dict[str, int]:

@@ -44,14 +44,18 @@ _held: set[TextIO] = set()
 
 
 @contextmanager
-def recorded(out: Path) -> Iterator[None]:
+def recorded(out: Path, notes: Sequence[str] = ()) -> Iterator[None]:
     """Records a start of the run in a folder, and in the end how it ended.
+
+    Args:
+        out: The folder.
+        notes: What of the data set was left out, renamed or changed.
 
     Raises:
         UserError: another process trains in this folder, or it cannot be written.
     """
     with _locked(out):
-        starts = [*read_starts(out), describe_start()]
+        starts = [*read_starts(out), {**describe_start(), "notes": list(notes)}]
         _write(out, starts)
         try:
             yield

@@ -98,7 +98,8 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
     callbacks = [keeper, UnreadableImages(out, loaders.unreadable)]
     trainer = _make_trainer(plan, out, callbacks, accumulate, updates)
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    with recorded(out) if first else nullcontext(), threads_as_before():
+    recording = recorded(out, loaders.notes) if first else nullcontext()
+    with recording, threads_as_before():
         if first:
             for note in loaders.notes:
                 print(note, file=sys.stderr)

@@ -85,7 +85,8 @@ class Plan(ABC, Generic[R]):
             batch_size: Images at a time.
 
         Returns:
-            Plain values: "checkpoint", "data", "images", "metrics" by name, "classes" and more.
+            Plain values: "checkpoint", "data", "images", "metrics" by name, "classes", "notes"
+            (lines about what of the data was left out, renamed or changed) and more.
 
         Raises:
             UserError: an unreadable checkpoint, or data that does not fit it.

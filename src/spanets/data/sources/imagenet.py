@@ -28,7 +28,7 @@ from spanets.data.corruptions import KINDS, SEVERITIES
 from spanets.data.samples import Samples
 from spanets.data.sources.folder import existing_folder, scan_folder, subfolders
 from spanets_runtime.errors import UserError, nearest
-from spanets_runtime.images import find_images
+from spanets_runtime.listing import find_images
 
 LAYOUTS = {
     "imagenet": "a folder for each WordNet id, such as n01440764/, there or in val/",

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from spanets.data.splits import stratified_split
 from spanets_runtime.errors import UsageError, UserError
-from spanets_runtime.images import ImageError, find_images, load_labels
+from spanets_runtime.images import ImageError, load_labels
+from spanets_runtime.listing import find_images
 
 IGNORED = 255
 """The class number of pixels that count for nothing."""

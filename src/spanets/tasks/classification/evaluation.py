@@ -64,7 +64,8 @@ def evaluate(
     measured = measure(model, loader, card.classes)
     unreadable = unreadable_of(loader)
     left_out = [f"{samples.images[i]}: {unreadable.reason(i)}" for i in unreadable.found()]
-    return {"checkpoint": str(path), "data": part, **measured, "unreadable": left_out}
+    told = {"unreadable": left_out, "notes": list(samples.notes)}
+    return {"checkpoint": str(path), "data": part, **measured, **told}
 
 
 def _recipe(path: Path, card: Card) -> ClassificationRecipe:

@@ -18,4 +18,4 @@ def describe_metrics(results: Mapping[str, Any]) -> str:
             values = (metrics[f"{kind}_{name}"] for name in NAMES)
             cells = ("none" if value is None else f"{value:.3f}" for value in values)
             lines.append(f"  {kind:4}" + "".join(f"{cell:>8}" for cell in cells))
-    return "\n".join([*lines, *(f"  {note}" for note in results["notes"])])
+    return "\n".join(lines)

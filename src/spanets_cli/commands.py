@@ -41,7 +41,7 @@ def run_train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from spanets.recipe import load_recipe
     from spanets_runtime.errors import require
 
-    recipe = load_recipe(arguments.recipe, overrides)
+    recipe = load_recipe(arguments.recipe, overrides, arguments.trust_recipe)
     if arguments.print_recipe:
         import yaml
 
@@ -77,7 +77,7 @@ def run_eval(arguments: argparse.Namespace, _: list[str]) -> int:
     layout, plan = choose_layout(path, data, arguments.layout), plan_of(path)
     batch = arguments.batch or plan.eval_batch
     if layout is None:
-        results = plan.evaluate(path, data, arguments.workers, batch)
+        results = plan.evaluate(path, data, arguments.workers, batch, arguments.trust_recipe)
         describe = plan.describe_metrics
     else:
         results = evaluate_layout(path, data, layout, arguments.workers, batch)

@@ -46,6 +46,7 @@ TRAIN_OPTIONS = {
     "--out": True,
     "--resume": False,
     "--print-recipe": False,
+    "--trust-recipe": False,
     "--debug": False,
     "--help": False,
 }
@@ -119,6 +120,11 @@ def make_parser() -> Parser:
     train.add_argument(
         "--print-recipe", action="store_true", help="print all keys and values, and stop"
     )
+    train.add_argument(
+        "--trust-recipe",
+        action="store_true",
+        help="let a recipe file name addresses to fetch from and folders to write to",
+    )
 
     evaluate = command("eval", run_eval, "measure a checkpoint or file on labelled images")
     evaluate.add_argument("checkpoint", metavar="CHECKPOINT|FILE.onnx")
@@ -136,6 +142,11 @@ def make_parser() -> Parser:
     )
     evaluate.add_argument(
         "--workers", type=at_least(0), default=2, help="processes that load images (default: 2)"
+    )
+    evaluate.add_argument(
+        "--trust-recipe",
+        action="store_true",
+        help="let the checkpoint's recipe decide which images are read and fetched",
     )
     evaluate.add_argument("--json", action="store_true", help="print JSON")
 

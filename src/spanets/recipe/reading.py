@@ -14,6 +14,7 @@ from spanets.recipe.classification import ClassificationRecipe
 from spanets.recipe.detection import DetectionRecipe
 from spanets.recipe.sections import Recipe
 from spanets.recipe.segmentation import SegmentationRecipe
+from spanets.recipe.trust import check_places
 from spanets.values import convert, describe_wanted, load_yaml, read_word
 from spanets_runtime.errors import UsageError, nearest
 
@@ -32,17 +33,22 @@ def list_recipes() -> list[str]:
         return [path.relative_to(folder).with_suffix("").as_posix() for path in files]
 
 
-def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(name: str, overrides: Sequence[str] = (), trusted: bool = False) -> Recipe:
     """Reads a recipe by name or path, and sets the keys given on the command line.
 
     Args:
         name: A name of `list_recipes`, or a YAML file.
         overrides: Command-line words: `["--optim.lr", "1e-3", "--trainer.epochs=5"]`.
+        trusted: Let the file name addresses and folders to write to; see `recipe.trust`.
 
     Raises:
-        UsageError: an unknown recipe, key or value, with the nearest right name.
+        UsageError: an unknown recipe, key or value, with the nearest right name; or a file that
+            decides where data are fetched from or written to.
     """
-    return parse_recipe(_read(name), overrides, origin=name)
+    recipe = parse_recipe(_read(name), overrides, origin=name)
+    if not trusted:
+        check_places(recipe, name, {key for key, _ in _pair_words(overrides, type(recipe))})
+    return recipe
 
 
 def parse_recipe(

@@ -74,15 +74,18 @@ class Plan(ABC, Generic[R]):
 
     @staticmethod
     @abstractmethod
-    def evaluate(path: Path, root: str | None, workers: int, batch_size: int) -> dict[str, Any]:
+    def evaluate(
+        path: Path, root: str | None, workers: int, batch_size: int, trusted: bool = False
+    ) -> dict[str, Any]:
         """Measures a checkpoint of this task.
 
         Args:
             path: A checkpoint with its card.
-            root: A data set; None takes the checkpoint's own test part, or where it has none its
+            root: A data set; None takes the run's own test part, or where it has none its
                 validation part.
             workers: Processes that load images.
             batch_size: Images at a time.
+            trusted: Let the checkpoint's recipe decide which images are read; see `own_data`.
 
         Returns:
             Plain values: "checkpoint", "data", "images", "metrics" by name, "classes", "notes"

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from spanets.checkpoint import Card, check_integrity, read_card
-from spanets.recipe import Recipe, parse_recipe
+from spanets.recipe import Recipe, load_recipe, parse_recipe
+from spanets.recipe.trust import FLAG, places_outside
 from spanets.runs.folder import LAST, PREVIOUS, RECIPE
 from spanets.weights import WeightsError, read_checkpoint
-from spanets_runtime.errors import UsageError
+from spanets_runtime.errors import UsageError, UserError
 
 DAMAGED = "damaged.ckpt"
 
@@ -90,6 +91,9 @@ def find_start(out: Path, recipe: Recipe) -> Start:
 def resume_command(out: Path) -> str:
     """Returns the command that goes on with the run of a folder."""
     words = ["spanets", "train", str(out / RECIPE), "--out", str(out), "--resume"]
+    with suppress(UserError):  # a recipe that cannot be read now
+        if places_outside(load_recipe(str(out / RECIPE), trusted=True)):
+            words.append(FLAG)
     return shlex.join(words)
 
 

@@ -4,6 +4,7 @@ The library `datasets` finds, fetches and stores them; their images are decoded 
 same limits as all others. It runs no code that comes with a data set from version 4 on.
 """
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,14 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
+from huggingface_hub import DatasetCard
+
 from spanets.data.samples import Samples
 from spanets.data.sources.shard_index import MAX_IMAGE_BYTES
-from spanets_runtime.errors import UserError, nearest, require
+from spanets.recipe.trust import is_address
+from spanets.values import load_yaml
+from spanets_runtime.errors import UserError, first_line, nearest, require
 from spanets_runtime.images import ImageError
 
 _PARTS = {"train": "train", "test": "test"} | dict.fromkeys(
     ("validation", "val", "valid", "dev"), "val"
 )
+# Where `datasets` looks for the files of a folder.
+_CARDS = ("README.md", ".huggingface.yaml")
 _LABELS = ("label", "labels", "class", "cls", "target")
 _HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
@@ -115,6 +122,8 @@ def _load(root: str) -> dict[str, Any]:
     if not path.exists() and not _HUB_NAME.fullmatch(root):
         raise UserError(f"{root}: no such folder, and no name of a data set on the hub")
     saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
+    if path.exists() and not saved:
+        _check_configuration(path)
     try:
         with _quiet(datasets):
             if saved:
@@ -131,6 +140,43 @@ def _load(root: str) -> dict[str, Any]:
     if "train" not in parts:
         raise UserError(f"{root}: has {', '.join(found)}, but no part named train")
     return parts
+
+
+def _check_configuration(folder: Path) -> None:
+    """Refuses a folder whose card makes `datasets` read files that lie elsewhere.
+
+    Raises:
+        UserError: a card that names an address, or a path that leaves the folder; or a damaged one.
+    """
+    cards = [path for name in _CARDS if (path := folder / name).is_file()]
+    for path in cards:
+        try:
+            text = path.read_text("utf-8")
+            # As `datasets` finds it, so that both see the same.
+            found = (
+                DatasetCard(text).data.to_dict() if path.suffix == ".md" else load_yaml(text, "")
+            )
+        # Whatever a text leads to that is no card.
+        except Exception as error:
+            raise UserError(f"{path}: is no data set's card ({first_line(error)})") from error
+        for name in _texts(found.get("configs") if isinstance(found, dict) else None):
+            if is_address(name) or os.path.isabs(name) or ".." in re.split(r"[/\\]", name):
+                raise UserError(
+                    f"{path}: names files elsewhere ({name}); a data set's card does not decide "
+                    "what is fetched or read outside of its folder"
+                )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yields the texts in nested values, those that stand in several places once."""
+    waiting, seen = [value], set()
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict | list | tuple) and id(item) not in seen:
+            seen.add(id(item))
+            waiting += [*item, *item.values()] if isinstance(item, dict) else item
 
 
 @contextmanager

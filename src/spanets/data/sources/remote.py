@@ -1,10 +1,15 @@
-"""Files that are elsewhere: fetched whole, once a machine, into a folder that is kept."""
+"""Files that are elsewhere: fetched whole, once a machine, into a folder that is kept.
+
+A copy's name is a digest of its address. Nothing of the address stays in the name, neither a
+suffix that would make a program of the copy nor a path that would put it elsewhere.
+"""
 
 import hashlib
 import os
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +26,7 @@ _PAUSES = (1.0, 4.0)  # in seconds, before another try
 
 
 class _Missing(UserError):
-    """There is no such file; asking again is of no use."""
+    """There is no such file, or not for us; asking again is of no use."""
 
 
 class _Unfetched(UserError):
@@ -68,8 +73,7 @@ def fetch(url: str, cache: Path, size: int | None = None) -> Path:
     Raises:
         UserError: it cannot be fetched, has another size, or cannot be written.
     """
-    name = Path(urlsplit(url).path).name
-    path = cache / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
+    path = cached_path(url, cache)
     if _is_whole(path, size):
         return path
     try:
@@ -77,11 +81,25 @@ def fetch(url: str, cache: Path, size: int | None = None) -> Path:
     except OSError as error:
         raise UserError(f"{cache}: cannot be made ({error.strerror}); set data.cache") from None
     with FileLock(cache / f".{path.name}.lock"):
+        _rename_older_copy(url, path)
         if not _is_whole(path, size):
             _fetch_patiently(url, path)
     if not _is_whole(path, size):
         raise UserError(f"{url}: has {path.stat().st_size} bytes, its index says {size}")
     return path
+
+
+def cached_path(url: str, cache: Path) -> Path:
+    """Returns where the copy of a file is kept."""
+    return cache / hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def _rename_older_copy(url: str, path: Path) -> None:
+    """Takes over the copy that version 0.1.0 made, whose name ended in that of the address."""
+    older = path.with_name(f"{path.name[:16]}-{Path(urlsplit(url).path).name}")
+    if older.is_file() and not path.exists():
+        with suppress(OSError):
+            older.replace(path)
 
 
 def read_small(url: str, limit: int = 2**28) -> bytes | None:
@@ -150,11 +168,27 @@ def _chunks(url: str) -> Iterator[bytes]:
         with filesystem.open(url, "rb", **options) as file:
             while chunk := file.read(CHUNK):
                 yield chunk
-    except FileNotFoundError:
-        raise _Missing(f"{url}: no such file") from None
     # Each kind of storage has errors of its own.
     except Exception as error:
-        raise _Unfetched(f"{url}: cannot be fetched ({_reason(error)})") from error
+        raise _explain(url, error) from error
+
+
+def _explain(url: str, error: Exception) -> UserError:
+    """Says what became of a request: fsspec calls a file missing whatever the server's answer."""
+    cause: BaseException = error
+    while isinstance(cause, FileNotFoundError) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    status = getattr(cause, "status", None)
+    if status in (404, 410) or (status is None and isinstance(cause, FileNotFoundError)):
+        return _Missing(f"{url}: no such file")
+    if status in (401, 403):
+        return _Missing(f"{url}: the server refuses it (HTTP {status})")
+    if type(cause).__name__ == "TooManyRedirects":
+        return UserError(f"{url}: cannot be fetched (the server redirects without end)")
+    if isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429):
+        return UserError(f"{url}: cannot be fetched (HTTP {status})")
+    told = f"HTTP {status}" if isinstance(status, int) and status else _reason(cause)
+    return _Unfetched(f"{url}: cannot be fetched ({told})")
 
 
 def _filesystem(scheme: str) -> Any:
@@ -171,5 +205,5 @@ def _filesystem(scheme: str) -> Any:
         raise UserError(f"{scheme}://: {' '.join(str(error).split())}") from None
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__

@@ -21,25 +21,30 @@ from spanets.data.classification import (
 from spanets.data.loaders import plain_worker_errors
 from spanets.data.samples import Samples
 from spanets.data.sources.folder import scan_folder
-from spanets.recipe import ClassificationRecipe, parse_recipe
+from spanets.recipe import ClassificationRecipe
 from spanets.tasks.classification.metrics import metrics_for, update_metrics
 from spanets.tasks.classification.opened import open_classifier
-from spanets.weights import WeightsError
+from spanets.tasks.own_data import card_recipe, own_recipe
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.onnx import is_exported
 
 
 def evaluate(
-    path: Path, root: str | None = None, workers: int = 2, batch_size: int = 64
+    path: Path,
+    root: str | None = None,
+    workers: int = 2,
+    batch_size: int = 64,
+    trusted: bool = False,
 ) -> dict[str, Any]:
     """Measures a checkpoint or an exported file on labelled images.
 
     Args:
         path: A checkpoint with its card, or a file that `spanets export` wrote.
-        root: A folder of class folders; None takes the images of the checkpoint's own test part,
-            or where it has none of its validation part; an exported file has neither.
+        root: A folder of class folders; None takes the images of the run's own test part, or where
+            it has none of its validation part; an exported file has neither.
         workers: Processes that load images.
         batch_size: Images at a time.
+        trusted: Let the checkpoint's recipe decide which images are read; see `own_data`.
 
     Returns:
         Metrics by name, the number of images, and the confusion matrix (rows: truth). A metric
@@ -48,16 +53,18 @@ def evaluate(
         "unreadable" and left out of all else.
 
     Raises:
-        UsageError: an exported file of another task, or one without a folder.
+        UsageError: an exported file of another task, or one without a folder; or a checkpoint that
+            may not decide which images are read.
         UserError: an unreadable checkpoint, or data that does not fit it.
     """
     model, card = open_classifier(path)
     exported = is_exported(path)
     if exported and root is None:
         raise UsageError(f"{path} does not tell its test images; name a folder with --data")
-    part, samples = _own_images(path, card) if root is None else (root, scan_folder(root))
+    part, samples = _own_images(path, card, trusted) if root is None else (root, scan_folder(root))
     samples = map_classes(samples, card.classes)
-    allowed = 0.0 if exported else _recipe(path, card).data.max_unreadable
+    recipe = None if exported else card_recipe(path, card, ClassificationRecipe)
+    allowed = recipe.data.max_unreadable if recipe else 0.0
     loader = evaluation_loader(
         samples, card.preprocessing, batch_size, workers, max_unreadable=allowed
     )
@@ -68,15 +75,8 @@ def evaluate(
     return {"checkpoint": str(path), "data": part, **measured, **told}
 
 
-def _recipe(path: Path, card: Card) -> ClassificationRecipe:
-    recipe = parse_recipe(card.recipe, origin=str(path))
-    if not isinstance(recipe, ClassificationRecipe):
-        raise WeightsError(f"{path}: damaged, its recipe is for {recipe.task}")
-    return recipe
-
-
-def _own_images(path: Path, card: Card) -> tuple[str, Samples]:
-    recipe = _recipe(path, card)
+def _own_images(path: Path, card: Card, trusted: bool) -> tuple[str, Samples]:
+    recipe = own_recipe(path, card, ClassificationRecipe, trusted)
     try:
         parts = read_splits(recipe.data)
     except UserError as error:

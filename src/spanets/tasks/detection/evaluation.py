@@ -15,14 +15,20 @@ from spanets.data.coco.objects import CocoData, map_classes
 from spanets.data.detection import evaluation_loader, read_part
 from spanets.data.loaders import plain_worker_errors
 from spanets.detection import has_masks
-from spanets.recipe import DetectionData, DetectionRecipe, parse_recipe
+from spanets.recipe import DetectionData, DetectionRecipe
+from spanets.recipe.trust import FLAG
 from spanets.tasks.detection.metrics import DetectionMetrics
 from spanets.tasks.detection.module import find_objects
-from spanets.weights import WeightsError
+from spanets.tasks.own_data import card_recipe, own_recipe, recipe_beside
+from spanets_runtime.errors import UsageError
 
 
 def evaluate(
-    path: Path, root: str | None = None, workers: int = 2, batch_size: int = 2
+    path: Path,
+    root: str | None = None,
+    workers: int = 2,
+    batch_size: int = 2,
+    trusted: bool = False,
 ) -> dict[str, Any]:
     """Measures a checkpoint on the validation part of a data set in COCO's format.
 
@@ -31,17 +37,18 @@ def evaluate(
         root: The data set's folder, laid out as the recipe says; None takes the recipe's own.
         workers: Processes that load images.
         batch_size: Images at a time.
+        trusted: Let the checkpoint's recipe decide which images are read; see `own_data`.
 
     Returns:
         Metrics by name (`box_ap`, …; None where no object defines one), number of images, classes,
         and what of the annotations was left out.
 
     Raises:
+        UsageError: a checkpoint that may not decide which images are read.
         UserError: an unreadable checkpoint, or data that does not fit it.
     """
     model, card = restore_model(path)
-    data = _data_of(path, card)
-    data = data if root is None else replace(data, root=root)
+    data = _data_of(path, card, root, trusted)
     truth = map_classes(read_part(data, "val"), card.classes)
     loader = evaluation_loader(truth, card.preprocessing, batch_size, workers)
     return {
@@ -54,11 +61,25 @@ def evaluate(
     }
 
 
-def _data_of(path: Path, card: Card) -> DetectionData:
-    recipe = parse_recipe(card.recipe, origin=str(path))
-    if not isinstance(recipe, DetectionRecipe):
-        raise WeightsError(f"{path}: damaged, its recipe is for {recipe.task}")
-    return recipe.data
+def _data_of(path: Path, card: Card, root: str | None, trusted: bool) -> DetectionData:
+    if root is None:
+        return own_recipe(path, card, DetectionRecipe, trusted).data
+    recipe = card_recipe(path, card, DetectionRecipe)
+    data = replace(recipe.data, root=root)
+    trusted = trusted or recipe_beside(path, recipe) is not None
+    for key in ("val_annotations", "val_images"):
+        if not (trusted or _is_below(getattr(data, key))):
+            raise UsageError(
+                f"{path}: in its recipe data.{key} is {getattr(data, key)!r}, which leaves the "
+                f"folder of --data; add {FLAG} if you trust the checkpoint"
+            )
+    return data
+
+
+def _is_below(location: str) -> bool:
+    """Tells a path that stays below the folder it is relative to."""
+    path = Path(location)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 @torch.inference_mode()

@@ -14,16 +14,20 @@ from spanets.checkpoint import Card, restore_model
 from spanets.data.loaders import plain_worker_errors
 from spanets.data.segmentation import evaluation_loader, read_parts
 from spanets.data.sources.masks import MaskedImages
-from spanets.recipe import SegmentationData, SegmentationRecipe, parse_recipe
+from spanets.recipe import SegmentationData, SegmentationRecipe
 from spanets.segmentation import infer
 from spanets.segmentation.labels import label_map
+from spanets.tasks.own_data import card_recipe, own_recipe
 from spanets.tasks.segmentation.metrics import class_ious, make_confusion, summarise
-from spanets.weights import WeightsError
 from spanets_runtime.errors import UserError
 
 
 def evaluate(
-    path: Path, root: str | None = None, workers: int = 2, batch_size: int = 1
+    path: Path,
+    root: str | None = None,
+    workers: int = 2,
+    batch_size: int = 1,
+    trusted: bool = False,
 ) -> dict[str, Any]:
     """Measures a checkpoint on images with masks.
 
@@ -33,26 +37,31 @@ def evaluate(
             is measured, or where it has none its validation part, or all that there is.
         workers: Processes that load images.
         batch_size: Of no effect: images differ in size and are measured one by one.
+        trusted: Let the checkpoint's recipe decide which images are read; see `own_data`.
 
     Returns:
         Metrics by name, each class's IoU, the number of images, and the confusion matrix (pixels,
         rows: truth). What the images do not define is None.
 
     Raises:
+        UsageError: a checkpoint that may not decide which images are read.
         UserError: an unreadable checkpoint, or data that does not fit it.
     """
     model, card = restore_model(path)
-    part, samples = evaluation_images(path, card, root)
+    part, samples = evaluation_images(path, card, root, trusted)
     loader = evaluation_loader(samples, card.preprocessing, workers)
     told = part if root is None else f"{root} ({part})"
     return {"checkpoint": str(path), "data": told, **measure(model, loader, card)}
 
 
-def evaluation_images(path: Path, card: Card, root: str | None = None) -> tuple[str, MaskedImages]:
+def evaluation_images(
+    path: Path, card: Card, root: str | None = None, trusted: bool = False
+) -> tuple[str, MaskedImages]:
     """Returns the part that a checkpoint is measured on, and its images; see `evaluate`."""
-    recipe = parse_recipe(card.recipe, origin=str(path))
-    if not isinstance(recipe, SegmentationRecipe):
-        raise WeightsError(f"{path}: damaged, its recipe is for {recipe.task}")
+    if root is None:
+        recipe = own_recipe(path, card, SegmentationRecipe, trusted)
+    else:
+        recipe = card_recipe(path, card, SegmentationRecipe)
     try:
         parts = read_parts(_data(recipe, card, root), split=root is None)
     except UserError as error:

@@ -94,6 +94,6 @@ class SegmentationPlan(Plan[SegmentationRecipe]):
         plot_curves(history, curves, self.recipe.model.name, "cross entropy", metrics)
         checkpoint = Path(results["checkpoint"])
         card = self.make_card(results["classes"])
-        _, samples = evaluation_images(checkpoint, card)
+        _, samples = evaluation_images(checkpoint, card, trusted=True)
         plot_examples(checkpoint, samples, examples)
         return {"learning_curve": str(curves), "examples": str(examples)}

@@ -27,7 +27,6 @@ from typing import Any
 
 import lightning as L
 import torch
-import yaml
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
@@ -61,6 +60,7 @@ from spanets.tasks.plan import Plan
 from spanets.tasks.plans import PLANS
 from spanets.tasks.resuming import find_start, holds_run, resume_command, start_anew
 from spanets.tasks.unreadable import UnreadableImages
+from spanets.yaml_text import dump_yaml
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.files import write_atomically
 
@@ -259,4 +259,4 @@ def _summarise(plan: Plan[Any], out: Path, model: nn.Module, history: list[Row])
 
 
 def _to_yaml(recipe: Recipe) -> bytes:
-    return yaml.safe_dump(recipe.to_dict(), sort_keys=False).encode()
+    return dump_yaml(recipe.to_dict()).encode()

@@ -48,6 +48,7 @@ from spanets.tasks.devices import (
     LimitedThreads,
     count_processes,
     describe_devices,
+    fit_to_machine,
     per_device_batch,
     slurm_plugins,
     threads_as_before,
@@ -82,6 +83,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
             the message says which checkpoint is left and how to go on.
     """
     start = find_start(out, recipe) if resume else start_anew(out)
+    recipe, lowered = fit_to_machine(recipe)
     plan, batch_size = PLANS[recipe.task](recipe), per_device_batch(recipe)
     plan.check_batch(batch_size)
     loaders = plan.make_loaders(batch_size, count_processes(recipe))
@@ -98,10 +100,11 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
     callbacks = [keeper, UnreadableImages(out, loaders.unreadable)]
     trainer = _make_trainer(plan, out, callbacks, accumulate, updates)
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    recording = recorded(out, loaders.notes) if first else nullcontext()
+    notes = (*lowered, *loaders.notes)
+    recording = recorded(out, notes) if first else nullcontext()
     with recording, threads_as_before():
         if first:
-            for note in loaders.notes:
+            for note in notes:
                 print(note, file=sys.stderr)
             write_atomically(out / RECIPE, lambda file: file.write(_to_yaml(recipe)))
         with _plain_errors(out), _quiet():

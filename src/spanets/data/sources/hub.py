@@ -4,6 +4,7 @@ The library `datasets` finds, fetches and stores them; their images are decoded 
 same limits as all others. It runs no code that comes with a data set from version 4 on.
 """
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -111,7 +112,7 @@ def hub_parts(
 def _load(root: str) -> dict[str, Any]:
     """Returns the data sets by part."""
     datasets = require("datasets", "hf")
-    path = Path(root).expanduser()
+    path = Path(os.path.expanduser(root))
     if not path.exists() and not _HUB_NAME.fullmatch(root):
         raise UserError(f"{root}: no such folder, and no name of a data set on the hub")
     saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()

@@ -15,6 +15,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from spanets.bounds import check_plain
 from spanets.weights import WeightsError, read_checkpoint
 from spanets_runtime.errors import UsageError, UserError, first_line, nearest
 from spanets_runtime.files import write_atomically
@@ -102,6 +103,13 @@ def read_card(content: Mapping[str, Any], path: str | Path) -> Card:
     wrong = [name for name, kind in types.items() if not isinstance(card.get(name), kind)]
     if wrong or not card["classes"]:
         raise WeightsError(f"{path}: damaged, without {', '.join(wrong or ['classes'])}")
+    # Written out or copied, what a few hundred bytes of a pickle stand for could fill the memory.
+    no_names = [name for name in card["classes"] if not isinstance(name, str)]
+    kept = {name: card[name] for name in ("model_args", "preprocessing", "recipe", "head")}
+    try:
+        check_plain({**kept, "classes": no_names}, f"{path}: its card")
+    except UsageError as error:
+        raise WeightsError(str(error)) from None
     return Card(**{name: card[name] for name in types})
 
 

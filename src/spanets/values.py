@@ -1,12 +1,13 @@
-"""Values as people write them, in YAML or as a word, turned into the types that keys take."""
+"""Values as people write them, in YAML or as words of a command, as the types that keys have."""
 
+import math
 import re
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-import yaml
-
-from spanets_runtime.errors import UsageError, nearest
+from spanets.bounds import MOST_DIGITS, check_plain
+from spanets.yaml_text import load_yaml
+from spanets_runtime.errors import nearest
 
 _NOUNS = {
     float: "a number",
@@ -16,42 +17,100 @@ _NOUNS = {
     NoneType: "null",
 }
 
+# Decimal, as Python reads them; digits may be grouped: 1_000.
+_DIGITS = "[0-9]+(?:_[0-9]+)*"
+_WHOLE = re.compile(rf"[-+]?{_DIGITS}")
+_NUMBER = re.compile(rf"[-+]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:[eE][-+]?{_DIGITS})?")
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML reads numbers as YAML 1.1 did, and 1e-3 as a text; this one as YAML 1.2 does."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"),
-    list("-+.0123456789"),
-)
+_TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
+_NULL = ("null", "none")
 
 
-def load_yaml(text: str, origin: str) -> Any:
-    """Reads a YAML text.
+# ---- words of a command
+
+
+def read_word(text: str, wanted: Any, origin: str) -> Any:
+    """Returns a word of the command line as a type; as a text it is taken as it stands.
+
+    Args:
+        text: The word.
+        wanted: A plain type, a `Literal`, a union, a tuple, a dict, or `Any`.
+        origin: What the word is of, for messages.
 
     Raises:
-        UsageError: it is not YAML; the message names `origin` and the line.
+        TypeError: it is no such value.
+        UsageError: it is YAML that cannot be read, of a dict or `Any`.
     """
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise UsageError(f"{origin}: is not YAML ({line}{problem})") from None
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{origin}: is not YAML ({error})") from None
+    kind, options = get_origin(wanted), get_args(wanted)
+    if kind in (Union, UnionType):
+        return _read_one_of(text, options, origin)
+    if wanted is Any:
+        return _read_any(text, origin)
+    if wanted is str:
+        return text
+    if kind is dict:
+        return convert(_read_yaml(text, origin), wanted)
+    if kind is Literal and text in options:
+        return text
+    if kind is tuple:
+        return _read_tuple(text, options, origin)
+    return _read_scalar(text.strip(), wanted)
 
 
-def read_word(text: str) -> list[Any]:
-    """Returns what a word of the command line may mean, first its meaning in YAML."""
-    try:
-        return [yaml.load(text, _Loader), text]
-    # PyYAML's own, and those of what looks like a date, or like a list without end.
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return [text]
+def _read_one_of(text: str, options: tuple[Any, ...], origin: str) -> Any:
+    # Every word is a text, so that comes last.
+    for option in sorted(options, key=lambda option: option is str):
+        try:
+            return read_word(text, option, origin)
+        except TypeError:
+            continue
+    raise TypeError
+
+
+def _read_scalar(text: str, wanted: Any) -> Any:
+    folded = text.lower()
+    if wanted is NoneType and folded in _NULL:
+        return None
+    if wanted is bool and folded in (*_TRUE, *_FALSE):
+        return folded in _TRUE
+    if wanted is int and _WHOLE.fullmatch(text) and len(text) <= MOST_DIGITS:
+        return int(text)
+    if wanted is float and _NUMBER.fullmatch(text) and math.isfinite(float(text)):
+        return float(text)
+    raise TypeError
+
+
+def _read_tuple(text: str, options: tuple[Any, ...], origin: str) -> tuple[Any, ...]:
+    """Reads `[1, 2]`, `(1, 2)` and `1, 2`."""
+    inner = text.strip()
+    if (inner[:1], inner[-1:]) in (("[", "]"), ("(", ")")):
+        inner = inner[1:-1]
+    items = inner.split(",")
+    if len(items) != len(options):
+        raise TypeError
+    pairs = zip(items, options, strict=True)
+    return tuple(read_word(item, option, origin) for item, option in pairs)
+
+
+def _read_any(text: str, origin: str) -> Any:
+    """Reads a word for a key whose type is unknown: a scalar, a list, a dict or a quoted text."""
+    if text.lstrip()[:1] in ("[", "{", '"', "'"):
+        return _read_yaml(text, origin)
+    for kind in (NoneType, bool, int, float):
+        try:
+            return _read_scalar(text.strip(), kind)
+        except TypeError:
+            continue
+    return text
+
+
+def _read_yaml(text: str, origin: str) -> Any:
+    value = load_yaml(text, origin, word=True)
+    check_plain(value, origin)
+    return value
+
+
+# ---- values of a file
 
 
 def convert(value: Any, wanted: Any) -> Any:
@@ -60,6 +119,8 @@ def convert(value: Any, wanted: Any) -> Any:
     Raises:
         TypeError: it is no such value.
     """
+    if wanted is Any:
+        return value
     if wanted is float and type(value) is int:
         try:
             return float(value)
@@ -98,5 +159,7 @@ def describe_wanted(value: Any, wanted: Any) -> str:
         return f"must be a list of {len(options)} numbers, such as [{example}]"
     if kind is dict:
         return "must hold words as keys, such as {drop_path_rate: 0.1}"
-    nouns = [_NOUNS.get(option) or " or ".join(get_args(option)) for option in options or (wanted,)]
-    return f"must be {' or '.join(nouns)}"
+    kinds = options or (wanted,)
+    nouns = [_NOUNS.get(option) or " or ".join(get_args(option)) for option in kinds]
+    hint = "; put a text in quotes" if str in kinds and isinstance(value, int | float) else ""
+    return f"must be {' or '.join(nouns)}{hint}"

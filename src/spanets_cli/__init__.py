@@ -5,39 +5,46 @@ takes seconds, and `--help` has to answer at once. The library is imported once 
 """
 
 import argparse
-import io
-import os
 import sys
 import traceback
 from collections.abc import Sequence
 
-from spanets_cli.parser import check_command, make_parser, split_overrides
+from spanets_cli.output import OutputLostError, tell
+from spanets_cli.parser import check_command, check_words, make_parser, split_overrides
+from spanets_cli.streams import safe_streams
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit status: 0, 1 for a failed run, 2 for a usage error."""
+    """Runs a command; returns the exit status: 0, 1 for a failed run, 2 for a usage error.
+
+    The status is 1, too, where nobody could be told the answer: the output is closed or full.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
+    with safe_streams() as output:
+        status = answer(words)
+    return status or int(output.lost)
+
+
+def answer(words: list[str]) -> int:
+    """Parses and runs a command; a defect of ours keeps its traceback."""
     overrides: list[str] = []
-    if words[:1] == ["train"]:
-        words, overrides = split_overrides(words)
     try:
         check_command(words)
+        check_words(words)
+        if words[:1] == ["train"]:
+            words, overrides = split_overrides(words)
         known = make_parser().parse_args(words)
     except SystemExit as leaving:  # --help, or a message is printed
         return int(leaving.code or 0)
     try:
-        status = run(known, overrides)
-        sys.stdout.flush()
-        return status
+        return run(known, overrides)
     except KeyboardInterrupt:
-        print("spanets: stopped", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        # The reader, such as `head`, has enough; Python would complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        tell("spanets: stopped")
+    except OutputLostError:  # the reader, such as `head`, has enough
+        pass
+    except Exception:
+        traceback.print_exc()
+    return 1
 
 
 def run(known: argparse.Namespace, overrides: list[str]) -> int:
@@ -51,11 +58,13 @@ def run(known: argparse.Namespace, overrides: list[str]) -> int:
         if is_full_gpu(error):
             message = "the GPU's memory is full; train with a larger trainer.accumulate or a "
             message += "smaller optim.batch_size, evaluate with a smaller --batch"
+        elif (wrong := name_wrong_path(error)) is not None:
+            message = wrong
         elif not isinstance(error, UserError):
             raise
         if known.debug:
             traceback.print_exc()
-        print(f"spanets: {message}", file=sys.stderr)
+        tell(f"spanets: {message}")
         return status
 
 
@@ -63,3 +72,12 @@ def is_full_gpu(error: Exception) -> bool:
     """Tells whether a GPU's memory is exhausted, without importing torch where nothing has."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(error, torch.OutOfMemoryError)
+
+
+def name_wrong_path(error: Exception) -> str | None:
+    """Says what is wrong with a path that a file names and that no system call takes."""
+    if isinstance(error, ValueError) and "embedded null" in str(error):
+        return "a path holds a NUL character; correct the file that names it"
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        return "the home folder is not known; write the paths out, without ~"
+    return None

@@ -4,10 +4,14 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from spanets_cli.limits import refuse_large_batches
+from spanets_cli.output import print_table, say, say_described, tell
+from spanets_runtime.text import escape_controls
 
 DETECTOR_SIZE = 512
 """Side of the images that a detector, which takes any, is exported with."""
@@ -38,14 +42,16 @@ def run_models(arguments: argparse.Namespace, _: list[str]) -> int:
 
 def run_train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Trains, and prints the summary."""
-    from spanets.recipe import load_recipe
+    from spanets.recipe import describe_repeated, load_recipe
     from spanets_runtime.errors import require
 
     recipe = load_recipe(arguments.recipe, overrides, arguments.trust_recipe)
+    for note in describe_repeated(overrides, type(recipe)):
+        tell(note)
     if arguments.print_recipe:
-        import yaml
+        from spanets.yaml_text import dump_yaml
 
-        print(yaml.safe_dump(recipe.to_dict(), sort_keys=False), end="")
+        print(dump_yaml(recipe.to_dict()), end="")
         return 0
     # Before hours of training, not at the first use.
     for module in ("lightning", "torchmetrics", "tensorboard", "matplotlib"):
@@ -56,7 +62,8 @@ def run_train(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
     out = choose_run_folder(arguments.recipe, arguments.out, arguments.resume)
     results = train(recipe, out, resume=arguments.resume)
-    print(describe_results(results, PLANS[recipe.task].describe_metrics(results)))
+    describe_metrics = PLANS[recipe.task].describe_metrics
+    say_described(lambda shown: describe_results(shown, describe_metrics(shown)), results)
     return 0
 
 
@@ -83,8 +90,11 @@ def run_eval(arguments: argparse.Namespace, _: list[str]) -> int:
         results = evaluate_layout(path, data, layout, arguments.workers, batch)
         describe = describe_layout
     for note in results.get("notes", []):
-        print(note, file=sys.stderr)
-    print(json.dumps(results, indent=2) if arguments.json else describe(results))
+        tell(note)
+    if arguments.json:
+        print(json.dumps(results, indent=2))
+    else:
+        say_described(describe, results)
     return 0
 
 
@@ -102,11 +112,11 @@ def run_predict(arguments: argparse.Namespace, _: list[str]) -> int:
     for prediction in predict(watched):
         if prediction.error is not None:
             failed = True
-            tqdm.write(f"spanets: {prediction.error}", file=sys.stderr)
+            tqdm.write(escape_controls(f"spanets: {prediction.error}"), file=sys.stderr)
             continue
         found.append(prediction.to_dict())
         if not arguments.json:
-            print(prediction, flush=True)
+            say(prediction)
     if arguments.json:
         print(json.dumps(found, indent=2))
     return int(failed)
@@ -224,17 +234,17 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
         calibration=calibration,
     )
     if not is_checkpoint(arguments.source) and arguments.weights is None:
-        print("the weights are random: give --weights FILE or a checkpoint", file=sys.stderr)
+        tell("the weights are random: give --weights FILE or a checkpoint")
     if arguments.json:
         print(json.dumps(written.to_dict(), indent=2))
         return 0
     shape = ", ".join(map(str, written.inputs["images"]))
-    print(f"{written.path}: {written.bytes / 1e6:.1f} MB, {written.dtype}")
-    print(f"images ({shape}) -> {', '.join(written.outputs)}")
+    say(f"{written.path}: {written.bytes / 1e6:.1f} MB, {written.dtype}")
+    say(f"images ({shape}) -> {', '.join(written.outputs)}")
     for given, difference in written.differences.items():
-        print(f"  {given}: off by {difference:.1e} of the largest value from eager float32")
+        say(f"  {given}: off by {difference:.1e} of the largest value from eager float32")
     if written.agreement is not None:
-        print(f"  same class as eager float32: {written.agreement:.1%} of the calibration images")
+        say(f"  same class as eager float32: {written.agreement:.1%} of the calibration images")
     return 0
 
 
@@ -249,6 +259,7 @@ def run_bench(arguments: argparse.Namespace, _: list[str]) -> int:
         raise UsageError(f"--compile does not go with --backend {arguments.backend}")
     if arguments.plot is not None:
         check_picture(arguments.plot)
+    refuse_large_batches(arguments.batch, arguments.size)
     set_threads(arguments.threads)
     setting = Setting(
         arguments.dtype,
@@ -263,7 +274,7 @@ def run_bench(arguments: argparse.Namespace, _: list[str]) -> int:
     if arguments.json:
         print(json.dumps(result, indent=2), flush=True)
     else:
-        print(describe_setting(result))
+        say(describe_setting(result))
         print_table(HEADER, table_rows(result))
     if arguments.plot is not None:  # last: the numbers took longer
         plot(result, arguments.plot)
@@ -276,6 +287,7 @@ def run_analyze(arguments: argparse.Namespace, _: list[str]) -> int:
     from spanets_runtime.errors import require
 
     require("matplotlib", "analysis")  # before the models run
+    refuse_large_batches([arguments.batch], [arguments.size or 0])
     options = Options(
         arguments.sites,
         arguments.profile,
@@ -297,8 +309,8 @@ def run_analyze(arguments: argparse.Namespace, _: list[str]) -> int:
         return 0
     for source, row in results.items():
         for line in describe_analysis(row):
-            print(f"{source} {line}")
-    print(f"figures and numbers: {arguments.out}")
+            say(f"{source} {line}")
+    say(f"figures and numbers: {arguments.out}")
     return 0
 
 
@@ -328,8 +340,8 @@ def run_explain(arguments: argparse.Namespace, _: list[str]) -> int:
         arguments.site,
     )
     for error in errors:
-        print(f"spanets: {error}", file=sys.stderr)
-    print(sheet)
+        tell(f"spanets: {error}")
+    say(sheet)
     return int(bool(errors))
 
 
@@ -340,7 +352,8 @@ def run_push(arguments: argparse.Namespace, _: list[str]) -> int:
     written = publish(
         Path(arguments.checkpoint), arguments.to, arguments.licence, arguments.message
     )
-    print("\n".join(written))
+    for place in written:
+        say(place)
     return 0
 
 
@@ -350,12 +363,12 @@ def run_shard(arguments: argparse.Namespace, _: list[str]) -> int:
 
     written = write_shards(arguments.folder, arguments.out, arguments.size)
     if arguments.json:
-        print(json.dumps(written, indent=2, ensure_ascii=False))
+        print(json.dumps(written, indent=2))
         return 0
     for name, part in written["parts"].items():
         size = sum(row["bytes"] for row in part["shards"]) / 1e6
-        print(f"{name}: {part['images']} images in {len(part['shards'])} shards, {size:.1f} MB")
-    print(f"train from them: --data.source webdataset --data.root {shlex.quote(arguments.out)}")
+        say(f"{name}: {part['images']} images in {len(part['shards'])} shards, {size:.1f} MB")
+    say(f"train from them: --data.source webdataset --data.root {shlex.quote(arguments.out)}")
     return 0
 
 
@@ -379,16 +392,5 @@ def run_runs(arguments: argparse.Namespace, _: list[str]) -> int:
     print_table(*(comparison_rows(runs) if compared else table_rows(runs)))
     for run in runs:
         if run.problem is not None:
-            print(f"{run.name}: {run.status}: {run.problem}", file=sys.stderr)
+            tell(f"{run.name}: {run.status}: {run.problem}")
     return 0
-
-
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints aligned columns, numbers to the right."""
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    for row in (header, *rows):
-        cells = [
-            cell.ljust(width) if i in (0, len(row) - 1) else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        print("  ".join(cells).rstrip())

@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
 
+from spanets_runtime.text import escape_controls
+
 
 class UserError(Exception):
     """A run that cannot be done as asked; the message is one line for the user."""
@@ -17,8 +19,8 @@ class UserError(Exception):
     exit_status = 1
 
     def __str__(self) -> str:
-        """Returns the message on one line, also where a key or a file's name has several."""
-        return " ".join(super().__str__().splitlines())
+        """Returns the message on one line; what a name in it holds cannot act on a terminal."""
+        return escape_controls(super().__str__())
 
 
 class UsageError(UserError):

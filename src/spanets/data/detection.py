@@ -7,6 +7,7 @@ those of evaluation hold `image_id` and `size`, height and width of the image in
 detector scales its results to.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -237,7 +238,7 @@ def read_part(data: DetectionData, part: str) -> CocoData:
         raise UsageError(
             "data.root is not set; give the folder with images and annotations: --data.root DIR"
         )
-    root = Path(data.root).expanduser()
+    root = Path(os.path.expanduser(data.root))
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
     annotations, images = getattr(data, f"{part}_annotations"), getattr(data, f"{part}_images")

@@ -12,6 +12,7 @@ from spanets.recipe.detection import (
 )
 from spanets.recipe.reading import (
     RECIPES,
+    describe_repeated,
     known_keys,
     known_ranges,
     list_recipes,
@@ -44,6 +45,7 @@ __all__ = [
     "SegmentationOptim",
     "SegmentationRecipe",
     "Trainer",
+    "describe_repeated",
     "known_keys",
     "known_ranges",
     "list_recipes",

@@ -1,8 +1,10 @@
 """Reads recipes from YAML and the command line, and says what is wrong with one.
 
-Every key can be set on the command line: `--optim.lr 1e-3`.
+Every key can be set on the command line: `--optim.lr 1e-3`. A word there is read by the type of its
+key: a text as it stands, a number as decimal, and the last of a repeated key counts.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -10,13 +12,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from spanets.bounds import MOST_CHARACTERS, check_plain
 from spanets.recipe.classification import ClassificationRecipe
 from spanets.recipe.detection import DetectionRecipe
 from spanets.recipe.sections import Recipe
 from spanets.recipe.segmentation import SegmentationRecipe
 from spanets.recipe.trust import check_places
-from spanets.values import convert, describe_wanted, load_yaml, read_word
-from spanets_runtime.errors import UsageError, nearest
+from spanets.values import convert, describe_wanted, read_word
+from spanets.yaml_text import describe_twice, key_lines, load_yaml
+from spanets_runtime.errors import UsageError, UserError, nearest
+from spanets_runtime.reading import read_text_file
+from spanets_runtime.text import shorten
 
 # By the value of the key `task`; the first is meant where a recipe does not say.
 RECIPES: dict[str, type[Recipe]] = {
@@ -64,72 +70,106 @@ def parse_recipe(
     Raises:
         UsageError: an unknown key, or a value of another type or out of range.
     """
+    check_plain(values, origin)
     recipe = _recipe_type(values, origin)()
-    for key, value in _flatten(values, origin):
-        _set(recipe, key, [value], f"{origin}: ")
+    for key, value in _flatten(values, origin).items():
+        _set_value(recipe, key, value, f"{origin}: ")
     for key, text in _pair_words(overrides, type(recipe)):
-        _set(recipe, key, read_word(text), "--")
+        _set_word(recipe, key, text)
     _check_ranges(recipe)
     recipe.data.check()
     recipe.optim.check()
     return recipe
 
 
+def describe_repeated(overrides: Sequence[str], kind: type[Recipe]) -> list[str]:
+    """Returns a line for each key that command-line words set more than once; the last counts."""
+    counts = Counter(key for key, _ in _pair_words(overrides, kind))
+    last = dict(_pair_words(overrides, kind))
+    return [
+        f"--{key} is given {count} times; the last one counts: {shorten(last[key])}"
+        for key, count in counts.items()
+        if count > 1
+    ]
+
+
 def _recipe_type(values: Mapping[Any, Any], origin: str) -> type[Recipe]:
     task = values.get("task", next(iter(RECIPES)))
     if not isinstance(task, str) or task not in RECIPES:
         allowed = f"{', '.join(RECIPES)}{nearest(str(task), RECIPES)}"
-        raise UsageError(f"{origin}: task is {task!r}, allowed: {allowed}")
+        raise UsageError(f"{origin}: task is {_show(task)}, allowed: {allowed}")
     return RECIPES[task]
 
 
-def _read(name: str) -> dict[Any, Any]:
+def _read(name: str) -> dict[str, Any]:
+    """Returns what a recipe sets, by dotted key, over what the recipe sets that it extends."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        text = _read_text(path)
+        text = _read_file(path)
     elif name in list_recipes():
         text = (resources.files("spanets") / "recipes" / f"{name}.yaml").read_text("utf-8")
     else:
         known = list_recipes()
         hint = nearest(name, known) or f"; known are {', '.join(known)}"
-        raise UsageError(f"unknown recipe {name!r}{hint} (or give a .yaml file)")
+        raise UsageError(f"unknown recipe {shorten(repr(name))}{hint} (or give a .yaml file)")
     values = load_yaml(text, name)
     if not isinstance(values, dict):
         raise UsageError(f"{name}: holds no keys; see `spanets train elpv --print-recipe`")
+    for key, lines in key_lines(text, name).items():
+        if len(lines) > 1:
+            raise UsageError(f"{name}: {describe_twice(key, lines)}")
     base = values.pop("extends", None)
-    return values if base is None else _merge(_read_base(base, name), values)
+    own = _flatten(values, name)
+    return own if base is None else _put_over(_read_base(base, name), own)
 
 
-def _read_base(base: Any, name: str) -> dict[Any, Any]:
+def _read_file(path: Path) -> str:
+    try:
+        return read_text_file(path, MOST_CHARACTERS)
+    except UserError as error:  # the command was wrong as written
+        raise UsageError(str(error)) from None
+
+
+def _read_base(base: Any, name: str) -> dict[str, Any]:
     # Only recipes of the package can be extended, and those end somewhere: no loops.
     if base not in list_recipes() or base == name:
         hint = nearest(str(base), list_recipes())
-        raise UsageError(f"{name}: extends is {base!r}, must be a recipe of the package{hint}")
+        raise UsageError(f"{name}: extends is {_show(base)}, must be a recipe of the package{hint}")
     return _read(base)
 
 
-def _merge(base: Mapping[Any, Any], values: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Sections of `values` over those of `base`, key by key."""
-    merged = dict(base)
-    for key, value in values.items():
-        both = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
-        merged[key] = {**base[key], **value} if both else value
-    return merged
+def _put_over(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `base` with what `own` sets; of `model.args` an own whole replaces all of them."""
+    kept = dict(base)
+    if "model.args" in own:
+        kept = {key: value for key, value in base.items() if not key.startswith("model.args.")}
+    elif isinstance(arguments := base.get("model.args"), Mapping):
+        kept["model.args"] = {
+            key: value for key, value in arguments.items() if f"model.args.{key}" not in own
+        }
+    return {**kept, **own}
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such recipe file") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: is not a text file") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+def _flatten(values: Mapping[Any, Any], origin: str) -> dict[str, Any]:
+    """Returns dotted keys with their values: those of a section, and those of no section.
+
+    Raises:
+        UsageError: a section that is none, or a key that is given in two ways.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in _pairs(values, origin):
+        if key in flat:
+            raise UsageError(f"{origin}: {key} is given twice; keep one of them")
+        flat[key] = value
+    arguments = flat.get("model.args")
+    for key in arguments if isinstance(arguments, Mapping) else ():
+        if f"model.args.{key}" in flat:
+            raise UsageError(f"{origin}: model.args.{key} is given twice; keep one of them")
+    # One more argument of the model comes after those that are given as a whole.
+    return dict(sorted(flat.items(), key=lambda pair: pair[0].startswith("model.args.")))
 
 
-def _flatten(values: Mapping[Any, Any], origin: str) -> Iterator[tuple[str, Any]]:
-    """Yields dotted keys with their values: those of a section, and those of no section."""
+def _pairs(values: Mapping[Any, Any], origin: str) -> Iterator[tuple[str, Any]]:
     sections = {name for name, kind in _field_types(Recipe).items() if is_dataclass(kind)}
     for key, value in values.items():
         if key not in sections:
@@ -138,7 +178,7 @@ def _flatten(values: Mapping[Any, Any], origin: str) -> Iterator[tuple[str, Any]
             yield from ((f"{key}.{inner}", inner_value) for inner, inner_value in value.items())
         else:
             raise UsageError(
-                f"{origin}: {key} is {value!r}, must hold keys, as in the other recipes"
+                f"{origin}: {key} is {_show(value)}, must hold keys, as in the other recipes"
             )
 
 
@@ -196,22 +236,50 @@ def _check_key(kind: type[Recipe], key: str, where: str) -> None:
     raise UsageError(f"{where}{key}: unknown key{hint}")
 
 
-def _set(recipe: Recipe, key: str, readings: Sequence[Any], where: str) -> None:
-    """Sets a key to the first reading that has its type."""
+def _set_value(recipe: Recipe, key: str, value: Any, where: str) -> None:
+    """Sets a key to a value of a file, if it has its type."""
+    wanted = _wanted(recipe, key, where)
+    try:
+        converted = convert(value, wanted)
+    except TypeError:
+        wrong = f"{where}{key} is {_show(value)}, {describe_wanted(value, wanted)}"
+        raise UsageError(wrong) from None
+    # As a path an empty text is the current folder, which nobody means.
+    if converted == "" and wanted == str | None:
+        raise UsageError(f"{where}{key} is empty; leave it out, or write null")
+    _set(recipe, key, converted)
+
+
+def _set_word(recipe: Recipe, key: str, text: str) -> None:
+    """Sets a key to a word of the command line, if it can be read as its type."""
+    wanted, origin = _wanted(recipe, key, "--"), f"--{key}"
+    check_plain(text, origin)
+    if not text:
+        raise UsageError(f"{origin} is empty; leave it out, or give a value")
+    try:
+        value = read_word(text, wanted, origin)
+    except TypeError:
+        wrong = f"{origin} is {_show(text)}, {describe_wanted(text, wanted)}"
+        raise UsageError(wrong) from None
+    _set(recipe, key, value)
+
+
+def _wanted(recipe: Recipe, key: str, where: str) -> Any:
+    """Returns the type of a key; the arguments of a model can be anything."""
     _check_key(type(recipe), key, where)
+    return known_keys(type(recipe)).get(key, Any)
+
+
+def _set(recipe: Recipe, key: str, value: Any) -> None:
     if key.startswith("model.args."):
-        recipe.model.args[key.removeprefix("model.args.")] = readings[0]
+        recipe.model.args[key.removeprefix("model.args.")] = value
         return
-    wanted = known_keys(type(recipe))[key]
     section, _, name = key.rpartition(".")
-    for value in readings:
-        try:
-            converted = convert(value, wanted)
-        except TypeError:
-            continue
-        setattr(getattr(recipe, section) if section else recipe, name, converted)
-        return
-    raise UsageError(f"{where}{key} is {readings[-1]!r}, {describe_wanted(readings[-1], wanted)}")
+    setattr(getattr(recipe, section) if section else recipe, name, value)
+
+
+def _show(value: Any) -> str:
+    return shorten(repr(value))
 
 
 def _check_ranges(recipe: Recipe) -> None:
@@ -221,4 +289,5 @@ def _check_ranges(recipe: Recipe) -> None:
         numbers = value if isinstance(value, tuple) else (value,)
         for number in numbers:
             if isinstance(number, int | float) and not low <= number <= high:
-                raise UsageError(f"{key} is {number}, allowed: {low} to {high}")
+                shown = shorten(str(number))
+                raise UsageError(f"{key} is {shown}, allowed: {low} to {high}")

@@ -12,7 +12,7 @@ from typing import Any
 from spanets.recipe import parse_recipe
 from spanets.runs.folder import HISTORY, RECIPE, RESULTS
 from spanets.runs.record import STOPPED, is_running, read_starts
-from spanets.values import load_yaml
+from spanets.yaml_text import load_yaml
 from spanets_runtime.errors import UsageError, UserError, nearest
 
 Row = dict[str, float]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -15,6 +16,7 @@ from torch.distributed.fsdp import fully_shard
 
 from spanets.recipe import Recipe
 from spanets_runtime.errors import UsageError
+from spanets_runtime.machine import count_cores, most_parallel
 
 _LAUNCHERS: dict[str, type[SLURMEnvironment | TorchElasticEnvironment]] = {
     "SLURM": SLURMEnvironment,
@@ -49,6 +51,24 @@ def count_devices(recipe: Recipe) -> int:
             f"trainer.num_nodes {nodes} = {devices * nodes}; make them equal"
         )
     return devices
+
+
+def fit_to_machine(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
+    """Lowers workers and threads to what this machine bears; the recipe may be of a larger one.
+
+    Returns:
+        The recipe, and a line for each number that was lowered.
+    """
+    most, cores = most_parallel(), count_cores()
+    notes = []
+    if recipe.data.workers > most:
+        notes.append(f"data.workers {recipe.data.workers} is lowered to {most}, for {cores} cores")
+        recipe = replace(recipe, data=replace(recipe.data, workers=most))
+    if (recipe.trainer.threads or 0) > most:
+        threads = recipe.trainer.threads
+        notes.append(f"trainer.threads {threads} is lowered to {most}, for {cores} cores")
+        recipe = replace(recipe, trainer=replace(recipe.trainer, threads=most))
+    return recipe, tuple(notes)
 
 
 def per_device_batch(recipe: Recipe) -> int:
@@ -86,7 +106,18 @@ def describe_devices(recipe: Recipe) -> dict[str, Any]:
     arguments = {"devices": settings.devices, "num_nodes": settings.num_nodes, "strategy": chosen}
     if processes > 1:
         arguments["devices"] = count_devices(recipe)
+        _check_processes(recipe, arguments["devices"])
     return arguments
+
+
+def _check_processes(recipe: Recipe, devices: int) -> None:
+    """Refuses more processes than a machine without a GPU bears; of GPUs Lightning knows."""
+    on_cpu = recipe.trainer.accelerator == "cpu" or not torch.cuda.is_available()
+    if on_cpu and devices > most_parallel():
+        raise UsageError(
+            f"trainer.devices is {devices}, each a process on {count_cores()} cores; "
+            f"allowed here: 1 to {most_parallel()}"
+        )
 
 
 class LimitedThreads(Callback):

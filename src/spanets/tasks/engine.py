@@ -27,7 +27,6 @@ from typing import Any
 
 import lightning as L
 import torch
-import yaml
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
@@ -49,6 +48,7 @@ from spanets.tasks.devices import (
     LimitedThreads,
     count_processes,
     describe_devices,
+    fit_to_machine,
     per_device_batch,
     slurm_plugins,
     threads_as_before,
@@ -61,6 +61,7 @@ from spanets.tasks.plan import Plan
 from spanets.tasks.plans import PLANS
 from spanets.tasks.resuming import find_start, holds_run, resume_command, start_anew
 from spanets.tasks.unreadable import UnreadableImages
+from spanets.yaml_text import dump_yaml
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.files import write_atomically
 
@@ -82,6 +83,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
             the message says which checkpoint is left and how to go on.
     """
     start = find_start(out, recipe) if resume else start_anew(out)
+    recipe, lowered = fit_to_machine(recipe)
     plan, batch_size = PLANS[recipe.task](recipe), per_device_batch(recipe)
     plan.check_batch(batch_size)
     loaders = plan.make_loaders(batch_size, count_processes(recipe))
@@ -98,10 +100,11 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
     callbacks = [keeper, UnreadableImages(out, loaders.unreadable)]
     trainer = _make_trainer(plan, out, callbacks, accumulate, updates)
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    recording = recorded(out, loaders.notes) if first else nullcontext()
+    notes = (*lowered, *loaders.notes)
+    recording = recorded(out, notes) if first else nullcontext()
     with recording, threads_as_before():
         if first:
-            for note in loaders.notes:
+            for note in notes:
                 print(note, file=sys.stderr)
             write_atomically(out / RECIPE, lambda file: file.write(_to_yaml(recipe)))
         with _plain_errors(out), _quiet():
@@ -260,4 +263,4 @@ def _summarise(plan: Plan[Any], out: Path, model: nn.Module, history: list[Row])
 
 
 def _to_yaml(recipe: Recipe) -> bytes:
-    return yaml.safe_dump(recipe.to_dict(), sort_keys=False).encode()
+    return dump_yaml(recipe.to_dict()).encode()

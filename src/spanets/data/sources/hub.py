@@ -18,7 +18,7 @@ from huggingface_hub import DatasetCard
 from spanets.data.samples import Samples
 from spanets.data.sources.shard_index import MAX_IMAGE_BYTES
 from spanets.recipe.trust import is_address
-from spanets.values import load_yaml
+from spanets.yaml_text import load_yaml
 from spanets_runtime.errors import UserError, first_line, nearest, require
 from spanets_runtime.images import ImageError
 
@@ -118,7 +118,7 @@ def hub_parts(
 def _load(root: str) -> dict[str, Any]:
     """Returns the data sets by part."""
     datasets = require("datasets", "hf")
-    path = Path(root).expanduser()
+    path = Path(os.path.expanduser(root))
     if not path.exists() and not _HUB_NAME.fullmatch(root):
         raise UserError(f"{root}: no such folder, and no name of a data set on the hub")
     saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()

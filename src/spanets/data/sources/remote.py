@@ -37,7 +37,7 @@ def is_url(location: str) -> bool:
     """Tells a URL from a path.
 
     Raises:
-        UserError: a scheme that is not read.
+        UserError: a scheme that is not read, or an address that is none.
     """
     scheme, separator, _ = location.partition("://")
     if location.startswith("pipe:") or (separator and scheme not in SCHEMES):
@@ -45,6 +45,11 @@ def is_url(location: str) -> bool:
             f"{location}: must be a path, or begin with {'://, '.join(SCHEMES)}:// "
             "(commands are not run)"
         )
+    if separator:
+        try:
+            urlsplit(location).port  # noqa: B018 (parsed only when asked for)
+        except ValueError as error:  # such as http://[::1
+            raise UserError(f"{location}: is no address ({error})") from None
     return bool(separator)
 
 

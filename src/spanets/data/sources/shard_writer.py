@@ -12,6 +12,7 @@ index, and a run from the shards draws them as one from the folder does.
 
 import io
 import json
+import os
 import tarfile
 import zlib
 from contextlib import suppress
@@ -55,7 +56,7 @@ def write_shards(root: str | Path, out: str | Path, size: int, seed: int = 0) ->
         UsageError: `out` holds shards already or other files, or lies in `root`.
         UserError: a folder or file that cannot be used, a full disk.
     """
-    root, out = Path(root).expanduser(), Path(out).expanduser()
+    root, out = Path(os.path.expanduser(root)), Path(os.path.expanduser(out))
     parts = folder_parts(root)
     plans = {name: _plan(part, out, name, size, seed) for name, part in parts.items()}
     _check_out(root, out, {plan.path.name for some in plans.values() for plan in some})

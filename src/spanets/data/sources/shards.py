@@ -174,7 +174,7 @@ def read_shards(
     Raises:
         UserError: no shards, shards that cannot be read, or labels that are no classes.
     """
-    folder = remote.default_cache() if cache is None else Path(cache).expanduser()
+    folder = remote.default_cache() if cache is None else Path(os.path.expanduser(cache))
     parts, classes = _find_parts(os.path.expanduser(root))
     found = {name: _open_part(shards, folder, label_key) for name, shards in parts.items()}
     classes = classes or _find_classes(found["train"][1])

@@ -1,6 +1,7 @@
 """Measures a segmenter on images with masks."""
 
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def _data(recipe: SegmentationRecipe, card: Card, root: str | None) -> Segmentat
     """The settings of the training data, for another folder perhaps."""
     if root is None:
         return recipe.data
-    named = (Path(root).expanduser() / "classes.txt").is_file()
+    named = (Path(os.path.expanduser(root)) / "classes.txt").is_file()
     return replace(recipe.data, root=root, num_classes=None if named else len(card.classes))
 
 

@@ -155,8 +155,6 @@ def low_frequencies(
 
 # Leaves of torch.fx: they compute with sizes, which a symbolic trace has no numbers for.
 fx.wrap("basis_gain")
-fx.wrap("modulate")
-fx.wrap("modulated_conv")
 fx.wrap("pointwise_conv")
 fx.wrap("pooled_conv")
 fx.wrap("spectral_pool")

@@ -83,7 +83,6 @@ def gelu_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 # Leaves of torch.fx: they look at layouts, which a symbolic trace knows nothing of.
-fx.wrap("gelu_conv")
 fx.wrap("grouped_pointwise_conv")
 fx.wrap("pointwise_conv")
 fx.wrap("normalize_maps")
@@ -93,7 +92,8 @@ def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether a kernel may stand for a module: it is of this very class, and nothing waits for it.
 
     Adapters and the like put modules of their own in the place of layers, or a method of their own
-    in the place of `forward`; hooks may be those of one module, or of all.
+    in the place of `forward`; quantizers put tensors of their own in the place of weights; hooks
+    may be those of one module, or of all.
     """
     watched = (
         module._forward_hooks
@@ -105,20 +105,23 @@ def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
         or torch_module._global_backward_hooks
         or torch_module._global_backward_pre_hooks
     )
-    return type(module) is kind and not watched and "forward" not in module.__dict__
+    if type(module) is not kind or watched or "forward" in module.__dict__:
+        return False
+    own = (value for value in module._parameters.values() if value is not None)
+    return all(type(value) in (Tensor, nn.Parameter) for value in own)
 
 
 def calls_layers(x: Tensor, *layers: tuple[nn.Module, type[nn.Module]]) -> bool:
-    """Whether layers are called as such: where one is another or watched, and off the GPU.
+    """Whether layers are called as such: off the GPU, and where one is another or watched.
 
-    A tracer cannot tell the last, and is shown the functions that decide when they run.
+    A symbolic trace records the calls: what reads it, such as a quantizer, looks for layers.
 
     Args:
         x: Maps that they get.
         layers: Each with the class that it has where nobody touched it.
     """
-    plain = all(is_plain(layer, kind) for layer, kind in layers)
-    return not plain or (isinstance(x, Tensor) and not kernels.takes(x))
+    on_gpu = isinstance(x, Tensor) and kernels.takes(x)
+    return not on_gpu or not all(is_plain(layer, kind) for layer, kind in layers)
 
 
 class PointwiseConv(nn.Conv2d):

@@ -23,7 +23,7 @@ class PyramidBackbone(nn.Module):
 
     stem: nn.Module
     stages: nn.Sequential
-    norm: nn.Module
+    norm: nn.Module | None  # None, as the head, where maps alone are wanted: `PyramidFeatures`
     output_norms: nn.ModuleList | None
     head: Any  # timm's heads: `fc`, `global_pool`, `reset`, perhaps a `norm` of its own
 
@@ -134,11 +134,12 @@ class PyramidBackbone(nn.Module):
             x = stage(x)
             if i in taken:
                 tap = x if self.output_norms is None else self.output_norms[i](x)
-                intermediates.append(self.norm(tap) if norm and i == len(self.stages) - 1 else tap)
+                final = norm and i == len(self.stages) - 1
+                intermediates.append(self._normed(tap) if final else tap)
         if intermediates_only:
             return intermediates
         # The final norm fits the last stage alone, which an early stop leaves out.
-        return self.norm(x) if len(stages) == len(self.stages) else x, intermediates
+        return self._normed(x) if len(stages) == len(self.stages) else x, intermediates
 
     def prune_intermediate_layers(
         self,
@@ -152,7 +153,7 @@ class PyramidBackbone(nn.Module):
         self.stages = self.stages[: last + 1]
         if self.output_norms is not None:
             self.output_norms = nn.ModuleList(
-                norm if i in taken else nn.Identity()
+                norm if i in taken else None  # type: ignore[misc]
                 for i, norm in enumerate(self.output_norms[: last + 1])
             )
         if shortened:
@@ -167,7 +168,10 @@ class PyramidBackbone(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Maps images (B, in_chans, H, W) to normed features (B, C, H / 32, W / 32)."""
-        return self.norm(self.stages(self.stem(x)))
+        return self._normed(self.stages(self.stem(x)))
+
+    def _normed(self, x: Tensor) -> Tensor:
+        return x if self.norm is None else self.norm(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Maps features to logits (B, classes), or to the pooled features (B, C)."""
@@ -179,9 +183,18 @@ class PyramidBackbone(nn.Module):
 
 
 class PyramidFeatures(FeatureGetterNet):
-    """What `features_only=True` builds: maps at strides 4, 8, 16 and 32, NCHW."""
+    """What `features_only=True` builds: maps at strides 4, 8, 16 and 32, NCHW.
+
+    Of the network it keeps what gives maps: no module waits for calls that never come.
+    """
 
     model: PyramidBackbone
+
+    def __init__(self, model: PyramidBackbone, out_indices: Any = 4, **options: Any) -> None:
+        super().__init__(model, out_indices, **options)
+        if options.get("prune", True):  # both are empty by now, but for a norm that is asked for
+            model.head = None
+            model.norm = model.norm if options.get("norm") else None
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:

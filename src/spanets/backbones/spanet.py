@@ -150,7 +150,8 @@ class SPANet(PyramidBackbone):
     def _init_linear(self) -> None:
         # The paper's code leaves the mixers and downsamplings to the framework's default.
         mlps = [module for module in self.modules() if isinstance(module, PointwiseMlp)]
-        for layer in [self.head.fc, *(layer for mlp in mlps for layer in (mlp.fc1, mlp.fc2))]:
+        classifier = getattr(self.head, "fc", None)
+        for layer in [classifier, *(layer for mlp in mlps for layer in (mlp.fc1, mlp.fc2))]:
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 assert layer.bias is not None
                 init_weight(layer.weight)

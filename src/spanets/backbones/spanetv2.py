@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from timm.models.metaformer import StarReLU
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from spanets.backbones.blocks import MIN_SIZE, Layer, Stem, init_weight, make_stages
 from spanets.backbones.heads import NormMlpHead
 from spanets.backbones.pyramid import PyramidBackbone
 from spanets.backbones.registry import default_config, register_family
-from spanets.layers import PointwiseConv, pointwise_conv
+from spanets.layers import PointwiseConv, calls_layers, pointwise_conv
 from spanets.mixers import Attention, SpectralAdaptiveMixer
 from spanets.mixers.folding import fold_star
 
@@ -47,16 +47,28 @@ VARIANTS: dict[str, dict[str, Any]] = {
 _LayerNorm = partial(LayerNorm2d, eps=1e-6, bias=False)
 
 
-# A leaf of torch.fx, also where it is called by this name.
-fx.wrap("pointwise_conv")
+def star_conv(x: Tensor, scale: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
+    """Computes `W (s·relu(x)² + b)` as `(s W) relu(x)² + b W 1`.
+
+    Args:
+        x: (B, D, H, W).
+        scale: s, (1,).
+        offset: b, (1,).
+        weight: W, (C, D, 1, 1).
+
+    Returns:
+        (B, C, H, W).
+    """
+    x = F.relu(x)
+    return pointwise_conv(x * x, scale * weight, offset * weight.sum((1, 2, 3)))
 
 
 class StarMlp(nn.Module):
     """MetaFormer's MLP without biases: 1×1 convolution, StarReLU `s·relu(x)² + b`, 1×1 convolution.
 
-    s and b are two numbers, so they act on the second convolution's weight and not on the hidden
-    maps: `W (s·r² + b) = (s W) r² + b W 1`. That spares two passes over the widest maps of the
-    network; `act` holds s and b and is not called. For inference `reparameterize` does it for good.
+    s and b are two numbers, so that the second convolution's weight may take them in, see
+    `star_conv`: that spares two passes over the widest maps of the network. On a GPU that is done
+    as it runs; for inference `reparameterize` does it for good.
 
     Args:
         dim: Channels C.
@@ -85,12 +97,14 @@ class StarMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""
-        hidden = F.relu(self.fc1(x))
+        hidden = self.fc1(x)
         if self.act is None:
+            hidden = F.relu(hidden)
             return self.fc2(hidden * hidden)
-        weight = self.fc2.weight
-        bias = self.act.bias * weight.sum((1, 2, 3))
-        return pointwise_conv(hidden * hidden, self.act.scale * weight, bias)
+        relu = getattr(self.act, "relu", self.act)
+        if calls_layers(hidden, (self.act, StarReLU), (relu, nn.ReLU), (self.fc2, PointwiseConv)):
+            return self.fc2(self.act(hidden))
+        return star_conv(hidden, self.act.scale, self.act.bias, self.fc2.weight)
 
 
 class SPANetV2(PyramidBackbone):

@@ -66,20 +66,19 @@ def pooled_conv(
     basis = low_frequency_basis(x, radius, closed)  # K HW
     high = F.conv2d(x, high_weight[:, :, None, None], bias)  # B D H W
     modes = basis.to(high.dtype).expand(x.shape[0], -1, -1)  # B K HW
-    # In place: a convolution's backward pass does not read its output, and on large maps a pass
-    # over memory costs as much as the product. `view` fails where it would have to copy.
+    # Not in place, though that would save a pass over memory: recorders that know nothing of
+    # aliases (ONNX's older exporter, PT2E's quantizers) lose what is added to a view. And by `t`:
+    # the older exporter has no `mT`.
     if is_channels_last(x):
         tokens = x.permute(0, 2, 3, 1).flatten(1, 2)  # B HW C
-        low = torch.matmul(basis, tokens) * gain.to(x.dtype).mT  # B K C
-        low = torch.matmul(low, low_weight.mT).to(high.dtype)  # B K D
-        maps = high.permute(0, 2, 3, 1).view(*modes.mT.shape[:2], high.shape[1])  # B HW D
-        maps.baddbmm_(modes.mT, low)
-    else:
-        low = torch.matmul(x.flatten(2), basis.mT) * gain.to(x.dtype)  # B C K
-        low = torch.matmul(low_weight, low).to(high.dtype)  # B D K
-        maps = high.view(*high.shape[:2], basis.shape[1])  # B D HW
-        maps.baddbmm_(low, modes)
-    return high
+        low = torch.matmul(basis, tokens) * gain.to(x.dtype).t()  # B K C
+        low = F.linear(low, low_weight).to(high.dtype)  # B K D
+        maps = high.permute(0, 2, 3, 1).flatten(1, 2)  # B HW D
+        maps = torch.baddbmm(maps, modes.transpose(1, 2), low)
+        return maps.unflatten(1, high.shape[2:]).permute(0, 3, 1, 2)
+    low = torch.matmul(x.flatten(2), basis.t()) * gain.to(x.dtype)  # B C K
+    low = torch.matmul(low_weight, low).to(high.dtype)  # B D K
+    return torch.baddbmm(high.flatten(2), low, modes).unflatten(2, high.shape[2:])
 
 
 def modulate(
@@ -156,8 +155,6 @@ def low_frequencies(
 
 # Leaves of torch.fx: they compute with sizes, which a symbolic trace has no numbers for.
 fx.wrap("basis_gain")
-fx.wrap("modulate")
-fx.wrap("modulated_conv")
 fx.wrap("pointwise_conv")
 fx.wrap("pooled_conv")
 fx.wrap("spectral_pool")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from spanets import kernels
 from spanets.layers import (
@@ -51,10 +51,6 @@ def _slides_plainly(conv: nn.Conv2d) -> bool:
     pad = tuple(size // 2 for size in conv.kernel_size)
     plain = conv.stride == conv.dilation == (1, 1) and conv.padding_mode == "zeros"
     return plain and conv.padding == pad
-
-
-# A leaf of torch.fx: it looks at layouts, which a symbolic trace knows nothing of.
-fx.wrap("separable_conv")
 
 
 class SPAM(nn.Module):

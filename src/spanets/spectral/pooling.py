@@ -97,7 +97,7 @@ def spectral_pool(
     basis = low_frequency_basis(x, radius, closed=ring is not None)
     gain = basis_gain(x, radius, balance, ring)
     maps = x.flatten(-2)  # ... C HW
-    low = (maps @ basis.mT) * gain  # ... C K
+    low = (maps @ basis.t()) * gain  # ... C K
     high_gain = 1 - _as_column(balance, x)
     return (high_gain * maps + low @ basis).unflatten(-1, (height, width))
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import spanets
 from spanets.checkpoint import create_model
-from spanets.weights import LoadReport, load_features
+from spanets.weights import LoadReport, load_weights
 from spanets_runtime.errors import UsageError
 
 STRIDES = (4, 8, 16, 32)
@@ -76,7 +76,7 @@ class DenseBackbone(nn.Module):
         Raises:
             WeightsError: an unreadable file, or weights that do not fit.
         """
-        return load_features(self.net, path)
+        return load_weights(self.net, path)
 
     def _frozen(self) -> list[nn.Module]:
         """The modules of the frozen stages and all before them."""

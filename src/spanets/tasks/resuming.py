@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spanets.checkpoint import Card, check_integrity, read_card
+from spanets.checkpoint import Card, check_integrity, check_torch_reads, read_card
 from spanets.recipe import Recipe, parse_recipe
 from spanets.runs.folder import LAST, PREVIOUS, RECIPE
 from spanets.weights import WeightsError, read_checkpoint
@@ -112,6 +112,7 @@ def _read_newest(out: Path) -> tuple[Path, dict[str, Any], Card]:
 def _read(path: Path) -> tuple[Path, dict[str, Any], Card]:
     content = read_checkpoint(path)
     check_integrity(path)
+    check_torch_reads(path)
     return path, content, read_card(content, path)
 
 

@@ -8,7 +8,7 @@ released ones, and `match` accounts for every key; `load_weights` is all of thes
 from spanets.weights.choosing import read_state_dict
 from spanets.weights.errors import WeightsError
 from spanets.weights.features import load_features
-from spanets.weights.files import StateDict, read_checkpoint
+from spanets.weights.files import StateDict, open_regular, read_checkpoint
 from spanets.weights.loading import adapt_state_dict, load_weights
 from spanets.weights.pretrained import check_pretrained
 from spanets.weights.released import RELEASES, convert_official, is_official
@@ -25,6 +25,7 @@ __all__ = [
     "is_official",
     "load_features",
     "load_weights",
+    "open_regular",
     "read_checkpoint",
     "read_state_dict",
 ]

@@ -44,7 +44,8 @@ def open_archive(file: BinaryIO, size: int) -> ZipFile:
                 f"its part {show_name(part.filename)} is compressed or encrypted, which PyTorch "
                 "never does, so it is refused"
             )
-    if len({part.filename for part in parts}) < len(parts):
+    # Some readers tell upper from lower case, some do not.
+    if len({part.filename.lower() for part in parts}) < len(parts):
         raise BadZipFile("two parts have one name")
     # Parts that overlap would multiply the file.
     if sum(part.file_size for part in parts) > size:

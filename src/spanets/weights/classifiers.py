@@ -1,17 +1,16 @@
-"""Which parameters of a timm model are its classifier, and which see the image's channels."""
+"""Which layers of a timm model are its classifier, and which read the image."""
 
 from typing import Any
 
 from torch import nn
 
 
-def classifier_parts(model: nn.Module) -> frozenset[str]:
-    """Returns the first words of the classifier's names, which may be several ("head_dist").
+def classifier_names(model: nn.Module) -> tuple[str, ...]:
+    """Returns the names of the classifier's layers, which may be several ("head", "head_dist").
 
     timm's configuration of the model has them; models of other origin call it "head".
     """
-    names = _configured(model, "classifier", ("head",))
-    return frozenset(name.split(".")[0] for name in names)
+    return _configured(model, "classifier", ("head",))
 
 
 def first_convolutions(model: nn.Module) -> tuple[str, ...]:

@@ -1,14 +1,14 @@
 """Compares a file's tensors with a model's: each key of either is loaded or accounted for."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from spanets.mixers import MERGES
-from spanets.weights.classifiers import classifier_parts, first_convolutions
+from spanets.weights.classifiers import classifier_names, first_convolutions
 from spanets.weights.errors import WeightsError, show_name
 from spanets.weights.files import StateDict
 from spanets.weights.report import LoadReport, list_names
@@ -22,23 +22,27 @@ class Rules:
     """What may differ between a file and a model.
 
     Attributes:
-        classifier: First words of the names of the classifier's tensors.
+        classifier: Names of the classifier's layers.
         first: Names of the layers that read the image.
         reset: Whether the classifier may keep its values.
     """
 
-    classifier: frozenset[str]
+    classifier: tuple[str, ...]
     first: tuple[str, ...]
     reset: bool = False
 
     def in_classifier(self, key: str) -> bool:
-        """Whether a tensor is of the classifier."""
-        return key.split(".")[0] in self.classifier
+        """Whether a tensor is of the classifier, or of the head around it."""
+        return key.split(".")[0] in {name.split(".")[0] for name in self.classifier}
+
+    def lacks_classifier(self, own: Iterable[str]) -> bool:
+        """Whether a model with these names was made without classes."""
+        return not any(key.startswith(f"{name}.") for key in own for name in self.classifier)
 
 
 def rules_of(model: nn.Module, reset: bool = False) -> Rules:
     """Returns what may differ between a file and this model."""
-    return Rules(classifier_parts(model), first_convolutions(model), reset)
+    return Rules(classifier_names(model), first_convolutions(model), reset)
 
 
 def match(
@@ -50,7 +54,7 @@ def match(
     _account_for_missing(tensors, own, report, rules)
     for key in sorted(own.keys() & tensors.keys()):
         if tensors[key].shape != own[key].shape and rules.reset and rules.in_classifier(key):
-            report.fresh[key] = "the file's classifier has another shape"
+            report.fresh[key] = _compare_classes(tensors[key], own[key])
         else:
             check_tensor(key, tensors[key], own[key], rules)
     return {key: tensors[key] for key in own if key in tensors and key not in report.fresh}
@@ -90,11 +94,12 @@ def check_places(own: Mapping[str, Tensor]) -> None:
 def _account_for_unexpected(
     tensors: StateDict, own: Mapping[str, Tensor], report: LoadReport, rules: Rules
 ) -> None:
-    parts = {_part(key) for key in own}
+    parts, is_headless = {_part(key) for key in own}, rules.lacks_classifier(own)
     for key in sorted(tensors.keys() - own.keys()):
-        optional = re.fullmatch(_OPTIONAL, _part(key)) or rules.in_classifier(key)
-        if _part(key) not in parts and optional:
+        if _part(key) not in parts and re.fullmatch(_OPTIONAL, _part(key)):
             report.skipped[key] = f"the model has no {_part(key)}"
+        elif is_headless and rules.in_classifier(key):
+            report.skipped[key] = "the model has no classifier"
     if unexpected := sorted(tensors.keys() - own.keys() - report.skipped.keys()):
         named = list_names(unexpected, 1)
         raise WeightsError(f"unexpected key {named}, the model has no such tensor")
@@ -115,6 +120,12 @@ def _account_for_missing(
             report.fresh[key] = "the file has no such classifier"
     if missing := sorted(own.keys() - tensors.keys() - report.fresh.keys()):
         raise WeightsError(f"missing key {list_names(missing, 1)}")
+
+
+def _compare_classes(theirs: Tensor, ours: Tensor) -> str:
+    if theirs.ndim and ours.ndim and len(theirs) != len(ours):
+        return f"the file's classifier is for {len(theirs)} classes, the model's for {len(ours)}"
+    return "the file's classifier has another shape"
 
 
 def _explain_channels(key: str, theirs: Tensor, ours: Tensor, rules: Rules) -> str:

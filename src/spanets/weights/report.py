@@ -42,10 +42,10 @@ class LoadReport:
 
     def notes(self) -> list[str]:
         """Returns a line with a count for each kind of difference between file and model."""
-        outside = dict.fromkeys(self.outside, f"not under {show_name(self.prefix)}")
+        outside = dict.fromkeys(self.outside, f"not under '{show_name(self.prefix)}'")
         lines = [
             *_count("left out", {**self.skipped, **outside}),
-            *_count("not loaded", self.fresh),
+            *_count("keep their initial values", self.fresh),
             *_count("converted", self.converted),
         ]
         if self.averaged:

@@ -82,7 +82,10 @@ class _Building:
         self.thread = threading.get_ident()
         self.tensors = _TENSORS_PER_TENSOR * len(weights) + _SPARE_PARTS
         self.modules = _MODULES_PER_TENSOR * len(weights) + _SPARE_PARTS
-        self.bytes = _BYTES_PER_BYTE * sum(map(_size, weights.values())) + _SPARE_BYTES
+        # Tensors that share memory have it once.
+        memory = {v.untyped_storage().data_ptr(): v.untyped_storage() for v in weights.values()}
+        held = sum(storage.nbytes() for storage in memory.values())
+        self.bytes = _BYTES_PER_BYTE * held + _SPARE_BYTES
 
     def count_tensor(self, module: nn.Module, name: str, value: Any) -> None:
         """Counts a parameter or buffer."""

@@ -15,6 +15,7 @@ import spanets
 from spanets.checkpoint import (
     CARD_KEY,
     Card,
+    check_torch_reads,
     create_model,
     load_checkpoint,
     restore_model,
@@ -195,6 +196,7 @@ def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path):
         path.write_bytes(flipped)
         try:
             load_checkpoint(path)
+            check_torch_reads(path)
         except WeightsError:
             found += 1
         else:

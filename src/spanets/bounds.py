@@ -92,6 +92,8 @@ def _measure(value: Any, level: int, known: dict[int, Extent]) -> Extent:
 
 
 def _measure_leaf(value: Any) -> Extent:
+    if value is not None and not isinstance(value, str | bytes | int | float):
+        raise BoundError(f"holds a {type(value).__name__}, which is no plain value")
     if isinstance(value, str):
         _check_text(value)
     if isinstance(value, int) and abs(value) >= 10**MOST_DIGITS:

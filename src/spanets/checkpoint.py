@@ -5,57 +5,46 @@ preprocessing, recipe and package version, all of them plain values, so that a f
 with `weights_only=True`.
 """
 
-import zipfile
+import os
+import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from spanets.bounds import check_plain
-from spanets.weights import WeightsError, read_checkpoint
+from spanets.card import CARD_KEY, FORMAT, Card, read_card
+from spanets.model_limits import ModelTooLargeError, check_numbers, limited_model
+from spanets.weights import WeightsError, open_regular, read_checkpoint
+from spanets.weights.archives import open_archive
+from spanets.weights.errors import show_name
 from spanets_runtime.errors import UsageError, UserError, first_line, nearest
 from spanets_runtime.files import write_atomically
 
-CARD_KEY = "spanets"
-FORMAT = 1
+__all__ = [
+    "CARD_KEY",
+    "FORMAT",
+    "WEIGHT_SUFFIXES",
+    "Card",
+    "build_model",
+    "check_integrity",
+    "check_torch_reads",
+    "create_model",
+    "is_checkpoint",
+    "load_checkpoint",
+    "read_card",
+    "restore_classifier",
+    "restore_model",
+    "save_torch",
+    "task_of",
+]
 
 WEIGHT_SUFFIXES = (".ckpt", ".pth", ".pt", ".tar", ".bin", ".safetensors")
 
 # Arguments of timm's factory that would read other files or reach for the network.
-_FETCHING_ARGUMENTS = ("pretrained", "checkpoint_path", "cache_dir")
-
-
-@dataclass(frozen=True)
-class Card:
-    """What is to be known about a checkpoint's model.
-
-    Attributes:
-        model: timm name.
-        model_args: Arguments of `timm.create_model` beside the name and the number of classes.
-        classes: Class names, in the order of the logits.
-        preprocessing: Arguments of `timm.data.create_transform` for evaluation.
-        recipe: The recipe it was trained by.
-        version: Of this package.
-        task: The kind of prediction.
-        head: What stands on the model as a backbone, in the task's own words; classifiers: {}.
-    """
-
-    model: str
-    model_args: dict[str, Any]
-    classes: list[str]
-    preprocessing: dict[str, Any]
-    recipe: dict[str, Any]
-    version: str
-    task: str = "classification"
-    head: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the card as plain values."""
-        return {"format": FORMAT, **asdict(self)}
+_FETCHING_ARGUMENTS = ("checkpoint_path", "cache_dir")
 
 
 def load_checkpoint(path: str | Path) -> tuple[Card, dict[str, Tensor]]:
@@ -81,56 +70,43 @@ def load_checkpoint(path: str | Path) -> tuple[Card, dict[str, Tensor]]:
     return card, weights
 
 
-def read_card(content: Mapping[str, Any], path: str | Path) -> Card:
-    """Returns the card of a checkpoint's content.
-
-    Raises:
-        WeightsError: it has none, or a damaged one; the message names `path`.
-    """
-    card = content.get(CARD_KEY)
-    if not isinstance(card, Mapping):
-        raise WeightsError(
-            f"{path}: names neither its model nor its classes; "
-            "give a checkpoint that `spanets train` wrote"
-        )
-    if card.get("format") != FORMAT:
-        raise WeightsError(
-            f"{path}: written in format {card.get('format')}, this version reads {FORMAT}; "
-            "update spanets"
-        )
-    card = {"head": {}, **card}  # files of version 0.1 have none
-    types = {name: get_origin(kind) or kind for name, kind in get_type_hints(Card).items()}
-    wrong = [name for name, kind in types.items() if not isinstance(card.get(name), kind)]
-    if wrong or not card["classes"]:
-        raise WeightsError(f"{path}: damaged, without {', '.join(wrong or ['classes'])}")
-    # Written out or copied, what a few hundred bytes of a pickle stand for could fill the memory.
-    no_names = [name for name in card["classes"] if not isinstance(name, str)]
-    kept = {name: card[name] for name in ("model_args", "preprocessing", "recipe", "head")}
-    try:
-        check_plain({**kept, "classes": no_names}, f"{path}: its card")
-    except UsageError as error:
-        raise WeightsError(str(error)) from None
-    return Card(**{name: card[name] for name in types})
-
-
 def check_integrity(path: str | Path) -> None:
     """Compares a checkpoint with the checksums that torch stored in it, and does not look at.
 
     Raises:
         WeightsError: it has changed since it was written.
     """
-    try:
-        if not zipfile.is_zipfile(path):
+    with open_regular(Path(path)) as file:
+        if file.read(2) != b"PK":
             return  # safetensors, or the pickle of older releases: these hold no checksums
-        with zipfile.ZipFile(path) as archive:
-            # What no checksum covers: torch would leave out the content of a "folder".
-            odd = [r.filename for r in archive.infolist() if r.compress_type or r.external_attr]
-            damaged = odd[0] if odd else archive.testzip()
-    # Beside its own error, whatever a wrong offset, version or flag leads to.
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
-        raise WeightsError(f"{path}: damaged since it was written ({error})") from error
+        try:
+            with open_archive(file, os.fstat(file.fileno()).st_size) as archive:
+                # What no checksum covers: torch would leave out the content of a "folder".
+                odd = [part.filename for part in archive.infolist() if part.external_attr]
+                damaged = odd[0] if odd else archive.testzip()
+        # Beside its own error, whatever a wrong name, offset, version or flag leads to.
+        except Exception as error:
+            reason = first_line(error)
+            raise WeightsError(f"{path}: damaged since it was written ({reason})") from error
     if damaged is not None:
         raise WeightsError(f"{path}: damaged since it was written (its part {damaged!r})")
+
+
+def check_torch_reads(path: str | Path) -> None:
+    """Opens a checkpoint of one's own run as a resumed run will, without reading the weights.
+
+    torch's reader of archives refuses some that others read, by fields that nothing else uses.
+
+    Raises:
+        WeightsError: torch does not read it.
+    """
+    with open_regular(Path(path)) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            torch.load(file, map_location="meta", weights_only=True)
+        except Exception as error:
+            reason = first_line(error)
+            raise WeightsError(f"{path}: damaged since it was written ({reason})") from error
 
 
 def task_of(path: str | Path) -> str:
@@ -173,13 +149,44 @@ def restore_model(path: str | Path) -> tuple[nn.Module, Card]:
     """
     card, weights = load_checkpoint(path)
     try:
-        model = build_model(card)
+        model = _build_fitting(card, weights)
     except UserError as error:
         raise WeightsError(f"{path}: {error}") from None
-    if mismatch := _compare(model.state_dict(), weights):
-        raise WeightsError(f"{path}: its weights are not those of {card.model}: {mismatch}")
+    # A card can have any value in any place, and builders check theirs in every way there is.
+    except Exception as error:
+        reason = first_line(error)
+        raise WeightsError(f"{path}: its model cannot be built ({reason})") from error
     model.load_state_dict(weights)
     return model.eval(), card
+
+
+def _build_fitting(card: Card, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Builds the model of a card, once it is clear that it is the one of these weights."""
+    check_numbers([card.model_args, card.head], weights)
+    with limited_model(weights):
+        # First without memory: a card from elsewhere can ask for a model of any size.
+        if (sketch := _sketch(card)) is not None:
+            _check_names(card, sketch, weights)
+        model = build_model(card)
+    _check_names(card, model, weights)
+    return model
+
+
+def _sketch(card: Card) -> nn.Module | None:
+    """Builds a model without values, if that is possible."""
+    try:
+        with torch.device("meta"):
+            return build_model(card)
+    except ModelTooLargeError:
+        raise
+    # A few models compute with values where they are built; other errors come again with values.
+    except Exception:
+        return None
+
+
+def _check_names(card: Card, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    if mismatch := _compare(model.state_dict(), weights):
+        raise UserError(f"its weights are not those of {card.model}: {mismatch}")
 
 
 def build_model(card: Card) -> nn.Module:
@@ -200,6 +207,8 @@ def build_model(card: Card) -> nn.Module:
     if card.task != "classification":
         known = "classification, detection, segmentation"
         raise UsageError(f"the task is {card.task!r}, known: {known}")
+    if card.model_args.get("features_only"):
+        raise UsageError("model argument 'features_only' is not for classifiers")
     return create_model(card.model, card.model_args, num_classes=len(card.classes))
 
 
@@ -211,8 +220,13 @@ def _compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
         "of another shape": {
             key for key in own.keys() & given.keys() if own[key].shape != given[key].shape
         },
+        "of another type": {
+            key
+            for key in own.keys() & given.keys()
+            if own[key].is_floating_point() != given[key].is_floating_point()
+        },
     }
-    parts = [f"{len(k)} {how}, such as {min(k)}" for how, k in differences.items() if k]
+    parts = [f"{len(k)} {how}, such as {show_name(min(k))}" for how, k in differences.items() if k]
     return "; ".join(parts)
 
 
@@ -231,13 +245,16 @@ def create_model(name: str, arguments: Mapping[str, Any], **more: Any) -> nn.Mod
         )
         raise UsageError(f"unknown model {name!r}{hint}")
     for key in arguments:
-        if key in _FETCHING_ARGUMENTS or key.startswith("pretrained_"):
+        if key in _FETCHING_ARGUMENTS or str(key).startswith("pretrained"):
             raise UsageError(f"model argument {key!r} is not allowed here: it would fetch weights")
     try:
         return timm.create_model(name, **{**arguments, **more})
+    except ModelTooLargeError:
+        raise
     # Models check their arguments in every way there is, or not at all.
     except Exception as error:
-        raise UsageError(f"model {name} with {dict(arguments)}: {first_line(error)}") from error
+        given = show_name(str(dict(arguments)))
+        raise UsageError(f"model {name} with {given}: {first_line(error)}") from error
 
 
 def save_torch(content: Any, path: str | Path, previous: str | Path | None = None) -> None:

@@ -7,6 +7,7 @@ the metadata say, and returns logits, or with `features_only` one map for each s
 import copy
 import io
 import json
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -96,7 +97,10 @@ class _Cast(nn.Module):
 
 
 def load_source(
-    source: str, weights: str | None = None, features_only: bool = False
+    source: str,
+    weights: str | None = None,
+    features_only: bool = False,
+    ema: bool | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Builds what is to be exported, and the metadata that tell a runtime how to use it.
 
@@ -104,6 +108,7 @@ def load_source(
         source: A checkpoint that `spanets train` wrote, or a model's name.
         weights: For a model's name: a file of weights, ours or the authors'.
         features_only: One map for each stage in place of logits.
+        ema: Of a file of weights that also holds their averages: which to take, see `load_weights`.
 
     Returns:
         The model in evaluation mode, and plain values: model, arguments, preprocessing, version
@@ -119,6 +124,8 @@ def load_source(
     if is_checkpoint(source):
         if weights is not None:
             raise UsageError("--weights goes with a model's name; a checkpoint has its own")
+        if ema is not None:
+            raise UsageError("--ema goes with --weights; a checkpoint has the weights to be used")
         model, card = restore_model(source)
         told = {"model": card.model, "model_args": card.model_args, "version": card.version}
         told["preprocessing"] = card.preprocessing
@@ -133,9 +140,11 @@ def load_source(
         features = create_model(card.model, card.model_args, **arguments)
         load_weights(features, source)
         return features.eval(), told
+    if ema is not None and weights is None:
+        raise UsageError("--ema goes with --weights")
     model = create_model(source, {}, **arguments)
     if weights is not None:
-        load_weights(model, weights)
+        print(load_weights(model, weights, ema=ema), file=sys.stderr)
     config = timm.data.resolve_model_data_config(model)
     names = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
     values = {name: config[name] for name in names}

@@ -211,7 +211,9 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
     from spanets.export import export_model, load_source
     from spanets.quantize import calibration_images, calibration_transform
 
-    model, metadata = load_source(arguments.source, arguments.weights, arguments.features_only)
+    model, metadata = load_source(
+        arguments.source, arguments.weights, arguments.features_only, arguments.ema
+    )
     preprocessing = metadata["preprocessing"]
     sides = preprocessing.get("input_size") or [DETECTOR_SIZE] * 2
     height, width = arguments.size or sides[-2:]

@@ -205,6 +205,11 @@ def make_parser() -> Parser:
     export.add_argument("--out", required=True, metavar="FILE", help="FILE.onnx or FILE.pt2")
     export.add_argument("--weights", metavar="FILE", help="weights for a MODEL (default: random)")
     export.add_argument(
+        "--ema",
+        action=argparse.BooleanOptionalAction,
+        help="take the averages in FILE, or not (default: what is in its main place)",
+    )
+    export.add_argument(
         "--features-only", action="store_true", help="feature maps in place of logits"
     )
     export.add_argument(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import spanets
 from spanets.checkpoint import create_model
-from spanets.weights import LoadReport, load_features
+from spanets.weights import LoadReport, load_weights
 from spanets_runtime.errors import UsageError
 
 STRIDES = (4, 8, 16, 32)
@@ -70,13 +70,17 @@ class DenseBackbone(nn.Module):
             module.training = False
         return self
 
-    def load(self, path: str | Path) -> LoadReport:
+    def load(self, path: str | Path, ema: bool | None = None) -> LoadReport:
         """Loads a classifier's, detector's or segmenter's weights, ours or released.
+
+        Args:
+            path: As for `load_weights`.
+            ema: As for `load_weights`.
 
         Raises:
             WeightsError: an unreadable file, or weights that do not fit.
         """
-        return load_features(self.net, path)
+        return load_weights(self.net, path, ema=ema)
 
     def _frozen(self) -> list[nn.Module]:
         """The modules of the frozen stages and all before them."""

@@ -20,6 +20,8 @@ class Model:
         name: timm name.
         args: Arguments of `timm.create_model`, such as `{drop_path_rate: 0.1}`.
         weights: File to start from, ours or the authors'; None starts from scratch.
+        weights_ema: Of a file that also holds an exponential average of its weights: start from
+            that (true) or from the others (false); None takes those in the file's main place.
     """
 
     RANGES: ClassVar[Ranges] = {}
@@ -27,6 +29,7 @@ class Model:
     name: str = "spanet_nano"
     args: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
+    weights_ema: bool | None = None
 
 
 @dataclass

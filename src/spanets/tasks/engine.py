@@ -94,13 +94,13 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
     accumulate = min(recipe.trainer.accumulate, len(loaders.train))
     updates = len(loaders.train) // accumulate  # in an epoch
     card = plan.make_card(loaders.classes)
-    model = _make_model(plan, card, fresh=start.checkpoint is None)
+    model, weights_notes = _make_model(plan, card, fresh=start.checkpoint is None)
     task = plan.make_module(model, card, updates)
     keeper = RunKeeper(out, plan.score, recipe.trainer.save_every)
     callbacks = [keeper, UnreadableImages(out, loaders.unreadable)]
     trainer = _make_trainer(plan, out, callbacks, accumulate, updates)
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    notes = (*lowered, *loaders.notes)
+    notes = (*lowered, *loaders.notes, *weights_notes)
     recording = recorded(out, notes) if first else nullcontext()
     with recording, threads_as_before():
         if first:
@@ -136,18 +136,22 @@ def choose_run_folder(recipe: str, out: str | None, resume: bool) -> Path:
     return next(folder for folder in folders if not holds_run(folder))
 
 
-def _make_model(plan: Plan[Any], card: Card, fresh: bool) -> nn.Module:
+def _make_model(plan: Plan[Any], card: Card, fresh: bool) -> tuple[nn.Module, list[str]]:
+    """Builds the model that a run begins with; returns what of its file of weights differs, too."""
+    notes: list[str] = []
     recipe: Recipe = plan.recipe
     torch.manual_seed(recipe.seed)
     model = build_model(card)
     if fresh and recipe.model.weights is not None:
-        print(plan.load_weights(model, recipe.model.weights), file=sys.stderr)
+        report = plan.load_weights(model, recipe.model.weights)
+        print(report, file=sys.stderr)
+        notes = report.notes()
     plan.check_model(model, len(card.classes))
     if recipe.trainer.channels_last:
         model = model.to(memory_format=torch.channels_last)
     if recipe.trainer.compile:
         model.compile()
-    return model
+    return model, notes
 
 
 def _make_trainer(

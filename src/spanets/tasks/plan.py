@@ -58,7 +58,8 @@ class Plan(ABC, Generic[R]):
         Raises:
             WeightsError: an unreadable file, or weights that do not fit.
         """
-        return load_weights(model, path, reset_classifier=True)
+        ema = self.recipe.model.weights_ema
+        return load_weights(model, path, reset_classifier=True, ema=ema)
 
     @abstractmethod
     def check_model(self, model: nn.Module, classes: int) -> None:

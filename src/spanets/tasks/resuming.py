@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spanets.checkpoint import Card, check_integrity, read_card
+from spanets.checkpoint import Card, check_integrity, check_torch_reads, read_card
 from spanets.recipe import Recipe, load_recipe, parse_recipe
 from spanets.recipe.trust import FLAG, places_outside
 from spanets.runs.folder import LAST, PREVIOUS, RECIPE
@@ -116,6 +116,7 @@ def _read_newest(out: Path) -> tuple[Path, dict[str, Any], Card]:
 def _read(path: Path) -> tuple[Path, dict[str, Any], Card]:
     content = read_checkpoint(path)
     check_integrity(path)
+    check_torch_reads(path)
     return path, content, read_card(content, path)
 
 

@@ -1,13 +1,18 @@
 """Weights from files: the authors' releases under our names, safely read and strictly loaded.
 
-A file goes through `read_state_dict` (tensors by name), `convert_official` (released names to
-ours) and a comparison with the model that accounts for every key; `load_weights` is all three.
+`read_checkpoint` reads a file as plain values and tensors (`files`, `torchfiles`, `pickles`,
+`shards`), `take_weights` finds in it what has the model's names, `convert_official` renames the
+released ones, and `match` accounts for every key; `load_weights` is all of these.
 """
 
+from spanets.weights.choosing import read_state_dict
+from spanets.weights.errors import WeightsError
 from spanets.weights.features import load_features
-from spanets.weights.files import StateDict, WeightsError, read_checkpoint, read_state_dict
-from spanets.weights.loading import LoadReport, adapt_state_dict, check_pretrained, load_weights
+from spanets.weights.files import StateDict, open_regular, read_checkpoint
+from spanets.weights.loading import adapt_state_dict, load_weights
+from spanets.weights.pretrained import check_pretrained
 from spanets.weights.released import RELEASES, convert_official, is_official
+from spanets.weights.report import LoadReport
 
 __all__ = [
     "RELEASES",
@@ -20,6 +25,7 @@ __all__ = [
     "is_official",
     "load_features",
     "load_weights",
+    "open_regular",
     "read_checkpoint",
     "read_state_dict",
 ]

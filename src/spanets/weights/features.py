@@ -4,43 +4,61 @@ from pathlib import Path
 
 from torch import nn
 
-from spanets.weights.files import StateDict, WeightsError, read_state_dict
-from spanets.weights.loading import LoadReport, load_weights
+from spanets.weights.choosing import take_weights
+from spanets.weights.errors import WeightsError, show_name
+from spanets.weights.files import StateDict
+from spanets.weights.matching import check_places, check_tensor, note_values, rules_of
+from spanets.weights.report import LoadReport
 
 
-def load_features(features: nn.Module, path: str | Path) -> LoadReport:
-    """Loads a checkpoint file into a model that was made with `features_only=True`.
+def load_features(features: nn.Module, path: str | Path, ema: bool | None = None) -> LoadReport:
+    """Loads a checkpoint file into a timm model that was made with `features_only=True`.
 
-    Models of this package take released files as well, see `load_weights`; of others the file has
-    timm's names, which its extractors flatten (`stages.0.` becomes `stages_0.`).
+    The file has timm's names, which extractors flatten (`stages.0.` becomes `stages_0.`).
+
+    Args:
+        features: The extractor; those of this package's models are for `load_weights`.
+        path: As for `load_weights`.
+        ema: As for `load_weights`.
 
     Returns:
         What was loaded, and what of the file was left out: classifier and deeper stages.
 
     Raises:
         WeightsError: an unreadable file, a missing or unexpected key, or another shape.
+        ValueError: the model is on the meta device.
     """
-    if hasattr(getattr(features, "model", None), "output_norms"):
-        return load_weights(features, path)
     children = dict(features.named_children())
     # Some extractors wrap the network, others take it apart.
     network = next(iter(children.values())) if children.keys() & {"model", "body"} else features
-    given = {_flat(key): (key, value) for key, value in read_state_dict(path).items()}
-    report = LoadReport(str(path), released=False)
+    own = network.state_dict()
+    check_places(own)
+    names = {_flat(key) for key in own}
+    tensors, report = take_weights(path, lambda key: _flat(key) in names, len(names), ema)
+    report.names = "timm's names"
+    given = {_flat(key): (key, value) for key, value in tensors.items()}
+    rules = rules_of(features)
     matched: StateDict = {}
-    for key, value in network.state_dict().items():
-        if _flat(key) not in given:
+    for key, value in own.items():
+        if _flat(key) in given:
+            _, matched[key] = given.pop(_flat(key))
+            try:
+                check_tensor(key, matched[key], value, rules)
+            except WeightsError as error:
+                raise WeightsError(f"{path}: {error}") from None
+        elif key.endswith("num_batches_tracked"):
+            report.fresh[key] = "old files do not count batches"
+        else:
             raise WeightsError(f"{path}: missing key {key}")
-        _, matched[key] = given.pop(_flat(key))
-        if matched[key].shape != value.shape:
-            shapes = f"{tuple(matched[key].shape)} in the file, {tuple(value.shape)} in the model"
-            raise WeightsError(f"{path}: {key} has shape {shapes}")
     parts = tuple({f"{_flat(key.split('.')[0])}_" for key in matched})
     for flat, (key, _) in given.items():
         if flat.startswith(parts):
-            raise WeightsError(f"{path}: unexpected key {key}, the model has no such tensor")
+            raise WeightsError(
+                f"{path}: unexpected key {show_name(key)}, the model has no such tensor"
+            )
         report.skipped[key] = "the feature extractor has no such part"
-    network.load_state_dict(matched)
+    note_values(matched, own, report)
+    network.load_state_dict(matched, strict=False)
     report.loaded = len(matched)
     return report
 

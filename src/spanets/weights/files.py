@@ -1,150 +1,131 @@
-"""Tensors by name from checkpoint files, without running anything that a file holds.
+"""Tensors by name from checkpoint files, without running anything that a file holds."""
 
-safetensors, or `torch.load(weights_only=True)`.
-"""
-
-import argparse
-import re
-import warnings
-from collections.abc import Mapping
+import os
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import numpy as np
-import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
-from spanets_runtime.errors import UserError
+from spanets.weights.errors import WeightsError
+from spanets.weights.shards import FOLDER_FILES, is_index, read_shards
+from spanets.weights.torchfiles import read_torch
 
 StateDict = dict[str, Tensor]
 
-
-class WeightsError(UserError):
-    """A file or state dict that does not fit."""
-
-
-def read_state_dict(path: str | Path) -> StateDict:
-    """Reads the tensors of a checkpoint file without running anything it holds.
-
-    Wrappers (`state_dict`, `model`) and prefixes (`module.`, `model.`, `_orig_mod.`) are removed;
-    of a detector or segmenter the `backbone.` is taken.
-
-    Args:
-        path: .safetensors, .pth, .pth.tar, .pt or .ckpt; the content decides, not the name.
-
-    Returns:
-        Tensors by name.
-
-    Raises:
-        WeightsError: a missing, truncated or foreign file, or one that holds Python objects.
-    """
-    tensors = _unwrap(read_checkpoint(path))
-    if not tensors:
-        raise WeightsError(f"{path}: holds no tensors by name, so it is no checkpoint")
-    for key, value in tensors.items():
-        dense = value.layout is torch.strided and not value.is_quantized
-        if not dense or value.device.type != "cpu":
-            raise WeightsError(f"{path}: {key} is no plain tensor")
-    return _strip_prefixes(tensors)
+# The list of a safetensors file's tensors, some 120 bytes each.
+_MAX_HEADER = 16 * 2**20
+_MAX_TENSORS = 100_000
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Reads a checkpoint file whole, without running anything it holds.
 
+    Of a sharded checkpoint, the index or the folder can be named.
+
     Raises:
-        WeightsError: a missing, truncated or foreign file, or one that holds Python objects.
+        WeightsError: a missing, truncated or foreign file, or one that holds Python objects or
+            declares more than it holds.
     """
-    path = Path(path)
-    head = _read_head(path)
-    try:
-        content = load_file(path) if _is_safetensors(head) else _load_torch(path)
-    except Exception as error:
-        # Both loaders raise a dozen types on damaged input; all mean the same to the user.
-        raise WeightsError(f"{path}: {_diagnose(head, error)}") from error
+    path = _find_file(Path(path))
+    content = _read_whole(path)
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, not a state dict")
     return content
 
 
-def _load_torch(path: Path) -> Any:
-    # The released files come from training scripts that stored their arguments and best metric
-    # beside the weights. These types hold values alone; NumPy 2 renamed a module of theirs.
-    scalar = np.float64(0).__reduce__()[0]
-    harmless: list[Any] = [
-        argparse.Namespace,
-        np.dtype,
-        *(type(np.dtype(code)) for code in ("f8", "f4", "f2", "i8", "i4", "?")),
-        *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    ]
-    # An open file: of a path, newer versions of torch would go by its suffix.
-    with (
-        path.open("rb") as file,
-        torch.serialization.safe_globals(harmless),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")  # what is wrong with a file, its error says
-        return torch.load(file, map_location="cpu", weights_only=True)
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file for reading, if it is one: a pipe or device may never end.
 
-
-def _read_head(path: Path) -> bytes:
+    Raises:
+        WeightsError: no such file, or something else.
+    """
+    # A pipe that nobody writes to would block already where it is opened.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        with path.open("rb") as file:
-            head = file.read(64)
+        descriptor = os.open(path, flags)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise WeightsError(f"{path}: is a folder; name a file in it") from None
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
-    if not head:
-        raise WeightsError(f"{path}: the file is empty")
-    return head
+    except ValueError:
+        raise WeightsError(f"{path}: no such file, its name holds a NUL character") from None
+    file = os.fdopen(descriptor, "rb")
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        file.close()
+        raise WeightsError(f"{path}: is no regular file, such as a pipe or device")
+    return file
+
+
+def _find_file(path: Path) -> Path:
+    """Returns the file of weights in a folder; other paths as they are."""
+    try:
+        if not path.is_dir():
+            return path
+        held = [path / name for name in FOLDER_FILES if os.path.exists(path / name)]
+    except (OSError, ValueError):  # opening it says why
+        return path
+    if not held:
+        raise WeightsError(f"{path}: is a folder; name a file in it")
+    return held[0]
+
+
+def _read_whole(path: Path) -> Any:
+    with open_regular(path) as file:
+        head, size = file.read(64), os.fstat(file.fileno()).st_size
+        file.seek(0)
+        if not head:
+            raise WeightsError(f"{path}: the file is empty")
+        if is_index(head):
+            return read_shards(path, _read_shard)
+        try:
+            if _is_safetensors(head):
+                return _read_safetensors(path, size)
+            return read_torch(file, size)
+        except WeightsError as error:
+            raise WeightsError(f"{path}: {error}") from None
+        # Damage makes the readers raise a dozen types; all mean the same to the user.
+        except Exception as error:
+            raise WeightsError(f"{path}: {_diagnose(head)}") from error
+
+
+def _read_shard(path: Path) -> dict[str, Any]:
+    with open_regular(path) as file:
+        if is_index(file.read(64)):
+            raise WeightsError(f"{path}: is an index, listed by another")
+    content = _read_whole(path)
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: holds a {type(content).__name__}, not a state dict")
+    return content
 
 
 def _is_safetensors(head: bytes) -> bool:
     return head[8:9] == b"{"  # eight bytes of length, then JSON
 
 
-def _diagnose(head: bytes, error: Exception) -> str:
-    """What is wrong with a file that begins with `head` and could not be loaded."""
-    if unsafe := re.search(r"GLOBAL ([\w.]+)", str(error)):
-        return (
-            f"holds Python objects ({unsafe[1]}) that could run code, so it is refused; "
-            "save its state_dict alone, or as safetensors"
-        )
+def _read_safetensors(path: Path, size: int) -> StateDict:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > size - 8:
+        raise ValueError("the list of tensors is longer than the file")
+    if length > _MAX_HEADER:
+        raise WeightsError("its list of tensors is too long for weights")
+    with safe_open(path, framework="pt", device="cpu") as tensors:
+        names = list(tensors.keys())
+        if len(names) > _MAX_TENSORS:
+            raise WeightsError(f"holds more than {_MAX_TENSORS:,} tensors, too many for weights")
+        return {name: tensors.get_tensor(name) for name in names}
+
+
+def _diagnose(head: bytes) -> str:
+    """Says what a file is that begins with `head` and could not be read."""
     if head.lstrip()[:1] == b"<":
         return "a web page, not weights; the download gave its page instead of the file"
     if head.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS, not weights; fetch the file itself with: git lfs pull"
     if _is_safetensors(head):
         return "a truncated or damaged safetensors file"
-    if head.startswith((b"PK", b"\x80")):  # a zip archive, or the pickle of older releases
+    if head.startswith((b"PK", b"\x80")):  # an archive, or the pickle of older releases
         return "a truncated or damaged PyTorch file"
     return "neither a PyTorch nor a safetensors file, or damaged at its start"
-
-
-def _unwrap(content: Mapping[str, Any]) -> StateDict:
-    for _ in range(3):  # deeper than any training script; a damaged file may hold itself
-        inner = [content.get(wrapper) for wrapper in ("state_dict", "model")]
-        content = next((value for value in inner if isinstance(value, Mapping)), content)
-    named = {key: value for key, value in content.items() if isinstance(key, str)}
-    return {key: value for key, value in named.items() if isinstance(value, Tensor)}
-
-
-def _strip_prefixes(tensors: StateDict) -> StateDict:
-    # DataParallel, a trainer and torch.compile prefix every key, in any order.
-    for _ in range(4):
-        for prefix in ("module.", "model.", "_orig_mod."):
-            if all(key.startswith(prefix) for key in tensors):
-                tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
-    # A detector holds neck and heads beside its backbone.
-    backbone = _inside("backbone.", tensors)
-    # Our own have the pyramid's network in it (`DenseBackbone`), in torchvision's beside a neck.
-    for part in ("body.", "net.", "model."):
-        backbone = _inside(part, backbone) or backbone
-    return backbone or tensors
-
-
-def _inside(part: str, tensors: StateDict) -> StateDict:
-    return {key.removeprefix(part): v for key, v in tensors.items() if key.startswith(part)}

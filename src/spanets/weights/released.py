@@ -1,5 +1,6 @@
 """The authors' releases under our names: which family a state dict is of, and where they are."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
@@ -17,9 +18,17 @@ RELEASES = {
 """Where the authors publish code and weights."""
 
 
+_RELEASED_ONLY = r"(patch_embed|network|downsample_layers)\.|stages\.\d\.\d+\."
+
+
 def is_official(state_dict: Mapping[str, Tensor]) -> bool:
     """Whether the keys are those of the released code."""
     return _is_spanet(state_dict) or _is_spanetv2(state_dict)
+
+
+def is_released_name(key: str) -> bool:
+    """Whether a key can only be of the released code, and not of ours."""
+    return re.match(_RELEASED_ONLY, key) is not None
 
 
 def _is_spanet(state_dict: Mapping[str, Tensor]) -> bool:

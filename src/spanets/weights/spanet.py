@@ -9,7 +9,8 @@ from torch import Tensor
 
 from spanets.mixers import BALANCES, chunk_sizes
 from spanets.spectral import RING, low_frequency_mask
-from spanets.weights.files import StateDict, WeightsError
+from spanets.weights.errors import WeightsError
+from spanets.weights.files import StateDict
 
 RADII = (2, 2, 1, 1)
 

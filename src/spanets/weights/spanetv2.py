@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from spanets.mixers import HEADS, merge_heads
-from spanets.weights.files import StateDict, WeightsError
+from spanets.weights.errors import WeightsError
+from spanets.weights.files import StateDict
 
 _BLOCK = r"stages\.([0-3])\.(\d+)\.(.+)"
 # One filter for each head in the released weights, one for all in the authors' later code.

@@ -9,6 +9,7 @@ import lightning as L
 from torch import nn
 
 import spanets
+from spanets.backbones.dense import DenseBackbone
 from spanets.checkpoint import Card
 from spanets.data.detection import make_loaders, preprocessing_of
 from spanets.data.loaders import Loaders
@@ -65,7 +66,8 @@ class DetectionPlan(Plan[DetectionRecipe]):
 
     def load_weights(self, model: nn.Module, path: str | Path) -> LoadReport:
         """Loads the backbone's weights: a classifier's or a detector's, ours or released."""
-        return model.backbone.body.load(path)  # type: ignore[union-attr, operator]
+        body: DenseBackbone = model.backbone.body  # type: ignore[union-attr, assignment]
+        return body.load(path, self.recipe.model.weights_ema)
 
     def check_model(self, model: nn.Module, classes: int) -> None:
         """Raises a UsageError for settings that do not go with the detector."""

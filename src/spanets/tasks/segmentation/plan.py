@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import spanets
+from spanets.backbones.dense import DenseBackbone
 from spanets.checkpoint import Card
 from spanets.data.loaders import Loaders
 from spanets.data.segmentation import make_loaders, preprocessing_of
@@ -67,7 +68,8 @@ class SegmentationPlan(Plan[SegmentationRecipe]):
 
     def load_weights(self, model: nn.Module, path: str | Path) -> LoadReport:
         """Loads the backbone's weights: a classifier's or a segmenter's, ours or released."""
-        return model.backbone.load(path)  # type: ignore[union-attr, operator]
+        body: DenseBackbone = model.backbone  # type: ignore[assignment]
+        return body.load(path, self.recipe.model.weights_ema)
 
     def check_model(self, model: nn.Module, classes: int) -> None:
         """Raises a UsageError if the backbone does not take the recipe's crops."""

@@ -1,0 +1,106 @@
+"""What a checkpoint says about its model, and how much of that is believed.
+
+A card may come from anyone. It holds plain values, of which none is large or deep enough to
+exhaust its reader; how large a model it may ask for, `model_limits` says.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+from spanets.bounds import check_plain
+from spanets.recipe import parse_recipe
+from spanets.weights import WeightsError
+from spanets_runtime.errors import UsageError
+
+CARD_KEY = "spanets"
+FORMAT = 1
+
+_MOST_CLASSES = 2**20
+_MOST_NAME = 2**12  # characters
+
+# The side of an image, in the recipe's words.
+_SIDE_KEYS = {"classification": "image_size", "segmentation": "crop"}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is to be known about a checkpoint's model.
+
+    Attributes:
+        model: timm name.
+        model_args: Arguments of `timm.create_model` beside the name and the number of classes.
+        classes: Class names, in the order of the logits.
+        preprocessing: Arguments of `timm.data.create_transform` for evaluation.
+        recipe: The recipe it was trained by.
+        version: Of this package.
+        task: The kind of prediction.
+        head: What stands on the model as a backbone, in the task's own words; classifiers: {}.
+    """
+
+    model: str
+    model_args: dict[str, Any]
+    classes: list[str]
+    preprocessing: dict[str, Any]
+    recipe: dict[str, Any]
+    version: str
+    task: str = "classification"
+    head: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the card as plain values."""
+        return {"format": FORMAT, **asdict(self)}
+
+
+def read_card(content: Mapping[str, Any], path: str | Path) -> Card:
+    """Returns the card of a checkpoint's content.
+
+    Raises:
+        WeightsError: it has none, or a damaged one; the message names `path`.
+    """
+    card = content.get(CARD_KEY)
+    if not isinstance(card, Mapping):
+        raise WeightsError(
+            f"{path}: names neither its model nor its classes; "
+            "give a checkpoint that `spanets train` wrote"
+        )
+    try:
+        check_plain({k: v for k, v in card.items() if k != "classes"}, f"{path}: its card")
+    except UsageError as error:
+        raise WeightsError(str(error)) from None
+    if card.get("format") != FORMAT:
+        raise WeightsError(
+            f"{path}: written in format {card.get('format')!r}, this version reads {FORMAT}; "
+            "update spanets"
+        )
+    card = {"head": {}, **card}  # files of version 0.1 have none
+    types = {name: get_origin(kind) or kind for name, kind in get_type_hints(Card).items()}
+    wrong = [name for name, kind in types.items() if not isinstance(card.get(name), kind)]
+    if not wrong and not _are_names(card["classes"]):
+        wrong = ["classes"]
+    if wrong or not card["classes"]:
+        raise WeightsError(f"{path}: damaged, without {', '.join(wrong or ['classes'])}")
+    found = Card(**{name: card[name] for name in types})
+    _check_preprocessing(found, path)
+    return found
+
+
+def _are_names(classes: list[Any]) -> bool:
+    """Tells whether a list can be class names: texts, of which neither is without end."""
+    return len(classes) <= _MOST_CLASSES and all(
+        isinstance(name, str) and len(name) <= _MOST_NAME for name in classes
+    )
+
+
+def _check_preprocessing(card: Card, path: str | Path) -> None:
+    """Raises a WeightsError for preprocessing that no recipe of the task can have."""
+    values = dict(card.preprocessing)
+    values.pop("first", None)
+    try:
+        if side := values.pop("input_size", None):
+            values[_SIDE_KEYS[card.task]] = side[-1]
+        if values:
+            parse_recipe({"task": card.task, "data": values}, origin="preprocessing")
+    except (UsageError, KeyError, IndexError, TypeError) as error:
+        raise WeightsError(f"{path}: damaged preprocessing ({error})") from None

@@ -1,0 +1,75 @@
+"""From a checkpoint file to the tensors that are meant for a model, with a report on the rest."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from spanets.weights.errors import WeightsError, show_name
+from spanets.weights.files import StateDict, read_checkpoint
+from spanets.weights.finding import Copy, Values, choose_copy, find_copies
+from spanets.weights.report import LoadReport
+
+
+def take_weights(
+    path: str | Path, is_name: Callable[[str], bool], names: int, ema: bool | None
+) -> tuple[StateDict, LoadReport]:
+    """Reads the weights of a file that have a model's names.
+
+    Args:
+        path: Of the file, or of a folder with one.
+        is_name: Whether a key is a name of the model, or of its released form.
+        names: How many the model has.
+        ema: Those averaged over updates, those that are not, or (None) those in the file's main
+            place.
+
+    Returns:
+        Tensors by name without a prefix, and a report on what else the file holds.
+
+    Raises:
+        WeightsError: an unreadable file, or one without such weights.
+    """
+    content = read_checkpoint(path)
+    try:
+        copies = find_copies(content, is_name, names)
+        chosen = choose_copy(copies, ema)
+        tensors = _check_plain(chosen.values)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    others = [copy for copy in copies if copy is not chosen]
+    prefixes = tuple(copy.prefix for copy in others if copy.place == chosen.place)
+    report = LoadReport(
+        str(path),
+        prefix=chosen.prefix,
+        outside=[key for key in chosen.outside if not key.startswith(prefixes)],
+        averaged=chosen.name if chosen.averaged else None,
+        unused={copy.name: _describe(copy, chosen) for copy in others},
+    )
+    return tensors, report
+
+
+def read_state_dict(path: str | Path) -> StateDict:
+    """Reads the tensors in the main place of a checkpoint file, under the file's own names.
+
+    Raises:
+        WeightsError: an unreadable file, or one without tensors by name.
+    """
+    return take_weights(path, lambda key: False, 0, ema=None)[0]
+
+
+def _check_plain(values: Values) -> StateDict:
+    tensors: StateDict = {}
+    for key, value in values.items():
+        if not isinstance(value, Tensor):
+            raise WeightsError(f"{show_name(key)} is no plain tensor")
+        tensors[key] = value
+    return tensors
+
+
+def _describe(copy: Copy, chosen: Copy) -> str:
+    what = f"{len(copy.values)} tensors"
+    if copy.averaged and not chosen.averaged:
+        return f"{what}, averages over updates; model.weights_ema or --ema uses them"
+    if chosen.averaged and not copy.averaged:
+        return f"{what}, of the last update alone; model.weights_ema false uses them"
+    return what

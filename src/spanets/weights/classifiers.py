@@ -1,0 +1,28 @@
+"""Which layers of a timm model are its classifier, and which read the image."""
+
+from typing import Any
+
+from torch import nn
+
+
+def classifier_names(model: nn.Module) -> tuple[str, ...]:
+    """Returns the names of the classifier's layers, which may be several ("head", "head_dist").
+
+    timm's configuration of the model has them; models of other origin call it "head".
+    """
+    return _configured(model, "classifier", ("head",))
+
+
+def first_convolutions(model: nn.Module) -> tuple[str, ...]:
+    """Returns the names of the layers that read the image."""
+    return _configured(model, "first_conv", ())
+
+
+def _configured(model: nn.Module, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+    config: Any = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
+    if config is None:
+        return default
+    value = config.get(key) if hasattr(config, "get") else getattr(config, key, None)
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value or ())

@@ -1,0 +1,176 @@
+"""Compares a file's tensors with a model's: each key of either is loaded or accounted for."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from spanets.mixers import MERGES
+from spanets.weights.classifiers import classifier_names, first_convolutions
+from spanets.weights.errors import WeightsError, show_name
+from spanets.weights.files import StateDict
+from spanets.weights.report import LoadReport, list_names
+
+# What a model may lack as a whole, for being a feature extractor, or pruned, or headless.
+_OPTIONAL = r"head|norm|output_norms\.\d|stages\.\d"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What may differ between a file and a model.
+
+    Attributes:
+        classifier: Names of the classifier's layers.
+        first: Names of the layers that read the image.
+        reset: Whether the classifier may keep its values.
+    """
+
+    classifier: tuple[str, ...]
+    first: tuple[str, ...]
+    reset: bool = False
+
+    def in_classifier(self, key: str) -> bool:
+        """Whether a tensor is of the classifier, or of the head around it."""
+        return key.split(".")[0] in {name.split(".")[0] for name in self.classifier}
+
+    def lacks_classifier(self, own: Iterable[str]) -> bool:
+        """Whether a model with these names was made without classes."""
+        return not any(key.startswith(f"{name}.") for key in own for name in self.classifier)
+
+
+def rules_of(model: nn.Module, reset: bool = False) -> Rules:
+    """Returns what may differ between a file and this model."""
+    return Rules(classifier_names(model), first_convolutions(model), reset)
+
+
+def match(
+    tensors: StateDict, own: Mapping[str, Tensor], report: LoadReport, rules: Rules
+) -> StateDict:
+    """Returns what to load; accounts for each other key in the report or raises."""
+    _check_arguments(tensors, own)
+    _account_for_unexpected(tensors, own, report, rules)
+    _account_for_missing(tensors, own, report, rules)
+    for key in sorted(own.keys() & tensors.keys()):
+        if tensors[key].shape != own[key].shape and rules.reset and rules.in_classifier(key):
+            report.fresh[key] = _compare_classes(tensors[key], own[key])
+        else:
+            check_tensor(key, tensors[key], own[key], rules)
+    return {key: tensors[key] for key in own if key in tensors and key not in report.fresh}
+
+
+def check_tensor(key: str, theirs: Tensor, ours: Tensor, rules: Rules) -> None:
+    """Compares shape and kind of one tensor.
+
+    Raises:
+        WeightsError: they differ.
+    """
+    if theirs.shape != ours.shape:
+        shapes = f"{tuple(theirs.shape)} in the file, {tuple(ours.shape)} in the model"
+        raise WeightsError(f"{key} has shape {shapes}{_explain_channels(key, theirs, ours, rules)}")
+    if theirs.is_floating_point() != ours.is_floating_point():
+        raise WeightsError(f"{key} holds {theirs.dtype} in the file, {ours.dtype} in the model")
+
+
+def note_values(tensors: StateDict, own: Mapping[str, Tensor], report: LoadReport) -> None:
+    """Adds to the report which tensors change their number format, and which are not finite."""
+    for key, value in tensors.items():
+        if value.dtype != own[key].dtype:
+            formats = (str(dtype).removeprefix("torch.") for dtype in (value.dtype, own[key].dtype))
+            report.converted[key] = " to ".join(formats)
+        # Formats of 8 bits know few operations.
+        whole = value.float() if value.dtype.itemsize == 1 else value
+        if value.is_floating_point() and not torch.isfinite(whole).all():
+            report.not_finite.append(key)
+
+
+def check_places(own: Mapping[str, Tensor]) -> None:
+    """Raises a ValueError for a model that has no place for values."""
+    if any(value.is_meta for value in own.values()):
+        raise ValueError("the model is on the meta device; call model.to_empty(device=...) first")
+
+
+def _account_for_unexpected(
+    tensors: StateDict, own: Mapping[str, Tensor], report: LoadReport, rules: Rules
+) -> None:
+    parts, is_headless = {_part(key) for key in own}, rules.lacks_classifier(own)
+    for key in sorted(tensors.keys() - own.keys()):
+        if _part(key) not in parts and re.fullmatch(_OPTIONAL, _part(key)):
+            report.skipped[key] = f"the model has no {_part(key)}"
+        elif is_headless and rules.in_classifier(key):
+            report.skipped[key] = "the model has no classifier"
+    if unexpected := sorted(tensors.keys() - own.keys() - report.skipped.keys()):
+        named = list_names(unexpected, 1)
+        raise WeightsError(f"unexpected key {named}, the model has no such tensor")
+
+
+def _account_for_missing(
+    tensors: StateDict, own: Mapping[str, Tensor], report: LoadReport, rules: Rules
+) -> None:
+    has_norms = any(key.startswith("output_norms.") for key in tensors)
+    for key in sorted(own.keys() - tensors.keys()):
+        if key.startswith("output_norms.") and not has_norms:
+            report.fresh[key] = "weights of a classifier"
+        elif key.endswith(("balance_logit", "ring_logit")):
+            report.fresh[key] = "learnt from the model's own balances and ring"
+        elif key.endswith(".num_batches_tracked"):
+            report.fresh[key] = "old files do not count batches"
+        elif rules.reset and rules.in_classifier(key):
+            report.fresh[key] = "the file has no such classifier"
+    if missing := sorted(own.keys() - tensors.keys() - report.fresh.keys()):
+        raise WeightsError(f"missing key {list_names(missing, 1)}")
+
+
+def _compare_classes(theirs: Tensor, ours: Tensor) -> str:
+    if theirs.ndim and ours.ndim and len(theirs) != len(ours):
+        return f"the file's classifier is for {len(theirs)} classes, the model's for {len(ours)}"
+    return "the file's classifier has another shape"
+
+
+def _explain_channels(key: str, theirs: Tensor, ours: Tensor, rules: Rules) -> str:
+    """Says what to do where a file's model reads images of another number of channels."""
+    reads_images = key.rpartition(".")[0] in rules.first and theirs.ndim == ours.ndim == 4
+    if not reads_images or theirs.shape[1] == ours.shape[1]:
+        return ""
+    return (
+        f": the file's images have {theirs.shape[1]} channels, the model's {ours.shape[1]}; "
+        f"create the model with in_chans={theirs.shape[1]}"
+    )
+
+
+def _check_arguments(tensors: StateDict, own: Mapping[str, Tensor]) -> None:
+    """Names SPANetV2's arguments where the file's weights were trained with others."""
+    both = sorted(own.keys() & tensors.keys())
+    for key in (key for key in both if key.endswith(".interleaved")):
+        if bool(tensors[key]) != bool(own[key]):
+            theirs, ours = _merge_name(tensors[key]), _merge_name(own[key])
+            raise WeightsError(
+                f"{key}: the file's heads are {theirs}, the model's {ours}; create the model with "
+                f'merge="{theirs}"'
+            )
+    for key in sorted(own.keys() ^ tensors.keys()):
+        if key.endswith(".filter.alpha") and key.replace(".alpha", ".logits") in both:
+            in_file = key in tensors
+            raise WeightsError(
+                f"{show_name(key)} is in the {'file' if in_file else 'model'} alone; create the "
+                f"model with scaled_gate={in_file}"
+            )
+    for key in (key for key in both if key.endswith(".filter.logits")):
+        if tensors[key].shape[1:] != own[key].shape[1:]:
+            shapes = (
+                f"{tuple(tensors[key].shape)} in the file, {tuple(own[key].shape)} in the model"
+            )
+            raise WeightsError(
+                f"{key} has shape {shapes}; create the model with the img_size that the file's "
+                "filters were made for, it takes images of any size all the same"
+            )
+
+
+def _merge_name(interleaved: Tensor) -> str:
+    return MERGES[0] if interleaved else MERGES[1]
+
+
+def _part(key: str) -> str:
+    depth = 2 if key.startswith(("stages.", "output_norms.")) else 1
+    return ".".join(key.split(".")[:depth])

@@ -1,0 +1,89 @@
+"""Weights in several files, which an index beside them lists, as the Hugging Face libraries write.
+
+The index is JSON: `{"weight_map": {key: file name}}`. It never names a file elsewhere.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from spanets.weights.errors import WeightsError, show_name
+
+# What a folder of weights holds, the first that is there.
+FOLDER_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+_MAX_INDEX = 16 * 2**20
+_MAX_SHARDS = 10_000
+
+
+def is_index(head: bytes) -> bool:
+    """Whether a file that begins like this is JSON; safetensors has a length before its own."""
+    return head.lstrip()[:1] == b"{" and b"\x00" not in head[:8]
+
+
+def read_shards(index: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Reads the files that an index lists.
+
+    Args:
+        index: The JSON file.
+        read: Reads one file; its errors name it.
+
+    Returns:
+        Tensors by name, of all files together.
+
+    Raises:
+        WeightsError: no index, one that names files elsewhere, or a file that is missing or does
+            not hold what the index says.
+    """
+    places = _read_places(index)
+    found: dict[str, Any] = {}
+    for shard in dict.fromkeys(places.values()):
+        content = read(_locate(index, shard))
+        found |= {key: value for key, value in content.items() if places.get(key, shard) == shard}
+    if absent := [key for key in places if key not in found]:
+        raise WeightsError(
+            f"{index}: lists {len(absent)} tensors that its files do not hold, such as "
+            f"{show_name(absent[0])} in {show_name(places[absent[0]])}"
+        )
+    return found
+
+
+def _read_places(index: Path) -> dict[str, str]:
+    try:
+        with index.open("rb") as file:
+            text = file.read(_MAX_INDEX + 1)
+        content = json.loads(text) if len(text) <= _MAX_INDEX else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{index}: damaged JSON, which lists no files of weights") from error
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise WeightsError(f'{index}: JSON without a "weight_map", so it lists no files of weights')
+    if not all(isinstance(shard, str) for shard in places.values()):
+        raise WeightsError(f'{index}: its "weight_map" names something else than files')
+    if len(set(places.values())) > _MAX_SHARDS:
+        raise WeightsError(f"{index}: lists more than {_MAX_SHARDS:,} files")
+    return places
+
+
+def _locate(index: Path, shard: str) -> Path:
+    """Returns the path of a file beside the index.
+
+    Links are followed as long as they end in the index's own folder, or where the index itself
+    is linked from: in Hugging Face's cache, files are links to one folder of contents.
+    """
+    path = index.parent / shard
+    is_plain = shard not in ("", ".", "..") and not set(shard) & set("/\\:\0")
+    if not is_plain:
+        raise WeightsError(f"{index}: names {show_name(shard)}, must be files in its own folder")
+    if not os.path.exists(path):
+        raise WeightsError(f"{index}: lists {show_name(shard)}, which is missing; put it beside it")
+    if path.resolve().parent not in (index.parent.resolve(), index.resolve().parent):
+        raise WeightsError(f"{index}: names {show_name(shard)}, a link that leaves its folder")
+    return path

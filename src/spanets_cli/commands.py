@@ -1,13 +1,14 @@
 """What each command does: one call into the library, and what is printed of its result."""
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from spanets_cli.output import print_json
 
 DETECTOR_SIZE = 512
 """Side of the images that a detector, which takes any, is exported with."""
@@ -19,8 +20,7 @@ def run_models(arguments: argparse.Namespace, _: list[str]) -> int:
 
     rows = model_table(arguments.pattern)
     if arguments.json:
-        print(json.dumps(rows, indent=2))
-        return 0
+        return print_json(rows)
     header = ("model", "parameters (M)", "MACs at 224² (G)", "top-1, paper (%)", "weights")
     lines = [
         (
@@ -82,9 +82,10 @@ def run_eval(arguments: argparse.Namespace, _: list[str]) -> int:
     else:
         results = evaluate_layout(path, data, layout, arguments.workers, batch)
         describe = describe_layout
-    for note in results.get("notes", []):
-        print(note, file=sys.stderr)
-    print(json.dumps(results, indent=2) if arguments.json else describe(results))
+    print_notes(results.get("notes", []))
+    if arguments.json:
+        return print_json(results)
+    print(describe(results))
     return 0
 
 
@@ -92,24 +93,33 @@ def run_predict(arguments: argparse.Namespace, _: list[str]) -> int:
     """Predicts, and prints what was found; 1 if an image could not be read."""
     from tqdm import tqdm
 
-    from spanets_runtime.predict import expand_images
+    from spanets_runtime.listing import gather_images
 
-    images, predict = expand_images(arguments.images), make_predictor(arguments)
+    gathered, predict = gather_images(arguments.images), make_predictor(arguments)
+    print_notes(gathered.notes)
     # Lines tell the progress themselves.
     hidden = None if arguments.json else True
-    watched = tqdm(images, desc="predict", disable=hidden, leave=False)
+    watched = tqdm(gathered.images, desc="predict", disable=hidden, leave=False)
     found, failed = [], False
     for prediction in predict(watched):
         if prediction.error is not None:
             failed = True
             tqdm.write(f"spanets: {prediction.error}", file=sys.stderr)
+            if prediction.was_read:
+                found.append(prediction.to_dict())
             continue
         found.append(prediction.to_dict())
         if not arguments.json:
             print(prediction, flush=True)
     if arguments.json:
-        print(json.dumps(found, indent=2))
+        failed |= bool(print_json(found))
     return int(failed)
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    """Prints lines about what was left out, beside what a command prints."""
+    for note in notes:
+        print(note, file=sys.stderr)
 
 
 def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[Any]]:
@@ -226,8 +236,7 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
     if not is_checkpoint(arguments.source) and arguments.weights is None:
         print("the weights are random: give --weights FILE or a checkpoint", file=sys.stderr)
     if arguments.json:
-        print(json.dumps(written.to_dict(), indent=2))
-        return 0
+        return print_json(written.to_dict())
     shape = ", ".join(map(str, written.inputs["images"]))
     print(f"{written.path}: {written.bytes / 1e6:.1f} MB, {written.dtype}")
     print(f"images ({shape}) -> {', '.join(written.outputs)}")
@@ -260,14 +269,15 @@ def run_bench(arguments: argparse.Namespace, _: list[str]) -> int:
     result = compare(
         arguments.models, setting, arguments.batch, arguments.size, arguments.form, arguments.rounds
     )
+    status = 0
     if arguments.json:
-        print(json.dumps(result, indent=2), flush=True)
+        status = print_json(result)
     else:
         print(describe_setting(result))
         print_table(HEADER, table_rows(result))
     if arguments.plot is not None:  # last: the numbers took longer
         plot(result, arguments.plot)
-    return 0
+    return status
 
 
 def run_analyze(arguments: argparse.Namespace, _: list[str]) -> int:
@@ -293,8 +303,7 @@ def run_analyze(arguments: argparse.Namespace, _: list[str]) -> int:
         arguments.limit,
     )
     if arguments.json:
-        print(json.dumps(results, indent=2))
-        return 0
+        return print_json(results)
     for source, row in results.items():
         for line in describe_analysis(row):
             print(f"{source} {line}")
@@ -317,11 +326,13 @@ def describe_analysis(row: Mapping[str, Any]) -> Iterator[str]:
 def run_explain(arguments: argparse.Namespace, _: list[str]) -> int:
     """Draws a sheet, and prints where it is; 1 if an image could not be read."""
     from spanets.explain import explain
-    from spanets_runtime.predict import expand_images
+    from spanets_runtime.listing import gather_images
 
+    gathered = gather_images(arguments.images)
+    print_notes(gathered.notes)
     sheet, errors = explain(
         arguments.checkpoint,
-        expand_images(arguments.images),
+        gathered.images,
         arguments.out,
         arguments.what,
         arguments.target,
@@ -350,8 +361,7 @@ def run_shard(arguments: argparse.Namespace, _: list[str]) -> int:
 
     written = write_shards(arguments.folder, arguments.out, arguments.size)
     if arguments.json:
-        print(json.dumps(written, indent=2, ensure_ascii=False))
-        return 0
+        return print_json(written, ensure_ascii=False)
     for name, part in written["parts"].items():
         size = sum(row["bytes"] for row in part["shards"]) / 1e6
         print(f"{name}: {part['images']} images in {len(part['shards'])} shards, {size:.1f} MB")
@@ -374,8 +384,7 @@ def run_runs(arguments: argparse.Namespace, _: list[str]) -> int:
         found: dict[str, Any] = {"runs": [run.to_dict() for run in runs]}
         if compared:
             found["differences"] = find_differences(runs)
-        print(json.dumps(found, indent=2))
-        return 0
+        return print_json(found)
     print_table(*(comparison_rows(runs) if compared else table_rows(runs)))
     for run in runs:
         if run.problem is not None:

@@ -141,7 +141,7 @@ def make_parser() -> Parser:
 
     predict = command("predict", run_predict, "label images or pixels, or find objects")
     predict.add_argument("checkpoint", metavar="CHECKPOINT|FILE.onnx")
-    predict.add_argument("images", nargs="+", metavar="IMAGE", help="files, or folders of files")
+    predict.add_argument("images", nargs="+", metavar="IMAGE", help="files, or whole folders")
     predict.add_argument(
         "--top", type=at_least(1), default=5, help="classes for each image (default: 5)"
     )
@@ -230,7 +230,7 @@ def make_parser() -> Parser:
 
     explain = command("explain", run_explain, "show where a classifier looks")
     explain.add_argument("checkpoint")
-    explain.add_argument("images", nargs="+", metavar="IMAGE", help="files, or folders of files")
+    explain.add_argument("images", nargs="+", metavar="IMAGE", help="files, or whole folders")
     explain.add_argument("--out", required=True, metavar="DIR", help="for explained.png")
     explain.add_argument("--what", nargs="+", default=None, help="context (of SPANet), score-cam")
     explain.add_argument("--target", metavar="CLASS", help="(default: each image's likeliest)")

@@ -36,6 +36,7 @@ __all__ = [
     "StoredImage",
     "load_image",
     "load_labels",
+    "named",
     "quiet_decoder",
 ]
 
@@ -46,6 +47,11 @@ _IS_QUIET = ContextVar("_IS_QUIET", default=False)
 
 class ImageError(UserError):
     """A file that cannot be used as an image; the message is its path and what is wrong."""
+
+
+def named(path: str | os.PathLike[str], error: ImageError) -> str:
+    """Returns a message that names the image, as those of the reader do by themselves."""
+    return str(error) if str(path) in str(error) else f"{path}: {error}"
 
 
 class StoredImage(Protocol):
@@ -182,6 +188,8 @@ def _reason(error: Exception) -> str:
             return "no such file"
         case IsADirectoryError():
             return "is a folder, not an image"
+        case ValueError() if "null" in str(error):  # a zero byte in a path
+            return "no such file"
         case MemoryError():
             return "not enough memory to decode it"
         case OSError() if error.errno is not None:  # Pillow's own have none

@@ -163,10 +163,7 @@ def _describe(head: bytes, file: BinaryIO) -> str:
         return f"a TGA image, which is not read; {_AS_PNG}"
     if not any(head):
         return "not an image: it begins with zeros, as a copy that was broken off"
-    if re.fullmatch(rb"[\t\n\r\x20-\x7e]+", head):
-        return "not an image, but text"
-    known = ", ".join(form for form in FORMATS if missing_reader(form) is None)
-    return f"not an image, or none of {known}"
+    return f"not an image, or none of {', '.join(FORMATS)}"
 
 
 def _ends_as_tga(file: BinaryIO) -> bool:

@@ -109,7 +109,7 @@ class Page:
         """How many bytes a row of a segment has."""
         return -(-self.segment[1] * self.in_plane * self.bits // 8)
 
-    def _in_pieces(self) -> "Page":
+    def _in_pieces(self) -> Self:
         """Cuts a page that is one large uncompressed strip into several, to be read one by one."""
         rows = max(1, PIECE_BYTES // self.row_bytes)
         is_one = len(self.places) == 1 and not self.is_tiled and not self.is_planar
@@ -122,10 +122,12 @@ class Page:
 
     def _check_segments(self, file_bytes: int) -> None:
         rows, columns = self.segment
+        if min(rows, columns) < 1:
+            raise Refused("truncated or corrupt image (its strips or tiles have no size)")
         across, down = -(-self.width // columns), -(-self.height // rows)
         needed = across * down * (self.samples if self.is_planar else 1)
-        if min(rows, columns) < 1 or needed > _MAX_SEGMENTS:
-            raise Refused("truncated or corrupt image (its strips or tiles are damaged)")
+        if needed > _MAX_SEGMENTS:
+            raise Refused(f"a TIFF of more than {_MAX_SEGMENTS} strips or tiles; {_ADVICE}")
         offsets, lengths = self.places.T
         if len(self.places) < needed or (lengths <= 0).any() or (offsets < 0).any():
             raise Refused("truncated or corrupt image (it lacks strips or tiles)")
@@ -228,11 +230,11 @@ def _segment_size(tags: Tags, width: int, height: int, is_tiled: bool) -> tuple[
 
 
 def _places(tags: Tags, is_tiled: bool) -> NDArray[np.int64]:
-    names = (
-        (tag.TILE_OFFSETS, tag.TILE_COUNTS) if is_tiled else (tag.STRIP_OFFSETS, tag.STRIP_COUNTS)
-    )
+    names = (tag.STRIP_OFFSETS, tag.STRIP_COUNTS)
+    if is_tiled and tag.TILE_OFFSETS in tags:  # some writers use the names of strips
+        names = (tag.TILE_OFFSETS, tag.TILE_COUNTS)
     offsets, lengths = (tags.array(name).astype(np.int64) for name in names)
-    if is_tiled and not len(offsets):  # some writers use the names of strips
-        offsets, lengths = tags.array(tag.STRIP_OFFSETS), tags.array(tag.STRIP_COUNTS)
+    if len(offsets) == 1 and not len(lengths):  # as some old writers leave it
+        lengths = tags.size - offsets
     count = min(len(offsets), len(lengths))
-    return np.stack([offsets[:count], lengths[:count]], axis=1).astype(np.int64)
+    return np.stack([offsets[:count], lengths[:count]], axis=1)

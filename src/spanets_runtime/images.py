@@ -10,7 +10,7 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import BinaryIO, Protocol
@@ -34,6 +34,7 @@ __all__ = [
     "MAX_PIXELS",
     "ImageError",
     "StoredImage",
+    "describe_unreadable",
     "load_image",
     "load_labels",
     "named",
@@ -52,6 +53,12 @@ class ImageError(UserError):
 def named(path: str | os.PathLike[str], error: ImageError) -> str:
     """Returns a message that names the image, as those of the reader do by themselves."""
     return str(error) if str(path) in str(error) else f"{path}: {error}"
+
+
+def describe_unreadable(messages: Iterable[str], count: int) -> str:
+    """Returns a line about unreadable images of so many that were passed over."""
+    first, *others = messages
+    return f"{1 + len(others)} of {count} images left out, unreadable, such as {first}"
 
 
 class StoredImage(Protocol):

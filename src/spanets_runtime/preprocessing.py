@@ -46,8 +46,7 @@ def check_shape(image: Image.Image, short: int) -> None:
     low, high = sorted(image.size)
     if short * short * high > MAX_PIXELS * low:
         raise ImageError(
-            f"{image.width}x{image.height} pixels are too elongated to be resized to a shorter "
-            f"side of {short}"
+            f"{image.width}x{image.height} pixels are too elongated to be resized to {short}"
         )
 
 

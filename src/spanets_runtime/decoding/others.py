@@ -15,6 +15,7 @@ from spanets_runtime.decoding.decoded import (
     read_whole,
 )
 
+_AS_PNG = "save it as PNG"
 _FLOATS = "floating-point pixels have no fixed range; save it with 8 or 16 bits"
 
 
@@ -34,7 +35,7 @@ def read_other(file: BinaryIO, form: str, max_pixels: int) -> Decoded:
             raise Refused(_FLOATS)
         box = image.tile[0][1] if form == "GIF" and image.tile else None
         image.load()
-        top = _largest_gray(head) if form == "PPM" else 255
+        top = _largest_gray(head) if form == "PPM" else _top_of(image)
         return Decoded(
             _opaque(image) if form == "BMP" else image,
             form,
@@ -75,13 +76,24 @@ def _webp_size(head: bytes) -> tuple[int, int]:
 
 
 def _check_components(content: bytes) -> None:
-    """Refuses a fourth component that nothing is said of: it may be near infrared, or alpha."""
-    header = content[: content.find(b"jp2c")] if content[:4] == b"\0\0\0\x0c" else b""
-    place = header.find(b"ihdr")
-    count = int.from_bytes(header[place + 12 : place + 14], "big") if place >= 0 else 0
+    """Refuses a JPEG 2000 image whose components Pillow shows otherwise than they are meant.
+
+    It rounds white of more than 8 bits in colour to black, and takes any fourth component for
+    alpha, be it near infrared.
+    """
+    start = content.find(b"\xff\x4f\xff\x51")
+    size = content[start + 4 : start + 4 + 38 + 3 * 4] if start >= 0 else b""
+    count = int.from_bytes(size[36:38], "big")
+    bits = {1 + (byte & 0x7F) for byte in size[38 : 38 + 3 * count : 3]}
+    if any(byte & 0x80 for byte in size[38 : 38 + 3 * count : 3]):
+        raise Refused(f"a JPEG 2000 of numbers with a sign, which have no fixed range; {_AS_PNG}")
+    if bits - {8} and not (count == 1 and max(bits) > 8):
+        named = ", ".join(map(str, sorted(bits)))
+        raise Refused(f"a JPEG 2000 of {count} components of {named} bits; {_AS_PNG}")
+    header = content[:start]
     is_cmyk = re.search(rb"colr\x01..\0\0\0\x0c", header, re.DOTALL) is not None
     if count in (2, 4) and b"cdef" not in header and not is_cmyk:
-        raise Refused(f"a JPEG 2000 of {count} components, of which one may be no colour or alpha")
+        raise Refused(f"a JPEG 2000 of {count} components, not said to be alpha; {_AS_PNG}")
 
 
 def _largest_gray(head: bytes) -> int:
@@ -90,6 +102,11 @@ def _largest_gray(head: bytes) -> int:
     if len(words) < 4 or words[0] not in (b"P2", b"P5") or not words[3].isdigit():
         return 255
     return max(1, int(words[3][:5]))
+
+
+def _top_of(image: Image.Image) -> int:
+    """Returns what number is white in a mode of Pillow's."""
+    return 0xFFFF if image.mode.startswith("I") else 255
 
 
 def _outside(
@@ -118,4 +135,4 @@ def _read_heif(file: BinaryIO, max_pixels: int) -> Decoded:
     with HeifImageFile(file) as image:
         check_size(image.width, image.height, max_pixels, "HEIF")
         image.load()
-        return Decoded(image.copy(), "HEIF")
+        return Decoded(image.copy(), "HEIF", top=_top_of(image))

@@ -10,7 +10,7 @@ from PIL import Image
 from spanets.predict.labels import Predictor
 from spanets.tasks.classification.evaluation import evaluate
 from spanets_runtime.errors import UserError
-from spanets_runtime.predict import expand_images
+from spanets_runtime.listing import gather_images
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def photo(size: int = 40) -> Image.Image:
 
 
 def test_labels_come_sorted_with_probabilities(predictor, photos):
-    images = expand_images([photos / "cat", photos / "dog"])
+    images = gather_images([photos / "cat", photos / "dog"]).images
     for prediction in predictor(images):
         values = [p for _, p in prediction.labels]
         assert sorted(label for label, _ in prediction.labels) == ["cat", "dog"]
@@ -52,7 +52,7 @@ def test_prediction_and_evaluation_agree(predictor, small_run, photos):
     results = evaluate(small_run / "last.ckpt", str(photos), workers=0, batch_size=5)
     losses, right = [], []
     for truth in ("cat", "dog"):
-        for prediction in predictor(expand_images([photos / truth])):
+        for prediction in predictor(gather_images([photos / truth]).images):
             losses.append(-np.log(dict(prediction.labels)[truth]))
             right.append(prediction.labels[0][0] == truth)
     # Batches of another size sum in another order.
@@ -134,18 +134,18 @@ def test_folders_are_expanded(tmp_path):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep/c.png").touch()
-    found = expand_images([tmp_path, "missing.png", tmp_path / "notes.txt"])
-    assert [path.name for path in found] == ["a.JPG", "b.png", "missing.png", "notes.txt"]
+    found = gather_images([tmp_path, "missing.png", tmp_path / "notes.txt"])
+    names = [image.path.name for image in found.images]
+    assert names == ["a.JPG", "b.png", "c.png", "missing.png", "notes.txt"]
+    assert [image.place for image in found.images] == ["a", "b", "deep/c", "missing", "notes"]
+    assert found.notes == (f"{tmp_path}: 1 file left out, not known as images (1 .txt)",)
 
 
 def test_folders_without_images(tmp_path):
     (tmp_path / "a.png").touch()
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty: a folder without images"):
-        expand_images([tmp_path, tmp_path / "empty"])
-    (tmp_path / "classes" / "cat").mkdir(parents=True)
-    with pytest.raises(UserError, match="images directly in it; name its subfolders"):
-        expand_images([tmp_path / "classes"])
+        gather_images([tmp_path, tmp_path / "empty"])
 
 
 def test_damaged_preprocessing(small_run, tmp_path):

@@ -19,7 +19,8 @@ from spanets.checkpoint import restore_classifier
 from spanets.mixers import SpectralContext
 from spanets_runtime.errors import UsageError, UserError, nearest, require
 from spanets_runtime.files import write_atomically
-from spanets_runtime.images import load_image
+from spanets_runtime.images import ImageError, load_image, named
+from spanets_runtime.listing import ImageSource
 from spanets_runtime.preprocessing import Preprocessing
 
 WHAT = ("context", "score-cam")
@@ -114,7 +115,7 @@ class Explained:
 
 def explain(
     checkpoint: str | Path,
-    images: Sequence[str | Path],
+    images: Sequence[ImageSource],
     out: str | Path,
     what: Sequence[str] | None = None,
     target: str | None = None,
@@ -155,8 +156,8 @@ def explain(
     for path in tqdm(images, desc="explain", disable=None, leave=False):
         try:
             given = preprocess(load_image(path))
-        except UserError as error:
-            errors.append(str(error))
+        except ImageError as error:
+            errors.append(named(path, error))
             continue
         try:
             rows.append(

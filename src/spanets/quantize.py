@@ -1,6 +1,7 @@
 """Exported ONNX graphs in 8-bit integers: static quantisation by onnxruntime."""
 
 import random
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -14,8 +15,8 @@ from tqdm import tqdm
 
 from spanets_runtime.errors import UsageError, UserError, require
 from spanets_runtime.fitting import Fitting
-from spanets_runtime.images import ImageError, load_image
-from spanets_runtime.listing import find_images
+from spanets_runtime.images import ImageError, describe_unreadable, load_image, named
+from spanets_runtime.listing import images_below
 from spanets_runtime.onnx import MIN_FREE_SIDE
 from spanets_runtime.preprocessing import Preprocessing
 
@@ -68,7 +69,7 @@ def calibration_images(
 ) -> list[NDArray[np.float32]]:
     """Draws images from a folder and its subfolders, and preprocesses them.
 
-    Unreadable images are passed over.
+    Unreadable images are passed over, and counted on standard error like files that are left out.
 
     Args:
         folder: Searched for images at any depth.
@@ -82,18 +83,25 @@ def calibration_images(
     Raises:
         UserError: no such folder, or none of its images is readable.
     """
-    paths = find_images(folder)
+    found = images_below(folder)
+    for note in found.notes():
+        print(note, file=sys.stderr)
+    paths = found.images
     random.Random(seed).shuffle(paths)
     images: list[NDArray[np.float32]] = []
+    unreadable: list[str] = []
     for path in paths:
         if len(images) == count:
             break
         try:
             images.append(preprocess(load_image(path)))
-        except ImageError:
-            continue
+        except ImageError as error:
+            unreadable.append(named(path, error))
     if not images:
-        raise UserError(f"{folder}: a folder without readable images")
+        raise UserError(f"{folder}: a folder without readable images, such as {unreadable[0]}")
+    if unreadable:
+        seen = len(images) + len(unreadable)
+        print(describe_unreadable(unreadable, seen), file=sys.stderr)
     return images
 
 

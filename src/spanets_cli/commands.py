@@ -1,7 +1,6 @@
 """What each command does: one call into the library, and what is printed of its result."""
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spanets_cli.limits import refuse_large_batches
-from spanets_cli.output import print_table, say, say_described, tell
+from spanets_cli.output import print_json, print_notes, print_table, say, say_described, tell
 from spanets_runtime.text import escape_controls
 
 DETECTOR_SIZE = 512
@@ -23,8 +22,7 @@ def run_models(arguments: argparse.Namespace, _: list[str]) -> int:
 
     rows = model_table(arguments.pattern)
     if arguments.json:
-        print(json.dumps(rows, indent=2))
-        return 0
+        return print_json(rows)
     header = ("model", "parameters (M)", "MACs at 224² (G)", "top-1, paper (%)", "weights")
     lines = [
         (
@@ -89,12 +87,10 @@ def run_eval(arguments: argparse.Namespace, _: list[str]) -> int:
     else:
         results = evaluate_layout(path, data, layout, arguments.workers, batch)
         describe = describe_layout
-    for note in results.get("notes", []):
-        tell(note)
+    print_notes(results.get("notes", []))
     if arguments.json:
-        print(json.dumps(results, indent=2))
-    else:
-        say_described(describe, results)
+        return print_json(results)
+    say_described(describe, results)
     return 0
 
 
@@ -102,23 +98,26 @@ def run_predict(arguments: argparse.Namespace, _: list[str]) -> int:
     """Predicts, and prints what was found; 1 if an image could not be read."""
     from tqdm import tqdm
 
-    from spanets_runtime.predict import expand_images
+    from spanets_runtime.listing import gather_images
 
-    images, predict = expand_images(arguments.images), make_predictor(arguments)
+    gathered, predict = gather_images(arguments.images), make_predictor(arguments)
+    print_notes(gathered.notes)
     # Lines tell the progress themselves.
     hidden = None if arguments.json else True
-    watched = tqdm(images, desc="predict", disable=hidden, leave=False)
+    watched = tqdm(gathered.images, desc="predict", disable=hidden, leave=False)
     found, failed = [], False
     for prediction in predict(watched):
         if prediction.error is not None:
             failed = True
             tqdm.write(escape_controls(f"spanets: {prediction.error}"), file=sys.stderr)
+            if prediction.was_read:
+                found.append(prediction.to_dict())
             continue
         found.append(prediction.to_dict())
         if not arguments.json:
             say(prediction)
     if arguments.json:
-        print(json.dumps(found, indent=2))
+        failed |= bool(print_json(found))
     return int(failed)
 
 
@@ -238,8 +237,7 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
     if not is_checkpoint(arguments.source) and arguments.weights is None:
         tell("the weights are random: give --weights FILE or a checkpoint")
     if arguments.json:
-        print(json.dumps(written.to_dict(), indent=2))
-        return 0
+        return print_json(written.to_dict())
     shape = ", ".join(map(str, written.inputs["images"]))
     say(f"{written.path}: {written.bytes / 1e6:.1f} MB, {written.dtype}")
     say(f"images ({shape}) -> {', '.join(written.outputs)}")
@@ -273,14 +271,15 @@ def run_bench(arguments: argparse.Namespace, _: list[str]) -> int:
     result = compare(
         arguments.models, setting, arguments.batch, arguments.size, arguments.form, arguments.rounds
     )
+    status = 0
     if arguments.json:
-        print(json.dumps(result, indent=2), flush=True)
+        status = print_json(result)
     else:
         say(describe_setting(result))
         print_table(HEADER, table_rows(result))
     if arguments.plot is not None:  # last: the numbers took longer
         plot(result, arguments.plot)
-    return 0
+    return status
 
 
 def run_analyze(arguments: argparse.Namespace, _: list[str]) -> int:
@@ -307,8 +306,7 @@ def run_analyze(arguments: argparse.Namespace, _: list[str]) -> int:
         arguments.limit,
     )
     if arguments.json:
-        print(json.dumps(results, indent=2))
-        return 0
+        return print_json(results)
     for source, row in results.items():
         for line in describe_analysis(row):
             say(f"{source} {line}")
@@ -331,11 +329,13 @@ def describe_analysis(row: Mapping[str, Any]) -> Iterator[str]:
 def run_explain(arguments: argparse.Namespace, _: list[str]) -> int:
     """Draws a sheet, and prints where it is; 1 if an image could not be read."""
     from spanets.explain import explain
-    from spanets_runtime.predict import expand_images
+    from spanets_runtime.listing import gather_images
 
+    gathered = gather_images(arguments.images)
+    print_notes(gathered.notes)
     sheet, errors = explain(
         arguments.checkpoint,
-        expand_images(arguments.images),
+        gathered.images,
         arguments.out,
         arguments.what,
         arguments.target,
@@ -365,8 +365,7 @@ def run_shard(arguments: argparse.Namespace, _: list[str]) -> int:
 
     written = write_shards(arguments.folder, arguments.out, arguments.size)
     if arguments.json:
-        print(json.dumps(written, indent=2))
-        return 0
+        return print_json(written)
     for name, part in written["parts"].items():
         size = sum(row["bytes"] for row in part["shards"]) / 1e6
         say(f"{name}: {part['images']} images in {len(part['shards'])} shards, {size:.1f} MB")
@@ -389,8 +388,7 @@ def run_runs(arguments: argparse.Namespace, _: list[str]) -> int:
         found: dict[str, Any] = {"runs": [run.to_dict() for run in runs]}
         if compared:
             found["differences"] = find_differences(runs)
-        print(json.dumps(found, indent=2))
-        return 0
+        return print_json(found)
     print_table(*(comparison_rows(runs) if compared else table_rows(runs)))
     for run in runs:
         if run.problem is not None:

@@ -1,7 +1,9 @@
-"""Prints what a command answers, for people; text of files in it stays on its line."""
+"""Prints what a command answers: lines for people, on which text of files stays, and JSON."""
 
+import json
+import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from spanets_runtime.text import escape_controls, escape_values
@@ -27,6 +29,12 @@ def tell(line: object) -> None:
     print(escape_controls(str(line)), file=sys.stderr, flush=True)
 
 
+def print_notes(notes: Iterable[str]) -> None:
+    """Prints what was left out, renamed or changed, a line each, on standard error."""
+    for note in notes:
+        tell(note)
+
+
 def say_described(describe: Callable[[Mapping[str, Any]], str], results: Mapping[str, Any]) -> None:
     """Prints the lines that a function makes of results, whatever names are in these."""
     for line in describe(escape_values(results)).split("\n"):
@@ -43,3 +51,32 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         say("  ".join(cells).rstrip())
+
+
+def print_json(value: Any) -> int:
+    """Prints plain values as JSON, with null for numbers that are none, which JSON does not have.
+
+    Args:
+        value: Lists, dictionaries, texts, numbers.
+
+    Returns:
+        The exit status: 1 if there was such a number, which is said on standard error; else 0.
+    """
+    places: list[str] = []
+    print(json.dumps(_plain(value, "", places), indent=2, allow_nan=False), flush=True)
+    if places:
+        count = f"{len(places)} numbers are" if len(places) > 1 else "1 number is"
+        tell(f"spanets: {count} not finite, null in the JSON, such as {places[0]}")
+    return int(bool(places))
+
+
+def _plain(value: Any, place: str, places: list[str]) -> Any:
+    """Returns the value with None for NaN and infinities, whose places are noted."""
+    if isinstance(value, float) and not math.isfinite(value):
+        places.append(place.lstrip("."))
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(inner, f"{place}.{key}", places) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, f"{place}[{i}]", places) for i, inner in enumerate(value)]
+    return value

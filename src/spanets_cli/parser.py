@@ -182,7 +182,7 @@ def make_parser() -> Parser:
 
     predict = command("predict", run_predict, "label images or pixels, or find objects")
     predict.add_argument("checkpoint", metavar="CHECKPOINT|FILE.onnx")
-    predict.add_argument("images", nargs="+", metavar="IMAGE", help="files, or folders of files")
+    predict.add_argument("images", nargs="+", metavar="IMAGE", help="files, or whole folders")
     predict.add_argument(
         "--top",
         type=whole(1, MOST_COUNT),
@@ -354,7 +354,7 @@ def make_parser() -> Parser:
 
     explain = command("explain", run_explain, "show where a classifier looks")
     explain.add_argument("checkpoint", metavar="CHECKPOINT")
-    explain.add_argument("images", nargs="+", metavar="IMAGE", help="files, or folders of files")
+    explain.add_argument("images", nargs="+", metavar="IMAGE", help="files, or whole folders")
     explain.add_argument("--out", required=True, metavar="DIR", help="folder for explained.png")
     explain.add_argument(
         "--what", nargs="+", default=None, metavar="NAME", help="context (of SPANet), score-cam"

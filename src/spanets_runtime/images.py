@@ -2,59 +2,63 @@
 
 Files come from users and from the web, so nothing about them is trusted: the format is told from
 the bytes and never from the suffix, the size is read from the header before any pixel is decoded,
-and every failure of the decoder becomes an `ImageError`.
+and every failure of the decoder becomes an `ImageError`. The readers of each format are in
+`spanets_runtime.decoding`.
 """
 
 import io
 import os
 import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from spanets_runtime.decoding.decoded import MAX_PIXELS, Decoded, Refused
+from spanets_runtime.decoding.formats import FORMATS, IMAGE_SUFFIXES, identify
+from spanets_runtime.decoding.jpeg import read_jpeg
+from spanets_runtime.decoding.others import read_other
+from spanets_runtime.decoding.pixels import to_labels, to_rgb, upright
+from spanets_runtime.decoding.png import read_png
+from spanets_runtime.decoding.tiff import read_tiff
 from spanets_runtime.errors import UserError
 
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"}
-    | {".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
-)
-"""The suffixes, in lower case, that folders are scanned for."""
+__all__ = [
+    "FORMATS",
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "ImageError",
+    "StoredImage",
+    "describe_unreadable",
+    "load_image",
+    "load_labels",
+    "named",
+    "quiet_decoder",
+]
 
-# A closed list, because some of Pillow's other readers do more than decode: that of EPS, for one,
-# runs Ghostscript on the file.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-
-LOSSY = ("JPEG", "WEBP")
-"""Those that may change pixels; what WEBP did to a file cannot be told from it."""
-
-MAX_PIXELS = 178_956_970
-"""The size at which Pillow refuses an image as it comes: twice its `MAX_IMAGE_PIXELS`."""
+_READERS = {"JPEG": read_jpeg, "PNG": read_png, "TIFF": read_tiff}
 
 _IS_QUIET = ContextVar("_IS_QUIET", default=False)
-
-# What of a JPEG may tell its orientation.
-_METADATA = frozenset({"exif", "xmp"})
-
-# What turns an image stored with this EXIF orientation upright.
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class ImageError(UserError):
     """A file that cannot be used as an image; the message is its path and what is wrong."""
+
+
+def named(path: str | os.PathLike[str], error: ImageError) -> str:
+    """Returns a message that names the image, as those of the reader do by themselves."""
+    return str(error) if str(path) in str(error) else f"{path}: {error}"
+
+
+def describe_unreadable(messages: Iterable[str], count: int) -> str:
+    """Returns a line about unreadable images of so many that were passed over."""
+    first, *others = messages
+    return f"{1 + len(others)} of {count} images left out, unreadable, such as {first}"
 
 
 class StoredImage(Protocol):
@@ -64,29 +68,21 @@ class StoredImage(Protocol):
         """Returns its encoded bytes."""
 
 
-class _Refused(Exception):
-    """An image that could be decoded, but that we refuse; the message says why."""
-
-
 def load_image(
     source: str | os.PathLike[str] | StoredImage, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
     """Decodes an image into 8-bit RGB, upright.
 
-    - The EXIF orientation is applied, and the result carries no metadata, so that nothing turns it
-      a second time. Damaged metadata is ignored.
-    - Transparent pixels are laid over white: the colours stored under them are arbitrary, and
-      mostly black, so dropping the alpha channel would show the network what no viewer shows.
-    - 16-bit gray keeps its upper byte, as 16-bit colour does in Pillow: the range is that of the
-      format, so the same gray is the same value in every image of a set.
-    - 32-bit integer pixels are read as 16-bit gray, which Pillow also stores like this; values out
-      of that range, and floating-point pixels, are refused because black and white are unknown.
-    - Of an animation or a multi-page file, the first frame.
+    It comes as a viewer shows it, see docs/images.md: orientation applied, transparency laid over
+    white, gray of more than 8 bits by the range of its format, of several frames the first. The
+    result carries no metadata, so that nothing turns it a second time; profiles of colours are not
+    applied.
 
     Args:
         source: the file, whose suffix does not matter, or what stores it.
         max_pixels: width times height above which the file is refused, before it is decoded.
-            Pillow's own limit holds as well.
+            Pillow's own limit holds as well, and lower ones for formats whose decoders hold
+            several copies of an image.
 
     Returns:
         An image in mode "RGB", independent of the file.
@@ -95,13 +91,17 @@ def load_image(
         ImageError: there is no such file, it is not an image of a known format, or it is too
             large, truncated or corrupt.
     """
-    return _load(source, max_pixels, _to_rgb)
+    with _told(source), _open(source) as file:
+        decoded = _decode(file, max_pixels)
+        image = upright(to_rgb(decoded), decoded.orientation)
+        image.info.clear()
+        return image
 
 
 def load_labels(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint16]:
     """Decodes an image file whose pixels are numbers: grays of up to 16 bits, or palette indices.
 
-    Upright as `load_image` makes images.
+    Upright as `load_image` makes images, and as they are stored, whatever the bits of one.
 
     Args:
         path: the file; its suffix does not matter.
@@ -114,17 +114,15 @@ def load_labels(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> N
         ImageError: as for `load_image`, or the file's format or number of channels is one of
             pictures, in which no pixel has one number.
     """
-    return np.asarray(_load(path, max_pixels, _to_labels)).astype(np.uint16)
+    with _told(path), _open(path) as file:
+        return to_labels(_decode(file, max_pixels))
 
 
-def _load(
-    source: str | os.PathLike[str] | StoredImage,
-    max_pixels: int,
-    convert: Callable[[Image.Image], Image.Image],
-) -> Image.Image:
+@contextmanager
+def _told(source: str | os.PathLike[str] | StoredImage) -> Iterator[None]:
+    """Makes an `ImageError`, which names the image, of whatever goes wrong in decoding it."""
     try:
-        with _open(source) as file:
-            return _decode(file, max_pixels, convert)
+        yield
     except UserError:  # of what stores it
         raise
     # Pillow documents no closed set of errors: damaged files have raised almost every built-in one.
@@ -169,106 +167,36 @@ def quiet_decoder() -> Iterator[None]:
         _IS_QUIET.reset(token)
 
 
-def _decode(
-    file: BinaryIO, max_pixels: int, convert: Callable[[Image.Image], Image.Image]
-) -> Image.Image:
-    with quiet_decoder(), Image.open(file, formats=FORMATS) as image:
-        _check_size(image.width, image.height, max_pixels)
-        image.load()
-        converted = convert(image)
-        orientation = _orientation(image)
-    if orientation in _UPRIGHT:
-        converted = converted.transpose(_UPRIGHT[orientation])
-    converted.info.clear()
-    return converted
+def _decode(file: BinaryIO, max_pixels: int) -> Decoded:
+    with quiet_decoder():
+        form = identify(file)
+        if form in _READERS:
+            return _READERS[form](file, max_pixels)
+        return read_other(file, form, max_pixels)
 
 
 def _check_file(status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device might never end
-        raise _Refused("is not a regular file")
+        raise Refused("is not a regular file")
     if status.st_size == 0:
-        raise _Refused("the file is empty")
-
-
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if width < 1 or height < 1:
-        raise _Refused(f"{width}x{height} pixels is no image")
-    if width * height > max_pixels:
-        raise _Refused(f"{width}x{height} pixels is over the limit of {max_pixels} pixels")
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Returns an image in mode "RGB" that needs no file, from any mode the formats can bring."""
-    if image.mode == "F":
-        raise _Refused("floating-point pixels have no fixed range; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        return _upper_byte(image).convert("RGB")
-    if image.has_transparency_data:
-        return _over_white(image)
-    if image.mode == "RGB" and image.format == "JPEG":
-        return image  # it has one frame, which is decoded: a copy would take a twentieth more
-    return image.convert("RGB")  # a copy if it is so already: without the file
-
-
-def _to_labels(image: Image.Image) -> Image.Image:
-    """Returns a copy of an image whose pixels are one number each."""
-    if image.format in LOSSY:
-        raise _Refused(f"{image.format} changes the numbers of pixels; save it as PNG")
-    if len(image.getbands()) != 1 or image.mode == "F":
-        raise _Refused(
-            f"its pixels are colours (mode {image.mode}), not one class number each; "
-            "save it as PNG with 8-bit gray or a palette"
-        )
-    numbers = np.asarray(image)
-    low, high = int(numbers.min()), int(numbers.max())
-    if low < 0 or high > 0xFFFF:
-        raise _Refused(f"its numbers are {low} to {high}, must be 0 to 65535")
-    return image.copy()
-
-
-def _upper_byte(image: Image.Image) -> Image.Image:
-    """Reduces 16-bit gray (modes "I;16…", or "I" that holds it) to mode "L"."""
-    gray = np.asarray(image)  # (H, W), 16 bits unsigned or 32 bits signed
-    if gray.min() < 0 or gray.max() > 0xFFFF:
-        raise _Refused("32-bit integer pixels have no fixed range; save it with 8 or 16 bits")
-    return Image.fromarray((gray >> 8).astype(np.uint8))
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    if image.mode == "La":  # Pillow has no direct way from premultiplied gray to RGBA
-        image = image.convert("LA")
-    rgba = image.convert("RGBA")
-    canvas = Image.new("RGB", image.size, "white")
-    canvas.paste(rgba, mask=rgba)
-    return canvas
-
-
-def _orientation(image: Image.Image) -> int:
-    """Returns the EXIF orientation: 1 is upright, 2 to 8 are the keys of `_UPRIGHT`."""
-    # Of a JPEG all that could tell it is there by now; to look takes a hundredth of decoding it.
-    if image.format == "JPEG" and not _METADATA & image.info.keys():
-        return 1
-    try:
-        value = image.getexif().get(ExifTags.Base.Orientation)
-    # ImageNet, too, has photos with damaged EXIF; their pixels are fine.
-    except Exception:
-        return 1
-    return value if isinstance(value, int) else 1
+        raise Refused("the file is empty")
 
 
 def _reason(error: Exception) -> str:
     """Says in a few words what an error of Pillow or of the file system means for the user."""
     match error:
-        case _Refused():
+        case Refused():
             return str(error)
         case UnidentifiedImageError():
-            return f"not an image, or none of {', '.join(FORMATS)}"
+            return "truncated or corrupt image (its header cannot be read)"
         case Image.DecompressionBombError():
             return f"too large to be decoded safely ({error})"
         case FileNotFoundError() | NotADirectoryError():
             return "no such file"
         case IsADirectoryError():
             return "is a folder, not an image"
+        case ValueError() if "null" in str(error):  # a zero byte in a path
+            return "no such file"
         case MemoryError():
             return "not enough memory to decode it"
         case OSError() if error.errno is not None:  # Pillow's own have none

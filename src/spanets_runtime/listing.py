@@ -2,12 +2,12 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from spanets_runtime.decoding.formats import IMAGE_SUFFIXES, UNREADABLE_SUFFIXES
 from spanets_runtime.errors import UserError
-from spanets_runtime.images import IMAGE_SUFFIXES
 
 # What file systems, storage servers and archivers leave behind, in lower case.
 _SYSTEM = frozenset(
@@ -35,13 +35,52 @@ class Listing:
         return describe_left_out(self.folder, self.left_out)
 
 
+@dataclass(frozen=True)
+class FoundImage(os.PathLike[str]):
+    """An image file, and where it lies in the folder that was named.
+
+    Attributes:
+        path: Of the file.
+        place: Path within the folder, without suffix; of a file that was named itself, its stem.
+    """
+
+    path: Path
+    place: str
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+ImageSource = str | os.PathLike[str]
+"""What is predicted: a path, or a `FoundImage`, which says where it lies in its folder."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The images that files and folders stand for.
+
+    Attributes:
+        images: In the order of what was named.
+        notes: Lines about what was left out of folders.
+    """
+
+    images: list[FoundImage]
+    notes: tuple[str, ...]
+
+
 def describe_left_out(folder: Path, left_out: Counter[str]) -> tuple[str, ...]:
     """Returns a line about files that are no images by their suffix, or none."""
     if not left_out:
         return ()
     kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in left_out.items())
     count = left_out.total()
-    return (f"{folder}: {count} file{'s' * (count > 1)} left out, not known as images ({kinds})",)
+    needs = {UNREADABLE_SUFFIXES[name]: name for name in left_out if name in UNREADABLE_SUFFIXES}
+    hint = "".join(f"; {suffix} {need}" for need, suffix in needs.items())
+    told = f"{count} file{'s' * (count > 1)} left out, not known as images ({kinds}){hint}"
+    return (f"{folder}: {told}",)
 
 
 def is_system(name: str) -> bool:
@@ -96,13 +135,43 @@ def find_images(folder: str | os.PathLike[str]) -> list[Path]:
     Raises:
         UserError: no such folder, one that cannot be read, or no images in it.
     """
+    return images_below(folder).images
+
+
+def images_below(folder: str | os.PathLike[str]) -> Listing:
+    """Lists a folder that must have images, at any depth.
+
+    Raises:
+        UserError: no such folder, one that cannot be read, or no images in it.
+    """
     root = Path(folder)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UserError(f"{root}: no such folder")
     found = list_images(root)
     if not found.images:
         raise UserError("; ".join([f"{root}: a folder without images", *found.notes()]))
-    return found.images
+    return found
+
+
+def gather_images(paths: Iterable[str | os.PathLike[str]]) -> Gathered:
+    """Returns files as they are, and of a folder the images in it, at any depth, sorted.
+
+    What is no folder is not looked at: reading it tells what is wrong with it.
+
+    Raises:
+        UserError: a folder without images, or one that cannot be read.
+    """
+    images: list[FoundImage] = []
+    notes: list[str] = []
+    for path in map(Path, paths):
+        if not os.path.isdir(path):
+            images.append(FoundImage(path, path.stem))
+            continue
+        found = images_below(path)
+        places = (str(image.relative_to(path).with_suffix("")) for image in found.images)
+        images += map(FoundImage, found.images, places)
+        notes += found.notes()
+    return Gathered(images, tuple(notes))
 
 
 def _walk(folder: Path, recursive: bool) -> Iterator[os.DirEntry[str]]:
@@ -113,8 +182,15 @@ def _walk(folder: Path, recursive: bool) -> Iterator[os.DirEntry[str]]:
     waiting = [os.fspath(folder)]
     while waiting:
         for entry in list_entries(waiting.pop()):
-            if entry.is_dir():
+            if _is_folder(entry):
                 if recursive and not entry.is_symlink():
                     waiting.append(entry.path)
-            elif entry.is_file() or entry.is_symlink():
+            elif entry.is_symlink() or entry.is_file():
                 yield entry
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link into a loop, or below a folder that may not be entered
+        return False

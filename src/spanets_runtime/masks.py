@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from spanets_runtime.images import ImageError, load_image
-from spanets_runtime.pictures import free_name, save_picture
+from spanets_runtime.images import ImageError, load_image, named
+from spanets_runtime.listing import ImageSource
+from spanets_runtime.pictures import free_name, place_of, save_picture
+from spanets_runtime.predict import AnswerError
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class MaskPrediction:
         mask: PNG file of class numbers, as in the training masks.
         overlay: JPEG file of the image with the classes' colours over it.
         shares: Share of the pixels by class name, the largest first; absent ones are left out.
-        error: What is wrong with the image, or None.
+        error: What is wrong with the image or the answer, or None.
+        was_read: The image is not what is wrong.
     """
 
     image: str
@@ -30,6 +33,7 @@ class MaskPrediction:
     overlay: str = ""
     shares: dict[str, float] = field(default_factory=dict)
     error: str | None = None
+    was_read: bool = True
 
     def __str__(self) -> str:
         """Returns a line for people."""
@@ -38,6 +42,8 @@ class MaskPrediction:
 
     def to_dict(self) -> dict[str, object]:
         """Returns plain values for machines."""
+        if self.error is not None:
+            return {"image": self.image, "mask": None, "overlay": None, "classes": None}
         shares = [{"label": name, "share": share} for name, share in self.shares.items()]
         return {
             "image": self.image,
@@ -48,7 +54,7 @@ class MaskPrediction:
 
 
 def predict_masks(
-    images: Iterable[str | Path],
+    images: Iterable[ImageSource],
     label: Callable[[Image.Image], NDArray[np.uint8]],
     classes: Sequence[str],
     out: Path,
@@ -58,9 +64,10 @@ def predict_masks(
 
     Args:
         images: Paths. An unreadable image has its error, and the others are still predicted.
-        label: From an RGB image to the class of each pixel, (H, W).
+        label: From an RGB image to the class of each pixel, (H, W); raises `AnswerError`.
         classes: Names, in the order of the numbers.
-        out: Of the files NAME.png and NAME-overlay.jpg, numbered where names are alike.
+        out: Of the files NAME.png and NAME-overlay.jpg, in sub-folders as the images are, numbered
+            where names are alike.
         first: The number to write for class 0.
 
     Raises:
@@ -70,11 +77,12 @@ def predict_masks(
     for path in images:
         try:
             image = load_image(path)
+            labels = label(image)
         except ImageError as error:
-            yield MaskPrediction(str(path), error=str(error))
+            was_read = isinstance(error, AnswerError)
+            yield MaskPrediction(str(path), error=named(path, error), was_read=was_read)
             continue
-        labels = label(image)
-        name = free_name(Path(path).stem, taken)
+        name = free_name(place_of(path), taken)
         mask, picture = out / f"{name}.png", out / f"{name}-overlay.jpg"
         save_picture(mask_image(labels, len(classes), first), mask)
         save_picture(overlay(image, labels, len(classes)), picture)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spanets_runtime.errors import UserError, first_line, require
+from spanets_runtime.listing import ImageSource
 from spanets_runtime.predict import Prediction, predict_images
 from spanets_runtime.preprocessing import Preprocessing
 
@@ -116,7 +117,7 @@ class OnnxPredictor:
         self.preprocess = Preprocessing.parse(file.preprocessing, file.path)
         _check_size(file.shape, self.preprocess.size, file.path)
 
-    def __call__(self, images: Iterable[str | Path], top: int = 5) -> Iterator[Prediction]:
+    def __call__(self, images: Iterable[ImageSource], top: int = 5) -> Iterator[Prediction]:
         """Yields a prediction for each image, as `predict_images` does.
 
         Args:

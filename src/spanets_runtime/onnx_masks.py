@@ -10,8 +10,10 @@ from PIL import Image
 
 from spanets_runtime.errors import UserError
 from spanets_runtime.fitting import Fitting
+from spanets_runtime.listing import ImageSource
 from spanets_runtime.masks import MaskPrediction, predict_masks
 from spanets_runtime.onnx import MIN_FREE_SIDE, OnnxFile
+from spanets_runtime.predict import check_answer
 from spanets_runtime.windows import windows
 
 Array = NDArray[np.float32]
@@ -46,7 +48,7 @@ class OnnxMaskPredictor:
         if self.first not in (0, 1) or len(self.classes) + self.first > 256:
             raise UserError(f"{file.path}: the preprocessing is damaged (first is {self.first!r})")
 
-    def __call__(self, images: Iterable[str | Path], out: Path) -> Iterator[MaskPrediction]:
+    def __call__(self, images: Iterable[ImageSource], out: Path) -> Iterator[MaskPrediction]:
         """Writes mask and overlay of each image, and yields what was found: `predict_masks`."""
         return predict_masks(images, self.label, self.classes, out, self.first)
 
@@ -54,6 +56,7 @@ class OnnxMaskPredictor:
         """Returns the class of each pixel of an RGB image, (H, W)."""
         pixels = self.fitting(image, MIN_FREE_SIDE)
         logits = self._run(pixels) if self.window is None else slide(self._run, pixels, self.window)
+        check_answer(bool(np.isfinite(logits).all()))
         return label_map(logits, image.height, image.width)
 
     def _run(self, pixels: Array) -> Array:

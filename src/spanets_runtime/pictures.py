@@ -8,6 +8,12 @@ from PIL import Image
 
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import write_atomically
+from spanets_runtime.listing import FoundImage, ImageSource
+
+
+def place_of(image: ImageSource) -> str:
+    """Returns what pictures of an image are called: its stem, below its sub-folders if any."""
+    return image.place if isinstance(image, FoundImage) else Path(image).stem
 
 
 def free_name(stem: str, taken: set[str]) -> str:

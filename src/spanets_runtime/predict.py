@@ -2,15 +2,31 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from spanets_runtime.errors import UserError
-from spanets_runtime.images import IMAGE_SUFFIXES, ImageError, load_image
+from spanets_runtime.images import ImageError, load_image, named
+from spanets_runtime.listing import ImageSource
+
+
+class AnswerError(ImageError):
+    """An image that can be read, and whose answer cannot be used."""
+
+
+def check_answer(is_finite: bool) -> None:
+    """Refuses what a model with broken weights answers.
+
+    Args:
+        is_finite: Whether the answer has neither NaN nor infinities.
+
+    Raises:
+        AnswerError: it has; the message does not name the image, which the caller knows.
+    """
+    if not is_finite:
+        raise AnswerError("the model's answer is not a number; its weights may be broken")
 
 
 @dataclass(frozen=True)
@@ -20,12 +36,14 @@ class Prediction:
     Attributes:
         image: Path.
         labels: Class names with their probabilities.
-        error: What is wrong with the image, or None.
+        error: What is wrong with the image or the answer, or None.
+        was_read: The image is not what is wrong.
     """
 
     image: str
     labels: list[tuple[str, float]]
     error: str | None = None
+    was_read: bool = True
 
     def __str__(self) -> str:
         """Returns a line for people."""
@@ -33,12 +51,14 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for machines."""
+        if self.error is not None:
+            return {"image": self.image, "predictions": None}
         labels = [{"label": name, "probability": p} for name, p in self.labels]
         return {"image": self.image, "predictions": labels}
 
 
 def predict_images(
-    images: Iterable[str | Path],
+    images: Iterable[ImageSource],
     classify: Callable[[Image.Image], NDArray[Any]],
     classes: Sequence[str],
     top: int,
@@ -55,43 +75,16 @@ def predict_images(
     """
     for path in images:
         try:
-            probabilities = _softmax(classify(load_image(path)))
+            logits = classify(load_image(path))
+            check_answer(bool(np.isfinite(logits).all()))
         except ImageError as error:
-            told = str(error)  # the reader's begin with the path, the preprocessing's do not
-            yield Prediction(str(path), [], told if str(path) in told else f"{path}: {told}")
+            was_read = isinstance(error, AnswerError)
+            yield Prediction(str(path), [], named(path, error), was_read)
             continue
+        probabilities = _softmax(logits)
         order = np.argsort(-probabilities, kind="stable")[:top]
         labels = [(classes[i], float(probabilities[i])) for i in order]
         yield Prediction(str(path), labels)
-
-
-def expand_images(paths: Iterable[str | Path]) -> list[Path]:
-    """Returns files as they are, and of a folder the images directly in it, sorted.
-
-    Raises:
-        UserError: a folder without images, or one that cannot be read.
-    """
-    expanded: list[Path] = []
-    for path in map(Path, paths):
-        found = _images_in(path) if path.is_dir() else [path]
-        if not found:
-            deeper = any(entry.is_dir() for entry in path.iterdir())
-            hint = " directly in it; name its subfolders" if deeper else ""
-            raise UserError(f"{path}: a folder without images{hint}")
-        expanded += found
-    return expanded
-
-
-def _images_in(folder: Path) -> list[Path]:
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
-    return [
-        path
-        for path in entries
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "." and path.is_file()
-    ]
 
 
 def _softmax(logits: NDArray[Any]) -> NDArray[np.float64]:

@@ -25,6 +25,31 @@ MAX_SIZE = 8192
 """Largest image side that a file may ask for."""
 
 
+def short_side(size: int, crop_pct: float) -> int:
+    """Returns the shorter side, in pixels, that images are resized to before they are cropped."""
+    return int(size / crop_pct)
+
+
+def check_shape(image: Image.Image, short: int) -> None:
+    """Refuses an image that is so elongated that resizing it would need too many pixels.
+
+    The one rule of training, evaluation and prediction: an image that one of them cannot use is
+    unreadable for all.
+
+    Args:
+        image: As it was decoded.
+        short: What its shorter side is resized to.
+
+    Raises:
+        ImageError: it is; the message does not name the image, which the caller knows.
+    """
+    low, high = sorted(image.size)
+    if short * short * high > MAX_PIXELS * low:
+        raise ImageError(
+            f"{image.width}x{image.height} pixels are too elongated to be resized to {short}"
+        )
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """Resizes the shorter side to `size / crop_pct`, cuts out the centre, standardizes.
@@ -94,12 +119,8 @@ class Preprocessing:
         Raises:
             ImageError: as above.
         """
-        short = int(self.size / self.crop_pct)
-        low, high = sorted(image.size)
-        if short * short * high > MAX_PIXELS * low:
-            raise ImageError(
-                f"{image.width}x{image.height} pixels are too elongated to be resized to {short}"
-            )
+        short = short_side(self.size, self.crop_pct)
+        check_shape(image, short)
         return np.asarray(_center_crop(_resize(image, short, self.filter), self.size))
 
     def standardize(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

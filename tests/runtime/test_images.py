@@ -267,7 +267,7 @@ def test_empty_file(tmp_path):
     assert failure(write(tmp_path, b"")) == "the file is empty"
 
 
-@pytest.mark.parametrize("content", [b"hello, world\n", bytes(99), b"%!PS-Adobe-3.0 EPSF-3.0\n"])
+@pytest.mark.parametrize("content", [b"hello, world\n", bytes(99), b"BM is no picture"])
 def test_file_that_is_no_image(tmp_path, content):
     assert failure(write(tmp_path, content)).startswith("not an image")
 
@@ -300,7 +300,7 @@ def test_zero_size(tmp_path):
 def test_decompression_bomb_is_refused_by_its_header(tmp_path, monkeypatch):
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     path = write(tmp_path, png_header(30000, 30000), "bomb.png")
-    assert "900000000 pixels" in failure(path) and str(MAX_PIXELS) in failure(path)
+    assert failure(path) == f"30000x30000 pixels is over the limit of {MAX_PIXELS} pixels"
 
 
 def test_own_limit_holds_whatever_the_one_of_pillow(tmp_path, monkeypatch):

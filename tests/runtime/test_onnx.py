@@ -18,8 +18,8 @@ import spanets_cli
 from spanets.export import export_model
 from spanets.predict.labels import Predictor
 from spanets_runtime.errors import UserError
+from spanets_runtime.listing import gather_images
 from spanets_runtime.onnx import OnnxPredictor
-from spanets_runtime.predict import expand_images
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -34,7 +34,7 @@ def exported(small_run, tmp_path_factory):
 
 
 def test_labels_are_the_checkpoints(exported, small_run, photos):
-    images = expand_images([photos / "cat", photos / "dog"])
+    images = gather_images([photos / "cat", photos / "dog"]).images
     ours = OnnxPredictor(exported)(images)
     theirs = Predictor(small_run / "last.ckpt", device="cpu")(images)
     for a, b in zip(ours, theirs, strict=True):

@@ -1,5 +1,6 @@
 """`spanets analyze`: several models on a folder of images, figures and numbers in a folder."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,8 @@ from spanets.analyze.measure import MEASUREMENTS, Options, Subject
 from spanets.analyze.record import Record, digest, file_name, identity
 from spanets.analyze.sources import class_labels, load_any, spread_evenly
 from spanets_runtime.errors import UsageError, UserError, nearest
-from spanets_runtime.listing import find_images
+from spanets_runtime.images import describe_unreadable
+from spanets_runtime.listing import images_below
 
 WHAT = tuple(MEASUREMENTS)
 
@@ -29,7 +31,8 @@ def analyze(
     """Measures models on a folder of images; writes figures, and numbers as JSON.
 
     What is already measured in `out`, by the same settings, is not measured again; sensitivity and
-    bands go on where they were interrupted.
+    bands go on where they were interrupted. Files of the folder that are left out are counted on
+    standard error, and so are images that cannot be read.
 
     Args:
         models: timm names, checkpoints of `spanets train`, or "module:function" of the user's own,
@@ -52,7 +55,10 @@ def analyze(
         name = min(unknown)
         raise UsageError(f"--what is {name!r}, allowed: {', '.join(WHAT)}{nearest(name, WHAT)}")
     root, folder = Path(images), Path(out)
-    paths = spread_evenly(find_images(root), limit)
+    found = images_below(root)
+    for note in found.notes():
+        print(note, file=sys.stderr)
+    paths, unreadable = spread_evenly(found.images, limit), dict[Path, str]()
     options = options or Options()
     common = {"images": str(images), "count": len(paths), "files": digest(root, paths)}
     common["size"] = size
@@ -63,10 +69,12 @@ def analyze(
         if todo:
             model, preprocess, classes = load_any(source, size)
             labels = class_labels(root, paths, classes)
-            subject = Subject(source, model, preprocess, paths, labels, options)
+            subject = Subject(source, model, preprocess, paths, labels, options, unreadable)
             for name in todo:
                 _measure(name, subject, record)
         results[source] = record.read(what)
+    if unreadable:
+        print(describe_unreadable(unreadable.values(), len(paths)), file=sys.stderr)
     draw(results, folder)
     return results
 

@@ -1,7 +1,7 @@
 """The measurements of `--what`, one function each: from a network and images to numbers."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,7 @@ class Subject:
         paths: Of images.
         labels: Their classes, or None.
         options: How it is measured.
+        unreadable: Is given the images that were passed over, with the reason.
         part: Where an unfinished measurement is kept.
     """
 
@@ -92,6 +93,7 @@ class Subject:
     paths: Sequence[Path]
     labels: Sequence[int] | None
     options: Options
+    unreadable: dict[Path, str] = field(default_factory=dict)
     part: Part | None = None
 
     def modules(self) -> list[str]:
@@ -101,7 +103,8 @@ class Subject:
     def images(self, count: int | None = None) -> Iterator[Tensor]:
         """Yields all images in batches, or the first so many in one."""
         size = self.options.batch_size if count is None else count
-        return (images for _, images in batches(self.paths, self.preprocess, size))
+        found = batches(self.paths, self.preprocess, size, unreadable=self.unreadable)
+        return (images for _, images in found)
 
 
 def measure_amplitude(subject: Subject) -> dict[str, Any]:
@@ -249,7 +252,10 @@ def _accumulate(
             bar.update(len(pixels))
             return subject.model((pixels - mean) / std)
 
-        loaded = batches(subject.paths, preprocess, subject.options.batch_size, state["first"])
+        loaded = batches(
+            *(subject.paths, preprocess, subject.options.batch_size, state["first"]),
+            unreadable=subject.unreadable,
+        )
         for numbers, images in loaded:
             targets = None if labels is None else torch.tensor([labels[n] for n in numbers])
             answers = ask(model, images * std + mean, numbers, targets)

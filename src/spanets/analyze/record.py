@@ -113,8 +113,16 @@ def key_of(name: str) -> str:
 
 def digest(root: Path, paths: Sequence[Path]) -> str:
     """Tells one set of files from another by their places in a folder and their sizes."""
-    told = "\n".join(f"{path.relative_to(root)} {path.stat().st_size}" for path in paths)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    told = "\n".join(f"{path.relative_to(root)} {_size_of(path)}" for path in paths)
+    return hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _size_of(path: Path) -> int:
+    """Returns a file's size, or -1 of a link that leads nowhere: reading it tells."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def identity(source: str) -> list[Any]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from spanets.checkpoint import create_model, is_checkpoint, restore_classifier
 from spanets_runtime.errors import UsageError, UserError
-from spanets_runtime.images import ImageError, load_image
+from spanets_runtime.images import ImageError, load_image, named
 from spanets_runtime.preprocessing import Preprocessing
 
 
@@ -85,7 +85,11 @@ def class_labels(
 
 
 def batches(
-    paths: Sequence[Path], preprocess: Preprocessing, batch_size: int, first: int = 0
+    paths: Sequence[Path],
+    preprocess: Preprocessing,
+    batch_size: int,
+    first: int = 0,
+    unreadable: dict[Path, str] | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Yields preprocessed images (B, 3, S, S) with their numbers; unreadable ones are passed over.
 
@@ -94,6 +98,7 @@ def batches(
         preprocess: From an image to what the network takes.
         batch_size: Images at a time.
         first: Number of the first image.
+        unreadable: Is given the reason for each image that was passed over.
 
     Raises:
         UserError: none is readable.
@@ -104,7 +109,9 @@ def batches(
     for number in range(first, len(paths)):
         try:
             kept.append(torch.from_numpy(preprocess(load_image(paths[number]))))
-        except ImageError:
+        except ImageError as error:
+            if unreadable is not None:
+                unreadable[paths[number]] = named(paths[number], error)
             continue
         numbers.append(number)
         seen = True

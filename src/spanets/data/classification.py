@@ -31,6 +31,7 @@ from spanets.data.unreadable import Unreadable, collate_readable, draw_replaceme
 from spanets.recipe import ClassificationData, ClassificationRecipe, parse_recipe
 from spanets_runtime.errors import UsageError, UserError, nearest
 from spanets_runtime.images import quiet_decoder
+from spanets_runtime.preprocessing import short_side
 
 Sample = tuple[Tensor, Tensor]
 Transform = Callable[[Image.Image], Tensor]
@@ -53,6 +54,7 @@ class ImageDataset(Dataset[Sample | None]):
         seed: All random draws for an image depend on (seed, epoch, index) alone.
         max_unreadable: Share of the images that may be unreadable.
         replace: Return another in place of one that cannot be read; if not, None.
+        short_side: In evaluation, of an image resized: those too elongated for it are unreadable.
 
     Attributes:
         unreadable: Those found so far.
@@ -66,12 +68,13 @@ class ImageDataset(Dataset[Sample | None]):
         seed: int = 0,
         max_unreadable: float = 0.0,
         replace: bool = False,
+        short_side: int | None = None,
     ) -> None:
         if soft_targets and samples.targets is None:
             raise UsageError(
                 "data.soft_targets is true, but this data set has labels only; set it to false"
             )
-        self.unreadable = Unreadable(samples, max_unreadable)
+        self.unreadable = Unreadable(samples, max_unreadable, short_side)
         self.transform = transform
         targets = samples.targets if soft_targets else samples.labels
         self.targets = torch.tensor(targets)
@@ -135,6 +138,7 @@ def make_loaders(recipe: ClassificationRecipe, batch_size: int, processes: int =
         recipe.seed,
         data.max_unreadable,
         replace=True,
+        short_side=short_side(data.image_size, data.crop_pct),
     )
     size = min(batch_size, len(train_set) // processes)
     if data.mixup or data.cutmix:
@@ -180,8 +184,9 @@ def evaluation_loader(
 
     Up to the share `max_unreadable` of them is left out; a batch of which none is left is empty.
     """
-    transform = evaluation_transform(preprocessing)
-    dataset = ImageDataset(samples, transform, max_unreadable=max_unreadable)
+    transform, data = evaluation_transform(preprocessing), _data_of(preprocessing)
+    short = short_side(data.image_size, data.crop_pct)
+    dataset = ImageDataset(samples, transform, max_unreadable=max_unreadable, short_side=short)
     order = EpochSampler(len(dataset), shuffle=False, seed=0)
     return make_loader(
         dataset, Share(order, processes, True), batch_size, workers, collate=collate_readable
@@ -317,6 +322,11 @@ def evaluation_transform(preprocessing: Mapping[str, Any]) -> Transform:
     Raises:
         UserError: the description is damaged.
     """
+    return create_transform(**preprocessing_of(_data_of(preprocessing)))
+
+
+def _data_of(preprocessing: Mapping[str, Any]) -> ClassificationData:
+    """Returns the settings that a description of preprocessing stands for."""
     try:
         values = {"image_size": preprocessing["input_size"][-1], **preprocessing}
         del values["input_size"]
@@ -324,7 +334,7 @@ def evaluation_transform(preprocessing: Mapping[str, Any]) -> Transform:
     except (KeyError, TypeError, IndexError, UsageError) as error:
         raise UserError(f"the checkpoint's preprocessing is damaged ({error})") from error
     assert isinstance(data, ClassificationData)  # what a recipe is for unless it says otherwise
-    return create_transform(**preprocessing_of(data))
+    return data
 
 
 def make_mixing(data: ClassificationData, label_smoothing: float, classes: int) -> Mixup | None:

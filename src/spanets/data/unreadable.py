@@ -16,6 +16,7 @@ from torch.utils.data import default_collate
 from spanets.data.samples import Samples
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import ImageError, load_image
+from spanets_runtime.preprocessing import check_shape
 
 
 class Unreadable:
@@ -24,13 +25,15 @@ class Unreadable:
     Args:
         samples: The data set.
         share: Of its images that may be unreadable; with more the run stops.
+        short_side: What shorter sides are resized to: images too elongated for it are unreadable.
 
     Attributes:
         allowed: Their number.
     """
 
-    def __init__(self, samples: Samples, share: float) -> None:
+    def __init__(self, samples: Samples, share: float, short_side: int | None = None) -> None:
         self.samples = samples
+        self.short_side = short_side
         self.share = share
         self.allowed = int(share * len(samples))
         # Shared by the processes; with none allowed there is nothing to share.
@@ -45,7 +48,7 @@ class Unreadable:
             UserError: more are unreadable than allowed.
         """
         try:
-            return load_image(self.samples.images[index])
+            return self._read(index)
         except ImageError as error:
             if not self.allowed:
                 advice = "remove or replace it, or raise data.max_unreadable"
@@ -65,10 +68,19 @@ class Unreadable:
     def reason(self, index: int) -> str:
         """Says once more why an image cannot be read."""
         try:
-            load_image(self.samples.images[index])
+            self._read(index)
         except UserError as error:
             return str(error).removeprefix(f"{self.samples.images[index]}: ")
         return "could be read at another try"
+
+    def _read(self, index: int) -> Image.Image:
+        image = load_image(self.samples.images[index])
+        if self.short_side is not None:
+            try:
+                check_shape(image, self.short_side)
+            except ImageError as error:
+                raise ImageError(f"{self.samples.images[index]}: {error}") from None
+        return image
 
     def check(self, example: str) -> None:
         """Raises a UserError if there are more than allowed."""

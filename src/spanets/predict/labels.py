@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spanets.predict.opened import OpenedCheckpoint
+from spanets_runtime.listing import ImageSource
 from spanets_runtime.predict import Prediction, predict_images
 from spanets_runtime.preprocessing import Preprocessing
 
@@ -29,7 +30,7 @@ class Predictor(OpenedCheckpoint):
         super().__init__(checkpoint, device)
         self.preprocess = Preprocessing.parse(self.card.preprocessing, checkpoint)
 
-    def __call__(self, images: Iterable[str | Path], top: int = 5) -> Iterator[Prediction]:
+    def __call__(self, images: Iterable[ImageSource], top: int = 5) -> Iterator[Prediction]:
         """Yields a prediction for each image, as `predict_images` does.
 
         Args:

@@ -12,7 +12,9 @@ from spanets.predict.opened import OpenedCheckpoint
 from spanets.segmentation import infer
 from spanets.segmentation.labels import label_map
 from spanets_runtime.fitting import Fitting
+from spanets_runtime.listing import ImageSource
 from spanets_runtime.masks import MaskPrediction, predict_masks
+from spanets_runtime.predict import check_answer
 
 
 class MaskPredictor(OpenedCheckpoint):
@@ -31,14 +33,26 @@ class MaskPredictor(OpenedCheckpoint):
         super().__init__(checkpoint, device)
         self.fitting = Fitting.parse(self.card.preprocessing, checkpoint)
 
-    def __call__(self, images: Iterable[str | Path], out: Path) -> Iterator[MaskPrediction]:
+    def __call__(self, images: Iterable[ImageSource], out: Path) -> Iterator[MaskPrediction]:
         """Writes mask and overlay of each image, and yields what was found: `predict_masks`."""
         first = self.card.preprocessing.get("first", 0)
-        return predict_masks(images, self.label, self.card.classes, out, first)
+        return predict_masks(images, self._label_checked, self.card.classes, out, first)
+
+    def _label_checked(self, image: Image.Image) -> NDArray[np.uint8]:
+        return self.label(image, check=True)
 
     @torch.inference_mode()
-    def label(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Returns the class of each pixel of an RGB image, (H, W)."""
+    def label(self, image: Image.Image, check: bool = False) -> NDArray[np.uint8]:
+        """Returns the class of each pixel of an RGB image, (H, W).
+
+        Args:
+            image: Of any size.
+            check: Refuse an answer that is no number; without, such pixels have the first class.
+
+        Raises:
+            AnswerError: as said.
+        """
         pixels = torch.from_numpy(self.fitting(image))[None].to(self.device)
         logits = infer(self.model, pixels, self.card.preprocessing)
+        check_answer(not check or bool(torch.isfinite(logits).all()))
         return label_map(logits, image.height, image.width).cpu().numpy().astype(np.uint8)

@@ -16,7 +16,8 @@ from spanets.detection.overlay import draw_objects
 from spanets.predict.opened import OpenedCheckpoint
 from spanets_runtime.files import write_atomically
 from spanets_runtime.images import ImageError, load_image
-from spanets_runtime.pictures import free_name, save_picture
+from spanets_runtime.listing import ImageSource
+from spanets_runtime.pictures import free_name, place_of, save_picture
 
 COCO_FILE = "predictions.json"
 
@@ -30,13 +31,15 @@ class ObjectPrediction:
         objects: "label", "score", "box" (x, y, width and height in pixels) and, of detectors with
             masks, "segmentation" (COCO's run lengths), the likeliest first.
         overlay: JPEG file of the image with the objects on it, if one was asked for.
-        error: What is wrong with the image, or None.
+        error: What is wrong with the image or the answer, or None.
+        was_read: The image is not what is wrong.
     """
 
     image: str
     objects: list[dict[str, Any]] = field(default_factory=list)
     overlay: str | None = None
     error: str | None = None
+    was_read: bool = True
 
     def __str__(self) -> str:
         """Returns a line for people."""
@@ -67,13 +70,14 @@ class ObjectPredictor(OpenedCheckpoint):
         self.preprocess = evaluation_transform(self.card.preprocessing)
 
     def __call__(
-        self, images: Iterable[str | Path], out: Path | None = None, min_score: float = 0.5
+        self, images: Iterable[ImageSource], out: Path | None = None, min_score: float = 0.5
     ) -> Iterator[ObjectPrediction]:
         """Yields what was found in each image; an unreadable one has its error.
 
         Args:
             images: Paths.
-            out: A folder for NAME-overlay.jpg of each image, numbered where names are alike, and
+            out: A folder for NAME-overlay.jpg of each image, in sub-folders as the images are,
+                numbered where names are alike, and
                 `COCO_FILE` of all: a data set in COCO's format whose annotations have scores, those
                 below `min_score` as well.
             min_score: Of the objects that are yielded and drawn.
@@ -88,7 +92,7 @@ class ObjectPredictor(OpenedCheckpoint):
             try:
                 image = load_image(path)
             except ImageError as error:
-                yield ObjectPrediction(str(path), error=str(error))
+                yield ObjectPrediction(str(path), error=str(error), was_read=False)
                 continue
             found = self.find(image)
             number = len(entries) + 1
@@ -98,7 +102,7 @@ class ObjectPredictor(OpenedCheckpoint):
             results += of_image
             overlay = None
             if out is not None:
-                overlay = out / f"{free_name(Path(path).stem, taken)}-overlay.jpg"
+                overlay = out / f"{free_name(place_of(path), taken)}-overlay.jpg"
                 save_picture(draw_objects(image, found, self.card.classes, min_score), overlay)
             objects = [self._describe(one) for one in of_image if one["score"] >= min_score]
             yield ObjectPrediction(str(path), objects, str(overlay) if overlay else None)

@@ -1,0 +1,138 @@
+"""The formats that Pillow, or a plug-in of it, reads right, and what it leaves to its users."""
+
+import re
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from spanets_runtime.decoding.decoded import (
+    Decoded,
+    Refused,
+    check_size,
+    orientation_of,
+    read_whole,
+)
+
+_AS_PNG = "save it as PNG"
+_FLOATS = "floating-point pixels have no fixed range; save it with 8 or 16 bits"
+
+
+def read_other(file: BinaryIO, form: str, max_pixels: int) -> Decoded:
+    """Decodes a format of Pillow's but those that have a reader of their own; the first frame.
+
+    Raises:
+        Refused: too large, or of pixels that mean nothing certain.
+    """
+    if form == "HEIF":
+        return _read_heif(file, max_pixels)
+    head = _check_held(file, form, max_pixels)
+    file.seek(0)
+    with Image.open(file, formats=(form,)) as image:
+        check_size(image.width, image.height, max_pixels, form)
+        if image.mode == "F":
+            raise Refused(_FLOATS)
+        box = image.tile[0][1] if form == "GIF" and image.tile else None
+        image.load()
+        top = _largest_gray(head) if form == "PPM" else _top_of(image)
+        return Decoded(
+            _opaque(image) if form == "BMP" else image,
+            form,
+            orientation_of(image),
+            top=top,
+            scaled=top not in (255, 65535),
+            hidden=_outside(image.size, box),
+        )
+
+
+def _check_held(file: BinaryIO, form: str, max_pixels: int) -> bytes:
+    """Checks what is held in memory whole, before a decoder sees it; returns its first bytes."""
+    file.seek(0)
+    if form not in ("WEBP", "AVIF", "JPEG2000"):
+        return file.read(1024)
+    content = read_whole(file)
+    if form == "WEBP":
+        check_size(*_webp_size(content[:64]), max_pixels, form)
+    if form == "JPEG2000":
+        _check_components(content)
+    return content[:1024]
+
+
+def _webp_size(head: bytes) -> tuple[int, int]:
+    """Reads the canvas, for which the decoder takes memory when it is opened.
+
+    Returns:
+        Width and height.
+    """
+    kind, body = head[12:16], head[20:]
+    if kind == b"VP8X":
+        return tuple(1 + int.from_bytes(body[i : i + 3], "little") for i in (4, 7))  # type: ignore[return-value]
+    if kind == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    sides = (int.from_bytes(body[i : i + 2], "little") & 0x3FFF for i in (6, 8))
+    return tuple(sides)  # type: ignore[return-value]
+
+
+def _check_components(content: bytes) -> None:
+    """Refuses a JPEG 2000 image whose components Pillow shows otherwise than they are meant.
+
+    It rounds white of more than 8 bits in colour to black, and takes any fourth component for
+    alpha, be it near infrared.
+    """
+    start = content.find(b"\xff\x4f\xff\x51")
+    size = content[start + 4 : start + 4 + 38 + 3 * 4] if start >= 0 else b""
+    count = int.from_bytes(size[36:38], "big")
+    bits = {1 + (byte & 0x7F) for byte in size[38 : 38 + 3 * count : 3]}
+    if any(byte & 0x80 for byte in size[38 : 38 + 3 * count : 3]):
+        raise Refused(f"a JPEG 2000 of numbers with a sign, which have no fixed range; {_AS_PNG}")
+    if bits - {8} and not (count == 1 and max(bits) > 8):
+        named = ", ".join(map(str, sorted(bits)))
+        raise Refused(f"a JPEG 2000 of {count} components of {named} bits; {_AS_PNG}")
+    header = content[:start]
+    is_cmyk = re.search(rb"colr\x01..\0\0\0\x0c", header, re.DOTALL) is not None
+    if count in (2, 4) and b"cdef" not in header and not is_cmyk:
+        raise Refused(f"a JPEG 2000 of {count} components, not said to be alpha; {_AS_PNG}")
+
+
+def _largest_gray(head: bytes) -> int:
+    """Reads what number of a PGM image is white."""
+    words = re.sub(rb"#[^\n\r]*", b" ", head).split(maxsplit=4)
+    if len(words) < 4 or words[0] not in (b"P2", b"P5") or not words[3].isdigit():
+        return 255
+    return max(1, int(words[3][:5]))
+
+
+def _top_of(image: Image.Image) -> int:
+    """Returns what number is white in a mode of Pillow's."""
+    return 0xFFFF if image.mode.startswith("I") else 255
+
+
+def _outside(
+    size: tuple[int, int], box: tuple[int, int, int, int] | None
+) -> NDArray[np.bool_] | None:
+    """Returns the pixels that the first frame of an animation leaves empty, (H, W), or None."""
+    if box is None or box == (0, 0, *size):
+        return None
+    hidden = np.ones(size[::-1], bool)
+    hidden[box[1] : box[3], box[0] : box[2]] = False
+    return hidden
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Drops the alpha channel of a BMP file in which nothing can be seen: it holds no alpha."""
+    has_none = image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0)
+    return image.convert("RGB") if has_none else image
+
+
+def _read_heif(file: BinaryIO, max_pixels: int) -> Decoded:
+    """Decodes HEIC by libheif, which turns it upright."""
+    from pillow_heif import HeifImageFile
+
+    read_whole(file)
+    file.seek(0)
+    with HeifImageFile(file) as image:
+        check_size(image.width, image.height, max_pixels, "HEIF")
+        image.load()
+        return Decoded(image.copy(), "HEIF", top=_top_of(image))

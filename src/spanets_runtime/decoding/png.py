@@ -1,0 +1,235 @@
+"""PNG: the chunks that the picture needs, checked; the others, whatever they hold, passed over.
+
+Pillow refuses an image for a text or a profile that is large or damaged, and compares a transparent
+colour of 16 bits, or of less than 8, with other numbers than those of the pixels.
+"""
+
+import struct
+import zlib
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from spanets_runtime.decoding.decoded import Decoded, Refused, check_size, orientation_of
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+_CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
+_TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
+
+# Texts that may tell the orientation.
+_KEYWORDS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
+
+# What is read of metadata at most, packed and unpacked.
+_MAX_METADATA = 2**20
+
+# More than any writer makes of the largest image; each takes about a microsecond.
+_MAX_CHUNKS = 2**21
+
+_PIECE = 2**16
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+
+# Of the seven passes of an interlaced image: first row and column, steps of both.
+_PASSES = (
+    *((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4)),
+    *((2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)),
+)
+
+
+class Header(NamedTuple):
+    """IHDR."""
+
+    width: int
+    height: int
+    depth: int
+    colour: int
+    compression: int
+    filtering: int
+    interlace: int
+
+    def raw_bytes(self) -> int:
+        """Returns how many bytes the filtered rows have."""
+        bits = self.depth * _SAMPLES.get(self.colour, 4)
+        passes = _PASSES if self.interlace else ((0, 0, 1, 1),)
+        total = 0
+        for top, left, down, right in passes:
+            rows = -(-(self.height - top) // down)
+            columns = -(-(self.width - left) // right)
+            if rows > 0 and columns > 0:
+                total += rows * (1 + -(-columns * bits // 8))
+        return total
+
+
+@dataclass
+class _Chunks:
+    """A PNG file of the chunks that were kept."""
+
+    header: Header
+    key: bytes | None = None  # the transparent colour
+    kept: BytesIO = field(default_factory=BytesIO)
+    data: list[tuple[int, int]] = field(default_factory=list)  # where compressed pixels lie in it
+
+    def add(self, kind: bytes, content: bytes) -> None:
+        if kind == b"IDAT":
+            self.data.append((self.kept.tell() + 8, len(content)))
+        self.kept.write(struct.pack(">I", len(content)) + kind)
+        self.kept.write(content)
+        self.kept.write(struct.pack(">I", zlib.crc32(content, zlib.crc32(kind))))
+
+
+def read_png(file: BinaryIO, max_pixels: int) -> Decoded:
+    """Decodes a PNG image; of an animation the image for readers that know no animations.
+
+    Raises:
+        Refused: too large, or damaged where the picture depends on it.
+    """
+    chunks = _read_chunks(file, max_pixels)
+    header = chunks.header
+    with Image.open(chunks.kept, formats=("PNG",)) as image:
+        image.load()
+        _check_rows(image, chunks)
+        hidden = None if chunks.key is None else _match(image, chunks)
+        return Decoded(
+            image,
+            "PNG",
+            orientation_of(image),
+            top=2**header.depth - 1 if header.colour == 0 else 255,
+            scaled=header.colour == 0 and header.depth in (2, 4),
+            hidden=hidden,
+        )
+
+
+def _read_chunks(file: BinaryIO, max_pixels: int) -> _Chunks:
+    file.seek(len(SIGNATURE))
+    kind, length = _next(file) or (b"", 0)
+    content = _content(file, kind, length) if (kind, length) == (b"IHDR", 13) else None
+    if content is None:
+        raise Refused("truncated or corrupt image (it does not begin with a header)")
+    chunks = _Chunks(Header(*struct.unpack(">IIBBBBB", content)))
+    check_size(chunks.header.width, chunks.header.height, max_pixels)
+    chunks.kept.write(SIGNATURE)
+    chunks.add(kind, content)
+    limit = 2 * chunks.header.raw_bytes() + _MAX_METADATA  # compressing makes nothing much larger
+    for _ in range(_MAX_CHUNKS):
+        found = _next(file)
+        if found is None or found[0] == b"IEND":
+            break
+        if not chunks.data and not found[0].isalpha():
+            raise Refused("truncated or corrupt image (no chunk where one must be)")
+        if found[0] in _CRITICAL and chunks.kept.tell() + found[1] > limit:
+            raise Refused("truncated or corrupt image (more data than pixels)")
+        if found[0] == b"IHDR":
+            raise Refused("truncated or corrupt image (a second header)")
+        _take(file, *found, chunks)
+    chunks.add(b"IEND", b"")
+    chunks.kept.seek(0)
+    return chunks
+
+
+def _next(file: BinaryIO) -> tuple[bytes, int] | None:
+    """Reads the head of a chunk: its kind and length; None at the file's end."""
+    head = file.read(8)
+    return None if len(head) < 8 else (head[4:], int.from_bytes(head[:4], "big"))
+
+
+def _take(file: BinaryIO, kind: bytes, length: int, chunks: _Chunks) -> None:
+    """Keeps a chunk that the picture needs, or passes over it."""
+    header = chunks.header
+    is_transparency = kind == b"tRNS" and length <= 256
+    is_metadata = kind in _TEXTS | {b"eXIf"} and length <= _MAX_METADATA
+    if kind not in _CRITICAL and not (is_transparency or is_metadata):
+        if kind[0:1].isupper() and not chunks.data:
+            name = kind.decode("ascii")
+            raise Refused(f"a PNG with a chunk {name}, which no standard knows; save it anew")
+        file.seek(length + 4, 1)
+        return
+    content = _content(file, kind, length)
+    if content is None:  # of an ancillary chunk: as if it were not there
+        return
+    if kind == b"tRNS" and header.colour in (0, 2):
+        chunks.key = content
+    elif kind in _CRITICAL or kind in (b"tRNS", b"eXIf") or _tells_orientation(kind, content):
+        chunks.add(kind, content)
+
+
+def _content(file: BinaryIO, kind: bytes, length: int) -> bytes | None:
+    """Reads what a chunk holds, or None of an ancillary chunk that is damaged.
+
+    Raises:
+        Refused: a critical chunk is damaged; that the data end is left to the decoder, which knows
+            whether pixels are missing.
+    """
+    content = file.read(length)
+    checksum = file.read(4)
+    if len(checksum) < 4:
+        return content if kind == b"IDAT" else None
+    if zlib.crc32(content, zlib.crc32(kind)) == int.from_bytes(checksum, "big"):
+        return content
+    if kind in _CRITICAL:
+        raise Refused(f"truncated or corrupt image (the checksum of its {kind.decode()} is wrong)")
+    return None
+
+
+def _tells_orientation(kind: bytes, content: bytes) -> bool:
+    """Tells texts that hold EXIF or XMP, of a size that Pillow reads."""
+    keyword = next((word for word in _KEYWORDS if content.startswith(word)), None)
+    if keyword is None:
+        return False
+    packed = b""
+    if kind == b"zTXt":
+        packed = content[len(keyword) + 1 :]
+    elif kind == b"iTXt" and content[len(keyword) : len(keyword) + 1] == b"\1":
+        *_, packed = content[len(keyword) + 2 :].split(b"\0", 2)
+    unpacking = zlib.decompressobj()
+    try:
+        unpacking.decompress(packed, _MAX_METADATA // 2)
+    except zlib.error:
+        return False
+    return not unpacking.unconsumed_tail
+
+
+def _check_rows(image: Image.Image, chunks: _Chunks) -> None:
+    """Refuses data that end, as zlib has it, before the last row: Pillow leaves the rest black."""
+    header = chunks.header
+    last = image.crop((0, header.height - 1, header.width, header.height))
+    if not header.interlace and last.getbbox() is not None:
+        return  # rows come in order
+    unpacking, count, view = zlib.decompressobj(), 0, chunks.kept.getbuffer()
+    for start, length in chunks.data:
+        for place in range(start, start + length, _PIECE):
+            count += len(unpacking.decompress(view[place : min(place + _PIECE, start + length)]))
+    if count < header.raw_bytes():
+        raise Refused("truncated or corrupt image (it holds less than its size)")
+
+
+def _match(image: Image.Image, chunks: _Chunks) -> NDArray[np.bool_] | None:
+    """Finds the pixels (H, W) of the transparent colour, by the numbers as they are stored."""
+    header, key = chunks.header, chunks.key
+    assert key is not None
+    if len(key) != 2 * _SAMPLES[header.colour]:
+        return None
+    wanted = np.frombuffer(key, ">u2") & (2**header.depth - 1)
+    pixels: NDArray[Any] = np.asarray(image)
+    if header.colour == 0:
+        if header.depth in (2, 4):
+            pixels = pixels // (255 // (2**header.depth - 1))
+        return pixels == wanted[0]
+    if header.depth == 16:
+        hidden = (pixels == wanted >> 8).all(-1)
+        return hidden & (_lower_bytes(chunks) == wanted & 255).all(-1) if hidden.any() else hidden
+    return (pixels == wanted).all(-1)
+
+
+def _lower_bytes(chunks: _Chunks) -> NDArray[np.uint8]:
+    """Decodes 16-bit colour again, to the halves of the numbers that Pillow leaves out."""
+    chunks.kept.seek(0)
+    with Image.open(chunks.kept, formats=("PNG",)) as image:
+        # As if the other byte order were meant.
+        tiles: Any = [(name, box, place, "RGB;16L") for name, box, place, *_ in image.tile]
+        image.tile = tiles
+        image.load()
+        return np.asarray(image)

@@ -15,7 +15,6 @@ from contextvars import ContextVar
 from typing import BinaryIO, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from spanets_runtime.errors import UserError
@@ -29,9 +28,6 @@ IMAGE_SUFFIXES = frozenset(
 # A closed list, because some of Pillow's other readers do more than decode: that of EPS, for one,
 # runs Ghostscript on the file.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-
-LOSSY = ("JPEG", "WEBP")
-"""Those that may change pixels; what WEBP did to a file cannot be told from it."""
 
 MAX_PIXELS = 178_956_970
 """The size at which Pillow refuses an image as it comes: twice its `MAX_IMAGE_PIXELS`."""
@@ -96,25 +92,6 @@ def load_image(
             large, truncated or corrupt.
     """
     return _load(source, max_pixels, _to_rgb)
-
-
-def load_labels(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint16]:
-    """Decodes an image file whose pixels are numbers: grays of up to 16 bits, or palette indices.
-
-    Upright as `load_image` makes images.
-
-    Args:
-        path: the file; its suffix does not matter.
-        max_pixels: as for `load_image`.
-
-    Returns:
-        The numbers (H, W).
-
-    Raises:
-        ImageError: as for `load_image`, or the file's format or number of channels is one of
-            pictures, in which no pixel has one number.
-    """
-    return np.asarray(_load(path, max_pixels, _to_labels)).astype(np.uint16)
 
 
 def _load(
@@ -208,22 +185,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and image.format == "JPEG":
         return image  # it has one frame, which is decoded: a copy would take a twentieth more
     return image.convert("RGB")  # a copy if it is so already: without the file
-
-
-def _to_labels(image: Image.Image) -> Image.Image:
-    """Returns a copy of an image whose pixels are one number each."""
-    if image.format in LOSSY:
-        raise _Refused(f"{image.format} changes the numbers of pixels; save it as PNG")
-    if len(image.getbands()) != 1 or image.mode == "F":
-        raise _Refused(
-            f"its pixels are colours (mode {image.mode}), not one class number each; "
-            "save it as PNG with 8-bit gray or a palette"
-        )
-    numbers = np.asarray(image)
-    low, high = int(numbers.min()), int(numbers.max())
-    if low < 0 or high > 0xFFFF:
-        raise _Refused(f"its numbers are {low} to {high}, must be 0 to 65535")
-    return image.copy()
 
 
 def _upper_byte(image: Image.Image) -> Image.Image:

@@ -20,6 +20,7 @@ from spanets.mixers import SpectralContext
 from spanets_runtime.errors import UsageError, UserError, nearest, require
 from spanets_runtime.files import write_atomically
 from spanets_runtime.images import load_image
+from spanets_runtime.pictures import SOFTWARE, check_outputs
 from spanets_runtime.preprocessing import Preprocessing
 
 WHAT = ("context", "score-cam")
@@ -135,7 +136,8 @@ def explain(
 
     Raises:
         UsageError: an unknown class, module or kind.
-        UserError: an unreadable checkpoint, or no readable image.
+        UserError: an unreadable checkpoint, no readable image, or a file in the sheet's place that
+            this package did not write.
     """
     require("matplotlib", "analysis")
     if len(images) > MAX_ROWS:
@@ -151,6 +153,8 @@ def explain(
         hint = nearest(target, card.classes) or f"; known are {', '.join(card.classes[:20])}"
         raise UsageError(f"--target: unknown class {target!r}{hint}")
     preprocess = Preprocessing.parse(card.preprocessing, checkpoint)
+    sheet = Path(out, "explained.png")
+    check_outputs(images, [sheet])
     rows, errors = [], []
     for path in tqdm(images, desc="explain", disable=None, leave=False):
         try:
@@ -166,7 +170,6 @@ def explain(
             raise UserError(str(error)) from error
     if not rows:
         raise UserError(errors[0] if errors else "no images")
-    sheet = Path(out, "explained.png")
     content = _draw(rows)
     write_atomically(sheet, lambda file: file.write(content))
     return sheet, errors
@@ -228,5 +231,5 @@ def _draw(rows: Sequence[Explained]) -> bytes:
     for axes in grid.flat:
         axes.set_axis_off()
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": SOFTWARE})
     return buffer.getvalue()

@@ -60,6 +60,8 @@ def convert(value: Any, wanted: Any) -> Any:
     Raises:
         TypeError: it is no such value.
     """
+    if wanted is Any:
+        return value
     if wanted is float and type(value) is int:
         try:
             return float(value)
@@ -72,8 +74,9 @@ def convert(value: Any, wanted: Any) -> Any:
         return value
     if kind in (Union, UnionType):
         return _convert_to_one_of(value, options)
-    if kind is dict and isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return dict(value)
+    if kind is dict and isinstance(value, dict):
+        of_key, of_value = options
+        return {convert(key, of_key): convert(inner, of_value) for key, inner in value.items()}
     if kind is tuple and isinstance(value, list | tuple) and len(value) == len(options):
         return tuple(convert(item, option) for item, option in zip(value, options, strict=True))
     raise TypeError
@@ -98,5 +101,10 @@ def describe_wanted(value: Any, wanted: Any) -> str:
         return f"must be a list of {len(options)} numbers, such as [{example}]"
     if kind is dict:
         return "must hold words as keys, such as {drop_path_rate: 0.1}"
-    nouns = [_NOUNS.get(option) or " or ".join(get_args(option)) for option in options or (wanted,)]
-    return f"must be {' or '.join(nouns)}"
+    return f"must be {' or '.join(_noun(option) for option in options or (wanted,))}"
+
+
+def _noun(wanted: Any) -> str:
+    if get_origin(wanted) is dict:
+        return "a map of whole numbers, such as {0: 0, 255: 1}"
+    return _NOUNS.get(wanted) or " or ".join(get_args(wanted))

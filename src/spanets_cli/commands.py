@@ -97,9 +97,10 @@ def run_predict(arguments: argparse.Namespace, _: list[str]) -> int:
     images, predict = expand_images(arguments.images), make_predictor(arguments)
     # Lines tell the progress themselves.
     hidden = None if arguments.json else True
-    watched = tqdm(images, desc="predict", disable=hidden, leave=False)
+    predictions = predict(images)
+    watched = tqdm(predictions, "predict", len(images), disable=hidden, leave=False)
     found, failed = [], False
-    for prediction in predict(watched):
+    for prediction in watched:
         if prediction.error is not None:
             failed = True
             tqdm.write(f"spanets: {prediction.error}", file=sys.stderr)

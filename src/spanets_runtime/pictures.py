@@ -22,6 +22,9 @@ SOFTWARE = "spanets predict"
 
 _MARKED_BYTES = 4096
 
+MAX_JPEG_SIDE = 65_500
+"""The longest that libjpeg writes, in pixels."""
+
 
 def free_name(stem: str, taken: set[str]) -> str:
     """Returns the stem, numbered if it is taken already; takes it.
@@ -83,6 +86,8 @@ def is_own(path: Path) -> bool:
 def save_picture(image: Image.Image, path: Path) -> None:
     """Writes a picture with our mark, of the format that the suffix names: .png or .jpg.
 
+    What is too long for a JPEG is made smaller.
+
     Raises:
         UserError: the place cannot be written.
     """
@@ -92,6 +97,9 @@ def save_picture(image: Image.Image, path: Path) -> None:
     options: dict[str, Any] = {"format": "PNG", "pnginfo": mark}
     if path.suffix == ".jpg":
         options = {"format": "JPEG", "quality": 90, "comment": SOFTWARE}
+        if max(image.size) > MAX_JPEG_SIDE:
+            image = image.copy()
+            image.thumbnail((MAX_JPEG_SIDE, MAX_JPEG_SIDE))
     image.save(buffer, **options)
     if path.is_dir():
         raise UserError(f"{path}: is a folder")

@@ -28,8 +28,10 @@ def quick_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
         with quiet_decoder(), Image.open(path, formats=FORMATS) as image:
             if not _has_end(path, image.format):
                 return None
-            is_turned = _orientation(image) in _TURNED
-            return image.size if is_turned else (image.height, image.width)
+            orientation = _orientation(image)
+            if orientation != 1 and image.format == "TIFF":
+                return None  # versions of Pillow differ in whether they turn it themselves
+            return image.size if orientation in _TURNED else (image.height, image.width)
     # Pillow documents no closed set of errors.
     except Exception:
         return None
@@ -47,6 +49,6 @@ def _orientation(image: Image.Image) -> object:
     if image.format == "PNG" and "exif" not in image.info:
         return 1  # to look for it behind the pixels, Pillow decodes them
     try:
-        return image.getexif().get(ExifTags.Base.Orientation)
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged metadata; `load_image` ignores them as well
         return 1

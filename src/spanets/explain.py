@@ -18,9 +18,8 @@ from spanets.analysis.capture import capture, find_modules
 from spanets.checkpoint import restore_classifier
 from spanets.mixers import SpectralContext
 from spanets_runtime.errors import UsageError, UserError, nearest, require
-from spanets_runtime.files import write_atomically
 from spanets_runtime.images import load_image
-from spanets_runtime.pictures import SOFTWARE, check_outputs
+from spanets_runtime.pictures import check_outputs, save_picture
 from spanets_runtime.preprocessing import Preprocessing
 
 WHAT = ("context", "score-cam")
@@ -170,8 +169,8 @@ def explain(
             raise UserError(str(error)) from error
     if not rows:
         raise UserError(errors[0] if errors else "no images")
-    content = _draw(rows)
-    write_atomically(sheet, lambda file: file.write(content))
+    with Image.open(io.BytesIO(_draw(rows))) as picture:
+        save_picture(picture, sheet)
     return sheet, errors
 
 
@@ -231,5 +230,5 @@ def _draw(rows: Sequence[Explained]) -> bytes:
     for axes in grid.flat:
         axes.set_axis_off()
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": SOFTWARE})
+    figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()

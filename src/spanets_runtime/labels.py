@@ -73,8 +73,8 @@ def _to_stored(path: str | os.PathLike[str], image: Image.Image) -> Image.Image:
         raise _Refused(f"{kind} changes the numbers of pixels; save it as PNG")
     with open(path, "rb") as file:
         form = _read_form(image, file.read(_HEAD_BYTES))
-    if form.white_is_zero:
-        raise _Refused(f"its numbers count down from white (white-is-zero); {_ADVICE}")
+    if form.white_is_zero and image.mode == "1":  # programs differ in which of the two is meant
+        raise _Refused(f"its bits count down from white (white-is-zero); {_ADVICE}")
     if image.mode == "F":
         raise _Refused(f"its pixels are fractions (mode F), not one class number each; {_ADVICE}")
     if len(image.getbands()) > 1:
@@ -83,6 +83,8 @@ def _to_stored(path: str | os.PathLike[str], image: Image.Image) -> Image.Image:
         return image.copy()
     numbers = np.asarray(image).astype(np.int64)
     shown = 255 if image.mode == "L" else 0xFFFF
+    if form.white_is_zero and image.mode == "L":  # of 16 bits Pillow leaves them
+        numbers = shown - numbers
     if form.is_scaled:  # to the range that is shown; exact, since no two numbers become one
         numbers = np.rint(numbers * (form.top / shown)).astype(np.int64)
     low, high = int(numbers.min()), int(numbers.max())

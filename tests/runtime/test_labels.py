@@ -82,10 +82,14 @@ def test_png_of_any_depth(tmp_path_factory, variant, interlaced, has_palette):
     assert (found.palette is not None) == (colour == PALETTE)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 4, 8, 12, 16])
-def test_tiff_of_any_depth(tmp_path, depth):
+@pytest.mark.parametrize(
+    ("depth", "photometric"),
+    [*((depth, 1) for depth in (1, 2, 4, 8, 12, 16)), *((depth, 0) for depth in (2, 4, 8, 16))],
+)
+def test_tiff_of_any_depth(tmp_path, depth, photometric):
+    """White may be 0: the numbers are those that are stored."""
     numbers = np.random.default_rng(0).integers(0, 2**depth, (5, 14))
-    (tmp_path / "mask.tif").write_bytes(tiff(numbers, depth))
+    (tmp_path / "mask.tif").write_bytes(tiff(numbers, depth, photometric))
     assert (load_labels(tmp_path / "mask.tif") == numbers).all()
 
 
@@ -157,8 +161,8 @@ def test_what_is_refused(tmp_path, image, suffix, message):
 def test_files_whose_numbers_cannot_be_told(tmp_path):
     path = tmp_path / "mask.png"
     numbers = np.ones((4, 4), np.int64)
-    path.write_bytes(tiff(numbers, 8, photometric=0))
-    with pytest.raises(ImageError, match="white-is-zero"):
+    path.write_bytes(tiff(numbers, 1, photometric=0))
+    with pytest.raises(ImageError, match="count down from white"):
         load_labels(path)
     # Of 16 bits in a channel Pillow keeps 8.
     path.write_bytes(png(numbers[..., None].repeat(3, -1) + 300, 16, RGB))

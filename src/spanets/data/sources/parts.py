@@ -41,12 +41,11 @@ def part_in(name: str) -> Part | None:
 
     Letters beside it make another word: "trainer-0.tar" names none. Of several, the first counts.
     """
-    found = {
-        part: re.search(f"(?<![a-z]){spelling}(?![a-z])", name.lower())
-        for part, spelling in _PATTERNS.items()
-    }
-    places = {part: match.start() for part, match in found.items() if match}
-    return min(places, key=places.__getitem__) if places else None
+    found: list[tuple[int, Part]] = []
+    for part, spelling in _PATTERNS.items():
+        if match := re.search(f"(?<![a-z]){spelling}(?![a-z])", name.lower()):
+            found.append((match.start(), part))
+    return min(found)[1] if found else None
 
 
 def name_parts(names: Iterable[str], where: str) -> dict[Part, str]:

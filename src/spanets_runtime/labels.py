@@ -15,6 +15,9 @@ from spanets_runtime.images import MAX_PIXELS, _load, _Refused
 _LOSSLESS = ("PNG", "TIFF", "BMP", "GIF", "PPM")
 _LOSSY_COMPRESSIONS = ("jpeg", "tiff_jpeg", "webp")
 
+MAX_NUMBER = 2**16 - 1
+"""The largest number that a pixel can have."""
+
 _ADVICE = "save it as PNG with 8-bit gray or a palette"
 
 _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
@@ -82,14 +85,14 @@ def _to_stored(path: str | os.PathLike[str], image: Image.Image) -> Image.Image:
     if image.mode in ("1", "P"):
         return image.copy()
     numbers = np.asarray(image).astype(np.int64)
-    shown = 255 if image.mode == "L" else 0xFFFF
+    shown = 255 if image.mode == "L" else MAX_NUMBER
     if form.white_is_zero and image.mode == "L":  # of 16 bits Pillow leaves them
         numbers = shown - numbers
     if form.is_scaled:  # to the range that is shown; exact, since no two numbers become one
         numbers = np.rint(numbers * (form.top / shown)).astype(np.int64)
     low, high = int(numbers.min()), int(numbers.max())
-    if low < 0 or high > 0xFFFF:
-        raise _Refused(f"its numbers are {low} to {high}, must be 0 to 65535")
+    if low < 0 or high > MAX_NUMBER:
+        raise _Refused(f"its numbers are {low} to {high}, must be 0 to {MAX_NUMBER}")
     return Image.fromarray(numbers.astype(np.uint16))
 
 
@@ -137,5 +140,5 @@ def _read_form(image: Image.Image, head: bytes) -> _Form:
         return _Form(2**bits - 1, bits in (2, 4), tags.get(_TIFF_PHOTOMETRIC) == 0)
     if image.format == "PPM" and (found := _PPM_HEAD.match(head)):
         kind, top = int(found[1]), int(found[2] or 1)
-        return _Form(top, top not in (255, 0xFFFF), kind in (1, 4))
+        return _Form(top, top not in (255, MAX_NUMBER), kind in (1, 4))
     return _Form()

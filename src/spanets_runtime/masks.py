@@ -12,10 +12,8 @@ from PIL import Image
 
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import ImageError, load_image
+from spanets_runtime.labels import MAX_NUMBER
 from spanets_runtime.pictures import check_outputs, name_outputs, save_picture
-
-MAX_NUMBER = 2**16 - 1
-"""The largest number that a mask can have."""
 
 
 @dataclass(frozen=True)

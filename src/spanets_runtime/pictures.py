@@ -32,7 +32,7 @@ def free_name(stem: str, taken: set[str]) -> str:
     Names that differ in letter case or Unicode spelling alone are one file on some systems.
     """
     name, number = stem, 2
-    while (key := unicodedata.normalize("NFC", name).casefold()) in taken:
+    while {name, key := unicodedata.normalize("NFC", name).casefold()} & taken:
         name, number = f"{stem}-{number}", number + 1
     taken.add(key)
     return name

@@ -5,9 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from spanets.recipe.sections import DenseData, Model, Optim, Ranges, Recipe
 from spanets_runtime.errors import UsageError
-
-MAX_NUMBER = 2**16 - 1
-"""The largest number that a pixel of a mask can have."""
+from spanets_runtime.labels import MAX_NUMBER
 
 
 @dataclass

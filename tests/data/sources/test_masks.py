@@ -275,7 +275,7 @@ def test_folders_that_are_refused(tmp_path, root):
     with pytest.raises(UsageError, match=r"data.num_classes is 7, but .* names 3"):
         folder_parts(root, 7)
     (root / "classes.txt").write_text("ground\n")
-    with pytest.raises(UserError, match="1 classes, must be 2 to 255"):
+    with pytest.raises(UserError, match="names 1 class, must be 2 to 255"):
         folder_parts(root)
     (root / "classes.txt").write_text("ground\nsky\nground\n")  # their IoUs would be one
     with pytest.raises(UserError, match=r"classes\.txt: names 'ground' twice"):
@@ -284,7 +284,7 @@ def test_folders_that_are_refused(tmp_path, root):
     with pytest.raises(UserError, match=r"classes\.txt: is not a text file"):
         folder_parts(root)
     (root / "classes.txt").write_text("ground,road,sky")
-    with pytest.raises(UserError, match="1 classes, must be 2 to 255, a line each"):
+    with pytest.raises(UserError, match="names 1 class, must be 2 to 255, a line each"):
         folder_parts(root)
     (root / "classes.txt").unlink()
     with pytest.raises(UsageError, match=r"name a class a line there.* or set data\.num_classes"):

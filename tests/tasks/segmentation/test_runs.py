@@ -200,7 +200,9 @@ def test_what_cannot_be_used_is_found_before_a_run(recipe_file, refused, tmp_pat
     Image.new("L", (4, 4)).save(root / "masks/val/1.png")
     (root / "images/train/5.png").write_bytes(b"")
     line = refused(1, "train", recipe_file, "--data.root", root, "--out", tmp_path / "run")
-    assert f"{root}/images/train/5.png: the file is empty; mend or remove them" in line
+    assert (
+        f"2 of 9 images or their masks cannot be used: {root}/images/train/5.png: the file" in line
+    )
     assert f"{root}/masks/val/1.png: 4x4 pixels, but its image" in line
     assert not (tmp_path / "run/metrics.csv").exists()
 

@@ -8,6 +8,9 @@ from spanets.data.sources.mask_values import IGNORE, IGNORED, suggest_values
 from spanets.data.sources.masks import MaskedImages
 from spanets_runtime.errors import UserError
 
+# That are shown of why files cannot be used.
+MAX_REASONS = 3
+
 
 def check_surveys(surveys: Mapping[str, Survey], is_training: bool) -> None:
     """Refuses data that cannot be used, all that was found in one message.
@@ -20,8 +23,8 @@ def check_surveys(surveys: Mapping[str, Survey], is_training: bool) -> None:
         UserError: files that cannot be used, numbers that stand for nothing, or numbers that are
             hardly meant as they are read.
     """
-    problems = [line for found in surveys.values() for line in _describe_broken(found)]
-    problems += _describe_unknown(list(surveys.values()))
+    every = list(surveys.values())
+    problems = _describe_broken(every) + _describe_unknown(every)
     if problems:
         raise UserError("; ".join(problems))
     first = next(iter(surveys.values()))
@@ -53,14 +56,24 @@ def survey_notes(surveys: Mapping[str, Survey]) -> tuple[str, ...]:
     return (*notes, *_describe_palettes(list(surveys.values())))
 
 
-def _describe_broken(found: Survey) -> list[str]:
-    count = len(found.broken)
-    if not count:
+def _describe_broken(surveys: Sequence[Survey]) -> list[str]:
+    """Says how many files cannot be used, and shows one for each reason."""
+    broken = [line for found in surveys for line in found.broken]
+    if not broken:
         return []
-    least = " at least" if count == MAX_BROKEN else ""
-    pairs = f"{count} image or mask" if count == 1 else f"{count} images or masks"
-    shown = "; ".join(found.broken[:3]) + (f"; and {count - 3} more" if count > 3 else "")
-    return [f"{pairs}{least} of {len(found.samples)} cannot be used: {shown}; mend or remove them"]
+    total = sum(len(found.samples) for found in surveys)
+    least = "at least " if any(len(found.broken) == MAX_BROKEN for found in surveys) else ""
+    count = f"{len(broken)} of {total} images or their masks"
+    reasons: dict[str, list[str]] = {}
+    for line in broken:
+        reasons.setdefault(line.partition(": ")[2], []).append(line)
+    shown = [
+        found[0] + (f" ({len(found)} of them)" if len(found) > 1 else "")
+        for found in list(reasons.values())[:MAX_REASONS]
+    ]
+    if len(reasons) > MAX_REASONS:
+        shown.append(f"and {len(reasons) - MAX_REASONS} more")
+    return [f"{least}{count} cannot be used: {'; '.join(shown)}; mend or remove them"]
 
 
 def _describe_unknown(surveys: Sequence[Survey]) -> list[str]:

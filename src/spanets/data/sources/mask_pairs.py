@@ -168,7 +168,7 @@ def _refuse_missing(
     first = missing[0]
     expected = folder / f"{names[first]}{SUFFIX}"
     beside = [path.name for path in unused if path.parent == expected.parent][:_MAX_NEAR]
-    near = get_close_matches(expected.name, sorted(beside), n=1, cutoff=0.5)
+    near = get_close_matches(expected.name, sorted(beside), n=1, cutoff=0.4)
     there = f", but {near[0]} is there" if near else ""
     raise UserError(
         f"{folder}: {len(missing)} of {len(images)} images without a mask, such as {images[first]} "

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spanets.recipe.segmentation import MAX_NUMBER
 from spanets_runtime.errors import UsageError, nearest
+from spanets_runtime.labels import MAX_NUMBER
 
 IGNORED = 255
 """The class number of pixels that count for nothing."""

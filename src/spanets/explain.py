@@ -18,9 +18,9 @@ from spanets.analysis.capture import capture, find_modules
 from spanets.checkpoint import restore_classifier
 from spanets.mixers import SpectralContext
 from spanets_runtime.errors import UsageError, UserError, nearest, require
-from spanets_runtime.files import write_atomically
 from spanets_runtime.images import ImageError, load_image, named
 from spanets_runtime.listing import ImageSource
+from spanets_runtime.pictures import check_outputs, save_picture
 from spanets_runtime.preprocessing import Preprocessing
 
 WHAT = ("context", "score-cam")
@@ -136,7 +136,8 @@ def explain(
 
     Raises:
         UsageError: an unknown class, module or kind.
-        UserError: an unreadable checkpoint, or no readable image.
+        UserError: an unreadable checkpoint, no readable image, or a file in the sheet's place that
+            this package did not write.
     """
     require("matplotlib", "analysis")
     if len(images) > MAX_ROWS:
@@ -152,6 +153,8 @@ def explain(
         hint = nearest(target, card.classes) or f"; known are {', '.join(card.classes[:20])}"
         raise UsageError(f"--target: unknown class {target!r}{hint}")
     preprocess = Preprocessing.parse(card.preprocessing, checkpoint)
+    sheet = Path(out, "explained.png")
+    check_outputs(images, [sheet])
     rows, errors = [], []
     for path in tqdm(images, desc="explain", disable=None, leave=False):
         try:
@@ -167,9 +170,8 @@ def explain(
             raise UserError(str(error)) from error
     if not rows:
         raise UserError(errors[0] if errors else "no images")
-    sheet = Path(out, "explained.png")
-    content = _draw(rows)
-    write_atomically(sheet, lambda file: file.write(content))
+    with Image.open(io.BytesIO(_draw(rows))) as picture:
+        save_picture(picture, sheet)
     return sheet, errors
 
 

@@ -133,8 +133,9 @@ def convert(value: Any, wanted: Any) -> Any:
         return value
     if kind in (Union, UnionType):
         return _convert_to_one_of(value, options)
-    if kind is dict and isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return dict(value)
+    if kind is dict and isinstance(value, dict):
+        of_key, of_value = options
+        return {convert(key, of_key): convert(inner, of_value) for key, inner in value.items()}
     if kind is tuple and isinstance(value, list | tuple) and len(value) == len(options):
         return tuple(convert(item, option) for item, option in zip(value, options, strict=True))
     raise TypeError
@@ -160,6 +161,11 @@ def describe_wanted(value: Any, wanted: Any) -> str:
     if kind is dict:
         return "must hold words as keys, such as {drop_path_rate: 0.1}"
     kinds = options or (wanted,)
-    nouns = [_NOUNS.get(option) or " or ".join(get_args(option)) for option in kinds]
     hint = "; put a text in quotes" if str in kinds and isinstance(value, int | float) else ""
-    return f"must be {' or '.join(nouns)}{hint}"
+    return f"must be {' or '.join(_noun(option) for option in kinds)}{hint}"
+
+
+def _noun(wanted: Any) -> str:
+    if get_origin(wanted) is dict:
+        return "a map of whole numbers, such as {0: 0, 255: 1}"
+    return _NOUNS.get(wanted) or " or ".join(get_args(wanted))

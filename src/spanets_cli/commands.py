@@ -104,9 +104,10 @@ def run_predict(arguments: argparse.Namespace, _: list[str]) -> int:
     print_notes(gathered.notes)
     # Lines tell the progress themselves.
     hidden = None if arguments.json else True
-    watched = tqdm(gathered.images, desc="predict", disable=hidden, leave=False)
+    predictions = predict(gathered.images)
+    watched = tqdm(predictions, "predict", len(gathered.images), disable=hidden, leave=False)
     found, failed = [], False
-    for prediction in predict(watched):
+    for prediction in watched:
         if prediction.error is not None:
             failed = True
             tqdm.write(escape_controls(f"spanets: {prediction.error}"), file=sys.stderr)

@@ -15,15 +15,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import BinaryIO, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from spanets_runtime.decoding.decoded import MAX_PIXELS, Decoded, Refused
 from spanets_runtime.decoding.formats import FORMATS, IMAGE_SUFFIXES, identify
 from spanets_runtime.decoding.jpeg import read_jpeg
 from spanets_runtime.decoding.others import read_other
-from spanets_runtime.decoding.pixels import to_labels, to_rgb, upright
+from spanets_runtime.decoding.pixels import to_rgb, upright
 from spanets_runtime.decoding.png import read_png
 from spanets_runtime.decoding.tiff import read_tiff
 from spanets_runtime.errors import UserError
@@ -34,9 +32,9 @@ __all__ = [
     "MAX_PIXELS",
     "ImageError",
     "StoredImage",
+    "decode_image",
     "describe_unreadable",
     "load_image",
-    "load_labels",
     "named",
     "quiet_decoder",
 ]
@@ -98,24 +96,16 @@ def load_image(
         return image
 
 
-def load_labels(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint16]:
-    """Decodes an image file whose pixels are numbers: grays of up to 16 bits, or palette indices.
-
-    Upright as `load_image` makes images, and as they are stored, whatever the bits of one.
-
-    Args:
-        path: the file; its suffix does not matter.
-        max_pixels: as for `load_image`.
-
-    Returns:
-        The numbers (H, W).
+def decode_image(
+    source: str | os.PathLike[str] | StoredImage, max_pixels: int = MAX_PIXELS
+) -> Decoded:
+    """Decodes an image as it is stored, neither turned nor reduced to 8 bits.
 
     Raises:
-        ImageError: as for `load_image`, or the file's format or number of channels is one of
-            pictures, in which no pixel has one number.
+        ImageError: as for `load_image`.
     """
-    with _told(path), _open(path) as file:
-        return to_labels(_decode(file, max_pixels))
+    with _told(source), _open(source) as file:
+        return _decode(file, max_pixels)
 
 
 @contextmanager

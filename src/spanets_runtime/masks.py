@@ -1,17 +1,20 @@
 """Images to masks: the loop that every kind of segmenter shares, and the pictures it leaves."""
 
 import colorsys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from spanets_runtime.errors import UserError
 from spanets_runtime.images import ImageError, load_image, named
+from spanets_runtime.labels import MAX_NUMBER
 from spanets_runtime.listing import ImageSource
-from spanets_runtime.pictures import free_name, place_of, save_picture
+from spanets_runtime.pictures import check_outputs, name_outputs, save_picture
 from spanets_runtime.predict import AnswerError
 
 
@@ -58,9 +61,12 @@ def predict_masks(
     label: Callable[[Image.Image], NDArray[np.uint8]],
     classes: Sequence[str],
     out: Path,
-    first: int = 0,
+    numbers: Sequence[int],
 ) -> Iterator[MaskPrediction]:
     """Writes mask and overlay of each image into a folder, and yields what was found.
+
+    Nothing is written where a file would be overwritten that is an image of these, or that this
+    package did not write.
 
     Args:
         images: Paths. An unreadable image has its error, and the others are still predicted.
@@ -68,13 +74,16 @@ def predict_masks(
         classes: Names, in the order of the numbers.
         out: Of the files NAME.png and NAME-overlay.jpg, in sub-folders as the images are, numbered
             where names are alike.
-        first: The number to write for class 0.
+        numbers: That masks have for each class.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or holds such a file.
     """
-    taken: set[str] = set()
-    for path in images:
+    images = list(images)
+    masks = [out / f"{name}.png" for name in name_outputs(images)]
+    overlays = [mask.with_name(f"{mask.stem}-overlay.jpg") for mask in masks]
+    check_outputs(images, [*masks, *overlays])
+    for path, mask, picture in zip(images, masks, overlays, strict=True):
         try:
             image = load_image(path)
             labels = label(image)
@@ -82,9 +91,7 @@ def predict_masks(
             was_read = isinstance(error, AnswerError)
             yield MaskPrediction(str(path), error=named(path, error), was_read=was_read)
             continue
-        name = free_name(place_of(path), taken)
-        mask, picture = out / f"{name}.png", out / f"{name}-overlay.jpg"
-        save_picture(mask_image(labels, len(classes), first), mask)
+        save_picture(mask_image(labels, numbers), mask)
         save_picture(overlay(image, labels, len(classes)), picture)
         yield MaskPrediction(str(path), str(mask), str(picture), _shares(labels, classes))
 
@@ -107,16 +114,42 @@ def class_colours(count: int) -> NDArray[np.uint8]:
     return (255 * np.array(colours[:count])).round().astype(np.uint8)
 
 
-def mask_image(labels: NDArray[np.uint8], classes: int, first: int = 0) -> Image.Image:
+def read_numbers(preprocessing: Mapping[str, Any], classes: int, path: str | Path) -> list[int]:
+    """Returns the number that masks have for each class, as a checkpoint or file tells it.
+
+    Raises:
+        UserError: it tells something else; the message names `path`.
+    """
+    first, numbers = preprocessing.get("first", 0), preprocessing.get("values")
+    if numbers is None:
+        if first not in (0, 1):
+            raise UserError(f"{path}: the preprocessing is damaged (first is {first!r})")
+        return list(range(first, first + classes))
+    is_list = isinstance(numbers, list) and all(type(number) is int for number in numbers)
+    if (
+        not is_list
+        or len(numbers) != classes
+        or not 0 <= min(numbers) <= max(numbers) <= MAX_NUMBER
+    ):
+        raise UserError(f"{path}: the preprocessing is damaged (values is {numbers!r})")
+    return numbers
+
+
+def mask_image(labels: NDArray[np.uint8], numbers: Sequence[int]) -> Image.Image:
     """Returns a mask as an image of numbers, with a palette for those who look at it.
 
+    A palette has 256 colours: with larger numbers it is 16-bit gray.
+
     Args:
-        labels: Of the pixels, (H, W).
-        classes: How many there are.
-        first: The number to write for class 0.
+        labels: Class of each pixel, (H, W).
+        numbers: To be written for each class.
     """
-    image = Image.fromarray(labels + np.uint8(first))
-    image.putpalette(bytes(3 * first) + class_colours(classes).tobytes())
+    if max(numbers) > 255:
+        return Image.fromarray(np.array(numbers, np.uint16)[labels])
+    image = Image.fromarray(np.array(numbers, np.uint8)[labels])
+    palette = np.zeros((max(numbers) + 1, 3), np.uint8)
+    palette[list(numbers)] = class_colours(len(numbers))
+    image.putpalette(palette.tobytes())
     return image
 
 

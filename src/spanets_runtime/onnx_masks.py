@@ -11,8 +11,8 @@ from PIL import Image
 from spanets_runtime.errors import UserError
 from spanets_runtime.fitting import Fitting
 from spanets_runtime.listing import ImageSource
-from spanets_runtime.masks import MaskPrediction, predict_masks
-from spanets_runtime.onnx import MIN_FREE_SIDE, OnnxFile
+from spanets_runtime.masks import MaskPrediction, predict_masks, read_numbers
+from spanets_runtime.onnx import OnnxFile
 from spanets_runtime.predict import check_answer
 from spanets_runtime.windows import windows
 
@@ -44,17 +44,15 @@ class OnnxMaskPredictor:
         self.classes = file.classes(axis=1)
         self.fitting = Fitting.parse(file.preprocessing, file.path)
         self.window = _read_window(file)
-        self.first = file.preprocessing.get("first", 0)
-        if self.first not in (0, 1) or len(self.classes) + self.first > 256:
-            raise UserError(f"{file.path}: the preprocessing is damaged (first is {self.first!r})")
+        self.numbers = read_numbers(file.preprocessing, len(self.classes), file.path)
 
     def __call__(self, images: Iterable[ImageSource], out: Path) -> Iterator[MaskPrediction]:
         """Writes mask and overlay of each image, and yields what was found: `predict_masks`."""
-        return predict_masks(images, self.label, self.classes, out, self.first)
+        return predict_masks(images, self.label, self.classes, out, self.numbers)
 
     def label(self, image: Image.Image) -> NDArray[np.uint8]:
         """Returns the class of each pixel of an RGB image, (H, W)."""
-        pixels = self.fitting(image, MIN_FREE_SIDE)
+        pixels = self.fitting(image)
         logits = self._run(pixels) if self.window is None else slide(self._run, pixels, self.window)
         check_answer(bool(np.isfinite(logits).all()))
         return label_map(logits, image.height, image.width)
@@ -72,7 +70,7 @@ def _read_window(file: OnnxFile) -> tuple[int, int] | None:
     if test == "slide" and isinstance(window, list) and [type(x) for x in window] == [int, int]:
         stride, side = window
         if 0 < stride <= side:
-            return stride, max(side, MIN_FREE_SIDE)
+            return stride, side
     raise UserError(
         f"{file.path}: the preprocessing is damaged (test is {test!r}, slide is {window!r})"
     )

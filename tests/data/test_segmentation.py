@@ -14,7 +14,7 @@ from spanets.data.segmentation import (
     preprocessing_of,
     read_parts,
 )
-from spanets.data.sources.masks import IGNORED
+from spanets.data.sources.mask_values import IGNORED
 from spanets.recipe import SegmentationData, SegmentationRecipe, parse_recipe
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.fitting import Fitting, fit_size
@@ -155,6 +155,14 @@ def test_batches(root):
         assert image.shape == (1, 3, *fit_size(40, 48 + 8 * i, 32, 128))
 
 
+def test_a_run_is_told_what_its_data_lack(root):
+    loaders = make_loaders(recipe(root, num_classes=5), batch_size=4)
+    assert loaders.notes == (
+        "train: of 6 masks: 1 class without a pixel: '4'",
+        "val: of 3 masks: 1 class without a pixel: '4'",
+    )
+
+
 def test_workers_change_nothing(root):
     alone, helped = (make_loaders(recipe(root, workers=n), 3) for n in (0, 1))
     for a, b in zip(alone.train, helped.train, strict=True):
@@ -170,6 +178,8 @@ def test_data_that_cannot_be_used(root):
         make_loaders(recipe(root).__class__(), 4)
     with pytest.raises(UserError, match="6 training images are too few for 4 devices: batch norm"):
         make_loaders(recipe(root), 4, processes=4)
+    with pytest.raises(UserError, match=r"masks hold numbers that are no class: 3 \(first: 3 in "):
+        make_loaders(recipe(root, num_classes=3), 4)
     settings = recipe(root, num_classes=3).data
     dataset = evaluation_loader(read_parts(settings)["val"], preprocessing_of(settings), 0)
     with pytest.raises(UserError, match=r"val/0\.png: has class number 3, .*; mend, replace"):

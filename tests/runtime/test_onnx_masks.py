@@ -14,6 +14,7 @@ from spanets import segmentation
 from spanets.export import export_model
 from spanets.segmentation import labels
 from spanets_runtime.errors import UserError
+from spanets_runtime.fitting import Fitting
 from spanets_runtime.onnx_masks import OnnxMaskPredictor, label_map, slide
 
 onnx = pytest.importorskip("onnx")
@@ -78,7 +79,7 @@ def retold(exported, tmp_path, **changes):
     return tmp_path / "retold.onnx"
 
 
-@pytest.mark.parametrize("size", [(40, 20), (8, 300), (300, 200)])
+@pytest.mark.parametrize("size", [(40, 20), (8, 300), (300, 200), (4000, 2)])
 @pytest.mark.parametrize("test", ["whole", "slide"])
 def test_the_bright_half_is_found(exported, tmp_path, size, test):
     """In images smaller and larger than the window, and in one that is very elongated."""
@@ -99,9 +100,21 @@ def test_numbers_start_where_those_of_the_training_masks_did(exported, tmp_path)
     assert (np.asarray(Image.open(found.mask)) == 2).all()
 
 
+def test_what_the_network_sees_is_what_a_checkpoint_shows_it(exported):
+    """Also of images that are small or thin, down to what backbones take."""
+    predictor, seen = OnnxMaskPredictor(exported), []
+    predictor._run = lambda pixels: seen.append(pixels) or np.zeros((2, *pixels.shape[1:]), "f4")
+    noise = np.random.default_rng(0).integers(0, 255, (3, 97, 3), np.uint8)
+    for image in map(Image.fromarray, (noise, noise[:, :2], noise.repeat(40, 0))):
+        predictor.label(image)
+        fitting = Fitting.parse(PREPROCESSING, "the checkpoint")
+        assert np.array_equal(seen.pop(), fitting(image))
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"values": [0]}, r"damaged .values is \[0\]"),
         ({"test": "maybe"}, "damaged .test is 'maybe'"),
         ({"test": "slide", "slide": [65, 64]}, r"damaged .*slide is \[65, 64\]"),
         ({"test": "slide", "slide": 3}, "damaged .*slide is 3"),
@@ -128,7 +141,7 @@ def test_masks_need_a_folder(exported, refused):
 
 def test_predict_imports_no_torch(exported, tmp_path):
     Image.new("RGB", (80, 70), "white").save(tmp_path / "a.png")
-    words = ["predict", exported, tmp_path / "a.png", "--out", tmp_path, "--json"]
+    words = ["predict", exported, tmp_path / "a.png", "--out", tmp_path / "out", "--json"]
     status, printed, _ = call_without_torch(*words)
     assert status == 0
     (found,) = json.loads(printed)

@@ -1,19 +1,17 @@
 """Training with what cannot be used: one line says so, and nothing is lost."""
 
-import ctypes
 import json
 import os
 import re
 import shutil
 import signal
-import struct
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
-from small_runs import call
+from small_runs import call, obey_permissions
 
 import spanets_cli
 from spanets.data.classification import evaluation_transform, preprocessing_of, standardize
@@ -22,17 +20,6 @@ from spanets.tasks.classification.module import Classification
 from spanets_runtime.images import load_image
 
 # ---- where nothing can be written
-
-
-def obey_permissions() -> None:
-    """Gives up the rights that a superuser has over all files, where this process is one's."""
-    if os.geteuid():
-        return
-    if sys.platform != "linux":
-        os._exit(77)
-    # No capabilities at all; capset(2), whose header is version 3 and this process.
-    header = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0))
-    assert ctypes.CDLL(None).capset(header, ctypes.create_string_buffer(24)) == 0
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ and come one by one, resized, with the mask as it is: `(images (1, 3, h, w), mas
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,10 @@ from torchvision.transforms.v2 import functional as F
 from spanets.data.augment import distortions, placements, recolouring
 from spanets.data.loaders import Loaders, Share, make_loader
 from spanets.data.sampler import EpochSampler, isolated_seed
-from spanets.data.sources.masks import IGNORED, MaskedImages, ade20k_parts, folder_parts
+from spanets.data.sources.mask_findings import check_surveys, survey_notes
+from spanets.data.sources.mask_survey import survey
+from spanets.data.sources.mask_values import IGNORED, given_values
+from spanets.data.sources.masks import MaskedImages, ade20k_parts, folder_parts
 from spanets.recipe import SegmentationData, SegmentationRecipe
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.fitting import Fitting, fit_size
@@ -157,7 +160,9 @@ def make_loaders(recipe: SegmentationRecipe, batch_size: int, processes: int = 1
     data, parts = recipe.data, read_parts(recipe.data)
     missing = {"train", "val"} - parts.keys()
     if missing:
-        raise UserError(f"{data.root}: has no images/{missing.pop()}")
+        found = ", ".join(f"images/{name}" for name in parts)
+        raise UserError(f"{data.root}: has {found}, but no images/{missing.pop()} to train on")
+    notes = check_parts(parts, is_training=True)
     train_set = MaskDataset(parts["train"], TrainTransform(data), recipe.seed)
     order = EpochSampler(len(train_set), shuffle=True, seed=recipe.seed)
     size = min(batch_size, len(train_set) // processes)
@@ -170,7 +175,29 @@ def make_loaders(recipe: SegmentationRecipe, batch_size: int, processes: int = 1
         make_loader(train_set, Share(order, processes, False), size, data.workers, drop_last=True),
         evaluation_loader(parts["val"], preprocessing_of(data), data.workers, processes),
         parts["train"].classes,
+        notes,
     )
+
+
+def check_parts(parts: Mapping[str, MaskedImages], is_training: bool) -> tuple[str, ...]:
+    """Looks at images and masks before they are used; see `data.sources.mask_survey`.
+
+    Args:
+        parts: By name.
+        is_training: Whether a network learns from the part "train".
+
+    Returns:
+        Lines for people about what was left out, renamed or changed, and what masks lack.
+
+    Raises:
+        UserError: files that cannot be used, or masks whose numbers are hardly meant as they are
+            read.
+    """
+    order = sorted(parts, key=lambda part: part != "train")
+    surveys = {part: survey(parts[part], part) for part in order}
+    check_surveys(surveys, is_training)
+    of_files = [note for part in order for note in parts[part].notes]
+    return tuple(dict.fromkeys((*of_files, *survey_notes(surveys))))
 
 
 def evaluation_loader(
@@ -183,12 +210,15 @@ def evaluation_loader(
     return make_loader(dataset, Share(order, processes, True), 1, workers)
 
 
-def read_parts(data: SegmentationData, split: bool = True) -> dict[str, MaskedImages]:
+def read_parts(
+    data: SegmentationData, split: bool = True, classes: list[str] | None = None
+) -> dict[str, MaskedImages]:
     """Lists the images of a recipe's data section: "train", "val" and perhaps "test".
 
     Args:
         data: The section.
         split: Divide training images where there are none for validation.
+        classes: Their names, where no file of the data set names them.
 
     Raises:
         UserError: no such data, or data that cannot be used.
@@ -198,13 +228,22 @@ def read_parts(data: SegmentationData, split: bool = True) -> dict[str, MaskedIm
             "data.root is not set; give the folder that holds images and masks: --data.root DIR"
         )
     if data.layout == "ade20k":
-        return ade20k_parts(data.root)
+        return ade20k_parts(data.root, classes)
     fraction = data.val_fraction if split else None
-    return folder_parts(data.root, data.num_classes, fraction, data.split_seed)
+    seed, values = data.split_seed, data.mask_values
+    return folder_parts(data.root, data.num_classes, fraction, seed, values, classes)
 
 
-def preprocessing_of(data: SegmentationData) -> dict[str, Any]:
-    """Returns what is done to an image that is evaluated, as plain values."""
+def preprocessing_of(data: SegmentationData, classes: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns what is done to an image that is evaluated, as plain values.
+
+    Args:
+        data: A recipe's section.
+        classes: Names, to tell the numbers that masks are written with.
+    """
+    numbers: dict[str, Any] = {"first": 1 if data.layout == "ade20k" else 0}
+    if data.mask_values is not None and classes:
+        numbers["values"] = given_values(data.mask_values, classes).stored(len(classes))
     return {
         "input_size": [3, data.crop, data.crop],
         "resize": list(data.resize),
@@ -212,5 +251,5 @@ def preprocessing_of(data: SegmentationData) -> dict[str, Any]:
         "std": list(data.std),
         "test": data.test,
         "slide": list(data.slide),
-        "first": 1 if data.layout == "ade20k" else 0,
+        **numbers,
     }

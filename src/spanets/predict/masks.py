@@ -13,7 +13,7 @@ from spanets.segmentation import infer
 from spanets.segmentation.labels import label_map
 from spanets_runtime.fitting import Fitting
 from spanets_runtime.listing import ImageSource
-from spanets_runtime.masks import MaskPrediction, predict_masks
+from spanets_runtime.masks import MaskPrediction, predict_masks, read_numbers
 from spanets_runtime.predict import check_answer
 
 
@@ -32,11 +32,12 @@ class MaskPredictor(OpenedCheckpoint):
     def __init__(self, checkpoint: str | Path, device: str | None = None) -> None:
         super().__init__(checkpoint, device)
         self.fitting = Fitting.parse(self.card.preprocessing, checkpoint)
+        classes = len(self.card.classes)
+        self.numbers = read_numbers(self.card.preprocessing, classes, checkpoint)
 
     def __call__(self, images: Iterable[ImageSource], out: Path) -> Iterator[MaskPrediction]:
         """Writes mask and overlay of each image, and yields what was found: `predict_masks`."""
-        first = self.card.preprocessing.get("first", 0)
-        return predict_masks(images, self._label_checked, self.card.classes, out, first)
+        return predict_masks(images, self._label_checked, self.card.classes, out, self.numbers)
 
     def _label_checked(self, image: Image.Image) -> NDArray[np.uint8]:
         return self.label(image, check=True)

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from spanets.recipe.sections import DenseData, Model, Optim, Ranges, Recipe
 from spanets_runtime.errors import UsageError
+from spanets_runtime.labels import MAX_NUMBER
 
 
 @dataclass
@@ -15,6 +16,10 @@ class SegmentationData(DenseData):
         layout: "folder" (`images/` and `masks/` under `root`) or "ade20k": `data.sources.masks`.
         root: As in `DenseData`.
         num_classes: How many there are, where no classes.txt names them.
+        mask_values: What the numbers in masks stand for, where they are not the classes' own:
+            "binary" for 0 and every other number, or the class of each number, by number or name,
+            such as `{0: ground, 128: road, 255: ignore}`; None: 255 is ignored, all others are
+            classes.
         val_fraction: Share of the images for validation where there is no `images/val`.
         split_seed: Seed of that split.
         resize: Short and long side, in pixels, that images are resized to fit: as large as
@@ -42,6 +47,7 @@ class SegmentationData(DenseData):
 
     layout: Literal["folder", "ade20k"] = "folder"
     num_classes: int | None = None
+    mask_values: Literal["binary"] | dict[int, int | str] | None = None
     val_fraction: float = 0.25
     split_seed: int = 0
     resize: tuple[int, int] = (512, 2048)
@@ -53,13 +59,27 @@ class SegmentationData(DenseData):
     slide: tuple[int, int] = (341, 512)
 
     def check(self) -> None:
-        """Raises a UsageError for a pair of numbers that are not in order."""
+        """Raises a UsageError for values that are allowed each, but not together."""
+        if self.mask_values is not None and self.layout != "folder":
+            raise UsageError(f"data.mask_values does not go with data.layout {self.layout}")
+        if isinstance(self.mask_values, dict):
+            _check_numbers(self.mask_values)
         for key in ("scale", "resize", "slide"):
             first, second = getattr(self, key)
             if first > second:
                 raise UsageError(
                     f"data.{key} is [{first}, {second}], the first must be the smaller"
                 )
+
+
+def _check_numbers(values: dict[int, int | str]) -> None:
+    if not values:
+        raise UsageError("data.mask_values is empty, must be such as {0: ground, 255: road}")
+    for number in values:
+        if not 0 <= number <= MAX_NUMBER:
+            raise UsageError(
+                f"data.mask_values has the number {number}, allowed: 0 to {MAX_NUMBER}"
+            )
 
 
 @dataclass

@@ -34,6 +34,7 @@ class Decoded:
         top: The largest number that a pixel of gray can have: white.
         scaled: The numbers are stretched, so that `top` has become 255 in mode "L", 65535 in "I".
         white_is_zero: The numbers count from white to black.
+        bits: Of a channel in the file; colours of more are reduced to 8.
         hidden: Which pixels are transparent, (H, W), beside what `image` says of it.
     """
 
@@ -43,6 +44,7 @@ class Decoded:
     top: int = 255
     scaled: bool = False
     white_is_zero: bool = False
+    bits: int = 8
     hidden: NDArray[np.bool_] | None = None
 
 

@@ -1,11 +1,9 @@
-"""Decoded pixels to what is shown of them, and to the numbers that they are."""
+"""Decoded pixels to what a viewer shows of them."""
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from spanets_runtime.decoding.decoded import Decoded, Refused
-from spanets_runtime.decoding.formats import LOSSY
 
 # What turns an image stored with this EXIF orientation upright.
 _UPRIGHT = {
@@ -69,23 +67,3 @@ def _over_white(image: Image.Image) -> Image.Image:
     canvas = Image.new("RGB", image.size, "white")
     canvas.paste(rgba, mask=rgba)
     return canvas
-
-
-def to_labels(decoded: Decoded) -> NDArray[np.uint16]:
-    """Returns the stored numbers (H, W), upright: grays of up to 16 bits, or palette indices."""
-    image = decoded.image
-    if decoded.form in LOSSY:
-        raise Refused(f"{decoded.form} changes the numbers of pixels; save it as PNG")
-    if len(image.getbands()) != 1:
-        raise Refused(
-            f"its pixels are colours (mode {image.mode}), not one class number each; "
-            "save it as PNG with 8-bit gray or a palette"
-        )
-    numbers = np.asarray(upright(image, decoded.orientation))
-    low, high = int(numbers.min()), int(numbers.max())
-    if low < 0 or high > 0xFFFF:
-        raise Refused(f"its numbers are {low} to {high}, must be 0 to 65535")
-    if decoded.scaled:
-        full = 255 if image.mode == "L" else 0xFFFF
-        numbers = np.rint(numbers * (decoded.top / full))
-    return numbers.astype(np.uint16)

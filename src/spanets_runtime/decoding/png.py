@@ -99,6 +99,7 @@ def read_png(file: BinaryIO, max_pixels: int) -> Decoded:
             orientation_of(image),
             top=2**header.depth - 1 if header.colour == 0 else 255,
             scaled=header.colour == 0 and header.depth in (2, 4),
+            bits=header.depth,
             hidden=hidden,
         )
 

@@ -50,6 +50,7 @@ def read_tiff(file: BinaryIO, max_pixels: int) -> Decoded:
         top=2**page.bits - 1 if is_single and page.photometric != PALETTE else 255,
         scaled=image.mode == "L" and is_single and page.bits < 8,
         white_is_zero=page.photometric == WHITE_IS_ZERO and is_single,
+        bits=page.bits,
     )
 
 

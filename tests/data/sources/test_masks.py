@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from PIL import Image
+from small_runs import obey_permissions
 
-from spanets.data.sources.masks import IGNORED, MaskedImages, ade20k_parts, folder_parts
+from spanets.data.sources.mask_values import IGNORED, plain_values
+from spanets.data.sources.masks import MaskedImages, ade20k_parts, folder_parts
 from spanets_runtime.errors import UsageError, UserError
 
 
@@ -36,8 +38,12 @@ def one_mask(tmp_path, pixels, classes=3, first=0, **how):
     """Loads a mask of a picture of 8x6 pixels."""
     put(tmp_path / "mask.png", pixels, **how)
     names = [str(i) for i in range(classes)]
-    samples = MaskedImages([tmp_path / "a.jpg"], [tmp_path / "mask.png"], names, first)
-    return samples.load_mask(0, (6, 8))
+    return masked(tmp_path, "mask.png", names, first).load_mask(0, (6, 8))
+
+
+def masked(tmp_path, mask, names, first=0) -> MaskedImages:
+    values = plain_values(len(names), first)
+    return MaskedImages([tmp_path / "a.jpg"], [tmp_path / mask], list(names), values)
 
 
 # ---- what is found
@@ -106,8 +112,7 @@ def test_palettes_and_sixteen_bits(tmp_path):
     image.save(tmp_path / "p.png")
     assert Image.open(tmp_path / "p.png").mode == "P"
     assert (one_mask(tmp_path, numbers.astype(np.uint16)) == 2).all()
-    samples = MaskedImages([tmp_path / "a.jpg"], [tmp_path / "p.png"], list("xyz"))
-    assert (samples.load_mask(0, (6, 8)) == 2).all()
+    assert (masked(tmp_path, "p.png", "xyz").load_mask(0, (6, 8)) == 2).all()
 
 
 @pytest.mark.parametrize(
@@ -116,7 +121,10 @@ def test_palettes_and_sixteen_bits(tmp_path):
         (np.zeros((8, 6), np.uint8), r"mask.png: 6x8 pixels, but its image \S+a.jpg has 8x6"),
         (np.full((6, 8), 3, np.uint8), "has class number 3, but the 3 classes are 0 to 2"),
         (np.full((6, 8), 257, np.uint16), "has class number 257"),
-        (picture(), r"mask.png: its pixels are colours \(mode RGB\), not one class number each"),
+        (
+            np.full((6, 8, 3), [0, 0, 9], np.uint8),
+            r"mask.png: its pixels are colours \(mode RGB\), not one class",
+        ),
     ],
 )
 def test_masks_that_are_refused(tmp_path, pixels, message):
@@ -132,7 +140,7 @@ def test_numbers_of_ade20k_are_told_as_in_the_file(tmp_path):
 def test_files_that_are_refused(tmp_path):
     put(tmp_path / "mask.png", np.zeros((6, 8), np.uint8))
     whole = (tmp_path / "mask.png").read_bytes()
-    samples = MaskedImages([tmp_path / "a.jpg"], [tmp_path / "mask.png"], ["x", "y"])
+    samples = masked(tmp_path, "mask.png", "xy")
     for content, message in (
         (b"", "empty"),
         (b"none", "not an image"),
@@ -146,13 +154,104 @@ def test_files_that_are_refused(tmp_path):
         samples.load_mask(0, (6, 8))
 
 
+# ---- names of parts, and what is left out
+
+
+@pytest.mark.parametrize(
+    ("train", "val"), [("train", "valid"), ("Train", "VAL"), ("training", "validation")]
+)
+def test_other_names_of_parts(tmp_path, train, val):
+    make_set(tmp_path, train, val, "testing")
+    parts = folder_parts(tmp_path, 2)
+    assert list(parts) == ["train", "val", "test"]
+    assert [samples.masks[0].parent.name for samples in parts.values()] == [train, val, "testing"]
+    assert parts["train"].notes == ()
+
+
+def test_parts_of_images_and_masks_named_differently(tmp_path):
+    make_set(tmp_path, "train", "validation")
+    (tmp_path / "masks/validation").rename(tmp_path / "masks/Val")
+    assert folder_parts(tmp_path, 2)["val"].masks[0] == tmp_path / "masks/Val/a.png"
+
+
+def test_two_folders_for_one_part(tmp_path):
+    make_set(tmp_path, "train", "val", "valid")
+    with pytest.raises(UserError, match=r"images: val and valid are both for validation; keep one"):
+        folder_parts(tmp_path, 2)
+
+
+def test_what_lies_beside_the_parts_is_told(root):
+    make_set(root, "", names=["x"])
+    make_set(root, "extra/deep", names="xyz")
+    notes = folder_parts(root)["val"].notes
+    for folder in ("images", "masks"):
+        suffix = {"images": "jpg", "masks": "png"}[folder]
+        of_parts = "left out, in no folder of a part (train, val), such as x"
+        assert f"{root}/{folder}: 1 image {of_parts}.{suffix}" in notes
+        assert f"{root}/{folder}/extra: 3 images {of_parts}.{suffix}" in notes
+
+
+def test_notes_of_class_names_and_masks_reach_every_part(root):
+    put(root / "masks/train/c.png", np.zeros((6, 8), np.uint8))
+    parts = folder_parts(root)
+    assert any("blank line" in note for note in parts["val"].notes)
+    assert any("masks/train: 1 file left out" in note for note in parts["train"].notes)
+    assert parts["train"].subset([0]).notes == parts["train"].notes
+
+
+def test_classes_without_a_file(root):
+    (root / "classes.txt").unlink()
+    names = ["sea", "land", "air"]
+    assert folder_parts(root, classes=names)["train"].classes == names
+    assert folder_parts(root, mask_values={0: "sea", 9: "land"})["val"].classes == ["sea", "land"]
+    assert folder_parts(root, mask_values="binary")["val"].classes == ["background", "foreground"]
+    with pytest.raises(UsageError, match=r"num_classes is 3, but data\.mask_values names 2"):
+        folder_parts(root, 3, mask_values="binary")
+
+
+def test_numbers_of_masks_are_mapped(root):
+    put(root / "masks/train/a.png", np.full((6, 8), 200, np.uint8))
+    given = {0: "ground", 200: "sky", 9: "road"}
+    samples = folder_parts(root, mask_values=given)["train"]
+    assert (samples.load_mask(0, (6, 8)) == 2).all()
+    put(root / "masks/train/a.png", np.full((6, 8), 2, np.uint8))
+    with pytest.raises(
+        UserError, match=r"has class number 2, but the 3 classes are 0, 9, 200 \(and"
+    ):
+        samples.load_mask(0, (6, 8))
+
+
+@pytest.mark.parametrize("folder", ["images/train/sub", "masks/train/sub", "images/extra"])
+def test_folders_that_cannot_be_read_stop_the_scan(root, folder, process):
+    make_set(root, "train", names=["sub/x"])
+    put(root / "images/extra/x.png", picture())
+
+    def scan() -> int:
+        obey_permissions()
+        (root / folder).chmod(0)
+        try:
+            folder_parts(root)
+        except UserError as error:
+            print(error)
+            return 1
+        finally:
+            (root / folder).chmod(0o755)
+        return 0
+
+    status, printed, said = process(scan).wait()
+    if status == 77:
+        pytest.skip("a superuser may read everywhere")
+    assert (status, printed) == (1, f"{root / folder}: cannot be read (Permission denied)\n"), said
+
+
 # ---- folders that are refused
 
 
 def test_an_image_without_a_mask(root):
     (root / "masks/val/b.png").unlink()
     line = (
-        rf"1 of 2 images without a mask, such as {root}/images/val/b.jpg \({root}/masks/val/b.png"
+        rf"1 of 2 images without a mask, such as {root}/images/val/b.jpg \({root}/masks/val/b.png "
+        "is missing"
     )
     with pytest.raises(UserError, match=line):
         folder_parts(root)
@@ -176,13 +275,16 @@ def test_folders_that_are_refused(tmp_path, root):
     with pytest.raises(UsageError, match=r"data.num_classes is 7, but .* names 3"):
         folder_parts(root, 7)
     (root / "classes.txt").write_text("ground\n")
-    with pytest.raises(UserError, match="1 classes, must be 2 to 255"):
+    with pytest.raises(UserError, match="names 1 class, must be 2 to 255"):
         folder_parts(root)
     (root / "classes.txt").write_text("ground\nsky\nground\n")  # their IoUs would be one
     with pytest.raises(UserError, match=r"classes\.txt: names 'ground' twice"):
         folder_parts(root)
     (root / "classes.txt").write_bytes(b"\xff\xfe\n")
     with pytest.raises(UserError, match=r"classes\.txt: is not a text file"):
+        folder_parts(root)
+    (root / "classes.txt").write_text("ground,road,sky")
+    with pytest.raises(UserError, match="names 1 class, must be 2 to 255, a line each"):
         folder_parts(root)
     (root / "classes.txt").unlink()
     with pytest.raises(UsageError, match=r"name a class a line there.* or set data\.num_classes"):

@@ -2,10 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from spanets.data.sources.masks import IGNORED
+from spanets.data.sources.mask_values import IGNORED
 from spanets.tasks.segmentation.metrics import class_ious, make_confusion, summarise
 
 TRUTH = torch.tensor([[0, 0, 0, 1], [1, 1, 2, IGNORED]])
@@ -54,3 +57,45 @@ def test_batches_and_processes_change_nothing():
 def test_large_counts_are_exact():
     counts = torch.tensor([[2**31, 1], [0, 2**31]])
     assert class_ious(counts)[0] == 2**31 / (2**31 + 1)
+
+
+@st.composite
+def images(draw):
+    """Classes, and images of truth and guess that may lack some of them."""
+    count = draw(st.integers(2, 6))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    in_truth, in_guess = (
+        draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=count)) for _ in range(2)
+    )
+    found = []
+    for _ in range(draw(st.integers(1, 4))):
+        size = tuple(rng.integers(1, 7, 2))
+        truth = rng.choice([*in_truth, IGNORED], size)
+        found.append((truth, rng.choice(in_guess, size)))
+    return count, found
+
+
+@given(images(), st.randoms())
+@settings(max_examples=60, deadline=None)
+def test_sets_of_pixels(case, random):
+    """IoU and recall by sets of pixels, in any order of images."""
+    count, pairs = case
+    truth, guess = (np.concatenate([pair[k].ravel() for pair in pairs]) for k in (0, 1))
+    truth, guess = truth[truth != IGNORED], guess[truth != IGNORED]
+    ious, recalls = [], []
+    for c in range(count):
+        is_true, is_found = set(np.flatnonzero(truth == c)), set(np.flatnonzero(guess == c))
+        if is_true | is_found:
+            ious.append(len(is_true & is_found) / len(is_true | is_found))
+        if is_true:
+            recalls.append(len(is_true & is_found) / len(is_true))
+    expected = {
+        "mIoU": np.mean(ious) if ious else math.nan,
+        "mAcc": np.mean(recalls) if recalls else math.nan,
+        "aAcc": np.mean(truth == guess) if len(truth) else math.nan,
+    }
+    random.shuffle(pairs)
+    confusion = make_confusion(count)
+    for one_truth, one_guess in pairs:
+        confusion.update(torch.from_numpy(one_guess), torch.from_numpy(one_truth))
+    assert summarise(confusion.compute()) == pytest.approx(expected, nan_ok=True)

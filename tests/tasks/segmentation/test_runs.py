@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ from small_runs import call, call_without_torch
 import spanets_cli
 from spanets.backbones.dense import DenseBackbone
 from spanets.checkpoint import load_checkpoint, restore_model
-from spanets.data.sources.masks import IGNORED
+from spanets.data.sources.mask_values import IGNORED
+from spanets.predict.masks import MaskPredictor
 from spanets.recipe import load_recipe
 from spanets.segmentation import make_segmenter
 from spanets.tasks.engine import train
@@ -21,6 +24,7 @@ from spanets.tasks.groups import group_parameters
 from spanets.tasks.segmentation.decay import stage_scales
 from spanets.tasks.segmentation.module import Segmentation, pixel_loss
 from spanets_runtime.errors import UsageError
+from spanets_runtime.labels import load_labels
 
 SMALL = {
     "task": "segmentation",
@@ -112,6 +116,124 @@ def test_predict(run_folder, recipe_file, capsys, tmp_path):
             share = (numbers == ["dark", "bright"].index(told["label"])).mean()
             assert share == pytest.approx(told["share"])
         assert sum(told["share"] for told in entry["classes"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("batch", [2, 4, 7])
+def test_the_batch_changes_nothing(run_folder, batch, capsys):
+    words = ["eval", run_folder / "last.ckpt", "--json", "--workers", 0, "--batch", batch]
+    status, printed, _ = call(capsys, *words)
+    assert status == 0
+    results = json.loads((run_folder / "results.json").read_text())
+    assert json.loads(printed)["confusion"] == results["confusion"]
+
+
+def test_neither_does_the_order(run_folder, recipe_file, capsys, tmp_path):
+    """The images of validation under names that sort the other way."""
+    root = Path(recipe_file).parent
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        for i in range(3):
+            shutil.copy(root / kind / f"val/{i}.png", tmp_path / kind / f"{9 - i}.png")
+    words = ["eval", run_folder / "last.ckpt", "--json", "--workers", 0, "--data", tmp_path]
+    status, printed, _ = call(capsys, *words)
+    assert status == 0
+    results = json.loads((run_folder / "results.json").read_text())
+    assert json.loads(printed)["confusion"] == results["confusion"]  # and without classes.txt
+
+
+def test_training_evaluation_and_prediction_see_the_same(run_folder, recipe_file, tmp_path):
+    """Pixel by pixel; that of the exported file is in tests/runtime/test_onnx_masks.py."""
+    root = Path(recipe_file).parent
+    images = sorted((root / "images/val").iterdir())
+    predictor = MaskPredictor(run_folder / "last.ckpt", "cpu")
+    confusion = np.zeros((2, 2), int)
+    for image, found in zip(images, predictor(images, tmp_path), strict=True):
+        truth, guess = load_labels(root / "masks/val" / image.name), load_labels(found.mask)
+        known = truth != IGNORED
+        np.add.at(confusion, (truth[known], guess[known]), 1)
+    results = json.loads((run_folder / "results.json").read_text())
+    assert confusion.tolist() == results["confusion"]
+    last = list(csv.DictReader((run_folder / "metrics.csv").open()))[-1]
+    accuracy = confusion.trace() / confusion.sum()
+    assert float(last["val/aAcc"]) == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_a_run_keeps_what_it_was_told(run_folder):
+    results = json.loads((run_folder / "results.json").read_text())
+    assert results["notes"] == ["val: of 3 masks: 8.3% of the pixels are ignored (number 255)"]
+    (start,) = json.loads((run_folder / "environment.json").read_text())["starts"]
+    assert start["notes"] == [
+        "train: of 6 masks: 8.3% of the pixels are ignored (number 255)",
+        "val: of 3 masks: 8.3% of the pixels are ignored (number 255)",
+    ]
+
+
+def test_black_and_white_masks(run_folder, recipe_file, capsys, tmp_path, monkeypatch):
+    """Refused; learnt as the recipe says; evaluated so, and predicted as in the training masks."""
+    monkeypatch.setattr("spanets.tasks.segmentation.plan.plot_examples", lambda *_: None)
+    root = tmp_path / "data"
+    shutil.copytree(Path(recipe_file).parent, root)
+    for path in (root / "masks").rglob("*.png"):
+        numbers = load_labels(path)
+        Image.fromarray(np.where(numbers == 1, 255, 0).astype(np.uint8)).save(path)
+    words = ["train", recipe_file, "--data.root", root, "--out", tmp_path / "run"]
+    words += ["--trainer.epochs", 1]
+    status, _, said = call(capsys, *words)
+    assert status == 1 and "set data.mask_values to binary if it is 'bright'" in said
+    assert call(capsys, *words, "--data.mask_values", "binary")[0] == 0
+    checkpoint = tmp_path / "run/last.ckpt"
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert sum(results["confusion"][1]) == sum(33 * (20 + 4 * i) for i in range(3))
+    words = ["eval", checkpoint, "--json", "--workers", 0, "--data"]
+    _, printed, _ = call(capsys, *words, root)
+    assert json.loads(printed)["confusion"] == results["confusion"]
+    status, _, said = call(capsys, "eval", run_folder / "last.ckpt", "--data", root)
+    assert status == 1 and "save it as 1, or train with data.mask_values binary" in said
+    words = ["predict", checkpoint, root / "images/val", "--out", tmp_path / "found", "--json"]
+    (first, *_) = json.loads(call(capsys, *words)[1])
+    assert set(np.unique(load_labels(first["mask"]))) <= {0, 255}
+
+
+def test_what_cannot_be_used_is_found_before_a_run(recipe_file, refused, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(Path(recipe_file).parent, root)
+    Image.new("L", (4, 4)).save(root / "masks/val/1.png")
+    (root / "images/train/5.png").write_bytes(b"")
+    line = refused(1, "train", recipe_file, "--data.root", root, "--out", tmp_path / "run")
+    assert (
+        f"2 of 9 images or their masks cannot be used: {root}/images/train/5.png: the file" in line
+    )
+    assert f"{root}/masks/val/1.png: 4x4 pixels, but its image" in line
+    assert not (tmp_path / "run/metrics.csv").exists()
+
+
+def test_thin_images(run_folder, recipe_file, capsys, tmp_path):
+    """They are measured and predicted, and the others as if they were not there."""
+    root = tmp_path / "data"
+    shutil.copytree(Path(recipe_file).parent, root)
+    for name, size in (("a", (2, 4000)), ("b", (3000, 2)), ("c", (1, 1)), ("d", (1, 60_000))):
+        Image.new("RGB", size[::-1]).save(root / f"images/val/{name}.png")
+        Image.new("L", size[::-1]).save(root / f"masks/val/{name}.png")
+    words = ["eval", run_folder / "last.ckpt", "--json", "--workers", 0, "--data", root]
+    status, printed, said = call(capsys, *words)
+    assert status == 0, said
+    results = json.loads((run_folder / "results.json").read_text())
+    extra = np.array(json.loads(printed)["confusion"]) - results["confusion"]
+    assert extra[0].sum() == 8000 + 6000 + 1 + 60_000 and not extra[1].any()
+    words = ["predict", run_folder / "last.ckpt", root / "images/val", "--out", tmp_path / "found"]
+    status, printed, _ = call(capsys, *words)
+    assert (status, len(printed.splitlines())) == (0, 7)
+
+
+def test_class_names_of_earlier_versions(run_folder, capsys, tmp_path):
+    """They kept the byte-order mark."""
+    content = torch.load(run_folder / "last.ckpt", weights_only=True)
+    content["spanets"]["classes"][0] = "\ufeffdark"
+    torch.save(content, tmp_path / "old.ckpt")
+    words = ["eval", tmp_path / "old.ckpt", "--json", "--workers", 0]
+    status, printed, said = call(capsys, *words)
+    assert status == 0, said
+    assert list(json.loads(printed)["iou"]) == ["\ufeffdark", "bright"]
 
 
 @pytest.mark.parametrize("more", [(), ("--backend", "onnx")])

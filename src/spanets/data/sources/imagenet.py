@@ -217,7 +217,7 @@ def _read_real_labels(root: Path) -> list[list[int]]:
     """Returns each validation image's labels, numbers of ImageNet-1K's classes."""
     path = root / REAL_LABELS
     try:
-        text = path.read_text("utf-8") if path.exists() else _timms_real_labels()
+        text = path.read_text("utf-8-sig") if path.exists() else _timms_real_labels()
         labels = json.loads(text)
         valid = isinstance(labels, list) and all(
             isinstance(row, list) and all(type(i) is int and 0 <= i < 1000 for i in row)

@@ -1,7 +1,6 @@
 """Measures a segmenter on images with masks."""
 
 import math
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from spanets.checkpoint import Card, restore_model
+from spanets.data.class_lists import clean_name
 from spanets.data.loaders import plain_worker_errors
-from spanets.data.segmentation import evaluation_loader, read_parts
+from spanets.data.segmentation import check_parts, evaluation_loader, read_parts
 from spanets.data.sources.masks import MaskedImages
-from spanets.recipe import SegmentationData, SegmentationRecipe
+from spanets.recipe import SegmentationRecipe
 from spanets.segmentation import infer
 from spanets.segmentation.labels import label_map
 from spanets.tasks.own_data import card_recipe, own_recipe
@@ -41,8 +41,8 @@ def evaluate(
         trusted: Let the checkpoint's recipe decide which images are read; see `own_data`.
 
     Returns:
-        Metrics by name, each class's IoU, the number of images, and the confusion matrix (pixels,
-        rows: truth). What the images do not define is None.
+        Metrics by name, each class's IoU, the number of images, the confusion matrix (pixels, rows:
+        truth), and notes of what was left out. What the images do not define is None.
 
     Raises:
         UsageError: a checkpoint that may not decide which images are read.
@@ -50,9 +50,11 @@ def evaluate(
     """
     model, card = restore_model(path)
     part, samples = evaluation_images(path, card, root, trusted)
+    notes = check_parts({part: samples}, is_training=False)
     loader = evaluation_loader(samples, card.preprocessing, workers)
     told = part if root is None else f"{root} ({part})"
-    return {"checkpoint": str(path), "data": told, **measure(model, loader, card)}
+    measured = measure(model, loader, card)
+    return {"checkpoint": str(path), "data": told, **measured, "notes": list(notes)}
 
 
 def evaluation_images(
@@ -63,25 +65,21 @@ def evaluation_images(
         recipe = own_recipe(path, card, SegmentationRecipe, trusted)
     else:
         recipe = card_recipe(path, card, SegmentationRecipe)
+    data = recipe.data if root is None else replace(recipe.data, root=root, num_classes=None)
+    names = None if root is None else card.classes
     try:
-        parts = read_parts(_data(recipe, card, root), split=root is None)
+        parts = read_parts(data, split=root is None, classes=names)
     except UserError as error:
         raise type(error)(f"{error}{'' if root else '; or name a folder with --data'}") from None
     part = next(name for name in ("test", "val", *parts) if name in parts)
-    if parts[part].classes != card.classes:
+    samples = parts[part]
+    # Earlier versions left invisible characters in names.
+    if [clean_name(name) for name in card.classes] != samples.classes:
         raise UserError(
-            f"{root or recipe.data.root}: its classes are {_list(parts[part].classes)}, those of "
-            f"{path} {_list(card.classes)}"
+            f"{data.root}: its classes are {_list(samples.classes)}, those of {path} "
+            f"{_list(card.classes)}"
         )
-    return part, parts[part]
-
-
-def _data(recipe: SegmentationRecipe, card: Card, root: str | None) -> SegmentationData:
-    """The settings of the training data, for another folder perhaps."""
-    if root is None:
-        return recipe.data
-    named = (Path(os.path.expanduser(root)) / "classes.txt").is_file()
-    return replace(recipe.data, root=root, num_classes=None if named else len(card.classes))
+    return part, replace(samples, classes=card.classes)
 
 
 def _list(names: list[str], limit: int = 5) -> str:

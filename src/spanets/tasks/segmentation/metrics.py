@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from spanets.data.sources.masks import IGNORED
+from spanets.data.sources.mask_values import IGNORED
 
 
 def make_confusion(classes: int, shared: bool = False) -> MulticlassConfusionMatrix:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spanets.checkpoint import Card
-from spanets.data.sources.masks import IGNORED
+from spanets.data.sources.mask_values import IGNORED
 from spanets.recipe import SegmentationRecipe
 from spanets.segmentation import Segmenter, infer
 from spanets.segmentation.labels import label_map

@@ -55,7 +55,7 @@ class SegmentationPlan(Plan[SegmentationRecipe]):
             model=model.name,
             model_args=model.args,
             classes=classes,
-            preprocessing=preprocessing_of(self.recipe.data),
+            preprocessing=preprocessing_of(self.recipe.data, classes),
             recipe=self.recipe.to_dict(),
             version=spanets.__version__,
             task="segmentation",

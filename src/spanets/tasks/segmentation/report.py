@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from spanets.data.sources.masks import IGNORED, MaskedImages
+from spanets.data.sources.mask_values import IGNORED
+from spanets.data.sources.masks import MaskedImages
 from spanets.predict.masks import MaskPredictor
 from spanets.tasks.report import save_figure, subplots
 from spanets_runtime.images import load_image

@@ -1,0 +1,174 @@
+"""What the numbers stored in masks stand for: classes, or pixels that count for nothing."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spanets_runtime.errors import UsageError, nearest
+from spanets_runtime.labels import MAX_NUMBER
+
+IGNORED = 255
+"""The class number of pixels that count for nothing."""
+
+IGNORE = "ignore"
+"""The word for it in a recipe."""
+
+BINARY = "binary"
+"""The word for masks of two classes: 0, and every other number."""
+
+BINARY_CLASSES = ("background", "foreground")
+
+_UNKNOWN = -1
+
+# Texts that YAML takes for something else.
+_YAML_WORDS = frozenset({"y", "n", "yes", "no", "true", "false", "on", "off", "null"})
+
+Given = Literal["binary"] | Mapping[int, int | str]
+"""What a recipe says: `BINARY`, or for each number a class's number or name, or `IGNORE`."""
+
+
+@dataclass(frozen=True)
+class MaskValues:
+    """What the numbers of masks stand for.
+
+    Attributes:
+        classes: Pairs of a number and its class, which is `IGNORED` where it counts for nothing.
+        others: The class of all other numbers, or None where they are mistakes.
+        is_given: Whether the recipe says so; if not, it is a convention that masks may not follow.
+    """
+
+    classes: tuple[tuple[int, int], ...]
+    others: int | None = None
+    is_given: bool = False
+
+    def to_classes(self, numbers: NDArray[np.uint16]) -> tuple[NDArray[np.uint8], list[int]]:
+        """Maps numbers (H, W) to classes (H, W), `IGNORED` among them.
+
+        Returns:
+            The classes, and the numbers, in order, that stand for none.
+        """
+        found = _table(self.classes, self.others)[numbers]
+        unknown = np.unique(numbers[found == _UNKNOWN]).tolist()
+        return found.astype(np.uint8), unknown
+
+    def class_of(self, number: int) -> int | None:
+        """Returns the class of a number, `IGNORED`, or None of one that stands for nothing."""
+        found = int(_table(self.classes, self.others)[number])
+        return None if found == _UNKNOWN else found
+
+    def stored(self, count: int) -> list[int]:
+        """Returns the number that a mask is written with for each of so many classes."""
+        known = {c: number for number, c in reversed(self.classes)}
+        rest = 255  # white: of `BINARY` every number but 0 will do
+        return [known.get(c, rest) for c in range(count)]
+
+    def describe(self) -> str:
+        """Returns the numbers that are allowed, for messages."""
+        numbers = [number for number, c in self.classes if c != IGNORED]
+        ignored = [number for number, c in self.classes if c == IGNORED]
+        told = _ranges(numbers)
+        return f"{told} (and {_ranges(ignored)} for pixels to ignore)" if ignored else told
+
+
+def plain_values(classes: int, first: int = 0) -> MaskValues:
+    """Returns the convention: numbers are classes from `first` up, smaller ones and 255 ignored."""
+    assert first + classes <= IGNORED
+    ignored = [(number, IGNORED) for number in (*range(first), IGNORED)]
+    return MaskValues((*((first + c, c) for c in range(classes)), *ignored))
+
+
+def given_values(given: Given, classes: Sequence[str]) -> MaskValues:
+    """Reads `data.mask_values` of a recipe.
+
+    Args:
+        given: What it says.
+        classes: The names of the classes.
+
+    Raises:
+        UsageError: a class that there is not, or one without a number.
+    """
+    if isinstance(given, str):
+        if len(classes) != 2:
+            raise UsageError(
+                f"data.mask_values is {BINARY}, for two classes, but there are {len(classes)}"
+            )
+        return MaskValues(((0, 0),), others=1, is_given=True)
+    found = {number: _class_of(word, classes) for number, word in given.items()}
+    found.setdefault(IGNORED, IGNORED)
+    if missing := set(range(len(classes))) - set(found.values()):
+        name = classes[min(missing)]
+        raise UsageError(f"data.mask_values gives no number for class {min(missing)} ({name})")
+    return MaskValues(tuple(sorted(found.items())), is_given=True)
+
+
+def named_classes(given: Given | None) -> list[str] | None:
+    """Returns the names of the classes that `data.mask_values` tells by itself, or None."""
+    if isinstance(given, str):
+        return list(BINARY_CLASSES)
+    words = [word for word in (given or {}).values() if word not in (IGNORE, IGNORED)]
+    named = [word for word in words if isinstance(word, str)]
+    return list(dict.fromkeys(named)) if len(named) == len(words) and named else None
+
+
+def suggest_values(numbers: Sequence[int], classes: Sequence[str]) -> str:
+    """Returns what `data.mask_values` may have to be for masks of these numbers, as YAML.
+
+    Args:
+        numbers: All that occur, in order.
+        classes: The names of the classes.
+    """
+    for left_out in ((), (IGNORED,), (0,), (0, IGNORED)):
+        rest = [number for number in numbers if number not in left_out]
+        if len(rest) == len(classes) and set(left_out) <= set(numbers):
+            pairs = [*zip(rest, classes, strict=True), *((n, IGNORE) for n in left_out)]
+            return "{" + ", ".join(f"{n}: {_quote(name)}" for n, name in sorted(pairs)) + "}"
+    return f"{{{numbers[0]}: {_quote(classes[0])}, …}}"
+
+
+def _class_of(word: Any, classes: Sequence[str]) -> int:
+    """Returns the class that a word or number of a recipe names."""
+    if word in (IGNORE, IGNORED):
+        return IGNORED
+    if isinstance(word, str):
+        if word not in classes:
+            raise UsageError(
+                f"data.mask_values: unknown class {word!r}{nearest(word, [*classes, IGNORE])}"
+            )
+        return classes.index(word)
+    if word not in range(len(classes)):
+        raise UsageError(
+            f"data.mask_values: {word} is no class, the {len(classes)} classes are 0 to "
+            f"{len(classes) - 1}"
+        )
+    return word
+
+
+def _quote(name: str) -> str:
+    """Returns a name as YAML reads it as a text."""
+    is_plain = name.isidentifier() and name.lower() not in _YAML_WORDS
+    return name if is_plain else json.dumps(name, ensure_ascii=False)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Returns numbers in order as a text, such as "0 to 3, 7"."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], number]
+        else:
+            parts.append([number])
+    return ", ".join(" to ".join(map(str, part)) for part in parts)
+
+
+@lru_cache(maxsize=16)
+def _table(classes: tuple[tuple[int, int], ...], others: int | None) -> NDArray[np.int16]:
+    """Returns the class of each number, (65536,)."""
+    table = np.full(MAX_NUMBER + 1, _UNKNOWN if others is None else others, np.int16)
+    for number, c in classes:
+        table[number] = c
+    return table

@@ -12,14 +12,15 @@ is 0, and 1 is the first class.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spanets.data.splits import stratified_split
+from spanets.data.kept import Kept
+from spanets.data.splits import divide
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.images import ImageError, load_labels
 from spanets_runtime.listing import find_images
@@ -42,12 +43,16 @@ class MaskedImages:
         masks: One for each.
         classes: Class names, at most 255.
         first: The number of the first class in the masks; smaller ones are ignored as well.
+        names: What the images are called in the list of a split, or None where none was drawn.
+        notes: Lines for people about what was left out, renamed or changed.
     """
 
     images: list[Path]
     masks: list[Path]
     classes: list[str]
     first: int = 0
+    names: Sequence[str] | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -56,7 +61,8 @@ class MaskedImages:
         """Returns the images at `indices`, in that order, with the same classes."""
         indices = list(indices)
         images, masks = [self.images[i] for i in indices], [self.masks[i] for i in indices]
-        return replace(self, images=images, masks=masks)
+        names = None if self.names is None else [self.names[i] for i in indices]
+        return replace(self, images=images, masks=masks, names=names)
 
     def load_mask(self, index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Decodes a mask of an image of this height and width.
@@ -91,6 +97,7 @@ def folder_parts(
     num_classes: int | None = None,
     val_fraction: float | None = 0.25,
     seed: int = 0,
+    kept: Kept | None = None,
 ) -> dict[str, MaskedImages]:
     """Lists the images of a folder by part: "train", "val" and, if there is one, "test".
 
@@ -100,6 +107,7 @@ def folder_parts(
         val_fraction: Share of the images that a split puts in "val", if there is no such part;
             None leaves them all in "train".
         seed: What the split depends on.
+        kept: What a run knows: images stay in the part that its list says.
 
     Raises:
         UserError: no such folder, no images in it, an image without a mask, or too few to split.
@@ -111,8 +119,8 @@ def folder_parts(
     parts = {part: _pair(root, "masks", part, part, classes) for part in named}
     if not parts:
         parts = {"train": _pair(root, "masks", "", "", classes)}
-    if "train" in parts and "val" not in parts and val_fraction is not None:
-        parts |= _split(root, parts["train"], val_fraction, seed)
+    if "train" in parts and val_fraction is not None:
+        parts |= _split(root, parts, val_fraction, seed, kept)
     return parts
 
 
@@ -147,14 +155,26 @@ def _pair(root: Path, masks: str, part: str, folder: str, classes: list[str]) ->
     return MaskedImages(images, expected, classes)
 
 
-def _split(root: Path, images: MaskedImages, fraction: float, seed: int) -> dict[str, MaskedImages]:
-    first, second = stratified_split([0] * len(images), fraction, seed)
-    if not first or not second:
+def _split(
+    root: Path, parts: dict[str, MaskedImages], fraction: float, seed: int, kept: Kept | None
+) -> dict[str, MaskedImages]:
+    """Divides the images to train on, and by a run's list those to validate with as well."""
+    listed = kept is not None and kept.split is not None and bool(kept.split.parts)
+    pool = [parts[name] for name in ("train", "val") if name in parts]
+    if len(pool) > 1 and not listed:
+        return {}
+    images = [path for part in pool for path in part.images]
+    names = [path.relative_to(root).as_posix() for path in images]
+    found = divide(images, names, [0] * len(images), fraction, seed, str(root), kept)
+    if not found.train or not found.val:
         raise UserError(
             f"{root}: {len(images)} images are too few for a val_fraction of {fraction}; "
             "add images or change it"
         )
-    return {"train": images.subset(first), "val": images.subset(second)}
+    masks = [path for part in pool for path in part.masks]
+    whole = replace(pool[0], images=images, masks=masks, names=names)
+    whole = replace(whole, notes=(*whole.notes, *found.notes))
+    return {"train": whole.subset(found.train), "val": whole.subset(found.val)}
 
 
 def _existing(root: str | os.PathLike[str]) -> Path:

@@ -20,10 +20,11 @@ from spanets.data.classification import (
 )
 from spanets.data.loaders import plain_worker_errors
 from spanets.data.samples import Samples
-from spanets.data.sources.folder import scan_folder
 from spanets.recipe import ClassificationRecipe, parse_recipe
+from spanets.tasks.classification.images import named_images
 from spanets.tasks.classification.metrics import metrics_for, update_metrics
 from spanets.tasks.classification.opened import open_classifier
+from spanets.tasks.kept import kept_of
 from spanets.weights import WeightsError
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.onnx import is_exported
@@ -36,8 +37,9 @@ def evaluate(
 
     Args:
         path: A checkpoint with its card, or a file that `spanets export` wrote.
-        root: A folder of class folders; None takes the images of the checkpoint's own test part,
-            or where it has none of its validation part; an exported file has neither.
+        root: A folder of class folders, or of parts with those, of which the test part is taken, or
+            where there is none the validation part; None takes likewise of the checkpoint's own
+            images, as the list of its run says; an exported file has none.
         workers: Processes that load images.
         batch_size: Images at a time.
 
@@ -55,9 +57,13 @@ def evaluate(
     exported = is_exported(path)
     if exported and root is None:
         raise UsageError(f"{path} does not tell its test images; name a folder with --data")
-    part, samples = _own_images(path, card) if root is None else (root, scan_folder(root))
+    recipe = None if exported else _recipe(path, card)
+    if root is None:
+        part, samples = _own_images(path, card)
+    else:
+        part, samples = named_images(root, path, card, recipe)
     samples = map_classes(samples, card.classes)
-    allowed = 0.0 if exported else _recipe(path, card).data.max_unreadable
+    allowed = 0.0 if recipe is None else recipe.data.max_unreadable
     loader = evaluation_loader(
         samples, card.preprocessing, batch_size, workers, max_unreadable=allowed
     )
@@ -78,7 +84,7 @@ def _recipe(path: Path, card: Card) -> ClassificationRecipe:
 def _own_images(path: Path, card: Card) -> tuple[str, Samples]:
     recipe = _recipe(path, card)
     try:
-        parts = read_splits(recipe.data)
+        parts = read_splits(recipe.data, kept_of(path.parent, path, card))
     except UserError as error:
         raise UserError(f"{error}; or name a folder with --data") from None
     part = "test" if "test" in parts else "val"

@@ -17,6 +17,7 @@ from spanets.data.sources.masks import MaskedImages
 from spanets.recipe import SegmentationData, SegmentationRecipe, parse_recipe
 from spanets.segmentation import infer
 from spanets.segmentation.labels import label_map
+from spanets.tasks.kept import kept_of
 from spanets.tasks.segmentation.metrics import class_ious, make_confusion, summarise
 from spanets.weights import WeightsError
 from spanets_runtime.errors import UserError
@@ -45,7 +46,8 @@ def evaluate(
     part, samples = evaluation_images(path, card, root)
     loader = evaluation_loader(samples, card.preprocessing, workers)
     told = part if root is None else f"{root} ({part})"
-    return {"checkpoint": str(path), "data": told, **measure(model, loader, card)}
+    found = measure(model, loader, card)
+    return {"checkpoint": str(path), "data": told, **found, "notes": list(samples.notes)}
 
 
 def evaluation_images(path: Path, card: Card, root: str | None = None) -> tuple[str, MaskedImages]:
@@ -54,7 +56,8 @@ def evaluation_images(path: Path, card: Card, root: str | None = None) -> tuple[
     if not isinstance(recipe, SegmentationRecipe):
         raise WeightsError(f"{path}: damaged, its recipe is for {recipe.task}")
     try:
-        parts = read_parts(_data(recipe, card, root), split=root is None)
+        kept = kept_of(path.parent, path, card) if root is None else None
+        parts = read_parts(_data(recipe, card, root), split=root is None, kept=kept)
     except UserError as error:
         raise type(error)(f"{error}{'' if root else '; or name a folder with --data'}") from None
     part = next(name for name in ("test", "val", *parts) if name in parts)

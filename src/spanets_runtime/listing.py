@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from spanets_runtime.decoding.formats import IMAGE_SUFFIXES, UNREADABLE_SUFFIXES
@@ -24,15 +24,28 @@ class Listing:
         folder: Which.
         images: The image files, sorted.
         left_out: How many other files there are, by suffix in lower case; "" for those without one.
+        links: Links to folders, which are not followed.
     """
 
     folder: Path
     images: list[Path]
     left_out: Counter[str]
+    links: list[Path] = field(default_factory=list)
 
     def notes(self) -> tuple[str, ...]:
-        """Returns a line about what was left out, or none."""
-        return describe_left_out(self.folder, self.left_out)
+        """Returns a line about each kind that was left out."""
+        return (
+            *describe_left_out(self.folder, self.left_out),
+            *describe_links(self.folder, self.links),
+        )
+
+
+def describe_links(folder: Path, links: list[Path]) -> tuple[str, ...]:
+    """Returns a line about links to folders that are not followed, or none."""
+    if not links:
+        return ()
+    count = f"{len(links)} link{'s' * (len(links) > 1)}"
+    return (f"{folder}: {count} to folders not followed, such as {links[0]}",)
 
 
 @dataclass(frozen=True)
@@ -121,12 +134,13 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> Listi
         UserError: the folder, or one below it, does not exist or cannot be read.
     """
     root, images, left_out = Path(folder), [], Counter[str]()
-    for entry in _walk(root, recursive):
+    links: list[Path] = []
+    for entry in _walk(root, recursive, links):
         if is_image_name(entry.name):
             images.append(Path(entry.path))
         else:
             left_out[os.path.splitext(entry.name)[1].lower()] += 1
-    return Listing(root, sorted(images), Counter(dict(sorted(left_out.items()))))
+    return Listing(root, sorted(images), Counter(dict(sorted(left_out.items()))), sorted(links))
 
 
 def find_images(folder: str | os.PathLike[str]) -> list[Path]:
@@ -174,16 +188,19 @@ def gather_images(paths: Iterable[str | os.PathLike[str]]) -> Gathered:
     return Gathered(images, tuple(notes))
 
 
-def _walk(folder: Path, recursive: bool) -> Iterator[os.DirEntry[str]]:
+def _walk(folder: Path, recursive: bool, links: list[Path]) -> Iterator[os.DirEntry[str]]:
     """Yields the files of a folder; broken links, which an error tells of when they are read, too.
 
-    A loop, not a recursion: folders may lie deeper than Python's stack.
+    A loop, not a recursion: folders may lie deeper than Python's stack. Links to folders are added
+    to `links`.
     """
     waiting = [os.fspath(folder)]
     while waiting:
         for entry in list_entries(waiting.pop()):
             if _is_folder(entry):
-                if recursive and not entry.is_symlink():
+                if recursive and entry.is_symlink():
+                    links.append(Path(entry.path))
+                elif recursive:
                     waiting.append(entry.path)
             elif entry.is_symlink() or entry.is_file():
                 yield entry

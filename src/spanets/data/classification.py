@@ -7,7 +7,10 @@ the data set's probabilities, (B, classes).
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,18 +21,22 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import normalize
+from tqdm import tqdm
 
+from spanets.data.class_names import match_classes
+from spanets.data.kept import Kept
 from spanets.data.loaders import Loaders, Share, make_loader
 from spanets.data.sampler import EpochSampler, ShardSampler, isolated, seed_sample
 from spanets.data.samples import Samples
 from spanets.data.sources.elpv import elpv_splits
-from spanets.data.sources.folder import folder_splits
+from spanets.data.sources.folder import folder_parts, names_in, part_folders
 from spanets.data.sources.hub import hub_parts
+from spanets.data.sources.run_folders import refuse_inside
 from spanets.data.sources.shards import read_shards
-from spanets.data.splits import split_parts
+from spanets.data.splits import list_split, split_parts
 from spanets.data.unreadable import Unreadable, collate_readable, draw_replacement
 from spanets.recipe import ClassificationData, ClassificationRecipe, parse_recipe
-from spanets_runtime.errors import UsageError, UserError, nearest
+from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.images import quiet_decoder
 from spanets_runtime.preprocessing import short_side
 
@@ -116,7 +123,9 @@ class ImageDataset(Dataset[Sample | None]):
             taken = draw_replacement(self.seed, epoch, index, attempt, len(self))
 
 
-def make_loaders(recipe: ClassificationRecipe, batch_size: int, processes: int = 1) -> Loaders:
+def make_loaders(
+    recipe: ClassificationRecipe, batch_size: int, processes: int = 1, kept: Kept | None = None
+) -> Loaders:
     """Reads the data set of a recipe and makes its loaders.
 
     Training images that do not fill a last batch are left out, others in every epoch. A data set
@@ -126,11 +135,12 @@ def make_loaders(recipe: ClassificationRecipe, batch_size: int, processes: int =
         recipe: Its data section is read.
         batch_size: Images in a batch of one process.
         processes: That share the images.
+        kept: What the run knows of its data.
 
     Raises:
-        UserError: no such data, or data that cannot be used; see `folder_splits`, `load_elpv`.
+        UserError: no such data, or data that cannot be used; see `folder_parts`, `load_elpv`.
     """
-    data, parts = recipe.data, read_splits(recipe.data)
+    data, parts = recipe.data, read_splits(recipe.data, kept)
     train_set = ImageDataset(
         parts["train"],
         train_transform(data),
@@ -160,6 +170,7 @@ def make_loaders(recipe: ClassificationRecipe, batch_size: int, processes: int =
         parts["train"].classes,
         tuple(dict.fromkeys(parts["train"].notes + parts["val"].notes)),
         unreadable={"train": train_set.unreadable, "val": unreadable_of(val)},
+        split=None if data.source == "elpv" else list_split(parts),
     )
 
 
@@ -199,39 +210,60 @@ def unreadable_of(loader: DataLoader[Any]) -> Unreadable:
     return loader.dataset.unreadable
 
 
-def read_splits(data: ClassificationData) -> dict[str, Samples]:
+def read_splits(data: ClassificationData, kept: Kept | None = None) -> dict[str, Samples]:
     """Lists the images of a recipe's data section: "train", "val" and perhaps "test".
 
+    Args:
+        data: The section.
+        kept: What a run knows of its data: images stay in the part that its list says.
+
     Raises:
+        UsageError: no data set is named, or a new run's folder lies among its images.
         UserError: no such data, or data that cannot be used.
     """
     if data.source == "elpv":
         return elpv_splits(data.val_fraction, data.split_seed)
     if data.root is None:
         raise UsageError(f"data.root is not set; give {_ROOTS[data.source]}")
+    if kept is not None and kept.is_new:
+        refuse_inside(kept.folder, _scanned_folders(data.source, data.root))
+    known = None if kept is None else kept.classes
+    name_images: Callable[[Sequence[Any]], Sequence[str]] = _keys
     if data.source == "folder":
-        return folder_splits(data.root, data.val_fraction, data.split_seed)
-    if data.source == "webdataset":
-        parts = read_shards(data.root, data.label_column, data.cache)
+        parts, name_images = folder_parts(data.root, known), partial(names_in, data.root)
+    elif data.source == "webdataset":
+        parts = read_shards(data.root, data.label_column, data.cache, known)
     else:
         parts = hub_parts(data.root, data.image_column, data.label_column)
-    return split_parts(parts, data.root, data.val_fraction, data.split_seed)
+    return split_parts(parts, data.root, data.val_fraction, data.split_seed, name_images, kept)
+
+
+def _scanned_folders(source: str, root: str) -> list[Path]:
+    """Returns the folders of which all that lies in them is taken for images."""
+    folder = Path(root).expanduser()
+    if source == "hf" and folder.is_dir():
+        return [folder]
+    if source != "folder" or not folder.is_dir():
+        return []
+    return list(part_folders(folder).values()) or [folder]
+
+
+def _keys(images: Sequence[Any]) -> list[str]:
+    return [image.key for image in tqdm(images, desc="names", disable=None, leave=False)]
 
 
 def map_classes(samples: Samples, classes: list[str]) -> Samples:
     """Renumbers labels for a model with these classes.
 
     Raises:
-        UserError: the samples have a class that the model does not know.
+        UserError: the samples have images of a class that the model does not know.
     """
-    for name in samples.classes:
-        if name not in classes:
-            known = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
-            hint = nearest(name, classes) or f"; it has {known}"
-            raise UserError(f"the model has no class {name!r}{hint}")
-    numbers = [classes.index(name) for name in samples.classes]
-    labels = [numbers[label] for label in samples.labels]
-    return Samples(samples.images, labels, classes, notes=samples.notes)
+    present = sorted(set(samples.labels))
+    numbers = match_classes([samples.classes[label] for label in present], classes)
+    places = dict(zip(present, numbers, strict=True))
+    return replace(
+        samples, labels=[places[label] for label in samples.labels], classes=classes, targets=None
+    )
 
 
 def train_transform(data: ClassificationData) -> Transform:

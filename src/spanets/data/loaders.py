@@ -1,8 +1,9 @@
 """From a data set to batches, for every task: shares, worker processes, and their errors."""
 
+import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,6 +16,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from spanets.data.sampler import EpochSampler
 from spanets.data.unreadable import Unreadable
 from spanets_runtime.errors import UserError, first_line
+
+MAX_WORKERS_PER_CORE = 4
+"""Beyond these, processes that load images wait for each other."""
 
 
 class Share(Sampler[tuple[int, int]]):
@@ -96,6 +100,8 @@ class Loaders:
         classes: Names of the classes.
         notes: Lines for people about what of the data set was left out, renamed or changed.
         unreadable: What their data sets find unreadable, by part, where they put up with any.
+        split: Names of the images that were split, by part, for the run's list; none where the
+            data set came in parts; None where it is never split.
     """
 
     train: DataLoader[Any]
@@ -103,6 +109,7 @@ class Loaders:
     classes: list[str]
     notes: tuple[str, ...] = ()
     unreadable: Mapping[str, Unreadable] = field(default_factory=dict)
+    split: Mapping[str, Sequence[str]] | None = None
 
 
 def make_loader(
@@ -119,13 +126,16 @@ def make_loader(
         dataset: Takes `(epoch, index)` pairs.
         sampler: Which of them.
         batch_size: Samples in a batch.
-        workers: Processes; 0 loads in our own.
+        workers: Processes; 0 loads in our own. No more are started than there are batches, and no
+            more than `MAX_WORKERS_PER_CORE` allows.
         drop_last: Leave out what does not fill a last batch.
         collate: Makes a batch of samples; torch's way by default.
     """
     batches: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler, "drop_last": drop_last}
     if sampler.whole and sampler.processes > 1:
         batches = {"batch_sampler": EvenBatches(sampler, batch_size)}
+    most = -(-len(sampler.order) // sampler.processes)  # of a share
+    workers = min(workers, -(-most // batch_size), max_workers())
     return DataLoader(
         dataset,
         **batches,
@@ -135,6 +145,11 @@ def make_loader(
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_start_worker,
     )
+
+
+def max_workers() -> int:
+    """Returns how many processes that load images this machine can use, and more."""
+    return max(16, MAX_WORKERS_PER_CORE * (os.cpu_count() or 1))
 
 
 def _start_worker(_: int) -> None:

@@ -19,6 +19,7 @@ class Samples:
         strata: the kind of each image, for splits that divide every kind alike, or None.
         shards: the number of the file that stores each image, for orders that read one file after
             the other, or None where each image is a file.
+        names: what the images are called in the list of a split, or None where none was drawn.
         notes: lines for people about what was left out, renamed or changed, each with a count.
 
     Raises:
@@ -31,10 +32,11 @@ class Samples:
     targets: list[list[float]] | None = None
     strata: list[str] | None = None
     shards: list[int] | None = None
+    names: Sequence[str] | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("labels", "targets", "strata", "shards"):
+        for name in ("labels", "targets", "strata", "shards", "names"):
             values = getattr(self, name)
             if values is not None and len(values) != len(self.images):
                 raise ValueError(f"{len(values)} {name} for {len(self.images)} images")
@@ -55,7 +57,23 @@ class Samples:
             targets=None if self.targets is None else [self.targets[i] for i in indices],
             strata=None if self.strata is None else [self.strata[i] for i in indices],
             shards=None if self.shards is None else [self.shards[i] for i in indices],
+            names=None if self.names is None else [self.names[i] for i in indices],
             notes=self.notes,
+        )
+
+    def joined(self, other: "Samples") -> "Samples":
+        """Returns the samples of both, of the same classes, without what but one of them has."""
+        assert self.classes == other.classes
+        shards = None
+        if self.shards is not None and other.shards is not None:
+            first = max(self.shards, default=-1) + 1  # files of their own
+            shards = self.shards + [first + number for number in other.shards]
+        return Samples(
+            images=[*self.images, *other.images],
+            labels=self.labels + other.labels,
+            classes=self.classes,
+            shards=shards,
+            notes=tuple(dict.fromkeys(self.notes + other.notes)),
         )
 
     def counts(self) -> dict[str, int]:

@@ -6,6 +6,7 @@ and come one by one, resized, with the mask as it is: `(images (1, 3, h, w), mas
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,15 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from spanets.data.augment import distortions, placements, recolouring
+from spanets.data.kept import Kept
 from spanets.data.loaders import Loaders, Share, make_loader
 from spanets.data.sampler import EpochSampler, isolated_seed
 from spanets.data.sources.mask_findings import check_surveys, survey_notes
 from spanets.data.sources.mask_survey import survey
 from spanets.data.sources.mask_values import IGNORED, given_values
 from spanets.data.sources.masks import MaskedImages, ade20k_parts, folder_parts
+from spanets.data.sources.run_folders import refuse_inside
+from spanets.data.splits import list_split
 from spanets.recipe import SegmentationData, SegmentationRecipe
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.fitting import Fitting, fit_size
@@ -143,7 +147,9 @@ def choose_crop(labels: Tensor, side: int, share: float) -> tuple[int, int, int,
     return box
 
 
-def make_loaders(recipe: SegmentationRecipe, batch_size: int, processes: int = 1) -> Loaders:
+def make_loaders(
+    recipe: SegmentationRecipe, batch_size: int, processes: int = 1, kept: Kept | None = None
+) -> Loaders:
     """Reads the data set of a recipe and makes its loaders.
 
     Training images that do not fill a last batch are left out, others in every epoch. A data set
@@ -153,11 +159,12 @@ def make_loaders(recipe: SegmentationRecipe, batch_size: int, processes: int = 1
         recipe: Its data section is read.
         batch_size: Images in a training batch of one process.
         processes: That share the images.
+        kept: What the run knows of its data.
 
     Raises:
         UserError: no such data, or data that cannot be used; see `data.sources.masks`.
     """
-    data, parts = recipe.data, read_parts(recipe.data)
+    data, parts = recipe.data, read_parts(recipe.data, kept=kept)
     missing = {"train", "val"} - parts.keys()
     if missing:
         found = ", ".join(f"images/{name}" for name in parts)
@@ -176,6 +183,7 @@ def make_loaders(recipe: SegmentationRecipe, batch_size: int, processes: int = 1
         evaluation_loader(parts["val"], preprocessing_of(data), data.workers, processes),
         parts["train"].classes,
         notes,
+        split=list_split(parts) if data.layout == "folder" else None,
     )
 
 
@@ -211,7 +219,10 @@ def evaluation_loader(
 
 
 def read_parts(
-    data: SegmentationData, split: bool = True, classes: list[str] | None = None
+    data: SegmentationData,
+    split: bool = True,
+    classes: list[str] | None = None,
+    kept: Kept | None = None,
 ) -> dict[str, MaskedImages]:
     """Lists the images of a recipe's data section: "train", "val" and perhaps "test".
 
@@ -219,19 +230,24 @@ def read_parts(
         data: The section.
         split: Divide training images where there are none for validation.
         classes: Their names, where no file of the data set names them.
+        kept: What a run knows of its data: images stay in the part that its list says.
 
     Raises:
+        UsageError: no data set is named, or a new run's folder lies among its images.
         UserError: no such data, or data that cannot be used.
     """
     if data.root is None:
         raise UsageError(
             "data.root is not set; give the folder that holds images and masks: --data.root DIR"
         )
+    if kept is not None and kept.is_new:
+        root = Path(data.root).expanduser()
+        refuse_inside(kept.folder, [root / name for name in ("images", "masks", "annotations")])
     if data.layout == "ade20k":
         return ade20k_parts(data.root, classes)
     fraction = data.val_fraction if split else None
     seed, values = data.split_seed, data.mask_values
-    return folder_parts(data.root, data.num_classes, fraction, seed, values, classes)
+    return folder_parts(data.root, data.num_classes, fraction, seed, values, classes, kept)
 
 
 def preprocessing_of(data: SegmentationData, classes: Sequence[str] = ()) -> dict[str, Any]:

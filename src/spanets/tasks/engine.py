@@ -2,6 +2,7 @@
 
 runs/NAME/
   recipe.yaml            what was run, every key
+  split.csv              which image is in which part, where the data set was split
   environment.json       of each start: command, versions, machine, git state, and how it ended
   last.ckpt  best.ckpt   the last that was saved; after the epoch of the best score
   previous.ckpt          the one before the last, in case that one is damaged
@@ -33,6 +34,7 @@ from torch import nn
 
 from spanets.checkpoint import Card, build_model
 from spanets.data.loaders import Share, plain_worker_errors
+from spanets.data.split_list import write_split
 from spanets.recipe import Recipe
 from spanets.runs.folder import BEST, INTERRUPTED, LAST, RECIPE, RESULTS
 from spanets.runs.record import recorded
@@ -59,7 +61,13 @@ from spanets.tasks.loggers import make_logger
 from spanets.tasks.peers import Peers
 from spanets.tasks.plan import Plan
 from spanets.tasks.plans import PLANS
-from spanets.tasks.resuming import find_start, holds_run, resume_command, start_anew
+from spanets.tasks.resuming import (
+    check_classes,
+    find_start,
+    holds_run,
+    resume_command,
+    start_anew,
+)
 from spanets.tasks.unreadable import UnreadableImages
 from spanets.yaml_text import dump_yaml
 from spanets_runtime.errors import UsageError, UserError
@@ -86,7 +94,8 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
     recipe, lowered = fit_to_machine(recipe)
     plan, batch_size = PLANS[recipe.task](recipe), per_device_batch(recipe)
     plan.check_batch(batch_size)
-    loaders = plan.make_loaders(batch_size, count_processes(recipe))
+    loaders = plan.make_loaders(batch_size, count_processes(recipe), start.kept)
+    check_classes(start.kept.classes, loaders.classes, start.checkpoint)
     # Lightning begins to load the first epoch of a resumed run before it tells the sampler which.
     sampler: Share = loaders.train.sampler  # type: ignore[assignment]
     sampler.set_epoch(start.epoch)
@@ -94,7 +103,8 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
     accumulate = min(recipe.trainer.accumulate, len(loaders.train))
     updates = len(loaders.train) // accumulate  # in an epoch
     card = plan.make_card(loaders.classes)
-    model, weights_notes = _make_model(plan, card, fresh=start.checkpoint is None)
+    is_fresh, size = start.checkpoint is None, loaders.train.batch_size or 1
+    model, weights_notes = _make_model(plan, card, is_fresh, size)
     task = plan.make_module(model, card, updates)
     keeper = RunKeeper(out, plan.score, recipe.trainer.save_every)
     callbacks = [keeper, UnreadableImages(out, loaders.unreadable)]
@@ -107,6 +117,8 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
             for note in notes:
                 print(note, file=sys.stderr)
             write_atomically(out / RECIPE, lambda file: file.write(_to_yaml(recipe)))
+            if loaders.split is not None and start.kept.split is None:
+                write_split(out, loaders.split)
         with _plain_errors(out), _quiet():
             if trainer.logger is not None:
                 trainer.logger.log_hyperparams(recipe.to_dict())
@@ -136,7 +148,9 @@ def choose_run_folder(recipe: str, out: str | None, resume: bool) -> Path:
     return next(folder for folder in folders if not holds_run(folder))
 
 
-def _make_model(plan: Plan[Any], card: Card, fresh: bool) -> tuple[nn.Module, list[str]]:
+def _make_model(
+    plan: Plan[Any], card: Card, fresh: bool, batch: int
+) -> tuple[nn.Module, list[str]]:
     """Builds the model that a run begins with; returns what of its file of weights differs, too."""
     notes: list[str] = []
     recipe: Recipe = plan.recipe
@@ -147,6 +161,7 @@ def _make_model(plan: Plan[Any], card: Card, fresh: bool) -> tuple[nn.Module, li
         print(report, file=sys.stderr)
         notes = report.notes()
     plan.check_model(model, len(card.classes))
+    plan.check_batch_norm(model, batch)
     if recipe.trainer.channels_last:
         model = model.to(memory_format=torch.channels_last)
     if recipe.trainer.compile:

@@ -9,6 +9,7 @@ import lightning as L
 from torch import nn
 
 from spanets.checkpoint import Card
+from spanets.data.kept import Kept
 from spanets.data.loaders import Loaders
 from spanets.recipe import Recipe
 from spanets.tasks.callbacks import Row
@@ -37,12 +38,13 @@ class Plan(ABC, Generic[R]):
         """Raises a UsageError if a batch of this size on one device cannot be trained on."""
 
     @abstractmethod
-    def make_loaders(self, batch_size: int, processes: int) -> Loaders:
+    def make_loaders(self, batch_size: int, processes: int, kept: Kept) -> Loaders:
         """Reads the data set and makes its loaders.
 
         Args:
             batch_size: Images in a batch of one process.
             processes: That share the images.
+            kept: What the run knows of its data, whose split is kept.
 
         Raises:
             UserError: no such data, or data that cannot be used.
@@ -64,6 +66,9 @@ class Plan(ABC, Generic[R]):
     @abstractmethod
     def check_model(self, model: nn.Module, classes: int) -> None:
         """Raises a UsageError if the model cannot be trained on the recipe's images."""
+
+    def check_batch_norm(self, model: nn.Module, batch: int) -> None:
+        """Raises a UsageError if so many images on one device are too few for batch norm."""
 
     @abstractmethod
     def make_module(self, model: nn.Module, card: Card, updates: int) -> L.LightningModule:

@@ -2,15 +2,20 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from spanets.checkpoint import Card, check_integrity, check_torch_reads, read_card
+from spanets.data.class_names import compare_classes
+from spanets.data.kept import Kept
+from spanets.data.split_list import read_split
 from spanets.recipe import Recipe, load_recipe, parse_recipe
 from spanets.recipe.trust import FLAG, places_outside
 from spanets.runs.folder import LAST, PREVIOUS, RECIPE
+from spanets.tasks.kept import kept_of
 from spanets.weights import WeightsError, read_checkpoint
 from spanets_runtime.errors import UsageError, UserError
 
@@ -41,8 +46,10 @@ class Start:
         checkpoint: What to go on from; None starts from the recipe alone.
         epoch: The epoch under way, from 0.
         batches: Of it that every process has trained on.
+        kept: What the run knows of its data.
     """
 
+    kept: Kept
     checkpoint: Path | None = None
     epoch: int = 0
     batches: int = 0
@@ -61,7 +68,7 @@ def start_anew(out: Path) -> Start:
     """
     if holds_run(out):
         raise UsageError(f"{out}: holds a run already; add --resume or choose another --out")
-    return Start()
+    return Start(Kept(out, is_new=True))
 
 
 def find_start(out: Path, recipe: Recipe) -> Start:
@@ -75,7 +82,7 @@ def find_start(out: Path, recipe: Recipe) -> Start:
     """
     if not (out / LAST).exists() and not (out / PREVIOUS).exists():
         if (out / RECIPE).exists():
-            return Start()
+            return Start(Kept(out, split=read_split(out)))
         raise UsageError(f"{out}: no run to resume; leave --resume out to start one")
     path, content, card = _read_newest(out)
     before = _flatten(parse_recipe(card.recipe, origin=str(path)))
@@ -85,7 +92,25 @@ def find_start(out: Path, recipe: Recipe) -> Start:
                 f"{path} was trained with {key} {before[key]}, not {value}, and a run keeps its "
                 f"recipe; go on with: {resume_command(out)}; or start another with another --out"
             )
-    return _position(path, content)
+    return _position(path, content, kept_of(out, path, card))
+
+
+def check_classes(before: Sequence[str] | None, now: Sequence[str], path: Path | None) -> None:
+    """Compares the classes of the data set with those that a checkpoint was trained on.
+
+    Args:
+        before: The checkpoint's, or None where there is none.
+        now: The data set's.
+        path: The checkpoint.
+
+    Raises:
+        UserError: they differ in names or order; the message says how.
+    """
+    if before is not None and (difference := compare_classes(before, now)):
+        raise UserError(
+            f"{path}: was trained on other classes than the data set has now: {difference}; put "
+            "the classes back as they were, or start a new run with another --out"
+        )
 
 
 def resume_command(out: Path) -> str:
@@ -120,13 +145,13 @@ def _read(path: Path) -> tuple[Path, dict[str, Any], Card]:
     return path, content, read_card(content, path)
 
 
-def _position(path: Path, content: dict[str, Any]) -> Start:
+def _position(path: Path, content: dict[str, Any], kept: Kept) -> Start:
     """Reads how far a run was; at an epoch's end its batches still stand at those of this epoch."""
     try:
         loop = content["loops"]["fit_loop"]
         epochs = loop["epoch_progress"]["current"]["processed"]
         batches = loop["epoch_loop.batch_progress"]["current"]["ready"]
-        return Start(path, epochs, batches if epochs == content["epoch"] else 0)
+        return Start(kept, path, epochs, batches if epochs == content["epoch"] else 0)
     except (KeyError, TypeError) as error:
         raise WeightsError(f"{path}: holds weights alone, and no run to go on with") from error
 

@@ -1,47 +1,99 @@
-"""Folders of images, one sub-folder a class, with or without a division into train and val.
+"""Folders of images, one sub-folder a class, with or without a division into parts.
 
 Either of these, and images may lie any number of folders deep:
 
     root/cat/1.jpg                      root/train/cat/1.jpg
     root/dog/2.jpg                      root/val/dog/2.jpg
 
-Hidden files and folders (whose name starts with a dot) are skipped, and so are files without one
-of the `IMAGE_SUFFIXES`. Links to images are followed. Links to folders are followed where they
-stand for a class or a part and nowhere deeper, so that no loop of links can trap the scan.
+`parts.part_of` knows the names of parts, `spanets_runtime.listing` which files and folders count.
+Links to images are followed. Links to folders are followed where they stand for a class or a part
+and nowhere deeper, so that no loop of links can trap the scan.
 """
 
 import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
+from spanets.data.class_names import describe_twins, normal
 from spanets.data.samples import Samples
+from spanets.data.sources.parts import Part, name_parts, part_of
+from spanets.data.sources.run_folders import holds_only_runs
 from spanets.data.splits import split_parts
 from spanets_runtime.errors import UserError, nearest
-from spanets_runtime.images import IMAGE_SUFFIXES
+from spanets_runtime.listing import (
+    describe_left_out,
+    describe_links,
+    is_image_name,
+    list_entries,
+    list_images,
+)
 
-VAL_NAMES = ("val", "valid", "validation")
+
+@dataclass
+class _LeftOut:
+    """What a data set holds beside its images.
+
+    Attributes:
+        suffixes: Of files that are no images, with their numbers.
+        loose: Images that lie in no class folder.
+        runs: Run folders.
+        unused: Folders beside those of the parts.
+        links: Links to folders that are not followed.
+    """
+
+    suffixes: Counter[str] = field(default_factory=Counter)
+    loose: list[Path] = field(default_factory=list)
+    runs: list[Path] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    links: list[Path] = field(default_factory=list)
+
+    def add_files(self, folder: Path) -> None:
+        """Adds the files directly in a folder of folders."""
+        for entry in list_entries(folder):
+            if entry.is_dir():
+                continue
+            if is_image_name(entry.name):
+                self.loose.append(Path(entry.path))
+            else:
+                self.suffixes[os.path.splitext(entry.name)[1].lower()] += 1
+
+    def notes(self, root: Path) -> tuple[str, ...]:
+        """Returns a line for each kind."""
+        notes = list(describe_left_out(root, Counter(dict(sorted(self.suffixes.items())))))
+        notes += describe_links(root, self.links)
+        if self.loose:
+            count, one = len(self.loose), self.loose[0]
+            notes.append(
+                f"{root}: {count} image{'s' * (count > 1)} left out, in no class folder, such as "
+                f"{one}"
+            )
+        if self.runs:
+            notes.append(f"{root}: left out, for it holds a run: {', '.join(map(str, self.runs))}")
+        if self.unused:
+            notes.append(f"{root}: left out, for they are no parts: {', '.join(self.unused)}")
+        return tuple(notes)
 
 
-def scan_folder(root: str | os.PathLike[str]) -> Samples:
+def scan_folder(
+    root: str | os.PathLike[str], least: int = 2, known: Sequence[str] | None = None
+) -> Samples:
     """Lists the images of a folder of class folders, sorted by class and path.
 
+    Args:
+        root: The folder.
+        least: Classes that there must be.
+        known: Classes of a checkpoint, which are classes whatever their folders look like.
+
     Raises:
-        UserError: there is no such folder, it has fewer than two class folders, or one of them
-            holds no images.
+        UserError: there is no such folder, it has fewer class folders, one of them holds no images,
+            or all hold the same sub-folders, as parts do.
     """
-    root = existing_folder(root)
-    classes = [folder.name for folder in subfolders(root)]
-    if not classes:
-        raise UserError(f"{root}: {_without_classes(root)}; put the images in one folder a class")
-    if len(classes) == 1:
-        raise UserError(f"{root}: only one class, {classes[0]!r}; add the folders of the others")
-    samples = _collect(root, classes)
-    empty = [name for name, count in samples.counts().items() if count == 0]
-    if empty:
-        raise UserError(
-            f"{root}: no images in class folder {', '.join(empty)}; add some or remove the folder"
-        )
-    return samples
+    root, left_out = existing_folder(root), _LeftOut()
+    samples = _scan_classes(root, left_out, least, known)
+    return replace(samples, notes=samples.notes + left_out.notes(root))
 
 
 def folder_splits(
@@ -49,82 +101,191 @@ def folder_splits(
 ) -> dict[str, Samples]:
     """Lists the images of a data set by part: "train", "val" and, if there is one, "test".
 
-    A `train/` folder beside a `val/`, `valid/`, `validation/` or `test/` folder, or alone, is
-    taken as a part; other folders beside it are ignored. Without these names, `root` is one folder
-    of classes. What has no folder for validation is split by class: test images are never used for
-    validation. Classes and their order are those of the training images; other parts may lack
-    some of them.
+    What has no folder for validation is split by class: test images are never used for validation.
 
     Args:
-        root: the folder.
+        root: As for `folder_parts`.
         val_fraction: share of the images that a split puts in "val", between 0 and 1.
         seed: what the split depends on.
 
     Raises:
-        UserError: as for `scan_folder`; or a part has a class that the training images lack, two
-            folders could be the one for validation, or there are too few images to split.
+        UserError: as for `folder_parts`, or there are too few images to split.
         ValueError: `val_fraction` is out of range.
     """
-    return split_parts(folder_parts(root), str(root), val_fraction, seed)
+    parts = folder_parts(root)
+    return split_parts(parts, str(root), val_fraction, seed, lambda images: names_in(root, images))
 
 
-def folder_parts(root: str | os.PathLike[str]) -> dict[str, Samples]:
-    """Lists the images by part as `folder_splits` does, but leaves "train" as it is without "val".
+def names_in(root: str | os.PathLike[str], images: Sequence[Any]) -> list[str]:
+    """Returns the paths of image files below a folder, with forward slashes."""
+    before = len(os.fspath(existing_folder(root) / "x")) - 1
+    return [os.fspath(image)[before:].replace(os.sep, "/") for image in images]
+
+
+def folder_parts(
+    root: str | os.PathLike[str], known: Sequence[str] | None = None
+) -> dict[str, Samples]:
+    """Lists the images of a data set by part: "train", and if there are any "val" and "test".
+
+    A folder for training beside one for validation or testing, or alone, is taken as a part; other
+    folders beside it are left out, and named in the notes. Without these names, `root` is one
+    folder of classes. Classes and their order are those of the training images; other parts may
+    lack some of them.
+
+    Args:
+        root: The folder.
+        known: As for `scan_folder`.
 
     Raises:
-        UserError: as for `folder_splits`, but for too few images to split.
+        UserError: as for `scan_folder`; or a part has a class that the training images lack, two
+            folders stand for one part, or none for training.
+    """
+    root, left_out = existing_folder(root), _LeftOut()
+    folders = part_folders(root)
+    if not folders:
+        return {"train": scan_folder(root, known=known)}
+    if "train" not in folders:
+        found = " and ".join(folder.name for folder in folders.values())
+        raise UserError(f"{root}: has {found}, and no folder of images to train on, called train")
+    parts: dict[str, Samples] = {}
+    for part, folder in folders.items():  # "train" first
+        if part == "train":
+            parts[part] = _scan_classes(folder, left_out, 2, known)
+        else:
+            parts[part] = _scan_part(folder, left_out, parts["train"].classes)
+    left_out.add_files(root)
+    used = {folder.name for folder in folders.values()}
+    left_out.unused = [folder.name for folder in subfolders(root) if folder.name not in used]
+    notes = left_out.notes(root)
+    return {part: replace(found, notes=found.notes + notes) for part, found in parts.items()}
+
+
+def part_folders(root: str | os.PathLike[str]) -> dict[Part, Path]:
+    """Returns the folders of a data set's parts, or none where it is one folder of classes.
+
+    Raises:
+        UserError: no such folder, or two of its folders stand for one part.
     """
     root = existing_folder(root)
     names = [folder.name for folder in subfolders(root)]
-    others = [name for name in names if name in (*VAL_NAMES, "test")]
-    # "train" is also a good name for a class, as in bus, car, train.
-    if not ("train" in names and (others or names == ["train"])):
-        return {"train": scan_folder(root)}
-
-    val_folders = [name for name in others if name != "test"]
-    if len(val_folders) > 1:
-        raise UserError(f"{root}: {' and '.join(val_folders)} are both for validation; keep one")
-    parts = {"train": scan_folder(root / "train")}
-    if val_folders:
-        parts["val"] = _scan_part(root / val_folders[0], parts["train"].classes)
-    if "test" in others:
-        parts["test"] = _scan_part(root / "test", parts["train"].classes)
-    return parts
+    found = {part_of(name) for name in names}
+    parts, others = found - {None}, None in found
+    if "train" in parts:
+        # It is also a good name for a class, as in bus, car, train.
+        are_parts = len(parts) > 1 or not others
+    else:  # as are "valid" and "test"
+        are_parts = not others and any(subfolders(root / name) for name in names)
+    return name_parts_in(root, names) if are_parts else {}
 
 
-def _scan_part(root: Path, classes: list[str]) -> Samples:
+def name_parts_in(root: Path, names: Sequence[str]) -> dict[Part, Path]:
+    """Returns those of a folder's folders that stand for parts.
+
+    Raises:
+        UserError: two stand for one.
+    """
+    return {part: root / name for part, name in name_parts(names, str(root)).items()}
+
+
+def _scan_classes(
+    root: Path, left_out: _LeftOut, least: int, known: Sequence[str] | None
+) -> Samples:
+    """Lists the images of class folders, which say what classes there are."""
+    folders, notes = _class_folders(root, left_out)
+    if not folders:
+        raise UserError(f"{root}: {_without_classes(root)}; put the images in one folder a class")
+    classes = list(folders)
+    if len(classes) < least:
+        raise UserError(f"{root}: only one class, {classes[0]!r}; add the folders of the others")
+    if not set(classes) <= set(known or ()):
+        _refuse_unnamed_parts(root, classes)
+    samples = _collect(root, folders, classes, left_out)
+    if empty := [name for name, count in samples.counts().items() if count == 0]:
+        told = "".join(f" ({note})" for note in left_out.notes(root))
+        raise UserError(
+            f"{root}: no images in class folder {', '.join(empty)}; add some or remove the folder"
+            + told
+        )
+    return replace(samples, notes=notes)
+
+
+def _scan_part(root: Path, left_out: _LeftOut, classes: list[str]) -> Samples:
     """Lists the images of a part whose classes are given by the training images."""
-    for folder in subfolders(root):
-        if folder.name not in classes:
-            hint = nearest(folder.name, classes)
-            raise UserError(f"{folder}: class {folder.name!r} has no training images{hint}")
-    samples = _collect(root, classes)
+    folders, notes = _class_folders(root, left_out)
+    spelled = {normal(name): name for name in classes}
+    for name in folders:
+        if normal(name) not in spelled:
+            hint = nearest(name, classes)
+            raise UserError(f"{root / name}: class {name!r} has no training images{hint}")
+    found = {spelled[normal(name)]: of_class for name, of_class in folders.items()}
+    samples = _collect(root, found, classes, left_out)
     if not len(samples):
         raise UserError(f"{root}: no images in class folders; add some or remove the folder")
-    return samples
+    return replace(samples, notes=notes)
 
 
-def _collect(root: Path, classes: list[str]) -> Samples:
+def _class_folders(root: Path, left_out: _LeftOut) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
+    """Returns the folders of each class, mostly one, sorted by name, and lines about odd names."""
+    spellings: dict[str, list[Path]] = {}
+    for folder in subfolders(root):
+        if holds_only_runs(folder):
+            left_out.runs.append(folder)
+        else:
+            spellings.setdefault(normal(folder.name), []).append(folder)
+    folders = {same[0].name: same for same in spellings.values()}
+    notes = [
+        f"{root}: {len(same)} folders are called {name!r}, in different Unicode spellings; they "
+        "are one class"
+        for name, same in folders.items()
+        if len(same) > 1
+    ]
+    return folders, (*notes, *describe_twins(list(folders), str(root)))
+
+
+def _refuse_unnamed_parts(root: Path, classes: Sequence[str]) -> None:
+    """Refuses classes that all hold the same folders and no images: these are the classes."""
+    inside: list[str] | None = None
+    for name in classes:
+        entries = list_entries(root / name)
+        folders = [entry.name for entry in entries if entry.is_dir()]
+        if len(folders) < 2 or inside not in (None, folders):
+            return
+        if any(is_image_name(entry.name) for entry in entries if not entry.is_dir()):
+            return
+        inside = folders
+    if inside is None or len(classes) < 2:
+        return
+    if all(part_of(name) for name in inside):
+        remedy = f"put the parts outside: {inside[0]}/{classes[0]} and so on"
+    else:
+        remedy = (
+            f"if {classes[0]} and {classes[1]} are parts, call them train and val or test; if they "
+            "are classes, move their images out of the sub-folders"
+        )
+    raise UserError(
+        f"{root}: its {len(classes)} folders ({_shorten(classes)}) all hold the same sub-folders "
+        f"({_shorten(inside)}), as parts of a data set do; {remedy}"
+    )
+
+
+def _shorten(names: Sequence[str], limit: int = 4) -> str:
+    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
+
+
+def _collect(
+    root: Path, folders: dict[str, list[Path]], classes: list[str], left_out: _LeftOut
+) -> Samples:
     images: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = _images(root / name) if (root / name).is_dir() else []
-        images += found
-        labels += [label] * len(found)
+        for folder in folders.get(name, []):
+            found = list_images(folder)
+            images += found.images
+            labels += [label] * len(found.images)
+            left_out.suffixes += found.left_out
+            left_out.links += found.links
+    left_out.add_files(root)
     return Samples(images, labels, classes)
-
-
-def _images(folder: Path) -> list[Path]:
-    """Returns the image files anywhere below a folder, sorted."""
-    found: list[Path] = []
-    for parent, folders, files in os.walk(folder, onerror=_unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in files if _is_image(name)]
-    return sorted(found)
-
-
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def existing_folder(root: str | os.PathLike[str]) -> Path:
@@ -142,31 +303,17 @@ def existing_folder(root: str | os.PathLike[str]) -> Path:
 
 
 def subfolders(root: Path) -> list[Path]:
-    """Returns the folders directly in a folder, hidden ones left out, sorted by name.
+    """Returns the folders directly in a folder, sorted by name, without those of systems.
 
     Raises:
         UserError: the folder cannot be read.
     """
-    folders = [entry for entry in _entries(root) if entry.is_dir()]
-    return sorted(folders, key=lambda folder: folder.name)
-
-
-def _entries(root: Path) -> list[Path]:
-    """Returns what a folder holds, hidden entries left out."""
-    try:
-        return [entry for entry in root.iterdir() if not entry.name.startswith(".")]
-    except OSError as error:
-        _unreadable(error)
+    return [Path(entry.path) for entry in list_entries(root) if entry.is_dir()]
 
 
 def _without_classes(root: Path) -> str:
     """Says what a folder without sub-folders is like."""
-    entries = _entries(root)
-    if any(_is_image(entry.name) for entry in entries):
+    entries = list_entries(root)
+    if any(is_image_name(entry.name) for entry in entries):
         return "images, but no class folders"
     return "no class folders" if entries else "the folder is empty"
-
-
-def _unreadable(error: OSError) -> NoReturn:
-    """Stops the scan, where `os.walk` alone would skip the folder without a word."""
-    raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error

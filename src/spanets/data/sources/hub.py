@@ -4,6 +4,7 @@ The library `datasets` finds, fetches and stores them; their images are decoded 
 same limits as all others. It runs no code that comes with a data set from version 4 on.
 """
 
+import hashlib
 import os
 import re
 import sys
@@ -13,48 +14,71 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
-from huggingface_hub import DatasetCard
-
+from spanets.data.class_names import describe_twins
 from spanets.data.samples import Samples
+from spanets.data.sources.hub_files import check_built, check_descriptions, check_inside
+from spanets.data.sources.parts import Part, name_parts
 from spanets.data.sources.shard_index import MAX_IMAGE_BYTES
-from spanets.recipe.trust import is_address
-from spanets.yaml_text import load_yaml
-from spanets_runtime.errors import UserError, first_line, nearest, require
+from spanets_runtime.errors import UserError, nearest, require
 from spanets_runtime.images import ImageError
 
-_PARTS = {"train": "train", "test": "test"} | dict.fromkeys(
-    ("validation", "val", "valid", "dev"), "val"
-)
-# Where `datasets` looks for the files of a folder.
-_CARDS = ("README.md", ".huggingface.yaml")
 _LABELS = ("label", "labels", "class", "cls", "target")
 _HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
 class HubImage:
-    """One image of a data set, at a row of a column that is not decoded."""
+    """One image of a data set, at a row of a column that is not decoded.
+
+    Attributes:
+        folders: Where its file may lie, if it is one.
+    """
 
     rows: Any
     column: str
     index: int
     origin: str
+    folders: Sequence[Path]
 
     def read(self) -> bytes:
         """Returns its encoded bytes.
 
         Raises:
             ImageError: there are none, or too many.
+            UserError: the data set names a file outside of it.
         """
-        stored = self.rows[self.index][self.column] or {}
-        content, path = stored.get("bytes"), stored.get("path")
-        if content is None and path is not None and Path(path).is_file():
-            content = Path(path).read_bytes()
+        content, path = self._stored()
+        if content is None and path is not None:
+            content = self._read_file(path)
         if content is None:
             raise ImageError(f"{self}: no such file as {path}" if path else f"{self}: no image")
         if len(content) > MAX_IMAGE_BYTES:
             raise ImageError(f"{self}: over the limit of {MAX_IMAGE_BYTES} bytes")
         return content
+
+    @property
+    def key(self) -> str:
+        """Its name in a run's list, which does not depend on the other rows."""
+        content, path = self._stored()
+        if content is not None:
+            digest = hashlib.blake2b(content, digest_size=10).hexdigest()
+            return f"{path or 'image'}#{digest}"
+        for folder in self.folders:
+            if path is not None and Path(path).is_relative_to(folder):
+                return Path(path).relative_to(folder).as_posix()
+        return path or f"row {self.index}"
+
+    def _stored(self) -> tuple[bytes | None, str | None]:
+        stored = self.rows[self.index][self.column] or {}
+        return stored.get("bytes"), stored.get("path")
+
+    def _read_file(self, path: str) -> bytes | None:
+        place = check_inside(path, self.folders, str(self))
+        if not place.is_file():
+            return None
+        if place.stat().st_size > MAX_IMAGE_BYTES:
+            raise ImageError(f"{self}: over the limit of {MAX_IMAGE_BYTES} bytes")
+        return place.read_bytes()
 
     def __str__(self) -> str:
         return f"{self.origin}: row {self.index}"
@@ -67,12 +91,14 @@ class HubImages(Sequence[HubImage]):
         rows: A `datasets.Dataset` with that column, not decoded.
         column: Its name.
         origin: Where the data set is from, for messages.
+        folders: Where its images may lie that are files.
     """
 
-    def __init__(self, rows: Any, column: str, origin: str) -> None:
+    def __init__(self, rows: Any, column: str, origin: str, folders: Sequence[Path]) -> None:
         self.rows = rows
         self.column = column
         self.origin = origin
+        self.folders = folders
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -84,7 +110,8 @@ class HubImages(Sequence[HubImage]):
     def __getitem__(self, index: int | slice) -> HubImage | list[HubImage]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return HubImage(self.rows, self.column, range(len(self))[index], self.origin)
+        number = range(len(self))[index]
+        return HubImage(self.rows, self.column, number, self.origin, self.folders)
 
 
 def hub_parts(
@@ -100,83 +127,79 @@ def hub_parts(
     Raises:
         UserError: no such data set, no such columns, or images without labels.
     """
-    parts = _load(root)
+    parts, unused = _load(root)
     image = _find_image_column(parts["train"], image_column, root)
     label = _find_label_column(parts["train"], label_column, root)
     classes = _find_classes(parts["train"], label, root)
-    samples = {}
+    notes = [*unused, *describe_twins(classes, root)]
+    read = {}
     for name, rows in parts.items():
-        labels = _read_labels(rows, label, classes, f"{root}, {name}")
-        if labels is not None:
-            images = _undecoded(rows, image, root)
-            samples[name] = Samples(HubImages(images, image, f"{root}, {name}"), labels, classes)
-        elif name != "test":  # many a test set is published without labels
+        read[name] = _read_labels(rows, label, classes, f"{root}, {name}")
+        if read[name] is None and name != "test":
             raise UserError(f"{root}: images of {name} have no label in column {label!r}")
-    return samples
+        if read[name] is None:  # many a test set is published without labels
+            notes.append(f"{root}: the {len(rows)} images of test have no labels, left out")
+    folders = _image_folders(root)
+    return {
+        name: Samples(
+            HubImages(_undecoded(parts[name], image, root), image, f"{root}, {name}", folders),
+            labels,
+            classes,
+            notes=tuple(notes),
+        )
+        for name, labels in read.items()
+        if labels is not None
+    }
 
 
-def _load(root: str) -> dict[str, Any]:
-    """Returns the data sets by part."""
+def _image_folders(root: str) -> list[Path]:
+    """Returns where images that are files may lie: in the data set, or where it was unpacked."""
+    config = require("datasets", "hf").config
+    unpacked = [Path(config.DOWNLOADED_DATASETS_PATH), Path(config.EXTRACTED_DATASETS_PATH)]
+    path = Path(root).expanduser()
+    if path.exists():
+        return [path, *unpacked]
+    cache = Path(require("huggingface_hub", "hf").constants.HF_HUB_CACHE)
+    return [cache / f"datasets--{root.replace('/', '--')}", *unpacked]
+
+
+def _load(root: str) -> tuple[dict[Part, Any], list[str]]:
+    """Returns the data sets by part, and lines about those that are no part."""
     datasets = require("datasets", "hf")
     path = Path(os.path.expanduser(root))
     if not path.exists() and not _HUB_NAME.fullmatch(root):
         raise UserError(f"{root}: no such folder, and no name of a data set on the hub")
-    saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
-    if path.exists() and not saved:
-        _check_configuration(path)
     try:
         with _quiet(datasets):
-            if saved:
-                found = datasets.load_from_disk(str(path))
-            else:
-                found = datasets.load_dataset(str(path) if path.exists() else root)
+            found = _load_folder(datasets, path) if path.exists() else _load_named(datasets, root)
+    except UserError:
+        raise
     # Its readers have no closed set of errors.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{root}: cannot be read as a data set ({reason})") from error
     if not isinstance(found, dict):
-        return {"train": found}
-    parts = {_PARTS[name]: rows for name, rows in found.items() if name in _PARTS}
-    if "train" not in parts:
+        return {"train": found}, []
+    names = name_parts(found, root)
+    if "train" not in names:
         raise UserError(f"{root}: has {', '.join(found)}, but no part named train")
-    return parts
+    unused = [name for name in found if name not in names.values()]
+    notes = [f"{root}: left out, for they are no parts: {', '.join(unused)}"] if unused else []
+    return {part: found[name] for part, name in names.items()}, notes
 
 
-def _check_configuration(folder: Path) -> None:
-    """Refuses a folder whose card makes `datasets` read files that lie elsewhere.
-
-    Raises:
-        UserError: a card that names an address, or a path that leaves the folder; or a damaged one.
-    """
-    cards = [path for name in _CARDS if (path := folder / name).is_file()]
-    for path in cards:
-        try:
-            text = path.read_text("utf-8")
-            # As `datasets` finds it, so that both see the same.
-            found = (
-                DatasetCard(text).data.to_dict() if path.suffix == ".md" else load_yaml(text, "")
-            )
-        # Whatever a text leads to that is no card.
-        except Exception as error:
-            raise UserError(f"{path}: is no data set's card ({first_line(error)})") from error
-        for name in _texts(found.get("configs") if isinstance(found, dict) else None):
-            if is_address(name) or os.path.isabs(name) or ".." in re.split(r"[/\\]", name):
-                raise UserError(
-                    f"{path}: names files elsewhere ({name}); a data set's card does not decide "
-                    "what is fetched or read outside of its folder"
-                )
+def _load_folder(datasets: Any, path: Path) -> Any:
+    check_descriptions(path)
+    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+        return datasets.load_from_disk(str(path))
+    return datasets.load_dataset(str(path))
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """Yields the texts in nested values, those that stand in several places once."""
-    waiting, seen = [value], set()
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, str):
-            yield item
-        elif isinstance(item, dict | list | tuple) and id(item) not in seen:
-            seen.add(id(item))
-            waiting += [*item, *item.values()] if isinstance(item, dict) else item
+def _load_named(datasets: Any, name: str) -> Any:
+    builder = datasets.load_dataset_builder(name)
+    check_built(builder.config.data_files, "hf://datasets/", name)
+    builder.download_and_prepare()
+    return builder.as_dataset()
 
 
 @contextmanager

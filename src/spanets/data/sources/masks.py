@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spanets.data.class_lists import NameList, clean_name, read_lines, read_names
+from spanets.data.kept import Kept
 from spanets.data.sources.mask_pairs import pair_masks
 from spanets.data.sources.mask_values import (
     IGNORED,
@@ -31,7 +32,7 @@ from spanets.data.sources.mask_values import (
     plain_values,
 )
 from spanets.data.sources.parts import Part, name_parts
-from spanets.data.splits import stratified_split
+from spanets.data.splits import divide
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.images import ImageError
 from spanets_runtime.labels import load_labels
@@ -54,6 +55,7 @@ class MaskedImages:
         masks: One for each.
         classes: Class names, at most 255.
         values: What the numbers of the masks stand for.
+        names: What the images are called in the list of a split, or None where none was drawn.
         notes: Lines for people about what was left out, renamed or changed, each with a count.
     """
 
@@ -61,6 +63,7 @@ class MaskedImages:
     masks: list[Path]
     classes: list[str]
     values: MaskValues
+    names: Sequence[str] | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -70,7 +73,8 @@ class MaskedImages:
         """Returns the images at `indices`, in that order, with the same classes."""
         indices = list(indices)
         images, masks = [self.images[i] for i in indices], [self.masks[i] for i in indices]
-        return replace(self, images=images, masks=masks)
+        names = None if self.names is None else [self.names[i] for i in indices]
+        return replace(self, images=images, masks=masks, names=names)
 
     def load_mask(self, index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Decodes a mask of an image of this height and width.
@@ -109,6 +113,7 @@ def folder_parts(
     seed: int = 0,
     mask_values: Given | None = None,
     classes: list[str] | None = None,
+    kept: Kept | None = None,
 ) -> dict[str, MaskedImages]:
     """Lists the images of a folder by part: "train", "val" and, if there is one, "test".
 
@@ -120,6 +125,7 @@ def folder_parts(
         seed: What the split depends on.
         mask_values: What the numbers of the masks stand for, as a recipe says it.
         classes: Their names, where no classes.txt names them.
+        kept: What a run knows: images stay in the part that its list says.
 
     Raises:
         UserError: no such folder, no images in it, an image without a mask, or too few to split.
@@ -135,8 +141,8 @@ def folder_parts(
     if not parts:
         parts = {"train": _pair(root / "images", root / "masks", classes, values)}
     parts = {name: replace(part, notes=listed.notes + part.notes) for name, part in parts.items()}
-    if "train" in parts and "val" not in parts and val_fraction is not None:
-        parts |= _split(root, parts["train"], val_fraction, seed)
+    if "train" in parts and val_fraction is not None:
+        parts |= _split(root, parts, val_fraction, seed, kept)
     return parts
 
 
@@ -210,14 +216,26 @@ def _pair(images: Path, masks: Path, classes: list[str], values: MaskValues) -> 
     return MaskedImages(pairs.images, pairs.masks, classes, values, pairs.notes)
 
 
-def _split(root: Path, images: MaskedImages, fraction: float, seed: int) -> dict[str, MaskedImages]:
-    first, second = stratified_split([0] * len(images), fraction, seed)
-    if not first or not second:
+def _split(
+    root: Path, parts: dict[str, MaskedImages], fraction: float, seed: int, kept: Kept | None
+) -> dict[str, MaskedImages]:
+    """Divides the images to train on, and by a run's list those to validate with as well."""
+    listed = kept is not None and kept.split is not None and bool(kept.split.parts)
+    pool = [parts[name] for name in ("train", "val") if name in parts]
+    if len(pool) > 1 and not listed:
+        return {}
+    images = [path for part in pool for path in part.images]
+    names = [path.relative_to(root).as_posix() for path in images]
+    found = divide(images, names, [0] * len(images), fraction, seed, str(root), kept)
+    if not found.train or not found.val:
         raise UserError(
             f"{root}: {len(images)} images are too few for a val_fraction of {fraction}; "
             "add images or change it"
         )
-    return {"train": images.subset(first), "val": images.subset(second)}
+    masks = [path for part in pool for path in part.masks]
+    whole = replace(pool[0], images=images, masks=masks, names=names)
+    whole = replace(whole, notes=(*whole.notes, *found.notes))
+    return {"train": whole.subset(found.train), "val": whole.subset(found.val)}
 
 
 def _existing(root: str | os.PathLike[str]) -> Path:

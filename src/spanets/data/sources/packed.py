@@ -22,6 +22,14 @@ class PackedTexts(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PackedTexts):
+            return NotImplemented
+        same_ends = np.array_equal(self._ends, other._ends)
+        return same_ends and np.array_equal(self._bytes, other._bytes)
+
+    __hash__ = None  # type: ignore[assignment]
+
     @overload
     def __getitem__(self, index: int) -> str: ...
     @overload

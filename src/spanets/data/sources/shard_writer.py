@@ -26,7 +26,7 @@ from tqdm import tqdm
 from spanets.data.samples import Samples
 from spanets.data.sources.folder import folder_parts
 from spanets.data.sources.shard_index import MAX_IMAGE_BYTES, SUFFIX, ShardIndex, parse_index
-from spanets.data.sources.shards import DATASET, FORMAT
+from spanets.data.sources.shard_names import DATASET, FORMAT
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.files import write_atomically
 

@@ -12,10 +12,7 @@ depends on the number of processes, and it cannot begin in the middle. Here ever
 and a place, so that `EpochSampler` draws each once an epoch, whoever reads it.
 """
 
-import glob
-import json
 import os
-import re
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,17 +27,15 @@ from tqdm import tqdm
 from spanets.data.samples import Samples
 from spanets.data.sources import remote
 from spanets.data.sources.packed import PackedTexts
-from spanets.data.sources.shard_index import SUFFIX, ShardIndex, list_tar, parse_index
-from spanets_runtime.errors import UserError, require
+from spanets.data.sources.shard_index import MAX_INDEX_BYTES, SUFFIX, ShardIndex, parse_index
+from spanets.data.sources.shard_labels import find_classes, number_labels
+from spanets.data.sources.shard_names import add_classes, find_shards, names_below
+from spanets.data.sources.tar_listing import list_tar
+from spanets_runtime.errors import UserError
 from spanets_runtime.files import write_atomically
 from spanets_runtime.images import ImageError
 
-DATASET = "dataset.json"
-FORMAT = 1
-
-_PART = re.compile(r"(?:^|[^a-z])(train|val|valid|validation|test)(?:[^a-z]|$)")
 _READERS = 16  # of indices; they wait for the network, mostly
-_MAX_CLASSES = 2**20
 
 
 @dataclass(frozen=True)
@@ -51,11 +46,13 @@ class Shard:
         location: Path or URL.
         length: In bytes.
         cache: The folder for its copy, if it is a URL.
+        name: What its images' names in a run's list begin with; "" where they need nothing more.
     """
 
     location: str
     length: int
     cache: Path
+    name: str = ""
 
     def local(self) -> Path:
         """Returns a path to read it from; fetches it if it is elsewhere."""
@@ -98,6 +95,11 @@ class ShardImage:
         if self.checksum is not None and zlib.crc32(content) != self.checksum:
             raise ImageError(f"{self}: its bytes are not those that the shard was written with")
         return content
+
+    @property
+    def key(self) -> str:
+        """Its name in a run's list, wherever the data set lies."""
+        return self.shard.name + self.names[self.number]
 
     def __str__(self) -> str:
         return f"{self.shard.location}: {self.names[self.number]}"
@@ -160,7 +162,10 @@ def _order(indices: Sequence[ShardIndex]) -> np.ndarray:
 
 
 def read_shards(
-    root: str, label_key: str | None = None, cache: str | None = None
+    root: str,
+    label_key: str | None = None,
+    cache: str | None = None,
+    known: Sequence[str] | None = None,
 ) -> dict[str, Samples]:
     """Lists the images of shards by part: "train", perhaps "val", perhaps "test".
 
@@ -170,102 +175,41 @@ def read_shards(
         root: A folder or URL with a `dataset.json`, or a pattern of shards.
         label_key: See `list_tar`.
         cache: The folder for copies of what is elsewhere; None takes `default_cache()`.
+        known: Classes of a checkpoint, which may have been numbered where a version of today finds
+            names.
 
     Raises:
         UserError: no shards, shards that cannot be read, or labels that are no classes.
     """
     folder = remote.default_cache() if cache is None else Path(os.path.expanduser(cache))
-    parts, classes = _find_parts(os.path.expanduser(root))
-    found = {name: _open_part(shards, folder, label_key) for name, shards in parts.items()}
-    classes = classes or _find_classes(found["train"][1])
-    return {name: _make_samples(*found[name], classes) for name in parts}
+    root = os.path.expanduser(root)
+    found = find_shards(root)
+    indices = {name: _read_indices(some, folder, label_key) for name, some in found.parts.items()}
+    classes, notes = find_classes(indices["train"], root, known)
+    written = all(index.is_written for some in indices.values() for index in some)
+    if found.classes is None and written and classes != known:
+        found = add_classes(found)
+    if found.classes is not None:
+        classes, notes = found.classes, ()
+    samples = {}
+    for name, locations in found.parts.items():
+        names = [""] * len(locations) if written else names_below(found.base, locations)
+        shards = [
+            Shard(location, index.length, folder, f"{prefix}/" if prefix else "")
+            for location, index, prefix in zip(locations, indices[name], names, strict=True)
+        ]
+        about = (*notes, *_describe_members(indices[name], root))
+        samples[name] = _make_samples(shards, indices[name], classes, about)
+    return samples
 
 
-def _find_parts(root: str) -> tuple[dict[str, list[str]], list[str] | None]:
-    """Returns the shards of each part, and the classes if they are named."""
-    described = _read_description(root)
-    if described is not None:
-        return described
-    shards = _expand(os.path.join(root, "**/*.tar") if os.path.isdir(root) else root)
-    if not shards:
-        raise UserError(f"{root}: no such shards; name a folder or a pattern, such as train-*.tar")
-    parts: dict[str | None, list[str]] = {}
-    for location in shards:
-        parts.setdefault(_part_of(location), []).append(location)
-    if parts.keys() == {None}:
-        return {"train": shards}, None
-    if None in parts:
-        raise UserError(f"{parts[None][0]}: tells no part in its name, train or val, others do")
-    if "train" not in parts:
-        raise UserError(f"{root}: shards of {' and '.join(map(str, parts))}, none to train on")
-    return {str(part): found for part, found in parts.items()}, None
-
-
-def _read_description(root: str) -> tuple[dict[str, list[str]], list[str]] | None:
-    """Reads a `dataset.json`, if there is one."""
-    if remote.is_url(root):
-        where = root.rstrip("/")
-        content = None if where.endswith(".tar") else remote.read_small(f"{where}/{DATASET}")
-    else:
-        where = os.path.abspath(root)
-        path = Path(where, DATASET)
-        content = path.read_bytes() if path.is_file() else None
-    if content is None:
-        return None
-    try:
-        values = json.loads(content)
-        if values["format"] != FORMAT or "train" not in values["parts"]:
-            raise ValueError("written by another version")
-        classes = [str(name) for name in values["classes"]]
-        parts = {
-            # Names alone: a description cannot point elsewhere.
-            str(part): [f"{where}/{os.path.basename(row['name'])}" for row in told["shards"]]
-            for part, told in values["parts"].items()
-        }
-    # Whatever a file that is none of ours leads to.
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UserError(f"{where}/{DATASET}: damaged ({error})") from None
-    return parts, classes
-
-
-def _expand(root: str) -> list[str]:
-    """Returns the files that a pattern stands for, each once, in order."""
-    braces = require("braceexpand", "train")
-    try:
-        patterns = list(braces.braceexpand(root))
-    except ValueError as error:
-        raise UserError(f"{root}: {error}") from None
-    found: list[str] = []
-    for pattern in patterns:
-        if remote.is_url(pattern):
-            found += remote.expand(pattern)
-        elif set(pattern) & set("*?["):
-            found += sorted(glob.glob(pattern, recursive=True))
-        else:
-            found.append(pattern)
-    return list(dict.fromkeys(found))
-
-
-def _part_of(location: str) -> str | None:
-    """Tells the part from the name of a shard, or else from its folder's."""
-    *_, folder, name = ["", *location.lower().split("/")]
-    found = _PART.search(name) or _PART.fullmatch(folder)
-    if found is None:
-        return None
-    return "val" if found[1].startswith("val") else found[1]
-
-
-def _open_part(
-    locations: list[str], cache: Path, label_key: str | None
-) -> tuple[list[Shard], list[ShardIndex]]:
+def _read_indices(locations: Sequence[str], cache: Path, label_key: str | None) -> list[ShardIndex]:
     def read(location: str) -> ShardIndex:
         return read_index(location, cache, label_key)
 
     with ThreadPoolExecutor(_READERS) as pool:
         watched = tqdm(locations, desc="shards", disable=None, leave=False)
-        indices = list(pool.map(read, watched))
-    pairs = zip(locations, indices, strict=True)
-    return [Shard(location, index.length, cache) for location, index in pairs], indices
+        return list(pool.map(read, watched))
 
 
 def read_index(location: str, cache: Path, label_key: str | None = None) -> ShardIndex:
@@ -279,57 +223,88 @@ def read_index(location: str, cache: Path, label_key: str | None = None) -> Shar
         content = remote.read_small(remote.beside(location, SUFFIX))
         if content is not None:
             index = parse_index(content, location + SUFFIX)
-            if label_key in (None, index.label_key):
+            # Of another the shard may have changed since.
+            if index.is_written and label_key in (None, index.label_key):
                 return index
         path = remote.fetch(location, cache)
     return _index_here(path, label_key)
 
 
 def _index_here(path: Path, label_key: str | None) -> ShardIndex:
+    """Reads the index beside a shard if it is the shard's, and else lists the shard."""
     try:
         size = path.stat().st_size
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     beside = path.with_name(path.name + SUFFIX)
-    if beside.is_file():
-        index = parse_index(beside.read_bytes(), str(beside))
-        if index.length == size and label_key in (None, index.label_key):
-            return index
-        if index.checksums is not None and index.length != size:  # written with the shard
+    before = _read_beside(beside)
+    if before is not None and label_key in (None, before.label_key):
+        if before.is_written and before.length != size:
             raise UserError(
-                f"{path}: has {size} bytes, its index says {index.length}; copy it again"
+                f"{path}: has {size} bytes, its index says {before.length}; copy it again"
             )
+        trusted = before.is_written or before.format > 1
+        if trusted and before.length == size and _is_newer(beside, path):
+            return before
     index = list_tar(path, label_key)
+    if before is not None and before.is_written and label_key in (None, before.label_key):
+        if not _is_of(before, index):
+            raise UserError(
+                f"{path}: its images or labels are not those that {beside.name} was written with; "
+                f"write the shards anew, or remove {beside.name}"
+            )
+        with suppress(OSError):
+            os.utime(beside)  # else it is compared again at every start
+        return before
     with suppress(UserError):  # a folder that cannot be written costs time alone
         write_atomically(beside, lambda file: file.write(index.to_json()), shared=True)
     return index
 
 
-def _find_classes(indices: Sequence[ShardIndex]) -> list[str]:
-    """Returns the class names that labels tell: themselves, or numbers up to the largest."""
-    labels = {label for index in indices for label in index.labels}
-    numbers = {label for label in labels if isinstance(label, int)}
-    if numbers and numbers != labels:
-        name = next(label for label in labels if label not in numbers)
-        raise UserError(f"labels are numbers and names, such as {min(numbers)} and {name!r}")
-    if numbers and max(numbers) >= _MAX_CLASSES:
-        raise UserError(f"label {max(numbers)} is over the limit of {_MAX_CLASSES} classes")
-    if numbers:
-        return [str(number) for number in range(max(numbers) + 1)]
-    return sorted(map(str, labels))
+def _read_beside(path: Path) -> ShardIndex | None:
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file:
+            return parse_index(file.read(MAX_INDEX_BYTES + 1), str(path))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _is_newer(index: Path, shard: Path) -> bool:
+    """Whether an index was written after the last change of a shard, a copy counting as one."""
+    changed = shard.stat()
+    return index.stat().st_mtime_ns > max(changed.st_mtime_ns, changed.st_ctime_ns)
+
+
+def _is_of(written: ShardIndex, listed: ShardIndex) -> bool:
+    """Whether an index that was written with a shard tells of what is in it."""
+    same_places = (written.offsets, written.sizes) == (listed.offsets, listed.sizes)
+    return same_places and [str(x) for x in written.labels] == [str(x) for x in listed.labels]
+
+
+def _describe_members(indices: Sequence[ShardIndex], origin: str) -> tuple[str, ...]:
+    """Returns lines about members that were passed over, and about names that come twice."""
+    notes = []
+    if links := sum(index.links for index in indices):
+        notes.append(
+            f"{origin}: {links} links or devices in its shards left out; they hold nothing"
+        )
+    if twice := sum(len(index.names) - len(set(index.names)) for index in indices):
+        notes.append(
+            f"{origin}: {twice} names come more than once in a shard, as by tar --append; all of "
+            "their images are used"
+        )
+    return tuple(notes)
 
 
 def _make_samples(
-    shards: Sequence[Shard], indices: Sequence[ShardIndex], classes: list[str]
+    shards: Sequence[Shard],
+    indices: Sequence[ShardIndex],
+    classes: list[str],
+    notes: tuple[str, ...],
 ) -> Samples:
-    given = [label for index in indices for label in index.labels]
-    numbers = {name: number for number, name in enumerate(classes)}
-    for label in dict.fromkeys(given):
-        if label not in numbers and not (isinstance(label, int) and label < len(classes)):
-            raise UserError(
-                f"{shards[0].location}: label {label!r} is none of the {len(classes)} classes"
-            )
-    labels = [label if isinstance(label, int) else numbers[label] for label in given]
+    labels = number_labels(indices, classes, shards[0].location)
     order = _order(indices)
     images = ShardImages(shards, indices, order)
     return Samples(
@@ -337,4 +312,5 @@ def _make_samples(
         labels=[labels[i] for i in order],
         classes=classes,
         shards=images.numbers.tolist(),
+        notes=notes,
     )

@@ -20,10 +20,11 @@ from spanets.data.classification import (
 )
 from spanets.data.loaders import plain_worker_errors
 from spanets.data.samples import Samples
-from spanets.data.sources.folder import scan_folder
 from spanets.recipe import ClassificationRecipe
+from spanets.tasks.classification.images import named_images
 from spanets.tasks.classification.metrics import metrics_for, update_metrics
 from spanets.tasks.classification.opened import open_classifier
+from spanets.tasks.kept import kept_of
 from spanets.tasks.own_data import card_recipe, own_recipe
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.onnx import is_exported
@@ -40,8 +41,9 @@ def evaluate(
 
     Args:
         path: A checkpoint with its card, or a file that `spanets export` wrote.
-        root: A folder of class folders; None takes the images of the run's own test part, or where
-            it has none of its validation part; an exported file has neither.
+        root: A folder of class folders, or of parts with those, of which the test part is taken, or
+            where there is none the validation part; None takes likewise of the run's own images,
+            as its list says; an exported file has none.
         workers: Processes that load images.
         batch_size: Images at a time.
         trusted: Let the checkpoint's recipe decide which images are read; see `own_data`.
@@ -61,10 +63,13 @@ def evaluate(
     exported = is_exported(path)
     if exported and root is None:
         raise UsageError(f"{path} does not tell its test images; name a folder with --data")
-    part, samples = _own_images(path, card, trusted) if root is None else (root, scan_folder(root))
-    samples = map_classes(samples, card.classes)
     recipe = None if exported else card_recipe(path, card, ClassificationRecipe)
-    allowed = recipe.data.max_unreadable if recipe else 0.0
+    if root is None:
+        part, samples = _own_images(path, card, trusted)
+    else:
+        part, samples = named_images(root, path, card, recipe)
+    samples = map_classes(samples, card.classes)
+    allowed = 0.0 if recipe is None else recipe.data.max_unreadable
     loader = evaluation_loader(
         samples, card.preprocessing, batch_size, workers, max_unreadable=allowed
     )
@@ -78,7 +83,7 @@ def evaluate(
 def _own_images(path: Path, card: Card, trusted: bool) -> tuple[str, Samples]:
     recipe = own_recipe(path, card, ClassificationRecipe, trusted)
     try:
-        parts = read_splits(recipe.data)
+        parts = read_splits(recipe.data, kept_of(path.parent, path, card))
     except UserError as error:
         raise UserError(f"{error}; or name a folder with --data") from None
     part = "test" if "test" in parts else "val"

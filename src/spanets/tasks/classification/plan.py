@@ -11,8 +11,10 @@ from torch import nn
 import spanets
 from spanets.checkpoint import Card
 from spanets.data.classification import make_loaders, preprocessing_of
+from spanets.data.kept import Kept
 from spanets.data.loaders import Loaders
 from spanets.recipe import ClassificationRecipe
+from spanets.tasks.batch_norm import refuse_single_values
 from spanets.tasks.callbacks import Row
 from spanets.tasks.classification.evaluation import evaluate
 from spanets.tasks.classification.module import Classification
@@ -42,9 +44,9 @@ class ClassificationPlan(Plan[ClassificationRecipe]):
                 "odd; choose another optim.batch_size"
             )
 
-    def make_loaders(self, batch_size: int, processes: int) -> Loaders:
+    def make_loaders(self, batch_size: int, processes: int, kept: Kept) -> Loaders:
         """Makes the loaders of a recipe; see `data.classification.make_loaders`."""
-        return make_loaders(self.recipe, batch_size, processes)
+        return make_loaders(self.recipe, batch_size, processes, kept)
 
     def make_card(self, classes: list[str]) -> Card:
         """Describes the classifier."""
@@ -72,6 +74,11 @@ class ClassificationPlan(Plan[ClassificationRecipe]):
         if shape != (1, classes):
             raise UsageError(f"model {name} returns {shape}, not logits (1, {classes})")
         model.train()
+
+    def check_batch_norm(self, model: nn.Module, batch: int) -> None:
+        """Raises a UsageError if so many images on one device are too few for batch norm."""
+        size = self.recipe.data.image_size
+        refuse_single_values(model, torch.zeros(1, 3, size, size), batch)
 
     def make_module(self, model: nn.Module, card: Card, updates: int) -> L.LightningModule:
         """Makes what trains the classifier."""

@@ -12,6 +12,7 @@ import spanets
 from spanets.backbones.dense import DenseBackbone
 from spanets.checkpoint import Card
 from spanets.data.detection import make_loaders, preprocessing_of
+from spanets.data.kept import Kept
 from spanets.data.loaders import Loaders
 from spanets.detection import PAPERS, describe_detector, has_masks
 from spanets.recipe import DetectionRecipe
@@ -39,7 +40,7 @@ class DetectionPlan(Plan[DetectionRecipe]):
     evaluate = staticmethod(evaluate)
     describe_metrics = staticmethod(describe_metrics)
 
-    def make_loaders(self, batch_size: int, processes: int) -> Loaders:
+    def make_loaders(self, batch_size: int, processes: int, kept: Kept) -> Loaders:
         """Makes the loaders of a recipe; see `data.detection.make_loaders`."""
         require("faster_coco_eval", "detection")  # before hours of training, not after
         recipe = self.recipe

@@ -18,6 +18,7 @@ from spanets.data.sources.masks import MaskedImages
 from spanets.recipe import SegmentationRecipe
 from spanets.segmentation import infer
 from spanets.segmentation.labels import label_map
+from spanets.tasks.kept import kept_of
 from spanets.tasks.own_data import card_recipe, own_recipe
 from spanets.tasks.segmentation.metrics import class_ious, make_confusion, summarise
 from spanets_runtime.errors import UserError
@@ -68,7 +69,8 @@ def evaluation_images(
     data = recipe.data if root is None else replace(recipe.data, root=root, num_classes=None)
     names = None if root is None else card.classes
     try:
-        parts = read_parts(data, split=root is None, classes=names)
+        kept = kept_of(path.parent, path, card) if root is None else None
+        parts = read_parts(data, split=root is None, classes=names, kept=kept)
     except UserError as error:
         raise type(error)(f"{error}{'' if root else '; or name a folder with --data'}") from None
     part = next(name for name in ("test", "val", *parts) if name in parts)

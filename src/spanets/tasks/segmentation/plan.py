@@ -11,6 +11,7 @@ from torch import nn
 import spanets
 from spanets.backbones.dense import DenseBackbone
 from spanets.checkpoint import Card
+from spanets.data.kept import Kept
 from spanets.data.loaders import Loaders
 from spanets.data.segmentation import make_loaders, preprocessing_of
 from spanets.recipe import SegmentationRecipe
@@ -44,9 +45,9 @@ class SegmentationPlan(Plan[SegmentationRecipe]):
                 "optim.batch_size gives each device one image, and batch norm needs two; raise it"
             )
 
-    def make_loaders(self, batch_size: int, processes: int) -> Loaders:
+    def make_loaders(self, batch_size: int, processes: int, kept: Kept) -> Loaders:
         """Makes the loaders of a recipe; see `data.segmentation.make_loaders`."""
-        return make_loaders(self.recipe, batch_size, processes)
+        return make_loaders(self.recipe, batch_size, processes, kept)
 
     def make_card(self, classes: list[str]) -> Card:
         """Describes the segmenter."""

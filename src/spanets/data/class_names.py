@@ -1,0 +1,71 @@
+"""Names of classes: which are the same, which are easily taken for one another, and how two differ.
+
+A name with an accent has two spellings in Unicode, one character (NFC) or two (NFD, as macOS writes
+file names); both are the same name here.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+
+from spanets_runtime.errors import UserError, nearest
+
+
+def normal(name: str) -> str:
+    """Returns the spelling by which names are compared, Unicode's NFC."""
+    return unicodedata.normalize("NFC", name)
+
+
+def describe_twins(names: Sequence[str], where: str) -> tuple[str, ...]:
+    """Returns a line for each group of classes that a reader would take for one."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(normal(name).casefold(), []).append(name)
+    return tuple(
+        f"{where}: classes {' and '.join(map(repr, group))} differ in "
+        f"{'letter case' if len(set(map(normal, group))) > 1 else 'their Unicode spelling'} alone; "
+        f"they are {len(group)} classes"
+        for group in groups.values()
+        if len(group) > 1
+    )
+
+
+def match_classes(names: Sequence[str], known: Sequence[str]) -> list[int]:
+    """Returns the place of each name among the classes of a model.
+
+    Raises:
+        UserError: the model does not know one of them.
+    """
+    exact = {name: number for number, name in enumerate(known)}
+    similar = {normal(name): number for number, name in enumerate(known)}
+    return [exact[n] if n in exact else _find(normal(n), similar, n, known) for n in names]
+
+
+def _find(key: str, numbers: dict[str, int], name: str, known: Sequence[str]) -> int:
+    if key in numbers:
+        return numbers[key]
+    shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
+    hint = nearest(name, known) or f"; it has {shown}"
+    raise UserError(f"the model has no class {name!r}{hint}")
+
+
+def compare_classes(before: Sequence[str], now: Sequence[str]) -> str:
+    """Says how two lists of classes differ, in names or in order; "" where they do not."""
+    first, second = [normal(name) for name in before], [normal(name) for name in now]
+    if first == second:
+        return ""
+    gone = [name for name in first if name not in set(second)]
+    come = [name for name in second if name not in set(first)]
+    if gone or come:
+        lines = [("is missing", "are missing", gone), ("is new", "are new", come)]
+        return ", ".join(
+            f"{_list(n)} {one if len(n) == 1 else many}" for one, many, n in lines if n
+        )
+    if len(first) != len(second):
+        return f"{len(second)} classes instead of {len(first)}, some of them twice"
+    place = next(i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
+    return f"in another order: number {place} is {second[place]!r}, not {first[place]!r}"
+
+
+def _list(names: Sequence[str], limit: int = 5) -> str:
+    shown = ", ".join(map(repr, names[:limit]))
+    return shown + (f" and {len(names) - limit} more" if names[limit:] else "")

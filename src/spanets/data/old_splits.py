@@ -1,0 +1,80 @@
+"""Splits of runs that kept no list of theirs: drawn again, where the data are as they were."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from spanets.data.kept import Kept
+from spanets.data.split_list import SPLIT
+from spanets_runtime.errors import UserError
+from spanets_runtime.listing import is_system
+
+_ROUNDING = 1.0  # in seconds, of the time that a run records
+_TOGETHER = 2.0  # in seconds, between a file and its folder's note of it
+
+
+def check_unchanged(kept: Kept, images: Sequence[Any], trained: int, origin: str) -> str:
+    """Looks for signs that images came or went since the run began.
+
+    Args:
+        kept: What the run knows.
+        images: Of the data set; files, or what stores them.
+        trained: How many of them a split drawn now trains on.
+        origin: The data set.
+
+    Returns:
+        A line which says on what the split rests.
+
+    Raises:
+        UserError: there are signs.
+    """
+    reason = _count_sign(kept, trained) or _time_sign(kept, images, Path(origin).expanduser())
+    if reason:
+        raise UserError(
+            f"{kept.folder} has no {SPLIT}, and {origin} has changed since that run began "
+            f"({reason}): a split drawn now would mix images that were trained on with others; "
+            "put the images back as they were, name other images with --data, or start a new run"
+        )
+    return (
+        f"{kept.folder}: has no {SPLIT}, so the split of {origin} is drawn anew; it is that of the "
+        "run if no image was added, removed or renamed since"
+    )
+
+
+def _count_sign(kept: Kept, trained: int) -> str:
+    expected = kept.count_trained()
+    if expected is None or trained in expected:
+        return ""
+    return f"it trained on {expected.start} to {expected.stop - 1} images, now they are {trained}"
+
+
+def _time_sign(kept: Kept, images: Sequence[Any], root: Path) -> str:
+    """Names a folder that has changed since; of a copy, where all is newer, nothing can be told."""
+    files = [image for image in images if isinstance(image, Path)]
+    if kept.started is None or len(files) < len(images):
+        return ""
+    limit = kept.started + _ROUNDING
+    if all(os.lstat(path).st_ctime > limit for path in files):
+        return ""
+    changed = next((f for f in _folders(files, root) if _has_changed(f, limit)), None)
+    return "" if changed is None else f"files were added to or removed from {changed}"
+
+
+def _folders(files: Iterable[Path], root: Path) -> list[Path]:
+    """Returns the folders of files, and those above them, below the root."""
+    found: set[Path] = set()
+    for folder in {path.parent for path in files}:
+        below = [f for f in (folder, *folder.parents) if f != root and f.is_relative_to(root)]
+        found.update(below)
+    return sorted(found)
+
+
+def _has_changed(folder: Path, limit: float) -> bool:
+    """Whether entries came or went later; what a file browser leaves behind counts for nothing."""
+    changed = folder.stat().st_mtime
+    if changed <= limit:
+        return False
+    with os.scandir(folder) as entries:
+        left = [entry.stat(follow_symlinks=False) for entry in entries if is_system(entry.name)]
+    return all(abs(entry.st_ctime - changed) >= _TOGETHER for entry in left)

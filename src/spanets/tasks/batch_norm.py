@@ -1,0 +1,51 @@
+"""Whether batch norm has anything to normalise by: one value a channel has no variance."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from spanets_runtime.errors import UsageError
+
+
+def refuse_single_values(model: nn.Module, image: Tensor, batch: int) -> None:
+    """Refuses batches of which a batch norm of the model sees one value a channel.
+
+    Args:
+        model: As it is built; its mode stays.
+        image: One of the images that it is trained on, (1, 3, H, W).
+        batch: Images in the smallest batch on one device.
+
+    Raises:
+        UsageError: there is such a layer; the message names it.
+    """
+    if batch > 1:
+        return
+    values: dict[str, int] = {}
+    hooks = [
+        layer.register_forward_pre_hook(_count_values(values, name))
+        for name, layer in model.named_modules()
+        if isinstance(layer, _BatchNorm)
+    ]
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(image)
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    if single := [name for name, count in values.items() if count == 1]:
+        raise UsageError(
+            "a batch on one device is one image, of which the model's batch norm "
+            f"({single[0]}) sees one value a channel, and that has no variance; raise "
+            "optim.batch_size or data.image_size, or add images"
+        )
+
+
+def _count_values(values: dict[str, int], name: str) -> Any:
+    def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        values[name] = inputs[0].numel() // inputs[0].shape[1]
+
+    return note

@@ -89,16 +89,15 @@ def _describe_changes(
     notes = []
     if new:
         notes.append(
-            f"{origin}: {_count(new)} not in {split.path}, left out, such as {new[0]}; start a new "
-            "run to use them"
+            f"{origin}: {_count(new)} not in {split.path}, left out, such as {new[0]}; a new run "
+            "takes all"
         )
     if gone:
         trained = sum(split.parts[name] == "train" for name in gone)
-        order = (
-            f"; {trained} of them to train on: the order of the others changes" if trained else ""
-        )
+        order = f" ({trained} to train on: resumed, the run draws the others in another order)"
         notes.append(
-            f"{origin}: {_count(gone)} gone that {split.path} lists, such as {gone[0]}{order}"
+            f"{origin}: {_count(gone)} gone that {split.path} lists, such as {gone[0]}"
+            f"{order if trained else ''}"
         )
     return tuple(notes)
 

@@ -64,15 +64,21 @@ class UnreadableImages(Callback):
         """Returns what checkpoints carry, with what this process found since the epoch began."""
         # What is new stays new: the others are told of it at the epoch's end.
         reasons = {name: {**self.reasons[name], **found} for name, found in self._find().items()}
-        return {"reasons": reasons, "told": self._told}
+        return {"reasons": reasons, "told": self._told, "images": self._sizes()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores it."""
+        """Restores it, unless images came or went and their numbers are others'."""
+        sizes = self._sizes()
+        if state_dict.get("images", sizes) != sizes:
+            return
         self._told = state_dict["told"]
         for name, reasons in state_dict["reasons"].items():
             self.reasons[name] = dict(reasons)
             if self.parts[name].allowed:
                 self.parts[name].add(list(reasons))
+
+    def _sizes(self) -> dict[str, int]:
+        return {name: len(part.samples) for name, part in self.parts.items()}
 
     def _count(self) -> int:
         return sum(map(len, self.reasons.values()))

@@ -2,9 +2,11 @@
 
 import io
 import json
+import os
 import pickle
 import tarfile
 import threading
+import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,13 +16,18 @@ import pytest
 from PIL import Image
 from small_runs import make_photos
 
-from spanets.data.sources import remote
+from spanets.data.classification import read_splits
+from spanets.data.kept import Kept
+from spanets.data.sources import remote, shard_names
 from spanets.data.sources.folder import folder_parts
 from spanets.data.sources.packed import PackedTexts
 from spanets.data.sources.shard_index import SUFFIX, parse_index
 from spanets.data.sources.shard_writer import write_shards
 from spanets.data.sources.shards import read_shards
 from spanets.data.sources.tar_listing import list_tar
+from spanets.data.split_list import read_split, write_split
+from spanets.data.splits import list_split
+from spanets.recipe import ClassificationData
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import ImageError, load_image
 
@@ -258,6 +265,7 @@ def test_shards_that_are_not_there(root, said, tmp_path, monkeypatch):
 
 def test_an_index_is_made_once_and_used(tmp_path, monkeypatch):
     path = make_tar(tmp_path / "a.tar", {"1.png": png(), "1.cls": b"cat"})
+    time.sleep(0.02)  # of files of the same moment nobody knows which is the newer
     first = read_shards(str(path))["train"]
     beside = tmp_path / f"a.tar{SUFFIX}"
     assert parse_index(beside.read_bytes(), "").names == ["1.png"]
@@ -443,3 +451,272 @@ def test_packed_texts():
     assert list(PackedTexts([])) == []
     with pytest.raises(IndexError):
         packed[5]
+
+
+# ---- labels
+
+
+def labelled(path: Path, *labels: bytes, ending: str = "cls") -> Path:
+    members = {}
+    for number, label in enumerate(labels):
+        members |= {f"{number}.png": png(number), f"{number}.{ending}": label}
+    return make_tar(path, members)
+
+
+@pytest.mark.parametrize(
+    ("ending", "labels", "classes", "notes"),
+    [
+        ("cls", [b"0", b"2", b"0"], ["0", "1", "2"], 1),  # numbers, as WebDataset has them
+        ("cls", [b"2019", b"2020"], ["2019", "2020"], 1),  # years
+        ("cls", [b"007", b"010"], ["007", "010"], 0),
+        ("cls", [b"0", b"1", b"01"], ["0", "01", "1"], 0),
+        ("cls", [b"7", b"A", b"B"], ["7", "A", "B"], 0),
+        ("cls", ["٣".encode(), b"1"], ["1", "٣"], 0),
+        ("txt", [b"0", b"1"], ["0", "1"], 0),
+        ("txt", [b"2019", b"2020"], ["2019", "2020"], 0),
+        ("json", [b'{"label": 2}', b'{"label": 0}'], ["0", "1", "2"], 1),
+        ("json", [b'{"label": "7"}', b'{"label": "10"}'], ["10", "7"], 0),
+        ("txt", ["café".encode(), b"Dog", b"dog"], ["Dog", "café", "dog"], 1),
+    ],
+)
+def test_labels_that_are_words_stay_words(ending, labels, classes, notes, tmp_path):
+    path = labelled(tmp_path / "a.tar", *labels, ending=ending)
+    for _ in range(2):  # listed, and from the index
+        samples = read_shards(str(path))["train"]
+        assert samples.classes == classes
+        assert len(samples.notes) == notes
+    texts = [json.loads(x)["label"] if ending == "json" else x.decode() for x in labels]
+    assert [classes[label] for label in samples.labels] == [str(text) for text in texts]
+
+
+def test_classes_of_folders_called_like_numbers(tmp_path):
+    make_photos(tmp_path / "photos", **{"2019": 2, "2020": 3, "007": 2})
+    write_shards(tmp_path / "photos", tmp_path / "shards", SIZE)
+    expected = folder_parts(tmp_path / "photos")["train"]
+    for root in ("shards", "shards/*.tar", "shards/train-{000000..000001}.tar"):
+        samples = read_shards(str(tmp_path / root))["train"]
+        assert samples.classes == ["007", "2019", "2020"]
+    assert samples.labels == expected.labels
+    # A checkpoint of an earlier version knows numbers where the shards were named by a pattern.
+    old = read_shards(str(tmp_path / "shards/*.tar"), known=["0", "1", "2"])["train"]
+    assert old.classes == ["0", "1", "2"]
+
+
+def test_numbers_of_an_earlier_version_stay_numbers(tmp_path):
+    path = labelled(tmp_path / "a.tar", b"3", b"9")
+    assert read_shards(str(path))["train"].classes == ["3", "9"]
+    known = [str(number) for number in range(10)]
+    assert read_shards(str(path), known=known)["train"].classes == known
+
+
+# ---- an index is that of its shard
+
+
+def test_a_shard_rewritten_at_the_same_size(tmp_path):
+    path = labelled(tmp_path / "a.tar", b"cat", b"dog", ending="txt")
+    assert read_shards(str(path))["train"].classes == ["cat", "dog"]
+    size, times = path.stat().st_size, path.stat()
+    labelled(path, b"dog", b"cow", ending="txt")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # as careful tools leave it
+    assert path.stat().st_size == size
+    for _ in range(2):
+        samples = read_shards(str(path))["train"]
+        assert samples.classes == ["cow", "dog"]
+        assert samples.labels == [1, 0]
+
+
+def test_an_index_of_an_earlier_version_is_made_again(tmp_path):
+    path = labelled(tmp_path / "a.tar", b"007", b"010")
+    read_shards(str(path))
+    beside = tmp_path / f"a.tar{SUFFIX}"
+    values = json.loads(beside.read_text())
+    del values["from_cls"], values["links"]
+    beside.write_text(json.dumps({**values, "format": 1, "labels": [7, 10]}))
+    assert read_shards(str(path))["train"].classes == ["007", "010"]
+    assert json.loads(beside.read_text())["format"] == 2
+
+
+def test_a_copy_is_compared_once(shards, monkeypatch):
+    listed = []
+
+    def list_and_note(path, key):
+        listed.append(path.name)
+        return list_tar(path, key)
+
+    monkeypatch.setattr("spanets.data.sources.shards.list_tar", list_and_note)
+    for path in shards.glob("*.json"):
+        os.utime(path, (1, 1))
+    first = read_shards(str(shards))
+    assert len(listed) == len(list(shards.glob("*.tar")))
+    time.sleep(0.02)
+    for path in shards.glob("*.json"):
+        os.utime(path)
+    listed.clear()
+    assert read_shards(str(shards))["train"].labels == first["train"].labels
+    assert listed == []
+
+
+def test_labels_of_written_shards_that_changed(shards):
+    path = shards / "train-000000.tar"
+    content = path.read_bytes()
+    place = content.index(b".cls") // 512 * 512 + 512
+    label = b"1" if content[place : place + 1] == b"0" else b"0"
+    path.write_bytes(content[:place] + label + content[place + 1 :])
+    line = failure(read_shards, str(shards))
+    assert line.startswith(
+        f"{path}: its images or labels are not those that train-000000.tar.index"
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"length": 10**30},
+        {"length": -1},
+        {"length": 5.0},
+        {"sizes": 10**30},
+        {"offsets": 10**30},
+        {"labels": -1},
+        {"labels": 10**30},
+        {"labels": True},
+        {"labels": ""},
+        {"checksums": -1},
+        {"checksums": 2**40},
+        {"positions": -5},
+        {"names": 5},
+        {"label_key": 5},
+        {"from_cls": 1},
+        {"links": -1},
+    ],
+    ids=str,
+)
+def test_numbers_out_of_range(change, shards):
+    path = shards / f"train-000000.tar{SUFFIX}"
+    values = json.loads(path.read_text())
+    for key, value in change.items():
+        if isinstance(values.get(key), list):
+            values[key][0] = value
+        else:
+            values[key] = value
+    path.write_text(json.dumps(values))
+    assert failure(read_shards, str(shards)).startswith(f"{path}: no index of a shard (")
+
+
+def test_an_index_of_5000_digits(shards):
+    path = shards / f"train-000000.tar{SUFFIX}"
+    path.write_text(path.read_text().replace('"length":', '"length":' + "9" * 5000))
+    assert failure(read_shards, str(shards)).startswith(f"{path}: no index of a shard (")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda told: told["parts"]["train"].update(shards=[]),
+        lambda told: told["parts"]["val"].update(shards=[]),
+        lambda told: told["parts"]["train"].update(shards=[{"name": ""}]),
+        lambda told: told["parts"]["train"].update(shards=[{"name": 5}]),
+        lambda told: told.update(classes="ab"),
+        lambda told: told.update(classes=["a", "a"]),
+        lambda told: told.update(classes=[1, 2]),
+        lambda told: told.update(classes=[]),
+    ],
+)
+def test_descriptions_that_make_no_sense(change, shards):
+    told = json.loads((shards / "dataset.json").read_text())
+    change(told)
+    (shards / "dataset.json").write_text(json.dumps(told))
+    assert "/dataset.json: damaged (" in failure(read_shards, str(shards))
+
+
+def test_fewer_classes_than_labels(shards):
+    told = json.loads((shards / "dataset.json").read_text())
+    told["classes"] = ["cat"]
+    (shards / "dataset.json").write_text(json.dumps(told))
+    assert failure(read_shards, str(shards)).endswith("label 1 is none of the 1 classes")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "a{1..9999999}.tar",
+        "a{0..1000000000000}.tar",
+        "a{1.." + "9" * 5000 + "}.tar",
+        "a{1..1000}{1..1000}.tar",
+        "a" + "{1..10}" * 20 + ".tar",
+        "a" + "{x,y}" * 60 + ".tar",
+    ],
+)
+def test_patterns_without_end(pattern, monkeypatch):
+    monkeypatch.setattr(shard_names, "MAX_SHARDS", 1000)
+    start = time.process_time()
+    assert "stands for more than 1000 shards; correct the numbers" in failure(read_shards, pattern)
+    assert time.process_time() - start < 5
+
+
+def test_shards_in_folders_and_behind_links(tmp_path):
+    labelled(tmp_path / "far/train/0.tar", b"0", b"1")
+    labelled(tmp_path / "set/Validation/0.tar", b"0")
+    labelled(tmp_path / "set/@eaDir/x.tar", b"0")
+    (tmp_path / "set/train").symlink_to(tmp_path / "far/train")
+    (tmp_path / "set/train/loop").symlink_to(tmp_path / "set")
+    parts = read_shards(str(tmp_path / "set"))
+    assert {name: len(part) for name, part in parts.items()} == {"train": 2, "val": 1}
+    (tmp_path / "set/train/1.tar.gz").touch()
+    line = failure(read_shards, str(tmp_path / "set"))
+    assert "/set/train/1.tar.gz: a compressed shard, one of 1; uncompress them" in line
+
+
+def test_what_is_passed_over_is_told(tmp_path):
+    path = labelled(tmp_path / "a.tar", b"0", b"1")
+    with tarfile.open(path, "a") as tar:
+        link = tarfile.TarInfo("2.png")
+        link.type, link.linkname = tarfile.LNKTYPE, "0.png"
+        tar.addfile(link)
+        for name, content in (("0.png", png()), ("0.cls", b"1")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    samples = read_shards(str(path))["train"]
+    assert samples.labels == [0, 1, 1]
+    first, second = samples.notes
+    assert first == f"{path}: 1 links or devices in its shards left out"
+    assert second.startswith(f"{path}: 1 names come more than once in a shard, as by tar --append")
+
+
+# ---- splits
+
+
+def test_a_split_of_shards_is_kept(tmp_path):
+    """By the images' names, in whatever shard and wherever the set lies."""
+    photos = make_photos(tmp_path / "photos", cat=9, dog=7)
+    write_shards(photos, tmp_path / "shards", SIZE)
+    data = ClassificationData(source="webdataset", root=str(tmp_path / "shards"))
+    parts = read_splits(data, Kept(tmp_path, is_new=True))
+    write_split(tmp_path, list_split(parts))
+    evaluated = set(parts["val"].names)
+    assert evaluated == set(read_splits(ClassificationData(root=str(photos)))["val"].names)
+    (photos / "cat/0.png").unlink()
+    (photos / "dog/new.png").write_bytes((photos / "dog/0.png").read_bytes())
+    write_shards(photos, tmp_path / "again", 2 * SIZE)
+    moved = ClassificationData(source="webdataset", root=str(tmp_path / "again"))
+    now = read_splits(moved, Kept(tmp_path, split=read_split(tmp_path)))
+    assert set(now["val"].names) == evaluated - {"cat/0.png"}
+    assert "dog/new.png" not in [*now["val"].names, *now["train"].names]
+    assert [i.key for i in now["val"].images] == list(now["val"].names)
+
+
+def test_a_split_of_other_peoples_shards_is_kept(tmp_path):
+    for name in ("a/0", "a/1", "b/0"):
+        labelled(tmp_path / f"set/{name}.tar", b"0", b"1", b"1", b"0")
+    root = tmp_path / "set/{a,b}/*.tar"
+    data = ClassificationData(source="webdataset", root=str(root))
+    parts = read_splits(data, Kept(tmp_path, is_new=True))
+    write_split(tmp_path, list_split(parts))
+    (tmp_path / "set/a/0.tar").unlink()
+    labelled(tmp_path / "set/a/2.tar", b"0", b"1")
+    moved = (tmp_path / "set").rename(tmp_path / "moved")
+    moved_data = ClassificationData(source="webdataset", root=str(moved))
+    now = read_splits(moved_data, Kept(tmp_path, split=read_split(tmp_path)))
+    for part in ("train", "val"):
+        expected = [name for name in parts[part].names if not name.startswith("a/0.tar")]
+        assert sorted(now[part].names) == sorted(expected)

@@ -97,7 +97,7 @@ def read_description(root: str) -> ShardSet | None:
 
 
 def _read_file(path: Path) -> bytes | None:
-    if not path.is_file():
+    if not os.path.isfile(path):  # nor is one whose name is too long
         return None
     try:
         with path.open("rb") as file:

@@ -234,8 +234,9 @@ def _index_here(path: Path, label_key: str | None) -> ShardIndex:
     """Reads the index beside a shard if it is the shard's, and else lists the shard."""
     try:
         size = path.stat().st_size
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (OSError, ValueError) as error:  # a name that no file can have
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path}: cannot be read ({reason})") from None
     beside = path.with_name(path.name + SUFFIX)
     before = _read_beside(beside)
     if before is not None and label_key in (None, before.label_key):
@@ -287,9 +288,7 @@ def _describe_members(indices: Sequence[ShardIndex], origin: str) -> tuple[str, 
     """Returns lines about members that were passed over, and about names that come twice."""
     notes = []
     if links := sum(index.links for index in indices):
-        notes.append(
-            f"{origin}: {links} links or devices in its shards left out; they hold nothing"
-        )
+        notes.append(f"{origin}: {links} links or devices in its shards left out")
     if twice := sum(len(index.names) - len(set(index.names)) for index in indices):
         notes.append(
             f"{origin}: {twice} names come more than once in a shard, as by tar --append; all of "

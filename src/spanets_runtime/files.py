@@ -150,11 +150,10 @@ def _remove_abandoned(folder: str) -> None:
 
 def _remove_if_abandoned(path: str) -> None:
     """Removes a file that no process has locked; where there are no locks, one of yesterday."""
-    with suppress(OSError):
-        with open(path, "r+b") as file:
-            if _is_in_use(file):
-                return
-            os.unlink(path)
+    with suppress(OSError), open(path, "r+b") as file:
+        if _is_in_use(file):
+            return
+        os.unlink(path)
 
 
 def _is_in_use(file: BinaryIO) -> bool:

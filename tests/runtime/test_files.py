@@ -241,8 +241,10 @@ def test_below_a_folder_that_may_not_be_entered(process):
         closed.chmod(0o700)
 
 
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.binary(max_size=20), st.booleans())))
-@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.binary(max_size=20), st.booleans()), max_size=6)
+)
+@settings(max_examples=20, deadline=None)
 def test_any_sequence_of_writes_that_fail_or_not_leaves_the_last_that_did_not(writes):
     """A disk that is full at some writes: the files are those of the writes that succeeded."""
     with tempfile.TemporaryDirectory() as root:

@@ -231,11 +231,11 @@ def test_two_that_write_the_same_at_once_leave_one_whole(tmp_path):
 
     def late(file):
         file.write(b"a")
-        write_atomically(path, lambda other: other.write(b"ab"), shared=True)
+        write_atomically(path, lambda other: other.write(b"ab"))
         assert path.read_bytes() == b"ab"
         file.write(b"b")
 
-    write_atomically(path, late, shared=True)
+    write_atomically(path, late)
     assert path.read_bytes() == b"ab"
     assert os.listdir(tmp_path) == ["index.json"]
 
@@ -277,7 +277,7 @@ def test_a_write_cut_off_between_its_renames_is_felt_by_no_later_one(tmp_path):
     path, previous = tmp_path / "last", tmp_path / "previous"
     path.write_bytes(b"one")
     os.link(path, previous)
-    os.link(path, tmp_path / ".previous.part")
+    os.link(path, tmp_path / ".previous.01234567.part")
     write_atomically(path, lambda file: file.write(b"two"), previous)
     assert (path.read_bytes(), previous.read_bytes()) == (b"two", b"one")
     assert sorted(os.listdir(tmp_path)) == ["last", "previous"]

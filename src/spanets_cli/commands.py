@@ -54,12 +54,13 @@ def run_train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     # Before hours of training, not at the first use.
     for module in ("lightning", "torchmetrics", "tensorboard", "matplotlib"):
         require(module, "train")
-    from spanets.tasks.engine import choose_run_folder, train
+    from spanets.tasks.engine import train_claimed
     from spanets.tasks.plans import PLANS
     from spanets.tasks.report import describe_results
+    from spanets.tasks.run_folder import claim_run_folder
 
-    out = choose_run_folder(arguments.recipe, arguments.out, arguments.resume)
-    results = train(recipe, out, resume=arguments.resume)
+    with claim_run_folder(recipe, arguments.recipe, arguments.out, arguments.resume) as out:
+        results = train_claimed(recipe, out, resume=arguments.resume)
     describe_metrics = PLANS[recipe.task].describe_metrics
     say_described(lambda shown: describe_results(shown, describe_metrics(shown)), results)
     return 0

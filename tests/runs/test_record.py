@@ -1,15 +1,14 @@
 """What is recorded of a run: enough to know it again, and no secrets."""
 
 import json
-import os
 import shlex
-import signal
 import subprocess
 
 import pytest
 from small_runs import call
 
-from spanets.runs.record import describe_start, is_running, read_starts, recorded
+from spanets.runs.claiming import is_running
+from spanets.runs.record import describe_start, read_starts, recorded
 from spanets.tasks.errors import StoppedError
 from spanets_runtime.errors import UserError
 
@@ -25,7 +24,6 @@ def test_a_run_is_recorded(small_run):
 
 def test_every_start_is_kept(tmp_path):
     with pytest.raises(KeyboardInterrupt), recorded(tmp_path):
-        assert is_running(tmp_path)
         assert read_starts(tmp_path)[0]["outcome"] is None
         raise KeyboardInterrupt
     with pytest.raises(UserError), recorded(tmp_path):
@@ -39,7 +37,6 @@ def test_every_start_is_kept(tmp_path):
     outcomes = [start["outcome"] for start in read_starts(tmp_path)]
     failed = ["failed: the loss is nan", "stopped", "failed: ZeroDivisionError"]
     assert outcomes == ["stopped", *failed, "finished"]
-    assert not is_running(tmp_path)
 
 
 def test_ctrl_c_told_plainly_is_still_a_stop(tmp_path):
@@ -52,39 +49,6 @@ def test_ctrl_c_told_plainly_is_still_a_stop(tmp_path):
     with pytest.raises(UserError), recorded(tmp_path):
         stop()
     assert read_starts(tmp_path)[0]["outcome"] == "stopped"
-
-
-def test_two_processes_do_not_train_in_one_folder(tmp_path):
-    with recorded(tmp_path):
-        again = recorded(tmp_path)
-        with pytest.raises(UserError, match="another process trains in this folder; wait"):
-            again.__enter__()
-        assert len(read_starts(tmp_path)) == 1
-
-
-def test_a_loading_process_that_outlives_a_run_does_not_lock_it(tmp_path, process):
-    """As after a kill -9: loaders notice after seconds that theirs is gone."""
-    ready, done = os.pipe()
-
-    def train_and_die() -> int:
-        with recorded(tmp_path / "run"):
-            if not os.fork():
-                os.write(done, b"x")
-                signal.pause()
-            signal.pause()
-        return 0
-
-    run = process(train_and_die)
-    os.read(ready, 1)
-    assert is_running(tmp_path / "run")
-    os.kill(run.pid, signal.SIGKILL)
-    os.waitpid(run.pid, 0)
-    try:
-        assert not is_running(tmp_path / "run")
-        with recorded(tmp_path / "run"):
-            pass
-    finally:
-        os.killpg(run.pid, signal.SIGKILL)  # the loader is of its group
 
 
 def test_a_refused_run_leaves_the_record_alone(small_run, small_recipe, capsys):

@@ -8,21 +8,25 @@ import resource
 import shutil
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from small_runs import free_port, member
+from small_runs import free_port, make_photos, member
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 import spanets_cli
 from spanets.checkpoint import restore_model
 from spanets.recipe import load_recipe
+from spanets.runs.record import recorded
 from spanets.tasks.callbacks import RunKeeper
 from spanets.tasks.classification.module import Classification
 from spanets.tasks.classification.plan import ClassificationPlan
-from spanets.tasks.engine import choose_run_folder, train
+from spanets.tasks.engine import train
 from spanets.tasks.errors import StoppedError
+from spanets.tasks.resuming import _read_newest
+from spanets.tasks.run_folder import claim_run_folder, write_recipe
 from spanets.tasks.stopping import StopRequest
 from spanets_runtime.errors import UsageError, UserError
 
@@ -38,6 +42,9 @@ VARIANTS = {
     "sparse validation": ["--trainer.val_every", "3"],
     "mixed precision": ["--trainer.precision", "16-mixed"],
 }
+
+# Those in which what is saved between training and validation could differ.
+BEFORE_VALIDATION = ("plain", "ema", "accumulation", "sparse validation")
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +124,15 @@ def stop_within(epoch: int, updates: int, patch) -> None:
     patch.setattr(StopRequest, "agreed", agreed)
 
 
+def stop_before_validation(epoch: int, patch) -> None:
+    """Makes runs stop, as by a scheduler's signal, once an epoch is trained."""
+
+    def agreed(self, trainer) -> bool:
+        return trainer.validating and trainer.current_epoch + 1 == epoch
+
+    patch.setattr(StopRequest, "agreed", agreed)
+
+
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """They take longer than the training."""
@@ -143,9 +159,11 @@ def test_resumed_run_is_the_uninterrupted_one(name, small_recipe, tmp_path, monk
     half_a_run(recipe, parts, monkeypatch)
     # The number of workers changes nothing either.
     rest = load_recipe(small_recipe, [*words, "--data.workers", "2"])
-    with monkeypatch.context() as patch, pytest.raises(StoppedError, match="all is saved; go on"):
-        stop_within(3, 1, patch)
-        train(rest, parts, resume=True)
+    stops = [partial(stop_within, 3, 1), partial(stop_before_validation, 3)]
+    for stop in stops[: 1 + (name in BEFORE_VALIDATION)]:
+        with monkeypatch.context() as patch, pytest.raises(StoppedError, match="all is saved; go"):
+            stop(patch)
+            train(rest, parts, resume=True)
     second = train(rest, parts, resume=True)
     assert_same_run(tmp_path / "whole", parts)
     assert first["metrics"] == second["metrics"]
@@ -219,21 +237,33 @@ def test_nothing_to_resume(small_recipe, tmp_path):
         train(load_recipe(small_recipe), tmp_path / "none", resume=True)
 
 
-def test_run_folders(tmp_path, monkeypatch):
+def test_run_folders(small_recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert choose_run_folder("imagenet/small", None, resume=False) == Path("runs/small")
-    assert choose_run_folder("imagenet/small", "x", resume=False) == Path("x")
+    recipe = load_recipe(small_recipe)
+
+    def choose(name: str, out: str | None = None, resume: bool = False) -> Path:
+        with claim_run_folder(recipe, name, out, resume) as folder:
+            return folder
+
+    assert choose("imagenet/small") == Path("runs/small")
+    assert choose("imagenet/small", "x") == Path("x")
+    assert os.listdir() == []  # nothing came into them
     for name in ("small", "small-2"):
         Path("runs", name).mkdir(parents=True)
-        Path("runs", name, "recipe.yaml").touch()
+        write_recipe(recipe, Path("runs", name))
+        with recorded(Path("runs", name)):
+            pass
     # The second was stopped before it saved anything.
     Path("runs/small/last.ckpt").touch()
-    assert choose_run_folder("small", None, resume=False) == Path("runs/small-2")
-    assert choose_run_folder("small", None, resume=True) == Path("runs/small-2")
+    assert choose("small") == Path("runs/small-2")
+    assert choose("small", resume=True) == Path("runs/small-2")
     Path("runs/small-2/last.ckpt").touch()
-    assert choose_run_folder("small", None, resume=False) == Path("runs/small-3")
+    assert choose("small") == Path("runs/small-3")
+    Path("runs/small-3").mkdir()
+    Path("runs/small-3/metrics.csv").touch()  # somebody's
+    assert choose("small") == Path("runs/small-4")
     with pytest.raises(UsageError, match="is a file"):
-        choose_run_folder("small", "runs/small/recipe.yaml", resume=False)
+        choose("small", "runs/small/recipe.yaml")
 
 
 # ---- Ctrl-C, and worse
@@ -479,6 +509,33 @@ def test_of_a_damaged_checkpoint_the_one_before_is_used(
     assert_same_run(whole, out)
 
 
+def test_wherever_a_bit_is_flipped_a_whole_checkpoint_is_found(whole, tmp_path, capsys):
+    """Readers of archives tell of damage in a dozen ways: of each, what was saved before is used.
+
+    In the directory at the end of the archive, whose names are text, every kind occurs.
+    """
+    content = (whole / "last.ckpt").read_bytes()
+    directory = content.index(b"PK\x01\x02")
+    good = torch.load(whole / "last.ckpt", weights_only=True)
+    (tmp_path / "previous.ckpt").write_bytes(content)
+    names = [content.index(b"archive/", at) for at in (0, directory)]
+    draw = random.Random(0)
+    places = [8 * at + bit for at in names for bit in range(8)]
+    places += [draw.randrange(8 * start, 8 * len(content)) for start in (0, directory) * 15]
+    used = set()
+    for place in places:
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        (tmp_path / "last.ckpt").write_bytes(flipped)
+        path, found, _ = _read_newest(tmp_path)
+        used.add(path.name)
+        if path.name == "last.ckpt":  # in padding, or a name that nothing reads
+            assert differences(found, good) == []
+        else:
+            assert "going on from previous.ckpt, saved before it" in capsys.readouterr().err
+    assert used == {"last.ckpt", "previous.ckpt"}
+
+
 def test_damaged_checkpoints_alone(small_recipe, tmp_path, monkeypatch):
     out = tmp_path / "run"
     recipe = load_recipe(small_recipe, EPOCHS)
@@ -507,6 +564,47 @@ def test_killed_while_saving(whole, small_recipe, tmp_path, process, monkeypatch
         assert process(lambda: train(recipe, out, resume=True) and 0).wait()[0] == 9
     train(recipe, out, resume=True)
     assert_same_run(whole, out)
+
+
+@pytest.mark.parametrize("fault", ["file", "kill", "ctrl-c"])
+def test_what_ends_a_validation_costs_no_training(
+    fault, small_recipe, tmp_path, process, monkeypatch, capsys
+):
+    """An epoch that took hours is saved before it is validated."""
+    photos, out = make_photos(tmp_path / "photos", cat=3, dog=3), tmp_path / "run"
+    for part in ("train", "val"):
+        shutil.copytree(photos, tmp_path / "data" / part)
+    words = ["train", small_recipe, "--data.root", str(tmp_path / "data"), "--trainer.epochs", "3"]
+    train(load_recipe(small_recipe, words[2:]), tmp_path / "whole")
+    bad = tmp_path / "data/val/cat/1.png"
+    step, trained = Classification.training_step, []
+
+    def count(self, batch, index):
+        trained.append(self.current_epoch)
+        return step(self, batch, index)
+
+    def fail(*_):
+        if fault == "kill":
+            os._exit(9)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if fault == "file":
+            bad.write_bytes(b"no image")
+        else:
+            patch.setattr(Classification, "validation_step", fail)
+        command = [*words, "--out", str(out)]
+        status, _, said = process(lambda: spanets_cli.main(command)).wait()
+    if fault == "file":
+        assert status == 1
+        line = said.splitlines()[-1]
+        assert line.startswith(f"spanets: {bad}: ")
+        assert f"spanets train {out}/recipe.yaml --out {out} --resume" in line
+        shutil.copy(tmp_path / "data/train/cat/1.png", bad)
+    monkeypatch.setattr(Classification, "training_step", count)
+    train(load_recipe(small_recipe, words[2:]), out, resume=True)
+    assert set(trained) == {1, 2}  # epochs are counted from 0
+    assert_same_run(tmp_path / "whole", out)
 
 
 def test_full_disk(whole, small_recipe, tmp_path, process, monkeypatch):

@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import numpy as np
@@ -244,13 +245,16 @@ def write_shapes(
         raise UsageError(f"{images} images of {size} pixels: ask for 5 or more, of 32 or more")
     if out.exists():
         raise UsageError(f"{out}: exists already; name a new folder, or remove it")
-    aside = out.with_name(f".{out.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)  # of an earlier call that was stopped
-    for part, count in counts.items():
-        scenes = draw_part(load_photographs(part), part, count, size, seed)
-        _write_part(aside, part, tqdm(scenes, part, count, leave=False, disable=None))
-    (aside / "classes.txt").write_text("\n".join(("background", *CLASSES)) + "\n")
-    aside.replace(out)
+    aside = out.with_name(f".{out.name}.{token_hex(4)}.part")  # two calls may run at once
+    try:
+        for part, count in counts.items():
+            scenes = draw_part(load_photographs(part), part, count, size, seed)
+            _write_part(aside, part, tqdm(scenes, part, count, leave=False, disable=None))
+        (aside / "classes.txt").write_text("\n".join(("background", *CLASSES)) + "\n")
+        aside.replace(out)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
 
 
 def _write_part(root: Path, part: str, scenes: Iterable[Scene]) -> None:

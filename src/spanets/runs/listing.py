@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from spanets.recipe import parse_recipe
+from spanets.runs.claiming import is_running
 from spanets.runs.folder import HISTORY, RECIPE, RESULTS
-from spanets.runs.record import STOPPED, is_running, read_starts
+from spanets.runs.record import STOPPED, read_starts
 from spanets.yaml_text import load_yaml
 from spanets_runtime.errors import UsageError, UserError, nearest
 

@@ -2,7 +2,7 @@
 
 Command, date, versions, processor, devices, and the state of the git repository that the run was
 started in. Environment variables are not recorded, and what looks like a secret in the command is
-left out. While a run is under way its record is locked, so that others can tell.
+left out.
 """
 
 import json
@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
@@ -26,21 +26,12 @@ from spanets.runs.folder import RECORD
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import write_atomically
 
-try:
-    import fcntl
-except ImportError:  # on Windows, where no one can tell whether a run is under way
-    fcntl = None  # type: ignore[assignment]
-
 PACKAGES = ("spanets", "torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy")
 
 FINISHED, STOPPED = "finished", "stopped"
 
-_LOCK = ".running"
 _SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
 _USER_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
-
-_held: set[TextIO] = set()
-"""The locks of this process."""
 
 
 @contextmanager
@@ -52,21 +43,20 @@ def recorded(out: Path, notes: Sequence[str] = ()) -> Iterator[None]:
         notes: What of the data set was left out, renamed or changed.
 
     Raises:
-        UserError: another process trains in this folder, or it cannot be written.
+        UserError: the folder cannot be written.
     """
-    with _locked(out):
-        starts = [*read_starts(out), {**describe_start(), "notes": list(notes)}]
-        _write(out, starts)
-        try:
-            yield
-            starts[-1]["outcome"] = FINISHED
-        except BaseException as error:
-            starts[-1]["outcome"] = _outcome(error)
-            raise
-        finally:
-            starts[-1]["ended"] = _now()
-            with suppress(UserError):  # a full disk; the run's own error says so
-                _write(out, starts)
+    starts = [*read_starts(out), {**describe_start(), "notes": list(notes)}]
+    _write(out, starts)
+    try:
+        yield
+        starts[-1]["outcome"] = FINISHED
+    except BaseException as error:
+        starts[-1]["outcome"] = _outcome(error)
+        raise
+    finally:
+        starts[-1]["ended"] = _now()
+        with suppress(UserError):  # a full disk; the run's own error says so
+            _write(out, starts)
 
 
 def read_starts(out: Path) -> list[dict[str, Any]]:
@@ -77,20 +67,6 @@ def read_starts(out: Path) -> list[dict[str, Any]]:
         return []
     valid = isinstance(starts, list) and all(isinstance(start, dict) for start in starts)
     return starts if valid else []
-
-
-def is_running(out: Path) -> bool:
-    """Tells whether a process of this machine trains in a folder."""
-    if fcntl is None:
-        return False
-    try:
-        with (out / _LOCK).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # no such file, or a file system without locks
-        return False
-    return False
 
 
 def describe_start(words: Sequence[str] | None = None) -> dict[str, Any]:
@@ -113,52 +89,6 @@ def describe_start(words: Sequence[str] | None = None) -> dict[str, Any]:
         "git": _describe_git(Path.cwd()),
         "outcome": None,
     }
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Holds the lock that tells others of the run; it ends with the process, however that ends."""
-    if fcntl is None:
-        yield
-        return
-    with _open_lock(out) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{out}: another process trains in this folder; wait for it, or choose another "
-                "--out"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        _held.add(file)
-        try:
-            yield
-        finally:
-            _held.discard(file)
-            (out / _LOCK).unlink(missing_ok=True)
-
-
-def _let_go() -> None:
-    """Closes in a forked process what it inherits: a lock lasts while anyone has it open.
-
-    Processes that load images outlive a killed run by seconds, in which it could not be resumed.
-    """
-    for file in _held:
-        file.close()
-    _held.clear()
-
-
-if fcntl is not None:
-    os.register_at_fork(after_in_child=_let_go)
-
-
-def _open_lock(out: Path) -> TextIO:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        return (out / _LOCK).open("w")
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror})") from error
 
 
 def _outcome(error: BaseException) -> str:

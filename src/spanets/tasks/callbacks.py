@@ -18,12 +18,13 @@ from spanets.checkpoint import save_torch
 from spanets.runs.folder import BEST, HISTORY, INTERRUPTED, LAST, PREVIOUS
 from spanets.tasks.errors import StoppedError
 from spanets.tasks.stopping import StopRequest
-from spanets.tasks.sums import Sums, add_sums, gather_sums
+from spanets.tasks.sums import Sums, add_sums, epoch_means, gather_sums, log_means
 from spanets_runtime.files import write_atomically
 
 Row = dict[str, float]
 
 _SUMS = "epoch_sums"
+_MEANS = "epoch_means"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -57,6 +58,7 @@ class RunKeeper(Checkpoint):
         self.history: list[Row] = []
         self._stop = StopRequest()
         self._sums: list[Sums] = []  # those of the epoch that a checkpoint was saved within
+        self._means: Row | None = None  # those of the epoch that is trained, but not validated
         self._seconds_before = 0.0
         self._started = 0.0
 
@@ -64,6 +66,10 @@ class RunKeeper(Checkpoint):
         """Sets the clock back by the time before a restart, and begins to listen to schedulers."""
         self._started = time.monotonic() - self._seconds_before
         self._stop.listen(trainer)
+        if self._means is not None:  # Lightning goes on with the validation
+            log_means(pl_module, self._means)
+            trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()
+            self._means = None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, i: int
@@ -73,7 +79,7 @@ class RunKeeper(Checkpoint):
             add_sums(trainer, self._sums)
             self._sums = []
         updates, rest = divmod(i + 1, trainer.accumulate_grad_batches)
-        # Gradients under way are in no checkpoint; and after its last batch an epoch is validated.
+        # Gradients under way are in no checkpoint; after its last batch the epoch is saved anyhow.
         if rest or i + 1 == trainer.num_training_batches:
             return
         stopped = self._stop.agreed(trainer)
@@ -82,6 +88,14 @@ class RunKeeper(Checkpoint):
             trainer.save_checkpoint(self.folder / LAST)
             self._sums = []
         if stopped:
+            raise StoppedError("stopped by a signal, all is saved")
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves what was trained, so that whatever ends the validation costs no more than it."""
+        self._means = epoch_means(trainer)
+        trainer.save_checkpoint(self.folder / LAST)
+        self._means = None
+        if self._stop.agreed(trainer):
             raise StoppedError("stopped by a signal, all is saved")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -111,14 +125,21 @@ class RunKeeper(Checkpoint):
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Adds the sums of an epoch under way."""
+        """Adds the sums of an epoch under way, or the means of one to be validated."""
         checkpoint[_SUMS] = self._sums
+        if self._means is not None:
+            checkpoint[_MEANS] = self._means
+            # As within the first batch of the validation. Where all counters agree, Lightning goes
+            # on with the next epoch.
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            progress["total"] |= {"ready": 1, "started": 1}
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Takes them."""
         self._sums = checkpoint.get(_SUMS, [])
+        self._means = checkpoint.get(_MEANS)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what checkpoints carry."""

@@ -12,11 +12,10 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save
 from torch import Tensor
 
+from spanets.runs.folder import DIVERGED
 from spanets.tasks.errors import DivergedError
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import write_atomically
-
-DIVERGED = "diverged.safetensors"
 
 
 class DivergedBatch(Callback):

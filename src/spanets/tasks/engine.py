@@ -16,27 +16,21 @@ runs/NAME/
 """
 
 import json
-import logging
-import signal
 import sys
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from spanets.checkpoint import Card, build_model
-from spanets.data.loaders import Share, plain_worker_errors
+from spanets.data.loaders import Loaders, Share
 from spanets.data.split_list import write_split
 from spanets.recipe import Recipe
-from spanets.runs.folder import BEST, INTERRUPTED, LAST, RECIPE, RESULTS
+from spanets.runs.folder import BEST, LAST, RESULTS
 from spanets.runs.record import recorded
 from spanets.tasks.callbacks import (
     AtomicCheckpointIO,
@@ -56,21 +50,21 @@ from spanets.tasks.devices import (
     threads_as_before,
 )
 from spanets.tasks.diverging import DivergedBatch
-from spanets.tasks.errors import DivergedError, StoppedError
+from spanets.tasks.faults import plain_errors, quiet
 from spanets.tasks.loggers import make_logger
 from spanets.tasks.peers import Peers
 from spanets.tasks.plan import Plan
 from spanets.tasks.plans import PLANS
 from spanets.tasks.resuming import (
+    Start,
     check_classes,
     find_start,
-    holds_run,
     resume_command,
     start_anew,
 )
+from spanets.tasks.run_folder import claim, is_first, write_recipe
 from spanets.tasks.unreadable import UnreadableImages
-from spanets.yaml_text import dump_yaml
-from spanets_runtime.errors import UsageError, UserError
+from spanets_runtime.errors import UsageError
 from spanets_runtime.files import write_atomically
 
 
@@ -86,20 +80,25 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
         The numbers of results.json: metrics of the final weights, best epoch, time, paths.
 
     Raises:
-        UsageError: settings that cannot be used, or a folder that holds a run already.
-        UserError: data that cannot be used, a loss that is not finite, a full disk, or Ctrl-C;
-            the message says which checkpoint is left and how to go on.
+        UsageError: settings that cannot be used, or a folder that holds a run already, or files
+            that are of no run and would be replaced.
+        UserError: another process trains in the folder; data that cannot be used, a loss that is
+            not finite, a full disk, or Ctrl-C: the message says which checkpoint is left and how
+            to go on.
     """
-    start = find_start(out, recipe) if resume else start_anew(out)
+    with claim(out):
+        return train_claimed(recipe, out, resume)
+
+
+def train_claimed(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
+    """Trains as `train` does, in a folder that the caller has claimed."""
+    start = find_start(out, recipe) if resume else start_anew(out, recipe)
     recipe, lowered = fit_to_machine(recipe)
     plan, batch_size = PLANS[recipe.task](recipe), per_device_batch(recipe)
     plan.check_batch(batch_size)
     loaders = plan.make_loaders(batch_size, count_processes(recipe), start.kept)
     check_classes(start.kept.classes, loaders.classes, start.checkpoint)
-    # Lightning begins to load the first epoch of a resumed run before it tells the sampler which.
-    sampler: Share = loaders.train.sampler  # type: ignore[assignment]
-    sampler.set_epoch(start.epoch)
-    sampler.skip(start.batches * (loaders.train.batch_size or 0))
+    _skip_to(start, loaders)
     accumulate = min(recipe.trainer.accumulate, len(loaders.train))
     updates = len(loaders.train) // accumulate  # in an epoch
     card = plan.make_card(loaders.classes)
@@ -109,43 +108,32 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
     keeper = RunKeeper(out, plan.score, recipe.trainer.save_every)
     callbacks = [keeper, UnreadableImages(out, loaders.unreadable)]
     trainer = _make_trainer(plan, out, callbacks, accumulate, updates)
-    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     notes = (*lowered, *loaders.notes, *weights_notes)
-    recording = recorded(out, notes) if first else nullcontext()
+    recording = recorded(out, notes) if is_first() else nullcontext()
     with recording, threads_as_before():
-        if first:
+        if is_first():
             for note in notes:
                 print(note, file=sys.stderr)
-            write_atomically(out / RECIPE, lambda file: file.write(_to_yaml(recipe)))
+            write_recipe(recipe, out)
             if loaders.split is not None and start.kept.split is None:
                 write_split(out, loaders.split)
-        with _plain_errors(out), _quiet():
+        with plain_errors(out), quiet():
             if trainer.logger is not None:
                 trainer.logger.log_hyperparams(recipe.to_dict())
             path = start.checkpoint
             trainer.fit(task, loaders.train, loaders.val, ckpt_path=path, weights_only=True)
         if not trainer.is_global_zero:
             raise SystemExit(0)  # the first process of several does the rest
-        with _plain_errors(out):
+        with plain_errors(out):
             return _summarise(plan, out, model, keeper.history)
 
 
-def choose_run_folder(recipe: str, out: str | None, resume: bool) -> Path:
-    """Returns the folder for a run: as asked, or a free `runs/NAME`; when resuming, the latest.
-
-    Raises:
-        UsageError: a file of that name.
-    """
-    if out is not None:
-        if Path(out).is_file():
-            raise UsageError(f"--out {out}: is a file; name a folder")
-        return Path(out)
-    base = Path("runs") / Path(recipe).stem
-    folders = [base, *(base.with_name(f"{base.name}-{n}") for n in range(2, 10_000))]
-    if resume:
-        runs = [folder for folder in folders if (folder / RECIPE).exists()]
-        return runs[-1] if runs else base
-    return next(folder for folder in folders if not holds_run(folder))
+def _skip_to(start: Start, loaders: Loaders) -> None:
+    """Lets the training images begin where a run goes on."""
+    # Lightning begins to load the first epoch of a resumed run before it tells the sampler which.
+    sampler: Share = loaders.train.sampler  # type: ignore[assignment]
+    sampler.set_epoch(start.epoch)
+    sampler.skip(start.batches * (loaders.train.batch_size or 0))
 
 
 def _make_model(
@@ -182,7 +170,7 @@ def _make_trainer(
     if settings.threads is not None:
         callbacks.append(LimitedThreads(settings.threads))
     try:
-        with _quiet():
+        with quiet():
             return L.Trainer(
                 accelerator=settings.accelerator,
                 **describe_devices(recipe),
@@ -207,57 +195,6 @@ def _make_trainer(
         raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
 
 
-@contextmanager
-def _plain_errors(out: Path) -> Iterator[None]:
-    """Says of a run that ends early what is left of it and how to go on."""
-    go_on = f"go on with: {resume_command(out)}"
-    try:
-        with plain_worker_errors():
-            yield
-    except SystemExit:
-        # Lightning leaves like this on Ctrl-C, once its callbacks have run.
-        left = out / INTERRUPTED
-        raise UserError(f"stopped; the weights as they were are in {left}; {go_on}") from None
-    except KeyboardInterrupt:  # when the weights are final
-        raise UserError(f"stopped; {go_on}") from None
-    except (DivergedError, UsageError):
-        raise
-    except StoppedError as error:
-        raise StoppedError(f"{error}; {go_on}") from None
-    except UserError as error:
-        raise UserError(f"{error}; when that is mended, {go_on}") from error
-    except OSError as error:
-        # TensorBoard's writer fails while another error ends the run, or on its own.
-        if isinstance(error.__context__, UserError):
-            raise UserError(f"{error.__context__}; when that is mended, {go_on}") from error
-        where, what = error.filename or out, error.strerror or error
-        raise UserError(f"{where}: {what}; when that is mended, {go_on}") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences what Lightning says of itself, and leaves signals and hooks as they were."""
-    loggers = [logging.getLogger(f"lightning.{part}") for part in ("fabric", "pytorch")]
-    levels = [logger.level for logger in loggers]
-    hook, handler = threading.excepthook, signal.getsignal(signal.SIGINT)
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    # An error of TensorBoard's thread is raised again in this one.
-    threading.excepthook = lambda args: None if args.exc_type is OSError else hook(args)
-    try:
-        with warnings.catch_warnings():
-            for module in ("lightning", "torchmetrics", "torch.utils.data"):
-                warnings.filterwarnings("ignore", module=module)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        threading.excepthook = hook
-        # Lightning ignores Ctrl-C for good where it has met one early.
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)
-
-
 def _summarise(plan: Plan[Any], out: Path, model: nn.Module, history: list[Row]) -> dict[str, Any]:
     """Evaluates the final weights; writes and returns the numbers, and draws the pictures."""
     recipe: Recipe = plan.recipe
@@ -279,7 +216,3 @@ def _summarise(plan: Plan[Any], out: Path, model: nn.Module, history: list[Row])
     text = json.dumps(results, indent=2) + "\n"
     write_atomically(out / RESULTS, lambda file: file.write(text.encode()))
     return results
-
-
-def _to_yaml(recipe: Recipe) -> bytes:
-    return dump_yaml(recipe.to_dict()).encode()

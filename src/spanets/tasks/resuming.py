@@ -1,5 +1,6 @@
 """Where a run begins: from nothing, or at the update where its last whole checkpoint was saved."""
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -14,12 +15,12 @@ from spanets.data.kept import Kept
 from spanets.data.split_list import read_split
 from spanets.recipe import Recipe, load_recipe, parse_recipe
 from spanets.recipe.trust import FLAG, places_outside
-from spanets.runs.folder import LAST, PREVIOUS, RECIPE
+from spanets.runs.folder import DAMAGED, LAST, PREVIOUS, RECIPE
+from spanets.runs.record import read_starts
 from spanets.tasks.kept import kept_of
+from spanets.tasks.run_folder import find_foreign, holds_run, is_first
 from spanets.weights import WeightsError, read_checkpoint
-from spanets_runtime.errors import UsageError, UserError
-
-DAMAGED = "damaged.ckpt"
+from spanets_runtime.errors import UsageError, UserError, first_line
 
 # A resumed run may go on elsewhere or with other workers; anything else changes it.
 _FREE_ON_RESUME = (
@@ -55,19 +56,20 @@ class Start:
     batches: int = 0
 
 
-def holds_run(folder: Path) -> bool:
-    """Tells whether a folder holds checkpoints."""
-    return any(folder.glob("*.ckpt"))
-
-
-def start_anew(out: Path) -> Start:
+def start_anew(out: Path, recipe: Recipe) -> Start:
     """Returns the beginning of a new run.
 
     Raises:
-        UsageError: the folder holds a run already.
+        UsageError: the folder holds a run already, or files that the run would replace.
     """
+    if not is_first():  # the first process has looked, and may have written since
+        return Start(Kept(out, is_new=True))
     if holds_run(out):
         raise UsageError(f"{out}: holds a run already; add --resume or choose another --out")
+    if (name := find_foreign(out, recipe)) is not None:
+        raise UsageError(
+            f"{out / name}: is of no run, and this one would replace it; choose another --out"
+        )
     return Start(Kept(out, is_new=True))
 
 
@@ -80,8 +82,8 @@ def find_start(out: Path, recipe: Recipe) -> Start:
         UsageError: no run in the folder, or one by another recipe.
         WeightsError: damaged checkpoints alone.
     """
-    if not (out / LAST).exists() and not (out / PREVIOUS).exists():
-        if (out / RECIPE).exists():
+    if not os.path.lexists(out / LAST) and not os.path.lexists(out / PREVIOUS):
+        if read_starts(out):
             return Start(Kept(out, split=read_split(out)))
         raise UsageError(f"{out}: no run to resume; leave --resume out to start one")
     path, content, card = _read_newest(out)
@@ -139,19 +141,33 @@ def _read_newest(out: Path) -> tuple[Path, dict[str, Any], Card]:
 
 
 def _read(path: Path) -> tuple[Path, dict[str, Any], Card]:
-    content = read_checkpoint(path)
-    check_integrity(path)
-    check_torch_reads(path)
-    return path, content, read_card(content, path)
+    """Reads a checkpoint whole.
+
+    Raises:
+        WeightsError: it is damaged, which readers of files and archives tell in a dozen ways.
+    """
+    try:
+        content = read_checkpoint(path)
+        check_integrity(path)
+        check_torch_reads(path)
+        return path, content, read_card(content, path)
+    except WeightsError:
+        raise
+    except Exception as error:
+        raise WeightsError(f"{path}: damaged ({first_line(error)})") from error
 
 
 def _position(path: Path, content: dict[str, Any], kept: Kept) -> Start:
-    """Reads how far a run was; at an epoch's end its batches still stand at those of this epoch."""
+    """Reads how far a run was.
+
+    At an epoch's end, or before its validation, its batches still stand at those of this epoch.
+    """
     try:
         loop = content["loops"]["fit_loop"]
         epochs = loop["epoch_progress"]["current"]["processed"]
-        batches = loop["epoch_loop.batch_progress"]["current"]["ready"]
-        return Start(kept, path, epochs, batches if epochs == content["epoch"] else 0)
+        progress = loop["epoch_loop.batch_progress"]
+        under_way = epochs == content["epoch"] and not progress["is_last_batch"]
+        return Start(kept, path, epochs, progress["current"]["ready"] if under_way else 0)
     except (KeyError, TypeError) as error:
         raise WeightsError(f"{path}: holds weights alone, and no run to go on with") from error
 

@@ -54,10 +54,25 @@ def add_sums(trainer: L.Trainer, saved: list[Sums]) -> None:
         metric.cumulated_batch_size = metric.cumulated_batch_size + weight.to(metric.value.device)
 
 
+def epoch_means(trainer: L.Trainer) -> dict[str, float]:
+    """Returns the means over the batches of an epoch, over all processes; all of them call this."""
+    means = trainer.fit_loop.epoch_loop._results.metrics(on_step=False)["callback"]
+    return {name: value.item() for name, value in means.items()}
+
+
+def log_means(module: L.LightningModule, means: dict[str, float]) -> None:
+    """Logs the means of an epoch whose batches were trained on before a restart."""
+    for name, value in means.items():
+        module.log(name, value, on_step=False, on_epoch=True, batch_size=1)
+
+
 def _means(trainer: L.Trainer) -> dict[str, Any]:
     results = trainer.fit_loop.epoch_loop._results
     return {
         name: metric
         for name, metric in results.items()
-        if metric.is_tensor and metric.meta.on_epoch and metric.meta.is_mean_reduction
+        if metric.is_tensor
+        and metric.meta.on_epoch
+        and metric.meta.is_mean_reduction
+        and not metric.has_reset
     }

@@ -12,9 +12,8 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
 from spanets.data.unreadable import Unreadable
+from spanets.runs.folder import UNREADABLE
 from spanets_runtime.files import write_atomically
-
-UNREADABLE = "unreadable.csv"
 
 
 class UnreadableImages(Callback):

@@ -28,7 +28,7 @@ from spanets.data.sources.folder import folder_parts
 from spanets.data.sources.shard_index import MAX_IMAGE_BYTES, SUFFIX, ShardIndex, parse_index
 from spanets.data.sources.shard_names import DATASET, FORMAT
 from spanets_runtime.errors import UsageError, UserError
-from spanets_runtime.files import write_atomically
+from spanets_runtime.files import is_aside, write_atomically
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,7 @@ def _check_out(root: Path, out: Path, ours: set[str]) -> None:
         raise UsageError(f"--out {out}: holds shards already; choose another, or remove it")
     names = {path.name for path in out.iterdir()} if out.exists() else set()
     left = ours | {name + SUFFIX for name in ours}
-    left |= {f".{name}.part" for name in left}
-    if other := sorted(names - left):
+    if other := sorted(name for name in names - left if not is_aside(name)):
         raise UsageError(f"--out {out}: holds other files, such as {other[0]}; choose another")
 
 

@@ -258,7 +258,7 @@ def _index_here(path: Path, label_key: str | None) -> ShardIndex:
             os.utime(beside)  # else it is compared again at every start
         return before
     with suppress(UserError):  # a folder that cannot be written costs time alone
-        write_atomically(beside, lambda file: file.write(index.to_json()), shared=True)
+        write_atomically(beside, lambda file: file.write(index.to_json()))
     return index
 
 

@@ -87,3 +87,14 @@ def test_sites_that_are_several_or_no_map(small_run, photos, tmp_path):
         explain(small_run / "last.ckpt", [photos / "cat/0.png"], tmp_path, site="fc")
     with pytest.raises(UsageError, match="200 images are too many for a sheet, at most 100"):
         explain(small_run / "last.ckpt", [photos / "cat/0.png"] * 200, tmp_path)
+
+
+def test_a_sheet_replaces_nothing_of_others(small_run, photos, tmp_path):
+    sheet = tmp_path / "explained.png"
+    sheet.write_bytes(b"precious")
+    with pytest.raises(UserError, match="`spanets` did not write it"):
+        explain(small_run / "last.ckpt", [photos / "cat/0.png"], tmp_path)
+    assert sheet.read_bytes() == b"precious"
+    sheet.unlink()
+    for _ in range(2):  # its own may be drawn again
+        explain(small_run / "last.ckpt", [photos / "cat/0.png"], tmp_path, what=["score-cam"])

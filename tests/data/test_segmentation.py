@@ -158,8 +158,8 @@ def test_batches(root):
 def test_a_run_is_told_what_its_data_lack(root):
     loaders = make_loaders(recipe(root, num_classes=5), batch_size=4)
     assert loaders.notes == (
-        "train: of 6 masks: 1 class without a pixel: '4'",
-        "val: of 3 masks: 1 class without a pixel: '4'",
+        "train: 1 class has no pixel in 6 masks: '4'",
+        "val: 1 class has no pixel in 3 masks: '4'",
     )
 
 

@@ -144,8 +144,8 @@ def half_transparent() -> Image.Image:
         (Image.new("RGB", (4, 4), (0, 0, 9)), ".png", r"pixels are colours \(mode RGB\).* PNG"),
         (half_transparent(), ".png", r"pixels are colours \(mode LA\)"),
         (Image.new("CMYK", (4, 4)), ".tif", r"pixels are colours \(mode CMYK\)"),
-        (Image.new("F", (4, 4)), ".tif", "floating-point pixels have no fixed range"),
-        (Image.new("I", (4, 4), -1), ".tif", ""),
+        (Image.new("F", (4, 4)), ".tif", "pixels are fractions|floating-point"),
+        (Image.new("I", (4, 4), -1), ".tif", "-1 to -1, must be 0 to 65535|32-bit integer"),
         (Image.new("L", (4, 4)), ".jpg", "JPEG changes the numbers of pixels; save it as PNG"),
         (Image.new("RGB", (4, 4)), ".webp", "WEBP changes the numbers of pixels"),
         (Image.new("1", (4, 4)), ".pbm", "count down from white"),
@@ -153,7 +153,7 @@ def half_transparent() -> Image.Image:
 )
 def test_what_is_refused(tmp_path, image, suffix, message):
     image.save(tmp_path / f"mask{suffix}")
-    with pytest.raises(ImageError, match=rf"mask{suffix}: .*{message}") as caught:
+    with pytest.raises(ImageError, match=rf"mask{suffix}: .*({message})") as caught:
         load_labels(tmp_path / f"mask{suffix}")
     assert "\n" not in str(caught.value)
 
@@ -169,5 +169,5 @@ def test_files_whose_numbers_cannot_be_told(tmp_path):
     with pytest.raises(ImageError, match="pixels are colours"):
         load_labels(path)
     Image.new("L", (16, 16), 3).save(path, format="TIFF", compression="jpeg")
-    with pytest.raises(ImageError, match="JPEG changes the numbers"):
+    with pytest.raises(ImageError, match=r"JPEG .*changes the numbers"):
         load_labels(path)

@@ -64,18 +64,18 @@ def test_ignored_pixels_and_missing_classes_are_told(make):
     parts = make([0, 1], [0, 255], [1, 255], [255, 1], classes=("ground", "road", "sky", "sea"))
     assert check(parts) == (
         "one note",
-        "train: of 4 masks: 2 classes without a pixel: 'sky', 'sea'",
-        "train: of 4 masks: 37.5% of the pixels are ignored (number 255)",
+        "train: 2 classes have no pixel in 4 masks: 'sky', 'sea'",
+        "train: 37.5% of the pixels of 4 masks are ignored (255)",
     )
 
 
 def test_many_masks_are_looked_at_in_part(make, monkeypatch):
     monkeypatch.setattr(mask_survey, "MAX_MASKS", 3)
     samples = make(*[[0, 1]] * 7, [0, 9], [0, 1])
-    assert "train: 3 of 9 masks were looked at before the start" in check(samples)
+    assert "train: 3 masks of 9 were looked at before the start" in check(samples)
     monkeypatch.setattr(mask_survey, "MAX_MASKS", 100)
     monkeypatch.setattr(mask_survey, "MAX_MASK_PIXELS", 200)  # four masks
-    assert "train: 4 of 9 masks were looked at before the start" in check(samples)
+    assert "train: 4 masks of 9 were looked at before the start" in check(samples)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 100])
@@ -159,6 +159,16 @@ def test_masks_of_one_bit_among_black_and_white_ones(make):
     assert "some masks hold 1 (2, such as 0.png), others 255 (1, such as 1.png), and none" in line
 
 
+def test_black_and_white_masks_of_validation(make):
+    line = refusal(make([0, 1], [0, 1]), make([0, 255], part="val"))
+    assert "val: the masks hold 0 and 255 alone" in line
+
+
+def test_one_mask_shows_that_white_is_no_class(make):
+    train, val = make([0, 1, 255], [0, 255]), make([0, 255], part="val")
+    assert "val: 1 class has no pixel in 1 mask: 'road'" in check(train, val)
+
+
 @pytest.mark.parametrize("values", ["binary", {0: 0, 1: 1, 255: "ignore"}, {0: 0, 1: 1, 255: 1}])
 def test_a_recipe_settles_it(make, values):
     assert "one note" in check(make([0, 1], [0, 255], [0, 1], values=values))
@@ -167,7 +177,7 @@ def test_a_recipe_settles_it(make, values):
 def test_white_beside_one_of_many_classes(make):
     part = make([0, 255], [0, 255], classes=("ground", "road", "sky"))
     assert refusal(part).endswith("set data.mask_values, which says the class of each number")
-    assert "train: of 2 masks: 2 classes without a pixel: 'road', 'sky'" in check(
+    assert "train: 2 classes have no pixel in 2 masks: 'road', 'sky'" in check(
         part, is_training=False
     )
 
@@ -175,7 +185,7 @@ def test_white_beside_one_of_many_classes(make):
 def test_one_class_is_nothing_to_learn(make):
     part = make([0], [0])
     assert "of the 2 classes the training masks hold 0 (ground)" in refusal(part)
-    assert "train: of 2 masks: 1 class without a pixel: 'road'" in check(part, is_training=False)
+    assert "train: 1 class has no pixel in 2 masks: 'road'" in check(part, is_training=False)
 
 
 @pytest.mark.parametrize(

@@ -160,11 +160,11 @@ def test_training_evaluation_and_prediction_see_the_same(run_folder, recipe_file
 
 def test_a_run_keeps_what_it_was_told(run_folder):
     results = json.loads((run_folder / "results.json").read_text())
-    assert results["notes"] == ["val: of 3 masks: 8.3% of the pixels are ignored (number 255)"]
+    assert results["notes"] == ["val: 8.3% of the pixels of 3 masks are ignored (255)"]
     (start,) = json.loads((run_folder / "environment.json").read_text())["starts"]
     assert start["notes"] == [
-        "train: of 6 masks: 8.3% of the pixels are ignored (number 255)",
-        "val: of 3 masks: 8.3% of the pixels are ignored (number 255)",
+        "train: 8.3% of the pixels of 6 masks are ignored (255)",
+        "val: 8.3% of the pixels of 3 masks are ignored (255)",
     ]
 
 

@@ -27,32 +27,29 @@ def check_surveys(surveys: Mapping[str, Survey], is_training: bool) -> None:
     problems = _describe_broken(every) + _describe_unknown(every)
     if problems:
         raise UserError("; ".join(problems))
-    first = next(iter(surveys.values()))
-    if not first.samples.values.is_given:
-        _refuse_white(first, is_training)
-    if is_training and first.decoded == len(first.samples):
-        _refuse_one_class(first)
+    if not every[0].samples.values.is_given:
+        _refuse_white(every, is_training)
+    if is_training and every[0].decoded == len(every[0].samples):
+        _refuse_one_class(every[0])
 
 
 def survey_notes(surveys: Mapping[str, Survey]) -> tuple[str, ...]:
     """Returns lines for people: of classes without pixels, ignored pixels, and palettes."""
     notes: list[str] = []
     for part, found in surveys.items():
-        samples, looked = found.samples, found.decoded
-        where = f"{part}: of {looked} mask{'s' * (looked > 1)}"
-        if looked < len(samples):
-            notes.append(
-                f"{part}: {looked} of {len(samples)} masks were looked at before the start"
-            )
-        names = [repr(c) for i, c in enumerate(samples.classes) if i not in found.classes()]
-        if names:
-            one = "class without a pixel" if len(names) == 1 else "classes without a pixel"
-            notes.append(f"{where}: {len(names)} {one}: {_list(names)}")
-        ignored = [n for n in sorted(found.pixels) if samples.values.class_of(n) == IGNORED]
+        classes, values, present = found.samples.classes, found.samples.values, found.classes()
+        masks = f"{found.decoded} mask{'s' * (found.decoded > 1)}"
+        if found.decoded < len(found.samples):
+            notes.append(f"{part}: {masks} of {len(found.samples)} were looked at before the start")
+        absent = [repr(name) for i, name in enumerate(classes) if i not in present]
+        if absent:
+            have = "1 class has" if len(absent) == 1 else f"{len(absent)} classes have"
+            notes.append(f"{part}: {have} no pixel in {masks}: {_list(absent)}")
+        ignored = [n for n in sorted(found.pixels) if values.class_of(n) == IGNORED]
         if ignored:
             share = sum(found.pixels[n] for n in ignored) / found.pixels.total()
             numbers = " and ".join(map(str, ignored))
-            notes.append(f"{where}: {share:.1%} of the pixels are ignored (number {numbers})")
+            notes.append(f"{part}: {share:.1%} of the pixels of {masks} are ignored ({numbers})")
     return (*notes, *_describe_palettes(list(surveys.values())))
 
 
@@ -108,30 +105,40 @@ def _suggest(numbers: Sequence[int], samples: MaskedImages) -> str:
     return suggest_values(numbers, samples.classes)
 
 
-def _refuse_white(found: Survey, is_training: bool) -> None:
+def _refuse_white(surveys: Sequence[Survey], is_training: bool) -> None:
     """Refuses masks in which 255 seems to be a class, and not pixels to ignore.
 
+    Of two classes, where no mask holds both the second and 255; of more, where the masks to train
+    on hold one class alone beside it.
+
     Raises:
-        UserError: beside 255 they hold one class alone; or there are two classes, and no mask holds
-            both the second and 255.
+        UserError: that is so.
     """
-    names, folder = found.samples.classes, found.samples.masks[0].parent
-    holders = {number: set(paths) for number, paths in found.holders.items()}
-    white, second = holders.pop(IGNORED, set()), holders.get(1, set())
-    is_binary = len(names) == 2
-    if not white or not (is_binary or is_training):
-        return
-    if len(found.classes()) == 1:
-        held = f"the masks hold {' and '.join(map(str, sorted(holders)))} and 255 alone"
-    elif is_binary and not white & second:
-        held = (
-            f"some masks hold 1 ({len(second)}, such as {min(second).name}), others 255 "
-            f"({len(white)}, such as {min(white).name}), and none both"
-        )
+    names = surveys[0].samples.classes
+    if len(names) == 2:
+        if any(found.holding(1) & found.holding(IGNORED) for found in surveys):
+            return
+        suspects = [found for found in surveys if found.holding(IGNORED)]
     else:
-        return
-    raise UserError(
-        f"{folder}: {held}, but 255 is for pixels to ignore; {_advise(names, is_training)}"
+        first = surveys[0]
+        is_suspect = is_training and first.holding(IGNORED) and len(first.classes()) == 1
+        suspects = [first] if is_suspect else []
+    if suspects:
+        raise UserError(
+            f"{suspects[0].samples.masks[0].parent}: {_describe_white(suspects[0])}, but 255 is "
+            f"for pixels to ignore; {_advise(names, is_training)}"
+        )
+
+
+def _describe_white(found: Survey) -> str:
+    """Says which masks hold 255, and which the second class."""
+    white, second = found.holding(IGNORED), found.holding(1)
+    if len(found.classes()) == 1:
+        held = " and ".join(str(number) for number in sorted(found.holders) if number != IGNORED)
+        return f"the masks hold {held} and 255 alone"
+    return (
+        f"some masks hold 1 ({len(second)}, such as {min(second).name}), others 255 "
+        f"({len(white)}, such as {min(white).name}), and none both"
     )
 
 

@@ -66,6 +66,10 @@ class Survey:
         found = {self.samples.values.class_of(number) for number in self.pixels}
         return {c for c in found if c is not None and c != IGNORED}
 
+    def holding(self, number: int) -> set[Path]:
+        """Returns the masks that hold a number."""
+        return set(self.holders.get(number, ()))
+
     def unknown(self) -> list[int]:
         """Returns the numbers that stand for nothing, in order."""
         return [n for n in sorted(self.pixels) if self.samples.values.class_of(n) is None]

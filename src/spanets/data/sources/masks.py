@@ -266,10 +266,9 @@ def _read_classes(root: Path, num_classes: int | None, named: list[str] | None) 
         where = path if os.path.lexists(path) else "data.mask_values"
         raise UsageError(f"data.num_classes is {num_classes}, but {where} names {count}")
     if not 1 < count <= IGNORED:
-        classes = "1 class" if count == 1 else f"{count} classes"
         raise UserError(
-            f"{path}: names {classes}, must be 2 to {IGNORED}, a line each; {IGNORED} is the "
-            "number of pixels to ignore"
+            f"{path}: names {count} class{'es' * (count != 1)}, must be 2 to {IGNORED}, a line "
+            f"each; {IGNORED} is the number of pixels to ignore"
         )
     if len(set(listed.names)) < count:
         twice = next(name for name in listed.names if listed.names.count(name) > 1)

@@ -1,6 +1,7 @@
 """Prediction: every kind of image, and why an image has none."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from spanets.predict.labels import Predictor
 from spanets.tasks.classification.evaluation import evaluate
 from spanets_runtime.errors import UserError
 from spanets_runtime.listing import gather_images
+from spanets_runtime.masks import predict_masks
+from spanets_runtime.predict import check_answer, predict_images
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +161,41 @@ def test_damaged_preprocessing(small_run, tmp_path):
         torch.save(content, tmp_path / "a.ckpt")
         with pytest.raises(UserError, match="preprocessing is damaged"):
             Predictor(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_an_answer_that_is_no_number_is_a_failed_image(tmp_path, bad):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 4)).save(path)
+    answers = iter([np.array([bad, 0.0]), np.array([0.0, 1.0])])
+    failed, good = predict_images([path, path], lambda _: next(answers), ["a", "b"], 1)
+    assert failed.error.startswith(f"{path}: the model's answer is not a number")
+    assert failed.to_dict() == {"image": str(path), "predictions": None}
+    assert failed.was_read
+    assert good.labels[0][0] == "b"
+
+
+def test_pictures_keep_their_place_in_the_folder(tmp_path):
+    for name in ("a/1.png", "b/1.png", "b/1.bmp", "2.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "in" / name)
+    images = gather_images([tmp_path / "in"]).images
+    found = list(
+        predict_masks(images, lambda _: np.zeros((4, 4), np.uint8), ["x"], tmp_path / "out")
+    )
+    assert [prediction.image for prediction in found] == [str(image) for image in images]
+    names = [str(Path(prediction.mask).relative_to(tmp_path / "out")) for prediction in found]
+    assert names == ["2.png", "a/1.png", "b/1.png", "b/1-2.png"]
+    assert all(Path(prediction.mask).is_file() for prediction in found)
+
+
+def test_a_segmenters_answer_that_is_no_number(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+
+    def fail(image):
+        check_answer(False)
+
+    (found,) = predict_masks([tmp_path / "a.png"], fail, ["x"], tmp_path / "out")
+    assert found.error.startswith(f"{tmp_path}/a.png: the model's answer is not a number")
+    assert found.to_dict()["mask"] is None
+    assert not (tmp_path / "out").exists()

@@ -132,7 +132,9 @@ def make_parser() -> Parser:
         help="imagenet, or that with -real, -v2, -c, -a or -r (default: as found)",
     )
     evaluate.add_argument(
-        "--batch", type=at_least(1), help="images at a time (default: 64; of a detector 2)"
+        "--batch",
+        type=at_least(1),
+        help="images at a time (default: 64; of a detector 2, which changes no number)",
     )
     evaluate.add_argument(
         "--workers", type=at_least(0), default=2, help="processes that load images (default: 2)"
@@ -149,6 +151,11 @@ def make_parser() -> Parser:
         "--score", type=share, default=0.5, help="least score of an object (default: 0.5)"
     )
     predict.add_argument("--out", metavar="DIR", help="for pictures, and COCO's JSON or masks")
+    predict.add_argument(
+        "--annotations",
+        metavar="FILE",
+        help="of a detector: COCO's JSON that lists the images, for its numbers in what --out gets",
+    )
     predict.add_argument("--json", action="store_true", help="print JSON")
 
     export = command("export", run_export, "write a model for other runtimes, and check it")

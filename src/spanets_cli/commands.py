@@ -130,10 +130,12 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
         From paths of images to predictions, which have `error`, `to_dict` and a line for people.
     """
     source = arguments.checkpoint
+    from spanets_runtime.errors import UsageError
     from spanets_runtime.onnx import is_exported
 
     refuse_program(source, "predict")
     if is_exported(source):
+        refuse_annotations(arguments)
         return make_exported_predictor(arguments)
     from spanets.checkpoint import task_of
 
@@ -142,7 +144,12 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
         from spanets.predict.objects import ObjectPredictor
 
         out = None if arguments.out is None else Path(arguments.out)
-        return partial(ObjectPredictor(source), out=out, min_score=arguments.score)
+        listed = None if arguments.annotations is None else Path(arguments.annotations)
+        if listed is not None and out is None:
+            raise UsageError("--annotations numbers what --out leaves; add --out DIR")
+        predict = partial(ObjectPredictor(source), out=out, min_score=arguments.score)
+        return partial(predict, annotations=listed)
+    refuse_annotations(arguments)
     if task == "segmentation":
         from spanets.predict.masks import MaskPredictor
 
@@ -194,6 +201,16 @@ def folder_for_masks(arguments: argparse.Namespace) -> Path:
             f"{arguments.checkpoint} finds masks: name a folder for them with --out DIR"
         )
     return Path(arguments.out)
+
+
+def refuse_annotations(arguments: argparse.Namespace) -> None:
+    """Refuses the numbers of a data set for what is no detector."""
+    from spanets_runtime.errors import UsageError
+
+    if arguments.annotations is not None:
+        raise UsageError(
+            f"--annotations is for checkpoints of detectors, and {arguments.checkpoint} is none"
+        )
 
 
 def refuse_folder(arguments: argparse.Namespace) -> None:

@@ -164,7 +164,7 @@ def make_parser() -> Parser:
         "--batch",
         type=whole(1, MOST_BATCH),
         metavar="N",
-        help="images at a time (default: 64; of a detector 2)",
+        help="images at a time (default: 64; of a detector 2, which changes no number)",
     )
     evaluate.add_argument(
         "--workers",
@@ -198,6 +198,11 @@ def make_parser() -> Parser:
         help="lowest score of an object, 0 to 1 (default: 0.5)",
     )
     predict.add_argument("--out", metavar="DIR", help="folder for pictures, masks, COCO's JSON")
+    predict.add_argument(
+        "--annotations",
+        metavar="FILE",
+        help="of a detector: COCO's JSON that lists the images, for its numbers in what --out gets",
+    )
     predict.add_argument("--json", action="store_true", help="print JSON")
 
     export = command("export", run_export, "write a model for other runtimes, and check it")

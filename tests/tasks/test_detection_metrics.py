@@ -15,7 +15,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from spanets.data.coco.objects import Annotation, CocoData, CocoImage, mask_of, to_coco
+from spanets.data.coco.filling import fill
+from spanets.data.coco.objects import Annotation, CocoData, CocoImage, to_coco
 from spanets.data.coco.rle import encode_runs
 from spanets.tasks.detection.metrics import NAMES, DetectionMetrics
 from spanets_runtime.errors import UserError
@@ -62,12 +63,16 @@ def random_data(rng, images: int = 12) -> CocoData:
     )
 
 
+def mask_of(annotation: Annotation) -> np.ndarray:
+    return fill(annotation.segmentation, SIZE, np.eye(2, 3), SIZE)
+
+
 def with_every_form(data: CocoData) -> CocoData:
     """Masks as polygons, compressed and uncompressed run lengths, in turn."""
 
     def other_form(annotation: Annotation) -> Annotation:
         left, top, right, bottom = annotation.box
-        mask = np.asfortranarray(mask_of(annotation, *SIZE))
+        mask = np.asfortranarray(mask_of(annotation))
         text = {"size": list(SIZE), "counts": coco_mask.encode(mask)["counts"].decode()}
         diamond = [left, (top + bottom) / 2, (left + right) / 2, top, right, bottom]
         forms = [annotation.segmentation, text, [diamond]]
@@ -197,7 +202,7 @@ def test_the_truth_is_perfect(case):
     )
     found = []
     for image in plain.images:
-        masks = [mask_of(a, *SIZE) for a in image.annotations]
+        masks = [mask_of(a) for a in image.annotations]
         found.append(
             {
                 "boxes": torch.tensor([a.box for a in image.annotations]).reshape(-1, 4),

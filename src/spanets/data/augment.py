@@ -6,8 +6,10 @@ Images are uint8 tensors (3, H, W); what is drawn is drawn from torch's generato
 from typing import Any
 
 import torch
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from spanets.data.placement import Placement, turn_placement
 from spanets.recipe.sections import DenseData
 
 
@@ -46,13 +48,56 @@ def distortions() -> list[v2.Transform]:
     return [brightness, v2.RandomChoice([first, last])]
 
 
+def fit_sides(height: int, width: int, short: int, long: int | None) -> tuple[int, int]:
+    """Returns the height and width of an image resized to a short side, each at least a pixel.
+
+    Args:
+        height: Of the image.
+        width: Of the image.
+        short: What the shorter side is to be.
+        long: Most that the longer side may be; the short side is then less.
+    """
+    scale = short / min(height, width)
+    if long is not None:
+        scale = min(scale, long / max(height, width))
+    return max(1, int(height * scale)), max(1, int(width * scale))
+
+
+class ShortestSize(v2.RandomShortestSize):
+    """Resizes to a short side that is drawn of several; also images of a few rows or columns."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draws the side, and returns the size."""
+        height, width = v2.functional.get_size(flat_inputs[0])
+        short = self.min_size[int(torch.randint(len(self.min_size), ()))]
+        return {"size": fit_sides(height, width, short, self.max_size)}
+
+
 class QuarterTurn(v2.Transform):
     """Turns by 0, 90, 180 or 270 degrees, each as likely, without a pixel lost."""
 
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, float]:
-        """Draws the angle."""
-        return {"angle": 90.0 * int(torch.randint(4, ()))}
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, int]:
+        """Draws the number of quarter turns, anticlockwise."""
+        return {"turns": int(torch.randint(4, ()))}
 
-    def transform(self, inpt: Any, params: dict[str, float]) -> Any:
-        """Turns an image, boxes or masks."""
-        return v2.functional.rotate(inpt, **params, expand=True)
+    def transform(self, inpt: Any, params: dict[str, int]) -> Any:
+        """Turns an image, boxes, masks or a placement."""
+        turns = params["turns"]
+        if isinstance(inpt, Placement):
+            return turn_placement(inpt, turns)
+        if isinstance(inpt, tv_tensors.BoundingBoxes):
+            return turn_boxes(inpt, turns)
+        return v2.functional.rotate(inpt, angle=90.0 * turns, expand=True)
+
+
+def turn_boxes(boxes: tv_tensors.BoundingBoxes, turns: int) -> tv_tensors.BoundingBoxes:
+    """Returns boxes (N, 4), x1, y1, x2, y2, after so many quarter turns anticlockwise.
+
+    torchvision turns them by sines and cosines, and fails where there are none.
+    """
+    values, (height, width) = boxes.as_subclass(torch.Tensor), boxes.canvas_size
+    for _ in range(turns % 4):
+        left, top, right, bottom = values.unbind(-1)
+        values = torch.stack([top, width - right, bottom, width - left], -1)
+        height, width = width, height
+    return tv_tensors.wrap(values, like=boxes, canvas_size=(height, width))

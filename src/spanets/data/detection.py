@@ -2,46 +2,49 @@
 
 A batch is `(images, targets)`, two lists. Images are (3, H, W), normalised, each of its own size;
 detectors pad them. Targets of training are torchvision's: boxes (N, 4) as x1, y1, x2, y2 in the
-pixels of the resized image, labels (N,) from 1 up, and where asked masks (N, H, W) of 0 and 1;
-those of evaluation hold `image_id` and `size`, height and width of the image in its file, which a
-detector scales its results to.
+pixels of the resized image, labels (N,) from 1 up, and where asked `mask_bits`, masks of the
+resized image with eight pixels to a byte; those of evaluation hold `image_id` and `size`, height
+and width of the image in its file, which a detector scales its results to.
 """
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from spanets.data.augment import placements, recolouring
+from spanets.data.augment import ShortestSize, fit_sides, placements, recolouring
+from spanets.data.coco.bits import count_pixels, pack_masks
+from spanets.data.coco.filling import fill
+from spanets.data.coco.loading import load_checked
+from spanets.data.coco.notes import count_small, describe_classes, describe_files
 from spanets.data.coco.objects import (
-    Annotation,
     CocoData,
     CocoImage,
     check_files,
     check_masks,
     map_classes,
-    mask_of,
     select_for_training,
 )
 from spanets.data.coco.reader import read_coco
 from spanets.data.loaders import Loaders, Share, make_loader
+from spanets.data.placement import Placement
 from spanets.data.sampler import EpochSampler, isolated_seed
 from spanets.recipe.detection import DetectionData
 from spanets_runtime.errors import UsageError, UserError
-from spanets_runtime.images import ImageError, load_image
 
 Sample = tuple[Tensor, dict[str, Tensor]]
 
 # Of the crop in the papers' 3x recipe, which is DETR's (arXiv 2005.12872, section 4).
 CROP_SIDES = (384, 600)
 CROP_SHORT_SIDES = (400, 500, 600)
+CROP_LONG_SIDE = 8192  # or a strip of 4000x2 pixels would become one of a gigabyte
 STEP = 32
 
 
@@ -70,9 +73,9 @@ class TrainingImages(Dataset[Sample]):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         image = self.data.images[index]
         pixels = v2.functional.to_image(load_checked(image))
-        target = make_target(image, image.annotations, self.masks)
         with isolated_seed(self.seed, epoch, index):
-            return _plain(*self.transform(pixels, target))
+            pixels, moved = self.transform(pixels, describe_geometry(image))
+        return pixels.as_subclass(Tensor), make_target(image, moved, self.masks)
 
 
 class EvaluationImages(Dataset[Sample]):
@@ -91,69 +94,74 @@ class EvaluationImages(Dataset[Sample]):
         return len(self.data.images)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
-        image = self.data.images[key[1] if isinstance(key, tuple) else key]
+        index = key[1] if isinstance(key, tuple) else key
+        image = self.data.images[index % len(self)]  # the first ones once more fill up the shares
         size = torch.tensor([image.height, image.width])
         target = {"image_id": torch.tensor(image.id), "size": size}
         return self.transform(load_checked(image)), target
 
 
-def load_checked(image: CocoImage) -> Image.Image:
-    """Decodes an image, upright, and checks that it is the one that was annotated.
+def describe_geometry(image: CocoImage) -> dict[str, Tensor]:
+    """Returns what an image's transform is to move with it.
 
-    Raises:
-        ImageError: it cannot be decoded, or has another size than its annotations say.
+    The boxes of its objects, the objects' numbers, of which those are left whose boxes are, and a
+    `Placement`, from which masks are made once it is known where everything lies.
     """
-    try:
-        pixels = load_image(image.path)
-    except ImageError as error:
-        raise ImageError(f"{error}; remove or replace this file") from None
-    if pixels.size != (image.width, image.height):
-        raise ImageError(
-            f"{image.path}: has {pixels.width}x{pixels.height} pixels, its annotations are for "
-            f"{image.width}x{image.height}"
-        )
-    return pixels
-
-
-def make_target(
-    image: CocoImage, annotations: tuple[Annotation, ...], masks: bool
-) -> dict[str, Tensor]:
-    """Returns torchvision's target of an image with these objects."""
     size = (image.height, image.width)
-    boxes = torch.tensor([a.box for a in annotations], dtype=torch.float32).reshape(-1, 4)
-    target: dict[str, Tensor] = {
+    boxes = torch.tensor([a.box for a in image.annotations], dtype=torch.float32).reshape(-1, 4)
+    return {
         "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
-        "labels": torch.tensor([a.label for a in annotations], dtype=torch.int64),
-        "image_id": torch.tensor(image.id),
+        "objects": torch.arange(len(boxes)),
+        "placement": Placement.of_file(*size),
     }
-    if masks:
-        decoded = [torch.from_numpy(mask_of(a, *size).copy()) for a in annotations]
-        stacked = torch.stack(decoded) if decoded else torch.zeros((0, *size), dtype=torch.uint8)
-        target["masks"] = tv_tensors.Mask(stacked)
-    return target
 
 
-def _plain(pixels: Tensor, target: dict[str, Tensor]) -> Sample:
-    """Leaves out objects that a crop has left without a pixel, and adds areas."""
-    target = {name: value.as_subclass(Tensor) for name, value in target.items()}
-    boxes = target["boxes"]
+def make_target(image: CocoImage, moved: dict[str, Tensor], masks: bool) -> dict[str, Tensor]:
+    """Returns torchvision's target of an image after its transform.
+
+    Args:
+        image: As it is in its file.
+        moved: What became of `describe_geometry`.
+        masks: Whether to make masks; objects that are left without a pixel of them are left out.
+    """
+    boxes, objects = moved["boxes"].as_subclass(Tensor), moved["objects"]
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    if "masks" in target:
-        area = target["masks"].sum((1, 2)).float()
+    own = {}
+    if masks:
+        bits = _make_masks(image, objects.tolist(), moved["placement"])
+        area = count_pixels(bits)
         kept = area > 0
-        area = area[kept]
-        target |= {name: target[name][kept] for name in ("boxes", "labels", "masks")}
-    target |= {"area": area, "iscrowd": torch.zeros_like(target["labels"])}
-    return pixels.as_subclass(Tensor), target
+        boxes, objects, area, own = (
+            boxes[kept],
+            objects[kept],
+            area[kept],
+            {"mask_bits": bits[kept]},
+        )
+    labels = torch.tensor([image.annotations[i].label for i in objects], dtype=torch.int64)
+    return {
+        "boxes": boxes,
+        "labels": labels,
+        "image_id": torch.tensor(image.id),
+        **own,
+        "area": area,
+        "iscrowd": torch.zeros_like(labels),
+    }
+
+
+def _make_masks(image: CocoImage, objects: list[int], placement: Any) -> Tensor:
+    file_size, size = (image.height, image.width), placement.canvas_size
+    matrix = placement.as_subclass(Tensor).numpy()
+    shapes = (image.annotations[i].segmentation for i in objects)
+    return pack_masks((fill(shape, file_size, matrix, size) for shape in shapes), *size)
 
 
 def train_transform(data: DetectionData) -> v2.Compose:
     """Makes the random transform of training: what a recipe asks for, and a random scale."""
     first, last = data.train_short_sides
     sides = [*range(first, last, STEP), last]
-    scale: v2.Transform | v2.Compose = v2.RandomShortestSize(sides, data.long_side)
+    scale: v2.Transform | v2.Compose = ShortestSize(sides, data.long_side)
     if data.train_crop:
-        before = v2.RandomShortestSize(CROP_SHORT_SIDES)
+        before = ShortestSize(CROP_SHORT_SIDES, CROP_LONG_SIDE)
         scale = v2.RandomChoice([scale, v2.Compose([before, RandomSizeCrop(*CROP_SIDES), scale])])
     return v2.Compose(
         [
@@ -161,10 +169,15 @@ def train_transform(data: DetectionData) -> v2.Compose:
             *recolouring(data),
             scale,
             v2.ClampBoundingBoxes(),
-            v2.SanitizeBoundingBoxes(),
+            v2.SanitizeBoundingBoxes(labels_getter=_objects_of),
             *_normalisation(data.mean, data.std),
         ]
     )
+
+
+def _objects_of(inputs: Any) -> Tensor:
+    """Returns what a sample has one of for each box, and is to keep with it."""
+    return inputs[1]["objects"]
 
 
 class RandomSizeCrop(v2.Transform):
@@ -187,7 +200,7 @@ class RandomSizeCrop(v2.Transform):
         return {"top": top, "left": left, "height": sides[0], "width": sides[1]}
 
     def transform(self, inpt: Any, params: dict[str, int]) -> Any:
-        """Cuts the part out of an image, boxes or masks."""
+        """Cuts the part out of an image, boxes or a placement."""
         return v2.functional.crop(inpt, **params)
 
     @staticmethod
@@ -218,8 +231,9 @@ def evaluation_transform(preprocessing: Mapping[str, Any]) -> v2.Compose:
         raise UserError(f"the checkpoint's preprocessing is damaged ({error})") from error
     if not (0 < short <= long and len(mean) == len(std) == 3 and min(std) > 0):
         raise UserError("the checkpoint's preprocessing is damaged (values out of range)")
-    resize = v2.RandomShortestSize(short, long)  # of one size: `Resize` fails where it equals long
-    return v2.Compose([v2.ToImage(), resize, *_normalisation(mean, std), v2.ToPureTensor()])
+    return v2.Compose(
+        [v2.ToImage(), ShortestSize(short, long), *_normalisation(mean, std), v2.ToPureTensor()]
+    )
 
 
 def _normalisation(mean: Any, std: Any) -> list[v2.Transform]:
@@ -264,7 +278,8 @@ def make_loaders(
         UserError: no such data, data that cannot be used, a class of "val" that "train" lacks, or
             an object without a mask where masks are asked for.
     """
-    train = select_for_training(read_part(data, "train"), data.keep_empty)
+    listed = read_part(data, "train")
+    train = select_for_training(listed, data.keep_empty)
     val = map_classes(read_part(data, "val"), train.classes)
     if masks:
         check_masks(train)
@@ -278,7 +293,58 @@ def make_loaders(
         make_loader(dataset, share, size, data.workers, drop_last=True, collate=as_lists),
         evaluation_loader(val, preprocessing_of(data), batch_size, data.workers, processes),
         train.classes,
-        tuple(dict.fromkeys(train.notes + val.notes)),
+        tuple(dict.fromkeys((*train.notes, *val.notes, *_describe(data, listed, train, val)))),
+    )
+
+
+def _describe(data: DetectionData, listed: CocoData, train: CocoData, val: CocoData) -> list[str]:
+    """Says what else is to be known of both parts, of the first as it is listed as well.
+
+    Raises:
+        UserError: every object is too small to be trained on.
+    """
+    root = Path(data.root or "").expanduser()
+    lines = describe_classes(train, val)
+    lines += describe_files(listed, val, [root / data.train_images, root / data.val_images])
+    small = describe_lost(data, train), describe_unseen(val, preprocessing_of(data))
+    return [*lines, *filter(None, small)]
+
+
+def describe_lost(data: DetectionData, train: CocoData) -> str:
+    """Says how many objects are too small to be trained on, or returns "".
+
+    Raises:
+        UserError: all of them.
+    """
+    first, last = (
+        count_small(train.images, partial(fit_sides, short=side, long=data.long_side))
+        for side in data.train_short_sides
+    )
+    if not first:
+        return ""
+    total = sum(len(image.annotations) for image in train.images)
+    unless = " unless a crop enlarges them" if data.train_crop else ""
+    sides = data.train_short_sides
+    lost = f"{last} at a short side of {sides[1]}"
+    if sides[0] < sides[1]:
+        lost = f"{first} at a short side of {sides[0]}, {lost}"
+    line = f"{train.source}: of {total} objects, {lost} are less than a pixel wide or high"
+    advice = "raise data.train_short_sides, or cut the images into parts"
+    if last == total and not data.train_crop:
+        raise UserError(f"{line}, and none is left to train on; {advice}")
+    return f"{line}, and left out of training there{unless}; {advice}"
+
+
+def describe_unseen(val: CocoData, preprocessing: Mapping[str, Any]) -> str:
+    """Says how many objects are too small to be found, or returns ""."""
+    short, long = preprocessing["short_side"], preprocessing["long_side"]
+    count = count_small(val.images, partial(fit_sides, short=short, long=long))
+    total = sum(len(image.annotations) for image in val.images)
+    if not count:
+        return ""
+    return (
+        f"{val.source}: {count} of {total} objects are less than a pixel wide or high at the size "
+        f"that a detector sees, a short side of {short}, and can hardly be found"
     )
 
 
@@ -289,14 +355,25 @@ def evaluation_loader(
     workers: int,
     processes: int = 1,
 ) -> DataLoader[Any]:
-    """Loads images in order; of several processes, some may see an image that another has seen.
+    """Loads images in order, as many in every process; some may see what another has seen.
+
+    A detector looks at each image by itself. Where its parameters are spread over processes, these
+    have to look at equally many.
+
+    Args:
+        data: The truth.
+        preprocessing: See `preprocessing_of`.
+        batch_size: Images that are loaded together; what is found does not depend on it.
+        workers: Processes that load.
+        processes: That share the images.
 
     Raises:
         UserError: an image is missing.
     """
     check_files(data)
     dataset = EvaluationImages(data, preprocessing)
-    share = Share(EpochSampler(len(dataset), shuffle=False, seed=0), processes, whole=True)
+    count = -(-len(dataset) // processes) * processes
+    share = Share(EpochSampler(count, shuffle=False, seed=0), processes, whole=True)
     return make_loader(dataset, share, batch_size, workers, collate=as_lists)
 
 

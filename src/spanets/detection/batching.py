@@ -1,17 +1,18 @@
 """What goes into a detector and comes out of it: images of many sizes as one batch, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
 Detection = dict[str, Tensor]
 """torchvision's: boxes (N, 4) as x1, y1, x2, y2 in pixels, labels (N,), scores (N,) in falling
 order and, of detectors with masks, masks (N, 1, H, W), the probability of each pixel."""
 
 Target = dict[str, Tensor]
-"""torchvision's: boxes (N, 4), labels (N,) from 1 up and, for masks, masks (N, H, W) of 0 and 1."""
+"""torchvision's: boxes (N, 4), labels (N,) from 1 up and, for masks, masks (N, H, W) of 0 and 1, or
+`mask_bits`, the same with eight pixels to a byte: see `spanets.data.coco.bits`."""
 
 Size = tuple[int, int]
 
@@ -35,6 +36,27 @@ class Batching(GeneralizedRCNNTransform):
     def resize(self, image: Tensor, target: Any = None) -> tuple[Tensor, Any]:
         """Returns both as they are, of the size they are wanted in."""
         return image, target
+
+
+def detect_singly(
+    detect: Callable[[Tensor], Detection], images: Sequence[Tensor], sizes: Sequence[Size] | None
+) -> list[Detection]:
+    """Returns what is found in each image, which the other images have no part in.
+
+    Padded to the largest of a batch, an image would look different to filters that see all of it,
+    and what is found in it would depend on what it is batched with.
+
+    Args:
+        detect: From one image (3, H, W) to what is found in it, in its pixels.
+        images: Each of any size.
+        sizes: Height and width that boxes are scaled to; the images' own by default.
+    """
+    found = []
+    for i, image in enumerate(images):
+        one, own = detect(image), tuple(image.shape[-2:])
+        boxes = resize_boxes(one["boxes"], own, sizes[i] if sizes else own)
+        found.append({**one, "boxes": boxes})
+    return found
 
 
 def check_targets(targets: Sequence[Target] | None, images: Sequence[Tensor]) -> None:

@@ -19,6 +19,7 @@ from torchvision.ops import MultiScaleRoIAlign, generalized_box_iou_loss
 from torchvision.ops.boxes import clip_boxes_to_image, remove_small_boxes
 from torchvision.ops.poolers import initLevelMapper
 
+from spanets.data.coco.bits import unpack_masks
 from spanets.detection.batching import Detection, Size, Target
 from spanets.detection.settings import Settings
 
@@ -194,9 +195,20 @@ class MaskBranch(nn.Module):
         positive = [labels > 0 for labels in samples.labels]
         boxes = [one[keep] for one, keep in zip(samples.boxes, positive, strict=True)]
         objects = [one[keep] for one, keep in zip(samples.objects, positive, strict=True)]
-        masks = [target["masks"] for target in targets]
-        labels = [target["labels"] for target in targets]
+        masks, labels = [], []
+        for i, (target, (_, width)) in enumerate(zip(targets, sizes, strict=True)):
+            # Of an image's objects, the masks of those alone that a region has met.
+            used, objects[i] = objects[i].unique(return_inverse=True)
+            labels.append(target["labels"][used])
+            masks.append(_masks_of(target, used, width))
         return maskrcnn_loss(self(maps, boxes, sizes), boxes, masks, labels, objects)
+
+
+def _masks_of(target: Target, objects: Tensor, width: int) -> Tensor:
+    """Returns the masks (n, H, W) of some of a target's objects, in an image of this width."""
+    if "mask_bits" in target:
+        return unpack_masks(target["mask_bits"][objects], width)
+    return target["masks"][objects]
 
 
 class CascadeHeads(nn.Module):

@@ -4,9 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image, ImageDraw
-from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor, to_pil_image
-from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from spanets.data.coco.results import MASK_THRESHOLD
 
@@ -16,7 +13,7 @@ COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
 
 def draw_objects(
     image: Image.Image,
-    found: Mapping[str, Tensor],
+    found: Mapping[str, Any],
     classes: Sequence[str],
     min_score: float = 0.5,
 ) -> Image.Image:
@@ -25,7 +22,7 @@ def draw_objects(
     Args:
         image: RGB.
         found: torchvision's detections in the pixels of the image: boxes (N, 4), labels (N,) from 1
-            up, scores (N,) and perhaps masks (N, 1, H, W), the probability of each pixel.
+            up, scores (N,) and perhaps masks, each (1, H, W), the probability of each pixel.
         classes: The name of label 1, 2, and so on.
         min_score: Objects of a lower score are left out.
 
@@ -33,19 +30,22 @@ def draw_objects(
         A picture of the image's size.
     """
     kept = (found["scores"] >= min_score).cpu()
-    boxes, labels = found["boxes"].cpu()[kept], found["labels"].cpu()[kept].tolist()
+    boxes, labels = found["boxes"].cpu()[kept].tolist(), found["labels"].cpu()[kept].tolist()
+    picture = image.copy()
     if not labels:
-        return image.copy()
-    colours: list[str | tuple[int, int, int]] = [COLOURS[i % len(COLOURS)] for i in labels]
-    pixels = pil_to_tensor(image)
+        return picture
+    colours = [COLOURS[i % len(COLOURS)] for i in labels]
     if "masks" in found:
-        masks = found["masks"].cpu()[kept, 0] >= MASK_THRESHOLD
-        pixels = draw_segmentation_masks(pixels, masks, alpha=0.5, colors=colours)
-    width = max(1, round(min(image.size) / 250))
-    picture = to_pil_image(draw_bounding_boxes(pixels, boxes, colors=colours, width=width))
+        for mask, colour in zip(found["masks"][kept], colours, strict=True):
+            pixels = (mask[0] >= MASK_THRESHOLD).cpu().numpy()
+            picture.paste(colour, mask=Image.fromarray(pixels))
+        picture = Image.blend(image, picture, 0.5)
+    draw, width = ImageDraw.Draw(picture), max(1, round(min(image.size) / 250))
+    for box, colour in zip(boxes, colours, strict=True):
+        draw.rectangle(box, width=width, outline=colour)
     scores = found["scores"].cpu()[kept].tolist()
     words = [f"{classes[i - 1]} {score:.2f}" for i, score in zip(labels, scores, strict=True)]
-    _write_words(ImageDraw.Draw(picture), boxes.tolist(), words, colours)
+    _write_words(draw, boxes, words, colours)
     return picture
 
 

@@ -10,8 +10,16 @@ from torchvision.models.detection.faster_rcnn import (
 )
 
 from spanets.backbones.dense import DenseBackbone
-from spanets.detection.batching import Batching, Size, Target, check_targets
+from spanets.detection.batching import (
+    Batching,
+    Detection,
+    Size,
+    Target,
+    check_targets,
+    detect_singly,
+)
 from spanets.detection.heads import BoxStage, CascadeHeads, MaskBranch, RegionPool
+from spanets.detection.pasting import paste_all
 from spanets.detection.pyramid import FeaturePyramid
 from spanets.detection.rpn import ProposalNetwork
 from spanets.detection.settings import Settings
@@ -47,23 +55,35 @@ class RegionDetector(nn.Module):
         images: list[Tensor],
         targets: list[Target] | None = None,
         sizes: list[Size] | None = None,
+        paste: bool = True,
     ) -> Any:
-        """Returns losses by name when training, or what was found in each image.
+        """Returns losses by name when training, or what was found in each image by itself.
 
         Args:
             images: Normalised, each (3, H, W) of any size.
             targets: When training, with masks.
             sizes: Height and width that boxes and masks are scaled to; the images' own by default.
+            paste: Lay masks into images of these sizes, (N, 1, H, W). If not, they are those of the
+                boxes, (N, 1, 28, 28), for `PastedMasks`, which needs memory for one at a time.
         """
-        if self.training:
-            check_targets(targets, images)
+        if not self.training:
+            found = detect_singly(self._detect, images, sizes)
+            sizes = sizes or [(image.shape[-2], image.shape[-1]) for image in images]
+            return [paste_all(*pair) for pair in zip(found, sizes, strict=True)] if paste else found
+        check_targets(targets, images)
         batch, _ = self.transform(images)
         maps = self.backbone(batch.tensors)
         proposals, losses = self.rpn(batch, maps, targets)
-        if targets is not None and self.training:
-            return {**losses, **self.roi_heads.losses(maps, proposals, batch.image_sizes, targets)}
-        found = self.roi_heads.detect(maps, proposals, batch.image_sizes)
-        return self.transform.postprocess(found, batch.image_sizes, sizes or batch.image_sizes)
+        own = self.roi_heads.losses(maps, proposals, batch.image_sizes, targets or [])
+        return {**losses, **own}
+
+    def _detect(self, image: Tensor) -> Detection:
+        """Returns what is found in an image (3, H, W), with masks of the boxes."""
+        batch, _ = self.transform([image])
+        maps = self.backbone(batch.tensors)
+        proposals, _ = self.rpn(batch, maps)
+        (found,) = self.roi_heads.detect(maps, proposals, batch.image_sizes)
+        return found
 
 
 def make_mask_rcnn(body: DenseBackbone, classes: int, settings: Settings) -> RegionDetector:

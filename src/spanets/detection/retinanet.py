@@ -8,7 +8,14 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 
 from spanets.backbones.dense import DenseBackbone
 from spanets.detection.anchors import ExactAnchors
-from spanets.detection.batching import Batching, Detection, Size, Target, check_targets
+from spanets.detection.batching import (
+    Batching,
+    Detection,
+    Size,
+    Target,
+    check_targets,
+    detect_singly,
+)
 from spanets.detection.pyramid import FeaturePyramid
 from spanets.detection.settings import Settings
 
@@ -48,28 +55,35 @@ class RetinaNet(TorchvisionRetinaNet):
         images: list[Tensor],
         targets: list[Target] | None = None,
         sizes: list[Size] | None = None,
+        paste: bool = True,
     ) -> Any:
-        """Returns losses by name when training, or what was found in each image.
+        """Returns losses by name when training, or what was found in each image by itself.
 
         Args:
             images: Normalised, each (3, H, W) of any size.
             targets: When training.
             sizes: Height and width that boxes are scaled to; the images' own by default.
+            paste: As for detectors with masks; there are none here.
         """
-        if self.training:
-            check_targets(targets, images)
+        if not self.training:
+            return detect_singly(self._detect, images, sizes)
+        check_targets(targets, images)
         batch, _ = self.transform(images)
         maps = list(self.backbone(batch.tensors).values())
-        outputs = self.head(maps)
-        anchors = self.anchor_generator(batch, maps)
-        if targets is not None and self.training:
-            return self.compute_loss(targets, outputs, anchors)
-        # (B, anchors of all levels, …) to one (B, anchors, …) a level
+        outputs, anchors = self.head(maps), self.anchor_generator(batch, maps)
+        return self.compute_loss(targets or [], outputs, anchors)
+
+    def _detect(self, image: Tensor) -> Detection:
+        """Returns what is found in an image (3, H, W)."""
+        batch, _ = self.transform([image])
+        maps = list(self.backbone(batch.tensors).values())
+        outputs, anchors = self.head(maps), self.anchor_generator(batch, maps)
+        # (1, anchors of all levels, …) to one (1, anchors, …) a level
         counts = [x.shape[2] * x.shape[3] * len(RATIOS) * SCALES for x in maps]
         split = {name: list(value.split(counts, 1)) for name, value in outputs.items()}
         by_level = [list(of_image.split(counts)) for of_image in anchors]
-        found = self.postprocess_detections(split, by_level, batch.image_sizes)
-        return self.transform.postprocess(found, batch.image_sizes, sizes or batch.image_sizes)
+        (found,) = self.postprocess_detections(split, by_level, batch.image_sizes)
+        return found
 
     def compute_loss(
         self, targets: list[Target], head_outputs: dict[str, Tensor], anchors: list[Tensor]

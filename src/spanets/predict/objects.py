@@ -1,7 +1,6 @@
 """Images to objects, with a detector's checkpoint that says how."""
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,17 +8,17 @@ from typing import Any
 import torch
 from PIL import Image
 
+from spanets.data.coco.numbering import Numbering
+from spanets.data.coco.reader import read_listing
 from spanets.data.coco.results import Result, to_results
 from spanets.data.detection import evaluation_transform
-from spanets.detection import Detection
 from spanets.detection.overlay import draw_objects
+from spanets.detection.pasting import paste_lazily
 from spanets.predict.opened import OpenedCheckpoint
-from spanets_runtime.files import write_atomically
+from spanets.predict.record import OVERLAY, Record, find_taken
 from spanets_runtime.images import ImageError, load_image
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.pictures import free_name, place_of, save_picture
-
-COCO_FILE = "predictions.json"
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,10 @@ class ObjectPredictor(OpenedCheckpoint):
         checkpoint: Written by `spanets train`.
         device: None takes a GPU if there is one.
 
+    Attributes:
+        category_ids: Of the classes, those of the data set that it was trained on; of checkpoints
+            that do not have them, 1, 2, and so on.
+
     Raises:
         WeightsError: an unreadable checkpoint.
         UserError: damaged preprocessing.
@@ -68,70 +71,92 @@ class ObjectPredictor(OpenedCheckpoint):
     def __init__(self, checkpoint: str | Path, device: str | None = None) -> None:
         super().__init__(checkpoint, device)
         self.preprocess = evaluation_transform(self.card.preprocessing)
+        self.category_ids = category_ids_of(self.card.head, len(self.card.classes))
 
     def __call__(
-        self, images: Iterable[ImageSource], out: Path | None = None, min_score: float = 0.5
+        self,
+        images: Iterable[ImageSource],
+        out: Path | None = None,
+        min_score: float = 0.5,
+        annotations: Path | None = None,
     ) -> Iterator[ObjectPrediction]:
-        """Yields what was found in each image; an unreadable one has its error.
+        """Yields what was found in each image; one that cannot be used has its error.
 
         Args:
             images: Paths.
             out: A folder for NAME-overlay.jpg of each image, in sub-folders as the images are,
-                numbered where names are alike, and
-                `COCO_FILE` of all: a data set in COCO's format whose annotations have scores, those
-                below `min_score` as well.
+                numbered where names are alike or another's, and for the files of `Record`: with the
+                objects below `min_score` as well.
             min_score: Of the objects that are yielded and drawn.
+            annotations: A file in COCO's format that lists the images, whose numbers of images and
+                classes `out` is to have; None numbers the images from 1.
 
         Raises:
-            UserError: the folder cannot be written.
+            UsageError: the folder holds files of these names that are another's.
+            UserError: the folder cannot be written, or the annotations cannot be read.
         """
-        entries: list[dict[str, Any]] = []
-        results: list[Result] = []
-        taken: set[str] = set()
-        for path in images:
-            try:
-                image = load_image(path)
-            except ImageError as error:
-                yield ObjectPrediction(str(path), error=str(error), was_read=False)
-                continue
-            found = self.find(image)
-            number = len(entries) + 1
-            size = {"width": image.width, "height": image.height}
-            entries.append({"id": number, "file_name": str(path), **size})
-            of_image = to_results(number, found, range(1, 1 + len(self.card.classes)))
-            results += of_image
-            overlay = None
+        numbering = None if annotations is None else Numbering(read_listing(annotations))
+        record = Record(self.card.classes, self.category_ids, numbering)
+        taken = set() if out is None else find_taken(out)
+        try:
+            for path in images:
+                try:
+                    yield self._predict(path, out, min_score, record, taken)
+                except ImageError as error:
+                    yield ObjectPrediction(str(path), error=str(error), was_read=False)
+        finally:  # of an image that fails, the others have their results
             if out is not None:
-                overlay = out / f"{free_name(place_of(path), taken)}-overlay.jpg"
-                save_picture(draw_objects(image, found, self.card.classes, min_score), overlay)
-            objects = [self._describe(one) for one in of_image if one["score"] >= min_score]
-            yield ObjectPrediction(str(path), objects, str(overlay) if overlay else None)
-        if out is not None:
-            _write(self._to_coco(entries, results), out / COCO_FILE)
+                record.write(out)
+
+    def _predict(
+        self,
+        image_path: ImageSource,
+        out: Path | None,
+        min_score: float,
+        record: Record,
+        taken: set[str],
+    ) -> ObjectPrediction:
+        path, image = Path(image_path), load_image(image_path)
+        number, found = record.number(path), self.find(image)
+        if out is None:
+            results = self._to_results(number, choose(found, min_score))
+            return ObjectPrediction(str(path), [self._describe(one) for one in results])
+        results = self._to_results(number, found)
+        overlay = out / f"{free_name(place_of(image_path), taken)}{OVERLAY}"
+        save_picture(draw_objects(image, found, self.card.classes, min_score), overlay)
+        record.add(path, number, image.size, results, overlay.relative_to(out).as_posix())
+        likely = [self._describe(one) for one in results if one["score"] >= min_score]
+        return ObjectPrediction(str(path), likely, str(overlay))
 
     @torch.inference_mode()
-    def find(self, image: Image.Image) -> Detection:
-        """Returns what is found in an RGB image, in its pixels."""
-        pixels = self.preprocess(image).to(self.device)
-        return self.model([pixels], sizes=[(image.height, image.width)])[0]
+    def find(self, image: Image.Image) -> dict[str, Any]:
+        """Returns what is found in an RGB image, in its pixels; masks are `PastedMasks`."""
+        pixels, size = self.preprocess(image).to(self.device), (image.height, image.width)
+        (found,) = self.model([pixels], sizes=[size], paste=False)
+        return paste_lazily(found, size)
 
     def _describe(self, result: Result) -> dict[str, Any]:
         mask = {name: result[name] for name in ("segmentation",) if name in result}
-        label = self.card.classes[result["category_id"] - 1]
-        return {"label": label, "score": result["score"], "box": result["bbox"], **mask}
-
-    def _to_coco(self, images: list[dict[str, Any]], results: list[Result]) -> dict[str, Any]:
-        classes = enumerate(self.card.classes, start=1)
         return {
-            "images": images,
-            "categories": [{"id": number, "name": name} for number, name in classes],
-            "annotations": [
-                {"id": number, "iscrowd": 0, "area": result["bbox"][2] * result["bbox"][3]} | result
-                for number, result in enumerate(results, start=1)
-            ],
+            "label": self.card.classes[result["category_id"] - 1],
+            "score": result["score"],
+            "box": result["bbox"],
+            **mask,
         }
 
+    def _to_results(self, number: int, found: dict[str, Any]) -> list[Result]:
+        """Returns what was found, with the labels for numbers of classes."""
+        return to_results(number, found, range(1, 1 + len(self.card.classes)))
 
-def _write(content: dict[str, Any], path: Path) -> None:
-    text = json.dumps(content) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+
+def choose(found: dict[str, Any], min_score: float) -> dict[str, Any]:
+    """Returns the objects of a score, before masks are made of others."""
+    kept = found["scores"] >= min_score
+    return {name: value[kept] for name, value in found.items()}
+
+
+def category_ids_of(head: Mapping[str, Any], classes: int) -> list[int]:
+    """Returns a checkpoint's numbers of its classes; those of earlier versions count from 1."""
+    ids: Any = head.get("category_ids")
+    fits = isinstance(ids, list) and all(type(i) is int for i in ids) and len(set(ids)) == classes
+    return list(ids) if fits else list(range(1, 1 + classes))

@@ -1,13 +1,18 @@
 """Images with annotated objects: what `read_coco` reads, and what training and evaluation take."""
 
+import os
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from spanets.data.coco.rle import Mask, decode_runs
+from spanets.data.coco.rle import read_lengths
 from spanets_runtime.errors import UserError, nearest, require
+
+# In training, an image's objects are in memory together with their masks, and with each anchor.
+MAX_OBJECTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -66,25 +71,38 @@ def select_for_training(data: CocoData, keep_empty: bool) -> CocoData:
     """Leaves out crowd regions, missing files and, if asked, images without objects.
 
     Raises:
-        UserError: no image is left.
+        UserError: no image is left, or one has more objects than memory bears.
     """
-    present = [image for image in data.images if image.path.is_file()]
+    missing = find_missing(data)
+    gone = {image.path for image in missing}
+    present = [image for image in data.images if image.path not in gone]
     objects = [
         replace(image, annotations=tuple(a for a in image.annotations if not a.crowd))
         for image in present
     ]
     kept = [image for image in objects if keep_empty or image.annotations]
-    missing, left_out = _missing(data.images), len(objects) - len(kept)
+    crowds = sum(a.crowd for image in present for a in image.annotations)
+    empty, lost = len(objects) - len(kept), _name_missing(missing)
     if not kept:
-        reasons = [*data.notes, missing, f"images without objects: {left_out}" if left_out else ""]
+        reasons = [*data.notes, lost, f"images without objects: {empty}" if empty else ""]
         why = "; ".join(filter(None, reasons))
         raise UserError(f"{data.source}: no image with objects to train on ({why})")
-    notes = list(data.notes)
-    if missing:
-        notes.append(f"{missing}; training goes on without")
-    if left_out:
-        notes.append(f"images without objects, left out of training: {left_out}")
-    return replace(data, images=kept, notes=tuple(notes))
+    _check_numbers(kept, data.source)
+    notes = [
+        f"{lost}; training goes on without" if missing else "",
+        f"images without objects, left out of training: {empty}" if empty else "",
+        f"crowd regions, left out of training: {crowds}" if crowds else "",
+    ]
+    return replace(data, images=kept, notes=(*data.notes, *filter(None, notes)))
+
+
+def _check_numbers(images: list[CocoImage], source: str) -> None:
+    most = max(images, key=lambda image: len(image.annotations))
+    if len(most.annotations) > MAX_OBJECTS:
+        raise UserError(
+            f"{source}: {most.path.name} has {len(most.annotations)} objects, of at most "
+            f"{MAX_OBJECTS} in an image; cut it into parts"
+        )
 
 
 def check_masks(data: CocoData) -> None:
@@ -101,15 +119,20 @@ def check_masks(data: CocoData) -> None:
 
 def check_files(data: CocoData) -> None:
     """Raises a UserError if an image is missing: measured without it, the numbers would differ."""
-    missing = _missing(data.images)
+    missing = find_missing(data)
     if missing:
-        raise UserError(f"{missing}; add what is missing, or take it out of the annotations")
+        what = _name_missing(missing)
+        raise UserError(f"{what}; add what is missing, or take it out of the annotations")
 
 
-def _missing(images: Iterable[CocoImage]) -> str:
-    missing = [image.path for image in images if not image.path.is_file()]
-    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-    return f"{missing[0]}: no such image{more}" if missing else ""
+def find_missing(data: CocoData) -> list[CocoImage]:
+    """Returns the images whose files are not there."""
+    return [image for image in data.images if not os.path.isfile(image.path)]
+
+
+def _name_missing(images: list[CocoImage]) -> str:
+    more = f" and {len(images) - 1} more" if len(images) > 1 else ""
+    return f"{images[0].path}: no such image{more}" if images else ""
 
 
 def map_classes(data: CocoData, classes: list[str]) -> CocoData:
@@ -119,13 +142,14 @@ def map_classes(data: CocoData, classes: list[str]) -> CocoData:
         UserError: an object has a class that the model does not know.
     """
     used = {a.label for image in data.images for a in image.annotations}
+    place = {_composed(name): label for label, name in enumerate(classes, start=1)}
     for label, name in enumerate(data.classes, start=1):
-        if label in used and name not in classes:
+        if label in used and _composed(name) not in place:
             hint = nearest(name, classes) or f"; it has {', '.join(classes[:20])}"
             raise UserError(
                 f"{data.source}: has objects of class {name!r}, which the model does not know{hint}"
             )
-    labels = {i: classes.index(n) + 1 for i, n in enumerate(data.classes, start=1) if n in classes}
+    labels = {i: place.get(_composed(name), 0) for i, name in enumerate(data.classes, start=1)}
     images = [
         replace(
             image,
@@ -133,28 +157,32 @@ def map_classes(data: CocoData, classes: list[str]) -> CocoData:
         )
         for image in data.images
     ]
-    known = dict(zip(data.classes, data.category_ids, strict=True))
+    return replace(data, images=images, classes=classes, category_ids=find_numbers(data, classes))
+
+
+def find_numbers(data: CocoData, classes: Iterable[str]) -> list[int]:
+    """Returns the file's number of each class; higher ones for classes that it does not list."""
+    pairs = zip(data.classes, data.category_ids, strict=True)
+    known = {_composed(name): number for name, number in pairs}
     unused = count(max(data.category_ids) + 1)
-    ids = [known[name] if name in known else next(unused) for name in classes]
-    return replace(data, images=images, classes=classes, category_ids=ids)
+    return [known[key] if (key := _composed(name)) in known else next(unused) for name in classes]
 
 
-def mask_of(annotation: Annotation, height: int, width: int) -> Mask:
-    """Returns the mask (H, W) of 0 and 1, polygons as COCO's own tools fill them.
+def _composed(name: str) -> str:
+    """Returns a name in the one Unicode form that names are compared in."""
+    return unicodedata.normalize("NFC", name)
+
+
+def area_of(shape: Any, height: int, width: int) -> int:
+    """Returns the pixels of polygons or run lengths in an image of this size.
 
     Raises:
-        UserError: the annotation has no mask, or filling polygons needs the extra `detection`.
+        UserError: polygons need the extra `detection`.
     """
-    shape = annotation.segmentation
-    if shape is None:
-        raise UserError(
-            f"annotation {annotation.id} has no segmentation, and masks are asked for; "
-            "train a detector of boxes, such as retinanet"
-        )
     if isinstance(shape, Mapping):
-        return decode_runs(shape["counts"], height, width)
+        return sum(read_lengths(shape["counts"], height, width)[1::2])
     coco_mask = require("faster_coco_eval.core.mask", "detection")
-    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(shape, height, width)))
+    return int(coco_mask.area(coco_mask.merge(coco_mask.frPyObjects(shape, height, width))))
 
 
 def to_coco(data: CocoData) -> dict[str, Any]:

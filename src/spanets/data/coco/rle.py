@@ -30,13 +30,23 @@ def decode_runs(counts: Sequence[int] | str, height: int, width: int) -> Mask:
     Raises:
         ValueError: they are no counts, or do not add up to height times width.
     """
+    lengths = read_lengths(counts, height, width)
+    values = np.arange(len(lengths), dtype=np.uint8) % 2
+    return np.repeat(values, lengths).reshape(width, height).T  # (W·H) -> (H, W)
+
+
+def read_lengths(counts: Sequence[int] | str, height: int, width: int) -> list[int]:
+    """Returns the uncompressed counts of a mask, checked, without decoding it.
+
+    Raises:
+        ValueError: as for `decode_runs`.
+    """
     lengths = _read_text(counts) if isinstance(counts, str) else list(counts)
     if not all(type(length) is int and length >= 0 for length in lengths):
         raise ValueError("run lengths must be whole numbers of 0 or more")
     if sum(lengths) != height * width:
         raise ValueError(f"run lengths add up to {sum(lengths)}, not {height}x{width} pixels")
-    values = np.arange(len(lengths), dtype=np.uint8) % 2
-    return np.repeat(values, lengths).reshape(width, height).T  # (W·H) -> (H, W)
+    return lengths
 
 
 def _read_text(text: str) -> list[int]:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from spanets.checkpoint import Card, restore_model
 from spanets.data.coco.objects import CocoData, map_classes
-from spanets.data.detection import evaluation_loader, read_part
+from spanets.data.detection import describe_unseen, evaluation_loader, read_part
 from spanets.data.loaders import plain_worker_errors
 from spanets.detection import has_masks
 from spanets.recipe import DetectionData, DetectionRecipe
@@ -36,7 +36,7 @@ def evaluate(
         path: A checkpoint with its card.
         root: The data set's folder, laid out as the recipe says; None takes the recipe's own.
         workers: Processes that load images.
-        batch_size: Images at a time.
+        batch_size: Images that are loaded together; the detector looks at each by itself.
         trusted: Let the checkpoint's recipe decide which images are read; see `own_data`.
 
     Returns:
@@ -57,7 +57,7 @@ def evaluate(
         "images": len(truth.images),
         "metrics": measure(model, loader, truth, has_masks(card.head["kind"])),
         "classes": card.classes,
-        "notes": list(truth.notes),
+        "notes": [*truth.notes, *filter(None, [describe_unseen(truth, card.preprocessing)])],
     }
 
 
@@ -94,4 +94,4 @@ def measure(
         for images, targets in tqdm(loader, desc="evaluate", disable=None, leave=False):
             found = find_objects(model, [image.to(device) for image in images], targets)
             metrics.update(targets, found)
-    return {k: None if math.isnan(v) else round(v, 4) for k, v in metrics.compute().items()}
+    return {k: None if math.isnan(v) else round(v, 6) for k, v in metrics.compute().items()}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch.distributed as dist
@@ -93,6 +94,7 @@ def average_precisions(data: CocoData, results: Sequence[Result], kind: str) -> 
         A value for each of `NAMES`; NaN where no object of the size exists.
     """
     coco = require("faster_coco_eval", "detection")
+    data, results = _renumber(data, results)
     # With a box, the library would take the box's area for the mask's.
     left_out = "bbox" if kind == "segm" else "segmentation"
     found = [{k: v for k, v in result.items() if k != left_out} for result in results]
@@ -103,6 +105,30 @@ def average_precisions(data: CocoData, results: Sequence[Result], kind: str) -> 
     evaluation.summarize()
     values = [float(value) for value in evaluation.stats[: len(NAMES)]]
     return {n: v if v >= 0 else math.nan for n, v in zip(NAMES, values, strict=True)}
+
+
+def _renumber(data: CocoData, results: Sequence[Result]) -> tuple[CocoData, list[Result]]:
+    """Returns both with images and classes numbered from 1, in the order of their own numbers.
+
+    The library fails at negative ones. The order, which equal scores go by, is COCO's.
+    """
+    images = sorted(data.images, key=lambda image: image.id)
+    image_ids = {image.id: number for number, image in enumerate(images, start=1)}
+    category_ids = {old: number for number, old in enumerate(sorted(data.category_ids), start=1)}
+    truth = replace(
+        data,
+        images=[replace(image, id=image_ids[image.id]) for image in images],
+        category_ids=[category_ids[old] for old in data.category_ids],
+    )
+    found = [
+        {
+            **result,
+            "image_id": image_ids[result["image_id"]],
+            "category_id": category_ids[result["category_id"]],
+        }
+        for result in results
+    ]
+    return truth, found
 
 
 def _silent(*_: Any) -> None:

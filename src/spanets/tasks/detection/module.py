@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from spanets.checkpoint import Card
 from spanets.detection import Target, has_masks
+from spanets.detection.pasting import paste_lazily
 from spanets.recipe import DetectionRecipe
 from spanets.tasks.detection.decay import count_layers, scale_of
 from spanets.tasks.detection.metrics import DetectionMetrics
@@ -91,7 +92,7 @@ class DetectionModule(RecipeModule[DetectionRecipe]):
 
 def find_objects(
     model: nn.Module, images: list[Tensor], targets: list[Target]
-) -> list[dict[str, Tensor]]:
+) -> list[dict[str, Any]]:
     """Returns what a detector finds in images, in the pixels of their files.
 
     Args:
@@ -100,4 +101,5 @@ def find_objects(
         targets: With "size", height and width of the file.
     """
     sizes = [(int(height), int(width)) for height, width in (t["size"] for t in targets)]
-    return model(images, sizes=sizes)
+    found = model(images, sizes=sizes, paste=False)
+    return [paste_lazily(*pair) for pair in zip(found, sizes, strict=True)]

@@ -40,15 +40,22 @@ class DetectionPlan(Plan[DetectionRecipe]):
     evaluate = staticmethod(evaluate)
     describe_metrics = staticmethod(describe_metrics)
 
+    def __init__(self, recipe: DetectionRecipe) -> None:
+        super().__init__(recipe)
+        self.category_ids: list[int] = []
+
     def make_loaders(self, batch_size: int, processes: int, kept: Kept) -> Loaders:
         """Makes the loaders of a recipe; see `data.detection.make_loaders`."""
         require("faster_coco_eval", "detection")  # before hours of training, not after
         recipe = self.recipe
         masks = has_masks(recipe.model.head)
-        return make_loaders(recipe.data, masks, recipe.seed, batch_size, processes)
+        loaders = make_loaders(recipe.data, masks, recipe.seed, batch_size, processes)
+        dataset: Any = loaders.train.dataset
+        self.category_ids = dataset.data.category_ids
+        return loaders
 
     def make_card(self, classes: list[str]) -> Card:
-        """Describes the detector."""
+        """Describes the detector, with the numbers that the data set has for its classes."""
         model = self.recipe.model
         try:
             settings = replace(PAPERS[model.head], **model.sizes())  # type: ignore[arg-type]
@@ -62,7 +69,10 @@ class DetectionPlan(Plan[DetectionRecipe]):
             recipe=self.recipe.to_dict(),
             version=spanets.__version__,
             task="detection",
-            head=describe_detector(model.head, model.frozen_stages, settings),
+            head={
+                **describe_detector(model.head, model.frozen_stages, settings),
+                "category_ids": self.category_ids,
+            },
         )
 
     def load_weights(self, model: nn.Module, path: str | Path) -> LoadReport:

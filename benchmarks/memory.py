@@ -1,0 +1,164 @@
+"""Memory of a detector on one photograph of 12 megapixels: predicting, evaluating, loading.
+
+    python benchmarks/memory.py [--threads 1]
+
+Each row is a process of its own, whose peak of resident memory is the figure: libraries, weights
+and all. Mask R-CNN with SPANet-small at the paper's sizes, with random weights, is made to find 100
+objects with scores above its own threshold and below that of `predict`. The photograph has 1,000
+objects, as polygons and as run lengths; it is loaded as the 1x and the 3x recipe have it.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from common import write
+from large_images import find_much
+from PIL import Image
+
+from spanets.checkpoint import build_model, save_torch
+from spanets.data.detection import make_loaders
+from spanets.predict.objects import ObjectPredictor
+from spanets.predict.record import RESULTS_FILE
+from spanets.recipe import load_recipe
+from spanets.tasks.detection.evaluation import evaluate
+from spanets.tasks.detection.plan import DetectionPlan
+
+NAME = "memory"
+RECIPES = {"1x": "coco/mask_rcnn_spanet_small_1x", "3x": "coco/mask_rcnn_spanetv2_s18_pure_3x"}
+CLASSES = 80
+WIDTH, HEIGHT, OBJECTS = 4000, 3000, 1000
+GIB = 2**30
+LIMITS = {"predict": 2 * GIB, "evaluate": 2 * GIB}
+LIMITS |= {f"load {form}, {recipe}": GIB for form in ("polygons", "runs") for recipe in RECIPES}
+
+
+def main() -> None:
+    """Measures and writes results/memory.json."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--one", choices=LIMITS, help="measure this one in --data, and print it")
+    parser.add_argument("--data", type=Path, help="what the first process has made")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.one is not None:
+        print(json.dumps(measure(arguments.one, arguments.data)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        make_data(Path(folder))
+        rows = {name: start(name, folder, arguments.threads) for name in LIMITS}
+    photograph = {"width": WIDTH, "height": HEIGHT, "objects": OBJECTS}
+    write(NAME, {"photograph": photograph, "recipes": RECIPES, "rows": rows})
+
+
+def start(name: str, folder: str, threads: int) -> dict[str, Any]:
+    """Returns a row that another process measures."""
+    command = [sys.executable, __file__, "--threads", str(threads), "--one", name, "--data", folder]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout)
+
+
+def measure(name: str, root: Path) -> dict[str, Any]:
+    """Returns the peak of memory of this process."""
+    kind, _, rest = name.partition(" ")
+    tasks: dict[str, Callable[[], int]] = {
+        "predict": lambda: predict(root),
+        "evaluate": lambda: evaluate(root / "a.ckpt", str(root), workers=0)["images"],
+        "load": lambda: load(root, *rest.split(", ")),
+    }
+    began = perf_counter()
+    objects = tasks[kind]()
+    seconds = round(perf_counter() - began, 1)
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux tells KiB
+    limit = LIMITS[name]
+    row = {"peak_bytes": peak, "limit_bytes": limit, "under_limit": peak < limit}
+    return {**row, "seconds": seconds, "images" if kind == "evaluate" else "objects": objects}
+
+
+def predict(root: Path) -> int:
+    """Predicts as the command line does, and returns the number of objects in its file."""
+    predictor = ObjectPredictor(root / "a.ckpt", device="cpu")
+    (found,) = predictor([root / "images/photograph.jpg"], out=root / "out", min_score=0.5)
+    assert found.error is None and not found.objects, found
+    return len(json.loads((root / "out" / RESULTS_FILE).read_text()))
+
+
+def load(root: Path, form: str, recipe: str) -> int:
+    """Loads the photograph for training, as it is and flipped, cut and resized."""
+    keys = words(root) + ["--data.train_annotations", f"{form}.json"]
+    data = load_recipe(RECIPES[recipe], keys).data
+    loaders = make_loaders(data, masks=True, seed=0, batch_size=1)
+    targets = [loaders.train.dataset[epoch, 0][1] for epoch in range(4)]
+    return max(len(target["labels"]) for target in targets)
+
+
+def make_data(root: Path) -> None:
+    """Writes a photograph, its objects in both forms, and a checkpoint."""
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 255, (30, 40, 3), dtype=np.uint8))
+    (root / "images").mkdir()
+    coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC).save(root / "images/photograph.jpg")
+    polygons = [star(rng) for _ in range(OBJECTS)]
+    for form in ("polygons", "runs"):
+        shapes = [[flat] if form == "polygons" else to_runs(flat) for flat in polygons]
+        (root / f"{form}.json").write_text(json.dumps(describe(polygons, shapes)))
+    plan = DetectionPlan(load_recipe(RECIPES["1x"], words(root)))
+    card = plan.make_card([f"class {i}" for i in range(CLASSES)])
+    torch.manual_seed(0)
+    model = build_model(card)
+    with torch.no_grad():
+        find_much(model)
+    weights = {f"model.{name}": value for name, value in model.state_dict().items()}
+    save_torch({"spanets": card.to_dict(), "state_dict": weights}, root / "a.ckpt")
+
+
+def words(root: Path) -> list[str]:
+    """Returns the keys of a recipe for what `make_data` writes."""
+    keys = {"root": str(root), "workers": "0"}
+    for part in ("train", "val"):
+        keys |= {f"{part}_images": "images", f"{part}_annotations": "polygons.json"}
+    return [word for key, value in keys.items() for word in (f"--data.{key}", value)]
+
+
+def star(rng: np.random.Generator) -> list[float]:
+    """Returns an outline of 64 points, from 60 to 1200 pixels across."""
+    radius = rng.uniform(30, 600)
+    x, y = (rng.uniform(radius, side - radius) for side in (WIDTH, HEIGHT))
+    angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+    radii = radius * rng.uniform(0.7, 1, 64)
+    points = np.stack([x + radii * np.cos(angles), y + radii * np.sin(angles)], 1)
+    return points.round(2).ravel().tolist()
+
+
+def to_runs(polygon: list[float]) -> dict[str, Any]:
+    """Returns a polygon as compressed run lengths."""
+    from faster_coco_eval.core import mask
+
+    (runs,) = mask.frPyObjects([polygon], HEIGHT, WIDTH)
+    return {"size": runs["size"], "counts": runs["counts"].decode()}
+
+
+def describe(polygons: list[list[float]], shapes: list[Any]) -> dict[str, Any]:
+    """Returns the objects in COCO's format."""
+    photograph = {"id": 1, "file_name": "photograph.jpg", "width": WIDTH, "height": HEIGHT}
+    annotations = []
+    for number, (polygon, shape) in enumerate(zip(polygons, shapes, strict=True), start=1):
+        x, y = polygon[0::2], polygon[1::2]
+        box = [min(x), min(y), max(x) - min(x), max(y) - min(y)]
+        own = {"id": number, "image_id": 1, "category_id": 1 + number % CLASSES, "bbox": box}
+        annotations.append({**own, "iscrowd": 0, "area": box[2] * box[3], "segmentation": shape})
+    categories = [{"id": 1 + i, "name": f"class {i}"} for i in range(CLASSES)]
+    return {"images": [photograph], "categories": categories, "annotations": annotations}
+
+
+if __name__ == "__main__":
+    main()

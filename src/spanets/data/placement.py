@@ -1,0 +1,72 @@
+"""Where an image's file lies in what random flips, turns, resizes and crops have made of it.
+
+torchvision's transforms move it as they move the image and its boxes, with the same random draws.
+What is drawn in the file's coordinates, such as polygons, can then be drawn at the size that a
+network is trained at, without a picture of the file's size for each.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as F
+from torchvision.transforms.v2.functional import register_kernel
+
+
+class Placement(tv_tensors.TVTensor):
+    """An affine map from the file's x and y to those of the image now, in pixels.
+
+    A tensor (2, 3) in float64: two columns for x and y, one that is added. Pixel edges are whole
+    numbers. Flips, quarter turns, resizes and crops never mix the axes, they exchange them at most.
+
+    Attributes:
+        canvas_size: Height and width of the image now.
+    """
+
+    canvas_size: tuple[int, int]
+
+    @classmethod
+    def of_file(cls, height: int, width: int) -> "Placement":
+        """Returns that of an image as it is in its file."""
+        return cls.make(torch.eye(2, 3, dtype=torch.float64), (height, width))
+
+    @classmethod
+    def make(cls, matrix: Tensor, canvas_size: tuple[int, int]) -> "Placement":
+        """Returns a matrix (2, 3) as a placement on a canvas."""
+        placement = matrix.as_subclass(cls)
+        placement.canvas_size = canvas_size
+        return placement
+
+    def then(self, rows: list[list[float]], canvas_size: tuple[int, int]) -> "Placement":
+        """Returns the placement after one more affine map (2, 3), on another canvas."""
+        matrix, step = self.as_subclass(Tensor), torch.tensor(rows, dtype=torch.float64)
+        moved = step[:, :2] @ matrix
+        moved[:, 2] += step[:, 2]
+        return Placement.make(moved, canvas_size)
+
+
+@register_kernel(F.horizontal_flip, Placement)
+def _flip(placement: Placement) -> Placement:
+    _, width = placement.canvas_size
+    return placement.then([[-1, 0, width], [0, 1, 0]], placement.canvas_size)
+
+
+@register_kernel(F.resize, Placement)
+def _resize(placement: Placement, size: list[int], **_: Any) -> Placement:
+    height, width = placement.canvas_size
+    rows, columns = size
+    return placement.then([[columns / width, 0, 0], [0, rows / height, 0]], (rows, columns))
+
+
+@register_kernel(F.crop, Placement)
+def _crop(placement: Placement, top: int, left: int, height: int, width: int) -> Placement:
+    return placement.then([[1, 0, -left], [0, 1, -top]], (height, width))
+
+
+def turn_placement(placement: Placement, turns: int) -> Placement:
+    """Returns the placement after so many quarter turns, anticlockwise as `torch.rot90` has it."""
+    for _ in range(turns % 4):
+        height, width = placement.canvas_size
+        placement = placement.then([[0, 1, 0], [-1, 0, width]], (width, height))
+    return placement

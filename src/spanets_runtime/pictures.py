@@ -62,9 +62,9 @@ def check_outputs(images: Iterable[ImageSource], outputs: Iterable[Path]) -> Non
     Raises:
         UserError: one is an image that is read, or was not written by this package.
     """
-    read = {identity: image for image in images if (identity := _identify(image)) is not None}
+    read = {identity: image for image in images if (identity := identify(image)) is not None}
     for output in outputs:
-        if (identity := _identify(output)) is None:
+        if (identity := identify(output)) is None:
             continue
         if identity in read:
             raise UserError(
@@ -112,7 +112,7 @@ def save_picture(image: Image.Image, path: Path) -> None:
     write_atomically(path, lambda file: file.write(buffer.getvalue()))
 
 
-def _identify(path: ImageSource) -> tuple[int, int] | None:
+def identify(path: ImageSource) -> tuple[int, int] | None:
     """Returns what two names of one file have in common, or None where there is no file."""
     try:
         status = os.stat(path)

@@ -1,7 +1,8 @@
 """Images to objects, with a detector's checkpoint that says how."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from spanets.predict.opened import OpenedCheckpoint
 from spanets.predict.record import OVERLAY, Record, find_taken
 from spanets_runtime.images import ImageError, load_image
 from spanets_runtime.listing import ImageSource
-from spanets_runtime.pictures import free_name, place_of, save_picture
+from spanets_runtime.pictures import free_name, identify, is_own, place_of, save_picture
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,14 @@ class ObjectPredictor(OpenedCheckpoint):
         """
         numbering = None if annotations is None else Numbering(read_listing(annotations))
         record = Record(self.card.classes, self.category_ids, numbering)
-        taken = set() if out is None else find_taken(out)
+        images, place = list(images), None
+        if out is not None:
+            read = {identify(path) for path in images}
+            place = partial(_place_overlay, out, find_taken(out), read)
         try:
             for path in images:
                 try:
-                    yield self._predict(path, out, min_score, record, taken)
+                    yield self._predict(path, min_score, record, place)
                 except ImageError as error:
                     yield ObjectPrediction(str(path), error=str(error), was_read=False)
         finally:  # of an image that fails, the others have their results
@@ -110,21 +114,20 @@ class ObjectPredictor(OpenedCheckpoint):
 
     def _predict(
         self,
-        image_path: ImageSource,
-        out: Path | None,
+        source: ImageSource,
         min_score: float,
         record: Record,
-        taken: set[str],
+        place: Callable[[ImageSource], tuple[Path, str]] | None,
     ) -> ObjectPrediction:
-        path, image = Path(image_path), load_image(image_path)
+        path, image = Path(source), load_image(source)
         number, found = record.number(path), self.find(image)
-        if out is None:
+        if place is None:
             results = self._to_results(number, choose(found, min_score))
             return ObjectPrediction(str(path), [self._describe(one) for one in results])
         results = self._to_results(number, found)
-        overlay = out / f"{free_name(place_of(image_path), taken)}{OVERLAY}"
+        overlay, name = place(source)
         save_picture(draw_objects(image, found, self.card.classes, min_score), overlay)
-        record.add(path, number, image.size, results, overlay.relative_to(out).as_posix())
+        record.add(path, number, image.size, results, name)
         likely = [self._describe(one) for one in results if one["score"] >= min_score]
         return ObjectPrediction(str(path), likely, str(overlay))
 
@@ -160,3 +163,25 @@ def category_ids_of(head: Mapping[str, Any], classes: int) -> list[int]:
     ids: Any = head.get("category_ids")
     fits = isinstance(ids, list) and all(type(i) is int for i in ids) and len(set(ids)) == classes
     return list(ids) if fits else list(range(1, 1 + classes))
+
+
+def _place_overlay(
+    out: Path, taken: set[str], read: Collection[Any], image: ImageSource
+) -> tuple[Path, str]:
+    """Returns where the picture of an image goes, and that place below the folder.
+
+    Another's file is never replaced, nor an image that is read.
+
+    Args:
+        out: The folder.
+        taken: Names in it that are another's, or given already; the one found is added.
+        read: The images that are read, as `identify` knows them.
+        image: One of them.
+    """
+    while True:
+        name = f"{free_name(place_of(image), taken)}{OVERLAY}"
+        overlay = out / name
+        is_there = identify(overlay) is not None
+        is_replaced = is_there and overlay.parent != out and not is_own(overlay)
+        if not is_replaced and (not is_there or identify(overlay) not in read):
+            return overlay, name

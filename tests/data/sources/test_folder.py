@@ -1,11 +1,12 @@
 """Folders as people have them, and what is said of those that cannot be used."""
 
 import os
+import unicodedata
 from pathlib import Path
 
 import pytest
 
-from spanets.data.sources.folder import folder_splits, scan_folder
+from spanets.data.sources.folder import folder_parts, folder_splits, scan_folder
 from spanets_runtime.errors import UserError
 
 
@@ -208,3 +209,201 @@ def test_too_few_images_for_the_fraction(tmp_path, val_fraction):
 def test_fraction_out_of_range(tmp_path):
     with pytest.raises(ValueError, match="fraction"):
         folder_splits(fill(tmp_path, cat=2, dog=2), val_fraction=1.0)
+
+
+# ---- parts by many names
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("Train", "validation", "Test"),
+        ("train_set", "Valid", "test_set"),
+        ("training", "VAL", "testing"),
+        ("TRAIN", "dev", "TEST"),
+        ("trainset", "eval", "testset"),
+    ],
+)
+def test_parts_have_many_names(train, val, test, tmp_path):
+    fill(tmp_path / train, cat=3, dog=2)
+    fill(tmp_path / val, cat=1)
+    fill(tmp_path / test, dog=1)
+    parts = folder_splits(tmp_path)
+    assert {name: len(part) for name, part in parts.items()} == {"train": 5, "val": 1, "test": 1}
+    assert {tuple(part.classes) for part in parts.values()} == {("cat", "dog")}
+
+
+def test_two_folders_for_one_part(tmp_path):
+    fill(tmp_path, train=0, Training=0, test=0)
+    line = f"{tmp_path}: Training and train are both for training; keep one"
+    assert failure(folder_splits, tmp_path) == line
+
+
+def test_nothing_to_train_on(tmp_path):
+    fill(tmp_path / "val", cat=2, dog=2)
+    fill(tmp_path / "Test", cat=2, dog=2)
+    assert failure(folder_splits, tmp_path) == (
+        f"{tmp_path}: has val and Test, and no folder of images to train on, called train"
+    )
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ("bus", "car", "train"),
+        ("valid", "invalid"),
+        ("control", "test"),
+        ("dev", "test"),
+        ("train", "x"),
+    ],
+)
+def test_words_for_parts_may_be_classes(classes, tmp_path):
+    parts = folder_splits(fill(tmp_path, **dict.fromkeys(classes, 4)))
+    assert parts["train"].classes == sorted(classes)
+    assert list(parts) == ["train", "val"]
+
+
+def test_a_test_part_without_classes_is_left_out(tmp_path):
+    fill(tmp_path / "train", cat=4, dog=4)
+    fill(tmp_path, test=3)
+    parts = folder_splits(tmp_path)
+    assert list(parts) == ["train", "val"]
+    (note,) = parts["val"].notes
+    assert note == f"{tmp_path}: left out, for it has no class folders: test"
+
+
+@pytest.mark.parametrize(
+    ("classes", "inside", "said"),
+    [
+        (
+            ("fold1", "fold2"),
+            ("cat", "dog"),
+            "if fold1 and fold2 are parts, call them train and val",
+        ),
+        (
+            ("a", "b", "c"),
+            ("0", "1"),
+            "(a, b, c) all hold the same sub-folders (0, 1), as parts of",
+        ),
+        (
+            ("seg_train", "seg_test"),
+            ("forest", "sea"),
+            "are parts, call them train and val or test",
+        ),
+        (("cat", "dog"), ("train", "val"), "put the parts outside: train/cat and so on"),
+    ],
+)
+def test_parts_by_unknown_names_are_refused(classes, inside, said, tmp_path):
+    for name in classes:
+        fill(tmp_path / name, **dict.fromkeys(inside, 3))
+    line = failure(folder_splits, tmp_path)
+    assert said in line
+    # Of a checkpoint with these classes it is known that they are.
+    assert list(folder_parts(tmp_path, known=sorted(classes))) == ["train"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(("a", "b"), ("a",)), (("a", "b"), ("a", "c")), (("a",), ("a",)), (("a", "b"), ())],
+)
+def test_classes_may_hold_folders(first, second, tmp_path):
+    fill(tmp_path / "cat", **dict.fromkeys(first, 3))
+    fill(tmp_path / "dog", **dict.fromkeys(second, 3))
+    fill(tmp_path, dog=0 if second else 2)
+    assert folder_splits(tmp_path)["train"].classes == ["cat", "dog"]
+    (tmp_path / "cat/loose.png").touch()
+    fill(tmp_path / "dog", **dict.fromkeys(first, 3))
+    assert folder_splits(tmp_path)["train"].classes == ["cat", "dog"]
+
+
+# ---- nothing is left out silently
+
+
+def test_what_is_left_out_is_told_once(tmp_path):
+    fill(tmp_path / "train", cat=3, dog=3)
+    fill(tmp_path / "val", cat=1, dog=1)
+    others = "train/cat/a.heic train/dog/b.HEIC val/cat/c.heic train/cat/deep/scan README.md"
+    for name in [*others.split(), "train/cat/@eaDir/0.png/thumb.png", "val/dog/.DS_Store"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    fill(tmp_path, extra=2, annotations=0)
+    (tmp_path / "train/loose.png").touch()
+    (tmp_path / "train/cat/more").symlink_to(tmp_path / "extra")
+    parts = folder_splits(tmp_path)
+    assert parts["train"].notes == parts["val"].notes
+    assert parts["train"].notes == (
+        f"{tmp_path}: 5 files left out, not known as images (1 without suffix, 3 .heic, 1 .md)",
+        f"{tmp_path}: 1 link to folders not followed, such as {tmp_path}/train/cat/more",
+        f"{tmp_path}: 1 image left out, in no class folder, such as {tmp_path}/train/loose.png",
+        f"{tmp_path}: left out, for they are no parts: annotations, extra",
+    )
+
+
+def test_a_class_of_unknown_files_alone(tmp_path):
+    fill(tmp_path, cat=3, dog=0)
+    (tmp_path / "dog/a.heic").touch()
+    line = failure(folder_splits, tmp_path)
+    assert "no images in class folder dog; add some or remove the folder (" in line
+    assert line.endswith("1 file left out, not known as images (1 .heic))")
+
+
+def test_system_folders_are_no_classes(tmp_path):
+    fill(tmp_path, **{"cat": 3, "dog": 3, "@eaDir": 2, "__MACOSX": 2, "#recycle": 1, ".git": 1})
+    samples = scan_folder(tmp_path)
+    assert samples.classes == ["cat", "dog"]
+    assert samples.notes == ()
+
+
+@pytest.mark.parametrize("place", ["runs/photos", "runs", "a/b/c"])
+def test_run_folders_are_no_classes(place, tmp_path):
+    fill(tmp_path, cat=3, dog=3)
+    (tmp_path / place).mkdir(parents=True)
+    for name in ("recipe.yaml", "environment.json", "learning_curve.png"):
+        (tmp_path / place / name).touch()
+    samples = scan_folder(tmp_path)
+    assert samples.classes == ["cat", "dog"]
+    first = tmp_path / place.split("/")[0]
+    assert samples.notes == (f"{tmp_path}: left out, for it holds a run: {first}",)
+
+
+def test_unreadable_folders_at_any_depth(tmp_path, monkeypatch):
+    fill(tmp_path / "cat/deep/deeper", a=1)
+    fill(tmp_path, cat=1, dog=1)
+    scan = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "deeper":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    line = f"{tmp_path}/cat/deep/deeper: cannot be read (Permission denied)"
+    assert failure(scan_folder, tmp_path) == line
+
+
+# ---- names of classes
+
+
+def test_two_spellings_of_one_name_are_one_class(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    fill(tmp_path / "train", **{composed: 2, decomposed: 3, "dog": 2})
+    fill(tmp_path / "val", **{composed: 1, "dog": 1})
+    parts = folder_splits(tmp_path)
+    assert parts["train"].counts() == {decomposed: 5, "dog": 2}
+    assert parts["val"].counts() == {decomposed: 1, "dog": 1}
+    (note,) = parts["train"].notes
+    assert note.endswith(
+        "'café', in different Unicode spellings; they are one class".replace("café", decomposed)
+    )
+
+
+def test_names_that_differ_in_case_are_told(tmp_path):
+    samples = scan_folder(fill(tmp_path, Cat=1, cat=1))
+    assert samples.classes == ["Cat", "cat"]
+    assert samples.notes == (
+        f"{tmp_path}: classes 'Cat' and 'cat' differ in letter case alone; they are 2 classes",
+    )
+
+
+def test_one_class_where_that_is_enough(tmp_path):
+    assert scan_folder(fill(tmp_path, cat=2), least=1).counts() == {"cat": 2}

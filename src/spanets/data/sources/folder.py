@@ -41,6 +41,7 @@ class _LeftOut:
         loose: Images that lie in no class folder.
         runs: Run folders.
         unused: Folders beside those of the parts.
+        unlabelled: Folders of parts without class folders.
         links: Links to folders that are not followed.
     """
 
@@ -48,6 +49,7 @@ class _LeftOut:
     loose: list[Path] = field(default_factory=list)
     runs: list[Path] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    unlabelled: list[str] = field(default_factory=list)
     links: list[Path] = field(default_factory=list)
 
     def add_files(self, folder: Path) -> None:
@@ -71,7 +73,11 @@ class _LeftOut:
                 f"{one}"
             )
         if self.runs:
-            notes.append(f"{root}: left out, for it holds a run: {', '.join(map(str, self.runs))}")
+            names = ", ".join(map(str, self.runs))
+            notes.append(f"{root}: left out, for it holds a run: {names}")
+        if self.unlabelled:
+            names = ", ".join(self.unlabelled)
+            notes.append(f"{root}: left out, for it has no class folders: {names}")
         if self.unused:
             notes.append(f"{root}: left out, for they are no parts: {', '.join(self.unused)}")
         return tuple(notes)
@@ -151,6 +157,8 @@ def folder_parts(
     for part, folder in folders.items():  # "train" first
         if part == "train":
             parts[part] = _scan_classes(folder, left_out, 2, known)
+        elif part == "test" and not subfolders(folder):  # many are published without labels
+            left_out.unlabelled.append(folder.name)
         else:
             parts[part] = _scan_part(folder, left_out, parts["train"].classes)
     left_out.add_files(root)
@@ -175,10 +183,10 @@ def part_folders(root: str | os.PathLike[str]) -> dict[Part, Path]:
         are_parts = len(parts) > 1 or not others
     else:  # as are "valid" and "test"
         are_parts = not others and any(subfolders(root / name) for name in names)
-    return name_parts_in(root, names) if are_parts else {}
+    return named_parts(root, names) if are_parts else {}
 
 
-def name_parts_in(root: Path, names: Sequence[str]) -> dict[Part, Path]:
+def named_parts(root: Path, names: Sequence[str]) -> dict[Part, Path]:
     """Returns those of a folder's folders that stand for parts.
 
     Raises:

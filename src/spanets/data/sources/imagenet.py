@@ -17,6 +17,7 @@ import json
 import pkgutil
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -26,9 +27,9 @@ from timm.data import ImageNetInfo
 from spanets.data.classification import map_classes
 from spanets.data.corruptions import KINDS, SEVERITIES
 from spanets.data.samples import Samples
-from spanets.data.sources.folder import existing_folder, scan_folder, subfolders
+from spanets.data.sources.folder import existing_folder, named_parts, scan_folder, subfolders
 from spanets_runtime.errors import UserError, nearest
-from spanets_runtime.listing import find_images
+from spanets_runtime.listing import list_images
 
 LAYOUTS = {
     "imagenet": "a folder for each WordNet id, such as n01440764/, there or in val/",
@@ -85,7 +86,8 @@ def find_layout(root: str | Path, classes: Sequence[str]) -> str | None:
     for layout in _SUBSETS:
         if names == set(wordnet_ids(layout)):
             return layout
-    return "imagenet" if "val" in names and _has_ids(root / "val") else None
+    val = _validation_folder(root)
+    return "imagenet" if val is not None and _has_ids(val) else None
 
 
 def scan_classes(root: str | Path, layout: str, classes: Sequence[str]) -> Samples:
@@ -106,13 +108,13 @@ def scan_classes(root: str | Path, layout: str, classes: Sequence[str]) -> Sampl
     root = existing_folder(root)
     ids = wordnet_ids(layout)  # of all classes, for those that have no fewer
     _check_known(() if layout == "imagenet" else ids, classes, layout)
-    if layout == "imagenet" and not _has_ids(root) and (root / "val").is_dir():
-        root = root / "val"
+    if layout == "imagenet" and not _has_ids(root):
+        root = _validation_folder(root) or root
     names = [folder.name for folder in subfolders(root)]
     meaning = {str(i) if layout == "imagenet-v2" else name: name for i, name in enumerate(ids)}
     _check_names(root, layout, names, meaning)
-    found = scan_folder(root)
-    samples = Samples(found.images, found.labels, [meaning[name] for name in found.classes])
+    found = scan_folder(root, least=1, known=names)
+    samples = replace(found, classes=[meaning[name] for name in found.classes])
     return map_classes(samples, list(ids if layout in _SUBSETS else classes))
 
 
@@ -135,7 +137,8 @@ def scan_reassessed(
     index = [list(classes).index(name) for name in ids]
     labels = _read_real_labels(root)
     images, accepted, skipped = [], [], 0
-    for path in find_images(root):
+    listing = list_images(root)
+    for path in listing.images:
         number = _image_number(path, len(labels), root)
         if labels[number]:
             images.append(path)
@@ -145,7 +148,10 @@ def scan_reassessed(
     if not images:
         raise UserError(f"{root}: none of its {skipped} images has a reassessed label")
     first = [min(of_image) for of_image in accepted]
-    return Samples(images, first, list(classes)), accepted, skipped
+    if (root / REAL_LABELS).exists():
+        listing.left_out[".json"] -= 1
+    notes = replace(listing, left_out=+listing.left_out).notes()
+    return Samples(images, first, list(classes), notes=notes), accepted, skipped
 
 
 def scan_corrupted(root: str | Path, classes: Sequence[str]) -> dict[str, dict[int, Samples]]:
@@ -167,8 +173,15 @@ def scan_corrupted(root: str | Path, classes: Sequence[str]) -> dict[str, dict[i
     return found
 
 
+def _validation_folder(root: Path) -> Path | None:
+    """Returns the folder of the validation images, by any of the names that it may have."""
+    names = [folder.name for folder in subfolders(root)]
+    return named_parts(root, names).get("val")
+
+
 def _holds_validation_images(root: Path) -> bool:
-    return any(any(folder.glob("ILSVRC2012_val_*")) for folder in (root, root / "val"))
+    folders = [root, *([val] if (val := _validation_folder(root)) else [])]
+    return any(any(folder.glob("ILSVRC2012_val_*")) for folder in folders)
 
 
 def _has_ids(root: Path) -> bool:

@@ -98,8 +98,8 @@ def evaluate_layout(
     """Measures a checkpoint or an exported file on one of `spanets.data.sources.imagenet.LAYOUTS`.
 
     Returns:
-        "images", "metrics" by name, and what else the layout has: "skipped" images without labels,
-        number of "classes" that were allowed as answers, errors by "kinds" of corruption.
+        "images", "metrics" by name, "notes", and what else the layout has: "skipped" images without
+        labels, number of "classes" that were allowed as answers, errors by "kinds" of corruption.
 
     Raises:
         UserError: an unreadable checkpoint, the folder is laid out otherwise, or the checkpoint
@@ -124,7 +124,7 @@ def _measure_classes(
     found = measure(restricted, load(samples, card.preprocessing), samples.classes)
     # Without the confusion: a million numbers of a thousand classes.
     parts = {name: found[name] for name in ("images", "metrics")}
-    return {**parts, "classes": len(samples.classes)}
+    return {**parts, "classes": len(samples.classes), "notes": list(samples.notes)}
 
 
 def _measure_reassessed(model: nn.Module, card: Card, root: str, load: Load) -> dict[str, Any]:
@@ -135,20 +135,22 @@ def _measure_reassessed(model: nn.Module, card: Card, root: str, load: Load) -> 
         answers += logits.argmax(1).tolist()
     right = [answer in labels for answer, labels in zip(answers, accepted, strict=True)]
     metrics = {"accuracy": sum(right) / len(right)}
-    return {"images": len(right), "metrics": metrics, "skipped": skipped}
+    notes = list(samples.notes)
+    return {"images": len(right), "metrics": metrics, "skipped": skipped, "notes": notes}
 
 
 def _measure_corrupted(model: nn.Module, card: Card, root: str, load: Load) -> dict[str, Any]:
     """Measures errors by kind and severity; the images are taken whole, for they were cut once."""
     preprocessing = {**card.preprocessing, "crop_pct": 1.0}
     errors: dict[str, dict[str, float]] = {}
-    images = 0
+    images, notes = 0, dict[str, None]()  # in order
     for kind, severities in scan_corrupted(root, card.classes).items():
         for severity, samples in severities.items():
             found = measure(model, load(samples, preprocessing), samples.classes)
             errors.setdefault(kind, {})[str(severity)] = 1 - found["metrics"]["accuracy"]
             images += found["images"]
-    return {"images": images, **summarise_corruptions(errors)}
+            notes |= dict.fromkeys(samples.notes)
+    return {"images": images, **summarise_corruptions(errors), "notes": list(notes)}
 
 
 def summarise_corruptions(errors: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:

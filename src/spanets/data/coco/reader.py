@@ -276,7 +276,7 @@ def _field(entry: Any, key: str, kind: type) -> Any:
     if key not in entry:
         raise Fault(f"no {key}", f"has no {key}")
     value: Any = entry[key]
-    if type(value) is not kind or (kind is int and abs(value) > MAX_NUMBER):
+    if type(value) is not kind or (isinstance(value, int) and abs(value) > MAX_NUMBER):
         noun = {int: "a whole number up to 2^53", str: "a text", list: "a list"}[kind]
         raise Fault(key, f"has the {key} {shown(value)}, must be {noun}")
     return value

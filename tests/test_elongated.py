@@ -1,4 +1,4 @@
-"""Images too elongated to be resized are unreadable in training, evaluation and prediction alike."""
+"""Images too elongated to be resized: unreadable in training, evaluation and prediction alike."""
 
 import pytest
 from PIL import Image

@@ -1,4 +1,4 @@
-"""Images too elongated to be resized are unreadable in every command alike."""
+"""Images too elongated to be resized: unreadable in training, evaluation and prediction alike."""
 
 import pytest
 from PIL import Image

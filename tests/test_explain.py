@@ -97,4 +97,4 @@ def test_a_sheet_replaces_nothing_of_others(small_run, photos, tmp_path):
     assert sheet.read_bytes() == b"precious"
     sheet.unlink()
     for _ in range(2):  # its own may be drawn again
-        explain(small_run / "last.ckpt", [photos / "cat/0.png"], tmp_path, what=["score-cam"])
+        explain(small_run / "last.ckpt", [photos / "cat/0.png"], tmp_path, site="layer4")

@@ -124,9 +124,9 @@ def _refuse_white(surveys: Sequence[Survey], is_training: bool) -> None:
         is_suspect = is_training and first.holding(IGNORED) and len(first.classes()) == 1
         suspects = [first] if is_suspect else []
     if suspects:
+        folder, held = suspects[0].samples.masks[0].parent, _describe_white(suspects[0])
         raise UserError(
-            f"{suspects[0].samples.masks[0].parent}: {_describe_white(suspects[0])}, but 255 is "
-            f"for pixels to ignore; {_advise(names, is_training)}"
+            f"{folder}: {held}, but 255 is for pixels to ignore; {_advise(names, is_training)}"
         )
 
 

@@ -59,6 +59,11 @@ def modulo(x: Tensor, size: int) -> Tensor:
     return torch.remainder(x, torch.full((), size, dtype=x.dtype, device=x.device))
 
 
+def square_root(size: int, like: Tensor) -> Tensor:
+    """Returns √size in the type of `like`; a trace has powers of sizes in float32 alone."""
+    return torch.full((), size, dtype=like.dtype, device=like.device).sqrt()
+
+
 def check_map_size(height: int, width: int) -> None:
     """Raises ValueError for a map without samples."""
     # Symbolic sizes of a compiler are positive by its own rules; asking would add a guard.

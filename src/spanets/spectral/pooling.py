@@ -19,7 +19,13 @@ from math import isclose, isqrt, pi
 import torch
 from torch import Tensor
 
-from spanets.spectral.execution import check_map_size, is_traced, modulo, without_autocast
+from spanets.spectral.execution import (
+    check_map_size,
+    is_traced,
+    modulo,
+    square_root,
+    without_autocast,
+)
 
 RING = 1 / 3
 """The ring value ρ that the released weights were trained with, whatever λ was."""
@@ -273,7 +279,7 @@ def _build_basis(
     count = _exists(u, height) & _exists(v, width)
     count = count.to(wide) + (_exists(-u, height) & _exists(-v, width)).to(wide)  # P 1
     basis = torch.cat([constant, count.sqrt() * phase.cos(), count.sqrt() * phase.sin()])
-    return (basis / (height * width) ** 0.5).to(dtype)
+    return (basis / square_root(height * width, basis)).to(dtype)
 
 
 def _exists(frequency: Tensor, size: int) -> Tensor:

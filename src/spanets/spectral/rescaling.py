@@ -30,6 +30,7 @@ from spanets.spectral.execution import (
     is_exporting,
     is_traced,
     modulo,
+    square_root,
     without_autocast,
 )
 
@@ -165,5 +166,6 @@ def _build_hartley(size: int, dtype: torch.dtype, device: torch.device) -> tuple
     index = torch.arange(size, device=device)
     # Whole turns are dropped while the phase is an integer: exact at any size.
     turns = modulo(index[:, None] * index, size).to(wide) / size
-    cosine, sine = (2 * pi * turns).cos() / size**0.5, (2 * pi * turns).sin() / size**0.5
+    norm = square_root(size, turns)
+    cosine, sine = (2 * pi * turns).cos() / norm, (2 * pi * turns).sin() / norm
     return (cosine + sine).to(dtype), (cosine - sine).to(dtype)

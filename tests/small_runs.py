@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,8 @@ class Process:
         except BaseException:
             traceback.print_exc()
         finally:
-            sys.stdout.flush()
+            with suppress(AttributeError, OSError):  # a test may have closed it
+                sys.stdout.flush()
             os._exit(status)
 
     def wait(self) -> tuple[int, str, str]:

@@ -8,9 +8,16 @@ flipped bits of checkpoints in tests/test_checkpoint.py.
 import io
 import os
 import pickle
+import re
 import zipfile
-from contextlib import redirect_stderr, redirect_stdout
+from argparse import Action
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from datetime import date
+from functools import partial
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Literal, Union, get_args, get_origin
 
 import pytest
 import timm
@@ -23,6 +30,7 @@ import spanets_cli
 from spanets.checkpoint import CARD_KEY, Card, load_checkpoint, restore_model
 from spanets.predict.labels import Predictor
 from spanets.recipe import (
+    RECIPES,
     ClassificationRecipe,
     known_keys,
     known_ranges,
@@ -30,6 +38,8 @@ from spanets.recipe import (
     load_recipe,
     parse_recipe,
 )
+from spanets_cli.base_parser import Parser
+from spanets_cli.parser import make_parser
 from spanets_runtime.errors import UsageError, UserError
 
 # A function-scoped folder serves all examples: each writes its file anew.
@@ -116,6 +126,218 @@ def test_recipe_files_with_a_slip(tmp_path, name, draw):
         load_recipe(str(path))
     except UsageError as error:
         one_line(error)
+
+
+# ---- words of the command line, key by key
+
+NASTY = [
+    *(
+        "",
+        " ",
+        "  x ",
+        "a",
+        "set #2",
+        "a: b",
+        "- a",
+        "? a",
+        "&a",
+        "*a",
+        "!a",
+        "!!int 1",
+        "%x",
+        "@x",
+    ),
+    *("`x`", "|", ">", "'a'", '"a"', "'", '"', "#", "# a", "\\", "a\\n", "a\nb", "\t", "é", "日本"),
+    *("0", "-0", "1", "+1", "-1", "2", "010", "08", "007", "0x10", "0b11", "0o17", "1_000", "1__0"),
+    *("_1", "1_", "1:30", "1:30.5", "5 6", "1,5", "1.0", ".5", "5.", "-.5", "1e3", "1E-3", "1e400"),
+    *("1e-400", "inf", "-inf", ".inf", "nan", ".nan", "NaN", "Infinity", "9" * 19, "9" * 400),
+    *("9" * 5000, "1" * 30 + ".5", "\u0661\u0660", "\uff11", "²", "½", "2020-01-01", "12:00"),
+    *("true", "True", "TRUE", "tRuE", "false", "yes", "NO", "on", "Off", "y", "n", "t", "maybe"),
+    *("null", "Null", "NONE", "none", "~", "nil", "auto", "AUTO", "folder", "Folder", "folder "),
+    *("[]", "[a]", "[1]", "[1, 2]", "[0.1, 0.2]", "[0.5, 0.5, 0.5]", "(0.5, 0.6)", "0.5,0.6"),
+    *("[0.1, 0.2] # x", "[0.1, 0.2", "0.1, 0.2]", "[[0.1, 0.2]]", "[010, 011]", "[1e3, 2e3]"),
+    *("{}", "{a: 1}", "{a: 1} # x", "{a: 1, a: 2}", "{1: 2}", "{a: 010}", "{a: yes}", "{a", "a: 1"),
+    *(
+        '{"a": "b"}',
+        "{a: [1, {b: c}]}",
+        "[" * 1800,
+        "{a: " * 1800,
+        "[*a]",
+        "&a [*a]",
+        "=",
+        "<<",
+        "{<<: 1}",
+    ),
+    *(
+        "\0",
+        "a\0b",
+        "\x1b[2J",
+        "\u202ea",
+        "\udcff",
+        "\ud800",
+        "x" * 10_000,
+        "~nosuchuser",
+        "http://[::1",
+    ),
+    *(
+        "$\\frac$",
+        "../..",
+        "/dev/zero",
+        "-",
+        "--",
+        "--x",
+        "-1",
+        "-x",
+        "*",
+        "!!python/object/apply:os.mkdir [x]",
+    ),
+]
+
+
+def python_readings(text: str, wanted) -> list:
+    """What Python itself makes of a word, as each of the types that a key may have."""
+    readings = []
+    for kind in get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,):
+        if kind is str:
+            readings.append(text)
+        elif kind is NoneType and text.strip().lower() in ("null", "none"):
+            readings.append(None)
+        elif kind is bool and text.strip().lower() in ("true", "yes", "on"):
+            readings.append(True)
+        elif kind is bool and text.strip().lower() in ("false", "no", "off"):
+            readings.append(False)
+        elif kind in (int, float):
+            with suppress(ValueError):
+                readings.append(kind(text))
+        elif get_origin(kind) is Literal:
+            readings += [option for option in get_args(kind) if option == text]
+        elif get_origin(kind) is tuple:
+            with suppress(ValueError):
+                numbers = text.strip().strip("[]()").split(",")
+                pairs = zip(numbers, get_args(kind), strict=True)
+                readings.append(tuple(number(part) for part, number in pairs))
+        elif get_origin(kind) is dict:
+            with suppress(yaml.YAMLError, RecursionError, ValueError):
+                readings.append(yaml.safe_load(text))
+    return readings
+
+
+@pytest.mark.parametrize(("task", "kind"), RECIPES.items())
+def test_every_key_with_every_word_is_read_as_python_does_or_refused(task, kind):
+    for key, wanted in known_keys(kind).items():
+        section, _, name = key.rpartition(".")
+        for text in NASTY:
+            try:
+                recipe = parse_recipe({"task": task}, [f"--{key}={text}"])
+            except UsageError as error:
+                one_line(error)
+                assert len(str(error)) < 1000
+                continue
+            value = getattr(getattr(recipe, section) if section else recipe, name)
+            found = [(type(r), r) for r in python_readings(text, wanted)]
+            assert (type(value), value) in found, (key, text, value)
+
+
+@pytest.mark.parametrize(("task", "kind"), RECIPES.items())
+def test_every_key_with_every_word_in_a_file_keeps_its_meaning_or_is_refused(task, kind, tmp_path):
+    """PyYAML alone read it before, but for 1e3, which it takes for a text."""
+    readable = [text for text in NASTY if len(text) < 1000 and not re.search("[eE]", text)]
+    path = tmp_path / "r.yaml"
+    for text in readable:
+        path.write_bytes(f"task: {task}\nmodel.args.x: {text}\n".encode("utf-8", "replace"))
+        try:
+            value = load_recipe(str(path)).model.args["x"]
+        except UsageError as error:
+            one_line(error)
+            continue
+        with suppress(yaml.YAMLError):  # it was refused
+            before = yaml.safe_load(path.read_text())["model.args.x"]
+            if not isinstance(before, date):  # it is a text now
+                assert repr(value) == repr(before), text
+    for key, wanted in known_keys(kind).items():
+        for value in (
+            0,
+            1.5,
+            True,
+            None,
+            "x",
+            [],
+            [0.5, 0.5],
+            {},
+            {"a": 1},
+            {1: 2},
+            date(2020, 1, 1),
+        ):
+            try:
+                recipe = parse_recipe({"task": task, key: value})
+            except UsageError as error:
+                one_line(error)
+                continue
+            section, _, name = key.rpartition(".")
+            found = getattr(getattr(recipe, section) if section else recipe, name)
+            assert found == (tuple(value) if get_origin(wanted) is tuple else value), key
+
+
+def commands() -> dict[str, Parser]:
+    (action,) = (action for action in PARSER._actions if action.choices)
+    return action.choices
+
+
+def options() -> list[tuple[str, str, Callable[[str], list[str]]]]:
+    """Every option of every command that takes a word: command, name, and the words for a text."""
+    found = []
+    for command, parser in commands().items():
+        for tested in parser._actions:
+            if tested.nargs != 0:
+                found.append((command, tested.dest, partial(line_with, command, tested)))
+    return found
+
+
+def line_with(command: str, tested: Action, text: str) -> list[str]:
+    """The words of a command in which one option has this text, the others that it needs an x."""
+    line = [command]
+    for action in commands()[command]._actions:
+        word = text if action is tested else "elpv" if command == "train" else "x"
+        if action.required or action is tested:
+            line.append("=".join([*action.option_strings[:1], word]))
+    return line
+
+
+PARSER = make_parser()
+
+
+@pytest.mark.parametrize(("command", "name", "line"), options())
+def test_every_option_with_every_word_is_read_as_python_does_or_refused(
+    command, name, line, monkeypatch
+):
+    given: list = []
+    monkeypatch.setitem(
+        commands()[command]._defaults, "run", lambda arguments, _: given.append(arguments) or 0
+    )
+    monkeypatch.setattr("spanets_cli.make_parser", lambda: PARSER)
+    for text in NASTY:
+        given.clear()
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            status = spanets_cli.main(line(text))
+        if status:
+            assert status == 2
+            assert re.fullmatch("spanets: [^\n]+\n", err.getvalue())
+            assert len(err.getvalue()) < 1300
+            assert out.getvalue() == ""
+        elif given and not text.startswith("--"):  # "--" alone ends the options
+            value = getattr(given[0], name)
+            values = value if isinstance(value, list) else [value]
+            assert all(is_reading(one, text) for one in values), (text, value)
+
+
+def is_reading(value, text: str) -> bool:
+    """Tells whether Python reads a word as this value; sizes have units."""
+    if isinstance(value, tuple):
+        return value == (int(text), int(text))
+    if isinstance(value, str):
+        return value == text
+    return value in (float(text), int(float(text)))
 
 
 # ---- command lines

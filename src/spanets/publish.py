@@ -14,7 +14,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
 from huggingface_hub import EvalResult, HfApi, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 from huggingface_hub.utils import validate_repo_id
@@ -25,8 +24,11 @@ import spanets
 from spanets.checkpoint import Card, read_card, restore_model
 from spanets.runs.folder import RESULTS
 from spanets.weights import read_checkpoint
+from spanets.yaml_text import dump_yaml
 from spanets_runtime.errors import UsageError, UserError, first_line
 from spanets_runtime.files import write_atomically
+from spanets_runtime.markdown import code_block, code_span, escape_markdown
+from spanets_runtime.text import escape_controls
 
 HUB = "hf-hub:"
 FILES = ("config.json", "model.safetensors", "README.md")
@@ -179,14 +181,15 @@ def write_model_card(
     """
     parts = [
         f"---\n{_metadata(card, results, licence, name)}\n---",
-        f"# {name}",
-        f"An image classifier, `{card.model}`, trained with spanets {card.version}. "
+        f"# {escape_markdown(name)}",
+        f"An image classifier, {code_span(card.model)}, trained with spanets "
+        f"{escape_markdown(card.version)}. "
         f"{_paper(card)}".rstrip(),
         f"## Classes\n\n{_name_classes(card.classes)}",
         f"## Measured\n\n{_tabulate(results)}",
         f"## Use\n\n{_usage(source)}",
         f"## Licence\n\n{_licence(card, licence)}",
-        f"## Recipe\n\n```yaml\n{yaml.safe_dump(_without_places(card.recipe), sort_keys=False)}```",
+        f"## Recipe\n\n{code_block(dump_yaml(_without_places(card.recipe)), 'yaml')}",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -198,7 +201,7 @@ def _metadata(card: Card, results: Mapping[str, Any], licence: str | None, name:
             dataset_type="imagefolder",
             dataset_name=_data_name(card),
             dataset_split=str(results["data"]),
-            metric_type=metric,
+            metric_type=escape_controls(metric),
             metric_value=round(value, 4),
         )
         for metric, value in results.get("metrics", {}).items()
@@ -209,7 +212,7 @@ def _metadata(card: Card, results: Mapping[str, Any], licence: str | None, name:
         library_name="timm",
         pipeline_tag="image-classification",
         tags=["image-classification", "timm", "spanets"],
-        model_name=name,
+        model_name=escape_controls(name),
         eval_results=measured or None,
     ).to_yaml()
 
@@ -226,7 +229,7 @@ def _paper(card: Card) -> str:
 
 
 def _name_classes(classes: list[str], most: int = 50) -> str:
-    shown = ", ".join(f"`{name}`" for name in classes[:most])
+    shown = ", ".join(code_span(name) for name in classes[:most])
     rest = f", and {len(classes) - most} more in config.json" if len(classes) > most else ""
     return f"{len(classes)}: {shown}{rest}."
 
@@ -234,7 +237,8 @@ def _name_classes(classes: list[str], most: int = 50) -> str:
 def _tabulate(results: Mapping[str, Any]) -> str:
     if not results:
         return "No metrics of these weights were recorded."
-    rows = [f"| {name} | {_number(value)} |" for name, value in results["metrics"].items()]
+    metrics = results["metrics"].items()
+    rows = [f"| {escape_markdown(name)} | {_number(value)} |" for name, value in metrics]
     told = f"On {results['images']} images ({results['data']}):"
     return "\n".join([told, "", "| metric | value |", "| --- | ---: |", *rows])
 

@@ -1,12 +1,18 @@
 """Data sets of `datasets`, in the forms in which they lie about."""
 
+import json
 from pathlib import Path
 
 import pytest
 from small_runs import make_photos
 
+from spanets.data.classification import read_splits
+from spanets.data.kept import Kept
 from spanets.data.sources.folder import folder_parts
 from spanets.data.sources.hub import hub_parts
+from spanets.data.split_list import read_split, write_split
+from spanets.data.splits import list_split
+from spanets.recipe import ClassificationData
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import ImageError, load_image
 
@@ -164,3 +170,117 @@ def test_parts_without_training_images(parts, tmp_path):
 def test_the_library_is_named_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     assert failure("x") == "datasets is not installed; run: pip install 'spanets[hf]'"
+
+
+# ---- files that a data set names
+
+
+def saved_paths(tmp_path: Path, *paths: str) -> Path:
+    """A data set on disk whose images are files, by these paths."""
+    features = datasets.Features(
+        {
+            "image": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
+            "label": datasets.Value("int64"),
+        }
+    )
+    rows = {"image": [{"bytes": None, "path": path} for path in paths], "label": [0] * len(paths)}
+    table = datasets.Dataset.from_dict(rows, features=features)
+    root = tmp_path / "set"
+    table.save_to_disk(root)
+    (root / "own.png").write_bytes(b"own")
+    return root
+
+
+@pytest.mark.parametrize("form", ["{0}/secret.png", "../secret.png", "link.png", "dir/secret.png"])
+def test_files_outside_of_the_data_set_are_not_read(form, tmp_path):
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    root = saved_paths(tmp_path, form.format(tmp_path), "own.png")
+    (root / "link.png").symlink_to(tmp_path / "secret.png")
+    (root / "dir").symlink_to(tmp_path)
+    images = hub_parts(str(root), "image", "label")["train"].images
+    assert images[1].read() == b"own"
+    with pytest.raises(UserError, match=r"row 0: names '.*', which lies outside of the data set;"):
+        images[0].read()
+    with pytest.raises(UserError) as caught:
+        images[0].read()
+    assert not isinstance(caught.value, ImageError)  # which may be skipped
+
+
+@pytest.mark.parametrize("place", ["http://127.0.0.1:1/x.png", "/etc/passwd", "file:///etc/passwd"])
+def test_addresses_are_not_files(place, tmp_path):
+    images = hub_parts(str(saved_paths(tmp_path, place)), "image", "label")["train"].images
+    with pytest.raises(UserError, match="which lies outside of the data set"):
+        images[0].read()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "configs:\n- config_name: default\n  data_files: http://127.0.0.1:1/x.csv",
+        "configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: ../x.csv",
+        "configs:\n- config_name: default\n  data_files:\n    train: [a.csv, /etc/passwd]",
+        "configs:\n- config_name: default\n  data_dir: ..",
+    ],
+)
+@pytest.mark.parametrize("name", ["README.md", ".huggingface.yaml"])
+def test_a_readme_cannot_point_elsewhere(text, name, tmp_path):
+    root = tmp_path / "set"
+    root.mkdir()
+    (tmp_path / "x.csv").write_text("image,label\na,0\n")
+    (root / "a.csv").write_text("image,label\na,0\n")
+    (root / name).write_text(f"---\n{text}\n---\n# Set\n" if name == "README.md" else text)
+    assert "which lies outside of the data set; only its own files are read" in failure(root)
+
+
+def test_what_was_saved_cannot_point_elsewhere(parts, tmp_path):
+    parts.save_to_disk(tmp_path / "other")
+    parts.save_to_disk(tmp_path / "set")
+    (tmp_path / "set/dataset_dict.json").write_text('{"splits": ["../other/train"]}')
+    assert "names '../other/train', which lies outside" in failure(tmp_path / "set")
+    (tmp_path / "set/dataset_dict.json").write_text('{"splits": ["train"]}')
+    state = tmp_path / "set/train/state.json"
+    values = json.loads(state.read_text())
+    values["_data_files"] = [{"filename": "../../other/train/data-00000-of-00001.arrow"}]
+    state.write_text(json.dumps(values))
+    assert "other/train/data-00000-of-00001.arrow', which lies outside" in failure(tmp_path / "set")
+
+
+# ---- splits
+
+
+def test_a_split_is_kept_by_what_is_in_the_images(parts, tmp_path):
+    """The number of a row is another's once one before it is gone."""
+    rows = datasets.concatenate_datasets([parts["train"], parts["validation"]] * 2)
+    rows.save_to_disk(tmp_path / "set")
+    data = ClassificationData(source="hf", root=str(tmp_path / "set"))
+    found = read_splits(data, Kept(tmp_path, is_new=True))
+    write_split(tmp_path, list_split(found))
+    assert sum(map(len, found.values())) == 20  # each image twice, under a name for each
+    trained = {image.read() for image in found["train"].images}
+    evaluated = list(found["val"].names)
+    rows.select([*range(1, 12), 15, 14, 13, 12, *range(16, 20), 0]).save_to_disk(tmp_path / "moved")
+    moved = ClassificationData(source="hf", root=str(tmp_path / "moved"))
+    now = read_splits(moved, Kept(tmp_path, split=read_split(tmp_path)))
+    assert sorted(now["val"].names) == sorted(evaluated)
+    assert {image.read() for image in now["train"].images} == trained
+    rows.select(range(1, 20)).save_to_disk(tmp_path / "fewer")
+    fewer = ClassificationData(source="hf", root=str(tmp_path / "fewer"))
+    now = read_splits(fewer, Kept(tmp_path, split=read_split(tmp_path)))
+    assert set(now["val"].names) <= set(evaluated)
+    assert len(now["train"].notes) == 1
+
+
+def test_a_split_of_image_files_is_kept_by_their_paths(tmp_path):
+    root = make_photos(tmp_path / "photos", cat=4, dog=4)
+    data = ClassificationData(source="hf", root=str(root))
+    found = read_splits(data, Kept(tmp_path, is_new=True))
+    every = [*found["train"].names, *found["val"].names]
+    assert sorted(every) == sorted(f"{c}/{i}.png" for c in ("cat", "dog") for i in range(4))
+
+
+def test_parts_that_are_none_are_told(parts, tmp_path):
+    both = {"train": parts["train"], "extra": parts["train"], "Validation": parts["validation"]}
+    datasets.DatasetDict(both).save_to_disk(tmp_path / "set")
+    found = hub_parts(str(tmp_path / "set"))
+    assert list(found) == ["train", "val"]
+    assert found["val"].notes == (f"{tmp_path}/set: left out, for they are no parts: extra",)

@@ -86,7 +86,9 @@ class Draw:
         runs = {"size": [HEIGHT, WIDTH], "counts": text["counts"].decode()}
         shapes = [[diamond], [diamond, [left, top, right, top, right, bottom]], runs]
         shape = shapes[self.rng.integers(3)]
-        filled = shape if shape is runs else coco_mask.merge(coco_mask.frPyObjects(shape, HEIGHT, WIDTH))
+        filled = (
+            shape if shape is runs else coco_mask.merge(coco_mask.frPyObjects(shape, HEIGHT, WIDTH))
+        )
         number = next(self.numbers)
         self.areas[number] = float(coco_mask.area(filled))
         crowd = int(self.rng.random() < 0.15)

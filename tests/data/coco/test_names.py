@@ -73,7 +73,8 @@ def test_a_folder_is_no_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["..\\x", "a\\..\\..\\x", "a/../../x", "\\x", "/x", "C:x", "c:\\x", "\\\\host\\share\\x"]
+    "name",
+    ["..\\x", "a\\..\\..\\x", "a/../../x", "\\x", "/x", "C:x", "c:\\x", "\\\\host\\share\\x"],
 )
 def test_nothing_outside_of_the_folder(name):
     with pytest.raises(Fault, match="which leaves the folder"):

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -46,24 +47,26 @@ def main() -> None:
     """Measures and writes results/memory.json."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--one", choices=LIMITS, help="measure this one in --data, and print it")
-    parser.add_argument("--data", type=Path, help="what the first process has made")
+    parser.add_argument("--one", help="do this alone with --data: 'make' it, or measure a row")
+    parser.add_argument("--data", type=Path, help="a folder")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.one is not None:
-        print(json.dumps(measure(arguments.one, arguments.data)))
+        step = make_data if arguments.one == "make" else partial(measure, arguments.one)
+        print(json.dumps(step(arguments.data)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        make_data(Path(folder))
+        start("make", folder, arguments.threads)
         rows = {name: start(name, folder, arguments.threads) for name in LIMITS}
     photograph = {"width": WIDTH, "height": HEIGHT, "objects": OBJECTS}
     write(NAME, {"photograph": photograph, "recipes": RECIPES, "rows": rows})
 
 
 def start(name: str, folder: str, threads: int) -> dict[str, Any]:
-    """Returns a row that another process measures."""
+    """Returns what another process makes or measures."""
     command = [sys.executable, __file__, "--threads", str(threads), "--one", name, "--data", folder]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    print(name, done.stdout.strip(), file=sys.stderr)
     return json.loads(done.stdout)
 
 

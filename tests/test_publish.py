@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 import timm
@@ -25,7 +26,9 @@ from spanets_runtime.preprocessing import Preprocessing
 def made(tmp_path_factory):
     """Returns a function that writes a checkpoint of a model of random weights."""
 
-    def make(name: str, arguments: dict, size: int = 64) -> str:
+    def make(
+        name: str, arguments: dict, size: int = 64, classes: Sequence[str] = ("cat", "dog", "cow")
+    ) -> str:
         torch.manual_seed(0)
         preprocessing = {
             "input_size": [3, size, size],
@@ -37,7 +40,7 @@ def made(tmp_path_factory):
         recipe = {"task": "classification", "data": {"root": "/secret/place", "source": "folder"}}
         recipe["data"]["cache"] = "/secret/cache"
         recipe["trainer"] = {"logger_args": {"tracking_uri": "https://me:secret@tracker"}}
-        card = Card(name, arguments, ["cat", "dog", "cow"], preprocessing, recipe, "0.1")
+        card = Card(name, arguments, list(classes), preprocessing, recipe, "0.1")
         model = build_model(card)
         weights = {f"model.{key}": value for key, value in model.state_dict().items()}
         path = tmp_path_factory.mktemp("made") / "last.ckpt"
@@ -121,6 +124,16 @@ def test_its_snippet_runs(finished, tmp_path, capsys):
     assert capsys.readouterr().out.strip() in ("cat", "dog")
 
 
+def test_classes_of_bytes_that_are_no_text(made, tmp_path, capsys):
+    checkpoint = made("test_resnet", {}, classes=["caf\udce9", "$_$", "\u732b", "a\nb"])
+    assert call(capsys, "push", checkpoint, "--to", tmp_path / "pets")[0] == 0
+    assert r"4: `caf\xe9`, `$_$`, `\u732b`, `a\nb`.".replace(r"\u732b", "\u732b") in (
+        tmp_path / "pets/README.md"
+    ).read_text("utf-8")
+    model = timm.create_model(f"local-dir:{tmp_path / 'pets'}", pretrained=True)
+    assert model.pretrained_cfg["label_names"] == ["caf\udce9", "$_$", "\u732b", "a\nb"]
+
+
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"checkpoint": "best.ckpt"}', '{"metrics": 1}'])
 def test_metrics_of_other_weights_are_left_out(finished, tmp_path, capsys, text):
     """There are none, they are damaged, or they are those of another checkpoint."""
@@ -139,12 +152,16 @@ def test_metrics_of_other_weights_are_left_out(finished, tmp_path, capsys, text)
 def test_a_folder_is_written_again_but_not_one_with_other_files(finished, tmp_path, refused):
     words = ["push", finished / "last.ckpt", "--to", tmp_path / "pets"]
     (tmp_path / "pets").mkdir()
-    (tmp_path / "pets/config.json").write_text("of an earlier push")
+    (tmp_path / "pets/config.json").write_text("{}")
     (tmp_path / "pets/thesis.tex").write_text("of years of work")
     line = refused(2, *words)
     assert line == (
         f"--to {tmp_path / 'pets'}: holds 'thesis.tex'; name a new folder, or one of a push"
     )
+    (tmp_path / "pets/thesis.tex").unlink()
+    line = refused(2, *words)
+    assert line.startswith(f"--to {tmp_path / 'pets'}: config.json is of no push, or was edited")
+    (tmp_path / "pets/config.json").rename(tmp_path / "pets/thesis.tex")
     line = refused(2, *words[:-1], tmp_path / "pets/thesis.tex")
     assert line.endswith("thesis.tex: is a file; name a folder, or hf-hub:OWNER/NAME")
 

@@ -18,6 +18,7 @@ from spanets.analysis.capture import capture, find_modules
 from spanets.checkpoint import restore_classifier
 from spanets.mixers import SpectralContext
 from spanets_runtime.errors import UsageError, UserError, nearest, require
+from spanets_runtime.figures import name_label, render
 from spanets_runtime.images import ImageError, load_image, named
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.pictures import check_outputs, save_picture
@@ -221,7 +222,9 @@ def _draw(rows: Sequence[Explained]) -> bytes:
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes, row in zip(grid, rows, strict=True):
         axes[0].imshow(row.pixels)
-        axes[0].set_title(f"{Path(row.image).name}\n{row.label}", fontsize=8)
+        axes[0].set_title(
+            f"{name_label(Path(row.image).name)}\n{name_label(row.label)}", fontsize=8
+        )
         for cell, (title, values) in zip(axes[1:], row.maps.items(), strict=True):
             cell.imshow(
                 Image.fromarray((row.pixels * 255).astype(np.uint8)).convert("L"), cmap="gray"
@@ -230,6 +233,4 @@ def _draw(rows: Sequence[Explained]) -> bytes:
             cell.set_title(title, fontsize=8)
     for axes in grid.flat:
         axes.set_axis_off()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
+    return render(figure, "png", dpi=150)

@@ -22,16 +22,16 @@ from torch import nn
 
 import spanets
 from spanets.checkpoint import Card, read_card, restore_model
+from spanets.pushed import FILES, check_folder, place, sign
 from spanets.runs.folder import RESULTS
 from spanets.weights import read_checkpoint
 from spanets.yaml_text import dump_yaml
 from spanets_runtime.errors import UsageError, UserError, first_line
-from spanets_runtime.files import write_atomically
+from spanets_runtime.fonts import printable
 from spanets_runtime.markdown import code_block, code_span, escape_markdown
 from spanets_runtime.text import escape_controls
 
 HUB = "hf-hub:"
-FILES = ("config.json", "model.safetensors", "README.md")
 
 # Keys of a recipe that name places on the machine it ran on, or whom it reported to.
 _PLACES = (
@@ -70,14 +70,18 @@ def publish(
         The paths or addresses of what was written.
 
     Raises:
-        UsageError: a destination or licence that cannot be meant.
+        UsageError: a destination or licence that cannot be meant, or a folder with files that
+            are of no push.
         UserError: an unreadable checkpoint, one of another task, or what the hub refuses.
     """
     if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence):
         raise UsageError(f"--licence is {licence!r}, must be a name of the hub's, such as mit")
     on_hub = to.startswith(HUB)
     name = to.removeprefix(HUB)
-    (_check_repository if on_hub else _check_folder)(name)
+    if on_hub:
+        _check_repository(name)
+    else:
+        check_folder(Path(name))
     if message is not None and not on_hub:
         raise UsageError("--message goes with a repository on the hub, --to hf-hub:OWNER/NAME")
     task = read_card(read_checkpoint(checkpoint), checkpoint).task
@@ -89,11 +93,14 @@ def publish(
         folder = Path(scratch)
         _write_model(model, card, folder)
         source = f"{HUB}{name}" if on_hub else "local-dir:FOLDER"
-        text = write_model_card(card, results, licence, source, Path(name).resolve().name)
+        text = write_model_card(
+            card, results, licence, source, printable(Path(name).resolve().name)
+        )
         (folder / "README.md").write_text(text, "utf-8")
+        sign(folder)
         if on_hub:
             return [_upload(folder, name, message or f"{card.model}, by spanets {card.version}")]
-        return [_copy(folder / file, Path(name) / file) for file in FILES]
+        return place(folder, Path(name))
 
 
 def _check_repository(name: str) -> None:
@@ -107,15 +114,6 @@ def _check_repository(name: str) -> None:
         ) from None
 
 
-def _check_folder(name: str) -> None:
-    folder = Path(name)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--to {name}: is a file; name a folder, or hf-hub:OWNER/NAME")
-    others = sorted({entry.name for entry in folder.glob("*")} - set(FILES))
-    if others:
-        raise UsageError(f"--to {name}: holds {others[0]!r}; name a new folder, or one of a push")
-
-
 def _write_model(model: nn.Module, card: Card, folder: Path) -> None:
     save_for_hf(
         model,
@@ -124,11 +122,6 @@ def _write_model(model: nn.Module, card: Card, folder: Path) -> None:
         model_args=card.model_args,
         safe_serialization=True,
     )
-
-
-def _copy(source: Path, target: Path) -> str:
-    write_atomically(target, lambda file: file.write(source.read_bytes()))
-    return str(target)
 
 
 def _upload(folder: Path, repository: str, message: str) -> str:
@@ -229,7 +222,7 @@ def _paper(card: Card) -> str:
 
 
 def _name_classes(classes: list[str], most: int = 50) -> str:
-    shown = ", ".join(code_span(name) for name in classes[:most])
+    shown = ", ".join(code_span(printable(name)) for name in classes[:most])
     rest = f", and {len(classes) - most} more in config.json" if len(classes) > most else ""
     return f"{len(classes)}: {shown}{rest}."
 

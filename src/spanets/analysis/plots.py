@@ -1,6 +1,5 @@
 """Figures of measurements: arrays in, a matplotlib figure out; nothing is computed here."""
 
-import io
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spanets_runtime.errors import require
+from spanets_runtime.figures import render
 from spanets_runtime.files import write_atomically
 
 if TYPE_CHECKING:
@@ -204,13 +204,11 @@ def save_figure(figure: "Figure", path: Path) -> list[Path]:
     """
     written = []
     for suffix in (".png", ".svg"):
-        buffer = io.BytesIO()
         # Without a date, so that the same numbers give the same file.
-        figure.savefig(
-            buffer, format=suffix[1:], dpi=150, metadata={"Date": None} if suffix == ".svg" else {}
-        )
+        metadata = {"Date": None} if suffix == ".svg" else {}
+        content = render(figure, suffix[1:], dpi=150, metadata=metadata)
         target = path.with_name(path.name + suffix)  # names may have dots
-        write_atomically(target, partial(_write, content=buffer.getvalue()))
+        write_atomically(target, partial(_write, content=content))
         written.append(target)
     return written
 

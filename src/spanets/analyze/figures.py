@@ -8,6 +8,7 @@ import numpy as np
 
 from spanets.analysis import plots
 from spanets.analyze.record import file_name
+from spanets_runtime.figures import name_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -131,4 +132,5 @@ def spread(names: Sequence[str], count: int) -> list[str]:
 def title(source: str) -> str:
     """A short name for figures: of a checkpoint its folder and its own name."""
     path = Path(source)
-    return f"{path.parent.name}/{path.stem}" if path.suffix == ".ckpt" else source
+    name = f"{path.parent.name}/{path.stem}" if path.suffix == ".ckpt" else source
+    return name_label(name, length=None)  # whole, for figures are told apart by it

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def key_of(name: str) -> str:
 def digest(root: Path, paths: Sequence[Path]) -> str:
     """Tells one set of files from another by their places in a folder and their sizes."""
     told = "\n".join(f"{path.relative_to(root)} {_size_of(path)}" for path in paths)
-    return hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return hashlib.sha256(os.fsencode(told)).hexdigest()[:16]
 
 
 def _size_of(path: Path) -> int:

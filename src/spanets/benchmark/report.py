@@ -1,6 +1,5 @@
 """A comparison as a table and as a picture."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import timm
 
 from spanets_runtime.errors import UsageError, require
+from spanets_runtime.figures import name_label, render
 from spanets_runtime.files import check_place, write_atomically
 from spanets_runtime.onnx import is_exported
 
@@ -89,7 +89,7 @@ def plot(result: Mapping[str, Any], path: str | Path) -> None:
     times = [row["latency_ms"] / row["batch"] for row in rows]
     below = [(row["latency_ms"] - row["quartile1_ms"]) / row["batch"] for row in rows]
     above = [(row["quartile3_ms"] - row["latency_ms"]) / row["batch"] for row in rows]
-    labels = [f"{_short(_name(row))}, {row['batch']} x {row['size']}²" for row in rows]
+    labels = [f"{name_label(_short(_name(row)))}, {row['batch']} x {row['size']}²" for row in rows]
     peers = [timm.is_model(row["model"]) and not row["model"].startswith("spanet") for row in rows]
     # Gray: what timm has beside ours and what is the user's own.
     colours = ["tab:gray" if peer else "tab:blue" for peer in peers]
@@ -107,9 +107,8 @@ def plot(result: Mapping[str, Any], path: str | Path) -> None:
     axes.set_xlim(0, 1.15 * max(time + more for time, more in zip(times, above, strict=True)))
     axes.set_xlabel("time of one image (ms); less is better")
     figure.suptitle(describe_setting(result).replace("; ", "\n"), fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=Path(path).suffix[1:], dpi=150)
-    write_atomically(path, lambda file: file.write(buffer.getvalue()))
+    content = render(figure, Path(path).suffix[1:], dpi=150)
+    write_atomically(path, lambda file: file.write(content))
 
 
 def _short(name: str) -> str:

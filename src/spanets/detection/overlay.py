@@ -6,9 +6,13 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from spanets.data.coco.results import MASK_THRESHOLD
+from spanets_runtime.fonts import font_for, printable
 
 # Told apart by people who see colours differently: Okabe and Ito's, without black and yellow.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
+
+MAX_NAME = 40
+"""Characters of a class name beside its box."""
 
 
 def draw_objects(
@@ -44,7 +48,10 @@ def draw_objects(
     for box, colour in zip(boxes, colours, strict=True):
         draw.rectangle(box, width=width, outline=colour)
     scores = found["scores"].cpu()[kept].tolist()
-    words = [f"{classes[i - 1]} {score:.2f}" for i, score in zip(labels, scores, strict=True)]
+    words = [
+        f"{printable(classes[i - 1], MAX_NAME)} {score:.2f}"
+        for i, score in zip(labels, scores, strict=True)
+    ]
     _write_words(draw, boxes, words, colours)
     return picture
 
@@ -54,7 +61,8 @@ def _write_words(
 ) -> None:
     """Writes above each box, on its colour; below its upper edge where there is no room above."""
     for (left, top, _, _), word, colour in zip(boxes, words, colours, strict=True):
-        height = draw.textbbox((0, 0), word)[3] + 1
+        font = font_for(word)
+        height = draw.textbbox((0, 0), word, font)[3] + 1
         place = (left + 1, top - height if top >= height else top)
-        draw.rectangle(draw.textbbox(place, word), fill=colour)
-        draw.text(place, word, fill="black")
+        draw.rectangle(draw.textbbox(place, word, font), fill=colour)
+        draw.text(place, word, "black", font)

@@ -5,7 +5,7 @@ key: a text as it stands, a number as decimal, and the last of a repeated key co
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -220,10 +220,12 @@ def known_ranges(kind: type[Recipe]) -> dict[str, tuple[float, float]]:
     return ranges
 
 
-@cache
-def _field_types(kind: Any) -> Mapping[str, Any]:
+def _read_field_types(kind: Any) -> Mapping[str, Any]:
     hints = get_type_hints(kind)
     return {field.name: hints[field.name] for field in fields(kind)}
+
+
+_field_types: Callable[[Any], Mapping[str, Any]] = cache(_read_field_types)
 
 
 def _check_key(kind: type[Recipe], key: str, where: str) -> None:

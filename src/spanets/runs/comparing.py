@@ -1,6 +1,5 @@
 """Runs side by side: as a table, by what differs in their recipes, and by their learning curves."""
 
-import io
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from spanets.benchmark.report import check_picture
 from spanets.runs.listing import Run
+from spanets_runtime.figures import name_label, render
 from spanets_runtime.files import write_atomically
 
 # Beyond these many lines, a legend hides the curves.
@@ -73,15 +73,14 @@ def plot_runs(runs: Sequence[Run], path: str | Path) -> None:
             points = [(row["epoch"], row[key]) for row in run.history if {"epoch", key} <= set(row)]
             mark = "." if len(points) < 50 else ""
             if points:
-                axes.plot(*zip(*points, strict=True), marker=mark, label=run.name)
+                axes.plot(*zip(*points, strict=True), marker=mark, label=name_label(run.name))
         axes.set(xlabel="epoch", ylabel=key)
         axes.grid(alpha=0.3)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if 0 < len(labels) <= MAX_NAMED:
         figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=Path(path).suffix[1:], dpi=130)
-    write_atomically(path, lambda file: file.write(buffer.getvalue()))
+    content = render(figure, Path(path).suffix[1:], dpi=130)
+    write_atomically(path, lambda file: file.write(content))
 
 
 def _chief_metric(runs: Sequence[Run]) -> str:

@@ -55,6 +55,7 @@ from spanets.tasks.loggers import make_logger
 from spanets.tasks.peers import Peers
 from spanets.tasks.plan import Plan
 from spanets.tasks.plans import PLANS
+from spanets.tasks.report import draw_pictures
 from spanets.tasks.resuming import (
     Start,
     check_classes,
@@ -66,6 +67,7 @@ from spanets.tasks.run_folder import claim, is_first, write_recipe
 from spanets.tasks.unreadable import UnreadableImages
 from spanets_runtime.errors import UsageError
 from spanets_runtime.files import write_atomically
+from spanets_runtime.fonts import printable
 
 
 def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
@@ -119,13 +121,22 @@ def train_claimed(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, 
                 write_split(out, loaders.split)
         with plain_errors(out), quiet():
             if trainer.logger is not None:
-                trainer.logger.log_hyperparams(recipe.to_dict())
+                trainer.logger.log_hyperparams(_printable(recipe.to_dict()))
             path = start.checkpoint
             trainer.fit(task, loaders.train, loaders.val, ckpt_path=path, weights_only=True)
         if not trainer.is_global_zero:
             raise SystemExit(0)  # the first process of several does the rest
         with plain_errors(out):
             return _summarise(plan, out, model, keeper.history)
+
+
+def _printable(values: Any) -> Any:
+    """Returns nested values with texts that loggers can write: paths need not be UTF-8."""
+    if isinstance(values, dict):
+        return {key: _printable(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_printable(value) for value in values]
+    return printable(values) if isinstance(values, str) else values
 
 
 def _skip_to(start: Start, loaders: Loaders) -> None:
@@ -201,7 +212,7 @@ def _summarise(plan: Plan[Any], out: Path, model: nn.Module, history: list[Row])
     batch_size = per_device_batch(recipe)
     measured = plan.evaluate(out / LAST, None, recipe.data.workers, batch_size, trusted=True)
     best = best_row(history, plan.score)
-    results = {
+    results: dict[str, Any] = {
         "model": recipe.model.name,
         "parameters": sum(p.numel() for p in model.parameters()),
         **measured,
@@ -211,8 +222,13 @@ def _summarise(plan: Plan[Any], out: Path, model: nn.Module, history: list[Row])
         "best_score": best[plan.score] if best else None,
         "train_seconds": history[-1]["seconds"],
         "best_checkpoint": str(out / BEST) if best else None,
-        "pictures": plan.draw(history, measured, out),
     }
+    _write_results({**results, "pictures": {}}, out)  # whatever becomes of the pictures
+    results["pictures"] = draw_pictures(plan.pictures(history, measured), out)
+    _write_results(results, out)
+    return results
+
+
+def _write_results(results: dict[str, Any], out: Path) -> None:
     text = json.dumps(results, indent=2) + "\n"
     write_atomically(out / RESULTS, lambda file: file.write(text.encode()))
-    return results

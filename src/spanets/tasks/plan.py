@@ -1,7 +1,7 @@
 """What the engine has to know of a task; a task that has a `Plan` can be run by it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -16,6 +16,9 @@ from spanets.tasks.callbacks import Row
 from spanets.weights import LoadReport, load_weights
 
 R = TypeVar("R", bound=Recipe)
+
+Picture = Callable[[Path], object]
+"""Draws a picture into a PNG file."""
 
 
 class Plan(ABC, Generic[R]):
@@ -75,8 +78,8 @@ class Plan(ABC, Generic[R]):
         """Makes what trains the model; an epoch has so many updates of the optimizer."""
 
     @abstractmethod
-    def draw(self, history: list[Row], results: Mapping[str, Any], out: Path) -> dict[str, str]:
-        """Draws the pictures that end a run, and returns their paths by what they show."""
+    def pictures(self, history: list[Row], results: Mapping[str, Any]) -> dict[str, Picture]:
+        """Returns the pictures that end a run, not yet drawn, by what they show."""
 
     @staticmethod
     @abstractmethod

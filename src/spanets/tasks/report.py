@@ -1,13 +1,14 @@
 """What a run of any task ends with: its numbers as lines, and its learning curves."""
 
-import warnings
+import sys
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from spanets.tasks.callbacks import Row, format_duration
-from spanets_runtime.errors import require
+from spanets.tasks.plan import Picture
+from spanets_runtime.errors import first_line, require
+from spanets_runtime.figures import name_label, render
 from spanets_runtime.files import write_atomically
 
 
@@ -31,6 +32,25 @@ def describe_results(results: Mapping[str, Any], measured: str) -> str:
     lines += [f"{what.replace('_', ' ')}: {path}" for what, path in results["pictures"].items()]
     lines.append(f"next: spanets predict {results['checkpoint']} IMAGE...")
     return "\n".join(lines)
+
+
+def draw_pictures(pictures: Mapping[str, Picture], out: Path) -> dict[str, str]:
+    """Draws pictures into a folder; one that fails is told, and keeps no other from being drawn.
+
+    Returns:
+        The paths of those that were drawn, by what they show.
+    """
+    drawn = {}
+    for name, draw in pictures.items():
+        path = out / f"{name}.png"
+        try:
+            draw(path)
+        # Whatever fonts, settings of matplotlib, or memory bring about: the numbers are there.
+        except Exception as error:
+            print(f"spanets: warning: {path}: not drawn ({first_line(error)})", file=sys.stderr)
+        else:
+            drawn[name] = str(path)
+    return drawn
 
 
 def plot_curves(
@@ -67,7 +87,7 @@ def plot_curves(
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(frameon=False)
-    figure.suptitle(title, parse_math=False)
+    figure.suptitle(name_label(title))
     save_figure(figure, path)
 
 
@@ -83,9 +103,5 @@ def subplots(rows: int, columns: int, size: tuple[float, float]) -> Any:
 
 def save_figure(figure: Any, path: Path) -> None:
     """Writes a PNG file, whole or not at all."""
-    buffer = BytesIO()
-    with warnings.catch_warnings():
-        # Of class names in scripts that the font lacks; they are drawn as boxes.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(buffer, format="png", dpi=150)
-    write_atomically(path, lambda file: file.write(buffer.getvalue()))
+    content = render(figure, "png", dpi=150)
+    write_atomically(path, lambda file: file.write(content))

@@ -1,7 +1,7 @@
 """How a classification run is made from its recipe."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any, ClassVar
 
 import lightning as L
@@ -19,7 +19,7 @@ from spanets.tasks.callbacks import Row
 from spanets.tasks.classification.evaluation import evaluate
 from spanets.tasks.classification.module import Classification
 from spanets.tasks.classification.report import describe_metrics, plot_confusion
-from spanets.tasks.plan import Plan
+from spanets.tasks.plan import Picture, Plan
 from spanets.tasks.report import plot_curves
 from spanets_runtime.errors import UsageError, first_line
 
@@ -84,10 +84,11 @@ class ClassificationPlan(Plan[ClassificationRecipe]):
         """Makes what trains the classifier."""
         return Classification(model, card, self.recipe, updates)
 
-    def draw(self, history: list[Row], results: Mapping[str, Any], out: Path) -> dict[str, str]:
-        """Draws learning curves and confusion matrix."""
-        curves, confusion = out / "learning_curve.png", out / "confusion_matrix.png"
+    def pictures(self, history: list[Row], results: Mapping[str, Any]) -> dict[str, Picture]:
+        """Returns learning curves and confusion matrix."""
         metrics = {"val/accuracy": "accuracy", "val/auroc": "AUROC", "val/f1": "F1"}
-        plot_curves(history, curves, self.recipe.model.name, "cross entropy", metrics)
-        plot_confusion(results["confusion"], results["classes"], confusion)
-        return {"learning_curve": str(curves), "confusion_matrix": str(confusion)}
+        title, loss = self.recipe.model.name, "cross entropy"
+        return {
+            "learning_curve": lambda path: plot_curves(history, path, title, loss, metrics),
+            "confusion_matrix": partial(plot_confusion, results["confusion"], results["classes"]),
+        }

@@ -7,9 +7,13 @@ from typing import Any
 import numpy as np
 
 from spanets.tasks.report import save_figure, subplots
+from spanets_runtime.figures import name_label
 
 # Beyond these many classes names, or numbers, do not fit into the picture of a confusion matrix.
 MAX_NAMES, MAX_NUMBERS = 40, 15
+
+MAX_LABEL = 30
+"""Characters of a name in it."""
 
 
 def describe_metrics(results: Mapping[str, Any]) -> str:
@@ -38,9 +42,9 @@ def plot_confusion(confusion: list[list[int]], classes: list[str], path: Path) -
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     axes.set(xlabel="predicted", ylabel="true")
     if count <= MAX_NAMES:
-        # A class may be called "$5".
-        axes.set_xticks(range(count), classes, rotation=45, ha="right", parse_math=False)
-        axes.set_yticks(range(count), classes, parse_math=False)
+        labels = [name_label(name, MAX_LABEL) for name in classes]
+        axes.set_xticks(range(count), labels, rotation=45, ha="right")
+        axes.set_yticks(range(count), labels)
     if count <= MAX_NUMBERS:
         for (i, j), share in np.ndenumerate(shares):
             color = "white" if share > 0.5 else "black"

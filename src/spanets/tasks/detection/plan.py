@@ -21,7 +21,7 @@ from spanets.tasks.detection.decay import count_layers
 from spanets.tasks.detection.evaluation import evaluate
 from spanets.tasks.detection.module import DetectionModule
 from spanets.tasks.detection.report import describe_metrics
-from spanets.tasks.plan import Plan
+from spanets.tasks.plan import Picture, Plan
 from spanets.tasks.report import plot_curves
 from spanets.weights import LoadReport
 from spanets_runtime.errors import UsageError, require
@@ -105,9 +105,8 @@ class DetectionPlan(Plan[DetectionRecipe]):
         """Makes what trains the detector."""
         return DetectionModule(model, card, self.recipe, updates)
 
-    def draw(self, history: list[Row], results: Mapping[str, Any], out: Path) -> dict[str, str]:
-        """Draws learning curves."""
-        curves = out / "learning_curve.png"
+    def pictures(self, history: list[Row], results: Mapping[str, Any]) -> dict[str, Picture]:
+        """Returns learning curves."""
         metrics = {"val/box_ap": "box AP", "val/box_ap50": "box AP50", "val/mask_ap": "mask AP"}
-        plot_curves(history, curves, self.recipe.model.name, "sum of the losses", metrics)
-        return {"learning_curve": str(curves)}
+        title, loss = self.recipe.model.name, "sum of the losses"
+        return {"learning_curve": lambda path: plot_curves(history, path, title, loss, metrics)}

@@ -16,7 +16,7 @@ from spanets.data.loaders import Loaders
 from spanets.data.segmentation import make_loaders, preprocessing_of
 from spanets.recipe import SegmentationRecipe
 from spanets.tasks.callbacks import Row
-from spanets.tasks.plan import Plan
+from spanets.tasks.plan import Picture, Plan
 from spanets.tasks.report import plot_curves
 from spanets.tasks.segmentation.evaluation import evaluate, evaluation_images
 from spanets.tasks.segmentation.module import Segmentation
@@ -90,13 +90,18 @@ class SegmentationPlan(Plan[SegmentationRecipe]):
         """Makes what trains the segmenter."""
         return Segmentation(model, card, self.recipe, updates)
 
-    def draw(self, history: list[Row], results: Mapping[str, Any], out: Path) -> dict[str, str]:
-        """Draws learning curves, and some images with mask and prediction."""
-        curves, examples = out / "learning_curve.png", out / "examples.png"
+    def pictures(self, history: list[Row], results: Mapping[str, Any]) -> dict[str, Picture]:
+        """Returns learning curves, and some images with mask and prediction."""
         metrics = {f"val/{name}": name for name in ("mIoU", "mAcc", "aAcc")}
-        plot_curves(history, curves, self.recipe.model.name, "cross entropy", metrics)
-        checkpoint = Path(results["checkpoint"])
-        card = self.make_card(results["classes"])
-        _, samples = evaluation_images(checkpoint, card, trusted=True)
-        plot_examples(checkpoint, samples, examples)
-        return {"learning_curve": str(curves), "examples": str(examples)}
+        title, loss = self.recipe.model.name, "cross entropy"
+
+        def draw_examples(path: Path) -> None:
+            checkpoint = Path(results["checkpoint"])
+            card = self.make_card(results["classes"])
+            _, samples = evaluation_images(checkpoint, card, trusted=True)
+            plot_examples(checkpoint, samples, path)
+
+        return {
+            "learning_curve": lambda path: plot_curves(history, path, title, loss, metrics),
+            "examples": draw_examples,
+        }

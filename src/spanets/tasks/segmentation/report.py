@@ -11,6 +11,7 @@ from spanets.data.sources.mask_values import IGNORED
 from spanets.data.sources.masks import MaskedImages
 from spanets.predict.masks import MaskPredictor
 from spanets.tasks.report import save_figure, subplots
+from spanets_runtime.figures import name_label
 from spanets_runtime.images import load_image
 from spanets_runtime.masks import class_colours, overlay
 
@@ -70,5 +71,5 @@ def _add_legend(figure: Any, classes: list[str]) -> None:
     from matplotlib.patches import Patch
 
     colours = class_colours(len(classes)) / 255
-    patches = [Patch(color=c, label=n) for c, n in zip(colours, classes, strict=True)]
+    patches = [Patch(color=c, label=name_label(n)) for c, n in zip(colours, classes, strict=True)]
     figure.legend(handles=patches, loc="outside lower center", ncols=6, frameon=False)

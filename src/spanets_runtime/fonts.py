@@ -1,0 +1,113 @@
+"""Names as people see them, in pictures too: of any script, and of bytes that are no text."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import ImageFont
+
+_SUFFIXES = (".ttf", ".otf", ".ttc")
+
+_NOWHERE = "\U0010ffff"
+"""A code point that is no character's, and that fonts draw as they draw what they lack."""
+
+
+def printable(name: str, length: int | None = None) -> str:
+    r"""Returns a name on one line: what cannot be printed becomes an escape, such as \xe9 or \n.
+
+    Args:
+        name: Of a class or a file. Python keeps bytes that are no UTF-8 as surrogates.
+        length: Most characters; what is too long loses its middle. None keeps all.
+    """
+    text = "".join(c if c.isprintable() else _escape(c) for c in name)
+    if length is None or len(text) <= length:
+        return text
+    return f"{text[: length * 2 // 3]}…{text[len(text) - length + length * 2 // 3 + 1 :]}"
+
+
+def _escape(character: str) -> str:
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # a byte that is no UTF-8
+        return f"\\x{number - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def font_for(text: str, size: float = 10) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """Returns the font to draw a text with: Pillow's own, or the installed one that lacks least."""
+    wanted = frozenset(text)
+    default = ImageFont.load_default(size)
+    lacking = wanted - _covered(default, wanted)
+    found = find_fonts(lacking)
+    if not found:
+        return default
+    font = ImageFont.truetype(found[0], size)
+    return font if len(_covered(font, wanted)) > len(wanted) - len(lacking) else default
+
+
+@lru_cache(maxsize=256)
+def find_fonts(characters: frozenset[str]) -> tuple[str, ...]:
+    """Returns installed fonts that have these characters between them, as far as any has.
+
+    Returns:
+        Paths, the one that has the most first; few, as each is one more to load.
+    """
+    fonts: list[str] = []
+    left = frozenset(c for c in characters if not c.isspace() and c.isprintable())
+    covered = {path: _covered_by(path, left) for path in _installed_fonts()} if left else {}
+    while left and len(fonts) < 5:
+        # Of several the plain one: "DejaVuSans.ttf" before "DejaVuSans-BoldOblique.ttf".
+        path = max(covered, key=lambda path: (len(covered[path] & left), -len(path)), default=None)
+        if path is None or not covered[path] & left:
+            break
+        fonts.append(path)
+        left -= covered[path]
+    return tuple(fonts)
+
+
+def _covered_by(path: str, characters: frozenset[str]) -> frozenset[str]:
+    try:
+        return _covered(ImageFont.truetype(path, 12), characters)
+    except (OSError, ImportError, ValueError):  # one that FreeType cannot use, or no FreeType
+        return frozenset()
+
+
+def _covered(
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont, characters: Iterable[str]
+) -> frozenset[str]:
+    """Returns the characters that a font has, spaces among them."""
+    lacking = _drawn(font, _NOWHERE)
+    return frozenset(c for c in characters if c.isspace() or _drawn(font, c) != lacking)
+
+
+def _drawn(
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont, character: str
+) -> tuple[tuple[int, int], bytes] | None:
+    try:
+        mask = font.getmask(character)
+    except UnicodeError:  # Pillow's font without FreeType has Latin letters alone
+        return None
+    return mask.size, bytes(mask)
+
+
+def _installed_fonts() -> Iterator[str]:
+    for folder in _font_folders():
+        for parent, folders, names in os.walk(folder):
+            folders.sort()
+            for name in sorted(names):
+                if name.lower().endswith(_SUFFIXES):
+                    yield os.path.join(parent, name)
+
+
+def _font_folders() -> list[Path]:
+    home, environment = Path.home(), os.environ
+    if sys.platform == "darwin":
+        return [Path("/System/Library/Fonts"), Path("/Library/Fonts"), home / "Library/Fonts"]
+    if sys.platform == "win32":
+        local = Path(environment.get("LOCALAPPDATA", home / "AppData/Local"))
+        system = Path(environment.get("WINDIR", "C:/Windows"))
+        return [system / "Fonts", local / "Microsoft/Windows/Fonts"]
+    shared = environment.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
+    own = environment.get("XDG_DATA_HOME") or home / ".local/share"
+    return [*(Path(part, "fonts") for part in (own, *shared.split(":"))), home / ".fonts"]

@@ -8,13 +8,14 @@ export MPLBACKEND := Agg
 # uv leaves compiling to the first import: where that may not write, every command takes 20 s more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart demo-detection demo-segmentation test test-all lint format bench clean
+.PHONY: help quickstart demo-detection demo-segmentation test test-all test-lowest lint format bench clean
 
 help:
 	@echo "make quickstart  train, evaluate and predict on 2,624 solar cells, in ten minutes"
 	@echo "make demo-detection  Mask R-CNN from scratch on generated shapes"
 	@echo "make demo-segmentation  Semantic FPN likewise"
 	@echo "make test        the tests           make test-all  the slow ones too"
+	@echo "make test-lowest the tests, with the lowest versions that are promised to work"
 	@echo "make lint        ruff and mypy       make format    reformat the sources"
 	@echo "make bench       the timings on a CPU, over those in benchmarks/results/"
 	@echo "make clean       remove the environment and dist/; runs/ stays"
@@ -56,6 +57,17 @@ test: $(VENV)/.dev
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "slow or not slow"
 
+# The promise of pyproject.toml: an empty environment with the lowest version that each dependency
+# may have. uv resolves it; pip cannot.
+LOWEST := $(VENV)-lowest
+
+test-lowest:
+	@rm -rf $(LOWEST) && $(PYTHON) -m venv $(LOWEST)
+	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python \
+		--resolution lowest-direct -e '.[dev]'
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist worksteal
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -73,4 +85,4 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/cpu_speed.py spanetv2
 
 clean:
-	rm -rf $(VENV) dist
+	rm -rf $(VENV) $(VENV)-lowest dist

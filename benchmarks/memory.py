@@ -91,13 +91,14 @@ def predict(root: Path) -> int:
     """Predicts as the command line does, and returns the number of objects in its file."""
     predictor = ObjectPredictor(root / "a.ckpt", device="cpu")
     (found,) = predictor([root / "images/photograph.jpg"], out=root / "out", min_score=0.5)
-    assert found.error is None and not found.objects, found
+    assert found.error is None
+    assert not found.objects
     return len(json.loads((root / "out" / RESULTS_FILE).read_text()))
 
 
 def load(root: Path, form: str, recipe: str) -> int:
     """Loads the photograph for training, as it is and flipped, cut and resized."""
-    keys = words(root) + ["--data.train_annotations", f"{form}.json"]
+    keys = [*words(root), "--data.train_annotations", f"{form}.json"]
     data = load_recipe(RECIPES[recipe], keys).data
     loaders = make_loaders(data, masks=True, seed=0, batch_size=1)
     targets = [loaders.train.dataset[epoch, 0][1] for epoch in range(4)]

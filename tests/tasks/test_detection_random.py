@@ -44,7 +44,7 @@ class Draw:
         self.found: dict[int, dict[str, torch.Tensor]] = {i: self._add_objects(i) for i in ids}
 
     def _add_objects(self, image: int) -> dict[str, torch.Tensor]:
-        """Adds an image's objects, and returns what is found: moved, missed, twice or of nothing."""
+        """Adds an image's objects, and returns what is found of them: moved, missed or twice."""
         boxes, labels = [], []
         categories = [category["id"] for category in self.file["categories"]]
         for _ in range(self.rng.integers(0, 5)):

@@ -7,6 +7,7 @@ file names); both are the same name here.
 import unicodedata
 from collections.abc import Sequence
 
+from spanets.data.class_lists import clean_name
 from spanets_runtime.errors import UserError, nearest
 
 
@@ -50,7 +51,8 @@ def _find(key: str, numbers: dict[str, int], name: str, known: Sequence[str]) ->
 
 def compare_classes(before: Sequence[str], now: Sequence[str]) -> str:
     """Says how two lists of classes differ, in names or in order; "" where they do not."""
-    first, second = [normal(name) for name in before], [normal(name) for name in now]
+    # Earlier versions left invisible characters in names of lists.
+    first, second = ([normal(clean_name(name)) for name in names] for names in (before, now))
     if first == second:
         return ""
     gone = [name for name in first if name not in set(second)]

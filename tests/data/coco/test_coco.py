@@ -453,7 +453,8 @@ def test_all_faults_are_in_one_line(refused):
     assert refused(data).split("; ") == [
         "categories[2] has the name 5, must be a text",
         "images[2] has the file_name '../a.png', which leaves the folder",
-        "annotations[0] has the bbox [1, 2, 3], must be x, y, width and height (and 1 more like it)",
+        "annotations[0] has the bbox [1, 2, 3], must be x, y, width and height "
+        "(and 1 more like it)",
         "annotations[4] has the category_id 78, which is not listed",
         "annotations[5] has the area -1, must be a number of 0 or more",
         "annotations[6] has a polygon of 7 numbers, must be pairs of x and y",

@@ -123,7 +123,7 @@ def test_a_file_is_refused(tmp_path, change, message, faulty):
                 "image_id": 1,
                 "category_id": 1,
                 "bbox": change(x, y, w, h),
-                "segmentation": [sum(polygon, [])],
+                "segmentation": [[value for point in polygon for value in point]],
             }
         )
     content = {

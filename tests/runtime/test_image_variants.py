@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from image_files import bmp_file, png_chunk, png_file, tiff_file
 from PIL import Image
 
-from spanets_runtime.images import ImageError, load_image, load_labels
+from spanets_runtime.images import ImageError, load_image
+from spanets_runtime.labels import load_labels
 
 ORIENTATIONS = {
     1: lambda a: a,

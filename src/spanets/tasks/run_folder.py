@@ -20,13 +20,19 @@ from spanets_runtime.files import write_atomically
 # Tells the processes that Lightning starts for the other devices which folder the first one chose.
 _CHOSEN = "SPANETS_RUN_FOLDER"
 
+# Where torchrun, SLURM and Lightning tell a process its place, in Lightning's order.
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+
 _MOST = 10_000
 """Runs of one name."""
 
 
 def is_first() -> bool:
     """Tells whether this process is the first, or the only one, of its run."""
-    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    # Lightning's own answer is that of its import, until it has made a trainer.
+    given = [os.environ[name] for name in _RANKS if os.environ.get(name, "").isdecimal()]
+    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
+    return (int(given[0]) if given else rank) == 0
 
 
 def claim(out: Path) -> AbstractContextManager[None]:

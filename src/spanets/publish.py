@@ -27,7 +27,6 @@ from spanets.runs.folder import RESULTS
 from spanets.weights import read_checkpoint
 from spanets.yaml_text import dump_yaml
 from spanets_runtime.errors import UsageError, UserError, first_line
-from spanets_runtime.fonts import printable
 from spanets_runtime.markdown import code_block, code_span, escape_markdown
 from spanets_runtime.text import escape_controls
 
@@ -94,7 +93,7 @@ def publish(
         _write_model(model, card, folder)
         source = f"{HUB}{name}" if on_hub else "local-dir:FOLDER"
         text = write_model_card(
-            card, results, licence, source, printable(Path(name).resolve().name)
+            card, results, licence, source, escape_controls(Path(name).resolve().name)
         )
         (folder / "README.md").write_text(text, "utf-8")
         sign(folder)
@@ -222,7 +221,7 @@ def _paper(card: Card) -> str:
 
 
 def _name_classes(classes: list[str], most: int = 50) -> str:
-    shown = ", ".join(code_span(printable(name)) for name in classes[:most])
+    shown = ", ".join(code_span(escape_controls(name)) for name in classes[:most])
     rest = f", and {len(classes) - most} more in config.json" if len(classes) > most else ""
     return f"{len(classes)}: {shown}{rest}."
 

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from spanets_cli.interrupts import one_interrupt
 from spanets_cli.output import OutputLostError, tell
 from spanets_cli.parser import check_command, check_words, make_parser, split_overrides
 from spanets_cli.streams import safe_streams
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     The status is 1, too, where nobody could be told the answer: the output is closed or full.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    with safe_streams() as output:
+    with one_interrupt(for_good=arguments is None), safe_streams() as output:
         status = answer(words)
     return status or int(output.lost)
 
@@ -49,29 +50,22 @@ def answer(words: list[str]) -> int:
 
 def run(known: argparse.Namespace, overrides: list[str]) -> int:
     """Runs a parsed command, and says in one line what is wrong with what the user gave."""
-    from spanets_runtime.errors import UserError
+    from spanets_runtime.errors import UserError, describe_system_error, missing_memory
 
     try:
         return known.run(known, overrides)
     except Exception as error:
         message, status = str(error), getattr(error, "exit_status", 1)
-        if is_full_gpu(error):
-            message = "the GPU's memory is full; train with a larger trainer.accumulate or a "
-            message += "smaller optim.batch_size, evaluate with a smaller --batch"
-        elif (wrong := name_wrong_path(error)) is not None:
+        if (wrong := missing_memory(error) or name_wrong_path(error)) is not None:
             message = wrong
+        elif isinstance(error, OSError):  # a path that is too long, or may not be entered
+            message = describe_system_error(error)
         elif not isinstance(error, UserError):
             raise
         if known.debug:
             traceback.print_exc()
         tell(f"spanets: {message}")
         return status
-
-
-def is_full_gpu(error: Exception) -> bool:
-    """Tells whether a GPU's memory is exhausted, without importing torch where nothing has."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 def name_wrong_path(error: Exception) -> str | None:

@@ -5,10 +5,13 @@ or recipe was wrong) or 1 (the run could not be done); anything else is a defect
 its traceback. Programmers' mistakes are assertions or the built-in `ValueError` / `TypeError`.
 """
 
+import errno
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
+from typing import TypeGuard
 
 from spanets_runtime.text import escape_controls
 
@@ -39,6 +42,53 @@ def first_line(error: BaseException) -> str:
     """Returns the first line of what an error of a library says, or its type where that is none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+# What torch, ONNX Runtime and Python say when there is no room: in one of their own errors.
+_NO_SHARED_MEMORY = ("shared memory", "/torch_", "Bus error")
+_NO_MEMORY = (
+    *("can't allocate memory", "Cannot allocate memory", "bad_alloc", "bad allocation"),
+    *("Failed to allocate memory", "can't start new thread"),
+)
+
+
+def missing_memory(error: BaseException) -> str | None:
+    """Says what to lower where an error tells that memory is full; None for other errors.
+
+    An error that a `UserError` was raised from counts, if its message does not speak of memory.
+    """
+    text = str(error)
+    if isinstance(error, UserError):
+        cause = None if "memory" in text else error.__cause__
+        return cause and missing_memory(cause)
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+        return (
+            "the GPU's memory is full; train with a larger trainer.accumulate or a smaller "
+            "optim.batch_size, evaluate with a smaller --batch"
+        )
+    if isinstance(error, RuntimeError) and any(words in text for words in _NO_SHARED_MEMORY):
+        return (
+            "shared memory (/dev/shm) is full; set data.workers or --workers to 0, or give it "
+            "more room"
+        )
+    full = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    if full or any(words in text for words in _NO_MEMORY):
+        return (
+            "memory is full; train with fewer data.workers, a larger trainer.accumulate or a "
+            "smaller optim.batch_size, evaluate with a smaller --batch, export and time with a "
+            "smaller --size"
+        )
+    return None
+
+
+def describe_system_error(error: OSError) -> str:
+    """Returns the path that a system call could not use, and why."""
+    reason = error.strerror or first_line(error)
+    return f"{os.fsdecode(error.filename)}: {reason}" if _is_path(error.filename) else reason
+
+
+def _is_path(value: object) -> TypeGuard[str | bytes]:
+    return isinstance(value, str | bytes) and bool(value)
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -5,7 +5,7 @@ import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from spanets_runtime.fonts import find_fonts, printable
+from spanets_runtime.fonts import find_fonts, picture_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,7 +16,7 @@ MAX_LABEL = 40
 
 def name_label(name: str, length: int | None = MAX_LABEL) -> str:
     """Returns a name as a label: short, without formulas, and shown in a legend in any case."""
-    text = printable(name, length).replace("$", r"\$")
+    text = picture_label(name, length).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text  # legends leave out what begins so
 
 

@@ -1,4 +1,4 @@
-"""Names as people see them, in pictures too: of any script, and of bytes that are no text."""
+"""Names in pictures: short, and in a font that has their characters."""
 
 import os
 import sys
@@ -8,30 +8,25 @@ from pathlib import Path
 
 from PIL import ImageFont
 
+from spanets_runtime.text import escape_controls
+
 _SUFFIXES = (".ttf", ".otf", ".ttc")
 
 _NOWHERE = "\U0010ffff"
 """A code point that is no character's, and that fonts draw as they draw what they lack."""
 
 
-def printable(name: str, length: int | None = None) -> str:
-    r"""Returns a name on one line: what cannot be printed becomes an escape, such as \xe9 or \n.
+def picture_label(name: str, length: int | None = None) -> str:
+    """Returns a name as one line, of characters that can be drawn.
 
     Args:
-        name: Of a class or a file. Python keeps bytes that are no UTF-8 as surrogates.
+        name: Of a class or a file.
         length: Most characters; what is too long loses its middle. None keeps all.
     """
-    text = "".join(c if c.isprintable() else _escape(c) for c in name)
+    text = escape_controls(name)
     if length is None or len(text) <= length:
         return text
     return f"{text[: length * 2 // 3]}…{text[len(text) - length + length * 2 // 3 + 1 :]}"
-
-
-def _escape(character: str) -> str:
-    number = ord(character)
-    if 0xDC80 <= number <= 0xDCFF:  # a byte that is no UTF-8
-        return f"\\x{number - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode("ascii")
 
 
 def font_for(text: str, size: float = 10) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
@@ -54,7 +49,7 @@ def find_fonts(characters: frozenset[str]) -> tuple[str, ...]:
         Paths, the one that has the most first; few, as each is one more to load.
     """
     fonts: list[str] = []
-    left = frozenset(c for c in characters if not c.isspace() and c.isprintable())
+    left = frozenset(c for c in characters if not c.isspace())
     covered = {path: _covered_by(path, left) for path in _installed_fonts()} if left else {}
     while left and len(fonts) < 5:
         # Of several the plain one: "DejaVuSans.ttf" before "DejaVuSans-BoldOblique.ttf".

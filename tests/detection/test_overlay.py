@@ -1,6 +1,7 @@
 """Pictures of detections: what is drawn where."""
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -59,3 +60,10 @@ def test_nothing_found():
     picture = draw_objects(GRAY, nothing, ["cat", "dog"])
     assert np.array_equal(np.asarray(picture), np.asarray(GRAY))
     assert picture is not GRAY
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "\ud800", "\u732b", "a\nb", "x" * 500, ""])
+def test_any_name_is_written(name):
+    picture = draw_objects(GRAY, found(), [name, name])
+    assert picture.size == GRAY.size
+    assert np.asarray(picture).std() > 0

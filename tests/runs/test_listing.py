@@ -2,15 +2,20 @@
 
 import fcntl
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from small_runs import call
 
-from spanets.runs.comparing import find_differences
-from spanets.runs.listing import choose_runs, find_runs, read_run, sort_runs
+import spanets_cli
+from spanets.runs.comparing import comparison_rows, find_differences, table_rows
+from spanets.runs.listing import COLUMNS, choose_runs, find_runs, read_run, sort_runs
 from spanets_runtime.errors import UserError
 
 
@@ -102,6 +107,101 @@ def test_broken_runs_are_shown(tmp_path, capsys, file, text, problem):
     assert bad.split()[:2] == ["bad", "broken"]
     assert good.split()[:2] == ["good", "finished"]
     assert said.startswith(f"bad: broken: {problem}")
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "metrics.csv", "results.json", "environment.json"])
+@pytest.mark.parametrize(
+    "damage",
+    ["folder", "pipe", "link to nothing", "binary", "empty", "half", "deep", "device", "closed"],
+)
+def test_a_damaged_file_hides_no_other_run(name, damage, tmp_path, capsys):
+    """Whatever has become of it: each other run is listed, and this one with its state."""
+    make_run(tmp_path / "good")
+    path = make_run(tmp_path / "bad") / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    elif damage == "pipe":
+        os.mkfifo(path)  # to open it would wait for ever
+    elif damage in ("link to nothing", "device"):
+        path.symlink_to("nothing" if damage == "link to nothing" else "/dev/zero")
+    elif damage != "closed":
+        texts = {"binary": bytes(range(256)), "empty": b"", "half": content[: len(content) // 2]}
+        path.write_bytes({**texts, "deep": DEEP.encode()}[damage])
+    status, printed, said = call(capsys, "runs", tmp_path)
+    assert status == 0
+    bad, good = printed.splitlines()[1:]
+    assert good.split()[:2] == ["good", "finished"]
+    assert bad.split()[:2] in (["bad", state] for state in ("broken", "finished", "interrupted"))
+    assert said == "" or said.startswith("bad: broken: ")
+    assert said.count("\n") == (bad.split()[1] == "broken")
+    assert call(capsys, "runs", tmp_path, "--json")[0] == 0
+    assert call(capsys, "runs", tmp_path, "bad", "good")[0] == 0
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_flipped_and_missing_bytes_hide_no_other_run(data):
+    with tempfile.TemporaryDirectory() as root:
+        make_run(Path(root, "good"))
+        bad = make_run(Path(root, "bad"), epochs=data.draw(st.integers(0, 3)))
+        path = data.draw(st.sampled_from(sorted(bad.iterdir())))
+        content = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 5))):
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+        runs = find_runs(root)
+        assert [run.name for run in runs] == ["bad", "good"]
+        assert runs[1].status == "finished"
+        table_rows(runs), comparison_rows(runs), json.dumps([run.to_dict() for run in runs])
+        for key in COLUMNS:
+            sort_runs(runs, key)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("results.json", '{"metrics": {"accuracy": 1e400, "loss": 1%s}}' % ("0" * 400)),
+        ("results.json", '{"metrics": {"accuracy": {}}}'),
+        ("metrics.csv", "epoch,seconds\n1,1e300\n2,inf"),
+        ("metrics.csv", "epoch,seconds\n1,-1\n"),
+        ("environment.json", '{"starts": [{"started": 5, "outcome": {"a": []}}]}'),
+        ("environment.json", '{"starts": [{"started": null, "outcome": 0}]}'),
+    ],
+)
+def test_odd_values_hide_no_other_run(name, text, tmp_path, capsys):
+    make_run(tmp_path / "good")
+    (make_run(tmp_path / "bad") / name).write_text(text)
+    for words in ([], ["--sort", "started"], ["--sort", "seconds"], ["--json"]):
+        status, printed, _ = call(capsys, "runs", tmp_path, *words)
+        assert status == 0 or "--json" in words  # which has no infinities, and says so
+        assert "good" in printed
+
+
+def test_a_folder_that_may_not_be_entered_hides_no_run(tmp_path_factory, process):
+    with tempfile.TemporaryDirectory() as root:
+        Path(root).chmod(0o755)
+        make_run(Path(root, "good"))
+        for name, mode in (("closed", 0o600), ("unlisted", 0o311), ("shut", 0o000)):
+            make_run(Path(root, name)).chmod(mode)
+
+        def list_as_anyone() -> int:
+            if os.geteuid() == 0:
+                os.seteuid(65534)
+            return spanets_cli.main(["runs", root])
+
+        status, printed, said = process(list_as_anyone).wait()
+        assert status == 0, said
+        states = {line.split()[0]: line.split()[1] for line in printed.splitlines()[1:]}
+        assert states["good"] == "finished"
+        assert states["closed"] == states["shut"] == "broken"
+        assert "recipe.yaml: cannot be read (Permission denied)" in said
+        for name in ("closed", "unlisted", "shut"):
+            Path(root, name).chmod(0o755)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"starts": 1}', '{"starts": [1]}', "null"])

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from spanets_runtime import fonts
 from spanets_runtime.figures import MAX_LABEL, name_label, render
-from spanets_runtime.fonts import find_fonts, font_for, printable
+from spanets_runtime.fonts import find_fonts, font_for, picture_label
 
 # Of a script that neither Pillow's nor matplotlib's own font has.
 HAD, MISSING = "\u732b", "\u72ac"
@@ -66,31 +66,31 @@ def installed(tmp_path, monkeypatch):
     [
         ("cat", "cat"),
         ("猫 кот قط 😀", "猫 кот قط 😀"),
-        ("caf\udce9", r"caf\xe9"),
+        ("caf\udce9", r"caf\udce9"),
         ("\ud800", r"\ud800"),
         ("a\nb\tc\r", r"a\nb\tc\r"),
         ("\x1b[31mred\x07", r"\x1b[31mred\x07"),
-        ("a\u202eb\ufeff", r"a\u202eb\ufeff"),
+        ("a\u202eb", r"a\u202eb"),
         ("", ""),
     ],
 )
-def test_names_are_printable(name, shown):
-    assert printable(name) == shown
+def test_names_are_picture_label(name, shown):
+    assert picture_label(name) == shown
 
 
 @given(st.text(st.characters()), st.integers(3, 50))
 def test_any_name_is_one_short_line_that_can_be_encoded(name, length):
-    text = printable(name, length)
-    assert text.isprintable()
+    text = picture_label(name, length)
+    assert len(text.splitlines()) <= 1
     assert len(text) <= length
     text.encode()
-    whole = printable(name)
+    whole = picture_label(name)
     kept, dots, end = text.partition("…")
     assert text == whole or (dots and whole.startswith(kept) and whole.endswith(end))
 
 
 def test_long_names_lose_their_middle():
-    assert printable("a" * 400 + "z" * 100, 10) == "aaaaaa…zzz"
+    assert picture_label("a" * 400 + "z" * 100, 10) == "aaaaaa…zzz"
 
 
 # ---- fonts
@@ -148,7 +148,7 @@ def test_a_figure_is_drawn_with_the_fonts_that_it_needs(installed):
 ODD = ["$_$", r"$\frac$", r"\$x\$", "$", "_a", "{", "%", "#", "^", "\ud800", "caf\udce9", "a\nb"]
 
 
-@pytest.mark.parametrize("name", [*ODD, "猫", "قط", "😀", "x" * 500, "", " "])
+@pytest.mark.parametrize("name", [*ODD, "猫", "قط", "😀", "x" * 500, " "])
 def test_any_name_can_stand_in_a_figure(name):
     """In titles, at ticks and in legends."""
     figure = Figure((2, 2))
@@ -159,7 +159,7 @@ def test_any_name_can_stand_in_a_figure(name):
     axes.set_xticks([0, 1], [label, label])
     shown = axes.legend().get_texts()
     assert render(figure, "png").startswith(b"\x89PNG")
-    assert len(shown) == (1 if label else 0)
+    assert len(shown) == 1
     assert len(label) <= MAX_LABEL + label.count("\\$")
 
 

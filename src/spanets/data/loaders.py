@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from spanets.data.sampler import EpochSampler
 from spanets.data.unreadable import Unreadable
-from spanets_runtime.errors import UserError, first_line
+from spanets_runtime.errors import UserError, first_line, missing_memory
 
 MAX_WORKERS_PER_CORE = 4
 """Beyond these, processes that load images wait for each other."""
@@ -180,6 +180,8 @@ def plain_worker_errors() -> Iterator[None]:
             raise
         raise type(error)(lines[-1].partition(": ")[2]) from error
     except RuntimeError as error:
+        if (said := missing_memory(error)) is not None:
+            raise UserError(said) from error
         if "DataLoader worker" not in str(error):
             raise
         raise UserError(

@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from spanets.data.coco.results import MASK_THRESHOLD
-from spanets_runtime.fonts import font_for, printable
+from spanets_runtime.fonts import font_for, picture_label
 
 # Told apart by people who see colours differently: Okabe and Ito's, without black and yellow.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
@@ -49,7 +49,7 @@ def draw_objects(
         draw.rectangle(box, width=width, outline=colour)
     scores = found["scores"].cpu()[kept].tolist()
     words = [
-        f"{printable(classes[i - 1], MAX_NAME)} {score:.2f}"
+        f"{picture_label(classes[i - 1], MAX_NAME)} {score:.2f}"
         for i, score in zip(labels, scores, strict=True)
     ]
     _write_words(draw, boxes, words, colours)

@@ -71,7 +71,7 @@ def claimed_first(folders: Iterable[Path], is_free: Callable[[Path], bool]) -> I
 def is_running(out: Path) -> bool:
     """Tells whether a process of this machine trains in a folder."""
     lock = out / _LOCK
-    if fcntl is None or not lock.is_file():
+    if fcntl is None or not os.path.isfile(lock):
         return False
     try:
         with lock.open() as file:

@@ -1,6 +1,7 @@
 """Reads run folders, whatever state they are in, and orders them."""
 
 import csv
+import io
 import json
 import math
 import os
@@ -11,12 +12,16 @@ from typing import Any
 
 from spanets.recipe import parse_recipe
 from spanets.runs.claiming import is_running
-from spanets.runs.folder import HISTORY, RECIPE, RESULTS
+from spanets.runs.folder import HISTORY, LAST, RECIPE, RECORD, RESULTS
 from spanets.runs.record import STOPPED, read_starts
 from spanets.yaml_text import load_yaml
 from spanets_runtime.errors import UsageError, UserError, nearest
+from spanets_runtime.reading import read_text_file
 
 Row = dict[str, float]
+
+MOST_BYTES = 2**28
+"""Of a file of a run: results of ten thousand classes have that many."""
 
 COLUMNS = ("name", "status", "model", "epochs", "seconds", "started")
 """What runs can be sorted by beside their metrics."""
@@ -63,33 +68,34 @@ class Run:
         return {**asdict(self), "folder": str(self.folder)}
 
 
-class _Broken(Exception):
-    """A file of a run folder that cannot be used; the message says which and why."""
-
-
 def is_run(folder: Path) -> bool:
-    """Tells whether a folder is that of a run."""
-    return (folder / RECIPE).is_file()
+    """Tells whether a folder is that of a run, perhaps without a recipe that can be read."""
+    return any(
+        all(os.path.lexists(folder / name) for name in names)
+        for names in ([RECIPE], [RECORD, HISTORY], [RECORD, LAST])
+    )
 
 
 def find_runs(root: str | Path) -> list[Run]:
     """Reads the runs in a folder, at any depth, sorted by name; a run's own folder is one.
 
+    What cannot be read is told by its status, a folder too, and hides no other run.
+
     Raises:
         UserError: no such folder, or no runs in it.
     """
     root = Path(root)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UserError(f"{root}: no such folder")
-    found = []
-    for parent, folders, _ in os.walk(root):
+    found: list[Path] = []
+    for parent, folders, _ in os.walk(root, onerror=lambda error: found.append(error.filename)):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if is_run(Path(parent)):
             folders.clear()
             found.append(Path(parent))
     if not found:
         raise UserError(f"{root}: no runs in it; `spanets train` writes them, with a {RECIPE} each")
-    return [read_run(folder, root) for folder in sorted(found)]
+    return [read_run(folder, root) for folder in sorted(map(Path, found))]
 
 
 def choose_runs(words: Sequence[str]) -> list[Run]:
@@ -142,7 +148,7 @@ def read_run(folder: Path, root: Path) -> Run:
         recipe = _read_recipe(folder / RECIPE)
         history = _read_history(folder / HISTORY)
         results = _read_results(folder / RESULTS)
-    except _Broken as error:
+    except UserError as error:
         problem = str(error)
     outcome = str(starts[-1].get("outcome") or "") if starts else ""
     status = _status(folder, problem, outcome, results is not None)
@@ -159,8 +165,8 @@ def read_run(folder: Path, root: Path) -> Run:
         of_epochs=None if asked is None else asked + recipe.get("optim.cooldown_epochs", 0),
         metrics=results or _last_validated(history),
         history=history,
-        seconds=history[-1].get("seconds") if history else None,
-        started=starts[0].get("started") if starts else None,
+        seconds=_seconds(history),
+        started=_text_or_none(starts[0].get("started")) if starts else None,
     )
 
 
@@ -175,38 +181,55 @@ def _status(folder: Path, problem: str | None, outcome: str, has_results: bool) 
     return "finished" if has_results and outcome != STOPPED else "interrupted"
 
 
-def _read_recipe(path: Path) -> dict[str, Any]:
+def _seconds(history: list[Row]) -> float | None:
+    """Returns the time of training, if it can be one."""
+    seconds = history[-1].get("seconds") if history else None
+    return seconds if seconds is not None and 0 <= seconds < 1e10 else None
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _read(path: Path) -> str:
+    """Returns the text of a run's file.
+
+    Raises:
+        UserError: it cannot be read; the message names the file alone.
+    """
     try:
-        values = load_yaml(path.read_text("utf-8"), path.name)
-        if not isinstance(values, Mapping):
-            raise _Broken(f"{path.name}: holds no keys")
-        return flatten(parse_recipe(values, origin=path.name).to_dict())
+        return read_text_file(path, MOST_BYTES)
     except UserError as error:
-        raise _Broken(str(error)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise _Broken(f"{path.name}: cannot be read ({error})") from None
+        raise UserError(str(error).replace(str(path), path.name, 1)) from None
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    values = load_yaml(_read(path), path.name)
+    if not isinstance(values, Mapping):
+        raise UserError(f"{path.name}: holds no keys")
+    return flatten(parse_recipe(values, origin=path.name).to_dict())
 
 
 def _read_history(path: Path) -> list[Row]:
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(_read(path), newline="")))
         return [{name: float(cell) for name, cell in row.items() if cell != ""} for row in rows]
-    except (OSError, ValueError, TypeError, csv.Error):
-        raise _Broken(f"{path.name}: damaged") from None
+    except (ValueError, TypeError, csv.Error):
+        raise UserError(f"{path.name}: damaged") from None
 
 
 def _read_results(path: Path) -> dict[str, float] | None:
     """Returns the metrics of a finished run."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     try:
-        metrics = json.loads(path.read_text("utf-8"))["metrics"]
+        metrics = json.loads(_read(path))["metrics"]
         return {str(name): float(value) for name, value in metrics.items() if value is not None}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise _Broken(f"{path.name}: damaged") from None
+    # A number may be too large, or brackets too deep.
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
+        raise UserError(f"{path.name}: damaged") from None
 
 
 def _last_validated(history: list[Row]) -> dict[str, float]:

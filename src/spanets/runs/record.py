@@ -25,8 +25,12 @@ from spanets.benchmark.timing import processor_name
 from spanets.runs.folder import RECORD
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import write_atomically
+from spanets_runtime.reading import read_text_file
 
 PACKAGES = ("spanets", "torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy")
+
+MOST_BYTES = 2**24
+"""Of a record: some ten thousand starts."""
 
 FINISHED, STOPPED = "finished", "stopped"
 
@@ -62,8 +66,8 @@ def recorded(out: Path, notes: Sequence[str] = ()) -> Iterator[None]:
 def read_starts(out: Path) -> list[dict[str, Any]]:
     """Returns the recorded starts of a run, the earliest first; none where they are damaged."""
     try:
-        starts = json.loads((out / RECORD).read_text("utf-8"))["starts"]
-    except (OSError, ValueError, KeyError, TypeError):
+        starts = json.loads(read_text_file(out / RECORD, MOST_BYTES))["starts"]
+    except (UserError, ValueError, LookupError, TypeError, RecursionError):
         return []
     valid = isinstance(starts, list) and all(isinstance(start, dict) for start in starts)
     return starts if valid else []

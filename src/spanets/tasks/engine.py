@@ -67,7 +67,7 @@ from spanets.tasks.run_folder import claim, is_first, write_recipe
 from spanets.tasks.unreadable import UnreadableImages
 from spanets_runtime.errors import UsageError
 from spanets_runtime.files import write_atomically
-from spanets_runtime.fonts import printable
+from spanets_runtime.text import escape_values
 
 
 def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
@@ -121,22 +121,14 @@ def train_claimed(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, 
                 write_split(out, loaders.split)
         with plain_errors(out), quiet():
             if trainer.logger is not None:
-                trainer.logger.log_hyperparams(_printable(recipe.to_dict()))
+                # Loggers take no text that is no UTF-8, as names of folders may be.
+                trainer.logger.log_hyperparams(escape_values(recipe.to_dict()))
             path = start.checkpoint
             trainer.fit(task, loaders.train, loaders.val, ckpt_path=path, weights_only=True)
         if not trainer.is_global_zero:
             raise SystemExit(0)  # the first process of several does the rest
         with plain_errors(out):
             return _summarise(plan, out, model, keeper.history)
-
-
-def _printable(values: Any) -> Any:
-    """Returns nested values with texts that loggers can write: paths need not be UTF-8."""
-    if isinstance(values, dict):
-        return {key: _printable(value) for key, value in values.items()}
-    if isinstance(values, list):
-        return [_printable(value) for value in values]
-    return printable(values) if isinstance(values, str) else values
 
 
 def _skip_to(start: Start, loaders: Loaders) -> None:

@@ -3,6 +3,7 @@
 import logging
 import signal
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from spanets.data.loaders import plain_worker_errors
 from spanets.runs.folder import INTERRUPTED
 from spanets.tasks.errors import DivergedError, StoppedError
 from spanets.tasks.resuming import resume_command
-from spanets_runtime.errors import UsageError, UserError
+from spanets_runtime.errors import UsageError, UserError, describe_system_error, missing_memory
 
 
 @contextmanager
@@ -32,14 +33,31 @@ def plain_errors(out: Path) -> Iterator[None]:
         raise
     except StoppedError as error:
         raise StoppedError(f"{error}; {go_on}") from None
-    except UserError as error:
-        raise UserError(f"{error}; when that is mended, {go_on}") from error
-    except OSError as error:
-        # TensorBoard's writer fails while another error ends the run, or on its own.
-        if isinstance(error.__context__, UserError):
-            raise UserError(f"{error.__context__}; when that is mended, {go_on}") from error
-        where, what = error.filename or out, error.strerror or error
-        raise UserError(f"{where}: {what}; when that is mended, {go_on}") from error
+    except Exception as error:
+        if (said := missing_memory(error)) is not None:
+            raise UserError(f"{said}; or, with more memory, {go_on}") from error
+        if (said := _describe(error, out)) is None:
+            raise
+        raise UserError(f"{said}; when that is mended, {go_on}") from error
+
+
+def _describe(error: Exception, out: Path) -> str | None:
+    """Says what a user can mend; None for a defect of ours."""
+    # TensorBoard's writer fails while another error ends the run, or on its own.
+    if isinstance(error, OSError) and isinstance(error.__context__, UserError):
+        error = error.__context__
+    if isinstance(error, UserError):
+        return str(error)
+    if not isinstance(error, OSError):
+        return None
+    if error.filename is not None:
+        return describe_system_error(error)
+    where = traceback.extract_tb(error.__traceback__)[-1].filename
+    if "multiprocessing" in where:  # a lock between processes, which lies in shared memory
+        return (
+            f"processes that load images cannot be started ({error.strerror}); lower data.workers"
+        )
+    return f"{out}: {describe_system_error(error)}"
 
 
 @contextmanager

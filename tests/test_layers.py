@@ -18,6 +18,10 @@ class Adapter(nn.Module):
         return 2 * self.layer(x)
 
 
+class Packed(Tensor):
+    """What quantizers put in the place of a weight."""
+
+
 def test_only_untouched_layers_are_plain():
     layer = PointwiseConv(4, 4)
     assert is_plain(layer, PointwiseConv)
@@ -28,6 +32,8 @@ def test_only_untouched_layers_are_plain():
     assert not is_plain(layer, PointwiseConv)
     handle.remove()
     assert is_plain(layer, PointwiseConv)
+    layer.weight = nn.Parameter(layer.weight.detach().as_subclass(Packed))
+    assert not is_plain(layer, PointwiseConv)
 
 
 @torch.no_grad()

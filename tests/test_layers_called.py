@@ -15,6 +15,7 @@ from networks import CHOICES, error, images, results, shallow, short, stirred, s
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from spanets.backbones.dense import DenseBackbone
 from spanets.backbones.spanetv2 import StarMlp
@@ -220,6 +221,22 @@ def test_what_is_parametrized_is_trained(name_: str) -> None:
     assert not [name for name, value in model.named_parameters() if value.grad is None]
 
 
+@pytest.mark.parametrize("name_", structures())
+def test_symbolic_traces_hold_every_layer(name_: str) -> None:
+    """Quantizers and extractors of features look for layers by name."""
+    model, x = shallow(name_), images(64, 64)
+    _, nodes = get_graph_node_names(model)
+    for name in weighted(model):
+        assert any(f"{node}.".startswith(f"{name}.") for node in nodes), name
+    last = "stages.1.blocks.0.mlp.fc2"
+    taken_out: list[Tensor] = []
+    model.get_submodule(last).register_forward_hook(lambda *call: taken_out.append(call[2]))
+    with torch.no_grad():
+        model(x)
+        found = create_feature_extractor(model, [last])(x)[last]
+    assert torch.equal(found, taken_out[0])
+
+
 # ---- weights that are elsewhere, and gradients of single images
 
 
@@ -255,19 +272,11 @@ def test_gradients_of_single_images_are_seen_by_hooks(name_: str) -> None:
         assert error(torch.stack(each).sum(0), layer.weight.grad) < 1e-4, name  # float32 sums
 
 
-def gradient_of_weight(layer: nn.Module, x: Tensor, grad: Tensor) -> Tensor:
-    weight = layer.weight.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        out = torch.func.functional_call(type_of(layer), {"weight": weight}, (x,))
-    return torch.autograd.grad(out, weight, grad)[0]
-
-
-def type_of(layer: nn.Module) -> nn.Module:
-    """A copy of the layer that nothing hooks."""
-    plain = copy.deepcopy(layer)
-    plain._forward_hooks.clear()
-    plain._backward_hooks.clear()
-    return plain
+def gradient_of_weight(layer: Any, x: Tensor, grad: Tensor) -> Tensor:
+    if isinstance(layer, nn.Linear):
+        return grad.mT @ x
+    slides = layer.stride, layer.padding, layer.dilation, layer.groups
+    return torch.nn.grad.conv2d_weight(x, layer.weight.shape, grad, *slides)
 
 
 # ---- on a GPU, as far as that can be told without one

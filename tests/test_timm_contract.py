@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 import timm
 import torch
+from networks import CHOICES
 from timm.models import group_parameters
 from timm.optim import create_optimizer_v2
 from timm.optim._param_groups import param_groups_layer_decay, param_groups_weight_decay
@@ -533,38 +534,7 @@ def test_feature_extractor_of_torchvision(small, build):
         assert_same([*maps, logits], [*model.forward_intermediates(x)[1], model(x)])
 
 
-OPTIONS = [
-    {"spectral_method": "fft"},
-    {"spectral_filter": False},
-    {"aggregation": "hadamard"},
-    {"ring": "none"},
-    {"learn_balance": "gate", "learn_ring": True},
-    {"learn_balance": "channel", "learn_ring": True},
-]
-OPTIONS_V2 = [
-    {"spectral_method": "matmul"},
-    {"merge": "concatenated"},
-    {"scaled_gate": True},
-    {"img_size": (64, 96)},
-    {"global_pool": "", "num_classes": 4},
-    {"mixers": ("local_attention", "adaptive", "attention", "adaptive"), "dims": (32, 16, 64, 96)},
-]
-OPTIONS_OF_BOTH = [
-    {"branch_scale": "layer_scale"},
-    {"drop_rate": 0.1, "drop_path_rate": 0.1},
-    {"output_norm": True, "features_only": True},
-    {"global_pool": "max"},
-]
-
-
-@pytest.mark.parametrize(
-    ("name_", "arguments"),
-    [
-        *((NANO, arguments) for arguments in OPTIONS + OPTIONS_OF_BOTH),
-        *((NANO_V2, arguments) for arguments in OPTIONS_V2 + OPTIONS_OF_BOTH),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("name_", "arguments"), CHOICES, ids=str)
 def test_options_trace_and_train(build, name_, arguments):
     model = build(name_, **arguments)
     graph = torch.fx.symbolic_trace(model.eval())

@@ -175,7 +175,7 @@ class PyramidBackbone(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Maps features to logits (B, classes), or to the pooled features (B, C)."""
-        return self.head(x, pre_logits=pre_logits)
+        return x if self.head is None else self.head(x, pre_logits=pre_logits)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images (B, in_chans, H, W) to logits (B, classes)."""

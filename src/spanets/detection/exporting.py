@@ -32,7 +32,7 @@ class DenseRetinaNet(nn.Module):
         super().__init__()
         self.backbone = detector.backbone
         self.head = detector.head
-        self.anchors = detector.anchor_generator
+        self.grid_anchors = detector.anchor_generator.grid_anchors  # not called as a module
         self.coder = detector.box_coder
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,7 +43,7 @@ class DenseRetinaNet(nn.Module):
         outputs = self.head(maps)
         grids = [list(x.shape[2:]) for x in maps]
         strides = [[padded.shape[2] // rows, padded.shape[3] // cols] for rows, cols in grids]
-        levels = self.anchors.grid_anchors(grids, strides)
+        levels = self.grid_anchors(grids, strides)
         anchors = torch.cat(levels).expand(images.shape[0], -1, -1)  # (A, 4) -> (B, A, 4)
         deltas = outputs["bbox_regression"]
         boxes = self.coder.decode_single(deltas.flatten(0, 1), anchors.flatten(0, 1))

@@ -89,7 +89,7 @@ def check_key(key: Any, budget: Budget) -> Any:
     without limit and tuples can be chosen to collide.
     """
     if isinstance(key, tuple):
-        budget.spend_values(_TUPLE_KEY_COST)
+        budget.spend_values(_TUPLE_KEY_COST + len(key))
         parts = key
     else:
         parts = (key,)
@@ -109,7 +109,8 @@ def look_up(module: str, name: str) -> Any:
         WeightsError: for nothing; what it names elsewhere could run code.
     """
     module = _RENAMED.get(module, module)
-    found = getattr(torch, name, None) if module == "torch" else None
+    # Not by getattr, for which torch imports some of its parts.
+    found = vars(torch).get(name) if module == "torch" else None
     if isinstance(found, torch.dtype | torch.qscheme):
         return found
     if module in ("torch", "torch.cuda", "torch.storage") and name in _STORAGE_TYPES:

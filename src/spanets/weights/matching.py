@@ -16,6 +16,9 @@ from spanets.weights.report import LoadReport, list_names
 # What a model may lack as a whole, for being a feature extractor, or pruned, or headless.
 _OPTIONAL = r"head|norm|output_norms\.\d|stages\.\d"
 
+# Of batch norm; nothing but its own momentum of None depends on it.
+_COUNTER = ".num_batches_tracked"
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -69,7 +72,9 @@ def check_tensor(key: str, theirs: Tensor, ours: Tensor, rules: Rules) -> None:
     if theirs.shape != ours.shape:
         shapes = f"{tuple(theirs.shape)} in the file, {tuple(ours.shape)} in the model"
         raise WeightsError(f"{key} has shape {shapes}{_explain_channels(key, theirs, ours, rules)}")
-    if theirs.is_floating_point() != ours.is_floating_point():
+    # Scripts that halve all tensors halve the counter of batches as well.
+    is_counter = key.endswith(_COUNTER)
+    if theirs.is_floating_point() != ours.is_floating_point() and not is_counter:
         raise WeightsError(f"{key} holds {theirs.dtype} in the file, {ours.dtype} in the model")
 
 
@@ -114,7 +119,7 @@ def _account_for_missing(
             report.fresh[key] = "weights of a classifier"
         elif key.endswith(("balance_logit", "ring_logit")):
             report.fresh[key] = "learnt from the model's own balances and ring"
-        elif key.endswith(".num_batches_tracked"):
+        elif key.endswith(_COUNTER):
             report.fresh[key] = "old files do not count batches"
         elif rules.reset and rules.in_classifier(key):
             report.fresh[key] = "the file has no such classifier"

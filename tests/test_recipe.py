@@ -191,6 +191,11 @@ def test_a_repeated_key_is_told_and_the_last_counts():
         "--optim.lr is given 2 times; the last one counts: 2",
         "--optim.clip_grad is given 2 times; the last one counts: 6",
     ]
+    words = ["--model.args.a", "1", "--model.args", "{b: 2}", "--model.args.c", "3"]
+    assert parse_recipe({}, words).model.args == {"b": 2, "c": 3}
+    assert describe_repeated(words, ClassificationRecipe) == [
+        "--model.args.a is replaced by --model.args, given later"
+    ]
 
 
 def test_words_win_over_the_file_and_add_to_its_model_arguments():

@@ -17,7 +17,10 @@ import spanets_cli
 from spanets.data.classification import evaluation_transform, preprocessing_of, standardize
 from spanets.recipe import load_recipe
 from spanets.tasks.classification.module import Classification
+from spanets.tasks.devices import describe_devices
+from spanets_runtime.errors import UsageError
 from spanets_runtime.images import load_image
+from spanets_runtime.machine import count_cores, most_parallel
 
 # ---- where nothing can be written
 
@@ -205,3 +208,73 @@ def test_a_loss_that_is_no_number(small_recipe, tmp_path, monkeypatch, capsys):
         assert Path(name).parent.name == ("cat", "dog")[target]
         found = standardize(image[None], data)[0]
         torch.testing.assert_close(found, transform(load_image(name)))
+
+
+# ---- numbers for a larger machine
+
+
+def test_more_than_the_machine_bears_is_lowered_and_told(
+    small_recipe, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("spanets.tasks.devices.most_parallel", lambda: 1)
+    words = ["--data.workers", "9", "--trainer.threads", "9", "--trainer.epochs", "1"]
+    status, _, said = call(capsys, "train", small_recipe, *words, "--out", tmp_path / "run")
+    assert status == 0
+    notes = [line for line in said.splitlines() if "lowered" in line]
+    cores = count_cores()
+    assert notes == [
+        f"data.workers 9 is lowered to 1, for {cores} cores",
+        f"trainer.threads 9 is lowered to 1, for {cores} cores",
+    ]
+    (start,) = json.loads((tmp_path / "run/environment.json").read_text())["starts"]
+    assert start["notes"][:2] == notes
+
+
+def test_thousands_of_processes_are_refused(small_recipe, tmp_path, refused):
+    assert 16 <= most_parallel() <= 1024
+    words = ["--trainer.devices", "1000", "--optim.batch_size", "1000"]
+    recipe = load_recipe(small_recipe, words)
+    with pytest.raises(UsageError, match=r"trainer\.devices is 1000, each a process on \d+ cores"):
+        describe_devices(recipe)
+    line = refused(2, "eval", "a.ckpt", "--workers", "3000")
+    assert line.startswith("argument --workers: 3000 is no whole number from 0 to ")
+    line = refused(2, "bench", "spanet_nano", "--threads", 10**9)
+    assert line.startswith("argument --threads: 1000000000 is no whole number from 1 to ")
+    line = refused(2, "bench", "spanet_nano", "--batch", 60000, "--size", 8000)
+    assert line.startswith("--batch 60000 of --size 8000 has 3,840,000,000,000 pixels, allowed: ")
+
+
+# ---- paths that no system call takes
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--data.root", "~nosuchuser/photos"], "~nosuchuser/photos: no such folder"),
+        (
+            ["--data.source", "webdataset", "--data.root", "http://[::1"],
+            "http://[::1: is no address (Invalid IPv6 URL)",
+        ),
+        (
+            ["--data.source", "webdataset", "--data.root", "https://a:b/c.tar"],
+            "https://a:b/c.tar: is no address (Port could not be cast to integer value as 'b')",
+        ),
+    ],
+)
+def test_paths_that_cannot_be(words, said, small_recipe, tmp_path, refused):
+    assert refused(1, "train", small_recipe, *words, "--out", tmp_path / "run").startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("embedded null byte"), "a path holds a NUL character; correct the file that"),
+        (RuntimeError("Could not determine home directory."), "the home folder is not known; wri"),
+    ],
+)
+def test_a_path_in_a_file_that_cannot_be(error, said, monkeypatch, refused):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr("spanets.benchmark.model_table", fail)
+    assert refused(1, "models").startswith(said)

@@ -85,13 +85,16 @@ def parse_recipe(
 
 def describe_repeated(overrides: Sequence[str], kind: type[Recipe]) -> list[str]:
     """Returns a line for each key that command-line words set more than once; the last counts."""
-    counts = Counter(key for key, _ in _pair_words(overrides, kind))
-    last = dict(_pair_words(overrides, kind))
-    return [
+    pairs = list(_pair_words(overrides, kind))
+    counts, last = Counter(key for key, _ in pairs), dict(pairs)
+    notes = [
         f"--{key} is given {count} times; the last one counts: {shorten(last[key])}"
         for key, count in counts.items()
         if count > 1
     ]
+    whole = max((i for i, (key, _) in enumerate(pairs) if key == "model.args"), default=0)
+    replaced = dict.fromkeys(key for key, _ in pairs[:whole] if key.startswith("model.args."))
+    return [*notes, *(f"--{key} is replaced by --model.args, given later" for key in replaced)]
 
 
 def _recipe_type(values: Mapping[Any, Any], origin: str) -> type[Recipe]:
@@ -200,7 +203,8 @@ def _pair_words(words: Sequence[str], kind: type[Recipe]) -> Iterator[tuple[str,
         yield key, value
 
 
-def known_keys(kind: type[Recipe]) -> dict[str, Any]:
+@cache
+def known_keys(kind: type[Recipe]) -> Mapping[str, Any]:
     """Returns every key of a kind of recipe in dotted form, with its type."""
     keys: dict[str, Any] = {}
     for name, inner in _field_types(kind).items():

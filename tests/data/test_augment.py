@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from spanets.data.augment import QuarterTurn, placements, recolouring
+from spanets.data.augment import QuarterTurn, fit_sides, placements, recolouring, turn_boxes
 from spanets.recipe.sections import DenseData
 
 
@@ -35,6 +37,34 @@ def test_turns_lose_nothing(size):
         assert moved["boxes"].tolist() == [around]
         seen.add(turns[0])
     assert seen == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_boxes_turn_exactly(count):
+    """As torchvision turns them, but for its roundings; it leaves the canvas of none as it was."""
+    torch.manual_seed(0)
+    corners = torch.rand(count, 2, 2) * torch.tensor([20.0, 33.0])
+    values = torch.cat([corners.amin(1), corners.amax(1)], 1)
+    boxes = tv_tensors.BoundingBoxes(values, format="XYXY", canvas_size=(33, 20))
+    for turns in range(4):
+        turned = turn_boxes(boxes, turns)
+        assert turned.canvas_size == ((33, 20), (20, 33))[turns % 2]
+        if count:
+            theirs = v2.functional.rotate(boxes, 90.0 * turns, expand=True)
+            assert turned.canvas_size == theirs.canvas_size
+            torch.testing.assert_close(turned.as_subclass(torch.Tensor), theirs.as_subclass(torch.Tensor))
+    assert torch.equal(turn_boxes(turn_boxes(boxes, 2), 2), boxes)
+
+
+@given(
+    st.integers(1, 400), st.integers(1, 400), st.integers(1, 300), st.none() | st.integers(300, 600)
+)
+@settings(deadline=None)
+def test_sides_are_torchvisions(height, width, short, long):
+    """Where these are a pixel at least; torchvision fails at less."""
+    image = torch.empty((3, height, width), device="meta")
+    theirs = v2.RandomShortestSize([short], long).make_params([image])["size"]
+    assert fit_sides(height, width, short, long) == tuple(max(1, side) for side in theirs)
 
 
 def test_colours_change_where_things_are_not():

@@ -2,12 +2,15 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from spanets.data import detection, shapes
 from spanets.data.coco.bits import unpack_masks
@@ -22,6 +25,7 @@ from spanets.data.detection import (
     read_part,
     train_transform,
 )
+from spanets.data.sampler import isolated_seed
 from spanets.recipe.detection import DetectionData
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.images import ImageError
@@ -173,6 +177,74 @@ def test_crops():
     assert max(widths) in (39, 40)
 
 
+@pytest.mark.parametrize("size", [(4000, 2), (2, 3000), (1000, 1), (1, 1), (8, 8)])
+@pytest.mark.parametrize("crop", [False, True])
+def test_images_of_a_few_rows_or_columns(section, tmp_path, size, crop):
+    """Whatever the recipe does, a pixel is left of them."""
+    Image.new("RGB", size).save(tmp_path / "a.png")
+    part = read_part(section(), "train")
+    box = (0.0, 0.0, float(size[0]), float(size[1]))
+    runs = {"size": size[::-1], "counts": [0, size[0] * size[1]]}
+    one = replace(part.images[0].annotations[0], box=box, segmentation=runs)
+    image = replace(
+        part.images[0], path=tmp_path / "a.png", width=size[0], height=size[1], annotations=(one,)
+    )
+    data = section(train_crop=crop, quarter_turns=True)
+    dataset = TrainingImages(replace(part, images=[image]), train_transform(data), True, 0)
+    for epoch in range(6):
+        pixels, target = dataset[epoch, 0]
+        assert min(pixels.shape) >= 1
+        assert masks_of(pixels, target).shape[1:] == pixels.shape[1:]
+        assert masks_of(pixels, target).all()
+        assert len(target["labels"]) == 1
+    seen = evaluation_transform(preprocessing_of(data))(Image.open(tmp_path / "a.png"))
+    assert min(seen.shape) >= 1
+    assert max(seen.shape) <= data.long_side
+
+
+def test_crops_and_sizes_are_drawn_as_before(section, monkeypatch):
+    """Images and boxes of a run that is resumed are those that torchvision's transforms draw."""
+    monkeypatch.setattr(detection, "CROP_SHORT_SIDES", (70, 80))
+    monkeypatch.setattr(detection, "CROP_SIDES", (50, 60))
+    data = section(train_crop=True, quarter_turns=True, train_short_sides=(64, 128), **PLAIN)
+    ours = TrainingImages(read_part(data, "train"), train_transform(data), False, 0)
+    scale = v2.RandomShortestSize([64, 96, 128], data.long_side)
+    cut = v2.Compose([v2.RandomShortestSize((70, 80)), RandomSizeCrop(50, 60), scale])
+    peer = v2.Compose(
+        [
+            v2.RandomHorizontalFlip(0.5),
+            PlainTurn(),
+            v2.RandomChoice([scale, cut]),
+            v2.ClampBoundingBoxes(),
+            v2.SanitizeBoundingBoxes(),
+            v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
+        ]
+    )
+    for epoch in range(2):
+        for index, image in enumerate(ours.data.images):
+            boxes = torch.tensor([a.box for a in image.annotations])
+            given = {
+                "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(SIDE, SIDE)),
+                "labels": torch.tensor([a.label for a in image.annotations]),
+            }
+            with isolated_seed(0, epoch, index):
+                expected, target = peer(v2.functional.to_image(load_checked(image)), given)
+            pixels, found = ours[epoch, index]
+            assert torch.equal(pixels, expected.as_subclass(torch.Tensor))
+            assert torch.equal(found["labels"], target["labels"])
+            torch.testing.assert_close(found["boxes"], target["boxes"].as_subclass(torch.Tensor))
+
+
+class PlainTurn(v2.Transform):
+    """A quarter turn by torchvision alone."""
+
+    def make_params(self, flat_inputs):
+        return {"angle": 90.0 * int(torch.randint(4, ()))}
+
+    def transform(self, inpt, params):
+        return v2.functional.rotate(inpt, **params, expand=True)
+
+
 # ---- draws
 
 
@@ -236,6 +308,37 @@ def test_an_image_of_another_size(section):
         load_checked(image)
 
 
+def turned_photo(section, tmp_path, orientation: int, size=(30, 20)):
+    """A photograph stored as it came from the sensor, annotated as it is stored."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.new("RGB", size).save(tmp_path / "a.jpg", exif=exif)
+    first = read_part(section(), "train").images[0]
+    return replace(first, path=tmp_path / "a.jpg", width=size[0], height=size[1])
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_a_photograph_that_was_annotated_before_it_is_turned(section, tmp_path, orientation):
+    image = turned_photo(section, tmp_path, orientation)
+    with pytest.raises(ImageError) as caught:
+        load_checked(image)
+    assert str(caught.value) == (
+        f"{tmp_path}/a.jpg: has 20x30 pixels, its annotations are for 30x20: for the image before "
+        f"it is turned upright (EXIF orientation {orientation}); turn the annotations, or remove "
+        "the orientation from the file"
+    )
+    load_checked(replace(image, width=20, height=30))
+
+
+def test_other_reasons_for_another_size(section, tmp_path):
+    image = turned_photo(section, tmp_path, 1)
+    with pytest.raises(ImageError, match="20x30: width and height are exchanged in one of them$"):
+        load_checked(replace(image, width=20, height=30))
+    with pytest.raises(ImageError, match="60x40; annotate this file, or scale the annotations to"):
+        load_checked(replace(image, width=60, height=40))
+    assert load_checked(image).size == (30, 20)
+
+
 def test_a_damaged_image(section, tmp_path):
     image = replace(read_part(section(), "train").images[0], path=tmp_path / "a.png")
     with pytest.raises(ImageError, match=r"a\.png: no such file; remove or replace this file"):
@@ -289,29 +392,127 @@ def test_an_object_without_a_mask_is_told_before_training(section, shapes_folder
     make_loaders(data, False, 0, 2)  # a detector of boxes has no need of it
 
 
-def test_what_is_left_out_is_told(section, shapes_folder, tmp_path):
-    content = json.loads((shapes_folder / "annotations/train.json").read_text())
-    first = content["images"][0]["id"]
-    for annotation in content["annotations"]:
-        if annotation["image_id"] == first:
-            annotation["bbox"][2] = 0
-    path = tmp_path / "train.json"
-    path.write_text(json.dumps(content))
-    data = section(train_annotations=str(path))
-    loaders = make_loaders(data, True, 0, 2)
-    assert [re.sub(r".*json: |\d+", "", note) for note in loaders.notes] == [
-        "of the annotations, skipped  with an empty box (id , …)",
+@pytest.fixture
+def changed_part(section, shapes_folder, tmp_path):
+    """Writes a part's annotations after a change, and returns the section with them."""
+
+    def change(part: str, change, **more) -> DetectionData:
+        content = json.loads((shapes_folder / f"annotations/{part}.json").read_text())
+        change(content)
+        path = tmp_path / f"{part}.json"
+        path.write_text(json.dumps(content))
+        return section(**{f"{part}_annotations": str(path)}, **more)
+
+    return change
+
+
+def notes_of(data: DetectionData) -> list[str]:
+    """Without paths and numbers."""
+    notes = make_loaders(data, True, 0, 2).notes
+    return [re.sub(r"^\S*/|\d+", "", note) for note in notes]
+
+
+def test_what_is_left_out_is_told(changed_part):
+    def empty_boxes(content):
+        first = content["images"][0]["id"]
+        for annotation in content["annotations"]:
+            if annotation["image_id"] == first:
+                annotation["bbox"][2] = 0
+
+    data = changed_part("train", empty_boxes)
+    assert notes_of(data) == [
+        "train.json: of the annotations, skipped  with an empty box (id , …)",
         "images without objects, left out of training: ",
     ]
+    loaders = make_loaders(data, True, 0, 2)
     assert len(loaders.train.dataset) == 7
     assert len(make_loaders(replace(data, keep_empty=True), True, 0, 2).train.dataset) == 8
 
 
-def test_an_image_without_objects_has_an_empty_target(section):
+def test_classes_without_objects_are_told(changed_part, section):
+    def drop(label):
+        def change(content):
+            kept = [a for a in content["annotations"] if a["category_id"] != label]
+            content["annotations"] = kept
+
+        return change
+
+    assert notes_of(section()) == []
+    first = shapes.CLASSES[0]
+    assert notes_of(changed_part("train", drop(1))) == [
+        f"train.json: no object to learn  of  classes ({first!r}) from;  of them in validation"
+    ]
+    assert notes_of(changed_part("val", drop(1))) == [
+        f"val.json: no object to measure  of  classes ({first!r}) on"
+    ]
+
+
+def test_images_of_both_parts_or_none_are_told(section, shapes_folder, tmp_path):
+    data = section(
+        val_images="images/train", val_annotations="annotations/train.json", keep_empty=True
+    )
+    assert notes_of(data) == [
+        "train.json:  of  image files are trained on as well ('.png'); measured on them, a "
+        "detector looks better than it is"
+    ]
+    root = tmp_path / "copy"
+    shutil.copytree(shapes_folder, root)
+    for place in ("images/val/extra.png", "images/val/deep/extra.jpg", "images/val/.hidden.png"):
+        (root / place).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (9, 9)).save(root / place)
+    (note,) = make_loaders(section(root=str(root)), True, 0, 2).notes
+    assert note == (
+        f"{root}/images/val: 2 of 4 images are in no annotation file ('extra.jpg'), left out"
+    )
+
+
+def shrink(objects: slice):
+    """Makes some objects' boxes three tenths of a pixel wide."""
+
+    def change(content):
+        for annotation in content["annotations"][objects]:
+            annotation["bbox"][2] = 0.3
+            x, y, w, h = annotation["bbox"]
+            annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+
+    return change
+
+
+def test_objects_of_less_than_a_pixel_are_told(changed_part, section):
+    total = sum(len(image.annotations) for image in read_part(section(), "train").images)
+    data = changed_part("train", shrink(slice(3)), train_short_sides=(64, 256), long_side=256)
+    (note,) = make_loaders(data, True, 0, 2).notes
+    assert note.endswith(
+        f"train.json: of {total} objects, 3 at a short side of 64, 0 at a short side of 256 are "
+        "less than a pixel wide or high, and left out of training there; raise "
+        "data.train_short_sides, or cut the images into parts"
+    )
+    part = read_part(data, "train")
+    left = []
+    for side in data.train_short_sides:
+        transform = train_transform(replace(data, train_short_sides=(side, side)))
+        left.append(len(TrainingImages(part, transform, False, 0)[0, 0][1]["labels"]))
+    assert left[0] < left[1]
+    data = changed_part("train", shrink(slice(None)))
+    with pytest.raises(UserError, match="a pixel wide or high, and none is left to train on; rai"):
+        make_loaders(data, True, 0, 2)
+    make_loaders(replace(data, train_crop=True), True, 0, 2)  # which may enlarge them
+    (note,) = make_loaders(changed_part("val", shrink(slice(2))), True, 0, 2).notes
+    assert "2 of " in note
+    assert note.endswith("a detector sees, a short side of 64, and can hardly be found")
+
+
+@pytest.mark.parametrize("epoch", range(4))
+def test_an_image_without_objects_has_an_empty_target(section, tmp_path, epoch):
+    """Whichever way it is turned, also where it is no square."""
+    Image.new("RGB", (50, 30)).save(tmp_path / "a.png")
     part = read_part(section(), "train")
-    empty = replace(part, images=[replace(part.images[0], annotations=())])
-    data = section(train_crop=True)
-    pixels, target = TrainingImages(empty, train_transform(data), True, 0)[0]
+    image = replace(
+        part.images[0], path=tmp_path / "a.png", width=50, height=30, annotations=()
+    )
+    data = section(train_crop=True, quarter_turns=True, keep_empty=True)
+    dataset = TrainingImages(replace(part, images=[image]), train_transform(data), True, 0)
+    pixels, target = dataset[epoch, 0]
     assert target["boxes"].shape == (0, 4)
     assert masks_of(pixels, target).shape[0] == target["labels"].shape[0] == 0
 

@@ -1,19 +1,24 @@
 """Detection from the command line: a run, its evaluation, and what is wrong with wrong ones."""
 
+import csv
 import json
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from small_runs import call, free_port, member
 
 import spanets_cli
 from spanets.checkpoint import load_checkpoint, restore_model
+from spanets.data.coco.reader import read_coco
 from spanets.data.coco.rle import decode_runs
 from spanets.data.shapes import CLASSES, write_shapes
+from spanets.detection import pasting
 from spanets.detection.heads import CascadeHeads
 from spanets.predict.objects import ObjectPredictor
 from spanets_runtime.images import FORMATS, load_image
@@ -212,10 +217,14 @@ def test_predict_writes_coco_json_and_pictures(run, shapes, tmp_path, capsys):
     assert len(printed.splitlines()) == 3
     names = [f"{path.stem}-overlay.jpg" for path in images]
     again = f"{images[0].stem}-2-overlay.jpg"
-    assert sorted(p.name for p in out.iterdir()) == sorted([*names, again, "predictions.json"])
+    files = sorted([*names, again, "predictions.json", "detections.json"])
+    assert sorted(p.name for p in out.iterdir()) == files
     assert load_image(out / again).size == load_image(twin).size
     truth = json.loads((out / "predictions.json").read_text())
-    assert [image["file_name"] for image in truth["images"]] == [str(p) for p in (*images, twin)]
+    folder = Path(truth["info"]["folder"])
+    named = [folder / image["file_name"] for image in truth["images"]]
+    assert named == [*images, twin]
+    assert [image["overlay"] for image in truth["images"]] == [*names, again]
     assert [entry["name"] for entry in truth["categories"]] == list(CLASSES)
     found = truth["annotations"]
     assert found
@@ -223,6 +232,203 @@ def test_predict_writes_coco_json_and_pictures(run, shapes, tmp_path, capsys):
     mask = found[0]["segmentation"]
     assert decode_runs(mask["counts"], *mask["size"]).shape == (64, 64)
     COCO(str(out / "predictions.json"))  # COCO's own reader takes it
+    ours = read_coco(out / "predictions.json", folder)
+    annotations = [a for image in ours.images for a in image.annotations]
+    assert ours.classes == list(CLASSES)
+    assert [image.path for image in ours.images] == named
+    assert [a.area for a in annotations] == [one["area"] for one in found]
+    for one in found:
+        mask = one["segmentation"]
+        assert one["area"] == decode_runs(mask["counts"], *mask["size"]).sum()
+    assert any(one["area"] != one["bbox"][2] * one["bbox"][3] for one in found)
+
+
+def peer_ap(truth: Path, found: Path, kind: str) -> float:
+    with redirect_stdout(StringIO()):
+        coco = COCO(str(truth))
+        results = [
+            {k: v for k, v in one.items() if k != ("bbox" if kind == "segm" else "segmentation")}
+            for one in json.loads(found.read_text())
+        ]
+        evaluation = COCOeval(coco, coco.loadRes(results), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        coco.loadRes(str(found))  # the file as it is
+    return evaluation.stats[0]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
+def test_predictions_are_measured_as_eval_measures_them(run, shapes, tmp_path, capsys):
+    """With the data set's numbers, by pycocotools; validation in training had the same."""
+    truth, out = shapes / "annotations" / "val.json", tmp_path / "out"
+    words = (shapes / "images" / "val", "--out", out, "--annotations", truth)
+    status, _, said = call(capsys, "predict", run / "last.ckpt", *words)
+    assert (status, said) == (0, "")
+    metrics = json.loads((run / "results.json").read_text())["metrics"]
+    last = list(csv.DictReader((run / "metrics.csv").open()))[-1]
+    for name, kind in (("box_ap", "bbox"), ("mask_ap", "segm")):
+        expected = peer_ap(truth, out / "detections.json", kind)
+        assert metrics[name] == pytest.approx(expected, abs=1e-6)
+        assert float(last[f"val/{name}"]) == pytest.approx(expected, abs=1e-6)
+    listed = json.loads(truth.read_text())
+    written = json.loads((out / "predictions.json").read_text())
+    keys = ("id", "file_name", "width", "height")
+    assert [[image[k] for k in keys] for image in written["images"]] == [
+        [image[k] for k in keys] for image in listed["images"]
+    ]
+
+
+def renumbered(truth: Path, path: Path, **names: str) -> dict:
+    """The file with other numbers, some below zero, other names, and no annotations."""
+    content = json.loads(truth.read_text())
+    for number, image in enumerate(content["images"]):
+        image["id"] = 2**40 if number else -3
+        image["file_name"] = names.get("prefix", "") + image["file_name"]
+    for number, category in enumerate(content["categories"]):
+        category["id"] = 10 * number - 5
+    del content["annotations"]
+    path.write_text(json.dumps(content))
+    return content
+
+
+def test_numbers_of_a_listing(run, shapes, refused, tmp_path, capsys):
+    """A file without annotations, as those of COCO's test images are."""
+    listing, out = tmp_path / "test.json", tmp_path / "out"
+    content = renumbered(shapes / "annotations" / "val.json", listing, prefix="images\\val\\")
+    extra = tmp_path / "extra.png"
+    first = sorted((shapes / "images" / "val").iterdir())[0]
+    extra.write_bytes(first.read_bytes())
+    images = shapes / "images" / "val"
+    words = ("predict", run / "last.ckpt", images, extra, first, "--out", out)
+    status, printed, said = call(capsys, *words, "--annotations", listing)
+    assert status == 1
+    assert said.splitlines() == [
+        f"spanets: {extra}: is not listed in {listing}",
+        f"spanets: {first}: has the number -3 of {first}",
+    ]
+    assert len(printed.splitlines()) == 2
+    found = json.loads((out / "detections.json").read_text())
+    assert {one["image_id"] for one in found} == {-3, 2**40}
+    assert {one["category_id"] for one in found} <= {c["id"] for c in content["categories"]}
+    line = refused(2, *words[:3], "--annotations", listing)
+    assert line == "--annotations numbers what --out leaves; add --out DIR"
+    line = refused(1, *words, "--annotations", tmp_path / "none.json")
+    assert "none.json: cannot be read (No such file" in line
+
+
+def test_classes_have_the_training_datas_numbers(recipe, shapes, tmp_path, capsys):
+    data, numbers = {}, [7, -9, 2**40]
+    for part in ("train", "val"):
+        content = json.loads((shapes / "annotations" / f"{part}.json").read_text())
+        ids = {c["id"]: n for c, n in zip(content["categories"], numbers, strict=True)}
+        for category in content["categories"]:
+            category["id"] = ids[category["id"]]
+        for annotation in content["annotations"]:
+            annotation["category_id"] = ids[annotation["category_id"]]
+        for entry in content["images"]:
+            entry["id"] = -entry["id"]
+        for annotation in content["annotations"]:
+            annotation |= {"image_id": -annotation["image_id"], "id": -annotation["id"]}
+        data[part] = tmp_path / f"{part}.json"
+        data[part].write_text(json.dumps(content))
+    words = [w for part in data for w in (f"--data.{part}_annotations", str(data[part]))]
+    status, _, said = call(
+        capsys, "train", recipe, "--trainer.epochs", 1, *words, "--out", tmp_path / "run"
+    )
+    assert status == 0, said
+    out = tmp_path / "out"
+    images = shapes / "images" / "val"
+    call(capsys, "predict", tmp_path / "run" / "last.ckpt", images, "--out", out)
+    written = json.loads((out / "predictions.json").read_text())
+    assert [category["id"] for category in written["categories"]] == numbers
+    assert {one["category_id"] for one in written["annotations"]} <= set(numbers)
+
+
+def test_checkpoints_without_numbers_count_from_one(run, shapes, tmp_path, capsys):
+    """As those of earlier versions; damaged ones likewise."""
+    content = torch.load(run / "last.ckpt", weights_only=True)
+    image, path = sorted((shapes / "images" / "val").iterdir())[0], tmp_path / "a.ckpt"
+    for ids in (None, [1, 1, 1], ["x"] * 3, 5):
+        content["spanets"]["head"].pop("category_ids", None)
+        if ids is not None:
+            content["spanets"]["head"]["category_ids"] = ids
+        torch.save(content, path)
+        status, _, said = call(capsys, "predict", path, image, "--out", tmp_path / "out")
+        assert status == 0, said
+        written = json.loads((tmp_path / "out" / "predictions.json").read_text())
+        assert [category["id"] for category in written["categories"]] == [1, 2, 3]
+
+
+def test_what_is_anothers_is_not_written_over(run, shapes, refused, tmp_path, capsys):
+    out, image = tmp_path / "out", sorted((shapes / "images" / "val").iterdir())[0]
+    words, overlay = ("predict", run / "last.ckpt", image, "--out", out), f"{image.stem}-overlay.jpg"
+    out.mkdir()
+    (out / overlay).write_text("mine")
+    for _ in range(2):  # the second time over what the first has left
+        assert call(capsys, *words)[0] == 0
+        assert (out / overlay).read_text() == "mine"
+        assert sorted(p.name for p in out.iterdir()) == [
+            f"{image.stem}-2-overlay.jpg",
+            overlay,
+            "detections.json",
+            "predictions.json",
+        ]
+    for name, text in (
+        ("predictions.json", (shapes / "annotations" / "val.json").read_text()),
+        ("detections.json", '{"mine": 1}'),
+    ):
+        kept = (out / name).read_text()
+        (out / name).write_text(text)
+        line = refused(2, *words)
+        assert line == f"{out / name} is no earlier result of predict; choose another --out"
+        assert (out / name).read_text() == text
+        (out / name).write_text(kept)
+
+
+def test_an_image_that_fails_costs_no_other(run, shapes, tmp_path):
+    """Whatever goes wrong, what was found before is written."""
+    images = sorted((shapes / "images" / "val").iterdir())
+    predictor, seen = ObjectPredictor(run / "last.ckpt", device="cpu"), []
+    find = predictor.find
+
+    def fail_second(image):
+        seen.append(image)
+        if len(seen) == 2:
+            raise MemoryError
+        return find(image)
+
+    predictor.find = fail_second
+    with pytest.raises(MemoryError):
+        list(predictor(images, out=tmp_path))
+    written = json.loads((tmp_path / "predictions.json").read_text())
+    assert [image["file_name"] for image in written["images"]] == [images[0].name]
+
+
+def test_images_of_a_few_rows_or_columns(run, tmp_path, capsys):
+    sizes = [(4000, 2), (2, 3000), (1, 1), (1000, 1), (64, 64)]
+    for width, height in sizes:
+        Image.new("RGB", (width, height)).save(tmp_path / f"{width}x{height}.png")
+    status, printed, said = call(capsys, "predict", run / "last.ckpt", tmp_path, "--score", 0.01)
+    assert (status, said) == (0, "")
+    assert len(printed.splitlines()) == len(sizes)
+
+
+def test_masks_are_made_above_the_score_alone(run, shapes, monkeypatch):
+    made = []
+    paste = pasting.paste_masks_in_image
+    monkeypatch.setattr(
+        pasting, "paste_masks_in_image", lambda *given: made.append(given) or paste(*given)
+    )
+    predictor = ObjectPredictor(run / "last.ckpt", device="cpu")
+    image = sorted((shapes / "images" / "val").iterdir())[0]
+    (every,) = predictor([image], min_score=0)
+    assert len(made) == len(every.objects) > 3
+    made.clear()
+    score = every.objects[2]["score"]
+    (likely,) = predictor([image], min_score=score)
+    assert likely.objects == [one for one in every.objects if one["score"] >= score]
+    assert len(made) == len(likely.objects)
 
 
 def test_predict_prints_json(run, shapes, capsys):

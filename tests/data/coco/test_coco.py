@@ -402,6 +402,7 @@ RUNS = {"size": [HEIGHT, WIDTH], "counts": [240]}
         (changed("images", 1, id=5), "images[1] has the same id as [0]: 5"),
         (changed("categories", 1, id=10), "categories[1] has the same id as [0]: 10"),
         (changed("categories", name="\ud800"), "has the name '\\ud800', which is no text"),
+        (changed("categories", name="a" * 1001), "has a name of 1001 bytes, of at most 1000"),
         (changed("categories", 1, name="cat"), "categories[1] has the same name as [0]: 'cat'"),
         (changed("annotations", 1, id=100), "annotations[1] has the same id as [0]: 100"),
         (changed("annotations", category_id=4), "has the category_id 4, which is not listed"),

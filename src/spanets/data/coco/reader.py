@@ -27,6 +27,9 @@ from spanets_runtime.images import MAX_PIXELS
 # COCO's own boxes leave their images by roundings of this size, in pixels.
 TOLERANCE = 1.0
 
+# Bytes of a class's name.
+MAX_NAME = 1000
+
 T = TypeVar("T")
 
 
@@ -103,9 +106,11 @@ class _Reader:
     def _category(self, entry: Any) -> tuple[int, str]:
         name = _field(entry, "name", str)
         try:
-            name.encode()
+            length = len(name.encode())
         except UnicodeEncodeError:
             raise Fault("name", f"has the name {shown(name)}, which is no text") from None
+        if length > MAX_NAME:
+            raise Fault("name length", f"has a name of {length} bytes, of at most {MAX_NAME}")
         return _field(entry, "id", int), name
 
     def _image(self, entry: Any) -> CocoImage:

@@ -349,6 +349,8 @@ def run_shard(arguments: argparse.Namespace, _: list[str]) -> int:
     from spanets.data.sources.shard_writer import write_shards
 
     written = write_shards(arguments.folder, arguments.out, arguments.size)
+    for note in written["notes"]:
+        print(note, file=sys.stderr)
     if arguments.json:
         print(json.dumps(written, indent=2, ensure_ascii=False))
         return 0

@@ -1,4 +1,4 @@
-"""A run and its data: images keep their part, classes their numbers, folders of runs their place."""
+"""A run and its data: images keep their part, classes their numbers, run folders their place."""
 
 import json
 import shutil

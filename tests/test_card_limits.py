@@ -134,7 +134,7 @@ def test_other_models_that_are_too_large(name, arguments, save):
 
 
 def test_one_tensor_under_many_names(weights, tmp_path):
-    """A file of a megabyte for a network of gigabytes, each of whose blocks has the same tensors."""
+    """A file of a megabyte for a network of gigabytes whose blocks all have the same tensors."""
     with torch.device("meta"):
         large = timm.create_model("test_vit", num_classes=2, depth=300, embed_dim=1536)
     shared: dict[Any, torch.Tensor] = {}
@@ -162,7 +162,9 @@ def test_the_limit_is_for_one_thread(weights):
     made: list[object] = []
     with limited_model({}):
         thread = threading.Thread(
-            target=lambda: made.append(torch.nn.ModuleList(torch.nn.Identity() for _ in range(9000)))
+            target=lambda: made.append(
+                torch.nn.ModuleList(torch.nn.Identity() for _ in range(9000))
+            )
         )
         thread.start()
         thread.join()
@@ -214,7 +216,11 @@ def test_heads_that_cannot_be(task, head, save):
         ),
         (
             "detection",
-            {"kind": "retinanet", "frozen_stages": 0, "settings": {"channels": 16, "norm_groups": 4}},
+            {
+                "kind": "retinanet",
+                "frozen_stages": 0,
+                "settings": {"channels": 16, "norm_groups": 4},
+            },
         ),
         ("segmentation", {"kind": "upernet", "frozen_stages": 0, "args": {"channels": 8}}),
         ("segmentation", {"kind": "semantic_fpn", "frozen_stages": 2, "args": {"channels": 8}}),
@@ -225,8 +231,7 @@ def test_heads_that_cannot_be(task, head, save):
 def test_detectors_and_segmenters_that_fit(task, head, name, save):
     torch.manual_seed(0)
     build = build_detector if task == "detection" else build_segmenter
-    arguments: Any = (name, {}, 2, head) if task == "detection" else (name, {}, 2, head)
-    state = build(*arguments).state_dict()
+    state = build(name, {}, 2, head).state_dict()
     model, _ = restore_model(save(state, model=name, task=task, head=head))
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
@@ -265,7 +270,19 @@ def doubled(depth: int) -> Any:
         torch.float16,
         [None] * 200_000,
     ],
-    ids=["deep", "doubled", "tensor", "bytes", "key", "set", "large", "text", "complex", "dtype", "n"],
+    ids=[
+        "deep",
+        "doubled",
+        "tensor",
+        "bytes",
+        "key",
+        "set",
+        "large",
+        "text",
+        "complex",
+        "dtype",
+        "n",
+    ],
 )
 def test_a_card_holds_plain_values_alone(key, value, save):
     message = refusal(save(**{key: {"a": value}}))
@@ -300,7 +317,9 @@ def test_preprocessing_that_no_recipe_has(task, preprocessing, save):
 
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 _KEYS = ["format", "model", "model_args", "classes", "preprocessing", "recipe", "version", "task"]
@@ -388,7 +407,9 @@ def placed(value: Any, folder: Path) -> Any:
     if isinstance(value, dict):
         return {key: placed(part, folder) for key, part in value.items()}
     if isinstance(value, str):
-        return value.replace("FILE", str(folder / "model.safetensors")).replace("FOLDER", str(folder))
+        return value.replace("FILE", str(folder / "model.safetensors")).replace(
+            "FOLDER", str(folder)
+        )
     return value
 
 

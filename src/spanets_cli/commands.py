@@ -383,6 +383,8 @@ def run_shard(arguments: argparse.Namespace, _: list[str]) -> int:
     from spanets.data.sources.shard_writer import write_shards
 
     written = write_shards(arguments.folder, arguments.out, arguments.size)
+    for note in written["notes"]:
+        print(note, file=sys.stderr)
     if arguments.json:
         return print_json(written)
     for name, part in written["parts"].items():

@@ -60,7 +60,7 @@ def missing_memory(error: BaseException) -> str | None:
     text = str(error)
     if isinstance(error, UserError):
         cause = None if "memory" in text else error.__cause__
-        return cause and missing_memory(cause)
+        return None if cause is None else missing_memory(cause)
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
         return (
             "the GPU's memory is full; train with a larger trainer.accumulate or a smaller "

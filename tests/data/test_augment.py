@@ -52,7 +52,9 @@ def test_boxes_turn_exactly(count):
         if count:
             theirs = v2.functional.rotate(boxes, 90.0 * turns, expand=True)
             assert turned.canvas_size == theirs.canvas_size
-            torch.testing.assert_close(turned.as_subclass(torch.Tensor), theirs.as_subclass(torch.Tensor))
+            torch.testing.assert_close(
+                turned.as_subclass(torch.Tensor), theirs.as_subclass(torch.Tensor)
+            )
     assert torch.equal(turn_boxes(turn_boxes(boxes, 2), 2), boxes)
 
 

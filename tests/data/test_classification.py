@@ -22,7 +22,7 @@ from spanets.data.classification import (
     standardize,
     train_transform,
 )
-from spanets.data.loaders import EvenBatches, Share, plain_worker_errors
+from spanets.data.loaders import EvenBatches, Share, max_workers, plain_worker_errors
 from spanets.data.sampler import EpochSampler, seed_sample
 from spanets.data.samples import Samples
 from spanets.recipe import ClassificationData as Data
@@ -44,6 +44,17 @@ def loaders(small_recipe):
 
 
 # ---- batches
+
+
+@pytest.mark.parametrize(
+    ("asked", "cores", "batch", "started"),
+    [(0, 2, 4, 0), (2, 2, 4, 2), (1000, 2, 4, 3), (1000, 2, 1, 12), (1000, 64, 1, 12)],
+)
+def test_no_more_processes_than_are_of_use(asked, cores, batch, started, loaders, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    made = loaders(batch, "--data.workers", str(asked))
+    assert made.train.num_workers == started
+    assert max_workers() == max(16, 4 * cores)
 
 
 def test_loaders(loaders):

@@ -332,7 +332,7 @@ def test_a_photograph_that_was_annotated_before_it_is_turned(section, tmp_path, 
 
 def test_other_reasons_for_another_size(section, tmp_path):
     image = turned_photo(section, tmp_path, 1)
-    with pytest.raises(ImageError, match="20x30: width and height are exchanged in one of them$"):
+    with pytest.raises(ImageError, match=r"20x30: width and height are exchanged in one of them$"):
         load_checked(replace(image, width=20, height=30))
     with pytest.raises(ImageError, match="60x40; annotate this file, or scale the annotations to"):
         load_checked(replace(image, width=60, height=40))
@@ -507,9 +507,7 @@ def test_an_image_without_objects_has_an_empty_target(section, tmp_path, epoch):
     """Whichever way it is turned, also where it is no square."""
     Image.new("RGB", (50, 30)).save(tmp_path / "a.png")
     part = read_part(section(), "train")
-    image = replace(
-        part.images[0], path=tmp_path / "a.png", width=50, height=30, annotations=()
-    )
+    image = replace(part.images[0], path=tmp_path / "a.png", width=50, height=30, annotations=())
     data = section(train_crop=True, quarter_turns=True, keep_empty=True)
     dataset = TrainingImages(replace(part, images=[image]), train_transform(data), True, 0)
     pixels, target = dataset[epoch, 0]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spanets.data.splits import stratified_split
+from spanets.data.splits import number_repeats, stratified_split
 
 cases = given(
     strata=st.lists(st.integers(0, 6), max_size=60),
@@ -56,6 +56,11 @@ def test_same_on_every_platform_and_version_of_numpy():
     first, second = stratified_split(list("aaaaaaaabbbbbbbbcd"), 0.25, seed=7)
     assert second == [0, 6, 11, 15]
     assert len(first) == 14
+
+
+def test_names_that_repeat():
+    assert number_repeats(["a", "b"]) == ["a", "b"]
+    assert number_repeats(["a", "a", "a (2)", "b", "a"]) == ["a", "a (3)", "a (2)", "b", "a (4)"]
 
 
 def test_seeds_differ():

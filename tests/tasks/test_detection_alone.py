@@ -52,8 +52,10 @@ def truth(detector, tmp_path_factory) -> CocoData:
     path.write_text(json.dumps(content))
     for images, targets in evaluation_loader(read_coco(path, folder), PREPROCESSING, 1, 0):
         (found,), number = find_objects(detector, images, targets), int(targets[0]["image_id"])
-        for box, label in zip(found["boxes"][::3].tolist(), found["labels"][::3].tolist(), strict=True):
-            x, y, right, bottom = np.round(box) + [0, 0, 1, 1]
+        for box, label in zip(
+            found["boxes"][::3].tolist(), found["labels"][::3].tolist(), strict=True
+        ):
+            x, y, right, bottom = np.round(box) + np.array([0, 0, 1, 1])
             polygon = [x, y, right, y, right, bottom, x, bottom]
             content["annotations"].append(
                 {
@@ -124,4 +126,3 @@ def test_masks_laid_in_one_by_one(detector, truth):
     assert torch.equal(torch.stack(list(found["masks"])), whole["masks"])
     kept = found["scores"] >= found["scores"][3]
     assert torch.equal(torch.stack(list(found["masks"][kept])), whole["masks"][kept])
-

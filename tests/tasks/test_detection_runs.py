@@ -362,7 +362,10 @@ def test_checkpoints_without_numbers_count_from_one(run, shapes, tmp_path, capsy
 
 def test_what_is_anothers_is_not_written_over(run, shapes, refused, tmp_path, capsys):
     out, image = tmp_path / "out", sorted((shapes / "images" / "val").iterdir())[0]
-    words, overlay = ("predict", run / "last.ckpt", image, "--out", out), f"{image.stem}-overlay.jpg"
+    words, overlay = (
+        ("predict", run / "last.ckpt", image, "--out", out),
+        f"{image.stem}-overlay.jpg",
+    )
     out.mkdir()
     (out / overlay).write_text("mine")
     for _ in range(2):  # the second time over what the first has left

@@ -62,7 +62,9 @@ def flips(whole: bytes, seed: int) -> list[bytes]:
     return damaged
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in range(1, 9))])
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in range(1, 9))]
+)
 @pytest.mark.parametrize("form", FORMS)
 def test_a_flipped_bit(form, seed, tmp_path):
     """An archive has checksums, so what loads is what was saved; of others no error but ours."""

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,7 @@ class Division:
 def divide(
     images: Sequence[Any],
     names: Sequence[str],
-    strata: Sequence[Hashable],
-    fraction: float,
-    seed: int,
+    draw: Callable[[], tuple[list[int], list[int]]],
     origin: str,
     kept: Kept | None = None,
 ) -> Division:
@@ -38,18 +37,17 @@ def divide(
     Args:
         images: Files, or what stores them.
         names: What they are called in a run's list.
-        strata, fraction, seed: As for `stratified_split`.
+        draw: Divides the images anew: returns the numbers of those of each part.
         origin: Where the images are from, for messages.
         kept: What the run knows.
 
     Raises:
         UserError: none of the run's images is there, or the run has no list and the images are not
             those that it began with.
-        ValueError: as for `stratified_split`.
     """
     if kept is not None and kept.split is not None:
         return _follow(kept.split, names, origin)
-    first, second = stratified_split(strata, fraction, seed)
+    first, second = draw()
     if kept is None or kept.is_new:
         return Division(first, second)
     return Division(first, second, (check_unchanged(kept, images, len(first), origin),))
@@ -138,7 +136,8 @@ def split_parts(
     if not listed:
         _check_divisible(samples, origin)
     names = number_repeats(name_images(samples.images))
-    found = divide(samples.images, names, samples.labels, fraction, seed, origin, kept)
+    draw = partial(stratified_split, samples.labels, fraction, seed)
+    found = divide(samples.images, names, draw, origin, kept)
     divided = {
         part: replace(
             samples.subset(numbers),
@@ -159,12 +158,18 @@ def list_split(parts: Mapping[str, Any]) -> dict[str, Sequence[str]]:
 
 def number_repeats(names: Sequence[str]) -> Sequence[str]:
     """Makes names of their own for images that are called alike, or whose bytes are the same."""
-    if len(set(names)) == len(names):
+    taken = set(names)
+    if len(taken) == len(names):
         return names
     seen, unique = Counter[str](), []
     for name in names:
         seen[name] += 1
-        unique.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+        own = name
+        while seen[name] > 1 and own in taken:
+            own = f"{name} ({seen[name]})"
+            seen[name] += own in taken
+        taken.add(own)
+        unique.append(own)
     return unique
 
 

@@ -203,9 +203,12 @@ def _pair_words(words: Sequence[str], kind: type[Recipe]) -> Iterator[tuple[str,
         yield key, value
 
 
-@cache
 def known_keys(kind: type[Recipe]) -> Mapping[str, Any]:
     """Returns every key of a kind of recipe in dotted form, with its type."""
+    return _known_keys(kind)
+
+
+def _read_known_keys(kind: type[Recipe]) -> Mapping[str, Any]:
     keys: dict[str, Any] = {}
     for name, inner in _field_types(kind).items():
         if is_dataclass(inner):
@@ -213,6 +216,9 @@ def known_keys(kind: type[Recipe]) -> Mapping[str, Any]:
         else:
             keys[name] = inner
     return keys
+
+
+_known_keys: Callable[[Any], Mapping[str, Any]] = cache(_read_known_keys)
 
 
 def known_ranges(kind: type[Recipe]) -> dict[str, tuple[float, float]]:

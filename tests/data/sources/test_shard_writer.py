@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from small_runs import make_photos
+from small_runs import call, make_photos
 
 from spanets.data.sources.shard_writer import write_shards
 from spanets.data.sources.shards import read_shards
@@ -31,6 +31,7 @@ def test_parts_classes_and_counts(tmp_path):
     make_photos(tmp_path / "p/validation", dog=1)
     make_photos(tmp_path / "p/test", cat=1)
     told = write_shards(tmp_path / "p", tmp_path / "out", SIZE)
+    assert told.pop("notes") == []
     assert told == json.loads((tmp_path / "out/dataset.json").read_text())
     assert told["classes"] == ["cat", "dog"]
     assert {name: part["counts"] for name, part in told["parts"].items()} == {
@@ -42,6 +43,17 @@ def test_parts_classes_and_counts(tmp_path):
         assert part["images"] == sum(row["images"] for row in part["shards"])
         for row in part["shards"]:
             assert row["bytes"] == (tmp_path / "out" / row["name"]).stat().st_size
+
+
+def test_what_is_left_out_is_told(photos, tmp_path, capsys):
+    (photos / "cat/a.heic").touch()
+    (photos / "@eaDir").mkdir()
+    status, printed, said = call(capsys, "shard", photos, "--out", tmp_path / "out", "--json")
+    assert status == 0
+    line = f"{photos}: 1 file left out, not known as images (1 .heic)"
+    assert said.splitlines() == [line]
+    assert json.loads(printed)["notes"] == [line]
+    assert "notes" not in json.loads((tmp_path / "out/dataset.json").read_text())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there alone")

@@ -132,6 +132,14 @@ def test_links_are_counted(tmp_path):
     assert list_tar(tmp_path / "a.tar").links == 2
 
 
+def test_what_systems_add_is_passed_over(tmp_path):
+    names = ["._1.png", "__MACOSX/d/._1.png", "@eaDir/1.png/thumb.jpg", "d/Thumbs.db", ".x.cls"]
+    raw = b"".join(member(name, b"x") for name in names)
+    raw += member("./2.png", b"x") + member("./2.txt", b"cat")
+    (tmp_path / "a.tar").write_bytes(raw + PAIR + END)
+    assert list_tar(tmp_path / "a.tar").names == ["./2.png", "1.png"]
+
+
 def test_one_name_twice(tmp_path):
     (tmp_path / "a.tar").write_bytes(member("1.png", b"y") + PAIR + END)
     with pytest.raises(UserError, match=r"a\.tar: holds '1\.png' twice; write it anew"):

@@ -15,6 +15,7 @@ masks neither is 0, and 1 is the first class.
 import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from spanets.data.sources.mask_values import (
     plain_values,
 )
 from spanets.data.sources.parts import Part, name_parts
-from spanets.data.splits import divide
+from spanets.data.splits import divide, stratified_split
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.images import ImageError
 from spanets_runtime.labels import load_labels
@@ -226,7 +227,8 @@ def _split(
         return {}
     images = [path for part in pool for path in part.images]
     names = [path.relative_to(root).as_posix() for path in images]
-    found = divide(images, names, [0] * len(images), fraction, seed, str(root), kept)
+    draw = partial(stratified_split, [0] * len(images), fraction, seed)
+    found = divide(images, names, draw, str(root), kept)
     if not found.train or not found.val:
         raise UserError(
             f"{root}: {len(images)} images are too few for a val_fraction of {fraction}; "

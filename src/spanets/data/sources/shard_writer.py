@@ -50,7 +50,7 @@ def write_shards(root: str | Path, out: str | Path, size: int, seed: int = 0) ->
         seed: Of the order in which images are laid over shards.
 
     Returns:
-        The content of dataset.json.
+        The content of dataset.json, and "notes": lines about what of the folder was left out.
 
     Raises:
         UsageError: `out` holds shards already or other files, or lies in `root`.
@@ -70,7 +70,8 @@ def write_shards(root: str | Path, out: str | Path, size: int, seed: int = 0) ->
             told["parts"][name] = {"images": len(part), "counts": part.counts(), "shards": rows}
     text = json.dumps(told, indent=2) + "\n"  # a name that is not UTF-8 has no other form
     write_atomically(out / DATASET, lambda file: file.write(text.encode()))
-    return told
+    notes = dict.fromkeys(note for part in parts.values() for note in part.notes)
+    return {**told, "notes": list(notes)}
 
 
 def _plan(samples: Samples, out: Path, part: str, size: int, seed: int) -> list[_Plan]:

@@ -19,6 +19,7 @@ from spanets.data.sources.shard_index import (
 )
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import IMAGE_SUFFIXES
+from spanets_runtime.listing import is_system
 
 _MAX_LABEL_BYTES = 2**20
 _MAX_HEADER_BYTES = 2**22
@@ -166,13 +167,19 @@ def _files(
             )
         last, frugal.left = tar.offset, _MAX_HEADER_BYTES
         tar.members = []  # type: ignore[attr-defined]  # else it keeps all of them
-        if os.path.basename(member.name).startswith(".") or member.isdir():
+        if member.isdir() or _is_passed_over(member.name):
             continue
         if not member.isreg():
             links.append(member.name)
             continue
         _check_kind(member)
         yield member
+
+
+def _is_passed_over(name: str) -> bool:
+    """Tells hidden files, and those in folders that systems and archivers add."""
+    *folders, last = name.split("/")
+    return is_system(last) or any(is_system(part) and part[:1] != "." for part in folders)
 
 
 def _check_kind(member: tarfile.TarInfo) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from small_runs import call, make_photos
 
 import spanets_cli
@@ -99,17 +100,20 @@ def with_room(megabytes: int, words: list) -> int:
 
 @pytest.mark.parametrize("command", ["train", "eval", "predict", "export", "bench"])
 def test_a_machine_without_memory(command, small_recipe, small_run, photos, tmp_path, process):
-    checkpoint, image = small_run / "last.ckpt", photos / "cat/0.png"
+    checkpoint, image = small_run / "last.ckpt", tmp_path / "large/cat/0.png"
+    for name in ("cat", "dog"):
+        (tmp_path / "large" / name).mkdir(parents=True)
+        Image.new("RGB", (8000, 8000)).save(tmp_path / "large" / name / "0.png")
     words = {
         "train": ["train", small_recipe, "--data.image_size", 4096, "--out", tmp_path / "run"],
-        "eval": ["eval", checkpoint, "--workers", 0],
+        "eval": ["eval", checkpoint, "--workers", 0, "--data", tmp_path / "large"],
         "predict": ["predict", checkpoint, image],
         "export": ["export", checkpoint, "--static", "--size", 4096, "--out", tmp_path / "a.onnx"],
-        "bench": ["bench", "test_resnet", "--size", 8192, "--batch", 64, "--threads", 1],
+        "bench": ["bench", "test_resnet", "--size", 8192, "--batch", 16, "--threads", 1],
     }[command]
-    room = {"eval": 1, "predict": 1}.get(command, 200)
+    room = {"eval": 20, "predict": 20}.get(command, 200)
     status, _, said = process(lambda: with_room(room, words)).wait()
-    assert status == 1, said
+    assert status in (1, 2), said
     assert "memory" in said.splitlines()[-1]
     assert said.splitlines()[-1].startswith("spanets: ")
     assert "Traceback" not in said

@@ -20,6 +20,9 @@ FORMAT = 1
 _MOST_CLASSES = 2**20
 _MOST_NAME = 2**12  # characters
 
+# The numbers that masks are written with; `read_numbers` checks them.
+_OF_MASKS = ("first", "values")
+
 # The side of an image, in the recipe's words.
 _SIDE_KEYS = {"classification": "image_size", "segmentation": "crop"}
 
@@ -95,8 +98,9 @@ def _are_names(classes: list[Any]) -> bool:
 
 def _check_preprocessing(card: Card, path: str | Path) -> None:
     """Raises a WeightsError for preprocessing that no recipe of the task can have."""
-    values = dict(card.preprocessing)
-    values.pop("first", None)
+    values = {k: v for k, v in card.preprocessing.items() if k not in _OF_MASKS}
+    if "short_side" in values:  # training has sides of its own, which are compared with these
+        values["train_short_sides"] = [values["short_side"]] * 2
     try:
         if side := values.pop("input_size", None):
             values[_SIDE_KEYS[card.task]] = side[-1]

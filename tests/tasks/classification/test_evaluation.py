@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from small_runs import call
 
@@ -43,10 +44,16 @@ def test_eval_with_data_that_does_not_fit(small_run, tmp_path, photos, refused):
     assert line == "the model has no class 'zebra'; it has cat, dog"
 
 
+def save_in_run(content: dict, folder: Path) -> None:
+    """Saves a checkpoint beside the recipe of its run."""
+    torch.save(content, folder / "a.ckpt")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(content["spanets"]["recipe"]))
+
+
 def test_eval_when_its_own_images_are_gone(small_run, tmp_path, refused):
     content = torch.load(small_run / "last.ckpt", weights_only=True)
     content["spanets"]["recipe"]["data"]["root"] = "gone"
-    torch.save(content, tmp_path / "a.ckpt")
+    save_in_run(content, tmp_path)
     line = refused(1, "eval", tmp_path / "a.ckpt")
     assert line == "gone: no such folder; or name a folder with --data"
 
@@ -59,7 +66,7 @@ def parted(small_run, photos, tmp_path) -> Path:
         shutil.copytree(photos / folder.split("/")[1], tmp_path / "parted" / folder)
     content = torch.load(small_run / "last.ckpt", weights_only=True)
     content["spanets"]["recipe"]["data"]["root"] = str(tmp_path / "parted")
-    torch.save(content, tmp_path / "a.ckpt")
+    save_in_run(content, tmp_path)
     return tmp_path
 
 

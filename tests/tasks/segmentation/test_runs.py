@@ -230,7 +230,7 @@ def test_class_names_of_earlier_versions(run_folder, capsys, tmp_path):
     content = torch.load(run_folder / "last.ckpt", weights_only=True)
     content["spanets"]["classes"][0] = "\ufeffdark"
     torch.save(content, tmp_path / "old.ckpt")
-    words = ["eval", tmp_path / "old.ckpt", "--json", "--workers", 0]
+    words = ["eval", tmp_path / "old.ckpt", "--json", "--workers", 0, "--trust-recipe"]
     status, printed, said = call(capsys, *words)
     assert status == 0, said
     assert list(json.loads(printed)["iou"]) == ["\ufeffdark", "bright"]

@@ -258,7 +258,7 @@ def doubled(depth: int) -> Any:
 @pytest.mark.parametrize(
     "value",
     [
-        nested(500),
+        nested(100),
         doubled(30),
         torch.ones(3),
         b"bytes",

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
-from spanets.bounds import check_plain
 from spanets.recipe import parse_recipe
 from spanets.weights import WeightsError
 from spanets_runtime.errors import UsageError
@@ -17,8 +16,16 @@ from spanets_runtime.errors import UsageError
 CARD_KEY = "spanets"
 FORMAT = 1
 
-_MOST_CLASSES = 2**20
-_MOST_NAME = 2**12  # characters
+# Of a card of ours some 200 values in four levels, and the names of the classes.
+_MAX_VALUES = 100_000
+_MAX_DEPTH = 32
+_MAX_TEXT = 100_000
+
+# What the preprocessing of all tasks may say; nothing else of a recipe's data.
+_PREPROCESSING = frozenset(
+    {"input_size", "crop_pct", "interpolation", "mean", "std", "resize", "test", "slide"}
+    | {"short_side", "long_side", "train_short_sides"}
+)
 
 # The numbers that masks are written with; `read_numbers` checks them.
 _OF_MASKS = ("first", "values")
@@ -69,9 +76,9 @@ def read_card(content: Mapping[str, Any], path: str | Path) -> Card:
             "give a checkpoint that `spanets train` wrote"
         )
     try:
-        check_plain({k: v for k, v in card.items() if k != "classes"}, f"{path}: its card")
-    except UsageError as error:
-        raise WeightsError(str(error)) from None
+        _Counter().check(card)
+    except ValueError as error:
+        raise WeightsError(f"{path}: damaged, its card holds {error}") from None
     if card.get("format") != FORMAT:
         raise WeightsError(
             f"{path}: written in format {card.get('format')!r}, this version reads {FORMAT}; "
@@ -80,7 +87,7 @@ def read_card(content: Mapping[str, Any], path: str | Path) -> Card:
     card = {"head": {}, **card}  # files of version 0.1 have none
     types = {name: get_origin(kind) or kind for name, kind in get_type_hints(Card).items()}
     wrong = [name for name, kind in types.items() if not isinstance(card.get(name), kind)]
-    if not wrong and not _are_names(card["classes"]):
+    if not wrong and not all(isinstance(name, str) for name in card["classes"]):
         wrong = ["classes"]
     if wrong or not card["classes"]:
         raise WeightsError(f"{path}: damaged, without {', '.join(wrong or ['classes'])}")
@@ -89,11 +96,32 @@ def read_card(content: Mapping[str, Any], path: str | Path) -> Card:
     return found
 
 
-def _are_names(classes: list[Any]) -> bool:
-    """Tells whether a list can be class names: texts, of which neither is without end."""
-    return len(classes) <= _MOST_CLASSES and all(
-        isinstance(name, str) and len(name) <= _MOST_NAME for name in classes
-    )
+class _Counter:
+    """Goes through nested values, and counts them: what is shared counts each time."""
+
+    def __init__(self) -> None:
+        self.left = _MAX_VALUES
+
+    def check(self, value: Any, depth: int = 0) -> None:
+        """Raises a ValueError for other than plain values, too many, too deep or too large ones."""
+        self.left -= 1
+        if self.left < 0 or depth > _MAX_DEPTH:
+            raise ValueError("more values than any card needs")
+        if isinstance(value, Mapping):
+            if not all(isinstance(key, str) for key in value):
+                raise ValueError("a key that is no text")
+            value = [part for pair in value.items() for part in pair]
+        if isinstance(value, list | tuple):
+            for part in value:
+                self.check(part, depth + 1)
+        elif isinstance(value, str):
+            if len(value) > _MAX_TEXT:
+                raise ValueError("an endless text")
+        elif isinstance(value, int):
+            if not -(2**63) <= value < 2**64:
+                raise ValueError("an integer of more than 64 bits")
+        elif value is not None and not isinstance(value, float):
+            raise ValueError(f"a {type(value).__name__}")
 
 
 def _check_preprocessing(card: Card, path: str | Path) -> None:
@@ -102,8 +130,10 @@ def _check_preprocessing(card: Card, path: str | Path) -> None:
     if "short_side" in values:  # training has sides of its own, which are compared with these
         values["train_short_sides"] = [values["short_side"]] * 2
     try:
-        if side := values.pop("input_size", None):
-            values[_SIDE_KEYS[card.task]] = side[-1]
+        if not values.keys() <= _PREPROCESSING:
+            raise KeyError(min(values.keys() - _PREPROCESSING, key=str))
+        if "input_size" in values:
+            values[_SIDE_KEYS[card.task]] = values.pop("input_size")[-1]
         if values:
             parse_recipe({"task": card.task, "data": values}, origin="preprocessing")
     except (UsageError, KeyError, IndexError, TypeError) as error:

@@ -44,7 +44,7 @@ __all__ = [
 WEIGHT_SUFFIXES = (".ckpt", ".pth", ".pt", ".tar", ".bin", ".safetensors")
 
 # Arguments of timm's factory that would read other files or reach for the network.
-_FETCHING_ARGUMENTS = ("checkpoint_path", "cache_dir")
+_FETCHING_ARGUMENTS = ("checkpoint_path", "cache_dir", "kwargs_filter")
 
 
 def load_checkpoint(path: str | Path) -> tuple[Card, dict[str, Tensor]]:
@@ -162,7 +162,9 @@ def restore_model(path: str | Path) -> tuple[nn.Module, Card]:
 
 def _build_fitting(card: Card, weights: Mapping[str, Tensor]) -> nn.Module:
     """Builds the model of a card, once it is clear that it is the one of these weights."""
-    check_numbers([card.model_args, card.head], weights)
+    # The numbers of a data set's classes name nothing that is built.
+    head = {key: value for key, value in card.head.items() if key != "category_ids"}
+    check_numbers([card.model_args, head], weights)
     with limited_model(weights):
         # First without memory: a card from elsewhere can ask for a model of any size.
         if (sketch := _sketch(card)) is not None:
@@ -238,7 +240,7 @@ def create_model(name: str, arguments: Mapping[str, Any], **more: Any) -> nn.Mod
             fetch weights from elsewhere.
     """
     # Names with a scheme, such as "hf-hub:", are left to those who call timm themselves.
-    if not timm.is_model(name):
+    if ":" in name or not timm.is_model(name):
         hint = (
             nearest(name.partition(".")[0], timm.list_models())
             or "; known are timm's and those of `spanets models`"

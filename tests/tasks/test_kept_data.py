@@ -239,7 +239,9 @@ def test_a_folder_with_parts_is_measured_by_one(small_run, photos, tmp_path, cap
     for name in ("Train", "validation"):
         shutil.copytree(photos, root / name)
     shutil.rmtree(root / "validation/dog")
-    found, (note,) = evaluate(capsys, small_run, "--data", root)
+    found, notes = evaluate(capsys, small_run, "--data", root)
+    note, of_names = notes
+    assert "6 of 8 images are called like some that the model was trained on" in of_names
     assert found["data"] == f"{root}/validation"
     assert found["images"] == 8
     assert found["metrics"]["auroc"] is None
@@ -306,7 +308,7 @@ def test_segmenters_keep_split_and_classes(tmp_path, capsys, monkeypatch):
             pixels = noise.integers(0, high, shape).astype(np.uint8)
             Image.fromarray(pixels).save(root / folder / f"{number}.png")
     (root / "classes.txt").write_text("sky\nsea\n")
-    monkeypatch.setattr("spanets.tasks.segmentation.plan.SegmentationPlan.draw", lambda *_: {})
+    monkeypatch.setattr("spanets.tasks.segmentation.plan.SegmentationPlan.pictures", lambda *_: {})
     words = ["--task", "segmentation"]
     recipe = tmp_path / "r.yaml"
     recipe.write_text(

@@ -6,6 +6,7 @@ standardised, exactly as `predict` does it. Targets are labels (B,) or, where th
 the data set's probabilities, (B, classes).
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -240,7 +241,7 @@ def read_splits(data: ClassificationData, kept: Kept | None = None) -> dict[str,
 
 def _scanned_folders(source: str, root: str) -> list[Path]:
     """Returns the folders of which all that lies in them is taken for images."""
-    folder = Path(root).expanduser()
+    folder = Path(os.path.expanduser(root))
     if source == "hf" and folder.is_dir():
         return [folder]
     if source != "folder" or not folder.is_dir():

@@ -303,7 +303,7 @@ def _describe(data: DetectionData, listed: CocoData, train: CocoData, val: CocoD
     Raises:
         UserError: every object is too small to be trained on.
     """
-    root = Path(data.root or "").expanduser()
+    root = Path(os.path.expanduser(data.root or ""))
     lines = describe_classes(train, val)
     lines += describe_files(listed, val, [root / data.train_images, root / data.val_images])
     small = describe_lost(data, train), describe_unseen(val, preprocessing_of(data))

@@ -29,7 +29,9 @@ def check_unchanged(kept: Kept, images: Sequence[Any], trained: int, origin: str
     Raises:
         UserError: there are signs.
     """
-    reason = _count_sign(kept, trained) or _time_sign(kept, images, Path(origin).expanduser())
+    reason = _count_sign(kept, trained) or _time_sign(
+        kept, images, Path(os.path.expanduser(origin))
+    )
     if reason:
         raise UserError(
             f"{kept.folder} has no {SPLIT}, and {origin} has changed since that run began "

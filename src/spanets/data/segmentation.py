@@ -4,6 +4,7 @@ A training batch is `(images (B, 3, S, S), masks (B, S, S))`; images for evaluat
 and come one by one, resized, with the mask as it is: `(images (1, 3, h, w), masks (1, H, W))`.
 """
 
+import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -241,7 +242,7 @@ def read_parts(
             "data.root is not set; give the folder that holds images and masks: --data.root DIR"
         )
     if kept is not None and kept.is_new:
-        root = Path(data.root).expanduser()
+        root = Path(os.path.expanduser(data.root))
         refuse_inside(kept.folder, [root / name for name in ("images", "masks", "annotations")])
     if data.layout == "ade20k":
         return ade20k_parts(data.root, classes)

@@ -5,6 +5,7 @@ network is trained. It does not choose an address that this machine asks, nor a 
 run folder that this machine writes to.
 """
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -69,6 +70,6 @@ def _plain_name(logger: str) -> str:
 
 def _exists(root: str) -> bool:
     try:
-        return Path(root).expanduser().exists()
+        return Path(os.path.expanduser(root)).exists()
     except (OSError, RuntimeError, ValueError):  # no name of a path
         return False

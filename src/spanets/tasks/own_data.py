@@ -47,9 +47,9 @@ def own_recipe(path: Path, card: Card, kind: type[R], trusted: bool) -> R:
         WeightsError: a damaged recipe.
     """
     recipe = card_recipe(path, card, kind)
+    own = recipe_beside(path, recipe)  # of a run that went on with data elsewhere, the newer one
     if trusted or recipe.data.root is None:
-        return recipe
-    own = recipe_beside(path, recipe)
+        return own or recipe
     if own is None:
         raise UsageError(
             f"{path}: does not lie in the folder of its run, and a checkpoint alone does not "

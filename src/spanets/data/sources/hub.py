@@ -156,7 +156,7 @@ def _image_folders(root: str) -> list[Path]:
     """Returns where images that are files may lie: in the data set, or where it was unpacked."""
     config = require("datasets", "hf").config
     unpacked = [Path(config.DOWNLOADED_DATASETS_PATH), Path(config.EXTRACTED_DATASETS_PATH)]
-    path = Path(root).expanduser()
+    path = Path(os.path.expanduser(root))
     if path.exists():
         return [path, *unpacked]
     cache = Path(require("huggingface_hub", "hf").constants.HF_HUB_CACHE)

@@ -38,7 +38,7 @@ def refuse_inside(out: Path, scanned: Iterable[Path]) -> None:
     Raises:
         UsageError: it lies there; the message says what to do.
     """
-    place = out.expanduser().resolve()
+    place = Path(os.path.expanduser(out)).resolve()
     for folder in scanned:
         root = folder.resolve()
         if place.is_relative_to(root) and not any(map(is_system, place.relative_to(root).parts)):

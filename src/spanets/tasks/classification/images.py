@@ -58,7 +58,7 @@ def _describe_trained(
     if not (path.parent / RECIPE).is_file():
         return []  # elsewhere than in its run folder: what it names may be another's
     data = recipe.data
-    own = Path(data.root).expanduser() if data.source == "folder" and data.root else None
+    own = Path(os.path.expanduser(data.root)) if data.source == "folder" and data.root else None
     is_own = own is not None and own.is_dir() and _is_below(folder, own)
     split = kept_of(path.parent, path, card).split
     if split is not None and split.parts:

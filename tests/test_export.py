@@ -127,9 +127,13 @@ def test_a_checkpoint_keeps_its_classes(small_run, tmp_path, capsys):
             "--dtype is 'float8', must be float32, float16 or int8",
         ),
         (["spanet_nano", "--opset", "9"], 2, "--opset is 9, must be 18 to 23"),
-        (["spanet_nano", "--size", "16"], 2, "16 is no side from 32 up, nor two such as 256x512"),
-        (["spanet_nano", "--size", "64x"], 2, "64x is no side from 32 up"),
-        (["spanet_nano", "--size", "64x96x3"], 2, "64x96x3 is no side from 32 up"),
+        (
+            ["spanet_nano", "--size", "16"],
+            2,
+            "16 is no side from 32 to 8192, nor two such as 256x512",
+        ),
+        (["spanet_nano", "--size", "64x"], 2, "64x is no side from 32 to 8192"),
+        (["spanet_nano", "--size", "64x96x3"], 2, "64x96x3 is no side from 32 to 8192"),
         (["spanet_nano", "--weights", "none.pth"], 1, "none.pth: no such file"),
     ],
 )

@@ -18,6 +18,7 @@ from small_runs import call, make_photos
 
 import spanets_cli
 from spanets.data.loaders import plain_worker_errors
+from spanets.recipe import list_recipes
 from spanets.tasks.classification.module import Classification
 from spanets_cli.interrupts import one_interrupt
 from spanets_runtime.errors import UserError, missing_memory
@@ -162,7 +163,7 @@ LONG = "x" * 256
     [
         ["train", "RECIPE", "--out", LONG],
         ["train", "RECIPE", "--out", "OUT", "--data.root", LONG],
-        ["train", "RECIPE", "--out", "OUT", "--model.weights", f"{LONG}.pth"],
+        [*"train RECIPE --data.root PHOTOS --out OUT --model.weights".split(), f"{LONG}.pth"],
         ["train", LONG],
         ["train", f"{LONG}.yaml"],
         ["eval", f"{LONG}.ckpt"],
@@ -205,6 +206,8 @@ def test_paths_that_no_system_call_takes(
         bad = LONG if fault == "too long" else "closed/deep/x"
         shown = [str(names.get(word, word)).replace(LONG, bad) for word in words]
 
+        list_recipes()  # what it imports may lie where another user may not read
+
         def run() -> int:
             os.chdir(place)
             for path in (place, *place.rglob("*")):
@@ -218,6 +221,7 @@ def test_paths_that_no_system_call_takes(
         (place / "closed").chmod(0o700)
     assert "Traceback" not in said
     assert status in (1, 2), said
+    said = "".join(line for line in said.splitlines(True) if "W:onnxruntime" not in line)
     assert said.startswith("spanets: ")
     assert said.count("\n") == 1
     if fault == "closed":

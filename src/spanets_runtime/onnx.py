@@ -143,6 +143,7 @@ def open_session(model: str | Path | bytes, threads: int | None = None) -> Any:
         UserError: no onnxruntime, or no ONNX file.
     """
     onnxruntime = require("onnxruntime", "export")
+    onnxruntime.disable_telemetry_events()  # nothing is sent that was not asked for
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its warnings concern its optimizations, its errors are raised
     if threads is not None:

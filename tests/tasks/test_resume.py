@@ -203,7 +203,7 @@ def test_the_file_that_a_run_started_from_is_not_needed_again(
     shutil.copy(small_run / "last.ckpt", file)
     recipe = load_recipe(small_recipe, [*EPOCHS, "--model.weights", str(file)])
     half_a_run(recipe, tmp_path / "run", monkeypatch)
-    assert f"{file}: 92 tensors loaded (our names)" in capsys.readouterr().err
+    assert f"{file}: 92 tensors loaded (timm's names)" in capsys.readouterr().err
     file.unlink()
     train(recipe, tmp_path / "run", resume=True)
     assert len(history(tmp_path / "run")) == 4
@@ -341,7 +341,7 @@ def test_ctrl_c_at_any_time(hook, small_recipe, tmp_path, monkeypatch):
 
 
 def test_ctrl_c_during_the_last_evaluation(small_recipe, tmp_path, monkeypatch):
-    def stop(*_):
+    def stop(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -358,7 +358,7 @@ def test_averaged_weights_are_saved_by_a_stop_during_validation(
     ema = ["--optim.ema_decay", "0.9"]
     train(load_recipe(small_recipe, ema), tmp_path / "whole")
 
-    def stop(*_):
+    def stop(*_, **__):
         raise KeyboardInterrupt
 
     out = tmp_path / "stopped"
@@ -499,7 +499,7 @@ def test_of_a_damaged_checkpoint_the_one_before_is_used(
     train(recipe, out, resume=True)
     warning, *_ = capsys.readouterr().err.splitlines()
     reason = {
-        "flipped": "damaged since it was written (its part 'archive/data/",
+        "flipped": "a truncated or damaged PyTorch file",
         "cut": "a truncated or damaged PyTorch file",
         "gone": "no such file",
     }

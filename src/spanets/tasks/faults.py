@@ -69,7 +69,7 @@ def quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     # An error of TensorBoard's thread is raised again in this one.
-    threading.excepthook = lambda args: None if args.exc_type is OSError else hook(args)
+    threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else hook(args)
     try:
         with warnings.catch_warnings():
             for module in ("lightning", "torchmetrics", "torch.utils.data"):

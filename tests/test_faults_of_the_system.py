@@ -156,6 +156,7 @@ def test_little_shared_memory(small_recipe, tmp_path):
 # ---- paths
 
 LONG = "x" * 256
+START = ["train", "RECIPE", "--data.root", "PHOTOS", "--out", "OUT"]
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ LONG = "x" * 256
     [
         ["train", "RECIPE", "--out", LONG],
         ["train", "RECIPE", "--out", "OUT", "--data.root", LONG],
-        [*"train RECIPE --data.root PHOTOS --out OUT --model.weights".split(), f"{LONG}.pth"],
+        [*START, "--model.weights", f"{LONG}.pth"],
         ["train", LONG],
         ["train", f"{LONG}.yaml"],
         ["eval", f"{LONG}.ckpt"],

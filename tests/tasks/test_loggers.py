@@ -34,7 +34,9 @@ def test_a_near_miss():
 
 
 def test_csv_in_place_of_tensorboard(small_recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr("spanets.tasks.classification.plan.ClassificationPlan.draw", lambda *_: {})
+    monkeypatch.setattr(
+        "spanets.tasks.classification.plan.ClassificationPlan.pictures", lambda *_: {}
+    )
     train(recipe(small_recipe, "--trainer.logger", "csv", "--trainer.epochs", "1"), tmp_path)
     lines = (tmp_path / "csv/metrics.csv").read_text().splitlines()
     assert "train/loss" in lines[0]

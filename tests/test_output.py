@@ -81,6 +81,17 @@ def test_whatever_is_written_only_our_line_ends_act(texts):
     assert memory.getvalue().count("\r") <= len(texts)  # at the beginning of a write alone
 
 
+def test_what_an_encoding_lacks_is_escaped():
+    for encoding in ("ascii", "latin-1", "utf-16"):
+        memory = io.BytesIO()
+        stream = SafeStream(io.TextIOWrapper(memory, encoding, errors="strict"))
+        stream.write("é日\n")
+        stream.flush()
+        assert not stream.lost
+        wanted = {"ascii": r"\xe9\u65e5", "latin-1": r"é\u65e5", "utf-16": "é日"}[encoding]
+        assert memory.getvalue().decode(encoding) == f"{wanted}\n"
+
+
 def test_a_bar_moves():
     memory = io.StringIO(newline="")
     for _ in tqdm(range(3), file=SafeStream(memory), desc="a\x1b[2J", mininterval=0, leave=False):

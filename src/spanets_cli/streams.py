@@ -37,7 +37,8 @@ class SafeStream:
         """Writes a text; returns how many characters it has."""
         moves = _MOVES.match(text)
         kept = moves[0] if moves else ""
-        self._try(lambda: self._stream.write(kept + escape_controls(text[len(kept) :], "\n\t")))
+        shown = self._encodable(kept + escape_controls(text[len(kept) :], "\n\t"))
+        self._try(lambda: self._stream.write(shown))
         return len(text)
 
     def writelines(self, lines: list[str]) -> None:
@@ -53,6 +54,11 @@ class SafeStream:
         if name == "_stream":  # of a copy that is being made
             raise AttributeError(name)
         return getattr(self._stream, name)
+
+    def _encodable(self, text: str) -> str:
+        """Returns a text with escapes for what the encoding of the stream lacks."""
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        return text.encode(encoding, "backslashreplace").decode(encoding)
 
     def _try(self, write: Callable[[], object]) -> None:
         if self.lost:
@@ -79,9 +85,6 @@ def safe_streams() -> Iterator[SafeStream]:
     """
     _fill_closed_descriptors()
     before = sys.stdout, sys.stderr, warnings.formatwarning
-    with suppress(AttributeError):  # in a test, a stream in memory
-        # A terminal of another encoding shows what it lacks as an escape.
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     output = SafeStream(sys.stdout)
     sys.stdout = cast(TextIO, output)
     sys.stderr = cast(TextIO, SafeStream(sys.stderr))

@@ -9,9 +9,9 @@ Forms of SPANet-small, equal to float rounding:
                   gate, and a convolution for each, on contiguous (NCHW) maps
 
 Forms of SPANetV2-s18:
-  ours            the default: one FFT for all heads, fused attention, StarReLU in the weights
+  ours            the default: one FFT for all heads, fused attention
   head by head    an FFT for each head, the rest as ours
-  released        the same on contiguous (NCHW) maps, attention and StarReLU written out
+  released        the same on contiguous (NCHW) maps, attention written out
 
 Peers are timed in their better layout of the two, contiguous and channels last.
 """

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import spanets  # noqa: F401 (registers the models)
-from spanets.backbones.spanetv2 import StarMlp
 from spanets.mixers import SPAM, Attention, SpectralAdaptiveMixer, SpectralContext
 from spanets.spectral import low_frequency_mask, resize_half_spectrum
 
@@ -86,19 +85,8 @@ class WrittenOutAttention(nn.Module):
         return attention.proj(mixed)
 
 
-class WrittenOutMlp(nn.Module):
-    """The MLP with StarReLU on the hidden maps."""
-
-    def __init__(self, mlp: StarMlp) -> None:
-        super().__init__()
-        self.fc1, self.act, self.fc2 = mlp.fc1, mlp.act, mlp.fc2
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
-
-
 def head_by_head(name: str, written_out: bool = False) -> nn.Module:
-    """Builds a SPANetV2 with filters head by head, on request attention and MLP written out."""
+    """Builds a SPANetV2 with filters head by head, on request attention written out."""
     model = timm.create_model(name)
     for stage in model.stages:
         for block in stage.blocks:
@@ -106,6 +94,4 @@ def head_by_head(name: str, written_out: bool = False) -> nn.Module:
                 block.token_mixer = HeadByHead(block.token_mixer)
             elif written_out:
                 block.token_mixer = WrittenOutAttention(block.token_mixer)
-            if written_out:
-                block.mlp = WrittenOutMlp(block.mlp)
     return model

@@ -130,8 +130,8 @@ def test_an_interrupted_measurement_goes_on(
     whole = analyze([source], photos, tmp_path / "whole", [what], options)[source]
     with monkeypatch.context() as patch:
 
-        def two_batches(*arguments):
-            loaded = batches(*arguments)
+        def two_batches(*arguments, **more):
+            loaded = batches(*arguments, **more)
             yield next(loaded)
             yield next(loaded)
             raise KeyboardInterrupt
@@ -226,14 +226,22 @@ OWN = f"{__name__}:own_model"
         ([OWN, "--what", "bands"], "its output is no (B, classes)", 1),
         ([f"{__name__}:Named", "--what", "bands"], "Named: images must be of 32x32", 1),
         ([OWN, "--what", "receptive-field"], "has no forward_features", 1),
-        ([OWN, "--what", "sensitivity", "--epsilon", "-1"], "--epsilon is -1, must be above 0", 2),
-        ([OWN, "--what", "sensitivity", "--epsilon", "nan"], "--epsilon is nan, must be above", 2),
+        (
+            [OWN, "--what", "sensitivity", "--epsilon", "-1"],
+            "--epsilon: -1 is no number above 0",
+            2,
+        ),
+        (
+            [OWN, "--what", "sensitivity", "--epsilon", "nan"],
+            "--epsilon: nan is no number above",
+            2,
+        ),
         (
             [OWN, "--what", "sensitivity", "--frequencies", "4"],
             "--frequencies is 4, must be odd",
             2,
         ),
-        ([OWN, "--frequencies", "1"], "--frequencies: 1 is no whole number from 3 up", 2),
+        ([OWN, "--frequencies", "1"], "--frequencies: 1 is no whole number from 3 to 255", 2),
     ],
 )
 def test_mistakes(words, said, status, photos, tmp_path, capsys):

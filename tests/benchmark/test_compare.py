@@ -203,7 +203,7 @@ def test_what_does_not_fit_into_memory(batch):
             ["a.ckpt", "--form", "fft"],
             "--form fft: a.ckpt has none, only this package's models by name do",
         ),
-        (["spanet_nano", "--batch", "0"], "argument --batch: 0 is no whole number from 1 up"),
+        (["spanet_nano", "--batch", "0"], "argument --batch: 0 is no whole number from 1 to 65536"),
     ],
 )
 def test_bad_words(words, said, capsys, tmp_path, monkeypatch):

@@ -322,7 +322,7 @@ def test_classes_may_hold_folders(first, second, tmp_path):
 def test_what_is_left_out_is_told_once(tmp_path):
     fill(tmp_path / "train", cat=3, dog=3)
     fill(tmp_path / "val", cat=1, dog=1)
-    others = "train/cat/a.heic train/dog/b.HEIC val/cat/c.heic train/cat/deep/scan README.md"
+    others = "train/cat/a.psd train/dog/b.PSD val/cat/c.psd train/cat/deep/scan README.md"
     for name in [*others.split(), "train/cat/@eaDir/0.png/thumb.png", "val/dog/.DS_Store"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -332,7 +332,7 @@ def test_what_is_left_out_is_told_once(tmp_path):
     parts = folder_splits(tmp_path)
     assert parts["train"].notes == parts["val"].notes
     assert parts["train"].notes == (
-        f"{tmp_path}: 5 files left out, not known as images (1 without suffix, 3 .heic, 1 .md)",
+        f"{tmp_path}: 5 files left out, not known as images (1 without suffix, 1 .md, 3 .psd)",
         f"{tmp_path}: 1 link to folders not followed, such as {tmp_path}/train/cat/more",
         f"{tmp_path}: 1 image left out, in no class folder, such as {tmp_path}/train/loose.png",
         f"{tmp_path}: left out, for they are no parts: annotations, extra",
@@ -341,10 +341,10 @@ def test_what_is_left_out_is_told_once(tmp_path):
 
 def test_a_class_of_unknown_files_alone(tmp_path):
     fill(tmp_path, cat=3, dog=0)
-    (tmp_path / "dog/a.heic").touch()
+    (tmp_path / "dog/a.psd").touch()
     line = failure(folder_splits, tmp_path)
     assert "no images in class folder dog; add some or remove the folder (" in line
-    assert line.endswith("1 file left out, not known as images (1 .heic))")
+    assert line.endswith("1 file left out, not known as images (1 .psd))")
 
 
 def test_system_folders_are_no_classes(tmp_path):

@@ -46,11 +46,11 @@ def test_parts_classes_and_counts(tmp_path):
 
 
 def test_what_is_left_out_is_told(photos, tmp_path, capsys):
-    (photos / "cat/a.heic").touch()
+    (photos / "cat/a.psd").touch()
     (photos / "@eaDir").mkdir()
     status, printed, said = call(capsys, "shard", photos, "--out", tmp_path / "out", "--json")
     assert status == 0
-    line = f"{photos}: 1 file left out, not known as images (1 .heic)"
+    line = f"{photos}: 1 file left out, not known as images (1 .psd)"
     assert said.splitlines() == [line]
     assert json.loads(printed)["notes"] == [line]
     assert "notes" not in json.loads((tmp_path / "out/dataset.json").read_text())

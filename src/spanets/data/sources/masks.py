@@ -56,16 +56,16 @@ class MaskedImages:
         masks: One for each.
         classes: Class names, at most 255.
         values: What the numbers of the masks stand for.
-        names: What the images are called in the list of a split, or None where none was drawn.
         notes: Lines for people about what was left out, renamed or changed, each with a count.
+        names: What the images are called in the list of a split, or None where none was drawn.
     """
 
     images: list[Path]
     masks: list[Path]
     classes: list[str]
     values: MaskValues
-    names: Sequence[str] | None = None
     notes: tuple[str, ...] = ()
+    names: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.images)

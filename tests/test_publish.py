@@ -182,7 +182,7 @@ def test_mistakes(finished, tmp_path, refused):
 
 def test_other_tasks_have_no_place_in_timms_format(finished, tmp_path, refused):
     content = torch.load(finished / "last.ckpt", weights_only=True)
-    content["spanets"]["task"] = "detection"
+    content["spanets"] |= {"task": "detection", "preprocessing": {}}
     torch.save(content, tmp_path / "a.ckpt")
     line = refused(1, "push", tmp_path / "a.ckpt", "--to", tmp_path / "a")
     assert line == f"{tmp_path / 'a.ckpt'}: is for detection; timm's format holds classifiers alone"

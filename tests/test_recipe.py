@@ -575,7 +575,8 @@ class _Before(yaml.SafeLoader):
 
 _Before.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"),
+    # It had no end, and took 0E0:0 for a number; that was wrong.
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
     list("-+.0123456789"),
 )
 

@@ -143,9 +143,9 @@ def test_an_interrupted_measurement_goes_on(
     assert json.loads(part.read_text())["state"]["first"] == 8
     seen = []
 
-    def spy(paths, preprocess, size, first):
+    def spy(paths, preprocess, size, first, **more):
         seen.append(first)
-        return batches(paths, preprocess, size, first)
+        return batches(paths, preprocess, size, first, **more)
 
     monkeypatch.setattr(measure, "batches", spy)
     resumed = analyze([source], photos, tmp_path / "parts", [what], options)[source]

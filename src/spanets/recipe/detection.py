@@ -60,7 +60,7 @@ class DetectionModel(Model):
     """A backbone, and the detector on it.
 
     Attributes:
-        name, args, weights: As in `Model`, of the backbone.
+        name, args, weights, weights_ema: As in `Model`, of the backbone.
         head: "retinanet", "mask_rcnn" or "cascade_mask_rcnn".
         frozen_stages: So many first stages of the backbone keep their weights.
         channels, features, regions, proposals, anchor_scale, box_convolutions, norm_groups: Sizes

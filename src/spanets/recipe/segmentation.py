@@ -124,7 +124,7 @@ class SegmentationModel(Model):
     """A backbone, and the segmenter on it.
 
     Attributes:
-        name, args, weights: As in `Model`, of the backbone.
+        name, args, weights, weights_ema: As in `Model`, of the backbone.
         head: "semantic_fpn" or "upernet".
         head_args: Its arguments, such as `{channels: 512}`; see `segmentation.segmenter`.
         frozen_stages: So many first stages of the backbone keep their weights.

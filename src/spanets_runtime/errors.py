@@ -7,6 +7,7 @@ its traceback. Programmers' mistakes are assertions or the built-in `ValueError`
 
 import errno
 import os
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
@@ -66,7 +67,8 @@ def missing_memory(error: BaseException) -> str | None:
             "the GPU's memory is full; train with a larger trainer.accumulate or a smaller "
             "optim.batch_size, evaluate with a smaller --batch"
         )
-    if isinstance(error, RuntimeError) and any(words in text for words in _NO_SHARED_MEMORY):
+    is_told = isinstance(error, RuntimeError) and any(words in text for words in _NO_SHARED_MEMORY)
+    if is_told or _lacks_semaphores(error):
         return (
             "shared memory (/dev/shm) is full; set data.workers or --workers to 0, or give it "
             "more room"
@@ -79,6 +81,20 @@ def missing_memory(error: BaseException) -> str | None:
             "smaller --size"
         )
     return None
+
+
+def _lacks_semaphores(error: BaseException | None) -> bool:
+    """Tells whether an error, or one that it hides, is of a lock of processes without room.
+
+    The locks lie in shared memory as well; the system says "no space left" and names no file.
+    """
+    while error is not None:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        is_lock = bool(frames) and frames[-1].f_code.co_filename.endswith("synchronize.py")
+        if is_lock and getattr(error, "errno", None) == errno.ENOSPC:
+            return True
+        error = error.__context__
+    return False
 
 
 def describe_system_error(error: OSError) -> str:

@@ -351,7 +351,7 @@ def test_checkpoints_without_numbers_count_from_one(run, shapes, tmp_path, capsy
     """As those of earlier versions; damaged ones likewise."""
     content = torch.load(run / "last.ckpt", weights_only=True)
     image, path = sorted((shapes / "images" / "val").iterdir())[0], tmp_path / "a.ckpt"
-    for ids in (None, [1, 1, 1], ["x"] * 3, 5):
+    for ids in (None, [1, 1, 1, 1], ["x"] * 4, 5):
         content["spanets"]["head"].pop("category_ids", None)
         if ids is not None:
             content["spanets"]["head"]["category_ids"] = ids
@@ -359,7 +359,7 @@ def test_checkpoints_without_numbers_count_from_one(run, shapes, tmp_path, capsy
         status, _, said = call(capsys, "predict", path, image, "--out", tmp_path / "out")
         assert status == 0, said
         written = json.loads((tmp_path / "out" / "predictions.json").read_text())
-        assert [category["id"] for category in written["categories"]] == [1, 2, 3]
+        assert [category["id"] for category in written["categories"]] == [1, 2, 3, 4]
 
 
 def test_what_is_anothers_is_not_written_over(run, shapes, refused, tmp_path, capsys):
@@ -485,7 +485,10 @@ def test_damaged_descriptions(run, refused, tmp_path):
     content = torch.load(run / "last.ckpt", weights_only=True)
     for head, said in (
         ({}, "the detector's description is damaged"),
-        ({"kind": "mask_rcnn", "frozen_stages": 0, "settings": {"channels": 10**9}}, "channels"),
+        (
+            {"kind": "mask_rcnn", "frozen_stages": 0, "settings": {"channels": 10**9}},
+            "1000000000, allowed",
+        ),
         ({"kind": "no", "frozen_stages": 0, "settings": {}}, "detector is 'no', allowed:"),
     ):
         content["spanets"]["head"] = head

@@ -163,6 +163,17 @@ def _report_all_but_hanging_up(kind: type[BaseException], *error: Any) -> None:
         sys.__excepthook__(kind, *error)
 
 
+def _hide_unstarted() -> None:
+    """Hides what torch's iterator says when it is cleared away, if its processes never started."""
+    before = sys.unraisablehook
+
+    def report(unraisable: Any) -> None:
+        if "_MultiProcessingDataLoaderIter" not in repr(unraisable.object):
+            before(unraisable)
+
+    sys.unraisablehook = report
+
+
 @contextmanager
 def plain_worker_errors() -> Iterator[None]:
     """Says plainly what went wrong in a process that loads images.
@@ -181,6 +192,7 @@ def plain_worker_errors() -> Iterator[None]:
         raise type(error)(lines[-1].partition(": ")[2]) from error
     except RuntimeError as error:
         if (said := missing_memory(error)) is not None:
+            _hide_unstarted()
             raise UserError(said) from error
         if "DataLoader worker" not in str(error):
             raise

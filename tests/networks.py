@@ -78,6 +78,8 @@ def short(name: str, **arguments: Any) -> nn.Module:
 def stirred(network: nn.Module, seed: int = 0) -> nn.Module:
     """Gives a network, evaluating, weights from a seed: no layer is an identity, no gain alike."""
     generator = torch.Generator().manual_seed(seed)
+    if any(value.is_meta for value in network.parameters()):
+        return network.eval()
     with torch.no_grad():
         for key, value in network.named_parameters():
             if key.endswith(("logits", "_logit")):  # gains from 0.02 to 0.98

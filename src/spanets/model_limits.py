@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules import module as modules
 
+from spanets.weights.errors import show_name
 from spanets_runtime.errors import UserError
 
 # A number among the arguments may be a width, a side of images or a count of layers.
@@ -40,19 +41,22 @@ def check_numbers(arguments: object, weights: Mapping[str, Tensor]) -> None:
     """
     sides = (side for value in weights.values() for side in value.shape)
     limit = min(max(_SMALLEST_LIMIT, len(weights), *sides, 0), _LARGEST_LIMIT)
-    for number in _numbers(arguments):
+    for name, number in _numbers(arguments):
         if not -limit <= number <= limit:  # NaN as well
-            raise ModelTooLargeError(f"an argument of its model is {number}, allowed: to {limit}")
+            told = f"its model's {show_name(name) or 'argument'} is {number}"
+            raise ModelTooLargeError(f"{told}, allowed: to {limit}")
 
 
-def _numbers(value: object) -> Iterator[float]:
+def _numbers(value: object, name: str = "") -> Iterator[tuple[str, float]]:
+    """Yields every number with the key that it, or the list that it is in, stands under."""
     if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
+        for key, part in value.items():
+            yield from _numbers(part, str(key))
+    elif isinstance(value, list | tuple):
         for part in value:
-            yield from _numbers(part)
+            yield from _numbers(part, name)
     elif isinstance(value, int | float):
-        yield value
+        yield name, value
 
 
 @contextmanager

@@ -41,8 +41,11 @@ def families() -> list[str]:
     """The first model of every file of timm's and every name of a classifier in it."""
     first: dict[tuple[str, str], str] = {}
     for name in timm.list_models(exclude_filters="spanet*"):
-        classifier = str(timm.get_pretrained_cfg(name).classifier)
-        first.setdefault((timm.models.model_entrypoint(name).__module__, classifier), name)
+        config = timm.get_pretrained_cfg(name)
+        if config is None or config.classifier is None:
+            continue
+        module = timm.models.model_entrypoint(name).__module__
+        first.setdefault((module, str(config.classifier)), name)
     return sorted(set(first.values()) - set(ODD))
 
 

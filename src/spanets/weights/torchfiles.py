@@ -75,17 +75,17 @@ class _Archive:
         part = self.parts[f"data/{key}"]
         if part.file_size != count * dtype.itemsize:
             raise BadZipFile(f"data/{key} has another size than declared")
-        return Stored(dtype, 0, count, lambda: self._load(key, part, dtype))
+        return Stored(dtype, 0, count, lambda: self._load(part, dtype))
 
-    def _load(self, key: str, part: ZipInfo, dtype: torch.dtype) -> torch.UntypedStorage:
-        if key not in self.loaded:
+    def _load(self, part: ZipInfo, dtype: torch.dtype) -> torch.UntypedStorage:
+        if part.filename not in self.loaded:
             storage = torch.UntypedStorage(part.file_size)
             with self.archive.open(part) as stream:
                 _fill(storage, stream.readinto)  # type: ignore[attr-defined]
             if self.swapped:
                 storage.byteswap(dtype)
-            self.loaded[key] = storage
-        return self.loaded[key]
+            self.loaded[part.filename] = storage
+        return self.loaded[part.filename]
 
     def _bytes(self, name: str) -> bytes:
         return self.archive.read(self.parts[name])

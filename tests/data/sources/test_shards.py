@@ -500,6 +500,13 @@ def test_classes_of_folders_called_like_numbers(tmp_path):
     # A checkpoint of an earlier version knows numbers where the shards were named by a pattern.
     old = read_shards(str(tmp_path / "shards/*.tar"), known=["0", "1", "2"])["train"]
     assert old.classes == ["0", "1", "2"]
+    assert old.notes == ()
+    (tmp_path / "shards/dataset.json").unlink()
+    unnamed = read_shards(str(tmp_path / "shards/*.tar"))["train"]
+    assert unnamed.classes == ["0", "1", "2"]
+    assert unnamed.notes[0].endswith(
+        "classes are called by their numbers, for no dataset.json beside names them"
+    )
 
 
 def test_numbers_of_an_earlier_version_stay_numbers(tmp_path):

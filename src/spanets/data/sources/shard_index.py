@@ -66,6 +66,11 @@ class ShardIndex:
         """Whether it was written with the shard, and not listed from it."""
         return self.checksums is not None
 
+    @property
+    def is_faithful(self) -> bool:
+        """Whether labels are as the shard has them; earlier versions listed "007" as 7."""
+        return self.is_written or self.format > 1
+
     def to_json(self) -> bytes:
         """Returns what `parse_index` reads."""
         values = {"format": self.format, **asdict(self)}

@@ -5,7 +5,8 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -125,11 +126,16 @@ def _read_classes(classes: Any) -> list[str]:
     return classes
 
 
-def add_classes(found: ShardSet) -> ShardSet:
-    """Adds the class names of the `dataset.json` that lies beside shards named by a pattern."""
+def read_classes_beside(found: ShardSet) -> list[str] | None:
+    """Returns the class names of the `dataset.json` beside shards that are named by a pattern."""
     folders = {os.path.dirname(location) for some in found.parts.values() for location in some}
-    described = read_description(folders.pop()) if len(folders) == 1 else None
-    return found if described is None else replace(found, classes=described.classes)
+    if len(folders) > 1:
+        return None
+    folder = folders.pop() or "."
+    with suppress(UserError):  # many servers refuse to say that there is no such file
+        described = read_description(folder)
+        return None if described is None else described.classes
+    return None
 
 
 def _find_in(folder: str) -> list[str]:

@@ -24,12 +24,19 @@ from typing import Any, overload
 import numpy as np
 from tqdm import tqdm
 
+from spanets.data.class_names import describe_twins
 from spanets.data.samples import Samples
 from spanets.data.sources import remote
 from spanets.data.sources.packed import PackedTexts
 from spanets.data.sources.shard_index import MAX_INDEX_BYTES, SUFFIX, ShardIndex, parse_index
 from spanets.data.sources.shard_labels import find_classes, number_labels
-from spanets.data.sources.shard_names import add_classes, find_shards, names_below
+from spanets.data.sources.shard_names import (
+    DATASET,
+    ShardSet,
+    find_shards,
+    names_below,
+    read_classes_beside,
+)
 from spanets.data.sources.tar_listing import list_tar
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import write_atomically
@@ -185,12 +192,8 @@ def read_shards(
     root = os.path.expanduser(root)
     found = find_shards(root)
     indices = {name: _read_indices(some, folder, label_key) for name, some in found.parts.items()}
-    classes, notes = find_classes(indices["train"], root, known)
     written = all(index.is_written for some in indices.values() for index in some)
-    if found.classes is None and written and classes != known:
-        found = add_classes(found)
-    if found.classes is not None:
-        classes, notes = found.classes, ()
+    classes, notes = _choose_classes(found, indices["train"], written, root, known)
     samples = {}
     for name, locations in found.parts.items():
         names = [""] * len(locations) if written else names_below(found.base, locations)
@@ -201,6 +204,26 @@ def read_shards(
         about = (*notes, *_describe_members(indices[name], root))
         samples[name] = _make_samples(shards, indices[name], classes, about)
     return samples
+
+
+def _choose_classes(
+    found: ShardSet,
+    indices: Sequence[ShardIndex],
+    written: bool,
+    origin: str,
+    known: Sequence[str] | None,
+) -> tuple[list[str], tuple[str, ...]]:
+    """Returns the class names, and lines about them: those that are told, else what labels say."""
+    if found.classes is not None:
+        return found.classes, describe_twins(found.classes, origin)
+    classes, notes = find_classes(indices, origin, known)
+    if not written or classes == known:
+        return classes, notes
+    named = read_classes_beside(found)
+    if named is not None:
+        return named, describe_twins(named, origin)
+    unnamed = f"{origin}: classes are called by their numbers, for no {DATASET} beside names them"
+    return classes, (unnamed, *notes)
 
 
 def _read_indices(locations: Sequence[str], cache: Path, label_key: str | None) -> list[ShardIndex]:
@@ -239,27 +262,36 @@ def _index_here(path: Path, label_key: str | None) -> ShardIndex:
         raise UserError(f"{path}: cannot be read ({reason})") from None
     beside = path.with_name(path.name + SUFFIX)
     before = _read_beside(beside)
-    if before is not None and label_key in (None, before.label_key):
-        if before.is_written and before.length != size:
-            raise UserError(
-                f"{path}: has {size} bytes, its index says {before.length}; copy it again"
-            )
-        trusted = before.is_written or before.format > 1
-        if trusted and before.length == size and _is_newer(beside, path):
-            return before
+    if before is not None and label_key not in (None, before.label_key):
+        before = None  # it tells of other labels
+    if before is not None and before.is_written and before.length != size:
+        raise UserError(f"{path}: has {size} bytes, its index says {before.length}; copy it again")
+    whole = before is not None and before.is_faithful and before.length == size
+    if before is not None and whole and _is_newer(beside, path):
+        return before
     index = list_tar(path, label_key)
-    if before is not None and before.is_written and label_key in (None, before.label_key):
-        if not _is_of(before, index):
-            raise UserError(
-                f"{path}: its images or labels are not those that {beside.name} was written with; "
-                f"write the shards anew, or remove {beside.name}"
-            )
-        with suppress(OSError):
-            os.utime(beside)  # else it is compared again at every start
+    if before is not None and before.is_written:
+        _compare(before, index, path, beside)
         return before
     with suppress(UserError):  # a folder that cannot be written costs time alone
         write_atomically(beside, lambda file: file.write(index.to_json()))
     return index
+
+
+def _compare(written: ShardIndex, listed: ShardIndex, path: Path, beside: Path) -> None:
+    """Compares an index that was written with a shard with what is in the shard now.
+
+    Raises:
+        UserError: they differ.
+    """
+    same_places = (written.offsets, written.sizes) == (listed.offsets, listed.sizes)
+    if not same_places or list(map(str, written.labels)) != list(map(str, listed.labels)):
+        raise UserError(
+            f"{path}: its images or labels are not those that {beside.name} was written with; "
+            f"write the shards anew, or remove {beside.name}"
+        )
+    with suppress(OSError):
+        os.utime(beside)  # else it is compared again at every start
 
 
 def _read_beside(path: Path) -> ShardIndex | None:
@@ -276,12 +308,6 @@ def _is_newer(index: Path, shard: Path) -> bool:
     """Whether an index was written after the last change of a shard, a copy counting as one."""
     changed = shard.stat()
     return index.stat().st_mtime_ns > max(changed.st_mtime_ns, changed.st_ctime_ns)
-
-
-def _is_of(written: ShardIndex, listed: ShardIndex) -> bool:
-    """Whether an index that was written with a shard tells of what is in it."""
-    same_places = (written.offsets, written.sizes) == (listed.offsets, listed.sizes)
-    return same_places and [str(x) for x in written.labels] == [str(x) for x in listed.labels]
 
 
 def _describe_members(indices: Sequence[ShardIndex], origin: str) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Memory that is full, paths that cannot be used, Ctrl-C pressed often: a line each."""
 
 import errno
+import gc
 import os
 import resource
 import shutil
@@ -18,6 +19,7 @@ from small_runs import call, make_photos
 
 import spanets_cli
 from spanets.data.loaders import plain_worker_errors
+from spanets.data.worker_processes import ImageLoader
 from spanets.recipe import list_recipes
 from spanets.tasks.classification.module import Classification
 from spanets_cli.interrupts import one_interrupt
@@ -151,6 +153,26 @@ def test_little_shared_memory(small_recipe, tmp_path):
     assert line.startswith("spanets: "), done.stderr
     assert "data.workers" in line
     assert "Traceback" not in done.stderr
+
+
+def test_processes_that_cannot_be_started(monkeypatch):
+    """They need locks, for which shared memory has no room; nothing else is said, or left."""
+
+    def refuse(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    unraisable = []
+    monkeypatch.setattr("sys.unraisablehook", unraisable.append)
+    loader = ImageLoader(list(range(4)), num_workers=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("multiprocessing.synchronize.SemLock.__init__", refuse)
+        with pytest.raises(
+            UserError, match=r"cannot be started \(No space left on device\); lower"
+        ):
+            iter(loader)
+    gc.collect()
+    assert not unraisable
+    assert len(list(loader)) == 4
 
 
 # ---- paths

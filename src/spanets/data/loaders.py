@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from spanets.data.sampler import EpochSampler
 from spanets.data.unreadable import Unreadable
+from spanets.data.worker_processes import ImageLoader
 from spanets_runtime.errors import UserError, first_line, missing_memory
 
 MAX_WORKERS_PER_CORE = 4
@@ -136,7 +137,7 @@ def make_loader(
         batches = {"batch_sampler": EvenBatches(sampler, batch_size)}
     most = -(-len(sampler.order) // sampler.processes)  # of a share
     workers = min(workers, -(-most // batch_size), max_workers())
-    return DataLoader(
+    return ImageLoader(
         dataset,
         **batches,
         num_workers=workers,

@@ -3,7 +3,6 @@
 import logging
 import signal
 import threading
-import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,30 +33,28 @@ def plain_errors(out: Path) -> Iterator[None]:
     except StoppedError as error:
         raise StoppedError(f"{error}; {go_on}") from None
     except Exception as error:
-        if (said := missing_memory(error)) is not None:
+        first = _first_of(error)
+        if (said := missing_memory(first)) is not None:
             raise UserError(f"{said}; or, with more memory, {go_on}") from error
-        if (said := _describe(error, out)) is None:
+        if not isinstance(first, UserError | OSError):
             raise
-        raise UserError(f"{said}; when that is mended, {go_on}") from error
+        raise UserError(f"{_describe(first, out)}; when that is mended, {go_on}") from error
 
 
-def _describe(error: Exception, out: Path) -> str | None:
-    """Says what a user can mend; None for a defect of ours."""
-    # TensorBoard's writer fails while another error ends the run, or on its own.
-    if isinstance(error, OSError) and isinstance(error.__context__, UserError):
-        error = error.__context__
+def _first_of(error: BaseException) -> BaseException:
+    """Returns what ended a run: TensorBoard and Lightning may fail in turn while it ends."""
+    before = error.__context__
+    if isinstance(error, UserError) or before is None:
+        return error
+    tells = isinstance(before, UserError) or missing_memory(before) is not None
+    return before if tells else error
+
+
+def _describe(error: UserError | OSError, out: Path) -> str:
     if isinstance(error, UserError):
         return str(error)
-    if not isinstance(error, OSError):
-        return None
-    if error.filename is not None:
-        return describe_system_error(error)
-    where = traceback.extract_tb(error.__traceback__)[-1].filename
-    if "multiprocessing" in where:  # a lock between processes, which lies in shared memory
-        return (
-            f"processes that load images cannot be started ({error.strerror}); lower data.workers"
-        )
-    return f"{out}: {describe_system_error(error)}"
+    said = describe_system_error(error)
+    return said if error.filename is not None else f"{out}: {said}"
 
 
 @contextmanager

@@ -294,5 +294,5 @@ def test_the_card_of_a_data_set_names_no_place(files, card, tmp_path):
 
     values = yaml.safe_dump({"configs": [{"config_name": "x", "data_files": [{"path": files}]}]})
     (tmp_path / card).write_text(f"---\n{values}---\n" if card.endswith(".md") else values)
-    with pytest.raises(UserError, match="names files elsewhere"):
+    with pytest.raises(UserError, match="lies outside of the data set; only its own files"):
         hub_parts(str(tmp_path))

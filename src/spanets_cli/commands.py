@@ -384,7 +384,7 @@ def run_shard(arguments: argparse.Namespace, _: list[str]) -> int:
 
     written = write_shards(arguments.folder, arguments.out, arguments.size)
     for note in written["notes"]:
-        print(note, file=sys.stderr)
+        tell(note)
     if arguments.json:
         return print_json(written)
     for name, part in written["parts"].items():

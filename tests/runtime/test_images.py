@@ -338,7 +338,7 @@ def test_quiet_for_many_images(tmp_path, monkeypatch):
 
 
 def test_one_line_even_for_a_name_of_two(tmp_path):
-    with pytest.raises(ImageError, match=r"two lines.png: no such file$"):
+    with pytest.raises(ImageError, match=r"two\\nlines.png: no such file$"):
         load_image(tmp_path / "two\nlines.png")
 
 

@@ -31,7 +31,7 @@ def test_what_is_no_regular_file_is_not_read(tmp_path):
 
 def test_names_that_no_file_can_have(tmp_path):
     assert failure(tmp_path / ("a" * 300 + ".png")) == "cannot be read (File name too long)"
-    assert failure(f"{tmp_path}/a\0b.png") == "no such file"
+    assert failure(f"{tmp_path}/a\0b.png").endswith("a\\x00b.png: no such file")
     assert len(gather_images([tmp_path / ("a" * 300), f"{tmp_path}/a\0b.png"]).images) == 2
 
 

@@ -101,8 +101,7 @@ def load(root: Path, form: str, recipe: str) -> int:
     keys = [*words(root), "--data.train_annotations", f"{form}.json"]
     data = load_recipe(RECIPES[recipe], keys).data
     loaders = make_loaders(data, masks=True, seed=0, batch_size=1)
-    targets = [loaders.train.dataset[epoch, 0][1] for epoch in range(4)]
-    return max(len(target["labels"]) for target in targets)
+    return max(len(loaders.train.dataset[epoch, 0][1]["labels"]) for epoch in range(4))
 
 
 def make_data(root: Path) -> None:

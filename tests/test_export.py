@@ -34,8 +34,8 @@ def error(ours: Tensor, theirs: Tensor) -> float:
 
 
 @pytest.fixture
-def shallow(small, build) -> nn.Module:
-    return build(small, num_classes=3, **SHALLOW).eval()
+def shallow(smallest, build) -> nn.Module:
+    return build(smallest, num_classes=3, **SHALLOW).eval()
 
 
 def test_onnx_at_any_size(shallow, tmp_path):
@@ -59,8 +59,9 @@ def test_onnx_at_any_size(shallow, tmp_path):
     assert str(Path(spanets.__file__).parent).encode() not in path.read_bytes()
 
 
-def test_free_sizes_of_maps_are_told_in_those_of_the_images(small, build, tmp_path):
-    model = build(small, features_only=True, **SHALLOW).eval()
+@pytest.mark.slow
+def test_free_sizes_of_maps_are_told_in_those_of_the_images(smallest, build, tmp_path):
+    model = build(smallest, features_only=True, **SHALLOW).eval()
     export_model(model, tmp_path / "m.onnx", size=64)
     for output in onnx.load(tmp_path / "m.onnx").graph.output:
         batch, _, height, width = shape_of(output)
@@ -246,6 +247,7 @@ def test_eight_bits(smallest, build, tmp_path):
         assert run_onnx(path, torch.randn(*shape))[0].shape == (shape[0], 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opset", [18, 20])  # the first has no GELU: it is a product there
 def test_what_spreads_far_stays_in_float(smallest, build, tmp_path, opset):
     model = build(smallest, num_classes=3, **SHALLOW).eval()

@@ -101,7 +101,14 @@ def with_room(megabytes: int, words: list) -> int:
     return spanets_cli.main([str(word) for word in words])
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "predict", "export", "bench"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train",
+        "predict",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("eval", "export", "bench")),
+    ],
+)
 def test_a_machine_without_memory(command, small_recipe, small_run, photos, tmp_path, process):
     checkpoint, image = small_run / "last.ckpt", tmp_path / "large/cat/0.png"
     for name in ("cat", "dog"):

@@ -216,9 +216,9 @@ def _run_functional_gradient(model: nn.Module, x: Tensor) -> None:
         _run_fake,
         _run_fake_around,
         _run_meta,
-        _run_export,
+        pytest.param(_run_export, marks=pytest.mark.slow),
         _run_jit_trace,
-        _run_make_fx,
+        pytest.param(_run_make_fx, marks=pytest.mark.slow),
         _run_functional_gradient,
     ],
 )

@@ -62,6 +62,7 @@ def test_ways_to_run(setting):
     assert row["latency_ms"] > 0
 
 
+@pytest.mark.slow  # compiles twelve times
 def test_every_batch_is_compiled_for_its_own_size(monkeypatch):
     compiled = []
     original = torch.compile
@@ -143,6 +144,7 @@ def test_checkpoints_stand_beside_models(small_run):
         assert named["model"] == "test_resnet"
 
 
+@pytest.mark.slow  # exports twice
 def test_exported_files_stand_beside_models(tmp_path):
     whole, eight = str(tmp_path / "whole.onnx"), str(tmp_path / "eight.onnx")
     model = timm.create_model("test_resnet").eval()

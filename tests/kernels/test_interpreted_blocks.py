@@ -129,9 +129,9 @@ def _own_forward(layer: nn.Module, calls: list[str]) -> None:
     [
         (_forward_hook, True),
         (_own_forward, True),
-        (_forward_pre_hook, False),
-        (_backward_hook, False),
-        (_backward_pre_hook, False),
+        pytest.param(_forward_pre_hook, False, marks=pytest.mark.slow),
+        pytest.param(_backward_hook, False, marks=pytest.mark.slow),
+        pytest.param(_backward_pre_hook, False, marks=pytest.mark.slow),
     ],
 )
 def test_a_watched_layer_is_called(name: str, watch: Callable[..., Any], fused: bool) -> None:

@@ -112,6 +112,7 @@ def make_block() -> nn.Module:
     return Block(24, SPAM, PointwiseMlp, MapNorm, "res_scale")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("autocast", [False, True])
 def test_a_step_has_one_pair_of_graphs_for_few_images_and_one_for_many(autocast: bool) -> None:
     step, graphs = traced(make_block(), dynamic=True)

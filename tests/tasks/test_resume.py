@@ -43,6 +43,9 @@ VARIANTS = {
     "mixed precision": ["--trainer.precision", "16-mixed"],
 }
 
+# Those of which a fault would not show in the others; all others are slow tests.
+QUICK = ("plain", "ema", "accumulation")
+
 # Those in which what is saved between training and validation could differ.
 BEFORE_VALIDATION = ("plain", "ema", "accumulation", "sparse validation")
 
@@ -151,7 +154,10 @@ def whole(small_recipe, tmp_path_factory) -> Path:
 # ---- exactness
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name",
+    [*QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in VARIANTS if n not in QUICK)],
+)
 def test_resumed_run_is_the_uninterrupted_one(name, small_recipe, tmp_path, monkeypatch):
     words = [*EPOCHS, *VARIANTS[name]]
     recipe, parts = load_recipe(small_recipe, words), tmp_path / "parts"
@@ -290,8 +296,15 @@ def send(signum: int, to, marker: Path, group: bool) -> None:
     (os.killpg if group else os.kill)(to.pid, signum)
 
 
-@pytest.mark.parametrize("epoch", [1, 3])
-@pytest.mark.parametrize("variant", ["plain", "ema"])
+@pytest.mark.parametrize(
+    ("epoch", "variant"),
+    [
+        (1, "plain"),
+        (3, "ema"),
+        pytest.param(3, "plain", marks=pytest.mark.slow),
+        pytest.param(1, "ema", marks=pytest.mark.slow),
+    ],
+)
 def test_ctrl_c(
     epoch, variant, whole, small_recipe, photos, tmp_path, process, monkeypatch, capsys
 ):

@@ -126,3 +126,15 @@ def test_every_truncation(form, tmp_path):
         path.write_bytes(whole[:length])
         with pytest.raises(WeightsError):
             read_checkpoint(path)
+
+
+def test_a_storage_of_no_values_at_the_end_is_whole_too(tmp_path):
+    """Storages lie in the order of their addresses: only here it is certain which is the last."""
+    path = tmp_path / "a.ckpt"
+    torch.save({"w": torch.empty(0)}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    assert read_checkpoint(path)["w"].shape == (0,)
+    for length in range(len(whole) - 8, len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(WeightsError):
+            read_checkpoint(path)

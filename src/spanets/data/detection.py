@@ -131,12 +131,8 @@ def make_target(image: CocoImage, moved: dict[str, Tensor], masks: bool) -> dict
         bits = _make_masks(image, objects.tolist(), moved["placement"])
         area = count_pixels(bits)
         kept = area > 0
-        boxes, objects, area, own = (
-            boxes[kept],
-            objects[kept],
-            area[kept],
-            {"mask_bits": bits[kept]},
-        )
+        bits = bits if kept.all() else bits[kept]  # a copy costs as much as all masks
+        boxes, objects, area, own = boxes[kept], objects[kept], area[kept], {"mask_bits": bits}
     labels = torch.tensor([image.annotations[i].label for i in objects], dtype=torch.int64)
     return {
         "boxes": boxes,
@@ -152,7 +148,8 @@ def _make_masks(image: CocoImage, objects: list[int], placement: Any) -> Tensor:
     file_size, size = (image.height, image.width), placement.canvas_size
     matrix = placement.as_subclass(Tensor).numpy()
     shapes = (image.annotations[i].segmentation for i in objects)
-    return pack_masks((fill(shape, file_size, matrix, size) for shape in shapes), *size)
+    masks = (fill(shape, file_size, matrix, size) for shape in shapes)
+    return pack_masks(masks, len(objects), *size)
 
 
 def train_transform(data: DetectionData) -> v2.Compose:

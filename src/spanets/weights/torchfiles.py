@@ -147,7 +147,8 @@ class _LateStorages:
     def fill(self, key: str, file: BinaryIO) -> None:
         """Reads the values of a storage: their number, then themselves."""
         storage, item_size = self.made[key], self.waiting.pop(key)
-        if int.from_bytes(file.read(8), "little") * item_size != storage.nbytes():
+        header = file.read(8)
+        if len(header) < 8 or int.from_bytes(header, "little") * item_size != storage.nbytes():
             raise ValueError("a storage of another size than declared")
         _fill(storage, file.readinto)  # type: ignore[attr-defined]
 

@@ -40,8 +40,8 @@ def transform(kind: str, rng: np.random.Generator) -> v2.Compose:
 
 
 def certain(pixels: np.ndarray, value: int, reach: int) -> np.ndarray:
-    """Where a pixel and all around it have a value; beyond the border lies nothing else."""
-    same = np.pad(pixels == value, reach, constant_values=True)
+    """Where a pixel and all around it have a value; what lies beyond the border is not known."""
+    same = np.pad(pixels == value, reach, constant_values=False)
     windows = np.lib.stride_tricks.sliding_window_view(same, (2 * reach + 1,) * 2)
     return windows.all((2, 3))
 
@@ -75,7 +75,7 @@ def test_masks_lie_where_the_image_has_the_object(form, kind, height, width, see
 @settings(deadline=None)
 def test_bits_there_and_back(height, width, count, seed):
     masks = np.random.default_rng(seed).integers(0, 2, (count, height, width), dtype=np.uint8)
-    bits = pack_masks(iter(masks), height, width)
+    bits = pack_masks(iter(masks), count, height, width)
     assert bits.shape == (count, height, (width + 7) // 8)
     assert np.array_equal(unpack_masks(bits, width).numpy(), masks)
     assert count_pixels(bits).tolist() == masks.sum((1, 2)).tolist()

@@ -12,7 +12,7 @@ from spanets_runtime.onnx import OnnxFile
 pytest.importorskip("onnxruntime")
 
 
-@pytest.fixture(scope="module", params=["float32", "int8"])
+@pytest.fixture(scope="module", params=["float32", pytest.param("int8", marks=pytest.mark.slow)])
 def exported(request, tmp_path_factory, small_run, photos) -> tuple[str, str]:
     """A number format, and a file of the small run in it, of one image of 32²."""
     path = str(tmp_path_factory.mktemp("exported") / "m.onnx")
@@ -49,6 +49,7 @@ def test_an_exported_file_has_no_images_of_its_own(exported, refused):
     assert line == f"{path} does not tell its test images; name a folder with --data"
 
 
+@pytest.mark.slow  # exports for free sizes
 def test_free_sizes_take_whole_batches(tmp_path, photos, small_run, capsys, monkeypatch):
     told = load_source(str(small_run / "last.ckpt"))[1]
     told["preprocessing"]["input_size"] = [3, 64, 64]

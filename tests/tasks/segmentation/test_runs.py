@@ -236,7 +236,7 @@ def test_class_names_of_earlier_versions(run_folder, capsys, tmp_path):
     assert list(json.loads(printed)["iou"]) == ["\ufeffdark", "bright"]
 
 
-@pytest.mark.parametrize("more", [(), ("--backend", "onnx")])
+@pytest.mark.parametrize("more", [(), pytest.param(("--backend", "onnx"), marks=pytest.mark.slow)])
 def test_segmenters_are_timed(more, run_folder, capsys):
     path = run_folder / "last.ckpt"
     words = ("bench", path, "--size", "64", "--rounds", "1", "--json", *more)

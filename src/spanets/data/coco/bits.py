@@ -8,17 +8,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def pack_masks(masks: Iterable[NDArray[np.uint8]], height: int, width: int) -> Tensor:
+def pack_masks(masks: Iterable[NDArray[np.uint8]], count: int, height: int, width: int) -> Tensor:
     """Returns masks (H, W) of 0 and 1 as bits (N, H, ⌈W / 8⌉), each packed before the next is made.
 
     Args:
-        masks: N of them, or none.
+        masks: As many as `count`.
+        count: N.
         height, width: Of each.
     """
-    packed = [np.packbits(mask, axis=1) for mask in masks]
-    if not packed:
-        return torch.zeros((0, height, -(-width // 8)), dtype=torch.uint8)
-    return torch.from_numpy(np.stack(packed))
+    bits = np.zeros((count, height, -(-width // 8)), dtype=np.uint8)
+    for room, mask in zip(bits, masks, strict=True):
+        room[:] = np.packbits(mask, axis=1)
+    return torch.from_numpy(bits)
 
 
 def unpack_masks(bits: Tensor, width: int) -> Tensor:

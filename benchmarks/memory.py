@@ -71,20 +71,26 @@ def start(name: str, folder: str, threads: int) -> dict[str, Any]:
 
 
 def measure(name: str, root: Path) -> dict[str, Any]:
-    """Returns the peak of memory of this process."""
+    """Returns the peak of memory of this process, and what its imports took of it."""
     kind, _, rest = name.partition(" ")
     tasks: dict[str, Callable[[], int]] = {
         "predict": lambda: predict(root),
         "evaluate": lambda: evaluate(root / "a.ckpt", str(root), workers=0)["images"],
         "load": lambda: load(root, *rest.split(", ")),
     }
+    imports = peak_bytes()
     began = perf_counter()
     objects = tasks[kind]()
     seconds = round(perf_counter() - began, 1)
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux tells KiB
-    limit = LIMITS[name]
-    row = {"peak_bytes": peak, "limit_bytes": limit, "under_limit": peak < limit}
+    peak, limit = peak_bytes(), LIMITS[name]
+    row = {"peak_bytes": peak, "imports_bytes": imports, "limit_bytes": limit}
+    row["under_limit"] = peak < limit
     return {**row, "seconds": seconds, "images" if kind == "evaluate" else "objects": objects}
+
+
+def peak_bytes() -> int:
+    """Returns the most that this process has had in memory."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux tells KiB
 
 
 def predict(root: Path) -> int:

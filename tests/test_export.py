@@ -70,6 +70,7 @@ def test_free_sizes_of_maps_are_told_in_those_of_the_images(smallest, build, tmp
         assert "width" in width
 
 
+@pytest.mark.slow  # the README has one
 def test_onnx_of_maps(smallest, build, tmp_path):
     model = build(smallest, features_only=True, **SHALLOW).eval()
     written = export_model(model, tmp_path / "m.onnx", size=64, dynamic=False)
@@ -81,6 +82,7 @@ def test_onnx_of_maps(smallest, build, tmp_path):
             assert error(ours, theirs) < 1e-5
 
 
+@pytest.mark.slow
 def test_half_precision(smallest, build, tmp_path):
     shallow = build(smallest, num_classes=3, **SHALLOW).eval()
     before = {key: value.clone() for key, value in shallow.state_dict().items()}
@@ -224,6 +226,7 @@ def test_a_wrong_file_is_not_written(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow  # test_eight_bits_by_command has a smaller network
 def test_eight_bits(smallest, build, tmp_path):
     model = build(smallest, num_classes=3, **SHALLOW).eval()
     generator = torch.Generator().manual_seed(0)

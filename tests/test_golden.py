@@ -30,6 +30,7 @@ SPANETV2S = sorted(
     path.stem for path in REFERENCE.glob("spanetv2_*.safetensors") if path.stem != MERGED
 )
 MODULES, _ = read("modules")
+QUICK = ("spanet_small", "spanetv2_s18_pure", "spanetv2_s18_hybrid")
 
 
 def errors(model: torch.nn.Module, name: str) -> dict[str, float]:
@@ -125,7 +126,14 @@ def test_every_network_is_there():
     assert (REFERENCE / f"{MERGED}.safetensors").exists()
 
 
-@pytest.mark.parametrize("variant", [name for name in STATE_SHAPES if "@" not in name])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK))
+        for name in STATE_SHAPES
+        if "@" not in name
+    ],
+)
 def test_every_released_variant_converts(variant):
     """All thirteen: every key has its place, every shape fits, nothing is left over."""
     state = spanets.convert_official(released_state(variant))

@@ -155,6 +155,7 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
+@pytest.mark.slow  # test_recorders.py compiles in every run
 @pytest.mark.filterwarnings("error:.*Dynamo")  # a compiler has nothing to say about our code
 def test_compiled_in_one_graph(shallow, fresh_compiler):
     x = images(64, 48, batch=2)

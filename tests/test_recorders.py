@@ -181,7 +181,8 @@ def cases() -> Iterator[Any]:
     for name in ROWS:
         known = name in structures()
         for recorder in RECORDERS if known else QUICK:
-            slow = not known or recorder not in QUICK
+            first = name == structures()[0] or recorder != "quantizer"
+            slow = not known or recorder not in QUICK or not first
             marks = [pytest.mark.slow] if slow else []
             yield pytest.param(name, recorder, marks=marks, id=f"{name}-{recorder}")
 
@@ -228,7 +229,14 @@ def test_options(name_: str, arguments: dict[str, Any], recorder: str, tmp_path:
 
 @quiet
 @pytest.mark.parametrize("dtype", TOLERANCES)
-@pytest.mark.parametrize("recorder", ["jit.trace", "symbolic_trace", "make_fx", "export"])
+@pytest.mark.parametrize(
+    "recorder",
+    [
+        "jit.trace",
+        "symbolic_trace",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("make_fx", "export")),
+    ],
+)
 def test_number_formats(recorder: str, dtype: torch.dtype, tmp_path: Path) -> None:
     check(short("spanet_nano").to(dtype), recorder, tmp_path)
 

@@ -83,6 +83,7 @@ def test_every_batch_is_compiled_for_its_own_size(monkeypatch):
     assert compiled == [1] * 9
 
 
+@pytest.mark.slow
 def test_compiled():
     (row,) = compare(["test_resnet"], Setting(backend="compile"), [1], [32], **FAST)["rows"]
     assert row["latency_ms"] > 0

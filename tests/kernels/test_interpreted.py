@@ -43,11 +43,11 @@ def agree(ours: Tensor, theirs: Tensor, inputs: list[Tensor]) -> None:
     ("batch", "channels", "height", "width", "taps"),
     [
         pytest.param(2, 40, 9, 11, 7, marks=pytest.mark.slow),
-        (3, 64, 5, 3, 7),
-        (1, 24, 30, 8, 5),
+        pytest.param(3, 64, 5, 3, 7, marks=pytest.mark.slow),
+        pytest.param(1, 24, 30, 8, 5, marks=pytest.mark.slow),
         pytest.param(33, 8, 3, 2, 3, marks=pytest.mark.slow),
         (1, 8, 1, 1, 7),
-        (2, 8, 17, 9, 1),
+        pytest.param(2, 8, 17, 9, 1, marks=pytest.mark.slow),
     ],
 )
 def test_separable_conv_is_two_convolutions(
@@ -147,7 +147,7 @@ def test_add_mlp_is_norm_mlp_and_shortcut(
 @pytest.mark.parametrize(
     "channels", [24, *(pytest.param(count, marks=pytest.mark.slow) for count in (64, 128, 136))]
 )
-@pytest.mark.parametrize("radius", [1, 2])
+@pytest.mark.parametrize("radius", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("factor", [True, pytest.param(False, marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_add_spam_is_norm_mixer_and_shortcut(channels: int, radius: float, factor: bool) -> None:

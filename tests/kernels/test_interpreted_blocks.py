@@ -55,7 +55,7 @@ def test_a_block_has_the_gradients_of_plain_layers() -> None:
         agree(gradients(block, block), theirs)
 
 
-@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("reentrant", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_checkpointing(reentrant: bool) -> None:
     block = make_block()
     plain = gradients(block, block)
@@ -128,7 +128,7 @@ def _own_forward(layer: nn.Module, calls: list[str]) -> None:
     ("watch", "fused"),
     [
         (_forward_hook, True),
-        (_own_forward, True),
+        pytest.param(_own_forward, True, marks=pytest.mark.slow),
         pytest.param(_forward_pre_hook, False, marks=pytest.mark.slow),
         pytest.param(_backward_hook, False, marks=pytest.mark.slow),
         pytest.param(_backward_pre_hook, False, marks=pytest.mark.slow),

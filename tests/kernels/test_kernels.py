@@ -18,10 +18,10 @@ needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="torch for
 
 @needs_triton
 @pytest.mark.parametrize("speed", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", ["test_interpreted", "test_interpreted_blocks"])
-def test_kernels_agree_with_plain_torch(name: str, speed: str) -> None:
+def test_kernels_agree_with_plain_torch(speed: str) -> None:
     options = ["-o", "addopts=--import-mode=importlib"]  # without -q, a summary tells of skips
-    command = [sys.executable, "-m", "pytest", *options, str(HERE / f"{name}.py"), "-m", speed]
+    files = [str(HERE / f"{name}.py") for name in ("test_interpreted", "test_interpreted_blocks")]
+    command = [sys.executable, "-m", "pytest", *options, *files, "-m", speed]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, cwd=HERE.parents[1]

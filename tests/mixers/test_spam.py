@@ -241,7 +241,7 @@ def test_learnt_balance_is_the_balance(learnt, method):
 
 
 @pytest.mark.parametrize("learnt", LEARNT, ids=str)
-@pytest.mark.parametrize("method", ["basis", "fft"])
+@pytest.mark.parametrize("method", ["basis", pytest.param("fft", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("aggregation", ["sum", "hadamard"])
 def test_gradients_are_finite_differences(learnt, method, aggregation):
     gates = {"balances": (0.6, 0.8), "aggregation": aggregation}  # of three and two channels

@@ -116,6 +116,7 @@ def test_curves_of_a_spanet(count, together, recipe_file, tmp_path):
     assert_same_curves(tmp_path / "alone", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_sharded_curves_are_those_of_one_process(alone, together, tmp_path):
     """FSDP, on the CPU; and its checkpoint is like any other."""
     out = tmp_path / "run"

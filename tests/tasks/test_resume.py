@@ -338,8 +338,14 @@ def test_ctrl_c(
 @pytest.mark.parametrize(
     "hook",
     [
-        *("setup", "configure_optimizers", "on_fit_start", "on_train_start"),
-        *("on_train_epoch_start", "on_validation_epoch_start", "on_validation_end"),
+        *("setup", "on_train_epoch_start", "on_validation_end"),
+        *(
+            pytest.param(hook, marks=pytest.mark.slow)
+            for hook in (
+                *("configure_optimizers", "on_fit_start", "on_train_start"),
+                "on_validation_epoch_start",
+            )
+        ),
     ],
 )
 def test_ctrl_c_at_any_time(hook, small_recipe, tmp_path, monkeypatch):

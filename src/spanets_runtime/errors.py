@@ -10,7 +10,9 @@ import os
 import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, requires, version
 from types import ModuleType
 from typing import TypeGuard
 
@@ -111,13 +113,50 @@ def require(module: str, extra: str) -> ModuleType:
     """Imports an optional dependency, naming the extra that brings it.
 
     Raises:
-        UserError: the module is not installed.
+        UserError: it is not installed, or older than the extra asks for.
     """
+    package = module.split(".")[0]
+    remedy = f"run: pip install --upgrade 'spanets[{extra}]'"
     try:
-        return import_module(module)
+        imported = import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or module.split(".")[0] != error.name.split(".")[0]:
+        if error.name is None or package != error.name.split(".")[0]:
             raise
         raise UserError(
-            f"{module.split('.')[0]} is not installed; run: pip install 'spanets[{extra}]'"
+            f"{package} is not installed; run: pip install 'spanets[{extra}]'"
         ) from None
+    except Exception as error:  # an old version beside a new one of what it is built on
+        if (outdated := _describe_outdated(package)) is None:
+            raise
+        raise UserError(f"{outdated}; {remedy}") from error
+    if (outdated := _describe_outdated(package)) is not None:
+        raise UserError(f"{outdated}; {remedy}")
+    return imported
+
+
+@cache
+def _describe_outdated(package: str) -> str | None:
+    """Says which version is installed and which are needed, or None where it is one of these."""
+    from packaging.requirements import Requirement  # half of the time that this module takes
+    from packaging.utils import canonicalize_name
+
+    name = canonicalize_name(package)
+    for line in _requirements():
+        requirement = Requirement(line)
+        if canonicalize_name(requirement.name) != name:
+            continue
+        try:
+            installed = version(name)
+        except PackageNotFoundError:  # another distribution's module, such as onnxruntime-gpu's
+            return None
+        if not requirement.specifier.contains(installed, prereleases=True):
+            return f"{name} {installed} is installed, {requirement.specifier} is needed"
+    return None
+
+
+def _requirements() -> list[str]:
+    """Returns what this package asks for, with all extras; nothing where it is not installed."""
+    try:
+        return requires("spanets") or []
+    except PackageNotFoundError:
+        return []

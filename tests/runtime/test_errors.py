@@ -1,6 +1,12 @@
-import pytest
+import importlib.metadata
+import sys
+from types import ModuleType
 
-from spanets_runtime.errors import UsageError, UserError, first_line
+import pytest
+from packaging.requirements import Requirement
+
+from spanets_runtime import errors
+from spanets_runtime.errors import UsageError, UserError, first_line, require
 
 
 @pytest.mark.parametrize(
@@ -22,3 +28,60 @@ def test_a_message_is_one_line_whatever_names_are_in_it(kind, name, shown):
 def test_of_a_librarys_message_the_first_line_is_taken():
     assert first_line(ValueError("\n wrong\nat length")) == "wrong"
     assert first_line(KeyError()) == "KeyError"
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Makes a package appear in one version."""
+
+    def install(name: str, version: str) -> None:
+        monkeypatch.setattr(errors, "version", lambda _: version)
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        errors._describe_outdated.cache_clear()
+
+    yield install
+    errors._describe_outdated.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "needed"),
+    [
+        ("onnxscript", "0.1.0", ">=0.3"),
+        ("faster_coco_eval", "1.5.9", ">=1.6"),
+        ("lightning", "2.6.2", "!=2.6.2,!=2.6.3,>=2.6"),
+    ],
+)
+def test_a_version_that_is_not_served_is_told(installed, name, old, needed):
+    installed(name, old)
+    distribution = name.replace("_", "-")
+    with pytest.raises(UserError) as caught:
+        require(name, "x")
+    assert str(caught.value) == (
+        f"{distribution} {old} is installed, {needed} is needed; "
+        "run: pip install --upgrade 'spanets[x]'"
+    )
+    installed(name, "99.0.0.dev1")
+    assert require(name, "x").__name__ == name
+
+
+def test_an_old_version_may_fail_when_it_is_imported(monkeypatch):
+    errors._describe_outdated.cache_clear()
+
+    def fail(_: str) -> None:
+        raise AttributeError("module 'torch' has no attribute 'x'")
+
+    monkeypatch.setattr(errors, "import_module", fail)
+    with pytest.raises(AttributeError):
+        require("onnxscript", "export")
+    errors._describe_outdated.cache_clear()
+    monkeypatch.setattr(errors, "version", lambda _: "0.1")
+    with pytest.raises(UserError, match="onnxscript 0.1 is installed, >=0.3 is needed"):
+        require("onnxscript", "export")
+    errors._describe_outdated.cache_clear()
+
+
+def test_every_dependency_has_a_lower_bound():
+    for line in importlib.metadata.requires("spanets"):
+        requirement = Requirement(line)
+        bounds = {bound.operator for bound in requirement.specifier}
+        assert requirement.name == "spanets" or ">=" in bounds, line

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import timm
 import torch
+from networks import structures
 from small_runs import photos, process, refused, small_recipe, small_run  # noqa: F401 (fixtures)
 from torch import nn
 
@@ -74,9 +75,19 @@ def pytest_unconfigure() -> None:
     gc.unfreeze()
 
 
-@pytest.fixture(scope="session", params=spanets.list_models())
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in structures()))
+        for name in spanets.list_models()
+    ],
+)
 def name(request: pytest.FixtureRequest) -> str:
-    """Each registered model's name. Tests are ordered so that one model is alive at a time."""
+    """Each registered model's name. Tests are ordered so that one model is alive at a time.
+
+    In the default run those that differ in more than their size: a new kind of model is tested from
+    the day it is registered. Sizes have golden data and counts of parameters in every run.
+    """
     return request.param
 
 

@@ -93,7 +93,8 @@ def test_half_precision(smallest, build, tmp_path):
     assert all(torch.equal(value, before[key]) for key, value in shallow.state_dict().items())
 
 
-@pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dynamic", [False, True])
 def test_program_of_torch(smallest, build, tmp_path, dynamic):
     """That programs hold at any size is tested in `test_precision.py`, without a file."""
     shallow = build(smallest, num_classes=3, **SHALLOW).eval()
@@ -146,7 +147,7 @@ def test_bad_words(words, status, said, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["named", "checkpoint"])
+@pytest.mark.parametrize("command", ["named", pytest.param("checkpoint", marks=pytest.mark.slow)])
 def test_sizes_need_not_be_square(command, small_run, photos, tmp_path, capsys):
     source = "test_resnet" if command == "named" else str(small_run / "last.ckpt")
     path = tmp_path / "m.onnx"

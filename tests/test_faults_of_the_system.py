@@ -145,6 +145,7 @@ def test_a_run_whose_memory_fills_up_is_resumed(small_recipe, tmp_path, process,
     assert (out / "last.ckpt").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="cannot mount anything")
 def test_little_shared_memory(small_recipe, tmp_path):
     """Containers have 64 MiB of it, or less; here a page."""

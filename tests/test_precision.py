@@ -179,9 +179,10 @@ def test_compiled_for_any_size(shallow, fresh_compiler, backend):
             assert error(compiled(x), shallow(x)) < FLOAT32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
-    [{}, pytest.param({"features_only": True}, marks=pytest.mark.slow)],
+    [{}, {"features_only": True}],
     ids=["logits", "maps"],
 )
 def test_exported_for_any_size(smallest, build, arguments):

@@ -76,6 +76,7 @@ def test_figures_and_numbers(photos, tmp_path):
         assert all(low <= high for low, high in zip(row["low"], row["high"], strict=True))
 
 
+@pytest.mark.slow
 def test_everything_at_once_of_a_users_own_network(photos, tmp_path):
     source = f"{__name__}:own_classifier"
     what = [name for name in WHAT if name != "receptive-field"]

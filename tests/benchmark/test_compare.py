@@ -52,7 +52,7 @@ def test_rows_tell_what_was_run():
         Setting(train=True),
         Setting(train=True, dtype="bfloat16"),
         Setting(dtype="bfloat16", channels_last=True),
-        Setting(backend="onnx"),
+        pytest.param(Setting(backend="onnx"), marks=pytest.mark.slow),
     ],
 )
 def test_ways_to_run(setting):
@@ -126,6 +126,7 @@ def test_sessions_are_timed_while_others_sleep(monkeypatch):
     assert told == ["timed", "a", "timed", "b"]
 
 
+@pytest.mark.slow
 def test_only_sessions_are_waited_for(monkeypatch):
     waited = []
     monkeypatch.setattr(timing, "sleep", waited.append)

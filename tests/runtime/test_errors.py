@@ -75,7 +75,7 @@ def test_an_old_version_may_fail_when_it_is_imported(monkeypatch):
         require("onnxscript", "export")
     errors._describe_outdated.cache_clear()
     monkeypatch.setattr(errors, "version", lambda _: "0.1")
-    with pytest.raises(UserError, match="onnxscript 0.1 is installed, >=0.3 is needed"):
+    with pytest.raises(UserError, match=r"onnxscript 0\.1 is installed, >=0\.3 is needed"):
         require("onnxscript", "export")
     errors._describe_outdated.cache_clear()
 

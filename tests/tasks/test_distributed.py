@@ -157,7 +157,7 @@ def same_weights(a: Path, b: Path) -> bool:
     return all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("lost", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_process_is_named_and_ends_the_others(lost, together, tmp_path, monkeypatch):
     monkeypatch.setattr("spanets.tasks.peers.SILENCE", 3)
     pause_at(4, tmp_path, monkeypatch)

@@ -44,7 +44,7 @@ VARIANTS = {
 }
 
 # Those of which a fault would not show in the others; all others are slow tests.
-QUICK = ("plain", "ema", "accumulation")
+QUICK = ("plain", "ema")
 
 # Those in which what is saved between training and validation could differ.
 BEFORE_VALIDATION = ("plain", "ema", "accumulation", "sparse validation")
@@ -300,7 +300,7 @@ def send(signum: int, to, marker: Path, group: bool) -> None:
     ("epoch", "variant"),
     [
         (1, "plain"),
-        (3, "ema"),
+        pytest.param(3, "ema", marks=pytest.mark.slow),
         pytest.param(3, "plain", marks=pytest.mark.slow),
         pytest.param(1, "ema", marks=pytest.mark.slow),
     ],
@@ -389,7 +389,9 @@ def test_averaged_weights_are_saved_by_a_stop_during_validation(
     assert differences(whole["state_dict"], stopped["state_dict"]) == []
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGUSR1, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_schedulers_signal(signum, whole, small_recipe, tmp_path, process, monkeypatch):
     """The update under way is finished and saved, and the run goes on from there."""
     out, marker = tmp_path / "run", tmp_path / "marker"
@@ -501,7 +503,9 @@ def test_two_processes_killed_at_random_moments(kills, small_recipe, tmp_path, s
     assert_same_run(whole, out)
 
 
-@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+@pytest.mark.parametrize(
+    "damage", ["flipped", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cut", "gone"))]
+)
 def test_of_a_damaged_checkpoint_the_one_before_is_used(
     damage, whole, small_recipe, tmp_path, monkeypatch, capsys
 ):
@@ -585,7 +589,9 @@ def test_killed_while_saving(whole, small_recipe, tmp_path, process, monkeypatch
     assert_same_run(whole, out)
 
 
-@pytest.mark.parametrize("fault", ["file", "kill", "ctrl-c"])
+@pytest.mark.parametrize(
+    "fault", ["file", *(pytest.param(name, marks=pytest.mark.slow) for name in ("kill", "ctrl-c"))]
+)
 def test_what_ends_a_validation_costs_no_training(
     fault, small_recipe, tmp_path, process, monkeypatch, capsys
 ):

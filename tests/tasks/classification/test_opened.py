@@ -65,6 +65,7 @@ def test_free_sizes_take_whole_batches(tmp_path, photos, small_run, capsys, monk
     assert batches == [7, 7, 2]
 
 
+@pytest.mark.slow
 def test_files_that_tell_no_classes(tmp_path, photos, refused):
     path = tmp_path / "m.onnx"
     model, told = load_source("test_resnet")
@@ -73,6 +74,7 @@ def test_files_that_tell_no_classes(tmp_path, photos, refused):
     assert line.startswith("the model has no class 'cat'; it has 0, 1, 2, ")
 
 
+@pytest.mark.slow
 def test_exported_detectors_are_refused(tmp_path, photos, refused):
     path = tmp_path / "m.onnx"
     told = {"task": "detection", "preprocessing": {}}

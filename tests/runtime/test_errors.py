@@ -46,7 +46,7 @@ def installed(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "old", "needed"),
     [
-        ("onnxscript", "0.1.0", ">=0.3"),
+        ("onnxscript", "0.1.0", ">=0.5.4"),
         ("faster_coco_eval", "1.5.9", ">=1.6"),
         ("lightning", "2.6.2", "!=2.6.2,!=2.6.3,>=2.6"),
     ],
@@ -75,7 +75,7 @@ def test_an_old_version_may_fail_when_it_is_imported(monkeypatch):
         require("onnxscript", "export")
     errors._describe_outdated.cache_clear()
     monkeypatch.setattr(errors, "version", lambda _: "0.1")
-    with pytest.raises(UserError, match=r"onnxscript 0\.1 is installed, >=0\.3 is needed"):
+    with pytest.raises(UserError, match=r"onnxscript 0\.1 is installed, >=0\.5\.4 is needed"):
         require("onnxscript", "export")
     errors._describe_outdated.cache_clear()
 

@@ -103,7 +103,15 @@ def far_out(*shape: int) -> Tensor:
     return (3 * torch.randn(shape) + 2).to(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("shape", [(3, 40, 5, 7), (1, 8, 1, 1), (1, 16, 40, 30)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (3, 40, 5, 7),
+        (1, 8, 1, 1),
+        (1, 16, 40, 30),
+        pytest.param((2, 64, 40, 30), marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("factor", [True, False])
 @torch.no_grad()
 def test_sums_are_measured(shape: tuple[int, ...], factor: bool) -> None:

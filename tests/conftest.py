@@ -22,8 +22,6 @@ from small_runs import photos, process, refused, small_recipe, small_run  # noqa
 from torch import nn
 
 import spanets
-from spanets.backbones.spanet import VARIANTS as SPANET
-from spanets.backbones.spanetv2 import VARIANTS as SPANETV2
 
 
 def _smallest() -> list[str]:
@@ -33,32 +31,18 @@ def _smallest() -> list[str]:
     return list(first.values())
 
 
-# Block count times last embedding dimension above which a network with weights is a slow test. The
-# golden data and everything on the meta device still cover these models in every run.
-LARGE = 20_000
-
 DEAREST = ("test_export.py", "test_readme.py")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests that compute with a large network as slow (`make test-all` runs them).
+    """Puts tests that fork first, the dearest next.
 
-    Those that fork come first: once this process has exported a model, torch refuses to train in a
-    process forked from it. The dearest come next, so that none of them is left to one worker at the
-    end.
+    Once this process has exported a model, torch refuses to train in a process forked from it. None
+    of the dearest is to be left to one worker at the end.
     """
     items.sort(key=lambda item: item.path.name not in DEAREST)
     items.sort(key=lambda item: "process" not in getattr(item, "fixturenames", ()))
-    for item in items:
-        shared = isinstance(item, pytest.Function) and "_shared" in item.fixturenames
-        if shared and _is_large(item.callspec.params["name"]):
-            item.add_marker(pytest.mark.slow)
-
-
-def _is_large(name: str) -> bool:
-    row = {**SPANET, **SPANETV2}[name]
-    return sum(row["depths"]) * row["dims"][-1] > LARGE
 
 
 def pytest_collection_finish() -> None:
@@ -151,16 +135,12 @@ def shared_small(_shared_small: nn.Module) -> Iterator[nn.Module]:
 
 @pytest.fixture(scope="session")
 def _bare(name: str) -> nn.Module:
-    short = {"depths": (1, 1, 1, 1)} if _is_large(name) else {}
-    return timm.create_model(name, device="meta", **short).eval()
+    return timm.create_model(name, device="meta").eval()
 
 
 @pytest.fixture
 def skeleton(_bare: nn.Module) -> nn.Module:
-    """Each registered classifier without values, on the meta device, to be changed at will.
-
-    Of large ones one block a stage: all of a stage's blocks are made alike.
-    """
+    """Each registered classifier without values, on the meta device, to be changed at will."""
     return copy.deepcopy(_bare)
 
 

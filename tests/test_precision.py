@@ -2,7 +2,6 @@
 
 import copy
 
-import networks
 import pytest
 import timm
 import torch
@@ -207,12 +206,12 @@ def test_exported_for_any_size(smallest, build, arguments):
                 assert error(a, b) < FLOAT32
 
 
-def test_runs_without_a_fourier_transform(name):
+def test_runs_without_a_fourier_transform(name, model, skeleton):
     """SPANet nowhere; SPANetV2 where there is no fast one, of which the meta device stands here."""
     with torch.no_grad(), Recorder() as recorded:
-        networks.shallow(name, device="meta")(torch.empty(1, 3, 32, 32, device="meta"))
+        skeleton(torch.empty(1, 3, 32, 32, device="meta"))
         if name.startswith("spanet_"):
-            networks.shallow(name)(images(32, 32))
+            model(images(32, 32))
     assert any("convolution" in name for name in recorded.names)
     assert not transforms(recorded.names)
     assert not any(dtype.is_complex for dtype in recorded.formats)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 import timm
 import torch
-from networks import CHOICES, shallow
+from networks import CHOICES
 from timm.models import group_parameters
 from timm.optim import create_optimizer_v2
 from timm.optim._param_groups import param_groups_layer_decay, param_groups_weight_decay
@@ -80,9 +80,7 @@ def test_parameters_are_as_many_as_published(name_, count):
     assert {key.split(".")[-1] for key, _ in model.named_buffers()} <= {"interleaved"}
 
 
-def test_config_describes_the_model(name):
-    """Of one block a stage: none of it tells of more."""
-    skeleton = shallow(name, device="meta", num_classes=1000)
+def test_config_describes_the_model(skeleton):
     config = skeleton.default_cfg
     first_conv = skeleton.get_submodule(config["first_conv"])
     assert first_conv.in_channels == skeleton.in_chans == config["input_size"][0]
@@ -238,9 +236,8 @@ def test_forward(model):
     assert (logits[0] - logits[1]).std() > 0.1 * logits.std()
 
 
-def test_every_parameter_gets_a_gradient(name):
-    """Of one block a stage: all of a stage's blocks are made alike."""
-    model = shallow(name).train()
+def test_every_parameter_gets_a_gradient(name, build):
+    model = build(name, num_classes=7).train()
     model(images(64, 64, batch=2)).square().sum().backward()
     for key, value in model.named_parameters():
         assert value.grad is not None, key

@@ -116,22 +116,16 @@ def require(module: str, extra: str) -> ModuleType:
         UserError: it is not installed, or older than the extra asks for.
     """
     package = module.split(".")[0]
-    remedy = f"run: pip install --upgrade 'spanets[{extra}]'"
+    if (outdated := _describe_outdated(package)) is not None:  # its import may fail in other words
+        raise UserError(f"{outdated}; run: pip install --upgrade 'spanets[{extra}]'")
     try:
-        imported = import_module(module)
+        return import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or package != error.name.split(".")[0]:
             raise
         raise UserError(
             f"{package} is not installed; run: pip install 'spanets[{extra}]'"
         ) from None
-    except Exception as error:  # an old version beside a new one of what it is built on
-        if (outdated := _describe_outdated(package)) is None:
-            raise
-        raise UserError(f"{outdated}; {remedy}") from error
-    if (outdated := _describe_outdated(package)) is not None:
-        raise UserError(f"{outdated}; {remedy}")
-    return imported
 
 
 @cache
@@ -147,7 +141,7 @@ def _describe_outdated(package: str) -> str | None:
             continue
         try:
             installed = version(name)
-        except PackageNotFoundError:  # another distribution's module, such as onnxruntime-gpu's
+        except PackageNotFoundError:  # nor is it, or by another name, such as onnxruntime-gpu
             return None
         if not requirement.specifier.contains(installed, prereleases=True):
             return f"{name} {installed} is installed, {requirement.specifier} is needed"

@@ -131,7 +131,7 @@ def make_target(image: CocoImage, moved: dict[str, Tensor], masks: bool) -> dict
         bits = _make_masks(image, objects.tolist(), moved["placement"])
         area = count_pixels(bits)
         kept = area > 0
-        bits = bits if kept.all() else bits[kept]  # a copy costs as much as all masks
+        bits = bits if kept.all() else bits[kept]  # copying would double the masks' memory
         boxes, objects, area, own = boxes[kept], objects[kept], area[kept], {"mask_bits": bits}
     labels = torch.tensor([image.annotations[i].label for i in objects], dtype=torch.int64)
     return {

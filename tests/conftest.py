@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import timm
 import torch
+from hypothesis import settings
 from networks import structures
 from small_runs import photos, process, refused, small_recipe, small_run  # noqa: F401 (fixtures)
 from torch import nn
@@ -43,6 +44,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     items.sort(key=lambda item: item.path.name not in DEAREST)
     items.sort(key=lambda item: "process" not in getattr(item, "fixturenames", ()))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Sets how many examples a property is tried on: fewer in the default run."""
+    settings.register_profile("default run", max_examples=40)
+    settings.register_profile("slow", max_examples=200)
+    settings.load_profile("default run" if config.option.markexpr == "not slow" else "slow")
 
 
 def pytest_collection_finish() -> None:

@@ -5,6 +5,7 @@ The list of them is the registry's: a network that is registered tomorrow is tes
 
 from typing import Any
 
+import pytest
 import timm
 import torch
 from torch import Tensor, nn
@@ -45,11 +46,28 @@ OPTIONS_OF_BOTH: list[dict[str, Any]] = [
     {"global_pool": "max"},
 ]
 
-CHOICES = [
-    *((_NANO, arguments) for arguments in OPTIONS + OPTIONS_OF_BOTH),
-    *((_NANO_V2, arguments) for arguments in OPTIONS_V2 + OPTIONS_OF_BOTH),
+TOGETHER: list[tuple[str, dict[str, Any]]] = [
+    (_NANO, {**OPTIONS[0], **OPTIONS[4], **OPTIONS_OF_BOTH[0], **OPTIONS_OF_BOTH[1]}),
+    (_NANO, {**OPTIONS[1], **OPTIONS[2], **OPTIONS_OF_BOTH[2]}),
+    (_NANO, {**OPTIONS[3], "learn_balance": "channel", **OPTIONS_OF_BOTH[3]}),
+    (_NANO_V2, {**OPTIONS_V2[0], **OPTIONS_V2[1], **OPTIONS_V2[2], **OPTIONS_OF_BOTH[0]}),
+    (_NANO_V2, {**OPTIONS_V2[3], **OPTIONS_V2[4], **OPTIONS_OF_BOTH[1]}),
+    (_NANO_V2, {**OPTIONS_V2[5], **OPTIONS_OF_BOTH[2]}),
 ]
-"""Every option that changes what is computed, each with a network to try it on."""
+"""Every option in few networks: those that do not hide one another are set together."""
+
+CHOICES = [
+    *(pytest.param(*choice) for choice in TOGETHER),
+    *(
+        pytest.param(name, arguments, marks=pytest.mark.slow)
+        for name, options in ((_NANO, OPTIONS), (_NANO_V2, OPTIONS_V2))
+        for arguments in options + OPTIONS_OF_BOTH
+    ),
+]
+"""Every option that changes what is computed, each with a network to try it on.
+
+All in few networks in the default run, each alone in the slow one.
+"""
 
 
 def structures() -> list[str]:

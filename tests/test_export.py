@@ -270,7 +270,14 @@ def test_what_spreads_far_stays_in_float(smallest, build, tmp_path, opset):
     assert kept and whole & dense == kept
 
 
-@pytest.mark.parametrize("ending", ["product", "bounded", "norm", "square", "convolution"])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "product",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("bounded", "norm", "square")),
+        "convolution",
+    ],
+)
 def test_products_of_maps_stay_in_float(ending, tmp_path):
     class Net(nn.Module):
         def __init__(self) -> None:

@@ -105,8 +105,7 @@ def with_room(megabytes: int, words: list) -> int:
     "command",
     [
         "train",
-        "predict",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("eval", "export", "bench")),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("predict", "eval", "export", "bench")),
     ],
 )
 def test_a_machine_without_memory(command, small_recipe, small_run, photos, tmp_path, process):

@@ -230,7 +230,7 @@ def sinks(kind: str, number: int) -> None:
     setattr(sys, stream, os.fdopen(number, "w", closefd=False, buffering=number % 2 or -1))
 
 
-KINDS = ["closed", "full", "pipe"]
+KINDS = [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("closed", "full")), "pipe"]
 needs_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 
 

@@ -57,7 +57,12 @@ def test_every_model(model):
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [(name, given) for name, rows in OPTIONS.items() for given in rows]
+    ("name", "options"),
+    [
+        pytest.param(name, given, marks=[pytest.mark.slow] * (i % 2))
+        for name, rows in OPTIONS.items()
+        for i, given in enumerate(rows)
+    ],
 )
 def test_options(name, options):
     model = stir(timm.create_model(name, num_classes=5, **options)).double()

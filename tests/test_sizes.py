@@ -136,6 +136,10 @@ def test_batch_is_its_images_one_by_one(model):
 
 
 def test_batch_without_images(shared_small):
+    try:
+        torch.fft.rfft2(torch.empty(0, 4, 4))
+    except RuntimeError:
+        pytest.skip("this torch has no Fourier transform of an empty batch")
     with torch.no_grad():
         assert shared_small(images(64, 48, batch=0)).shape == (0, shared_small.num_classes)
 
@@ -214,12 +218,12 @@ def _run_functional_gradient(model: nn.Module, x: Tensor) -> None:
     "run",
     [
         _run_fake,
-        _run_fake_around,
+        pytest.param(_run_fake_around, marks=pytest.mark.slow),
         _run_meta,
         pytest.param(_run_export, marks=pytest.mark.slow),
         _run_jit_trace,
         pytest.param(_run_make_fx, marks=pytest.mark.slow),
-        _run_functional_gradient,
+        pytest.param(_run_functional_gradient, marks=pytest.mark.slow),
     ],
 )
 def test_tracers_leave_no_basis_behind(by_products, no_cache, run):

@@ -426,7 +426,7 @@ def test_forward_intermediates_in_another_format(skeleton):
         skeleton.forward_intermediates(meta_images(32, 32), output_fmt="NLC")
 
 
-@pytest.mark.parametrize("prune_norm", [True, False])
+@pytest.mark.parametrize("prune_norm", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("last", range(4))
 def test_pruned_model(small, build, last, prune_norm):
     model = build(small).eval()
@@ -595,7 +595,7 @@ def _restored(model: nn.Module) -> nn.Module:
     return other
 
 
-@pytest.mark.parametrize("features_only", [False, True])
+@pytest.mark.parametrize("features_only", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, _pickled, _saved, _restored])
 def test_copies_compute_the_same(small, build, duplicate, features_only):
     model = build(small, features_only=features_only).eval()

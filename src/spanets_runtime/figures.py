@@ -31,7 +31,7 @@ def render(figure: "Figure", format: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # Of scripts that no installed font has; they are drawn as boxes.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         _add_fonts(figure)
         figure.savefig(buffer, format=format, **options)
     return buffer.getvalue()

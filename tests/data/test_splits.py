@@ -15,7 +15,7 @@ cases = given(
     fraction=st.floats(0.01, 0.99),
     seed=st.integers(0, 2**63),
 )
-quick = settings(max_examples=100, deadline=None, database=None, derandomize=True)
+quick = settings(deadline=None, database=None, derandomize=True)
 
 
 @quick

@@ -40,6 +40,7 @@ def test_choosing_among_its_boxes_gives_the_detections(detector, size):
     torch.testing.assert_close(candidates[keep][:10], found["scores"][:10])
 
 
+@pytest.mark.slow  # test_detection_runs.py exports one
 def test_a_graph_of_one_size(detector, tmp_path):
     pytest.importorskip("onnxruntime")
     written = export_model(to_dense(detector), tmp_path / "a.onnx", (64, 96), dynamic=False)

@@ -108,7 +108,7 @@ def far_out(*shape: int) -> Tensor:
     [
         (3, 40, 5, 7),
         (1, 8, 1, 1),
-        (1, 16, 40, 30),
+        pytest.param((1, 16, 40, 30), marks=pytest.mark.slow),
         pytest.param((2, 64, 40, 30), marks=pytest.mark.slow),
     ],
 )
@@ -139,7 +139,13 @@ def test_gelu_is_gelu() -> None:
     assert (ours - torch.nn.functional.gelu(x)).abs().max() < 5e-5
 
 
-@pytest.mark.parametrize(("channels", "ratio"), [(24, 3.5), (64, 4.0), (128, 1.0), (136, 2.0)])
+@pytest.mark.parametrize(
+    ("channels", "ratio"),
+    [
+        (24, 3.5),
+        *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((64, 4), (128, 1), (136, 2))),
+    ],
+)
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("factor", [True, False])
 @torch.no_grad()

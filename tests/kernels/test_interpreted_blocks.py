@@ -55,7 +55,8 @@ def test_a_block_has_the_gradients_of_plain_layers() -> None:
         agree(gradients(block, block), theirs)
 
 
-@pytest.mark.parametrize("reentrant", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("reentrant", [True, False])
 def test_checkpointing(reentrant: bool) -> None:
     block = make_block()
     plain = gradients(block, block)
@@ -67,6 +68,7 @@ def test_checkpointing(reentrant: bool) -> None:
     agree([x.grad, *(parameter.grad for parameter in block.parameters())], plain)
 
 
+@pytest.mark.slow
 def test_kept_tensors_may_come_back_in_another_layout() -> None:
     block = make_block()
     plain = gradients(block, block)

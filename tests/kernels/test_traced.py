@@ -123,6 +123,7 @@ def test_a_step_has_one_pair_of_graphs_for_few_images_and_one_for_many(autocast:
     assert [kernels_of(graph) > 0 for graph in graphs] == [True] * 4
 
 
+@pytest.mark.slow
 def test_checkpointing() -> None:
     block = make_block()
     step, graphs = traced(lambda x: checkpoint(block, x, use_reentrant=False), dynamic=False)

@@ -144,7 +144,7 @@ def test_a_damaged_file_hides_no_other_run(name, damage, tmp_path, capsys):
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 def test_flipped_and_missing_bytes_hide_no_other_run(data):
     with tempfile.TemporaryDirectory() as root:
         make_run(Path(root, "good"))

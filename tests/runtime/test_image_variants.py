@@ -27,7 +27,6 @@ ORIENTATIONS = {
 """What turns the stored pixels upright."""
 
 property_test = settings(
-    max_examples=150,
     deadline=None,
     database=None,
     derandomize=True,

@@ -365,7 +365,6 @@ def fuzzed(tmp_path_factory):
 
 
 @settings(
-    max_examples=200,
     deadline=None,
     database=None,
     derandomize=True,

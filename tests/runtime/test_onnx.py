@@ -103,7 +103,6 @@ changed = st.tuples(st.sampled_from(sorted(PREPROCESSING)), plain).map(
 
 
 @settings(
-    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -155,7 +154,7 @@ def test_foreign_and_damaged_files(exported, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-SECONDS = 4
+SECONDS = 2
 
 
 def mutate(content: bytes, draw: random.Random) -> bytes:

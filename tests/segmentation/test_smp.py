@@ -8,8 +8,20 @@ import spanets  # noqa: F401 (registers the models)
 smp = pytest.importorskip("segmentation_models_pytorch")
 
 
+OTHERS = ("FPN", "UPerNet", "Segformer", "MAnet")
+
+
 @pytest.mark.parametrize("encoder", ["tu-spanet_nano", "tu-spanetv2_nano_hybrid"])
-@pytest.mark.parametrize("decoder", ["Unet", "FPN", "UPerNet", "Segformer", "MAnet"])
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        "Unet",
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("FPN", "UPerNet", "Segformer", "MAnet")
+        ),
+    ],
+)
 def test_decoders(decoder, encoder):
     model = getattr(smp, decoder)(encoder, encoder_weights=None, classes=5)
     logits = model(torch.randn(2, 3, 64, 96))

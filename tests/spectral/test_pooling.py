@@ -30,7 +30,7 @@ sides = st.integers(1, 40)
 radii = st.sampled_from(RADII)
 gains = st.floats(-1, 2)
 seeds = st.integers(0, 2**31 - 1)
-bounded = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+bounded = settings(deadline=None, derandomize=True, database=None)
 
 
 def maps(*shape: int, seed: int = 0) -> Tensor:

@@ -16,7 +16,7 @@ METHODS = ("matmul", "fft")
 
 sides = st.integers(1, 40)
 seeds = st.integers(0, 2**31 - 1)
-bounded = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+bounded = settings(deadline=None, derandomize=True, database=None)
 
 
 def maps(*shape: int, seed: int = 0) -> Tensor:

@@ -24,6 +24,7 @@ def inked(path) -> float:
 def silent():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", DeprecationWarning)  # older matplotlib, newer pyparsing
         yield
 
 

@@ -175,6 +175,7 @@ def test_resumed_run_is_the_uninterrupted_one(name, small_recipe, tmp_path, monk
     assert first["metrics"] == second["metrics"]
 
 
+@pytest.mark.slow  # a resumed run, which is tested in every run, needs it as well
 def test_the_seed_decides_everything(whole, small_recipe, tmp_path):
     words = [*EPOCHS, "--trainer.epochs", "1"]
     for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):

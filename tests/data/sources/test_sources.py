@@ -80,7 +80,11 @@ def test_batches_are_those_of_the_folder(source, recipe):
             assert torch.equal(labels, same_labels)
 
 
-@pytest.mark.parametrize("words", [("webdataset", "--data.shuffle_shards", "2"), ("hf",)], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [("webdataset", "--data.shuffle_shards", "2"), pytest.param(("hf",), marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_an_epoch_goes_on_at_a_batch(words, recipe):
     loader = make_loaders(recipe(*words), 3).train
     loader.sampler.set_epoch(4)

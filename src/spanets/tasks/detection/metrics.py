@@ -98,8 +98,11 @@ def average_precisions(data: CocoData, results: Sequence[Result], kind: str) -> 
     # With a box, the library would take the box's area for the mask's.
     left_out = "bbox" if kind == "segm" else "segmentation"
     found = [{k: v for k, v in result.items() if k != left_out} for result in results]
-    truth = coco.COCO(to_coco(data))
-    evaluation = coco.COCOeval_faster(truth, truth.loadRes(found), kind, print_function=_silent)
+    content = to_coco(data)
+    truth = coco.COCO(content)
+    # Versions before 1.8 cannot load an empty list, which a network that has not learnt yet finds.
+    detections = truth.loadRes(found) if found else coco.COCO({**content, "annotations": []})
+    evaluation = coco.COCOeval_faster(truth, detections, kind, print_function=_silent)
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()

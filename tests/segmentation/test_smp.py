@@ -13,14 +13,7 @@ OTHERS = ("FPN", "UPerNet", "Segformer", "MAnet")
 
 @pytest.mark.parametrize("encoder", ["tu-spanet_nano", "tu-spanetv2_nano_hybrid"])
 @pytest.mark.parametrize(
-    "decoder",
-    [
-        "Unet",
-        *(
-            pytest.param(n, marks=pytest.mark.slow)
-            for n in ("FPN", "UPerNet", "Segformer", "MAnet")
-        ),
-    ],
+    "decoder", ["Unet", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 )
 def test_decoders(decoder, encoder):
     model = getattr(smp, decoder)(encoder, encoder_weights=None, classes=5)

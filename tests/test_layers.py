@@ -1,5 +1,6 @@
 """When a kernel may stand for layers, as far as that can be told without a GPU."""
 
+import pytest
 import torch
 from torch import Tensor, fx, nn
 
@@ -46,6 +47,21 @@ def test_a_mixer_calls_what_stands_in_a_layers_place_traced_or_not():
     after = mixer(x)
     assert not torch.allclose(after, before, atol=1e-3)
     assert torch.allclose(fx.symbolic_trace(mixer)(x), after, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_norm_of_frozen_maps_has_gradients(layout, process):
+    """In a process of its own: torch up to 2.13 ended it where maps lie in channels_last."""
+
+    def differ() -> int:
+        norm, x = MapNorm(8), torch.randn(2, 8, 5, 7).contiguous(memory_format=layout)
+        norm(x).square().sum().backward()
+        ours = norm.weight.grad.clone()
+        norm.weight.grad = None
+        norm(x.clone().requires_grad_()).square().sum().backward()
+        return int(not torch.allclose(ours, norm.weight.grad, rtol=1e-4))
+
+    assert process(differ).wait() == (0, "", "")
 
 
 def test_a_block_diagonal_product_is_a_grouped_one():

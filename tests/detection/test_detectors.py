@@ -1,5 +1,7 @@
 """Detectors: losses, gradients, results, and the parts that are not torchvision's."""
 
+import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -17,6 +19,7 @@ from spanets.detection.heads import RegionPool, Samples
 from spanets.detection.retinanet import make_anchors
 from spanets.detection.rpn import ProposalNetwork
 from spanets_runtime.errors import UsageError
+from spanets_runtime.predict import AnswerError
 
 BACKBONES = ("spanet_nano", "spanetv2_nano_pure", "resnet18")
 CLASSES = 3
@@ -58,6 +61,26 @@ def test_losses_are_finite_and_reach_every_parameter(kind, backbone):
     without = [name for name, value in detector.named_parameters() if value.grad is None]
     assert not without
     assert all(value.grad.isfinite().all() for value in detector.parameters())
+
+
+BROKEN = [
+    *(("mask_rcnn", name) for name in ("rpn.head.cls_logits", "rpn.head.bbox_pred")),
+    ("cascade_mask_rcnn", "roi_heads.stages.2.box_predictor.cls_score"),
+    ("retinanet", "head.classification_head.cls_logits"),
+    ("retinanet", "head.regression_head.bbox_reg"),
+]
+
+
+@pytest.mark.parametrize(("broken", "layer"), BROKEN)
+def test_a_broken_network_does_not_find_nothing(small, broken, layer):
+    """NaN is above no threshold: without a check, no object would be found in any image."""
+    detector = copy.deepcopy(small[broken]).eval()
+    image = torch.randn(3, 64, 64)
+    with torch.no_grad():
+        detector([image])
+        detector.get_submodule(layer).bias.fill_(math.nan)
+        with pytest.raises(AnswerError, match="weights may be broken"):
+            detector([image])
 
 
 def test_norms_for_training_from_scratch(kind):

@@ -46,7 +46,7 @@ def installed(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "old", "needed"),
     [
-        ("onnxscript", "0.1.0", ">=0.6.2"),
+        ("onnxscript", "0.1.0", ">=0.7.2"),
         ("faster_coco_eval", "1.5.9", ">=1.6"),
         ("lightning", "2.6.2", "!=2.6.2,!=2.6.3,>=2.6"),
     ],
@@ -70,7 +70,7 @@ def test_an_old_version_is_told_before_its_import_fails(monkeypatch, installed):
 
     installed("onnxscript", "0.1")
     monkeypatch.setattr(errors, "import_module", fail)
-    with pytest.raises(UserError, match=r"onnxscript 0\.1 is installed, >=0\.6\.2 is needed"):
+    with pytest.raises(UserError, match=r"onnxscript 0\.1 is installed, >=0\.7\.2 is needed"):
         require("onnxscript", "export")
     installed("onnxscript", "99.0")
     with pytest.raises(AttributeError):

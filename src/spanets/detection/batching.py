@@ -1,10 +1,12 @@
 """What goes into a detector and comes out of it: images of many sizes as one batch, and back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
+
+from spanets_runtime.predict import check_answer
 
 Detection = dict[str, Tensor]
 """torchvision's: boxes (N, 4) as x1, y1, x2, y2 in pixels, labels (N,), scores (N,) in falling
@@ -57,6 +59,15 @@ def detect_singly(
         boxes = resize_boxes(one["boxes"], own, sizes[i] if sizes else own)
         found.append({**one, "boxes": boxes})
     return found
+
+
+def check_finite(answers: Iterable[Tensor]) -> None:
+    """Refuses what a network with broken weights answers, which would look like nothing found.
+
+    Raises:
+        AnswerError: NaN or an infinity is among the answers.
+    """
+    check_answer(all(bool(answer.isfinite().all()) for answer in answers))
 
 
 def check_targets(targets: Sequence[Target] | None, images: Sequence[Tensor]) -> None:

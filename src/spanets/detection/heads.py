@@ -20,7 +20,7 @@ from torchvision.ops.boxes import clip_boxes_to_image, remove_small_boxes
 from torchvision.ops.poolers import initLevelMapper
 
 from spanets.data.coco.bits import unpack_masks
-from spanets.detection.batching import Detection, Size, Target
+from spanets.detection.batching import Detection, Size, Target, check_finite
 from spanets.detection.settings import Settings
 
 LEVELS = (2, 3, 4, 5)
@@ -263,6 +263,7 @@ class CascadeHeads(nn.Module):
             every.append(logits)
         logits, deltas = last(maps, boxes, sizes)
         mean = torch.stack([*every, logits]).mean(0)
+        check_finite([mean, deltas])
         found = last.postprocess_detections(mean, deltas, boxes, sizes)
         detections = [
             {"boxes": b, "scores": s, "labels": k} for b, s, k in zip(*found, strict=True)
@@ -271,6 +272,7 @@ class CascadeHeads(nn.Module):
         by_stage = [maskrcnn_inference(branch(maps, boxes, sizes), labels) for branch in self.masks]
         for one, *masks in zip(detections, *by_stage, strict=True):
             one["masks"] = torch.stack(masks).mean(0)
+            check_finite([one["masks"]])
         return detections
 
     def _stages(self) -> list[tuple[BoxStage, MaskBranch, float]]:

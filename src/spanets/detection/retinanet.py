@@ -13,6 +13,7 @@ from spanets.detection.batching import (
     Detection,
     Size,
     Target,
+    check_finite,
     check_targets,
     detect_singly,
 )
@@ -78,6 +79,7 @@ class RetinaNet(TorchvisionRetinaNet):
         batch, _ = self.transform([image])
         maps = list(self.backbone(batch.tensors).values())
         outputs, anchors = self.head(maps), self.anchor_generator(batch, maps)
+        check_finite(outputs.values())
         # (1, anchors of all levels, …) to one (1, anchors, …) a level
         counts = [x.shape[2] * x.shape[3] * len(RATIOS) * SCALES for x in maps]
         split = {name: list(value.split(counts, 1)) for name, value in outputs.items()}

@@ -6,6 +6,7 @@ from torch import Tensor
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from spanets.detection.anchors import ExactAnchors
+from spanets.detection.batching import Size, check_finite
 from spanets.detection.settings import TEST_PROPOSALS, Settings
 
 STRIDES = (4, 8, 16, 32, 64)
@@ -42,6 +43,14 @@ class ProposalNetwork(RegionProposalNetwork):
             nms_thresh=0.7,
         )
         self.beta = beta
+
+    def filter_proposals(
+        self, proposals: Tensor, objectness: Tensor, image_shapes: list[Size], counts: list[int]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Returns the likeliest proposals of each image, and their scores."""
+        if not self.training:  # a loss tells of it
+            check_finite([objectness, proposals])
+        return super().filter_proposals(proposals, objectness, image_shapes, counts)
 
     def compute_loss(
         self,

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -408,6 +409,21 @@ def test_an_image_that_fails_costs_no_other(run, shapes, tmp_path):
         list(predictor(images, out=tmp_path))
     written = json.loads((tmp_path / "predictions.json").read_text())
     assert [image["file_name"] for image in written["images"]] == [images[0].name]
+
+
+def test_a_broken_detector_is_told(run, shapes, tmp_path, capsys):
+    """As a broken classifier is; it does not find nothing, which would look like an answer."""
+    content = torch.load(run / "last.ckpt", weights_only=True)
+    key = next(key for key in content["state_dict"] if key.endswith("cls_logits.bias"))
+    content["state_dict"][key].fill_(math.nan)
+    torch.save(content, tmp_path / "broken.ckpt")
+    image = sorted((shapes / "images" / "val").iterdir())[0]
+    told = "the model's answer is not a number; its weights may be broken"
+    status, printed, said = call(capsys, "predict", tmp_path / "broken.ckpt", image, "--json")
+    assert (status, said) == (1, f"spanets: {image}: {told}\n")
+    assert json.loads(printed) == [{"image": str(image), "predictions": []}]
+    status, _, said = call(capsys, "eval", tmp_path / "broken.ckpt", "--data", shapes)
+    assert (status, said.splitlines()[-1]) == (1, f"spanets: {told}")
 
 
 def test_images_of_a_few_rows_or_columns(run, tmp_path, capsys):

@@ -17,9 +17,10 @@ from spanets.detection.overlay import draw_objects
 from spanets.detection.pasting import paste_lazily
 from spanets.predict.opened import OpenedCheckpoint
 from spanets.predict.record import OVERLAY, Record, find_taken
-from spanets_runtime.images import ImageError, load_image
+from spanets_runtime.images import ImageError, load_image, named
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.pictures import free_name, identify, is_own, place_of, save_picture
+from spanets_runtime.predict import AnswerError
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ class ObjectPredictor(OpenedCheckpoint):
                 try:
                     yield self._predict(path, min_score, record, place)
                 except ImageError as error:
-                    yield ObjectPrediction(str(path), error=str(error), was_read=False)
+                    was_read = isinstance(error, AnswerError)
+                    yield ObjectPrediction(str(path), error=named(path, error), was_read=was_read)
         finally:  # of an image that fails, the others have their results
             if out is not None:
                 record.write(out)

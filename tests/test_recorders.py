@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from networks import CHOICES, ROWS, error, images, shallow, short, structures
+from networks import CHOICES, ROWS, TOGETHER, error, images, shallow, short, structures
 from torch import Tensor, fx, nn
 from torch.export import Dim
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -200,8 +200,14 @@ def check(model: nn.Module, recorder: str, folder: Path, limit: float | None = N
 
 
 def test_every_registered_network_is_recorded() -> None:
-    assert list(ROWS) == sorted(ROWS, key=list(ROWS).index)
     assert ROWS.keys() == set(spanets.list_models())
+
+
+def test_every_option_is_set_in_the_default_run() -> None:
+    alone = [param.values for param in CHOICES if param.marks]
+    for name, arguments in alone:
+        for key, value in arguments.items():
+            assert any(name == other and given.get(key) == value for other, given in TOGETHER), key
 
 
 @quiet

@@ -53,9 +53,9 @@ def normalize_maps(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: f
     GroupNorm of one group: `γ (x - μ) / √(σ² + ε) + β`, γ and β (C,) or None.
     """
     if not runs_on_pixels(x):
-        if torch.is_grad_enabled() and not x.requires_grad:
-            # Frozen maps in channels_last: up to torch 2.13 the process ends in the backward pass,
-            # which writes the gradient of x without having made room for it.
+        if weight is not None and weight.requires_grad and not x.requires_grad:
+            # Up to torch 2.13 the backward pass crashes the process where maps in channels_last
+            # need no gradient: it writes one without memory for it.
             x = x.contiguous()
         return F.group_norm(x, 1, weight, bias, eps)
     # A group of all channels is the same set of numbers in any order: as they lie in memory, they

@@ -64,7 +64,8 @@ def test_losses_are_finite_and_reach_every_parameter(kind, backbone):
 
 
 BROKEN = [
-    *(("mask_rcnn", name) for name in ("rpn.head.cls_logits", "rpn.head.bbox_pred")),
+    ("mask_rcnn", "rpn.head.cls_logits"),
+    ("mask_rcnn", "rpn.head.bbox_pred"),
     ("cascade_mask_rcnn", "roi_heads.stages.2.box_predictor.cls_score"),
     ("retinanet", "head.classification_head.cls_logits"),
     ("retinanet", "head.regression_head.bbox_reg"),

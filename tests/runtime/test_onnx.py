@@ -154,7 +154,7 @@ def test_foreign_and_damaged_files(exported, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-SECONDS = 2
+SECONDS = settings().max_examples // 20  # 2 in the default run
 
 
 def mutate(content: bytes, draw: random.Random) -> bytes:

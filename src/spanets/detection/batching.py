@@ -62,10 +62,10 @@ def detect_singly(
 
 
 def check_finite(answers: Iterable[Tensor]) -> None:
-    """Refuses what a network with broken weights answers, which would look like nothing found.
+    """Refuses NaN and infinity in a detector's outputs: no object would pass the threshold.
 
     Raises:
-        AnswerError: NaN or an infinity is among the answers.
+        AnswerError: an output is not finite.
     """
     check_answer(all(bool(answer.isfinite().all()) for answer in answers))
 

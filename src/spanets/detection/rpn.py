@@ -48,7 +48,7 @@ class ProposalNetwork(RegionProposalNetwork):
         self, proposals: Tensor, objectness: Tensor, image_shapes: list[Size], counts: list[int]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Returns the likeliest proposals of each image, and their scores."""
-        if not self.training:  # a loss tells of it
+        if not self.training:  # in training the loss is NaN, which is reported
             check_finite([objectness, proposals])
         return super().filter_proposals(proposals, objectness, image_shapes, counts)
 

@@ -53,7 +53,8 @@ def normalize_maps(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: f
     GroupNorm of one group: `γ (x - μ) / √(σ² + ε) + β`, γ and β (C,) or None.
     """
     if not runs_on_pixels(x):
-        if weight is not None and weight.requires_grad and not x.requires_grad:
+        learns = weight is not None and weight.requires_grad and torch.is_grad_enabled()
+        if learns and not x.requires_grad:
             # Up to torch 2.13 the backward pass crashes the process where maps in channels_last
             # need no gradient: it writes one without memory for it.
             x = x.contiguous()

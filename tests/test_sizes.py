@@ -136,10 +136,6 @@ def test_batch_is_its_images_one_by_one(model):
 
 
 def test_batch_without_images(shared_small):
-    try:
-        torch.fft.rfft2(torch.empty(0, 4, 4))
-    except RuntimeError:
-        pytest.skip("this torch has no Fourier transform of an empty batch")
     with torch.no_grad():
         assert shared_small(images(64, 48, batch=0)).shape == (0, shared_small.num_classes)
 

@@ -87,7 +87,8 @@ def resolve_rescale_method(method: str, x: Tensor, traced: bool | None = None) -
     traced = is_traced(x) if traced is None else traced
     if x.is_cuda:
         return "matmul" if is_exporting() or torch.jit.is_tracing() else "fft"
-    return "fft" if x.device.type == "cpu" and not traced else "matmul"
+    # Up to torch 2.12, MKL's FFT refuses an empty batch.
+    return "fft" if x.device.type == "cpu" and not traced and x.numel() else "matmul"
 
 
 def resize_half_spectrum(logits: Tensor, height: int, width: int) -> Tensor:

@@ -17,9 +17,9 @@ from common import write
 from torch import Tensor, nn
 
 from spanets.analysis import SpectrumStatistics, stream
-from spanets.benchmark.memory import peak_memory
-from spanets.benchmark.sources import build_form
-from spanets.benchmark.timing import interleave, summarise
+from spanets.bench.memory import peak_memory
+from spanets.bench.sources import build_form
+from spanets.bench.timing import interleave, summarise
 
 MODELS = ("convnext_tiny", "spanet_small")
 SIZE = 224

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spanets.benchmark.timing import circumstances
+from spanets.bench.timing import circumstances
 
 RESULTS = Path(__file__).parent / "results"
 

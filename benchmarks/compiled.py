@@ -13,9 +13,9 @@ import torch
 from common import write
 from forms import released_form
 
-from spanets.benchmark.running import Setting, make_task
-from spanets.benchmark.sources import build_form
-from spanets.benchmark.timing import interleave, summarise
+from spanets.bench.running import Setting, make_task
+from spanets.bench.sources import build_form
+from spanets.bench.timing import interleave, summarise
 
 BF16 = {"avx512_bf16", "amx_bf16"}
 

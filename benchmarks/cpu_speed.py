@@ -26,7 +26,7 @@ from forms import head_by_head, released_form
 from torch import Tensor, nn
 
 from spanets.backbones import blocks
-from spanets.benchmark.timing import interleave, summarise
+from spanets.bench.timing import interleave, summarise
 
 
 def inference(model: nn.Module, x: Tensor) -> Callable[[], object]:

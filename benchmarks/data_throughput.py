@@ -25,7 +25,7 @@ from PIL import Image
 from timm.data import create_dataset, create_loader
 from tqdm import trange
 
-from spanets.data.classification import make_loaders, mend_posterize, standardize
+from spanets.classification.data import make_loaders, mend_posterize, standardize
 from spanets.data.sources.shard_writer import write_shards
 from spanets.recipe import ClassificationRecipe, load_recipe
 

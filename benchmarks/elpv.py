@@ -16,7 +16,7 @@ from common import write
 
 import spanets  # noqa: F401 (registers the models)
 from spanets.recipe import load_recipe
-from spanets.tasks.engine import train
+from spanets.training.engine import train
 
 
 def run(model: str, seed: int, folder: Path) -> dict[str, Any]:

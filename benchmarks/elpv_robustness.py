@@ -20,10 +20,10 @@ from torch import nn
 from tqdm import tqdm
 
 from spanets.checkpoint import restore_model
+from spanets.classification.metrics import metrics_for, update_metrics
 from spanets.data.corruptions import KINDS, SEVERITIES, corrupt
 from spanets.data.samples import Samples
 from spanets.data.sources.elpv import elpv_splits
-from spanets.tasks.classification.metrics import metrics_for, update_metrics
 from spanets_runtime.images import load_image
 from spanets_runtime.preprocessing import Preprocessing
 

@@ -26,9 +26,9 @@ from torch.utils._pytree import tree_leaves
 from turns import Turns, take_turns
 
 from spanets.backbones import blocks
-from spanets.benchmark.running import Setting, make_task
-from spanets.benchmark.sources import build_form
-from spanets.benchmark.timing import Task, summarise
+from spanets.bench.running import Setting, make_task
+from spanets.bench.sources import build_form
+from spanets.bench.timing import Task, summarise
 from spanets_runtime.errors import UsageError
 
 

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from common import write
 
-from spanets.benchmark.sources import build_form
-from spanets.benchmark.timing import SESSIONS_SETTLE, interleave, summarise
+from spanets.bench.sources import build_form
+from spanets.bench.timing import SESSIONS_SETTLE, interleave, summarise
 from spanets.data.samples import Samples
 from spanets.data.sources.elpv import elpv_splits
-from spanets.export import export_model, load_source
+from spanets.deploy.export import export_model, load_source
 from spanets_runtime.images import load_image
 from spanets_runtime.onnx import OnnxPredictor, open_session
 from spanets_runtime.preprocessing import Preprocessing

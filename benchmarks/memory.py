@@ -27,12 +27,12 @@ from large_images import find_much
 from PIL import Image
 
 from spanets.checkpoint import build_model, save_torch
-from spanets.data.detection import make_loaders
-from spanets.predict.objects import ObjectPredictor
-from spanets.predict.record import RESULTS_FILE
+from spanets.detection.data import make_loaders
+from spanets.detection.evaluation import evaluate
+from spanets.detection.predict import ObjectPredictor
+from spanets.detection.record import RESULTS_FILE
+from spanets.detection.task import DetectionPlan
 from spanets.recipe import load_recipe
-from spanets.tasks.detection.evaluation import evaluate
-from spanets.tasks.detection.plan import DetectionPlan
 
 NAME = "memory"
 RECIPES = {"1x": "coco/mask_rcnn_spanet_small_1x", "3x": "coco/mask_rcnn_spanetv2_s18_pure_3x"}

@@ -9,9 +9,9 @@ from typing import Any
 
 from common import write
 
-from spanets.data.shapes import write_shapes
+from spanets.detection.shapes import write_shapes
 from spanets.recipe import load_recipe
-from spanets.tasks.engine import train
+from spanets.training.engine import train
 
 
 def run(recipe: str, model: str, shapes: Path, out: Path) -> None:

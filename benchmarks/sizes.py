@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from common import write
 
-from spanets.benchmark.running import Setting, make_task
-from spanets.benchmark.sources import build_form
-from spanets.benchmark.timing import interleave, summarise
+from spanets.bench.running import Setting, make_task
+from spanets.bench.sources import build_form
+from spanets.bench.timing import interleave, summarise
 
 MODELS = ("spanet_small", "spanetv2_s18_pure", "convnext_tiny")
 SIZES = (224, 384, 512, 768, 1024)

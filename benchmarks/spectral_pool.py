@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from common import write
 
-from spanets.benchmark.timing import interleave, summarise
+from spanets.bench.timing import interleave, summarise
 from spanets.spectral import basis_size, spectral_pool
 
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from spanets.benchmark.memory import peak_memory
-from spanets.benchmark.timing import Task, interleave
+from spanets.bench.memory import peak_memory
+from spanets.bench.timing import Task, interleave
 from spanets_runtime.errors import first_line
 
 Prepare = Callable[[], tuple[Task, int]]

@@ -12,7 +12,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from spanets.analysis.plots import save_figure
-from spanets.published import IMAGENET_TOP1
+from spanets.bench.paper_accuracy import IMAGENET_TOP1
 
 # By family: parameters (M), operations (G, as each paper counts them).
 COSTS = {

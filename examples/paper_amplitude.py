@@ -13,8 +13,8 @@ from typing import Any
 
 from spanets.analysis import SpectrumStatistics, stream
 from spanets.analysis.plots import plot_families, save_figure
-from spanets.analyze.figures import title
-from spanets.analyze.sources import batches, load_any, spread_evenly
+from spanets.analysis.study.figures import title
+from spanets.analysis.study.sources import batches, load_any, spread_evenly
 from spanets.data.sources.elpv import elpv_splits
 from spanets_runtime.listing import find_images
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from spanets.explain import explain
+from spanets.analysis.study.explain import explain
 
 SIDE = 300
 

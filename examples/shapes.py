@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from spanets.data.shapes import write_shapes
+from spanets.detection.shapes import write_shapes
 from spanets_runtime.errors import UserError
 
 

@@ -11,7 +11,7 @@ import torch
 
 from spanets import layers
 from spanets.kernels import availability
-from spanets.spectral.execution import is_channels_last
+from spanets.spectral.tracing import is_channels_last
 
 ACTIVE = os.environ.get("TRITON_INTERPRET") == "1"
 

@@ -14,9 +14,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spanets.backbones.limits import ModelTooLargeError, limited_model
 from spanets.checkpoint import CARD_KEY, Card, create_model, load_checkpoint, restore_model
 from spanets.detection import build_detector
-from spanets.model_limits import ModelTooLargeError, limited_model
 from spanets.segmentation import build_segmenter
 from spanets.weights import WeightsError
 from spanets_runtime.errors import UsageError, UserError

@@ -132,7 +132,7 @@ def test_what_ends_a_command(error, status, said, capsys, monkeypatch):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr("spanets.benchmark.model_table", fail)
+    monkeypatch.setattr("spanets.bench.model_table", fail)
     found, _, answered = call(capsys, "models")
     assert found == status
     assert answered.startswith(said)
@@ -142,7 +142,7 @@ def test_defects_keep_their_traceback(monkeypatch, capsys):
     def fail(_):
         raise ValueError("a\x1b[2J")
 
-    monkeypatch.setattr("spanets.benchmark.model_table", fail)
+    monkeypatch.setattr("spanets.bench.model_table", fail)
     status, printed, said = call(capsys, "models")
     assert (status, printed) == (1, "")
     assert said.startswith("Traceback (most recent call last):")

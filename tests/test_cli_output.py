@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from small_runs import call
 
-from spanets.analyze import Options, analyze
-from spanets.quantize import calibration_images
+from spanets.analysis.study import Options, analyze
+from spanets.deploy.quantize import calibration_images
 from spanets_cli.output import print_json
 from spanets_runtime.preprocessing import Preprocessing
 

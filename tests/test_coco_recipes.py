@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from spanets.detection import PAPERS, make_detector
+from spanets.detection.decay import count_layers
+from spanets.detection.task import DetectionPlan
 from spanets.recipe import list_recipes, load_recipe
-from spanets.tasks.detection.decay import count_layers
-from spanets.tasks.detection.plan import DetectionPlan
 
 # Learning rate, images an update, layer decay.
 V1 = {"retinanet": (1e-4, 16, None), "mask_rcnn": (2e-4, 8, None)}

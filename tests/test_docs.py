@@ -10,7 +10,7 @@ from PIL import Image
 
 import spanets_cli
 from spanets.recipe import list_recipes, load_recipe
-from spanets.tasks.devices import per_device_batch
+from spanets.training.devices import per_device_batch
 from spanets_cli.parser import split_overrides
 
 ROOT = Path(__file__).parents[1]

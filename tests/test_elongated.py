@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from spanets.data.classification import ImageDataset, evaluation_loader, preprocessing_of
+from spanets.classification.data import ImageDataset, evaluation_loader, preprocessing_of
 from spanets.data.samples import Samples
 from spanets.recipe import ClassificationData
 from spanets_runtime.images import ImageError

@@ -9,8 +9,8 @@ import timm
 from PIL import Image
 
 import spanets
+from spanets.bench.paper_accuracy import IMAGENET_TOP1
 from spanets.checkpoint import Card, save_torch
-from spanets.published import IMAGENET_TOP1
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

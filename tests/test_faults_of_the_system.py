@@ -18,10 +18,10 @@ from PIL import Image
 from small_runs import call, make_photos
 
 import spanets_cli
+from spanets.classification.module import Classification
 from spanets.data.loaders import plain_worker_errors
 from spanets.data.worker_processes import ImageLoader
 from spanets.recipe import list_recipes
-from spanets.tasks.classification.module import Classification
 from spanets_cli.interrupts import one_interrupt
 from spanets_runtime.errors import UserError, missing_memory
 

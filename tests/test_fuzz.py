@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 import spanets_cli
 from spanets.checkpoint import CARD_KEY, Card, load_checkpoint, restore_model
-from spanets.predict.labels import Predictor
+from spanets.classification.predict import Predictor
 from spanets.recipe import (
     RECIPES,
     ClassificationRecipe,

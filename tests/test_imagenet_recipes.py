@@ -6,10 +6,10 @@ import torch
 
 import spanets
 from spanets.checkpoint import Card
-from spanets.data.classification import make_mixing, train_transform
+from spanets.classification.data import make_mixing, train_transform
+from spanets.classification.module import Classification
 from spanets.recipe import list_recipes, load_recipe
-from spanets.tasks.classification.module import Classification
-from spanets.tasks.optim import make_optimizer
+from spanets.training.optim import make_optimizer
 
 # Drop path, optimizer, clipping, evaluation crop.
 TABLE = {

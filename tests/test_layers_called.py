@@ -20,7 +20,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 from spanets.backbones.dense import DenseBackbone
 from spanets.backbones.spanetv2 import StarMlp
 from spanets.detection import KINDS, Settings, make_detector
-from spanets.detection.exporting import to_dense
+from spanets.detection.network.exporting import to_dense
 from spanets.segmentation import make_segmenter
 
 # A layer without an effect would change nothing at all; the least of what one does is far above

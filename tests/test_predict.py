@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from spanets.predict.labels import Predictor
-from spanets.tasks.classification.evaluation import evaluate
+from spanets.classification.evaluation import evaluate
+from spanets.classification.predict import Predictor
 from spanets_runtime.errors import UserError
 from spanets_runtime.listing import gather_images
 from spanets_runtime.masks import predict_masks

@@ -15,8 +15,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from spanets.backbones.limits import ModelTooLargeError, check_numbers, limited_model
 from spanets.card import CARD_KEY, FORMAT, Card, read_card
-from spanets.model_limits import ModelTooLargeError, check_numbers, limited_model
 from spanets.weights import WeightsError, open_regular, read_checkpoint
 from spanets.weights.archives import open_archive
 from spanets.weights.errors import show_name

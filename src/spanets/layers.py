@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules import module as torch_module
 
 from spanets import kernels
-from spanets.spectral.execution import runs_on_pixels
+from spanets.spectral.tracing import runs_on_pixels
 
 
 def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -18,7 +18,7 @@ DETECTOR_SIZE = 512
 
 def run_models(arguments: argparse.Namespace, _: list[str]) -> int:
     """Prints the table of models."""
-    from spanets.benchmark import model_table
+    from spanets.bench import model_table
 
     rows = model_table(arguments.pattern)
     if arguments.json:
@@ -47,17 +47,17 @@ def run_train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     for note in describe_repeated(overrides, type(recipe)):
         tell(note)
     if arguments.print_recipe:
-        from spanets.yaml_text import dump_yaml
+        from spanets.recipe.yaml_text import dump_yaml
 
         print(dump_yaml(recipe.to_dict()), end="")
         return 0
     # Before hours of training, not at the first use.
     for module in ("lightning", "torchmetrics", "tensorboard", "matplotlib"):
         require(module, "train")
-    from spanets.tasks.engine import train_claimed
-    from spanets.tasks.plans import PLANS
-    from spanets.tasks.report import describe_results
-    from spanets.tasks.run_folder import claim_run_folder
+    from spanets.tasks import PLANS
+    from spanets.training.engine import train_claimed
+    from spanets.training.report import describe_results
+    from spanets.training.run_folder import claim_run_folder
 
     with claim_run_folder(recipe, arguments.recipe, arguments.out, arguments.resume) as out:
         results = train_claimed(recipe, out, resume=arguments.resume)
@@ -71,12 +71,12 @@ def run_eval(arguments: argparse.Namespace, _: list[str]) -> int:
     from spanets_runtime.errors import require
 
     require("lightning", "train")
-    from spanets.tasks.classification.imagenet import (
+    from spanets.classification.imagenet import (
         choose_layout,
         describe_layout,
         evaluate_layout,
     )
-    from spanets.tasks.plans import plan_of
+    from spanets.tasks import plan_of
 
     refuse_program(arguments.checkpoint, "eval")
     path, data = Path(arguments.checkpoint), arguments.data
@@ -141,7 +141,7 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
 
     task = task_of(source)
     if task == "detection":
-        from spanets.predict.objects import ObjectPredictor
+        from spanets.detection.predict import ObjectPredictor
 
         out = None if arguments.out is None else Path(arguments.out)
         listed = None if arguments.annotations is None else Path(arguments.annotations)
@@ -151,11 +151,11 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
         return partial(predict, annotations=listed)
     refuse_annotations(arguments)
     if task == "segmentation":
-        from spanets.predict.masks import MaskPredictor
+        from spanets.segmentation.predict import MaskPredictor
 
         out = folder_for_masks(arguments)
         return partial(MaskPredictor(source), out=out)
-    from spanets.predict.labels import Predictor
+    from spanets.classification.predict import Predictor
 
     refuse_folder(arguments)
     return partial(Predictor(source), top=arguments.top)
@@ -226,8 +226,8 @@ def refuse_folder(arguments: argparse.Namespace) -> None:
 def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
     """Exports, and prints how far the file is from eager."""
     from spanets.checkpoint import is_checkpoint
-    from spanets.export import export_model, load_source
-    from spanets.quantize import calibration_images, calibration_transform
+    from spanets.deploy.export import export_model, load_source
+    from spanets.deploy.quantize import calibration_images, calibration_transform
 
     model, metadata = load_source(
         arguments.source, arguments.weights, arguments.features_only, arguments.ema
@@ -269,9 +269,9 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
 
 def run_bench(arguments: argparse.Namespace, _: list[str]) -> int:
     """Times models, and prints a table."""
-    from spanets.benchmark.compare import compare, set_threads
-    from spanets.benchmark.report import HEADER, check_picture, describe_setting, plot, table_rows
-    from spanets.benchmark.running import Setting
+    from spanets.bench.compare import compare, set_threads
+    from spanets.bench.report import HEADER, check_picture, describe_setting, plot, table_rows
+    from spanets.bench.running import Setting
     from spanets_runtime.errors import UsageError
 
     if arguments.compile and arguments.backend not in (None, "compile"):
@@ -303,7 +303,7 @@ def run_bench(arguments: argparse.Namespace, _: list[str]) -> int:
 
 def run_analyze(arguments: argparse.Namespace, _: list[str]) -> int:
     """Analyses models, and prints where the figures are."""
-    from spanets.analyze import Options, analyze
+    from spanets.analysis.study import Options, analyze
     from spanets_runtime.errors import require
 
     require("matplotlib", "analysis")  # before the models run
@@ -347,7 +347,7 @@ def describe_analysis(row: Mapping[str, Any]) -> Iterator[str]:
 
 def run_explain(arguments: argparse.Namespace, _: list[str]) -> int:
     """Draws a sheet, and prints where it is; 1 if an image could not be read."""
-    from spanets.explain import explain
+    from spanets.analysis.study.explain import explain
     from spanets_runtime.listing import gather_images
 
     gathered = gather_images(arguments.images)
@@ -368,7 +368,7 @@ def run_explain(arguments: argparse.Namespace, _: list[str]) -> int:
 
 def run_push(arguments: argparse.Namespace, _: list[str]) -> int:
     """Publishes, and prints what was written."""
-    from spanets.publish import publish
+    from spanets.deploy.publish import publish
 
     written = publish(
         Path(arguments.checkpoint), arguments.to, arguments.licence, arguments.message

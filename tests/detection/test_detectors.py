@@ -12,12 +12,12 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import box_iou, generalized_box_iou
 
-from spanets.benchmark.costs import count_parameters
+from spanets.bench.costs import count_parameters
 from spanets.detection import KINDS, PAPERS, Settings, make_detector
-from spanets.detection.batching import Batching, check_targets
-from spanets.detection.heads import RegionPool, Samples
-from spanets.detection.retinanet import make_anchors
-from spanets.detection.rpn import ProposalNetwork
+from spanets.detection.network.batching import Batching, check_targets
+from spanets.detection.network.heads import RegionPool, Samples
+from spanets.detection.network.retinanet import make_anchors
+from spanets.detection.network.rpn import ProposalNetwork
 from spanets_runtime.errors import UsageError
 from spanets_runtime.predict import AnswerError
 

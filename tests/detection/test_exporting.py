@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torchvision.ops import batched_nms
 
+from spanets.deploy.export import export_model
 from spanets.detection import Settings, make_detector
-from spanets.detection.exporting import to_dense
-from spanets.export import export_model
+from spanets.detection.network.exporting import to_dense
 from spanets_runtime.errors import UsageError
 
 SMALL = Settings(channels=8, anchor_scale=4)

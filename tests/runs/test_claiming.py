@@ -10,12 +10,12 @@ import pytest
 from small_runs import call
 
 import spanets_cli
+from spanets.classification.task import ClassificationPlan
 from spanets.recipe import load_recipe
 from spanets.runs import claiming
 from spanets.runs.claiming import FolderInUseError, claimed, claimed_first, is_running
 from spanets.runs.folder import FILES
-from spanets.tasks.classification.plan import ClassificationPlan
-from spanets.tasks.engine import train
+from spanets.training.engine import train
 from spanets_runtime.errors import UserError
 
 
@@ -23,7 +23,7 @@ from spanets_runtime.errors import UserError
 def no_pictures(monkeypatch):
     """They take longer than the training."""
     for name in ("plot_curves", "plot_confusion"):
-        monkeypatch.setattr(f"spanets.tasks.classification.plan.{name}", lambda *_, **__: None)
+        monkeypatch.setattr(f"spanets.classification.task.{name}", lambda *_, **__: None)
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):

@@ -9,7 +9,7 @@ from small_runs import call
 
 from spanets.runs.claiming import is_running
 from spanets.runs.record import describe_start, read_starts, recorded
-from spanets.tasks.errors import StoppedError
+from spanets.training.errors import StoppedError
 from spanets_runtime.errors import UserError
 
 

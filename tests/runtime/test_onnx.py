@@ -15,8 +15,8 @@ from small_runs import call_without_torch
 from torch import nn
 
 import spanets_cli
-from spanets.export import export_model
-from spanets.predict.labels import Predictor
+from spanets.classification.predict import Predictor
+from spanets.deploy.export import export_model
 from spanets_runtime.errors import UserError
 from spanets_runtime.listing import gather_images
 from spanets_runtime.onnx import OnnxPredictor

@@ -11,7 +11,7 @@ from small_runs import call_without_torch
 from torch import nn
 
 from spanets import segmentation
-from spanets.export import export_model
+from spanets.deploy.export import export_model
 from spanets.segmentation import labels
 from spanets_runtime.errors import UserError
 from spanets_runtime.fitting import Fitting

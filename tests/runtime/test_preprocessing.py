@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from spanets.data.classification import evaluation_transform
+from spanets.classification.data import evaluation_transform
 from spanets_runtime.errors import UserError
 from spanets_runtime.preprocessing import Preprocessing
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spanets.segmentation import SemanticFPN, UPerNet
-from spanets.segmentation.decoders import pool_to_grid
+from spanets.segmentation.network.decoders import pool_to_grid
 
 DIMS = (4, 6, 8, 10)
 

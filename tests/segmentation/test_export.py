@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from spanets.backbones.dense import DenseBackbone
-from spanets.export import export_model
+from spanets.deploy.export import export_model
 from spanets.segmentation import make_segmenter
 from spanets_runtime.onnx import open_session
 

@@ -7,7 +7,7 @@ import timm
 import torch
 
 from spanets.backbones.dense import DenseBackbone
-from spanets.benchmark.costs import count_costs, count_parameters
+from spanets.bench.costs import count_costs, count_parameters
 from spanets.segmentation import SEGMENTERS, Segmenter, make_segmenter
 from spanets_runtime.errors import UsageError
 

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from spanets.layers import add_mlp, fuses_mlp, is_plain
 from spanets.mixers.folding import fold_norm, fold_scale
 from spanets.mixers.spam import add_spam, fuses_spam
-from spanets.spectral.execution import is_transformed
+from spanets.spectral.tracing import is_transformed
 
 MIN_SIZE = 32
 """Smallest image side: four stages halve the stem's stride of 4 three times more."""

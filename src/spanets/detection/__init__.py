@@ -12,9 +12,9 @@ from torch import nn
 
 from spanets.backbones.dense import STRIDES, DenseBackbone
 from spanets.detection import retinanet
-from spanets.detection.batching import Detection, Size, Target
-from spanets.detection.rcnn import make_cascade_mask_rcnn, make_mask_rcnn
-from spanets.detection.settings import PAPERS, Settings
+from spanets.detection.network.batching import Detection, Size, Target
+from spanets.detection.network.rcnn import make_cascade_mask_rcnn, make_mask_rcnn
+from spanets.detection.network.settings import PAPERS, Settings
 from spanets_runtime.errors import UsageError, nearest
 
 __all__ = [

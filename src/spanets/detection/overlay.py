@@ -5,7 +5,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from spanets.data.coco.results import MASK_THRESHOLD
+from spanets.detection.coco.results import MASK_THRESHOLD
 from spanets_runtime.fonts import font_for, picture_label
 
 # Told apart by people who see colours differently: Okabe and Ito's, without black and yellow.

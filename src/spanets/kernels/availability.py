@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spanets.spectral.execution import is_transformed, runs_on_pixels
+from spanets.spectral.tracing import is_transformed, runs_on_pixels
 
 try:
     import triton

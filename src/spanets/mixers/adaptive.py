@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from spanets.layers import GroupedPointwiseConv, MapNorm, PointwiseConv
 from spanets.mixers.checks import check_choice
 from spanets.spectral import RESCALE_METHODS, resize_half_spectrum, spectral_rescale
-from spanets.spectral.execution import is_transformed
+from spanets.spectral.tracing import is_transformed
 
 HEADS = 4
 

@@ -26,7 +26,7 @@ from spanets.spectral import (
     resolve_method,
     spectral_pool,
 )
-from spanets.spectral.execution import is_channels_last
+from spanets.spectral.tracing import is_channels_last
 
 BALANCES = (0.7, 0.8, 0.9)
 """λ of the three gates (SPANet, section 4.1)."""

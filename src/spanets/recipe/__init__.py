@@ -3,8 +3,8 @@
 `sections` holds what all tasks share, a file a task what is its own, `reading` how they are read.
 """
 
-from spanets.recipe.classification import ClassificationData, ClassificationRecipe
-from spanets.recipe.detection import (
+from spanets.classification.recipe import ClassificationData, ClassificationRecipe
+from spanets.detection.recipe import (
     DetectionData,
     DetectionModel,
     DetectionOptim,
@@ -20,7 +20,7 @@ from spanets.recipe.reading import (
     parse_recipe,
 )
 from spanets.recipe.sections import Data, Model, Optim, Ranges, Recipe, Trainer
-from spanets.recipe.segmentation import (
+from spanets.segmentation.recipe import (
     SegmentationData,
     SegmentationModel,
     SegmentationOptim,

@@ -13,14 +13,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from spanets.bounds import MOST_CHARACTERS, check_plain
-from spanets.recipe.classification import ClassificationRecipe
-from spanets.recipe.detection import DetectionRecipe
+from spanets.classification.recipe import ClassificationRecipe
+from spanets.detection.recipe import DetectionRecipe
+from spanets.recipe.bounds import MOST_CHARACTERS, check_plain
 from spanets.recipe.sections import Recipe
-from spanets.recipe.segmentation import SegmentationRecipe
 from spanets.recipe.trust import check_places
-from spanets.values import convert, describe_wanted, read_word
-from spanets.yaml_text import describe_twice, key_lines, load_yaml
+from spanets.recipe.values import convert, describe_wanted, read_word
+from spanets.recipe.yaml_text import describe_twice, key_lines, load_yaml
+from spanets.segmentation.recipe import SegmentationRecipe
 from spanets_runtime.errors import UsageError, UserError, nearest
 from spanets_runtime.reading import read_text_file
 from spanets_runtime.text import shorten

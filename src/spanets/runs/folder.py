@@ -1,4 +1,4 @@
-"""The files of a run folder; `spanets.tasks.engine` says what each of them holds."""
+"""The files of a run folder; `spanets.training.engine` says what each of them holds."""
 
 from spanets.data.split_list import SPLIT
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from spanets.benchmark.timing import processor_name
+from spanets.bench.timing import processor_name
 from spanets.runs.folder import RECORD
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import write_atomically

@@ -1,7 +1,12 @@
 """Segmenters: a decoder and a classifier of pixels on a backbone's four maps."""
 
-from spanets.segmentation.decoders import SemanticFPN, UPerNet
-from spanets.segmentation.segmenter import SEGMENTERS, Segmenter, build_segmenter, make_segmenter
+from spanets.segmentation.network.decoders import SemanticFPN, UPerNet
+from spanets.segmentation.network.segmenter import (
+    SEGMENTERS,
+    Segmenter,
+    build_segmenter,
+    make_segmenter,
+)
 from spanets.segmentation.sliding import infer, slide
 
 __all__ = [

@@ -19,7 +19,7 @@ from math import isclose, isqrt, pi
 import torch
 from torch import Tensor
 
-from spanets.spectral.execution import (
+from spanets.spectral.tracing import (
     check_map_size,
     is_traced,
     modulo,

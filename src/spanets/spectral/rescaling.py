@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spanets.spectral.execution import (
+from spanets.spectral.tracing import (
     check_map_size,
     is_exporting,
     is_traced,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from small_runs import make_photos
 
-from spanets.data.classification import read_splits
+from spanets.classification.data import read_splits
 from spanets.data.kept import Kept
 from spanets.data.sources.folder import folder_parts
 from spanets.data.sources.hub import hub_parts

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from small_runs import make_photos
 
-from spanets.data.classification import read_splits
+from spanets.classification.data import read_splits
 from spanets.data.kept import Kept
 from spanets.data.sources import remote, shard_names
 from spanets.data.sources.folder import folder_parts

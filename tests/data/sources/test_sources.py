@@ -8,11 +8,11 @@ import torch
 import torch.distributed as dist
 from small_runs import make_photos
 
-from spanets.data.classification import make_loaders
+from spanets.classification.data import make_loaders
 from spanets.data.sources.shard_writer import write_shards
 from spanets.recipe import load_recipe
-from spanets.tasks.callbacks import RunKeeper
-from spanets.tasks.engine import train
+from spanets.training.callbacks import RunKeeper
+from spanets.training.engine import train
 from spanets_runtime.errors import UsageError, UserError
 
 COUNT = 13  # a prime: no number of processes divides it
@@ -99,9 +99,7 @@ def test_an_epoch_goes_on_at_a_batch(words, recipe):
 def test_a_run_resumed_within_an_epoch_is_the_uninterrupted_one(
     words, recipe, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(
-        "spanets.tasks.classification.plan.ClassificationPlan.pictures", no_pictures
-    )
+    monkeypatch.setattr("spanets.classification.task.ClassificationPlan.pictures", no_pictures)
     chosen = recipe(*words, "--trainer.save_every", "1", "--optim.batch_size", "3")
     train(chosen, tmp_path / "whole")
     save = RunKeeper.on_train_batch_end

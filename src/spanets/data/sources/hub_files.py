@@ -12,7 +12,7 @@ from typing import Any
 
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
-from spanets.yaml_text import load_yaml
+from spanets.recipe.yaml_text import load_yaml
 from spanets_runtime.errors import UserError
 
 _MAX_BYTES = 2**22

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from timm.data import ImageNetInfo
 
-from spanets.data.classification import map_classes
+from spanets.classification.data import map_classes
 from spanets.data.corruptions import KINDS, SEVERITIES
 from spanets.data.samples import Samples
 from spanets.data.sources.folder import existing_folder, named_parts, scan_folder, subfolders

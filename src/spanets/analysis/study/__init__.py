@@ -1,0 +1,88 @@
+"""`spanets analyze`: several models on a folder of images, figures and numbers in a folder."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from spanets.analysis.study.figures import draw
+from spanets.analysis.study.measure import MEASUREMENTS, Options, Subject
+from spanets.analysis.study.record import Record, digest, file_name, identity
+from spanets.analysis.study.sources import class_labels, load_any, spread_evenly
+from spanets_runtime.errors import UsageError, UserError, nearest
+from spanets_runtime.images import describe_unreadable
+from spanets_runtime.listing import images_below
+
+WHAT = tuple(MEASUREMENTS)
+
+__all__ = ["WHAT", "Options", "analyze"]
+
+
+def analyze(
+    models: Sequence[str],
+    images: str | Path,
+    out: str | Path,
+    what: Sequence[str] = ("amplitude",),
+    options: Options | None = None,
+    size: int | None = None,
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """Measures models on a folder of images; writes figures, and numbers as JSON.
+
+    What is already measured in `out`, by the same settings, is not measured again; sensitivity and
+    bands go on where they were interrupted. Files of the folder that are left out are counted on
+    standard error, and so are images that cannot be read.
+
+    Args:
+        models: timm names, checkpoints of `spanets train`, or "module:function" of the user's own,
+            a function without arguments that returns a network.
+        images: A folder, searched at any depth.
+        out: Folder for figures and numbers.
+        what: Of `WHAT`.
+        options: How it is measured.
+        size: Image side; None takes the model's own.
+        limit: At most so many images, evenly spread over the sorted files.
+
+    Returns:
+        The numbers, by model.
+
+    Raises:
+        UsageError: an unknown name, or settings that do not exist.
+        UserError: no readable images, or a place that cannot be written.
+    """
+    if unknown := set(what) - set(WHAT):
+        name = min(unknown)
+        raise UsageError(f"--what is {name!r}, allowed: {', '.join(WHAT)}{nearest(name, WHAT)}")
+    root, folder = Path(images), Path(out)
+    found = images_below(root)
+    for note in found.notes():
+        print(note, file=sys.stderr)
+    paths, unreadable = spread_evenly(found.images, limit), dict[Path, str]()
+    options = options or Options()
+    common = {"images": str(images), "count": len(paths), "files": digest(root, paths)}
+    common["size"] = size
+    results = {}
+    for source in models:
+        record = Record(folder / file_name(source), {**common, "model": identity(source)})
+        todo = [name for name in what if not record.has(name, options.of(name))]
+        if todo:
+            model, preprocess, classes = load_any(source, size)
+            labels = class_labels(root, paths, classes)
+            subject = Subject(source, model, preprocess, paths, labels, options, unreadable)
+            for name in todo:
+                _measure(name, subject, record)
+        results[source] = record.read(what)
+    if unreadable:
+        print(describe_unreadable(unreadable.values(), len(paths)), file=sys.stderr)
+    draw(results, folder)
+    return results
+
+
+def _measure(name: str, subject: Subject, record: Record) -> None:
+    part = record.part(name, subject.options.of(name))
+    try:
+        found = MEASUREMENTS[name].run(replace(subject, part=part))
+        record.add(name, subject.options.of(name), found)
+    except (ValueError, AssertionError) as error:  # timm asserts that an image's size is its own
+        raise UserError(f"{subject.source}: {error}") from error

@@ -1,0 +1,136 @@
+"""The figures of `spanets analyze`: all models on one scale where they are compared."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spanets.analysis import plots
+from spanets.analysis.study.record import file_name
+from spanets_runtime.figures import name_label
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Results = Mapping[str, Mapping[str, Any]]
+
+
+def draw(results: Results, folder: Path) -> None:
+    """Draws what has been measured of all models."""
+    figures: dict[str, Figure] = {}
+    for key, drawn in DRAWN.items():
+        rows = {source: row[key] for source, row in results.items() if key in row}
+        if rows:
+            figures |= drawn(rows)
+    for name, figure in figures.items():
+        plots.save_figure(figure, folder / name)
+
+
+def _amplitude(rows: Results) -> dict[str, "Figure"]:
+    means = [np.array(m["mean"]) for modules in rows.values() for m in modules.values()]
+    low, high = min(m.min() for m in means), max(m.max() for m in means)
+    margin = 0.05 * (high - low)
+    limits = (low - margin, high + margin)
+    figures = {
+        f"{file_name(source)}_amplitude": plots.plot_profiles(modules, title(source), limits)
+        for source, modules in rows.items()
+    }
+    last = {
+        title(source): [m["last"] for m in modules.values()] for source, modules in rows.items()
+    }
+    spectra = {
+        f"{title(source)}\n{name}": np.array(modules[name]["spectrum"])
+        for source, modules in rows.items()
+        for name in spread(list(modules), 4)
+    }
+    figures["depth"] = plots.plot_depth(last)
+    figures["spectra"] = plots.plot_spectra(spectra, columns=4)
+    return figures
+
+
+def _response(rows: Results) -> dict[str, "Figure"]:
+    gains = {
+        source: {name: np.array(m["gain"]) for name, m in modules.items()}
+        for source, modules in rows.items()
+    }
+    top = max(float(gain.max()) for modules in gains.values() for gain in modules.values())
+    return {
+        f"{file_name(source)}_response": plots.plot_responses(modules, top=top)
+        for source, modules in gains.items()
+    }
+
+
+def _impulse(rows: Results) -> dict[str, "Figure"]:
+    label = "response, relative to its largest"
+    return {
+        f"{file_name(source)}_impulse": plots.plot_field(
+            {name: _to_one(np.array(magnitude)) for name, magnitude in modules.items()}, label
+        )
+        for source, modules in rows.items()
+    }
+
+
+def _to_one(magnitude: Any) -> Any:
+    return magnitude / (magnitude.max() or 1.0)
+
+
+def _receptive_field(rows: Mapping[str, Any]) -> dict[str, "Figure"]:
+    fields = {title(source): np.array(field) for source, field in rows.items()}
+    return {"receptive_field": plots.plot_field(fields)}
+
+
+def _sensitivity(rows: Results) -> dict[str, "Figure"]:
+    """One figure for the change of outputs, and one for errors where there are classes."""
+    figures = {}
+    for key, label in (("error", "error rate"), ("change", "relative change of the output")):
+        told = {source: row for source, row in rows.items() if key in row}
+        if told:
+            figures[f"sensitivity_{key}"] = plots.plot_sensitivity(
+                {_with_reference(s, r, key): np.array(r[key]) for s, r in told.items()},
+                {_with_reference(s, r, key): _nyquist(r, "rows") for s, r in told.items()},
+                {_with_reference(s, r, key): _nyquist(r, "columns") for s, r in told.items()},
+                label,
+            )
+    return figures
+
+
+def _with_reference(source: str, row: Mapping[str, Any], key: str) -> str:
+    if key != "error":
+        return title(source)
+    clean = f"{row['clean_error']:.2f} without a wave"
+    return f"{title(source)}\nagainst {row['reference']}; {clean}"
+
+
+def _nyquist(row: Mapping[str, Any], key: str) -> Any:
+    return np.array(row[key]) / (row["side"] / 2)
+
+
+def _bands(rows: Results) -> dict[str, "Figure"]:
+    curves = {f"{title(s)}, against {row['reference']}": row for s, row in rows.items()}
+    cutoffs = next(iter(rows.values()))["cutoffs"]
+    return {"bands": plots.plot_bands(curves, cutoffs, "share of right answers")}
+
+
+DRAWN = {
+    "amplitude": _amplitude,
+    "response": _response,
+    "impulse": _impulse,
+    "receptive_field": _receptive_field,
+    "sensitivity": _sensitivity,
+    "bands": _bands,
+}
+
+
+def spread(names: Sequence[str], count: int) -> list[str]:
+    """Returns some names, evenly spread from the first to the last."""
+    if len(names) <= count:
+        return list(names)
+    return [names[round(i * (len(names) - 1) / (count - 1))] for i in range(count)]
+
+
+def title(source: str) -> str:
+    """A short name for figures: of a checkpoint its folder and its own name."""
+    path = Path(source)
+    name = f"{path.parent.name}/{path.stem}" if path.suffix == ".ckpt" else source
+    return name_label(name, length=None)  # whole, for figures are told apart by it

@@ -1,0 +1,291 @@
+"""The measurements of `--what`, one function each: from a network and images to numbers."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from spanets.analysis.capture import capture, family_of, find_modules, on_maps, stream, to_maps
+from spanets.analysis.fourier import PROFILES, RunningMoments, SpectrumStatistics
+from spanets.analysis.response import (
+    effective_receptive_field,
+    frequency_response,
+    impulse_magnitude,
+)
+from spanets.analysis.robustness import (
+    CUTOFFS,
+    Answers,
+    Model,
+    band_variants,
+    compare_answers,
+    frequency_grid,
+    wave_variants,
+)
+from spanets.analysis.study.record import Part
+from spanets.analysis.study.sources import batches
+from spanets_runtime.errors import UsageError
+from spanets_runtime.preprocessing import Preprocessing
+
+FIELD_IMAGES = 4
+"""Images that a receptive field is the mean of: it changes little with more."""
+
+EPSILON_AT_224 = 15.7
+"""Norm of the waves of Yin et al., 2019, on ImageNet: 0.07 a pixel, root mean square."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How it is measured.
+
+    Attributes:
+        sites: Of `find_modules`.
+        profile: "diagonal" or "radial", of the relative log amplitude.
+        epsilon: Of `perturb`; None takes 15.7 at 224², and as much a pixel at other sizes.
+        frequencies: A side of the sensitivity map, odd.
+        batch_size: Images at a time; the numbers do not depend on it.
+    """
+
+    sites: str | Sequence[str] = "mixers"
+    profile: str = "diagonal"
+    epsilon: float | None = None
+    frequencies: int = 15
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        if self.profile not in PROFILES:
+            raise UsageError(f"--profile is {self.profile!r}, allowed: {', '.join(PROFILES)}")
+        if self.epsilon is not None and not 0 < self.epsilon < float("inf"):
+            raise UsageError(f"--epsilon is {self.epsilon:g}, must be above 0, such as 15.7")
+        if self.frequencies < 3 or self.frequencies % 2 == 0:
+            raise UsageError(
+                f"--frequencies is {self.frequencies}, must be odd, from 3 up, such as 15"
+            )
+
+    def of(self, name: str) -> dict[str, Any]:
+        """Returns the options that a measurement depends on."""
+        return {key: getattr(self, key) for key in MEASUREMENTS[name].options}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network, and what it is measured on.
+
+    Attributes:
+        source: What the user called it.
+        model: In evaluation mode.
+        preprocess: From an image to what the network takes.
+        paths: Of images.
+        labels: Their classes, or None.
+        options: How it is measured.
+        unreadable: Is given the images that were passed over, with the reason.
+        part: Where an unfinished measurement is kept.
+    """
+
+    source: str
+    model: nn.Module
+    preprocess: Preprocessing
+    paths: Sequence[Path]
+    labels: Sequence[int] | None
+    options: Options
+    unreadable: dict[Path, str] = field(default_factory=dict)
+    part: Part | None = None
+
+    def modules(self) -> list[str]:
+        """Returns the names of the modules to be looked at."""
+        return find_modules(self.model, self.options.sites)
+
+    def images(self, count: int | None = None) -> Iterator[Tensor]:
+        """Yields all images in batches, or the first so many in one."""
+        size = self.options.batch_size if count is None else count
+        found = batches(self.paths, self.preprocess, size, unreadable=self.unreadable)
+        return (images for _, images in found)
+
+
+def measure_amplitude(subject: Subject) -> dict[str, Any]:
+    """Relative log amplitude and spectra of the modules' outputs, by module."""
+    statistics = SpectrumStatistics(subject.options.profile)
+    stream(subject.model, subject.images(), statistics, subject.modules())
+    return statistics.results()
+
+
+def measure_response(subject: Subject) -> dict[str, Any]:
+    """Gain per frequency of each module, linearized at what an image brings it."""
+    table = {}
+    for name, (function, point) in tqdm(
+        _linearized(subject).items(), desc="response", disable=None, leave=False
+    ):
+        response = frequency_response(function, point)
+        gain, leakage = response.gain.numpy(), response.leakage.numpy()
+        table[name] = {"gain": gain, "leakage": leakage, "bands": response.bands()}
+    return table
+
+
+def measure_impulse(subject: Subject) -> dict[str, Any]:
+    """How far each module carries single pixels, by module."""
+    return {
+        name: impulse_magnitude(function, point).numpy()
+        for name, (function, point) in _linearized(subject).items()
+    }
+
+
+def _linearized(subject: Subject) -> dict[str, tuple[Model, Tensor]]:
+    """By module: a function of maps, and the maps that the first image brings it."""
+    model, names, images = subject.model, subject.modules(), next(subject.images(1))
+    points: dict[str, Tensor] = {}
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda _, given, name=name: points.__setitem__(name, given[0])
+        )
+        for name in names
+    ]
+    try:
+        capture(model, images, names)
+    finally:
+        for handle in handles:
+            handle.remove()
+    family, prefix = family_of(model), getattr(model, "num_prefix_tokens", 0)
+    layouts = ("auto", "auto" if family is None else family.layout)
+    size = (images.shape[-2], images.shape[-1])
+    table = {}
+    for name in names:
+        module = model.get_submodule(name)
+        if isinstance(module, DropPath | nn.Identity):
+            raise ValueError(f"{name}: passes on what it is given; take other --sites, as blocks")
+        try:
+            table[name] = on_maps(module, points[name], size, layouts, prefix)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return table
+
+
+def measure_receptive_field(subject: Subject) -> Any:
+    """The effective receptive field of the last map's centre."""
+    model = subject.model
+    if not hasattr(model, "forward_features"):
+        raise ValueError("has no forward_features, which the receptive field needs")
+    forward: Any = model.forward_features
+    family, prefix = family_of(model), getattr(model, "num_prefix_tokens", 0)
+    layout = "auto" if family is None else family.layout
+    images = next(subject.images(FIELD_IMAGES))
+
+    def features(images: Tensor) -> Tensor:
+        return to_maps(forward(images), (images.shape[-2], images.shape[-1]), layout, prefix)
+
+    return effective_receptive_field(features, images).numpy()
+
+
+def measure_sensitivity(subject: Subject) -> dict[str, Any]:
+    """What a wave of each frequency does to the answers (Yin et al., 2019)."""
+    side = subject.preprocess.size
+    grid = frequency_grid(side, side, subject.options.frequencies)
+    epsilon = subject.options.epsilon or EPSILON_AT_224 * side / 224
+
+    def ask(model: Model, images: Tensor, numbers: list[int], targets: Tensor | None) -> Answers:
+        waves = wave_variants(images, grid.pairs, epsilon, numbers)
+        return compare_answers(model, images, waves, targets)
+
+    moments, reference = _accumulate(subject, ask, len(grid.pairs), "sensitivity")
+    result = {
+        "rows": grid.rows,
+        "columns": grid.columns,
+        "side": side,
+        "epsilon": epsilon,
+        "reference": reference,
+        "images": moments["change"].count,
+        "change": moments["change"].mean[grid.index],
+    }
+    if "wrong" in moments:
+        result["error"] = moments["wrong"].mean[grid.index]
+        result["clean_error"] = float(moments["clean_wrong"].mean)
+    return result
+
+
+def measure_bands(subject: Subject) -> dict[str, Any]:
+    """How often answers are right for low-passed and high-passed images."""
+
+    def ask(model: Model, images: Tensor, numbers: list[int], targets: Tensor | None) -> Answers:
+        return compare_answers(model, images, band_variants(images), targets)
+
+    moments, reference = _accumulate(subject, ask, 2 * len(CUTOFFS), "bands")
+    if "wrong" not in moments:
+        raise ValueError("its output is no (B, classes), of which accuracy could be told")
+    wrong = moments["wrong"]
+    accuracy = 1 - wrong.mean
+    band = 1.96 * wrong.deviation / np.sqrt(wrong.count)
+    curves = np.stack([accuracy, np.maximum(accuracy - band, 0), np.minimum(accuracy + band, 1)])
+    low, high = curves[:, : len(CUTOFFS)], curves[:, len(CUTOFFS) :]
+    return {
+        "cutoffs": CUTOFFS,
+        "reference": reference,
+        "images": wrong.count,
+        "clean": 1 - float(moments["clean_wrong"].mean),
+        "low_pass": dict(zip(("accuracy", "low", "high"), low, strict=True)),
+        "high_pass": dict(zip(("accuracy", "low", "high"), high, strict=True)),
+    }
+
+
+Ask = Callable[[Model, Tensor, list[int], Tensor | None], Answers]
+
+
+def _accumulate(
+    subject: Subject, ask: Ask, variants: int, title: str
+) -> tuple[dict[str, RunningMoments], str]:
+    """Adds up answers over all images, from where an earlier call was interrupted.
+
+    Returns:
+        Moments by what is told of an image, and what answers are compared with.
+    """
+    state = (subject.part.load() if subject.part else None) or {"first": 0, "moments": {}}
+    moments = {name: RunningMoments.restore(row) for name, row in state["moments"].items()}
+    preprocess, labels = subject.preprocess, subject.labels
+    mean, std = (torch.tensor(v)[:, None, None] for v in (preprocess.mean, preprocess.std))
+    calls = (1 + variants) * (len(subject.paths) - state["first"])
+    with tqdm(total=calls, desc=title, unit="image", disable=None, leave=False) as bar:
+
+        def model(pixels: Tensor) -> Tensor:
+            bar.update(len(pixels))
+            return subject.model((pixels - mean) / std)
+
+        loaded = batches(
+            *(subject.paths, preprocess, subject.options.batch_size, state["first"]),
+            unreadable=subject.unreadable,
+        )
+        for numbers, images in loaded:
+            targets = None if labels is None else torch.tensor([labels[n] for n in numbers])
+            answers = ask(model, images * std + mean, numbers, targets)
+            for name, samples in vars(answers).items():
+                if samples is not None:
+                    moments.setdefault(name, RunningMoments()).add(samples)
+            if subject.part:
+                told = {name: row.state() for name, row in moments.items()}
+                subject.part.save({"first": numbers[-1] + 1, "moments": told})
+    return moments, "own prediction" if labels is None else "labels"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A word of `--what`.
+
+    Attributes:
+        run: Measures.
+        options: Names of the options that the numbers depend on.
+    """
+
+    run: Callable[[Subject], Any]
+    options: tuple[str, ...] = ()
+
+
+MEASUREMENTS: Mapping[str, Measurement] = {
+    "amplitude": Measurement(measure_amplitude, ("sites", "profile")),
+    "response": Measurement(measure_response, ("sites",)),
+    "impulse": Measurement(measure_impulse, ("sites",)),
+    "receptive-field": Measurement(measure_receptive_field),
+    "sensitivity": Measurement(measure_sensitivity, ("epsilon", "frequencies")),
+    "bands": Measurement(measure_bands),
+}

@@ -1,0 +1,5 @@
+"""What models cost: parameters, operations, time and memory, side by side."""
+
+from spanets.bench.costs import count_costs, count_macs, count_parameters, model_table
+
+__all__ = ["count_costs", "count_macs", "count_parameters", "model_table"]

@@ -1,0 +1,126 @@
+"""Parameters and operations of a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log2, prod
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+import spanets
+from spanets.bench.paper_accuracy import IMAGENET_TOP1
+from spanets.weights import RELEASES
+from spanets_runtime.errors import UsageError, nearest
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Returns the number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Operations of one image.
+
+    Attributes:
+        macs: Multiply-accumulates of convolutions and matrix products. Pointwise work is not
+            counted, as usual in the field.
+        fft_flops: Floating-point operations of Fourier transforms, which are no
+            multiply-accumulates: 5 N log2 N for a complex one of N points, half of that for a
+            real one.
+    """
+
+    macs: int
+    fft_flops: int
+
+
+def count_costs(model: nn.Module, size: int | tuple[int, int] = 224) -> Costs:
+    """Counts the operations of one image; on the meta device nothing is computed.
+
+    Args:
+        model: Takes images (B, C, H, W).
+        size: Image side, or height and width, in pixels.
+    """
+    like = next(model.parameters())
+    channels = getattr(model, "in_chans", 3)
+    sides = (size, size) if isinstance(size, int) else size
+    images = torch.empty(1, channels, *sides, device=like.device, dtype=like.dtype)
+    training = model.training
+    with (
+        FlopCounterMode(display=False, custom_mapping={**_FFT_FLOPS, **_IN_PLACE}) as counter,
+        torch.no_grad(),
+    ):
+        model.eval()(images)
+    model.train(training)
+    by_operator = counter.get_flop_counts()["Global"]
+    fft = sum(by_operator.get(operator, 0) for operator in _FFT_FLOPS)
+    return Costs(macs=(counter.get_total_flops() - fft) // 2, fft_flops=fft)
+
+
+def count_macs(model: nn.Module, size: int | tuple[int, int] = 224) -> int:
+    """Returns the multiply-accumulates of one image, Fourier transforms left out."""
+    return count_costs(model, size).macs
+
+
+def _fft_flops(points: Sequence[int], dims: Sequence[int], real: bool) -> int:
+    """Operations of transforms over some dimensions of an array of so many points."""
+    length = prod(points[i] for i in dims)
+    flops = 5 * prod(points) * log2(length) if length > 1 else 0
+    return round(flops / 2 if real else flops)
+
+
+def _forward_flops(x: Any, dims: Any, *rest: Any, out_shape: Any = None, **more: Any) -> int:
+    return _fft_flops(x, dims, real=True)
+
+
+def _inverse_flops(x: Any, dims: Any, *rest: Any, out_shape: Any = None, **more: Any) -> int:
+    return _fft_flops(out_shape, dims, real=True)
+
+
+def _complex_flops(x: Any, dims: Any, *rest: Any, out_shape: Any = None, **more: Any) -> int:
+    return _fft_flops(x, dims, real=False)
+
+
+def _product_flops(x: Any, a: Any, b: Any, *, out_shape: Any = None, **more: Any) -> int:
+    return 2 * prod(a) * b[-1]
+
+
+# torch counts the product that returns a new tensor alone.
+_IN_PLACE: dict[Any, Any] = {torch.ops.aten.baddbmm_: _product_flops}
+
+_FFT_FLOPS: dict[Any, Any] = {
+    torch.ops.aten._fft_r2c: _forward_flops,
+    torch.ops.aten._fft_c2r: _inverse_flops,
+    torch.ops.aten._fft_c2c: _complex_flops,
+}
+
+
+def model_table(pattern: str = "") -> list[dict[str, Any]]:
+    """Returns a row for each model of this package that matches a shell pattern.
+
+    Raises:
+        UsageError: no model matches; the nearest name is told.
+    """
+    names = spanets.list_models(pattern)
+    if not names:
+        known = spanets.list_models()
+        hint = nearest(pattern.replace("*", ""), known) or f"; known are {', '.join(known)}"
+        raise UsageError(f"no model matches {pattern!r}{hint}")
+    return [_model_row(name) for name in tqdm(names, desc="count", disable=None, leave=False)]
+
+
+def _model_row(name: str) -> dict[str, Any]:
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    top1 = IMAGENET_TOP1.get(name)
+    return {
+        "model": name,
+        "parameters": count_parameters(model),
+        "macs": count_macs(model),
+        "top1_paper": top1,
+        "weights": RELEASES[name.split("_")[0]] if top1 else None,
+    }

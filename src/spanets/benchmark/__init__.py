@@ -1,5 +1,0 @@
-"""What models cost: parameters, operations, time and memory, side by side."""
-
-from spanets.benchmark.costs import count_costs, count_macs, count_parameters, model_table
-
-__all__ = ["count_costs", "count_macs", "count_parameters", "model_table"]

@@ -1,0 +1,1 @@
+"""Image classification: recipe keys, data, training steps, metrics, evaluation, prediction."""

@@ -1,0 +1,128 @@
+"""Measures a checkpoint or an exported file on labelled images."""
+
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from spanets.checkpoint import Card
+from spanets.classification.data import (
+    evaluation_loader,
+    map_classes,
+    read_splits,
+    unreadable_of,
+)
+from spanets.classification.images import named_images
+from spanets.classification.metrics import metrics_for, update_metrics
+from spanets.classification.opened import open_classifier
+from spanets.data.loaders import plain_worker_errors
+from spanets.data.samples import Samples
+from spanets.recipe import ClassificationRecipe
+from spanets.training.kept_data import kept_of
+from spanets.training.own_data import card_recipe, own_recipe
+from spanets_runtime.errors import UsageError, UserError
+from spanets_runtime.onnx import is_exported
+
+
+def evaluate(
+    path: Path,
+    root: str | None = None,
+    workers: int = 2,
+    batch_size: int = 64,
+    trusted: bool = False,
+) -> dict[str, Any]:
+    """Measures a checkpoint or an exported file on labelled images.
+
+    Args:
+        path: A checkpoint with its card, or a file that `spanets export` wrote.
+        root: A folder of class folders, or of parts with those, of which the test part is taken, or
+            where there is none the validation part; None takes likewise of the run's own images,
+            as its list says; an exported file has none.
+        workers: Processes that load images.
+        batch_size: Images at a time.
+        trusted: Let the checkpoint's recipe decide which images are read; see `own_data`.
+
+    Returns:
+        Metrics by name, the number of images, and the confusion matrix (rows: truth). A metric
+        that the images do not define, such as AUROC where all have one class, is None. Images
+        that cannot be read, up to the share that the checkpoint's recipe allows, are listed under
+        "unreadable" and left out of all else.
+
+    Raises:
+        UsageError: an exported file of another task, or one without a folder; or a checkpoint that
+            may not decide which images are read.
+        UserError: an unreadable checkpoint, or data that does not fit it.
+    """
+    model, card = open_classifier(path)
+    exported = is_exported(path)
+    if exported and root is None:
+        raise UsageError(f"{path} does not tell its test images; name a folder with --data")
+    recipe = None if exported else card_recipe(path, card, ClassificationRecipe)
+    if root is None:
+        part, samples = _own_images(path, card, trusted)
+    else:
+        part, samples = named_images(root, path, card, recipe)
+    samples = map_classes(samples, card.classes)
+    allowed = 0.0 if recipe is None else recipe.data.max_unreadable
+    loader = evaluation_loader(
+        samples, card.preprocessing, batch_size, workers, max_unreadable=allowed
+    )
+    measured = measure(model, loader, card.classes)
+    unreadable = unreadable_of(loader)
+    left_out = [f"{samples.images[i]}: {unreadable.reason(i)}" for i in unreadable.found()]
+    told = {"unreadable": left_out, "notes": list(samples.notes)}
+    return {"checkpoint": str(path), "data": part, **measured, **told}
+
+
+def _own_images(path: Path, card: Card, trusted: bool) -> tuple[str, Samples]:
+    recipe = own_recipe(path, card, ClassificationRecipe, trusted)
+    try:
+        parts = read_splits(recipe.data, kept_of(path.parent, path, card))
+    except UserError as error:
+        raise UserError(f"{error}; or name a folder with --data") from None
+    part = "test" if "test" in parts else "val"
+    return part, parts[part]
+
+
+def measure(model: nn.Module, loader: DataLoader[Any], classes: list[str]) -> dict[str, Any]:
+    """Returns metrics, number of images and confusion matrix of a classifier on a loader."""
+    metrics = metrics_for(len(classes)).to(_device())
+    count, loss = 0, 0.0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="torchmetrics")  # what is undefined becomes None
+        for logits, labels in classify(model, loader):
+            loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+            update_metrics(metrics, logits, labels)
+            count += len(labels)
+        values = metrics.compute()
+    confusion = values.pop("confusion").long().tolist()
+    numbers = {"loss": loss / count, **{name: value.item() for name, value in values.items()}}
+    return {
+        "images": count,
+        "metrics": {
+            name: value if math.isfinite(value) else None for name, value in numbers.items()
+        },
+        "classes": classes,
+        "confusion": confusion,
+    }
+
+
+@torch.inference_mode()
+def classify(model: nn.Module, loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields logits (B, classes), float32, and labels (B,), on a GPU if there is one."""
+    device = _device()
+    model = model.to(device).eval()
+    with plain_worker_errors():
+        for images, labels in tqdm(loader, desc="evaluate", disable=None, leave=False):
+            if len(labels):  # some of them could be read
+                yield model(images.to(device)).float(), labels.to(device)
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,198 @@
+"""Measures a classifier on ImageNet's evaluation sets, as their authors do."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from spanets.checkpoint import Card, load_checkpoint
+from spanets.classification.data import evaluation_loader
+from spanets.classification.evaluation import classify, measure
+from spanets.classification.opened import open_classifier
+from spanets.data.corruptions import KINDS, SEVERITIES
+from spanets.data.samples import Samples
+from spanets.data.sources.imagenet import (
+    LAYOUTS,
+    find_layout,
+    scan_classes,
+    scan_corrupted,
+    scan_reassessed,
+)
+from spanets_runtime.errors import UsageError, nearest
+from spanets_runtime.onnx import is_exported
+
+# From samples and preprocessing to batches.
+Load = Callable[[Samples, Mapping[str, Any]], DataLoader[Any]]
+
+ALEXNET_ERRORS = {
+    "gaussian_noise": 0.886428,
+    "shot_noise": 0.894468,
+    "impulse_noise": 0.922640,
+    "defocus_blur": 0.819880,
+    "glass_blur": 0.826268,
+    "motion_blur": 0.785948,
+    "zoom_blur": 0.798360,
+    "snow": 0.866816,
+    "frost": 0.826572,
+    "fog": 0.819324,
+    "brightness": 0.564592,
+    "contrast": 0.853204,
+    "elastic_transform": 0.646056,
+    "pixelate": 0.717840,
+    "jpeg_compression": 0.606500,
+}
+"""AlexNet's errors on ImageNet-C, means of the severities, as published by Hendrycks & Dietterich
+(ICLR 2019): what corruption errors are divided by."""
+
+NORMALISER = "AlexNet's errors as published with ImageNet-C"
+
+
+class _Restricted(nn.Module):
+    """A classifier that can answer with some of its classes alone.
+
+    Args:
+        model: From images to logits (B, all classes).
+        kept: Indices of the classes that are kept, in the order they are to have.
+    """
+
+    def __init__(self, model: nn.Module, kept: Sequence[int]) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("kept", torch.tensor(kept))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns logits (B, kept classes)."""
+        return self.model(images)[:, self.get_buffer("kept")]
+
+
+def choose_layout(path: Path, root: str | None, layout: str | None) -> str | None:
+    """Returns the layout of a folder: as asked, or as found; None for any other data set.
+
+    Raises:
+        UsageError: a layout that is not known, without a folder, or for another task.
+        UserError: an unreadable checkpoint or folder.
+    """
+    if layout is not None and layout not in LAYOUTS:
+        known = ", ".join(LAYOUTS)
+        raise UsageError(f"--layout is {layout!r}, allowed: {known}{nearest(layout, LAYOUTS)}")
+    if root is None:
+        if layout is not None:
+            raise UsageError(f"--layout {layout} needs a folder: --data DIR")
+        return None
+    card = open_classifier(path)[1] if is_exported(path) else load_checkpoint(path)[0]
+    if card.task != "classification":
+        if layout is not None:
+            raise UsageError(f"--layout is for classifiers, and {path} is for {card.task}")
+        return None
+    return layout or find_layout(root, card.classes)
+
+
+def evaluate_layout(
+    path: Path, root: str, layout: str, workers: int = 2, batch_size: int = 64
+) -> dict[str, Any]:
+    """Measures a checkpoint or an exported file on one of `spanets.data.sources.imagenet.LAYOUTS`.
+
+    Returns:
+        "images", "metrics" by name, "notes", and what else the layout has: "skipped" images without
+        labels, number of "classes" that were allowed as answers, errors by "kinds" of corruption.
+
+    Raises:
+        UserError: an unreadable checkpoint, the folder is laid out otherwise, or the checkpoint
+            lacks classes.
+    """
+    model, card = open_classifier(path)
+    load = partial(evaluation_loader, batch_size=batch_size, workers=workers)
+    if layout == "imagenet-real":
+        found = _measure_reassessed(model, card, root, load)
+    elif layout == "imagenet-c":
+        found = _measure_corrupted(model, card, root, load)
+    else:
+        found = _measure_classes(model, card, root, layout, load)
+    return {"checkpoint": str(path), "data": root, "layout": layout, **found}
+
+
+def _measure_classes(
+    model: nn.Module, card: Card, root: str, layout: str, load: Load
+) -> dict[str, Any]:
+    samples = scan_classes(root, layout, card.classes)
+    restricted = _Restricted(model, [card.classes.index(name) for name in samples.classes])
+    found = measure(restricted, load(samples, card.preprocessing), samples.classes)
+    # Without the confusion: a million numbers of a thousand classes.
+    parts = {name: found[name] for name in ("images", "metrics")}
+    return {**parts, "classes": len(samples.classes), "notes": list(samples.notes)}
+
+
+def _measure_reassessed(model: nn.Module, card: Card, root: str, load: Load) -> dict[str, Any]:
+    """Counts an answer as right if it is any of the image's labels."""
+    samples, accepted, skipped = scan_reassessed(root, card.classes)
+    answers: list[int] = []
+    for logits, _ in classify(model, load(samples, card.preprocessing)):
+        answers += logits.argmax(1).tolist()
+    right = [answer in labels for answer, labels in zip(answers, accepted, strict=True)]
+    metrics = {"accuracy": sum(right) / len(right)}
+    notes = list(samples.notes)
+    return {"images": len(right), "metrics": metrics, "skipped": skipped, "notes": notes}
+
+
+def _measure_corrupted(model: nn.Module, card: Card, root: str, load: Load) -> dict[str, Any]:
+    """Measures errors by kind and severity; the images are taken whole, for they were cut once."""
+    preprocessing = {**card.preprocessing, "crop_pct": 1.0}
+    errors: dict[str, dict[str, float]] = {}
+    images, notes = 0, dict[str, None]()  # in order
+    for kind, severities in scan_corrupted(root, card.classes).items():
+        for severity, samples in severities.items():
+            found = measure(model, load(samples, preprocessing), samples.classes)
+            errors.setdefault(kind, {})[str(severity)] = 1 - found["metrics"]["accuracy"]
+            images += found["images"]
+            notes |= dict.fromkeys(samples.notes)
+    return {"images": images, **summarise_corruptions(errors), "notes": list(notes)}
+
+
+def summarise_corruptions(errors: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Returns means over severities, and over kinds where none of the 15 lacks a severity.
+
+    Args:
+        errors: By kind and severity ("1" to "5").
+
+    Returns:
+        "metrics": mean error and mCE (None where something lacks); "kinds": errors by severity,
+        their mean, and this over AlexNet's; "normaliser" says what mCE is relative to.
+    """
+    complete = all(len(errors.get(kind, ())) == len(SEVERITIES) for kind in KINDS)
+    kinds: dict[str, dict[str, Any]] = {}
+    for kind, row in errors.items():
+        kinds[kind] = {"errors": dict(row), "error": mean(row.values())}
+        if kind in ALEXNET_ERRORS and len(row) == len(SEVERITIES):
+            kinds[kind]["ce"] = kinds[kind]["error"] / ALEXNET_ERRORS[kind]
+    metrics = {
+        "error": mean(kinds[kind]["error"] for kind in KINDS) if complete else None,
+        "mce": mean(kinds[kind]["ce"] for kind in KINDS) if complete else None,
+    }
+    return {"metrics": metrics, "kinds": kinds, "normaliser": NORMALISER}
+
+
+def describe_layout(results: Mapping[str, Any]) -> str:
+    """Returns the results of `evaluate_layout` as lines for people."""
+    skipped = f", {results['skipped']} without labels skipped" if "skipped" in results else ""
+    lines = [
+        f"{results['checkpoint']} on {results['data']} "
+        f"({results['layout']}, {results['images']} images{skipped})"
+    ]
+    for name, value in results["metrics"].items():
+        lacking = (
+            "undefined: needs all 15 kinds at 5 severities" if "kinds" in results else "undefined"
+        )
+        lines.append(f"  {name:18} {lacking if value is None else f'{value:.4f}'}")
+    for kind, row in results.get("kinds", {}).items():
+        shown = "  ".join(f"{severity}: {error:.3f}" for severity, error in row["errors"].items())
+        lines.append(f"  {kind:18} {row['error']:.4f}  ({shown})")
+    if "kinds" in results:
+        lines.append(f"  errors by kind and severity; mce is relative to {results['normaliser']}")
+    if results.get("classes", 1000) < 1000:
+        lines.append(f"  answers restricted to the {results['classes']} classes of this set")
+    return "\n".join(lines)

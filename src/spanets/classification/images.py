@@ -1,0 +1,99 @@
+"""The images of a folder that a classifier is measured on, and whether it was trained on them."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from spanets.checkpoint import Card
+from spanets.data.samples import Samples
+from spanets.data.sources.folder import (
+    existing_folder,
+    names_in,
+    part_folders,
+    scan_folder,
+    subfolders,
+)
+from spanets.data.split_list import SplitList
+from spanets.recipe import ClassificationRecipe
+from spanets.runs.folder import RECIPE
+from spanets.training.kept_data import kept_of
+
+
+def named_images(
+    root: str, path: Path, card: Card, recipe: ClassificationRecipe | None
+) -> tuple[str, Samples]:
+    """Lists the images of a folder; of one with parts those to test, or else to validate with.
+
+    Args:
+        root: The folder.
+        path: What is measured.
+        card: Of that.
+        recipe: Of that, if it is a checkpoint.
+
+    Returns:
+        The folder that is measured, and its images, with a note if the model was trained on some.
+
+    Raises:
+        UserError: as for `scan_folder`.
+    """
+    folder, notes = existing_folder(root), []
+    parts = {p: f for p, f in part_folders(folder).items() if subfolders(f)}
+    if parts:
+        folder = next(parts[part] for part in ("test", "val", "train") if part in parts)
+        others = [str(other) for other in parts.values() if other != folder]
+        told = f"; name {' or '.join(others)} to measure there" if others else ""
+        notes.append(f"{root}: has parts, of which {folder.name} is measured{told}")
+    samples = scan_folder(folder, least=1, known=card.classes)
+    if recipe is not None:
+        notes += _describe_trained(folder, samples, path, card, recipe)
+    shown = root if folder == existing_folder(root) else str(folder)
+    return shown, replace(samples, notes=(*notes, *samples.notes))
+
+
+def _describe_trained(
+    folder: Path, samples: Samples, path: Path, card: Card, recipe: ClassificationRecipe
+) -> list[str]:
+    """Returns a line if the model was trained on some of the images, as far as that is known."""
+    if not (path.parent / RECIPE).is_file():
+        return []  # elsewhere than in its run folder: what it names may be another's
+    data = recipe.data
+    own = Path(os.path.expanduser(data.root)) if data.source == "folder" and data.root else None
+    is_own = own is not None and own.is_dir() and _is_below(folder, own)
+    split = kept_of(path.parent, path, card).split
+    if split is not None and split.parts:
+        return _compare_names(folder, samples.images, split, own if is_own else None)
+    train = part_folders(own).get("train") if is_own and own is not None else None
+    trained = [i for i in samples.images if train is not None and _is_below(Path(str(i)), train)]
+    return _describe(len(trained), len(samples), f"they lie in {train}") if trained else []
+
+
+def _compare_names(folder: Path, images: Any, split: SplitList, own: Path | None) -> list[str]:
+    """Compares names below the run's data set with its list; elsewhere, names below the folder."""
+    names = names_in(folder, images)
+    if own is not None:
+        inside = os.path.relpath(os.path.realpath(folder), os.path.realpath(own)).replace(
+            os.sep, "/"
+        )
+        names = names if inside == "." else [f"{inside}/{name}" for name in names]
+    trained = [name for name in names if split.parts.get(name) == "train"]
+    if not trained:
+        return []
+    if own is None:
+        return [
+            f"{folder}: {len(trained)} of {len(names)} images are called like some that the model "
+            f"was trained on ({split.path}), such as {trained[0]}; if they are the same, the "
+            "numbers are too good"
+        ]
+    return _describe(len(trained), len(names), f"{split.path} lists them, such as {trained[0]}")
+
+
+def _describe(trained: int, count: int, how: str) -> list[str]:
+    return [
+        f"{trained} of the {count} images are those that the model was trained on ({how}): the "
+        "numbers are too good; without --data the others alone are measured"
+    ]
+
+
+def _is_below(place: Path, folder: Path) -> bool:
+    return place.resolve().is_relative_to(folder.resolve())

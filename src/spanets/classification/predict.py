@@ -1,0 +1,45 @@
+"""Images to labels, with a checkpoint that says how."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from spanets.opened import OpenedCheckpoint
+from spanets_runtime.listing import ImageSource
+from spanets_runtime.predict import Prediction, predict_images
+from spanets_runtime.preprocessing import Preprocessing
+
+
+class Predictor(OpenedCheckpoint):
+    """A checkpoint's model with its preprocessing and class names.
+
+    Args:
+        checkpoint: Written by `spanets train`.
+        device: None takes a GPU if there is one.
+
+    Raises:
+        WeightsError: an unreadable checkpoint.
+        UserError: damaged preprocessing.
+    """
+
+    def __init__(self, checkpoint: str | Path, device: str | None = None) -> None:
+        super().__init__(checkpoint, device)
+        self.preprocess = Preprocessing.parse(self.card.preprocessing, checkpoint)
+
+    def __call__(self, images: Iterable[ImageSource], top: int = 5) -> Iterator[Prediction]:
+        """Yields a prediction for each image, as `predict_images` does.
+
+        Args:
+            images: Paths.
+            top: Classes for each image; all of them where there are fewer.
+        """
+        return predict_images(images, self._classify, self.card.classes, top)
+
+    @torch.inference_mode()
+    def _classify(self, image: Image.Image) -> NDArray[Any]:
+        batch = torch.from_numpy(self.preprocess(image))[None].to(self.device)
+        return self.model(batch)[0].float().cpu().numpy()

@@ -1,0 +1,53 @@
+"""A classifier's metrics as lines, and its confusion matrix as a picture."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spanets.training.report import save_figure, subplots
+from spanets_runtime.figures import name_label
+
+# Beyond these many classes names, or numbers, do not fit into the picture of a confusion matrix.
+MAX_NAMES, MAX_NUMBERS = 40, 15
+
+MAX_LABEL = 30
+"""Characters of a name in it."""
+
+
+def describe_metrics(results: Mapping[str, Any]) -> str:
+    """Returns the metrics of `evaluate` as lines for people."""
+    lines = [f"{results['checkpoint']} on {results['data']} ({results['images']} images)"]
+    if unreadable := results.get("unreadable"):
+        lines.append(f"  left out as unreadable: {len(unreadable)}, such as {unreadable[0]}")
+    for name, value in results["metrics"].items():
+        shown = "undefined on these images" if value is None else f"{value:.4f}"
+        lines.append(f"  {name:14} {shown}")
+    if len(results["classes"]) <= 20:
+        for i, (name, row) in enumerate(zip(results["classes"], results["confusion"], strict=True)):
+            recall = f"{row[i] / sum(row):.3f}" if sum(row) else "undefined"
+            lines.append(f"  recall of {name}: {recall} ({sum(row)} images)")
+    return "\n".join(lines)
+
+
+def plot_confusion(confusion: list[list[int]], classes: list[str], path: Path) -> None:
+    """Draws the confusion matrix, rows the truth, coloured by the share of each row."""
+    count = len(classes)
+    side = min(12.0, 2.8 + 0.6 * count)
+    figure, axes = subplots(1, 1, (side + 1.2, side))
+    numbers = np.array(confusion)
+    shares = numbers / numbers.sum(1, keepdims=True).clip(1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    axes.set(xlabel="predicted", ylabel="true")
+    if count <= MAX_NAMES:
+        labels = [name_label(name, MAX_LABEL) for name in classes]
+        axes.set_xticks(range(count), labels, rotation=45, ha="right")
+        axes.set_yticks(range(count), labels)
+    if count <= MAX_NUMBERS:
+        for (i, j), share in np.ndenumerate(shares):
+            color = "white" if share > 0.5 else "black"
+            text = f"{numbers[i, j]}\n{share:.0%}"
+            axes.text(j, i, text, ha="center", va="center", color=color)
+    save_figure(figure, path)

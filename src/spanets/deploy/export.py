@@ -1,0 +1,425 @@
+"""Models as files for other runtimes: ONNX graphs and `torch.export` programs, held against eager.
+
+The exported model takes images (B, C, H, W) of any batch size, height and width, preprocessed as
+the metadata say, and returns logits, or with `features_only` one map for each stage.
+"""
+
+import copy
+import io
+import json
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from timm.utils import reparameterize_model
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+import spanets
+from spanets.checkpoint import create_model, is_checkpoint, restore_model
+from spanets.deploy.onnx_graph import forget_origin, name_sizes
+from spanets.deploy.quantize import quantize
+from spanets.detection.network.exporting import to_dense
+from spanets.weights import load_weights
+from spanets_runtime.errors import UsageError, UserError, first_line, require
+from spanets_runtime.files import check_place, write_atomically
+from spanets_runtime.onnx import METADATA, MIN_FREE_SIDE, open_session
+
+SUFFIXES = (".onnx", ".pt2")
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.float32}
+"""Number formats, and those of the traced network: 8 bits come after it, by onnxruntime."""
+
+# Largest difference from eager float32, relative to the largest value, by number format: rounding
+# over a whole network. Seen: 3e-6 and 2e-3. In 8 bits only the accuracy can tell.
+TOLERANCES = {"float32": 1e-4, "float16": 5e-2, "int8": float("inf")}
+
+# ONNX knows these, and runtimes refuse them or crawl.
+UNWANTED = ("DFT", "STFT", "If", "Loop", "SequenceAt")
+
+OPSETS = range(18, 24)
+DEFAULT_OPSET = 20
+
+IMAGENET_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export_model` wrote.
+
+    Attributes:
+        path: The file.
+        bytes: Its size.
+        inputs: Name and shape of the images; a text stands for a size that is free.
+        outputs: Names of the outputs.
+        dtype: Number format of the weights and of the computation.
+        differences: Largest difference from the eager float32 model, relative to its largest
+            value, by the shape of the random images that both were given; of int8 on the
+            calibration images.
+        agreement: Of an int8 classifier: share of the calibration images that get the same class
+            as from the eager float32 model.
+    """
+
+    path: str
+    bytes: int
+    inputs: dict[str, list[int | str]]
+    outputs: list[str]
+    dtype: str
+    differences: dict[str, float] = field(default_factory=dict)
+    agreement: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values."""
+        return asdict(self)
+
+
+class _Cast(nn.Module):
+    """A model in another number format: float32 in and out, half precision between."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model = model.to(dtype)
+        self.dtype = dtype
+
+    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
+        outputs = self.model(images.to(self.dtype))
+        if isinstance(outputs, Tensor):
+            return outputs.float()
+        return [output.float() for output in outputs]
+
+
+def load_source(
+    source: str,
+    weights: str | None = None,
+    features_only: bool = False,
+    ema: bool | None = None,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Builds what is to be exported, and the metadata that tell a runtime how to use it.
+
+    Args:
+        source: A checkpoint that `spanets train` wrote, or a model's name.
+        weights: For a model's name: a file of weights, ours or the authors'.
+        features_only: One map for each stage in place of logits.
+        ema: Of a file of weights that also holds their averages: which to take, see `load_weights`.
+
+    Returns:
+        The model in evaluation mode, and plain values: model, arguments, preprocessing, version
+        and, of a checkpoint that is exported whole, task and classes.
+
+    Raises:
+        UsageError: an unknown name, or weights for a checkpoint.
+        UserError: an unreadable file, or weights that do not fit.
+    """
+    if Path(source).suffix.lower() in SUFFIXES:
+        raise UsageError(f"{source} is exported already; give the checkpoint it was exported from")
+    arguments: dict[str, Any] = {"features_only": True} if features_only else {}
+    if is_checkpoint(source):
+        if weights is not None:
+            raise UsageError("--weights goes with a model's name; a checkpoint has its own")
+        if ema is not None:
+            raise UsageError("--ema goes with --weights; a checkpoint has the weights to be used")
+        model, card = restore_model(source)
+        told = {"model": card.model, "model_args": card.model_args, "version": card.version}
+        told["preprocessing"] = card.preprocessing
+        if card.task == "detection":
+            neck: Any = model.backbone
+            if features_only:
+                return neck.body, told
+            told |= {"task": card.task, "classes": card.classes, "head": card.head}
+            return to_dense(model), told
+        if not features_only:
+            return model, {**told, "task": card.task, "classes": card.classes}
+        features = create_model(card.model, card.model_args, **arguments)
+        load_weights(features, source)
+        return features.eval(), told
+    if ema is not None and weights is None:
+        raise UsageError("--ema goes with --weights")
+    model = create_model(source, {}, **arguments)
+    if weights is not None:
+        print(load_weights(model, weights, ema=ema), file=sys.stderr)
+    config = timm.data.resolve_model_data_config(model)
+    names = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
+    values = {name: config[name] for name in names}
+    preprocessing = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+    told = {"model": source, "model_args": {}, "version": spanets.__version__}
+    told["preprocessing"] = preprocessing
+    if weights is not None and not features_only and model.num_classes == IMAGENET_CLASSES:
+        info = timm.data.ImageNetInfo()
+        told["classes"] = [info.index_to_description(i) for i in range(IMAGENET_CLASSES)]
+    return model.eval(), told
+
+
+def export_model(
+    model: nn.Module,
+    path: str | Path,
+    size: int | tuple[int, int] = 224,
+    dtype: str = "float32",
+    dynamic: bool = True,
+    opset: int | None = None,
+    metadata: dict[str, Any] | None = None,
+    calibration: Sequence[NDArray[np.float32]] | None = None,
+    batch: int = 1,
+    allow_fft: bool = False,
+) -> Exported:
+    """Writes a model as an ONNX graph (.onnx) or a program of `torch.export` (.pt2), and checks it.
+
+    What is linear in it is folded first (`timm.utils.reparameterize_model`).
+
+    Args:
+        model: From images (B, C, H, W) to logits or a list of maps; it is left as it was.
+        path: The suffix decides the format.
+        size: Side, or height and width, of the images it is traced with; with `dynamic` others
+            work as well.
+        dtype: "float32", "float16" or, in ONNX, "int8"; inputs and outputs stay float32.
+        dynamic: Leave batch size, height and width free, these from `MIN_FREE_SIDE` up; if not,
+            the file takes `batch` images of `size`.
+        opset: Version of ONNX's operators, 18 to 23, or None for 20: from there on GELU is one.
+        metadata: Plain values to be kept in the file, such as class names and preprocessing.
+        calibration: For "int8": preprocessed images (C, H, W) that tell the range of every map,
+            such as those of `quantize.calibration_images`.
+        batch: Images at a time, where that is fixed.
+        allow_fft: Write graphs with Fourier transforms as well, for comparison.
+
+    Returns:
+        What was written, with the differences from eager.
+
+    Raises:
+        UsageError: an unknown suffix, dtype or opset, or a size that the model refuses.
+        UserError: a missing package, an unwritable path, or a file that computes something else.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"{path}: the suffix must be {' or '.join(SUFFIXES)}")
+    if dtype not in DTYPES:
+        raise UsageError(f"--dtype is {dtype!r}, must be float32, float16 or int8")
+    if path.suffix != ".onnx" and opset is not None:
+        raise UsageError(f"--opset is ONNX's, leave it out for {path}")
+    opset = DEFAULT_OPSET if opset is None else opset
+    if path.suffix == ".onnx":
+        if opset not in OPSETS:
+            raise UsageError(f"--opset is {opset}, must be {OPSETS[0]} to {OPSETS[-1]}")
+        for module in ("onnx", "onnxscript", "onnxruntime"):
+            require(module, "export")
+    if dtype == "int8" and (path.suffix != ".onnx" or not calibration):
+        raise UsageError("--dtype int8 needs a FILE.onnx, and images: --calibration DIR")
+    if calibration and dtype != "int8":
+        raise UsageError(f"--calibration goes with --dtype int8, not {dtype}")
+    check_place(path)
+    model = _on_cpu(model)
+    height, width = (size, size) if isinstance(size, int) else size
+    sides = (height, width)
+    step = getattr(model, "size_step", 1)
+    for image in calibration or []:
+        if not dynamic and image.shape[1:] != sides:
+            found = "x".join(map(str, image.shape[1:]))
+            raise UsageError(
+                f"--dtype int8: the calibration images are {found}, the file would take "
+                f"{height}x{width}"
+            )
+    smallest = max(MIN_FREE_SIDE, 2 * step)
+    if dynamic and (min(sides) < smallest or any(side % step for side in sides)):
+        steps = f" and are multiples of {step}" if step > 1 else ""
+        raise UsageError(
+            f"--size is {min(sides)}, but free sizes start at {smallest}{steps}; give another one "
+            "or fix it with --static"
+        )
+    shape_traced = (2 if dynamic else batch, _channels(model), *sides)
+    try:
+        images = torch.randn(shape_traced, generator=torch.Generator().manual_seed(0))
+    except RuntimeError as error:  # torch's own, for want of memory and for too large a number
+        raise UsageError(f"--size is {max(sides)}, too large for this machine's memory") from error
+    outputs = _run(model, images)
+    names = list(getattr(model, "output_names", _output_names(outputs)))
+    shape: list[int | str] = ["batch", images.shape[1], "height", "width"]
+    if not dynamic:
+        shape = list(images.shape)
+    program = _trace(_inference_form(model, DTYPES[dtype]), images, dynamic, step)
+    if path.suffix == ".onnx":
+        content = _to_onnx(program, names, opset, metadata or {}, allow_fft)
+        if dtype == "int8":
+            content = quantize(content, calibration or [])
+    else:
+        content = _to_pt2(program, metadata or {})
+    agreement = None
+    if dtype == "int8":
+        differences, agreement = _compare_int8(model, content, calibration or [])
+    else:
+        differences = _compare(model, content, path.suffix, images, dynamic)
+    for given, difference in differences.items():
+        if not difference <= TOLERANCES[dtype]:  # NaN is too far off as well
+            raise UserError(
+                f"{path}: not written: for images of {given} it is off by {difference:.2g} of the "
+                f"largest value from eager float32, allowed is {TOLERANCES[dtype]:.0e}"
+            )
+    write_atomically(path, lambda file: file.write(content))
+    return Exported(
+        str(path), len(content), {"images": shape}, names, dtype, differences, agreement
+    )
+
+
+def _on_cpu(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode whose weights may be changed."""
+    return copy.deepcopy(model).cpu().eval().requires_grad_(False)
+
+
+def _inference_form(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy with all that is linear folded, in the number format."""
+    folded = reparameterize_model(model)
+    return folded if dtype == torch.float32 else _Cast(folded, dtype)
+
+
+def _compare_int8(
+    model: nn.Module, content: bytes, images: Sequence[NDArray[np.float32]]
+) -> tuple[dict[str, float], float | None]:
+    """The largest difference on the images, over their largest value, and how often classes agree.
+
+    Over the largest of all: logits of an image between two classes are all small.
+    """
+    run = _onnx_runner(content)
+    off, largest, same, classes = [], [], 0, False
+    for image in images:
+        x = torch.from_numpy(image)[None]
+        ours, theirs = run(x), _run(model, x)
+        pairs = list(zip(ours, theirs, strict=True))
+        off.append(torch.stack([(a - b).abs().max() for a, b in pairs]))
+        largest.append(torch.stack([b.abs().max() for _, b in pairs]))
+        classes = ours[0].ndim == 2
+        same += int(classes and ours[0].argmax() == theirs[0].argmax())
+    # One for each output; unlike Python's, torch's maximum keeps NaN.
+    error = (torch.stack(off).amax(0) / torch.stack(largest).amax(0)).max().item()
+    differences = {f"{len(images)} calibration images": float(f"{error:.2g}")}
+    return differences, same / len(images) if classes else None
+
+
+def _error(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
+    pairs = zip(ours, theirs, strict=True)
+    errors = [(a - b).abs().max() / b.abs().max() for a, b in pairs]
+    return torch.stack(errors).max().item()  # unlike Python's, torch's maximum keeps NaN
+
+
+def _channels(model: nn.Module) -> int:
+    inner = getattr(model, "model", model)  # features_only wraps the network
+    return getattr(inner, "in_chans", 3)
+
+
+def _run(model: nn.Module, images: Tensor) -> list[Tensor]:
+    try:
+        with torch.inference_mode():
+            outputs = model(images)
+    # Whatever the model raises, and models check sizes in every way there is.
+    except Exception as error:
+        height, width = images.shape[2:]
+        raise UsageError(
+            f"the model cannot take images of {height}x{width} ({first_line(error)})"
+        ) from error
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+
+def _output_names(outputs: Sequence[Tensor]) -> list[str]:
+    if len(outputs) > 1:
+        return [f"stage{i}" for i in range(len(outputs))]
+    return ["logits" if outputs[0].ndim == 2 else "features"]
+
+
+def _trace(model: nn.Module, images: Tensor, dynamic: bool, step: int) -> ExportedProgram:
+    if step == 1:
+        sides = [Dim(name, min=MIN_FREE_SIDE) for name in ("height", "width")]
+    else:
+        sides = [step * Dim(f"{name}_steps", min=2) for name in ("height", "width")]
+    free = {0: Dim("batch"), 2: sides[0], 3: sides[1]}
+    shapes = (free,) if dynamic else None
+    try:
+        with torch.no_grad(), _quiet():
+            return torch.export.export(model, (images,), dynamic_shapes=shapes, strict=False)
+    # The exporter has no closed set of errors, and its messages are pages long.
+    except Exception as error:
+        hint = "; try without free sizes (--static)" if dynamic else ""
+        said = first_line(error).split("! For more information")[0]  # of torch's own logs
+        raise UserError(f"torch.export cannot trace the model: {said}{hint}") from error
+
+
+def _to_pt2(program: ExportedProgram, metadata: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    with _quiet():
+        torch.export.save(program, buffer, extra_files={"spanets.json": json.dumps(metadata)})
+    return buffer.getvalue()
+
+
+def _to_onnx(
+    program: ExportedProgram,
+    names: list[str],
+    opset: int,
+    metadata: dict[str, Any],
+    allow_fft: bool,
+) -> bytes:
+    import onnx
+
+    with _quiet():
+        converted = torch.onnx.export(
+            program,
+            input_names=["images"],
+            output_names=names,
+            opset_version=opset,
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+        )
+    assert converted is not None
+    graph = converted.model_proto
+    found = {node.op_type for node in graph.graph.node} & set(UNWANTED)
+    if found and not allow_fft:
+        raise UserError(
+            f"the graph has {', '.join(sorted(found))}, which runtimes refuse or crawl through; "
+            "models of this package have none unless spectral_method is 'fft'"
+        )
+    name_sizes(graph.graph)
+    forget_origin(graph)
+    onnx.helper.set_model_props(graph, {METADATA: json.dumps(metadata)})
+    onnx.checker.check_model(graph)
+    return graph.SerializeToString()
+
+
+def _compare(
+    model: nn.Module, content: bytes, suffix: str, images: Tensor, dynamic: bool
+) -> dict[str, float]:
+    """Relative differences from eager, by shape; the smallest, a larger and an odd one if free."""
+    _, channels, height, width = images.shape
+    shapes = [tuple(images.shape)]
+    if dynamic:
+        step = getattr(model, "size_step", 0)
+        smallest = (2 * step, 3 * step) if step else (64, 97)
+        shapes += [(1, channels, *smallest), (3, channels, height + (step or 33), width)]
+    run = _onnx_runner(content) if suffix == ".onnx" else _pt2_runner(content)
+    generator = torch.Generator().manual_seed(1)
+    differences = {}
+    for shape in shapes:
+        x = torch.randn(*shape, generator=generator)
+        difference = _error(run(x), _run(model, x))
+        differences["x".join(map(str, shape))] = float(f"{difference:.2g}")
+    return differences
+
+
+def _onnx_runner(content: bytes) -> Any:
+    session = open_session(content)
+    return lambda x: [torch.from_numpy(y) for y in session.run(None, {"images": x.numpy()})]
+
+
+def _pt2_runner(content: bytes) -> Any:
+    program = torch.export.load(io.BytesIO(content)).module()
+    return lambda x: _run(program, x)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences what exporters say of their own passes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

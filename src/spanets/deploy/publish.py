@@ -1,0 +1,283 @@
+"""Publishes a checkpoint as timm does: config.json, model.safetensors and a model card.
+
+What is written loads by `timm.create_model("local-dir:FOLDER", pretrained=True)`, or from a hub by
+"hf-hub:OWNER/NAME", once `import spanets` has registered the models. Nothing but weights, class
+names, preprocessing, recipe and metrics is written; paths of this machine are left out.
+"""
+
+import copy
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from huggingface_hub import EvalResult, HfApi, ModelCardData
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+from huggingface_hub.utils import validate_repo_id
+from timm.models import save_for_hf
+from torch import nn
+
+import spanets
+from spanets.checkpoint import Card, read_card, restore_model
+from spanets.deploy.model_folder import FILES, check_folder, place, sign
+from spanets.recipe.yaml_text import dump_yaml
+from spanets.runs.folder import RESULTS
+from spanets.weights import read_checkpoint
+from spanets_runtime.errors import UsageError, UserError, first_line
+from spanets_runtime.markdown import code_block, code_span, escape_markdown
+from spanets_runtime.text import escape_controls
+
+HUB = "hf-hub:"
+
+# Keys of a recipe that name places on the machine it ran on, or whom it reported to.
+_PLACES = (
+    ("data", "root"),
+    ("data", "cache"),
+    ("model", "weights"),
+    ("trainer", "logger_args"),
+)
+
+_PAPERS = {
+    "spanet": "Yun et al., SPANet: Frequency-balancing Token Mixer using Spectral Pooling "
+    "Aggregation Modulation, ICCV 2023",
+    "spanetv2": "Yun et al., Spectral-Adaptive Modulation Networks for Visual Perception, "
+    "TPAMI 2026",
+}
+
+_DATA_NOTES = {
+    "elpv": "The images (ELPV, Deitsch et al., Solar Energy 185, 2019) are licensed under "
+    "CC BY-NC-SA 4.0: no commercial use.",
+}
+
+
+def publish(
+    checkpoint: Path, to: str, licence: str | None = None, message: str | None = None
+) -> list[str]:
+    """Writes a classifier's checkpoint as a repository in timm's format.
+
+    Args:
+        checkpoint: Of `spanets train`; metrics come from results.json beside it, if they are its.
+        to: A folder, or "hf-hub:OWNER/NAME". The hub is huggingface_hub's (`HF_ENDPOINT`), the
+            token that of its environment (`HF_TOKEN`) or login; a missing repository is created.
+        licence: Of the weights, as the hub names it, such as "mit"; None leaves it unsaid.
+        message: Of the commit on the hub.
+
+    Returns:
+        The paths or addresses of what was written.
+
+    Raises:
+        UsageError: a destination or licence that cannot be meant, or a folder with files that
+            are of no push.
+        UserError: an unreadable checkpoint, one of another task, or what the hub refuses.
+    """
+    if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence):
+        raise UsageError(f"--licence is {licence!r}, must be a name of the hub's, such as mit")
+    on_hub = to.startswith(HUB)
+    name = to.removeprefix(HUB)
+    if on_hub:
+        _check_repository(name)
+    else:
+        check_folder(Path(name))
+    if message is not None and not on_hub:
+        raise UsageError("--message goes with a repository on the hub, --to hf-hub:OWNER/NAME")
+    task = read_card(read_checkpoint(checkpoint), checkpoint).task
+    if task != "classification":
+        raise UserError(f"{checkpoint}: is for {task}; timm's format holds classifiers alone")
+    model, card = restore_model(checkpoint)
+    results = _read_results(checkpoint)
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        _write_model(model, card, folder)
+        source = f"{HUB}{name}" if on_hub else "local-dir:FOLDER"
+        text = write_model_card(
+            card, results, licence, source, escape_controls(Path(name).resolve().name)
+        )
+        (folder / "README.md").write_text(text, "utf-8")
+        sign(folder)
+        if on_hub:
+            return [_upload(folder, name, message or f"{card.model}, by spanets {card.version}")]
+        return place(folder, Path(name))
+
+
+def _check_repository(name: str) -> None:
+    try:
+        validate_repo_id(name)
+        if "/" not in name:
+            raise HFValidationError(f"{name!r} has no owner")
+    except HFValidationError as error:
+        raise UsageError(
+            f"--to is {HUB}{name}, must be hf-hub:OWNER/NAME ({first_line(error)})"
+        ) from None
+
+
+def _write_model(model: nn.Module, card: Card, folder: Path) -> None:
+    save_for_hf(
+        model,
+        str(folder),
+        model_config={"label_names": card.classes, "pretrained_cfg": card.preprocessing},
+        model_args=card.model_args,
+        safe_serialization=True,
+    )
+
+
+def _upload(folder: Path, repository: str, message: str) -> str:
+    """Creates the repository if there is none, and commits the folder to it."""
+    try:
+        hub = HfApi(library_name="spanets", library_version=spanets.__version__)
+        hub.create_repo(repository, exist_ok=True)
+        commit = hub.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            commit_message=message,
+            allow_patterns=list(FILES),
+        )
+    except LocalTokenNotFoundError:
+        raise UserError(f"{repository}: {_NO_TOKEN}") from None
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        reason = _NO_TOKEN if status == 401 else str(error).strip().splitlines()[-1]
+        raise UserError(f"{repository}: the hub refused ({status}): {reason}") from error
+    except Exception as error:
+        if not _is_of_connection(error):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{repository}: the hub cannot be reached ({reason})") from error
+    return commit.commit_url
+
+
+def _is_of_connection(error: Exception) -> bool:
+    """Tells an error of the connection, in whatever library huggingface_hub has made it."""
+    return isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "requests"))
+
+
+_NO_TOKEN = "no token that may write there; set HF_TOKEN, or run: hf auth login"
+
+
+# ---- the model card
+
+
+def write_model_card(
+    card: Card, results: Mapping[str, Any], licence: str | None, source: str, name: str
+) -> str:
+    """Returns README.md: metadata of the hub, what the model is, how to load it, its recipe.
+
+    Args:
+        card: Of the checkpoint.
+        results: Of results.json; {} where there are none.
+        licence: Of the weights.
+        source: What timm loads it by.
+        name: Of the model on the hub.
+    """
+    parts = [
+        f"---\n{_metadata(card, results, licence, name)}\n---",
+        f"# {escape_markdown(name)}",
+        f"An image classifier, {code_span(card.model)}, trained with spanets "
+        f"{escape_markdown(card.version)}. "
+        f"{_paper(card)}".rstrip(),
+        f"## Classes\n\n{_name_classes(card.classes)}",
+        f"## Measured\n\n{_tabulate(results)}",
+        f"## Use\n\n{_usage(source)}",
+        f"## Licence\n\n{_licence(card, licence)}",
+        f"## Recipe\n\n{code_block(dump_yaml(_without_places(card.recipe)), 'yaml')}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _metadata(card: Card, results: Mapping[str, Any], licence: str | None, name: str) -> str:
+    measured = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type="imagefolder",
+            dataset_name=_data_name(card),
+            dataset_split=str(results["data"]),
+            metric_type=escape_controls(metric),
+            metric_value=round(value, 4),
+        )
+        for metric, value in results.get("metrics", {}).items()
+        if value is not None
+    ]
+    return ModelCardData(
+        license=licence,
+        library_name="timm",
+        pipeline_tag="image-classification",
+        tags=["image-classification", "timm", "spanets"],
+        model_name=escape_controls(name),
+        eval_results=measured or None,
+    ).to_yaml()
+
+
+def _data_name(card: Card) -> str:
+    """Returns the data set's name; a folder's is its owner's business."""
+    source = card.recipe.get("data", {}).get("source", "folder")
+    return "ELPV" if source == "elpv" else "a folder of images"
+
+
+def _paper(card: Card) -> str:
+    paper = _PAPERS.get(card.model.split("_")[0])
+    return f"The architecture is that of {paper}." if paper else ""
+
+
+def _name_classes(classes: list[str], most: int = 50) -> str:
+    shown = ", ".join(code_span(escape_controls(name)) for name in classes[:most])
+    rest = f", and {len(classes) - most} more in config.json" if len(classes) > most else ""
+    return f"{len(classes)}: {shown}{rest}."
+
+
+def _tabulate(results: Mapping[str, Any]) -> str:
+    if not results:
+        return "No metrics of these weights were recorded."
+    metrics = results["metrics"].items()
+    rows = [f"| {escape_markdown(name)} | {_number(value)} |" for name, value in metrics]
+    told = f"On {results['images']} images ({results['data']}):"
+    return "\n".join([told, "", "| metric | value |", "| --- | ---: |", *rows])
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def _usage(source: str) -> str:
+    return f"""```python
+import timm
+import spanets  # registers the models with timm
+
+model = timm.create_model("{source}", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+image = transform(picture)[None]  # a PIL image, in RGB
+probabilities = model(image).softmax(1)[0]
+print(model.pretrained_cfg["label_names"][probabilities.argmax()])
+```"""
+
+
+def _licence(card: Card, licence: str | None) -> str:
+    told = f"Of the weights: {licence}." if licence else "None was given for these weights."
+    note = _DATA_NOTES.get(card.recipe.get("data", {}).get("source", ""))
+    return f"{told} {note}" if note else told
+
+
+def _without_places(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a recipe without paths of the machine it ran on."""
+    kept = copy.deepcopy(dict(recipe))
+    for section, key in _PLACES:
+        if isinstance(kept.get(section), dict):
+            kept[section].pop(key, None)
+    return kept
+
+
+def _read_results(checkpoint: Path) -> dict[str, Any]:
+    """Returns the metrics that results.json beside a checkpoint has for it, or {}."""
+    try:
+        found = json.loads((checkpoint.parent / RESULTS).read_text("utf-8"))
+        if os.path.basename(found["checkpoint"]) != checkpoint.name:
+            return {}  # of the last epoch, where another is published
+        metrics = {
+            str(name): None if value is None else float(value)
+            for name, value in found["metrics"].items()
+        }
+        part = found["data"] if found["data"] in ("val", "test") else "another folder"
+        return {"metrics": metrics, "images": int(found["images"]), "data": part}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}

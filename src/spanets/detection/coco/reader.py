@@ -1,0 +1,330 @@
+"""Reads annotations in COCO's format, and checks all that a later step would trust.
+
+A file that contradicts itself is refused, and one line says where, with all kinds of faults that
+it has. What can be left out without changing what the rest means is left out and counted, for one
+line of `CocoData.notes`: boxes that are empty or outside their image, polygons without an area,
+and annotations of images that the file does not list.
+
+Format: https://cocodataset.org/#format-data, "object detection".
+"""
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from spanets.detection.coco.faults import Fault, Faults, shown
+from spanets.detection.coco.names import FileNames, check_name, identify
+from spanets.detection.coco.objects import Annotation, CocoData, CocoImage, area_of, to_xywh
+from spanets.detection.coco.plausible import Boxes
+from spanets.detection.coco.segmentations import MAX_NUMBER, bounds, is_number, read_segmentation
+from spanets_runtime.errors import UserError
+from spanets_runtime.images import MAX_PIXELS
+
+# COCO's own boxes leave their images by roundings of this size, in pixels.
+TOLERANCE = 1.0
+
+# Bytes of a class's name.
+MAX_NAME = 1000
+
+T = TypeVar("T")
+
+
+def read_coco(path: Path, folder: Path) -> CocoData:
+    """Reads and checks an annotation file.
+
+    Args:
+        path: The file.
+        folder: That its file names are relative to; the images need not be there.
+
+    Raises:
+        UserError: no such file, no JSON, a missing key, a value that is none of its kind, an id
+            given twice, an unknown category, a mask of another size than its image, a file name
+            that leaves the folder, or boxes that cannot be in pixels.
+    """
+    return _Reader(path, folder).read()
+
+
+def read_listing(path: Path) -> CocoData:
+    """Reads which images and classes a file lists, without annotations, which it may lack.
+
+    Raises:
+        UserError: as for `read_coco`.
+    """
+    return _Reader(path, Path()).read(annotated=False)
+
+
+class _Reader:
+    """Reads one file; counts what it leaves out, and what is wrong."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        self.path = path
+        self.faults = Faults(path)
+        self.names = FileNames(folder)
+        self.boxes = Boxes()
+        self.counts: dict[str, list[int]] = {}
+
+    def read(self, annotated: bool = True) -> CocoData:
+        content = _load(self.path)
+        keys = ("images", "categories", "annotations") if annotated else ("images", "categories")
+        lists = {key: self._list(content, key) for key in keys}
+        categories = self._each("categories", lists["categories"], self._category)
+        self._check_unique("categories", "id", {i: number for i, (number, _) in categories.items()})
+        self._check_unique("categories", "name", {i: name for i, (_, name) in categories.items()})
+        images = self._each("images", lists["images"], self._image)
+        self._check_unique("images", "id", {i: image.id for i, image in images.items()})
+        found = self._annotations(lists, list(images.values()), list(categories.values()))
+        with self.faults.of("the file"):
+            self.boxes.check()
+        self.faults.check()
+        return CocoData(
+            [replace(image, annotations=tuple(found[image.id])) for image in images.values()],
+            [name for _, name in categories.values()],
+            [number for number, _ in categories.values()],
+            self._notes(list(images.values())),
+            str(self.path),
+        )
+
+    def _list(self, content: dict[str, Any], key: str) -> list[Any]:
+        if not isinstance(content.get(key), list):
+            raise UserError(f"{self.path}: the file has no list of {key}")
+        if not content[key] and key != "annotations":
+            raise UserError(f"{self.path}: the file has an empty list of {key}")
+        return content[key]
+
+    def _each(self, section: str, entries: list[Any], read: Callable[[Any], T]) -> dict[int, T]:
+        """Returns what is read of each entry by its index, but for those that are refused."""
+        found = {}
+        for index, entry in enumerate(entries):
+            with self.faults.of(f"{section}[{index}]"):
+                found[index] = read(entry)
+        return found
+
+    def _category(self, entry: Any) -> tuple[int, str]:
+        name = _field(entry, "name", str)
+        try:
+            length = len(name.encode())
+        except UnicodeEncodeError:
+            raise Fault("name", f"has the name {shown(name)}, which is no text") from None
+        if length > MAX_NAME:
+            raise Fault("name length", f"has a name of {length} bytes, of at most {MAX_NAME}")
+        return _field(entry, "id", int), name
+
+    def _image(self, entry: Any) -> CocoImage:
+        number, width, height = (_field(entry, key, int) for key in ("id", "width", "height"))
+        if min(width, height) < 1 or width * height > MAX_PIXELS:
+            problem = f"is {width}x{height} pixels, of 1 to {MAX_PIXELS} in all"
+            raise Fault("pixels", problem)
+        name = _field(entry, "file_name", str)
+        check_name(name)
+        return CocoImage(number, self.names.find(name), width, height, ())
+
+    def _annotations(
+        self,
+        lists: dict[str, list[Any]],
+        images: list[CocoImage],
+        categories: list[tuple[int, str]],
+    ) -> dict[int, list[Annotation]]:
+        found: dict[int, list[Annotation]] = {image.id: [] for image in images}
+        entries = _Entries(
+            {image.id: image for image in images},
+            {number: label for label, (number, _) in enumerate(categories, start=1)},
+            # Those that are refused as well: annotations of them are no further fault.
+            *(_numbers(lists[section]) for section in ("images", "categories")),
+        )
+
+        def read(entry: Any) -> int:
+            number = _field(entry, "id", int)
+            image, label = entries.find(entry)
+            if image is None:
+                self._count("of an image that is not listed", number)
+            elif label is not None:
+                annotation = self._annotation(entry, image, label)
+                found[image.id] += [annotation] if annotation is not None else []
+            return number
+
+        numbers = self._each("annotations", lists.get("annotations", []), read)
+        self._check_unique("annotations", "id", numbers)
+        return found
+
+    def _annotation(self, entry: dict[str, Any], image: CocoImage, label: int) -> Annotation | None:
+        number = entry["id"]
+        box = self._box(entry, image)
+        if box is None:
+            return None
+        crowd = entry.get("iscrowd", 0)
+        if crowd not in (0, 1):
+            raise Fault("iscrowd", f"has iscrowd {shown(crowd)}, must be 0 or 1")
+        shape, complete = read_segmentation(entry.get("segmentation"), image.height, image.width)
+        area = _area(entry)
+        if not complete:
+            self._count("polygons", number)
+        if isinstance(shape, list) and not crowd:
+            self.boxes.add_polygons(box, bounds(shape))
+        found = Annotation(number, label, box, area or 0.0, bool(crowd), shape)
+        return found if area is not None else replace(found, area=_measure(found, image))
+
+    def _box(self, entry: Any, image: CocoImage) -> tuple[Any, ...] | None:
+        """Returns the box, within its image but for roundings, or None for one to be skipped."""
+        box = _field(entry, "bbox", list)
+        if len(box) != 4 or not all(map(is_number, box)):
+            raise Fault("bbox", f"has the bbox {shown(box)}, must be x, y, width and height")
+        x, y, width, height = (float(value) for value in box)
+        if width <= 0 or height <= 0:
+            self._count("with an empty box", entry["id"])
+            return None
+        self.boxes.add([x, y, width, height], image.width, image.height)
+        corners = (x, y, x + width, y + height)
+        limits = (image.width, image.height) * 2
+        inside = tuple(
+            min(max(value, 0.0), limit) for value, limit in zip(corners, limits, strict=True)
+        )
+        if inside[0] >= inside[2] or inside[1] >= inside[3]:
+            self._count("with a box outside the image", entry["id"])
+            return None
+        if max(abs(a - b) for a, b in zip(inside, corners, strict=True)) > TOLERANCE:
+            self._count("clipped", entry["id"])
+            return inside
+        return corners
+
+    def _check_unique(self, section: str, key: str, values: dict[int, Any]) -> None:
+        first: dict[Any, int] = {}
+        for index, value in values.items():
+            with self.faults.of(f"{section}[{index}]"):
+                if first.setdefault(value, index) != index:
+                    problem = f"has the same {key} as [{first[value]}]: {shown(value)}"
+                    raise Fault(f"same {key}", problem)
+
+    def _count(self, what: str, number: int) -> None:
+        self.counts.setdefault(what, []).append(number)
+
+    def _notes(self, images: list[CocoImage]) -> tuple[str, ...]:
+        lines = [self._describe_counts(), self.names.note(self.path)]
+        lines += [
+            f"{self.path}: {line}" for line in (*self.boxes.notes(), *_describe_twice(images))
+        ]
+        return tuple(filter(None, lines))
+
+    def _describe_counts(self) -> str:
+        """Says on one line what was skipped and changed, with the first id of each."""
+        told = {what: (len(ids), _first(ids)) for what, ids in self.counts.items()}
+        clipped, polygons = told.pop("clipped", None), told.pop("polygons", None)
+        parts = [f"skipped {count} {what} {ids}" for what, (count, ids) in told.items()]
+        if clipped:
+            parts.append(f"clipped {clipped[0]} that reach beyond their image {clipped[1]}")
+        if polygons:
+            parts.append(f"left out polygons without an area of {polygons[0]} {polygons[1]}")
+        return f"{self.path}: of the annotations, {', '.join(parts)}" if parts else ""
+
+
+class _Entries:
+    """What annotations may refer to."""
+
+    def __init__(
+        self,
+        images: dict[int, CocoImage],
+        labels: dict[int, int],
+        listed_images: set[int],
+        listed_categories: set[int],
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.listed_images = listed_images
+        self.listed_categories = listed_categories
+
+    def find(self, entry: dict[str, Any]) -> tuple[CocoImage | None, int | None]:
+        """Returns an annotation's image, None if none is listed, and its label.
+
+        The label is None where image or category are listed but refused.
+        """
+        category, number = _field(entry, "category_id", int), _field(entry, "image_id", int)
+        if category not in self.listed_categories:
+            raise Fault("category_id", f"has the category_id {category}, which is not listed")
+        return self.images.get(number), self.labels.get(category)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        if stat.S_ISFIFO(os.stat(path).st_mode):  # reading it might never end
+            raise UserError(f"{path}: cannot be read (it is a pipe, no file)")
+        content = json.loads(path.read_bytes(), object_pairs_hook=_to_object)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise UserError(f"{path}: is not JSON ({where}: {error.msg})") from None
+    except Fault as fault:
+        raise UserError(f"{path}: {fault.problem}") from None
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise UserError(f"{path}: is not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: the file holds no keys; it must have images and annotations")
+    return content
+
+
+def _to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns a JSON object, in which no key may stand twice: the last would hide the first."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise Fault("key", f"the key {shown(twice)} stands twice in one object; merge or rename it")
+    return found
+
+
+def _field(entry: Any, key: str, kind: type) -> Any:
+    if not isinstance(entry, dict):
+        raise Fault("no object", "is no object with keys")
+    if key not in entry:
+        raise Fault(f"no {key}", f"has no {key}")
+    value: Any = entry[key]
+    if type(value) is not kind or (isinstance(value, int) and abs(value) > MAX_NUMBER):
+        noun = {int: "a whole number up to 2^53", str: "a text", list: "a list"}[kind]
+        raise Fault(key, f"has the {key} {shown(value)}, must be {noun}")
+    return value
+
+
+def _numbers(entries: list[Any]) -> set[int]:
+    """Returns the ids of entries, refused or not."""
+    numbers = (entry.get("id") for entry in entries if isinstance(entry, dict))
+    return {number for number in numbers if type(number) is int}
+
+
+def _area(entry: dict[str, Any]) -> float | None:
+    area = entry.get("area")
+    if area is None:
+        return None
+    if not is_number(area) or area < 0:
+        raise Fault("area", f"has the area {shown(area)}, must be a number of 0 or more")
+    return float(area)
+
+
+def _measure(found: Annotation, image: CocoImage) -> float:
+    """Returns the area of an object for which the file has none."""
+    if found.segmentation is not None:
+        return float(area_of(found.segmentation, image.height, image.width))
+    _, _, width, height = to_xywh(found.box)
+    return width * height
+
+
+def _describe_twice(images: list[CocoImage]) -> list[str]:
+    """Says of files that are listed more than once how many there are, with the first."""
+    by_file: dict[Any, list[CocoImage]] = {}
+    for image in images:
+        by_file.setdefault(identify(image.path), []).append(image)
+    twice = [same for same in by_file.values() if len(same) > 1]
+    if not twice:
+        return []
+    ids, names = [image.id for image in twice[0]], {image.path.name: None for image in twice[0]}
+    return [
+        f"{len(twice)} image file{'s are' if len(twice) > 1 else ' is'} listed under several ids "
+        f"({', '.join(names)}: {', '.join(map(str, ids))}), each with a part of the objects; "
+        "merge them, or what is found of the others counts as wrong"
+    ]
+
+
+def _first(ids: list[int]) -> str:
+    return f"(id {ids[0]}{', …' if len(ids) > 1 else ''})"

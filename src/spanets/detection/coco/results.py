@@ -1,0 +1,69 @@
+"""What detectors find, in COCO's result format.
+
+A list of `{"image_id", "category_id", "bbox": [x, y, width, height], "score", "segmentation"}`, the
+last where there are masks: compressed run lengths.
+
+Format: https://cocodataset.org/#format-results
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from spanets.detection.coco.objects import area_of, to_xywh
+from spanets_runtime.errors import require
+
+Result = dict[str, Any]
+
+# A pixel belongs to an object from this probability on.
+MASK_THRESHOLD = 0.5
+
+
+def to_results(
+    image_id: int | str, found: Mapping[str, Any], category_ids: Sequence[int]
+) -> list[Result]:
+    """Returns what was found in an image in COCO's format, one entry an object.
+
+    Args:
+        image_id: Of the annotation file, or any name where there is none.
+        found: torchvision's detections in the pixels of the image file: boxes (N, 4) as x1, y1,
+            x2, y2, labels (N,) from 1 up, scores (N,) and perhaps masks, each (1, H, W), the
+            probability of each pixel; they are gone through one at a time, see `PastedMasks`.
+        category_ids: Of label 1, 2, and so on.
+
+    Raises:
+        UserError: there are masks, and the extra `detection` is not installed.
+    """
+    columns = [found[name].float().cpu().tolist() for name in ("boxes", "scores")]
+    labels = found["labels"].tolist()
+    results = [
+        {
+            "image_id": image_id,
+            "category_id": category_ids[label - 1],
+            "bbox": to_xywh(box),
+            "score": score,
+        }
+        for label, box, score in zip(labels, *columns, strict=True)
+    ]
+    if "masks" not in found:
+        return results
+    shapes = map(_encode, found["masks"])
+    return [{**r, "segmentation": shape} for r, shape in zip(results, shapes, strict=True)]
+
+
+def area_of_result(result: Result) -> float:
+    """Returns the pixels of a result's mask, or of its box where it has no mask."""
+    if "segmentation" not in result:
+        return result["bbox"][2] * result["bbox"][3]
+    return float(area_of(result["segmentation"], *result["segmentation"]["size"]))
+
+
+def _encode(mask: Tensor) -> dict[str, Any]:
+    """Returns the probabilities of an object's pixels (1, H, W) as compressed run lengths."""
+    coco_mask = require("faster_coco_eval.core.mask", "detection")
+    pixels = (mask[0] >= MASK_THRESHOLD).cpu().numpy()
+    counts = coco_mask.encode(np.asfortranarray(pixels, np.uint8))["counts"]
+    text = counts.decode() if isinstance(counts, bytes) else counts
+    return {"size": list(pixels.shape), "counts": text}

@@ -1,0 +1,380 @@
+"""Object detection: from COCO's format to batches.
+
+A batch is `(images, targets)`, two lists. Images are (3, H, W), normalised, each of its own size;
+detectors pad them. Targets of training are torchvision's: boxes (N, 4) as x1, y1, x2, y2 in the
+pixels of the resized image, labels (N,) from 1 up, and where asked `mask_bits`, masks of the
+resized image with eight pixels to a byte; those of evaluation hold `image_id` and `size`, height
+and width of the image in its file, which a detector scales its results to.
+"""
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from spanets.data.augment import ShortestSize, fit_sides, placements, recolouring
+from spanets.data.loaders import Loaders, Share, make_loader
+from spanets.data.placement import Placement
+from spanets.data.sampler import EpochSampler, isolated_seed
+from spanets.detection.coco.bits import count_pixels, pack_masks
+from spanets.detection.coco.filling import fill
+from spanets.detection.coco.loading import load_checked
+from spanets.detection.coco.notes import count_small, describe_classes, describe_files
+from spanets.detection.coco.objects import (
+    CocoData,
+    CocoImage,
+    check_files,
+    check_masks,
+    map_classes,
+    select_for_training,
+)
+from spanets.detection.coco.reader import read_coco
+from spanets.detection.recipe import DetectionData
+from spanets_runtime.errors import UsageError, UserError
+
+Sample = tuple[Tensor, dict[str, Tensor]]
+
+# Of the crop in the papers' 3x recipe, which is DETR's (arXiv 2005.12872, section 4).
+CROP_SIDES = (384, 600)
+CROP_SHORT_SIDES = (400, 500, 600)
+CROP_LONG_SIDE = 8192  # or a strip of 4000x2 pixels would become one of a gigabyte
+STEP = 32
+
+
+class TrainingImages(Dataset[Sample]):
+    """Images with their objects, augmented.
+
+    Args:
+        data: Without crowd regions, see `select_for_training`.
+        transform: From an image and its target to a tensor and a target.
+        masks: Whether targets have masks.
+        seed: All random draws for an image depend on (seed, epoch, index) alone.
+    """
+
+    def __init__(
+        self, data: CocoData, transform: v2.Transform | v2.Compose, masks: bool, seed: int
+    ) -> None:
+        self.data = data
+        self.transform = transform
+        self.masks = masks
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.data.images)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        image = self.data.images[index]
+        pixels = v2.functional.to_image(load_checked(image))
+        with isolated_seed(self.seed, epoch, index):
+            pixels, moved = self.transform(pixels, describe_geometry(image))
+        return pixels.as_subclass(Tensor), make_target(image, moved, self.masks)
+
+
+class EvaluationImages(Dataset[Sample]):
+    """Images as they are measured, with their number and size.
+
+    Args:
+        data: With crowd regions, which its objects are measured with.
+        preprocessing: See `preprocessing_of`.
+    """
+
+    def __init__(self, data: CocoData, preprocessing: Mapping[str, Any]) -> None:
+        self.data = data
+        self.transform = evaluation_transform(preprocessing)
+
+    def __len__(self) -> int:
+        return len(self.data.images)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        index = key[1] if isinstance(key, tuple) else key
+        image = self.data.images[index % len(self)]  # the first ones once more fill up the shares
+        size = torch.tensor([image.height, image.width])
+        target = {"image_id": torch.tensor(image.id), "size": size}
+        return self.transform(load_checked(image)), target
+
+
+def describe_geometry(image: CocoImage) -> dict[str, Tensor]:
+    """Returns what an image's transform is to move with it.
+
+    The boxes of its objects, the objects' numbers, of which those are left whose boxes are, and a
+    `Placement`, from which masks are made once it is known where everything lies.
+    """
+    size = (image.height, image.width)
+    boxes = torch.tensor([a.box for a in image.annotations], dtype=torch.float32).reshape(-1, 4)
+    return {
+        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
+        "objects": torch.arange(len(boxes)),
+        "placement": Placement.of_file(*size),
+    }
+
+
+def make_target(image: CocoImage, moved: dict[str, Tensor], masks: bool) -> dict[str, Tensor]:
+    """Returns torchvision's target of an image after its transform.
+
+    Args:
+        image: As it is in its file.
+        moved: What became of `describe_geometry`.
+        masks: Whether to make masks; objects that are left without a pixel of them are left out.
+    """
+    boxes, objects = moved["boxes"].as_subclass(Tensor), moved["objects"]
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    own = {}
+    if masks:
+        bits = _make_masks(image, objects.tolist(), moved["placement"])
+        area = count_pixels(bits)
+        kept = area > 0
+        bits = bits if kept.all() else bits[kept]  # copying would double the masks' memory
+        boxes, objects, area, own = boxes[kept], objects[kept], area[kept], {"mask_bits": bits}
+    labels = torch.tensor([image.annotations[i].label for i in objects], dtype=torch.int64)
+    return {
+        "boxes": boxes,
+        "labels": labels,
+        "image_id": torch.tensor(image.id),
+        **own,
+        "area": area,
+        "iscrowd": torch.zeros_like(labels),
+    }
+
+
+def _make_masks(image: CocoImage, objects: list[int], placement: Any) -> Tensor:
+    file_size, size = (image.height, image.width), placement.canvas_size
+    matrix = placement.as_subclass(Tensor).numpy()
+    shapes = (image.annotations[i].segmentation for i in objects)
+    masks = (fill(shape, file_size, matrix, size) for shape in shapes)
+    return pack_masks(masks, len(objects), *size)
+
+
+def train_transform(data: DetectionData) -> v2.Compose:
+    """Makes the random transform of training: what a recipe asks for, and a random scale."""
+    first, last = data.train_short_sides
+    sides = [*range(first, last, STEP), last]
+    scale: v2.Transform | v2.Compose = ShortestSize(sides, data.long_side)
+    if data.train_crop:
+        before = ShortestSize(CROP_SHORT_SIDES, CROP_LONG_SIDE)
+        scale = v2.RandomChoice([scale, v2.Compose([before, RandomSizeCrop(*CROP_SIDES), scale])])
+    return v2.Compose(
+        [
+            *placements(data),
+            *recolouring(data),
+            scale,
+            v2.ClampBoundingBoxes(),
+            v2.SanitizeBoundingBoxes(labels_getter=_objects_of),
+            *_normalisation(data.mean, data.std),
+        ]
+    )
+
+
+def _objects_of(inputs: Any) -> Tensor:
+    """Returns what a sample has one of for each box, and is to keep with it."""
+    return inputs[1]["objects"]
+
+
+class RandomSizeCrop(v2.Transform):
+    """Cuts out a random part; objects lose what lies outside, and may be gone.
+
+    Args:
+        smallest, largest: Sides of the part, each drawn by itself; at most the image's.
+    """
+
+    def __init__(self, smallest: int, largest: int) -> None:
+        super().__init__()
+        self.smallest = smallest
+        self.largest = largest
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, int]:
+        """Draws the part."""
+        height, width = v2.functional.get_size(flat_inputs[0])
+        sides = [self._draw(min(self.smallest, s), min(self.largest, s)) for s in (height, width)]
+        top, left = self._draw(0, height - sides[0]), self._draw(0, width - sides[1])
+        return {"top": top, "left": left, "height": sides[0], "width": sides[1]}
+
+    def transform(self, inpt: Any, params: dict[str, int]) -> Any:
+        """Cuts the part out of an image, boxes or a placement."""
+        return v2.functional.crop(inpt, **params)
+
+    @staticmethod
+    def _draw(low: int, high: int) -> int:
+        return int(torch.randint(low, high + 1, ()))
+
+
+def preprocessing_of(data: DetectionData) -> dict[str, Any]:
+    """Returns what `evaluation_transform` takes, as plain values for a checkpoint's card."""
+    return {
+        "short_side": data.short_side,
+        "long_side": data.long_side,
+        "mean": list(data.mean),
+        "std": list(data.std),
+    }
+
+
+def evaluation_transform(preprocessing: Mapping[str, Any]) -> v2.Compose:
+    """Makes the transform of evaluation and prediction, from an RGB image to (3, H, W).
+
+    Raises:
+        UserError: the description is damaged.
+    """
+    try:
+        short, long = int(preprocessing["short_side"]), int(preprocessing["long_side"])
+        mean, std = ([float(x) for x in preprocessing[name]] for name in ("mean", "std"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the checkpoint's preprocessing is damaged ({error})") from error
+    if not (0 < short <= long and len(mean) == len(std) == 3 and min(std) > 0):
+        raise UserError("the checkpoint's preprocessing is damaged (values out of range)")
+    return v2.Compose(
+        [v2.ToImage(), ShortestSize(short, long), *_normalisation(mean, std), v2.ToPureTensor()]
+    )
+
+
+def _normalisation(mean: Any, std: Any) -> list[v2.Transform]:
+    to_float = v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)
+    return [to_float, v2.Normalize(list(mean), list(std))]
+
+
+def read_part(data: DetectionData, part: str) -> CocoData:
+    """Reads the annotations of a recipe's "train" or "val" part.
+
+    Raises:
+        UsageError: no folder is given.
+        UserError: as for `read_coco`.
+    """
+    if data.root is None:
+        raise UsageError(
+            "data.root is not set; give the folder with images and annotations: --data.root DIR"
+        )
+    root = Path(os.path.expanduser(data.root))
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder")
+    annotations, images = getattr(data, f"{part}_annotations"), getattr(data, f"{part}_images")
+    return read_coco(root / annotations, root / images)
+
+
+def make_loaders(
+    data: DetectionData, masks: bool, seed: int, batch_size: int, processes: int = 1
+) -> Loaders:
+    """Reads a data set and makes its loaders.
+
+    Training images that do not fill a last batch are left out, others in every epoch. A data set
+    smaller than a batch makes a smaller batch.
+
+    Args:
+        data: A recipe's section.
+        masks: Whether targets have masks.
+        seed: Of the recipe.
+        batch_size: Images in a batch of one process.
+        processes: That share the images.
+
+    Raises:
+        UserError: no such data, data that cannot be used, a class of "val" that "train" lacks, or
+            an object without a mask where masks are asked for.
+    """
+    listed = read_part(data, "train")
+    train = select_for_training(listed, data.keep_empty)
+    val = map_classes(read_part(data, "val"), train.classes)
+    if masks:
+        check_masks(train)
+        check_masks(val)
+    dataset = TrainingImages(train, train_transform(data), masks, seed)
+    size = min(batch_size, len(dataset) // processes)
+    if size < 1:
+        raise UserError(f"{len(dataset)} training images are too few for {processes} devices")
+    share = Share(EpochSampler(len(dataset), shuffle=True, seed=seed), processes, whole=False)
+    return Loaders(
+        make_loader(dataset, share, size, data.workers, drop_last=True, collate=as_lists),
+        evaluation_loader(val, preprocessing_of(data), batch_size, data.workers, processes),
+        train.classes,
+        tuple(dict.fromkeys((*train.notes, *val.notes, *_describe(data, listed, train, val)))),
+    )
+
+
+def _describe(data: DetectionData, listed: CocoData, train: CocoData, val: CocoData) -> list[str]:
+    """Says what else is to be known of both parts, of the first as it is listed as well.
+
+    Raises:
+        UserError: every object is too small to be trained on.
+    """
+    root = Path(os.path.expanduser(data.root or ""))
+    lines = describe_classes(train, val)
+    lines += describe_files(listed, val, [root / data.train_images, root / data.val_images])
+    small = describe_lost(data, train), describe_unseen(val, preprocessing_of(data))
+    return [*lines, *filter(None, small)]
+
+
+def describe_lost(data: DetectionData, train: CocoData) -> str:
+    """Says how many objects are too small to be trained on, or returns "".
+
+    Raises:
+        UserError: all of them.
+    """
+    first, last = (
+        count_small(train.images, partial(fit_sides, short=side, long=data.long_side))
+        for side in data.train_short_sides
+    )
+    if not first:
+        return ""
+    total = sum(len(image.annotations) for image in train.images)
+    unless = " unless a crop enlarges them" if data.train_crop else ""
+    sides = data.train_short_sides
+    lost = f"{last} at a short side of {sides[1]}"
+    if sides[0] < sides[1]:
+        lost = f"{first} at a short side of {sides[0]}, {lost}"
+    line = f"{train.source}: of {total} objects, {lost} are less than a pixel wide or high"
+    advice = "raise data.train_short_sides, or cut the images into parts"
+    if last == total and not data.train_crop:
+        raise UserError(f"{line}, and none is left to train on; {advice}")
+    return f"{line}, and left out of training there{unless}; {advice}"
+
+
+def describe_unseen(val: CocoData, preprocessing: Mapping[str, Any]) -> str:
+    """Says how many objects are too small to be found, or returns ""."""
+    short, long = preprocessing["short_side"], preprocessing["long_side"]
+    count = count_small(val.images, partial(fit_sides, short=short, long=long))
+    total = sum(len(image.annotations) for image in val.images)
+    if not count:
+        return ""
+    return (
+        f"{val.source}: {count} of {total} objects are less than a pixel wide or high at the size "
+        f"that a detector sees, a short side of {short}, and can hardly be found"
+    )
+
+
+def evaluation_loader(
+    data: CocoData,
+    preprocessing: Mapping[str, Any],
+    batch_size: int,
+    workers: int,
+    processes: int = 1,
+) -> DataLoader[Any]:
+    """Loads images in order, as many in every process; some may see what another has seen.
+
+    A detector looks at each image by itself. Where its parameters are spread over processes, these
+    have to look at equally many.
+
+    Args:
+        data: The truth.
+        preprocessing: See `preprocessing_of`.
+        batch_size: Images that are loaded together; what is found does not depend on it.
+        workers: Processes that load.
+        processes: That share the images.
+
+    Raises:
+        UserError: an image is missing.
+    """
+    check_files(data)
+    dataset = EvaluationImages(data, preprocessing)
+    count = -(-len(dataset) // processes) * processes
+    share = Share(EpochSampler(count, shuffle=False, seed=0), processes, whole=True)
+    return make_loader(dataset, share, batch_size, workers, collate=as_lists)
+
+
+def as_lists(samples: list[Sample]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Makes a batch: a list of images and one of targets."""
+    images, targets = zip(*samples, strict=True)
+    return list(images), list(targets)

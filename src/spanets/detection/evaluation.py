@@ -1,0 +1,97 @@
+"""Measures a detector's checkpoint on annotated images."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from spanets.checkpoint import Card, restore_model
+from spanets.data.loaders import plain_worker_errors
+from spanets.detection import has_masks
+from spanets.detection.coco.objects import CocoData, map_classes
+from spanets.detection.data import describe_unseen, evaluation_loader, read_part
+from spanets.detection.metrics import DetectionMetrics
+from spanets.detection.module import find_objects
+from spanets.recipe import DetectionData, DetectionRecipe
+from spanets.recipe.trust import FLAG
+from spanets.training.own_data import card_recipe, own_recipe, recipe_beside
+from spanets_runtime.errors import UsageError
+
+
+def evaluate(
+    path: Path,
+    root: str | None = None,
+    workers: int = 2,
+    batch_size: int = 2,
+    trusted: bool = False,
+) -> dict[str, Any]:
+    """Measures a checkpoint on the validation part of a data set in COCO's format.
+
+    Args:
+        path: A checkpoint with its card.
+        root: The data set's folder, laid out as the recipe says; None takes the recipe's own.
+        workers: Processes that load images.
+        batch_size: Images that are loaded together; the detector looks at each by itself.
+        trusted: Let the checkpoint's recipe decide which images are read; see `own_data`.
+
+    Returns:
+        Metrics by name (`box_ap`, …; None where no object defines one), number of images, classes,
+        and what of the annotations was left out.
+
+    Raises:
+        UsageError: a checkpoint that may not decide which images are read.
+        UserError: an unreadable checkpoint, or data that does not fit it.
+    """
+    model, card = restore_model(path)
+    data = _data_of(path, card, root, trusted)
+    truth = map_classes(read_part(data, "val"), card.classes)
+    loader = evaluation_loader(truth, card.preprocessing, batch_size, workers)
+    return {
+        "checkpoint": str(path),
+        "data": "val" if root is None else root,
+        "images": len(truth.images),
+        "metrics": measure(model, loader, truth, has_masks(card.head["kind"])),
+        "classes": card.classes,
+        "notes": [*truth.notes, *filter(None, [describe_unseen(truth, card.preprocessing)])],
+    }
+
+
+def _data_of(path: Path, card: Card, root: str | None, trusted: bool) -> DetectionData:
+    if root is None:
+        return own_recipe(path, card, DetectionRecipe, trusted).data
+    recipe = card_recipe(path, card, DetectionRecipe)
+    data = replace(recipe.data, root=root)
+    trusted = trusted or recipe_beside(path, recipe) is not None
+    for key in ("val_annotations", "val_images"):
+        if not (trusted or _is_below(getattr(data, key))):
+            raise UsageError(
+                f"{path}: in its recipe data.{key} is {getattr(data, key)!r}, which leaves the "
+                f"folder of --data; add {FLAG} if you trust the checkpoint"
+            )
+    return data
+
+
+def _is_below(location: str) -> bool:
+    """Tells a path that stays below the folder it is relative to."""
+    path = Path(location)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+@torch.inference_mode()
+def measure(
+    model: nn.Module, loader: DataLoader[Any], truth: CocoData, masks: bool
+) -> dict[str, float | None]:
+    """Returns COCO's average precisions of a detector on a loader of `truth`."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(device).eval()
+    metrics = DetectionMetrics(truth, masks)
+    with plain_worker_errors():
+        for images, targets in tqdm(loader, desc="evaluate", disable=None, leave=False):
+            found = find_objects(model, [image.to(device) for image in images], targets)
+            metrics.update(targets, found)
+    return {k: None if math.isnan(v) else round(v, 6) for k, v in metrics.compute().items()}

@@ -1,0 +1,279 @@
+"""The second stage of Mask R-CNN and Cascade Mask R-CNN: classes, boxes and masks of proposals.
+
+Shape legend: R regions of all images together, K classes and the background (class 0).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import (
+    RoIHeads,
+    maskrcnn_inference,
+    maskrcnn_loss,
+)
+from torchvision.ops import MultiScaleRoIAlign, generalized_box_iou_loss
+from torchvision.ops.boxes import clip_boxes_to_image, remove_small_boxes
+from torchvision.ops.poolers import initLevelMapper
+
+from spanets.detection.coco.bits import unpack_masks
+from spanets.detection.network.batching import Detection, Size, Target, check_finite
+from spanets.detection.network.settings import Settings
+
+LEVELS = (2, 3, 4, 5)
+"""Regions are cut out of the maps at strides 2^2 to 2^5, by their size."""
+
+GIOU_WEIGHT = 10.0
+
+
+class RegionPool(MultiScaleRoIAlign):
+    """torchvision's RoIAlign, told its scales: it would guess them from the first images it sees.
+
+    Args:
+        size: Side of the maps that are cut out.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__([str(i) for i in range(len(LEVELS))], size, sampling_ratio=2)
+        self.scales = [2.0**-level for level in LEVELS]
+        self.map_levels = initLevelMapper(LEVELS[0], LEVELS[-1])
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """Returns the likeliest class that is not the background, (R, 1 + K) to (R,)."""
+    return logits[:, 1:].argmax(1) + 1
+
+
+@dataclass
+class Samples:
+    """Regions to train on, by image.
+
+    Attributes:
+        boxes: (r, 4) each.
+        labels: (r,) each, 0 for the background.
+        objects: Which of the image's objects each is nearest to, (r,) each.
+        added: Whether it is such an object itself, (r,) each.
+    """
+
+    boxes: list[Tensor]
+    labels: list[Tensor]
+    objects: list[Tensor]
+    added: list[Tensor]
+
+
+class BoxStage(RoIHeads):
+    """Classes and boxes of regions, with torchvision's assignment, sampling and test.
+
+    A quarter of the sampled regions are positive; score 0.05, NMS at 0.5, 100 detections.
+
+    Args:
+        pool: Cuts the regions' maps out.
+        head: From (R, channels, 7, 7) to (R, features).
+        predictor: From (R, features) to logits (R, 1 + K) and deltas (R, 4 (1 + K)).
+        iou: With an object, from which a region is positive.
+        std: Of the deltas of x, y, width and height.
+        giou: Train by 10 GIoU on the decoded boxes; if not, by L1 on the deltas.
+        regions: Sampled of an image, for training.
+    """
+
+    def __init__(
+        self,
+        pool: RegionPool,
+        head: nn.Module,
+        predictor: nn.Module,
+        iou: float,
+        std: Sequence[float],
+        giou: bool,
+        regions: int,
+    ) -> None:
+        super().__init__(
+            pool,
+            head,
+            predictor,
+            fg_iou_thresh=iou,
+            bg_iou_thresh=iou,
+            batch_size_per_image=regions,
+            positive_fraction=0.25,
+            bbox_reg_weights=tuple(1 / value for value in std),
+            score_thresh=0.05,
+            nms_thresh=0.5,
+            detections_per_img=100,
+        )
+        self.giou = giou
+
+    def forward(
+        self, maps: dict[str, Tensor], boxes: list[Tensor], sizes: list[Size]
+    ) -> tuple[Tensor, Tensor]:
+        """Returns logits (R, 1 + K) and deltas (R, 4 (1 + K)) of regions."""
+        logits, deltas = self.box_predictor(self.box_head(self.box_roi_pool(maps, boxes, sizes)))
+        # Whatever the precision: boxes have more digits than a half.
+        return logits.float(), deltas.float()
+
+    def sample(self, proposals: list[Tensor], targets: list[Target]) -> Samples:
+        """Chooses regions to train on among the proposals and the objects themselves."""
+        objects = [target["boxes"].to(proposals[0]) for target in targets]
+        candidates = self.add_gt_proposals(proposals, objects)
+        labels = [target["labels"] for target in targets]
+        nearest, labels = self.assign_targets_to_proposals(candidates, objects, labels)
+        chosen = self.subsample(labels)
+        return Samples(
+            [boxes[i] for boxes, i in zip(candidates, chosen, strict=True)],
+            [of_image[i] for of_image, i in zip(labels, chosen, strict=True)],
+            [of_image[i] for of_image, i in zip(nearest, chosen, strict=True)],
+            [i >= len(given) for given, i in zip(proposals, chosen, strict=True)],
+        )
+
+    def losses(
+        self, logits: Tensor, deltas: Tensor, samples: Samples, targets: list[Target]
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the losses of classes and of boxes, each over the number of regions."""
+        labels = torch.cat(samples.labels)
+        positive = labels > 0
+        # (R, 4 (1 + K)) to those of the right class, (positives, 4)
+        deltas = deltas.unflatten(1, (-1, 4))[positive, labels[positive]]
+        regions = torch.cat(samples.boxes)[positive]
+        pairs = zip(targets, samples.objects, samples.labels, strict=True)
+        truth = torch.cat(
+            [target["boxes"].to(deltas)[i[of_image > 0]] for target, i, of_image in pairs]
+        )
+        if self.giou:
+            found = self.box_coder.decode_single(deltas, regions)
+            loss = GIOU_WEIGHT * generalized_box_iou_loss(found, truth, reduction="sum")
+        else:
+            wanted = self.box_coder.encode_single(truth, regions)
+            loss = F.l1_loss(deltas, wanted, reduction="sum")
+        return F.cross_entropy(logits, labels), loss / len(labels)
+
+    @torch.no_grad()
+    def refine(
+        self, boxes: list[Tensor], labels: Tensor, deltas: Tensor, sizes: list[Size]
+    ) -> list[Tensor]:
+        """Returns the regions' boxes as the deltas of these classes (R,) move them."""
+        decoded = self.box_coder.decode(deltas, boxes)  # (R, 1 + K, 4)
+        chosen = decoded[torch.arange(len(labels), device=labels.device), labels]
+        by_image = chosen.split([len(of_image) for of_image in boxes])
+        return [clip_boxes_to_image(one, size) for one, size in zip(by_image, sizes, strict=True)]
+
+    def refine_samples(
+        self, samples: Samples, logits: Tensor, deltas: Tensor, sizes: list[Size]
+    ) -> list[Tensor]:
+        """Returns the next stage's proposals: the refined samples, but for objects themselves."""
+        labels = torch.cat(samples.labels)
+        # The background moves as the likeliest object would.
+        labels = torch.where(labels > 0, labels, likeliest(logits))
+        pairs = zip(self.refine(samples.boxes, labels, deltas, sizes), samples.added, strict=True)
+        kept = [boxes[~added] for boxes, added in pairs]
+        return [boxes[remove_small_boxes(boxes, min_size=1e-3)] for boxes in kept]
+
+
+class MaskBranch(nn.Module):
+    """Masks of regions, of 28×28 pixels: four convolutions on RoI 14, arXiv 1703.06870.
+
+    Args:
+        settings: `channels`, of the maps and of the convolutions, and `norm_groups` are used.
+        classes: Without the background.
+    """
+
+    def __init__(self, settings: Settings, classes: int) -> None:
+        super().__init__()
+        channels = settings.channels
+        self.pool = RegionPool(14)
+        self.head = MaskRCNNHeads(channels, (channels,) * 4, 1, settings.norm_layer)
+        self.predictor = MaskRCNNPredictor(channels, channels, 1 + classes)
+
+    def forward(self, maps: dict[str, Tensor], boxes: list[Tensor], sizes: list[Size]) -> Tensor:
+        """Returns logits (R, 1 + K, 28, 28)."""
+        return self.predictor(self.head(self.pool(maps, boxes, sizes))).float()
+
+    def loss(
+        self, maps: dict[str, Tensor], samples: Samples, sizes: list[Size], targets: list[Target]
+    ) -> Tensor:
+        """Returns the binary cross entropy of the positive regions' masks."""
+        positive = [labels > 0 for labels in samples.labels]
+        boxes = [one[keep] for one, keep in zip(samples.boxes, positive, strict=True)]
+        objects = [one[keep] for one, keep in zip(samples.objects, positive, strict=True)]
+        masks, labels = [], []
+        for i, (target, (_, width)) in enumerate(zip(targets, sizes, strict=True)):
+            # Of an image's objects, the masks of those alone that a region has met.
+            used, objects[i] = objects[i].unique(return_inverse=True)
+            labels.append(target["labels"][used])
+            masks.append(_masks_of(target, used, width))
+        return maskrcnn_loss(self(maps, boxes, sizes), boxes, masks, labels, objects)
+
+
+def _masks_of(target: Target, objects: Tensor, width: int) -> Tensor:
+    """Returns the masks (n, H, W) of some of a target's objects, in an image of this width."""
+    if "mask_bits" in target:
+        return unpack_masks(target["mask_bits"][objects], width)
+    return target["masks"][objects]
+
+
+class CascadeHeads(nn.Module):
+    """Stages that each start from the boxes of the one before; Mask R-CNN has a single one.
+
+    Cascade R-CNN, arXiv 1906.09756: in training each stage samples anew at its own IoU, in the test
+    logits and mask probabilities are averaged over the stages, boxes are the last stage's.
+
+    Args:
+        stages: Of boxes.
+        masks: One for each stage.
+        weights: Of each stage's losses.
+    """
+
+    def __init__(
+        self, stages: Sequence[BoxStage], masks: Sequence[MaskBranch], weights: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.masks = nn.ModuleList(masks)
+        self.weights = tuple(weights)
+
+    def losses(
+        self,
+        maps: dict[str, Tensor],
+        proposals: list[Tensor],
+        sizes: list[Size],
+        targets: list[Target],
+    ) -> dict[str, Tensor]:
+        """Returns the weighted losses of every stage by name."""
+        losses: dict[str, Tensor] = {}
+        for i, (stage, branch, weight) in enumerate(self._stages()):
+            samples = stage.sample(proposals, targets)
+            logits, deltas = stage(maps, samples.boxes, sizes)
+            of_classes, of_boxes = stage.losses(logits, deltas, samples, targets)
+            number = f"{i + 1}" if len(self.stages) > 1 else ""
+            losses[f"loss_classifier{number}"] = weight * of_classes
+            losses[f"loss_box_reg{number}"] = weight * of_boxes
+            losses[f"loss_mask{number}"] = weight * branch.loss(maps, samples, sizes, targets)
+            proposals = stage.refine_samples(samples, logits, deltas, sizes)
+        return losses
+
+    def detect(
+        self, maps: dict[str, Tensor], proposals: list[Tensor], sizes: list[Size]
+    ) -> list[Detection]:
+        """Returns what was found in each image, with masks (N, 1, 28, 28) of the boxes."""
+        boxes, every = proposals, []
+        *earlier, last = (stage for stage, _, _ in self._stages())
+        for stage in earlier:
+            logits, deltas = stage(maps, boxes, sizes)
+            boxes = stage.refine(boxes, likeliest(logits), deltas, sizes)
+            every.append(logits)
+        logits, deltas = last(maps, boxes, sizes)
+        mean = torch.stack([*every, logits]).mean(0)
+        check_finite([mean, deltas])
+        found = last.postprocess_detections(mean, deltas, boxes, sizes)
+        detections = [
+            {"boxes": b, "scores": s, "labels": k} for b, s, k in zip(*found, strict=True)
+        ]
+        boxes, labels = [one["boxes"] for one in detections], [one["labels"] for one in detections]
+        by_stage = [maskrcnn_inference(branch(maps, boxes, sizes), labels) for branch in self.masks]
+        for one, *masks in zip(detections, *by_stage, strict=True):
+            one["masks"] = torch.stack(masks).mean(0)
+            check_finite([one["masks"]])
+        return detections
+
+    def _stages(self) -> list[tuple[BoxStage, MaskBranch, float]]:
+        return list(zip(self.stages, self.masks, self.weights, strict=True))  # type: ignore[arg-type]

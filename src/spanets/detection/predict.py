@@ -1,0 +1,189 @@
+"""Images to objects, with a detector's checkpoint that says how."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from spanets.detection.coco.numbering import Numbering
+from spanets.detection.coco.reader import read_listing
+from spanets.detection.coco.results import Result, to_results
+from spanets.detection.data import evaluation_transform
+from spanets.detection.network.pasting import paste_lazily
+from spanets.detection.overlay import draw_objects
+from spanets.detection.record import OVERLAY, Record, find_taken
+from spanets.opened import OpenedCheckpoint
+from spanets_runtime.images import ImageError, load_image, named
+from spanets_runtime.listing import ImageSource
+from spanets_runtime.pictures import free_name, identify, is_own, place_of, save_picture
+from spanets_runtime.predict import AnswerError
+
+
+@dataclass(frozen=True)
+class ObjectPrediction:
+    """What was found in an image, or why nothing was.
+
+    Attributes:
+        image: Path.
+        objects: "label", "score", "box" (x, y, width and height in pixels) and, of detectors with
+            masks, "segmentation" (COCO's run lengths), the likeliest first.
+        overlay: JPEG file of the image with the objects on it, if one was asked for.
+        error: What is wrong with the image or the answer, or None.
+        was_read: The image is not what is wrong.
+    """
+
+    image: str
+    objects: list[dict[str, Any]] = field(default_factory=list)
+    overlay: str | None = None
+    error: str | None = None
+    was_read: bool = True
+
+    def __str__(self) -> str:
+        """Returns a line for people."""
+        found = "  ".join(f"{one['label']} {one['score']:.3f}" for one in self.objects)
+        picture = f"{self.overlay}  " if self.overlay else ""
+        return f"{self.image}: {picture}{found or 'nothing'}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values for machines."""
+        picture = {"overlay": self.overlay} if self.overlay else {}
+        return {"image": self.image, **picture, "predictions": self.objects}
+
+
+class ObjectPredictor(OpenedCheckpoint):
+    """A detector's checkpoint with its preprocessing and class names.
+
+    Args:
+        checkpoint: Written by `spanets train`.
+        device: None takes a GPU if there is one.
+
+    Attributes:
+        category_ids: Of the classes, those of the data set that it was trained on; of checkpoints
+            that do not have them, 1, 2, and so on.
+
+    Raises:
+        WeightsError: an unreadable checkpoint.
+        UserError: damaged preprocessing.
+    """
+
+    def __init__(self, checkpoint: str | Path, device: str | None = None) -> None:
+        super().__init__(checkpoint, device)
+        self.preprocess = evaluation_transform(self.card.preprocessing)
+        self.category_ids = category_ids_of(self.card.head, len(self.card.classes))
+
+    def __call__(
+        self,
+        images: Iterable[ImageSource],
+        out: Path | None = None,
+        min_score: float = 0.5,
+        annotations: Path | None = None,
+    ) -> Iterator[ObjectPrediction]:
+        """Yields what was found in each image; one that cannot be used has its error.
+
+        Args:
+            images: Paths.
+            out: A folder for NAME-overlay.jpg of each image, in sub-folders as the images are,
+                numbered where names are alike or another's, and for the files of `Record`: with the
+                objects below `min_score` as well.
+            min_score: Of the objects that are yielded and drawn.
+            annotations: A file in COCO's format that lists the images, whose numbers of images and
+                classes `out` is to have; None numbers the images from 1.
+
+        Raises:
+            UsageError: the folder holds files of these names that are another's.
+            UserError: the folder cannot be written, or the annotations cannot be read.
+        """
+        numbering = None if annotations is None else Numbering(read_listing(annotations))
+        record = Record(self.card.classes, self.category_ids, numbering)
+        images, place = list(images), None
+        if out is not None:
+            read = {identify(path) for path in images}
+            place = partial(_place_overlay, out, find_taken(out), read)
+        try:
+            for path in images:
+                try:
+                    yield self._predict(path, min_score, record, place)
+                except ImageError as error:
+                    was_read = isinstance(error, AnswerError)
+                    yield ObjectPrediction(str(path), error=named(path, error), was_read=was_read)
+        finally:  # of an image that fails, the others have their results
+            if out is not None:
+                record.write(out)
+
+    def _predict(
+        self,
+        source: ImageSource,
+        min_score: float,
+        record: Record,
+        place: Callable[[ImageSource], tuple[Path, str]] | None,
+    ) -> ObjectPrediction:
+        path, image = Path(source), load_image(source)
+        number, found = record.number(path), self.find(image)
+        if place is None:
+            results = self._to_results(number, choose(found, min_score))
+            return ObjectPrediction(str(path), [self._describe(one) for one in results])
+        results = self._to_results(number, found)
+        overlay, name = place(source)
+        save_picture(draw_objects(image, found, self.card.classes, min_score), overlay)
+        record.add(path, number, image.size, results, name)
+        likely = [self._describe(one) for one in results if one["score"] >= min_score]
+        return ObjectPrediction(str(path), likely, str(overlay))
+
+    @torch.inference_mode()
+    def find(self, image: Image.Image) -> dict[str, Any]:
+        """Returns what is found in an RGB image, in its pixels; masks are `PastedMasks`."""
+        pixels, size = self.preprocess(image).to(self.device), (image.height, image.width)
+        (found,) = self.model([pixels], sizes=[size], paste=False)
+        return paste_lazily(found, size)
+
+    def _describe(self, result: Result) -> dict[str, Any]:
+        mask = {name: result[name] for name in ("segmentation",) if name in result}
+        return {
+            "label": self.card.classes[result["category_id"] - 1],
+            "score": result["score"],
+            "box": result["bbox"],
+            **mask,
+        }
+
+    def _to_results(self, number: int, found: dict[str, Any]) -> list[Result]:
+        """Returns what was found, with the labels for numbers of classes."""
+        return to_results(number, found, range(1, 1 + len(self.card.classes)))
+
+
+def choose(found: dict[str, Any], min_score: float) -> dict[str, Any]:
+    """Returns the objects of a score, before masks are made of others."""
+    kept = found["scores"] >= min_score
+    return {name: value[kept] for name, value in found.items()}
+
+
+def category_ids_of(head: Mapping[str, Any], classes: int) -> list[int]:
+    """Returns a checkpoint's numbers of its classes; those of earlier versions count from 1."""
+    ids: Any = head.get("category_ids")
+    fits = isinstance(ids, list) and all(type(i) is int for i in ids) and len(set(ids)) == classes
+    return list(ids) if fits else list(range(1, 1 + classes))
+
+
+def _place_overlay(
+    out: Path, taken: set[str], read: Collection[Any], image: ImageSource
+) -> tuple[Path, str]:
+    """Returns where the picture of an image goes, and that place below the folder.
+
+    Another's file is never replaced, nor an image that is read.
+
+    Args:
+        out: The folder.
+        taken: Names in it that are another's, or given already; the one found is added.
+        read: The images that are read, as `identify` knows them.
+        image: One of them.
+    """
+    while True:
+        name = f"{free_name(place_of(image), taken)}{OVERLAY}"
+        overlay = out / name
+        is_there = identify(overlay) is not None
+        is_replaced = is_there and overlay.parent != out and not is_own(overlay)
+        if not is_replaced and (not is_there or identify(overlay) not in read):
+            return overlay, name

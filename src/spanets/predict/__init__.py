@@ -1,1 +1,0 @@
-"""Checkpoints to answers for images: labels, objects, masks."""

@@ -1,0 +1,171 @@
+"""Values as people write them, in YAML or as words of a command, as the types that keys have."""
+
+import math
+import re
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from spanets.recipe.bounds import MOST_DIGITS, check_plain
+from spanets.recipe.yaml_text import load_yaml
+from spanets_runtime.errors import nearest
+
+_NOUNS = {
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "a text",
+    NoneType: "null",
+}
+
+# Decimal, as Python reads them; digits may be grouped: 1_000.
+_DIGITS = "[0-9]+(?:_[0-9]+)*"
+_WHOLE = re.compile(rf"[-+]?{_DIGITS}")
+_NUMBER = re.compile(rf"[-+]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:[eE][-+]?{_DIGITS})?")
+
+_TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
+_NULL = ("null", "none")
+
+
+# ---- words of a command
+
+
+def read_word(text: str, wanted: Any, origin: str) -> Any:
+    """Returns a word of the command line as a type; as a text it is taken as it stands.
+
+    Args:
+        text: The word.
+        wanted: A plain type, a `Literal`, a union, a tuple, a dict, or `Any`.
+        origin: What the word is of, for messages.
+
+    Raises:
+        TypeError: it is no such value.
+        UsageError: it is YAML that cannot be read, of a dict or `Any`.
+    """
+    kind, options = get_origin(wanted), get_args(wanted)
+    if kind in (Union, UnionType):
+        return _read_one_of(text, options, origin)
+    if wanted is Any:
+        return _read_any(text, origin)
+    if wanted is str:
+        return text
+    if kind is dict:
+        return convert(_read_yaml(text, origin), wanted)
+    if kind is Literal and text in options:
+        return text
+    if kind is tuple:
+        return _read_tuple(text, options, origin)
+    return _read_scalar(text.strip(), wanted)
+
+
+def _read_one_of(text: str, options: tuple[Any, ...], origin: str) -> Any:
+    # Every word is a text, so that comes last.
+    for option in sorted(options, key=lambda option: option is str):
+        try:
+            return read_word(text, option, origin)
+        except TypeError:
+            continue
+    raise TypeError
+
+
+def _read_scalar(text: str, wanted: Any) -> Any:
+    folded = text.lower()
+    if wanted is NoneType and folded in _NULL:
+        return None
+    if wanted is bool and folded in (*_TRUE, *_FALSE):
+        return folded in _TRUE
+    if wanted is int and _WHOLE.fullmatch(text) and len(text) <= MOST_DIGITS:
+        return int(text)
+    if wanted is float and _NUMBER.fullmatch(text) and math.isfinite(float(text)):
+        return float(text)
+    raise TypeError
+
+
+def _read_tuple(text: str, options: tuple[Any, ...], origin: str) -> tuple[Any, ...]:
+    """Reads `[1, 2]`, `(1, 2)` and `1, 2`."""
+    inner = text.strip()
+    if (inner[:1], inner[-1:]) in (("[", "]"), ("(", ")")):
+        inner = inner[1:-1]
+    items = inner.split(",")
+    if len(items) != len(options):
+        raise TypeError
+    pairs = zip(items, options, strict=True)
+    return tuple(read_word(item, option, origin) for item, option in pairs)
+
+
+def _read_any(text: str, origin: str) -> Any:
+    """Reads a word for a key whose type is unknown: a scalar, a list, a dict or a quoted text."""
+    if text.lstrip()[:1] in ("[", "{", '"', "'"):
+        return _read_yaml(text, origin)
+    for kind in (NoneType, bool, int, float):
+        try:
+            return _read_scalar(text.strip(), kind)
+        except TypeError:
+            continue
+    return text
+
+
+def _read_yaml(text: str, origin: str) -> Any:
+    value = load_yaml(text, origin, word=True)
+    check_plain(value, origin)
+    return value
+
+
+# ---- values of a file
+
+
+def convert(value: Any, wanted: Any) -> Any:
+    """Returns a value as a type: a plain one, a `Literal`, a union, a tuple or a dict.
+
+    Raises:
+        TypeError: it is no such value.
+    """
+    if wanted is Any:
+        return value
+    if wanted is float and type(value) is int:
+        try:
+            return float(value)
+        except OverflowError:
+            raise TypeError from None
+    if wanted in _NOUNS and type(value) is wanted:  # a bool is no int here
+        return value
+    kind, options = get_origin(wanted), get_args(wanted)
+    if kind is Literal and value in options:
+        return value
+    if kind in (Union, UnionType):
+        return _convert_to_one_of(value, options)
+    if kind is dict and isinstance(value, dict):
+        of_key, of_value = options
+        return {convert(key, of_key): convert(inner, of_value) for key, inner in value.items()}
+    if kind is tuple and isinstance(value, list | tuple) and len(value) == len(options):
+        return tuple(convert(item, option) for item, option in zip(value, options, strict=True))
+    raise TypeError
+
+
+def _convert_to_one_of(value: Any, options: tuple[Any, ...]) -> Any:
+    for option in options:
+        try:
+            return convert(value, option)
+        except TypeError:
+            continue
+    raise TypeError
+
+
+def describe_wanted(value: Any, wanted: Any) -> str:
+    """Says what a type allows, and for a choice which is the nearest to a wrong value."""
+    kind, options = get_origin(wanted), get_args(wanted)
+    if kind is Literal:
+        return f"allowed: {', '.join(options)}{nearest(str(value), options)}"
+    if kind is tuple:
+        example = ", ".join(["0.5"] * len(options))
+        return f"must be a list of {len(options)} numbers, such as [{example}]"
+    if kind is dict:
+        return "must hold words as keys, such as {drop_path_rate: 0.1}"
+    kinds = options or (wanted,)
+    hint = "; put a text in quotes" if str in kinds and isinstance(value, int | float) else ""
+    return f"must be {' or '.join(_noun(option) for option in kinds)}{hint}"
+
+
+def _noun(wanted: Any) -> str:
+    if get_origin(wanted) is dict:
+        return "a map of whole numbers, such as {0: 0, 255: 1}"
+    return _NOUNS.get(wanted) or " or ".join(get_args(wanted))

@@ -1,0 +1,272 @@
+"""Semantic segmentation: from a recipe's data section to loaders of images and their masks.
+
+A training batch is `(images (B, 3, S, S), masks (B, S, S))`; images for evaluation differ in size
+and come one by one, resized, with the mask as it is: `(images (1, 3, h, w), masks (1, H, W))`.
+"""
+
+import os
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
+
+from spanets.data.augment import distortions, placements, recolouring
+from spanets.data.kept import Kept
+from spanets.data.loaders import Loaders, Share, make_loader
+from spanets.data.sampler import EpochSampler, isolated_seed
+from spanets.data.sources.run_folders import refuse_inside
+from spanets.data.splits import list_split
+from spanets.recipe import SegmentationData, SegmentationRecipe
+from spanets.segmentation.masks.findings import check_surveys, survey_notes
+from spanets.segmentation.masks.reading import MaskedImages, ade20k_parts, folder_parts
+from spanets.segmentation.masks.survey import survey
+from spanets.segmentation.masks.values import IGNORED, given_values
+from spanets_runtime.errors import UsageError, UserError
+from spanets_runtime.fitting import Fitting, fit_size
+from spanets_runtime.images import ImageError, load_image
+
+# Draws of a crop before one in which a class has more than its share is taken.
+CROP_DRAWS = 10
+
+Transform = Callable[[Image.Image, NDArray[np.uint8]], tuple[Tensor, Tensor]]
+
+
+class MaskDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Decodes images and masks; an index may be an `(epoch, index)` pair of `EpochSampler`.
+
+    Args:
+        samples: The files.
+        transform: From an RGB image and its mask (H, W) to tensors.
+        seed: All random draws for an image depend on (seed, epoch, index) alone.
+    """
+
+    def __init__(self, samples: MaskedImages, transform: Transform, seed: int = 0) -> None:
+        self.samples = samples
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        try:
+            image = load_image(self.samples.images[index])
+            mask = self.samples.load_mask(index, (image.height, image.width))
+        except ImageError as error:
+            raise ImageError(f"{error}; mend, replace or remove it") from None
+        with isolated_seed(self.seed, epoch, index):
+            return self.transform(image, mask)
+
+
+class TrainTransform:
+    """Random size, crop, flip and colours, then standardized and padded to the crop.
+
+    Padding has the mean colour and the mask `IGNORED`. As in mmsegmentation's pipeline, by which
+    the papers trained.
+
+    Args:
+        data: A recipe's settings.
+    """
+
+    def __init__(self, data: SegmentationData) -> None:
+        self.data = data
+        self.augment = v2.Compose(
+            [
+                *placements(data),
+                *(distortions() if data.photometric else []),
+                *recolouring(data),
+            ]
+        )
+
+    def __call__(self, image: Image.Image, mask: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        """Returns an image (3, S, S), float32, and a mask (S, S), int64."""
+        crop = self.data.crop
+        pixels, labels = F.pil_to_tensor(image), torch.from_numpy(mask)[None]
+        factor = random.uniform(*self.data.scale)
+        size = list(fit_size(image.height, image.width, *self.data.resize, factor))
+        pixels = F.resize(pixels, size, antialias=True)
+        labels = F.resize(labels, size, InterpolationMode.NEAREST_EXACT)
+        box = choose_crop(labels[0], crop, self.data.crop_share)
+        pixels, labels = self.augment(
+            tv_tensors.Image(F.crop(pixels, *box)), tv_tensors.Mask(F.crop(labels, *box))
+        )
+        pixels = F.normalize(
+            F.to_dtype(pixels, torch.float32, scale=True), list(self.data.mean), list(self.data.std)
+        )
+        padding = [0, 0, crop - pixels.shape[2], crop - pixels.shape[1]]
+        pixels, labels = F.pad(pixels, padding), F.pad(labels, padding, fill=IGNORED)
+        return pixels.as_subclass(Tensor), labels[0].as_subclass(Tensor).long()
+
+
+class EvaluationTransform:
+    """Resizes and standardizes the image, and leaves the mask as it is.
+
+    Args:
+        fitting: What is done to the image.
+    """
+
+    def __init__(self, fitting: Fitting) -> None:
+        self.fitting = fitting
+
+    def __call__(self, image: Image.Image, mask: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        """Returns an image (3, h, w), float32, and its mask (H, W), int64."""
+        return torch.from_numpy(self.fitting(image)), torch.from_numpy(mask).long()
+
+
+def choose_crop(labels: Tensor, side: int, share: float) -> tuple[int, int, int, int]:
+    """Draws a square of which no class has more than its share, if ten draws suffice.
+
+    Args:
+        labels: Of the image, (H, W).
+        side: Of the square; what the image has less of, the crop has less of.
+        share: The most of one class, of the pixels that are not ignored.
+
+    Returns:
+        Top, left, height, width.
+    """
+    height, width = (min(side, length) for length in labels.shape)
+    box = (0, 0, height, width)
+    for _ in range(CROP_DRAWS):
+        top = random.randint(0, labels.shape[0] - height)
+        left = random.randint(0, labels.shape[1] - width)
+        box = (top, left, height, width)
+        counts = torch.bincount(F.crop(labels, *box).flatten(), minlength=256)
+        counts[IGNORED] = 0
+        if counts.count_nonzero() > 1 and counts.max() < share * counts.sum():
+            break
+    return box
+
+
+def make_loaders(
+    recipe: SegmentationRecipe, batch_size: int, processes: int = 1, kept: Kept | None = None
+) -> Loaders:
+    """Reads the data set of a recipe and makes its loaders.
+
+    Training images that do not fill a last batch are left out, others in every epoch. A data set
+    smaller than a batch makes a smaller batch.
+
+    Args:
+        recipe: Its data section is read.
+        batch_size: Images in a training batch of one process.
+        processes: That share the images.
+        kept: What the run knows of its data.
+
+    Raises:
+        UserError: no such data, or data that cannot be used; see `data.sources.masks`.
+    """
+    data, parts = recipe.data, read_parts(recipe.data, kept=kept)
+    missing = {"train", "val"} - parts.keys()
+    if missing:
+        found = ", ".join(f"images/{name}" for name in parts)
+        raise UserError(f"{data.root}: has {found}, but no images/{missing.pop()} to train on")
+    notes = check_parts(parts, is_training=True)
+    train_set = MaskDataset(parts["train"], TrainTransform(data), recipe.seed)
+    order = EpochSampler(len(train_set), shuffle=True, seed=recipe.seed)
+    size = min(batch_size, len(train_set) // processes)
+    if size < 2:
+        raise UserError(
+            f"{len(train_set)} training images are too few for {processes} devices: batch norm "
+            "needs two each"
+        )
+    return Loaders(
+        make_loader(train_set, Share(order, processes, False), size, data.workers, drop_last=True),
+        evaluation_loader(parts["val"], preprocessing_of(data), data.workers, processes),
+        parts["train"].classes,
+        notes,
+        split=list_split(parts) if data.layout == "folder" else None,
+    )
+
+
+def check_parts(parts: Mapping[str, MaskedImages], is_training: bool) -> tuple[str, ...]:
+    """Looks at images and masks before they are used; see `data.sources.mask_survey`.
+
+    Args:
+        parts: By name.
+        is_training: Whether a network learns from the part "train".
+
+    Returns:
+        Lines for people about what was left out, renamed or changed, and what masks lack.
+
+    Raises:
+        UserError: files that cannot be used, or masks whose numbers are hardly meant as they are
+            read.
+    """
+    order = sorted(parts, key=lambda part: part != "train")
+    surveys = {part: survey(parts[part], part) for part in order}
+    check_surveys(surveys, is_training)
+    of_files = [note for part in order for note in parts[part].notes]
+    return tuple(dict.fromkeys((*of_files, *survey_notes(surveys))))
+
+
+def evaluation_loader(
+    samples: MaskedImages, preprocessing: dict[str, Any], workers: int, processes: int = 1
+) -> DataLoader[Any]:
+    """Loads images in order, one by one, each once in one process."""
+    fitting = Fitting.parse(preprocessing, "the checkpoint")
+    dataset = MaskDataset(samples, EvaluationTransform(fitting))
+    order = EpochSampler(len(dataset), shuffle=False, seed=0)
+    return make_loader(dataset, Share(order, processes, True), 1, workers)
+
+
+def read_parts(
+    data: SegmentationData,
+    split: bool = True,
+    classes: list[str] | None = None,
+    kept: Kept | None = None,
+) -> dict[str, MaskedImages]:
+    """Lists the images of a recipe's data section: "train", "val" and perhaps "test".
+
+    Args:
+        data: The section.
+        split: Divide training images where there are none for validation.
+        classes: Their names, where no file of the data set names them.
+        kept: What a run knows of its data: images stay in the part that its list says.
+
+    Raises:
+        UsageError: no data set is named, or a new run's folder lies among its images.
+        UserError: no such data, or data that cannot be used.
+    """
+    if data.root is None:
+        raise UsageError(
+            "data.root is not set; give the folder that holds images and masks: --data.root DIR"
+        )
+    if kept is not None and kept.is_new:
+        root = Path(os.path.expanduser(data.root))
+        refuse_inside(kept.folder, [root / name for name in ("images", "masks", "annotations")])
+    if data.layout == "ade20k":
+        return ade20k_parts(data.root, classes)
+    fraction = data.val_fraction if split else None
+    seed, values = data.split_seed, data.mask_values
+    return folder_parts(data.root, data.num_classes, fraction, seed, values, classes, kept)
+
+
+def preprocessing_of(data: SegmentationData, classes: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns what is done to an image that is evaluated, as plain values.
+
+    Args:
+        data: A recipe's section.
+        classes: Names, to tell the numbers that masks are written with.
+    """
+    numbers: dict[str, Any] = {"first": 1 if data.layout == "ade20k" else 0}
+    if data.mask_values is not None and classes:
+        numbers["values"] = given_values(data.mask_values, classes).stored(len(classes))
+    return {
+        "input_size": [3, data.crop, data.crop],
+        "resize": list(data.resize),
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "test": data.test,
+        "slide": list(data.slide),
+        **numbers,
+    }

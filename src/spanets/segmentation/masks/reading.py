@@ -1,0 +1,287 @@
+"""Folders of images with a mask each: files of the same name, a class number a pixel.
+
+    root/images/train/1.jpg    root/masks/train/1.png     and val, test likewise
+    root/images/1.jpg          root/masks/1.png           to be split
+    root/classes.txt           a class name a line, that of number 0 first
+
+    root/images/training/1.jpg      root/annotations/training/1.png     ADE20K, and validation
+    root/objectInfo150.txt          its class names, in the last column
+
+`parts.part_of` knows other names of parts, `mask_pairs` other names of masks, and `mask_values`
+what numbers stand for: 255 is no class, such pixels are neither learnt nor measured. In ADE20K's
+masks neither is 0, and 1 is the first class.
+"""
+
+import os
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spanets.data.class_lists import NameList, clean_name, read_lines, read_names
+from spanets.data.kept import Kept
+from spanets.data.sources.parts import Part, name_parts
+from spanets.data.splits import divide, stratified_split
+from spanets.segmentation.masks.pairs import pair_masks
+from spanets.segmentation.masks.values import (
+    IGNORED,
+    Given,
+    MaskValues,
+    given_values,
+    named_classes,
+    plain_values,
+)
+from spanets_runtime.errors import UsageError, UserError
+from spanets_runtime.images import ImageError
+from spanets_runtime.labels import load_labels
+from spanets_runtime.listing import list_entries, list_images
+
+NAMES, ADE20K_NAMES = "classes.txt", "objectInfo150.txt"
+"""Files that name the classes."""
+
+ADE20K_CLASSES = 150
+
+_ADE20K_PARTS = {"train": "training", "val": "validation"}
+
+
+@dataclass(frozen=True)
+class MaskedImages:
+    """Image files with their masks.
+
+    Attributes:
+        images: The files.
+        masks: One for each.
+        classes: Class names, at most 255.
+        values: What the numbers of the masks stand for.
+        notes: Lines for people about what was left out, renamed or changed, each with a count.
+        names: What the images are called in the list of a split, or None where none was drawn.
+    """
+
+    images: list[Path]
+    masks: list[Path]
+    classes: list[str]
+    values: MaskValues
+    notes: tuple[str, ...] = ()
+    names: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def subset(self, indices: Iterable[int]) -> "MaskedImages":
+        """Returns the images at `indices`, in that order, with the same classes."""
+        indices = list(indices)
+        images, masks = [self.images[i] for i in indices], [self.masks[i] for i in indices]
+        names = None if self.names is None else [self.names[i] for i in indices]
+        return replace(self, images=images, masks=masks, names=names)
+
+    def load_mask(self, index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Decodes a mask of an image of this height and width.
+
+        Returns:
+            Class numbers from 0 up, and `IGNORED`, (H, W).
+
+        Raises:
+            ImageError: an unreadable mask, one of another size, or numbers that are no class.
+        """
+        path = self.masks[index]
+        numbers = load_labels(path)
+        if numbers.shape != size:
+            raise ImageError(self.describe_sizes(index, size, numbers.shape))
+        classes, unknown = self.values.to_classes(numbers)
+        if unknown:
+            shown = ", ".join(map(str, unknown[:5]))
+            raise ImageError(
+                f"{path}: has class number {shown}, but the {len(self.classes)} classes are "
+                f"{self.values.describe()}"
+            )
+        return classes
+
+    def describe_sizes(self, index: int, image: tuple[int, ...], mask: tuple[int, ...]) -> str:
+        """Says how the sizes (height, width) of an image and its mask differ."""
+        return (
+            f"{self.masks[index]}: {mask[1]}x{mask[0]} pixels, but its image "
+            f"{self.images[index]} has {image[1]}x{image[0]}"
+        )
+
+
+def folder_parts(
+    root: str | os.PathLike[str],
+    num_classes: int | None = None,
+    val_fraction: float | None = 0.25,
+    seed: int = 0,
+    mask_values: Given | None = None,
+    classes: list[str] | None = None,
+    kept: Kept | None = None,
+) -> dict[str, MaskedImages]:
+    """Lists the images of a folder by part: "train", "val" and, if there is one, "test".
+
+    Args:
+        root: The folder.
+        num_classes: How many there are, where no classes.txt names them.
+        val_fraction: Share of the images that a split puts in "val", if there is no such part;
+            None leaves them all in "train".
+        seed: What the split depends on.
+        mask_values: What the numbers of the masks stand for, as a recipe says it.
+        classes: Their names, where no classes.txt names them.
+        kept: What a run knows: images stay in the part that its list says.
+
+    Raises:
+        UserError: no such folder, no images in it, an image without a mask, or too few to split.
+        UsageError: the number of classes is unknown, or `mask_values` does not fit the classes.
+    """
+    root = _existing(root)
+    listed = _read_classes(root, num_classes, classes or named_classes(mask_values))
+    classes = listed.names
+    values = plain_values(len(classes))
+    if mask_values is not None:
+        values = given_values(mask_values, classes)
+    parts = _named_parts(root, classes, values)
+    if not parts:
+        parts = {"train": _pair(root / "images", root / "masks", classes, values)}
+    parts = {name: replace(part, notes=listed.notes + part.notes) for name, part in parts.items()}
+    if "train" in parts and val_fraction is not None:
+        parts |= _split(root, parts, val_fraction, seed, kept)
+    return parts
+
+
+def ade20k_parts(
+    root: str | os.PathLike[str], classes: list[str] | None = None
+) -> dict[str, MaskedImages]:
+    """Lists ADE20K's images, as ADEChallengeData2016 unpacks: "train" and "val".
+
+    Args:
+        root: The folder.
+        classes: Their names, where no objectInfo150.txt names them.
+
+    Raises:
+        UserError: as for `folder_parts`.
+    """
+    root = _existing(root)
+    classes = _ade20k_classes(root / ADE20K_NAMES, classes)
+    values = plain_values(len(classes), first=1)
+    return {
+        part: _pair(root / "images" / folder, root / "annotations" / folder, classes, values)
+        for part, folder in _ADE20K_PARTS.items()
+    }
+
+
+def _named_parts(root: Path, classes: list[str], values: MaskValues) -> dict[str, MaskedImages]:
+    """Lists the images of the folders that are named as parts; there may be none."""
+    images, masks = root / "images", root / "masks"
+    folders = name_parts(_folders_in(images), str(images))
+    if not folders:
+        return {}
+    of_masks = {part: _masks_of(masks, part, name) for part, name in folders.items()}
+    parts = {
+        part: _pair(images / name, masks / of_masks[part], classes, values)
+        for part, name in folders.items()
+    }
+    notes = _describe_strays(images, folders.values())
+    notes += _describe_strays(masks, of_masks.values())
+    return {part: replace(found, notes=notes + found.notes) for part, found in parts.items()}
+
+
+def _folders_in(folder: Path) -> list[str]:
+    return [entry.name for entry in list_entries(folder) if entry.is_dir()]
+
+
+def _masks_of(masks: Path, part: Part, name: str) -> str:
+    """Returns the folder of a part's masks, whose name may be spelled in another way."""
+    if os.path.isdir(masks / name) or not os.path.isdir(masks):
+        return name
+    return name_parts(_folders_in(masks), str(masks)).get(part, name)
+
+
+def _describe_strays(folder: Path, parts: Collection[str]) -> tuple[str, ...]:
+    """Returns a line for each place, beside the folders of the parts, that holds images."""
+    listings = [list_images(folder, recursive=False)]
+    listings += [list_images(folder / name) for name in _folders_in(folder) if name not in parts]
+    return tuple(
+        f"{found.folder}: {_count(found.images)} left out, in no folder of a part "
+        f"({', '.join(parts)}), such as {found.images[0].name}"
+        for found in listings
+        if found.images
+    )
+
+
+def _count(images: Sequence[Path]) -> str:
+    return f"{len(images)} image{'s' * (len(images) > 1)}"
+
+
+def _pair(images: Path, masks: Path, classes: list[str], values: MaskValues) -> MaskedImages:
+    """Finds the mask of each image of a part."""
+    pairs = pair_masks(images, masks)
+    return MaskedImages(pairs.images, pairs.masks, classes, values, pairs.notes)
+
+
+def _split(
+    root: Path, parts: dict[str, MaskedImages], fraction: float, seed: int, kept: Kept | None
+) -> dict[str, MaskedImages]:
+    """Divides the images to train on, and by a run's list those to validate with as well."""
+    listed = kept is not None and kept.split is not None and bool(kept.split.parts)
+    pool = [parts[name] for name in ("train", "val") if name in parts]
+    if len(pool) > 1 and not listed:
+        return {}
+    images = [path for part in pool for path in part.images]
+    names = [path.relative_to(root).as_posix() for path in images]
+    draw = partial(stratified_split, [0] * len(images), fraction, seed)
+    found = divide(images, names, draw, str(root), kept)
+    if not found.train or not found.val:
+        raise UserError(
+            f"{root}: {len(images)} images are too few for a val_fraction of {fraction}; "
+            "add images or change it"
+        )
+    masks = [path for part in pool for path in part.masks]
+    whole = replace(pool[0], images=images, masks=masks, names=names)
+    whole = replace(whole, notes=(*whole.notes, *found.notes))
+    return {"train": whole.subset(found.train), "val": whole.subset(found.val)}
+
+
+def _existing(root: str | os.PathLike[str]) -> Path:
+    root = Path(os.path.expanduser(root))  # a "~" in a recipe has met no shell
+    if not os.path.isdir(root):
+        raise UserError(f"{root}: no such folder")
+    if not os.path.isdir(root / "images"):
+        raise UserError(f"{root}: has no folder images; masks lie beside it, see data.layout")
+    return root
+
+
+def _read_classes(root: Path, num_classes: int | None, named: list[str] | None) -> NameList:
+    """Returns the names of the classes: of classes.txt, a recipe's, or numbers."""
+    path = root / NAMES
+    if os.path.lexists(path):
+        listed = read_names(path)
+    elif named is not None:
+        listed = NameList(named)
+    elif num_classes is not None:
+        listed = NameList([str(number) for number in range(num_classes)])
+    else:
+        raise UsageError(
+            f"{path}: no such file; name a class a line there, that of number 0 first, "
+            "or set data.num_classes"
+        )
+    count = len(listed.names)
+    if num_classes not in (None, count):
+        where = path if os.path.lexists(path) else "data.mask_values"
+        raise UsageError(f"data.num_classes is {num_classes}, but {where} names {count}")
+    if not 1 < count <= IGNORED:
+        raise UserError(
+            f"{path}: names {count} class{'es' * (count != 1)}, must be 2 to {IGNORED}, a line "
+            f"each; {IGNORED} is the number of pixels to ignore"
+        )
+    if len(set(listed.names)) < count:
+        twice = next(name for name in listed.names if listed.names.count(name) > 1)
+        raise UserError(f"{path}: names {twice!r} twice; give each class a name of its own")
+    return listed
+
+
+def _ade20k_classes(path: Path, named: list[str] | None) -> list[str]:
+    if not os.path.lexists(path):
+        return named or [str(number) for number in range(1, ADE20K_CLASSES + 1)]
+    rows = [line.split("\t") for line in read_lines(path)[1:] if line]
+    if len(rows) != ADE20K_CLASSES:
+        raise UserError(f"{path}: names {len(rows)} classes, must be {ADE20K_CLASSES}")
+    return [clean_name(row[-1]) for row in rows]

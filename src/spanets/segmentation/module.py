@@ -1,0 +1,106 @@
+"""Semantic segmentation: loss, metrics, optimizer and schedule of a recipe."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spanets.checkpoint import Card
+from spanets.recipe import SegmentationRecipe
+from spanets.segmentation import Segmenter, infer
+from spanets.segmentation.decay import stage_scales
+from spanets.segmentation.labels import label_map
+from spanets.segmentation.masks.values import IGNORED
+from spanets.segmentation.metrics import make_confusion, summarise
+from spanets.training.groups import group_parameters
+from spanets.training.module import RecipeModule
+from spanets.training.sums import ExactMean
+
+
+class Segmentation(RecipeModule[SegmentationRecipe]):
+    """Trains a segmenter by a recipe; its checkpoints carry the `Card`.
+
+    Args:
+        model: From images (B, 3, H, W) to logits (B, classes, H, W); in training mode perhaps
+            with the auxiliary head's.
+        card: What its checkpoints say about it.
+        recipe: Loss, optimizer and schedule.
+        steps_per_epoch: Updates of the optimizer in an epoch.
+
+    Raises:
+        UsageError: an unknown optimizer.
+    """
+
+    model: Segmenter
+
+    def __init__(
+        self, model: nn.Module, card: Card, recipe: SegmentationRecipe, steps_per_epoch: int
+    ) -> None:
+        super().__init__(model, card, recipe, steps_per_epoch)
+        self.val_confusion = make_confusion(len(card.classes), shared=True)
+        self.val_loss = ExactMean()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Returns the cross entropy of a batch, the auxiliary head's added with its weight."""
+        images, masks = batch
+        outputs = self.model(self.lay_out(images))
+        logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+        smoothing = self.recipe.optim.label_smoothing
+        loss = pixel_loss(logits, masks, smoothing)
+        for rest in auxiliary:
+            weight = self.recipe.optim.auxiliary_weight
+            loss = loss + weight * pixel_loss(rest, masks, smoothing)
+        return self.log_loss(loss, batch_idx, len(images))
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Adds an image to loss and metrics."""
+        images, masks = batch
+        logits = infer(self.model, self.lay_out(images), self.card.preprocessing)
+        shrunk = F.interpolate(masks[None].float(), logits.shape[2:], mode="nearest-exact")
+        self.val_loss.update(pixel_loss(logits, shrunk[0].long()))
+        self.val_confusion.update(label_map(logits, *masks.shape[1:]), masks[0])
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the metrics of the epoch."""
+        for name, value in summarise(self.val_confusion.compute()).items():
+            self.log(f"val/{name}", value, prog_bar=name == "mIoU")
+        self.log("val/loss", self.val_loss.compute())
+        self.val_confusion.reset()
+        self.val_loss.reset()
+
+    def make_parameter_groups(self) -> nn.Module | list[dict[str, Any]]:
+        """Returns the model, or its stages in groups of their own learning rates."""
+        optim = self.recipe.optim
+        if optim.stage_decay is None:
+            return self.model
+        scale_of = stage_scales(self.model, optim.stage_decay, optim.decay_layers)
+        return group_parameters(self.model, optim.weight_decay, scale_of)
+
+    def describe_schedule(self) -> dict[str, Any]:
+        """Returns a polynomial from the end of the warm-up to that of the run."""
+        optim = self.recipe.optim
+        warmup = optim.warmup_epochs + optim.warmup_updates / self.steps_per_epoch
+        return {
+            "sched": "poly",
+            "decay_rate": optim.power,
+            "warmup_epochs": warmup,
+            "warmup_prefix": True,
+            "num_epochs": max(self.recipe.trainer.epochs - warmup, 1 / self.steps_per_epoch),
+        }
+
+
+def pixel_loss(logits: Tensor, masks: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Returns the mean cross entropy over all pixels, of which those ignored add nothing.
+
+    They do count in the mean, as in mmsegmentation; so a batch of nothing else has the loss 0.
+
+    Args:
+        logits: (B, classes, H, W).
+        masks: Classes, or `IGNORED`, (B, H, W).
+        smoothing: Share of the target that is spread over all classes.
+    """
+    total = F.cross_entropy(
+        logits.float(), masks, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
+    )
+    return total / torch.numel(masks)

@@ -1,0 +1,1 @@
+"""Networks of segmenters: decoders, and backbone, decoder and classifier in one module."""

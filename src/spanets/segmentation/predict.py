@@ -1,0 +1,59 @@
+"""Images to masks, with a segmenter's checkpoint that says how."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from spanets.opened import OpenedCheckpoint
+from spanets.segmentation import infer
+from spanets.segmentation.labels import label_map
+from spanets_runtime.fitting import Fitting
+from spanets_runtime.listing import ImageSource
+from spanets_runtime.masks import MaskPrediction, predict_masks, read_numbers
+from spanets_runtime.predict import check_answer
+
+
+class MaskPredictor(OpenedCheckpoint):
+    """A segmenter's checkpoint with its preprocessing and class names.
+
+    Args:
+        checkpoint: Written by `spanets train`.
+        device: None takes a GPU if there is one.
+
+    Raises:
+        WeightsError: an unreadable checkpoint.
+        UserError: damaged preprocessing.
+    """
+
+    def __init__(self, checkpoint: str | Path, device: str | None = None) -> None:
+        super().__init__(checkpoint, device)
+        self.fitting = Fitting.parse(self.card.preprocessing, checkpoint)
+        classes = len(self.card.classes)
+        self.numbers = read_numbers(self.card.preprocessing, classes, checkpoint)
+
+    def __call__(self, images: Iterable[ImageSource], out: Path) -> Iterator[MaskPrediction]:
+        """Writes mask and overlay of each image, and yields what was found: `predict_masks`."""
+        return predict_masks(images, self._label_checked, self.card.classes, out, self.numbers)
+
+    def _label_checked(self, image: Image.Image) -> NDArray[np.uint8]:
+        return self.label(image, check=True)
+
+    @torch.inference_mode()
+    def label(self, image: Image.Image, check: bool = False) -> NDArray[np.uint8]:
+        """Returns the class of each pixel of an RGB image, (H, W).
+
+        Args:
+            image: Of any size.
+            check: Refuse an answer that is no number; without, such pixels have the first class.
+
+        Raises:
+            AnswerError: as said.
+        """
+        pixels = torch.from_numpy(self.fitting(image))[None].to(self.device)
+        logits = infer(self.model, pixels, self.card.preprocessing)
+        check_answer(not check or bool(torch.isfinite(logits).all()))
+        return label_map(logits, image.height, image.width).cpu().numpy().astype(np.uint8)

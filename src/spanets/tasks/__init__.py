@@ -1,1 +1,0 @@
-"""Training and evaluation on Lightning, one module a task; needs the `train` extra."""

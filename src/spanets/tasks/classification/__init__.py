@@ -1,1 +1,0 @@
-"""Image classification: training, metrics, evaluation, and the pictures of a run."""

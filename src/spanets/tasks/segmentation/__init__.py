@@ -1,1 +1,0 @@
-"""Semantic segmentation: training, metrics, evaluation, and the pictures of a run."""

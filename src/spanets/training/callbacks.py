@@ -1,0 +1,297 @@
+"""What surrounds a run: checkpoints that are whole or absent, and the lines that people watch."""
+
+import csv
+import io
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, Checkpoint, EMAWeightAveraging
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from tqdm import tqdm
+
+from spanets.checkpoint import save_torch
+from spanets.runs.folder import BEST, HISTORY, INTERRUPTED, LAST, PREVIOUS
+from spanets.training.errors import StoppedError
+from spanets.training.stopping import StopRequest
+from spanets.training.sums import Sums, add_sums, epoch_means, gather_sums, log_means
+from spanets_runtime.files import write_atomically
+
+Row = dict[str, float]
+
+_SUMS = "epoch_sums"
+_MEANS = "epoch_means"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints aside, syncs and renames them; of the last one, keeps that before it."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Saves atomically; a full disk leaves what was at `path`."""
+        path = Path(path)
+        save_torch(checkpoint, path, path.with_name(PREVIOUS) if path.name == LAST else None)
+
+
+class RunKeeper(Checkpoint):
+    """Keeps a run's checkpoints, and its history of metrics, which they carry.
+
+    Args:
+        folder: Of the run.
+        score: The metric that tells the best epoch; larger is better.
+        save_every: Updates between the checkpoints within an epoch; None saves epochs alone.
+
+    Attributes:
+        history: One row an epoch: its number from 1, the seconds of training since the start, and
+            the metrics. A resumed run goes on with it.
+    """
+
+    def __init__(self, folder: Path, score: str, save_every: int | None = None) -> None:
+        self.folder = folder
+        self.score = score
+        self.save_every = save_every
+        self.history: list[Row] = []
+        self._stop = StopRequest()
+        self._sums: list[Sums] = []  # those of the epoch that a checkpoint was saved within
+        self._means: Row | None = None  # those of the epoch that is trained, but not validated
+        self._seconds_before = 0.0
+        self._started = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Sets the clock back by the time before a restart, and begins to listen to schedulers."""
+        self._started = time.monotonic() - self._seconds_before
+        self._stop.listen(trainer)
+        if self._means is not None:  # Lightning goes on with the validation
+            log_means(pl_module, self._means)
+            trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()
+            self._means = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, i: int
+    ) -> None:
+        """Saves within an epoch, where that is due or a signal asks the run to stop."""
+        if self._sums:  # the first batch after a restart
+            add_sums(trainer, self._sums)
+            self._sums = []
+        updates, rest = divmod(i + 1, trainer.accumulate_grad_batches)
+        # Gradients under way are in no checkpoint; after its last batch the epoch is saved anyhow.
+        if rest or i + 1 == trainer.num_training_batches:
+            return
+        stopped = self._stop.agreed(trainer)
+        if stopped or (self.save_every and updates % self.save_every == 0):
+            self._sums = gather_sums(trainer)
+            trainer.save_checkpoint(self.folder / LAST)
+            self._sums = []
+        if stopped:
+            raise StoppedError("stopped by a signal, all is saved")
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves what was trained, so that whatever ends the validation costs no more than it."""
+        self._means = epoch_means(trainer)
+        trainer.save_checkpoint(self.folder / LAST)
+        self._means = None
+        if self._stop.agreed(trainer):
+            raise StoppedError("stopped by a signal, all is saved")
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves the epoch; if it is the best one so far, first under that name."""
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "seconds": self._seconds(),
+            **epoch_metrics(trainer),
+        }
+        self.history.append(row)
+        if best_row(self.history, self.score) is row:
+            trainer.save_checkpoint(self.folder / BEST)
+        trainer.save_checkpoint(self.folder / LAST)
+        if trainer.is_global_zero:
+            table = format_history(self.history).encode()
+            write_atomically(self.folder / HISTORY, lambda file: file.write(table))
+        if self._stop.agreed(trainer):
+            raise StoppedError("stopped by a signal, all is saved")
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Saves the weights as they are when Ctrl-C, or a signal at the start, stops the run."""
+        if isinstance(exception, KeyboardInterrupt | SIGTERMException):
+            trainer.save_checkpoint(self.folder / INTERRUPTED)
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds the sums of an epoch under way, or the means of one to be validated."""
+        checkpoint[_SUMS] = self._sums
+        if self._means is not None:
+            checkpoint[_MEANS] = self._means
+            # As within the first batch of the validation. Where all counters agree, Lightning goes
+            # on with the next epoch.
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            progress["total"] |= {"ready": 1, "started": 1}
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Takes them."""
+        self._sums = checkpoint.get(_SUMS, [])
+        self._means = checkpoint.get(_MEANS)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what checkpoints carry."""
+        return {"history": self.history, "seconds": self._seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores it."""
+        self.history = state_dict["history"]
+        self._seconds_before = state_dict["seconds"]
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self._started, 1)
+
+
+def best_row(history: list[Row], score: str) -> Row | None:
+    """Returns the first epoch of the highest score, or None if none was validated."""
+    validated = [row for row in history if score in row]
+    return max(validated, key=lambda row: row[score], default=None)
+
+
+def epoch_metrics(trainer: L.Trainer) -> Row:
+    """Returns the metrics of the epoch that ends; Lightning also keeps those of earlier ones."""
+    validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
+    parts = ("train/", "val/") if validated else ("train/",)
+    metrics = trainer.callback_metrics.items()
+    return {name: value.item() for name, value in metrics if name.startswith(parts)}
+
+
+def format_history(history: list[Row]) -> str:
+    """Returns CSV, empty where an epoch has no such metric."""
+    columns = dict.fromkeys(name for row in history for name in row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()
+
+
+class Ema(EMAWeightAveraging):
+    """Lightning's; a run stopped while it validates is saved right as well."""
+
+    _swapped = False  # the averaged weights are in the model's place
+
+    def on_validation_epoch_start(self, *args: Any) -> None:
+        """Puts the averaged weights in the model's place."""
+        super().on_validation_epoch_start(*args)
+        self._swapped = True
+
+    def on_validation_epoch_end(self, *args: Any) -> None:
+        """Puts the model's own weights back."""
+        super().on_validation_epoch_end(*args)
+        self._swapped = False
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Puts the model's own weights back before the state is saved."""
+        if self._swapped:
+            self.on_validation_epoch_end(trainer, pl_module)
+
+
+class EpochLines(Callback):
+    """Prints a line an epoch, and on a terminal shows a bar while one is under way.
+
+    Args:
+        watched: Whether there is a terminal.
+        shown: Names of metrics as logged, and the words for them; of those that the progress bar
+            is given, the bar shows them too.
+    """
+
+    def __init__(self, watched: bool, shown: Mapping[str, str]) -> None:
+        self.watched = watched
+        self.shown = shown
+        self.bar: tqdm[Any] = tqdm(disable=True)
+        self.clock = Clock()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts the clock."""
+        self.clock.start(trainer)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Opens a bar."""
+        self._open(_name_epoch(trainer), trainer.num_training_batches)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        """Moves it."""
+        shown, values = {"loss": "loss", **self.shown}, trainer.progress_bar_metrics
+        parts = [f"{label} {values[name]:.4f}" for name, label in shown.items() if name in values]
+        self.bar.set_postfix_str("  ".join([*parts, f"left {self.clock.left(trainer)}"]), False)
+        self.bar.update()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Opens the bar of the validation."""
+        self._open(f"{_name_epoch(trainer)} validation", sum(trainer.num_val_batches))
+
+    def on_validation_batch_end(self, *args: Any, **more: Any) -> None:
+        """Moves it."""
+        self.bar.update()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Prints the epoch's numbers."""
+        self.bar.close()
+        values = epoch_metrics(trainer)
+        names = self.shown.items()
+        shown = [f"{label} {values[name]:.4f}" for name, label in names if name in values]
+        left = f"left {self.clock.left(trainer)}"
+        if trainer.is_global_zero:
+            print("  ".join([_name_epoch(trainer), *shown, left]), file=sys.stderr, flush=True)
+
+    def on_exception(self, *args: Any) -> None:
+        """Clears the line for the message."""
+        self.bar.close()
+
+    def _open(self, name: str, total: float) -> None:
+        self.bar.close()
+        self.bar = tqdm(
+            total=int(total),
+            desc=name,
+            disable=not self.watched,
+            leave=False,
+            dynamic_ncols=True,
+            bar_format="{desc} {bar} {n_fmt}/{total_fmt}{postfix}",
+        )
+
+
+def _name_epoch(trainer: L.Trainer) -> str:
+    return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+
+
+class Clock:
+    """Estimates the time left from the updates done since the start."""
+
+    def __init__(self) -> None:
+        self.started = 0.0
+        self.first_step = 0
+
+    def start(self, trainer: L.Trainer) -> None:
+        """Begins to count."""
+        self.started = time.monotonic()
+        self.first_step = trainer.global_step
+
+    def left(self, trainer: L.Trainer) -> str:
+        """Returns the time left as m:ss or h:mm:ss."""
+        done = trainer.global_step - self.first_step
+        if not done:
+            return "?"
+        rate = (time.monotonic() - self.started) / done
+        return format_duration(rate * (trainer.estimated_stepping_batches - trainer.global_step))
+
+
+def format_duration(seconds: float) -> str:
+    """Returns m:ss or h:mm:ss."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,121 @@
+"""What training by a recipe has in common, whatever is learnt."""
+
+from typing import Any, Generic, TypeVar
+
+import lightning as L
+import torch
+from timm.scheduler import create_scheduler_v2
+from torch import Tensor, nn
+
+from spanets.checkpoint import CARD_KEY, Card
+from spanets.data.sampler import seed_sample
+from spanets.recipe import Recipe
+from spanets.training.devices import shard
+from spanets.training.errors import DivergedError
+from spanets.training.optim import check_optimizer, make_optimizer
+
+R = TypeVar("R", bound=Recipe)
+
+# Tells the random draws of a training step from those of an image with the same numbers.
+_STEP = 2**32 - 1
+
+
+class RecipeModule(L.LightningModule, Generic[R]):
+    """Trains a model by a recipe; its checkpoints carry the `Card`.
+
+    A task adds its steps, and ends that of training with `log_loss`.
+
+    Args:
+        model: What is trained.
+        card: What its checkpoints say about it.
+        recipe: Loss, optimizer and schedule.
+        steps_per_epoch: Updates of the optimizer in an epoch.
+
+    Raises:
+        UsageError: an unknown optimizer.
+    """
+
+    def __init__(self, model: nn.Module, card: Card, recipe: R, steps_per_epoch: int) -> None:
+        super().__init__()
+        check_optimizer(recipe.optim.name)
+        self.model = model
+        self.card = card
+        self.recipe = recipe
+        self.steps_per_epoch = steps_per_epoch
+
+    def configure_model(self) -> None:
+        """Parts the model among processes, where the strategy asks for it."""
+        if self.device_mesh is not None:
+            shard(self.model, self.device_mesh)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seeds erasing, mixing, dropout and drop path by (seed, epoch, batch, process).
+
+        So a run resumed from a checkpoint draws what the uninterrupted one would have drawn.
+        """
+        seed_sample(self.recipe.seed, self.current_epoch, _STEP, batch_idx, self.global_rank)
+        if self.device.type != "cpu":
+            torch.manual_seed(torch.initial_seed())  # the accelerators' generators as well
+
+    def log_loss(self, loss: Tensor, batch_idx: int, images: int | None = None) -> Tensor:
+        """Logs the loss of a training step, and the learning rate; returns the loss.
+
+        Args:
+            loss: A scalar.
+            batch_idx: Of the step.
+            images: In the batch, where Lightning cannot tell.
+
+        Raises:
+            DivergedError: it is not finite.
+        """
+        if not torch.isfinite(loss):
+            raise DivergedError(
+                f"the loss is {loss.item()} in epoch {self.current_epoch + 1}, batch "
+                f"{batch_idx + 1}; lower optim.lr, set optim.clip_grad or use precision 32-true"
+            )
+        every: dict[str, Any] = {"batch_size": images}
+        self.log("loss", loss.detach(), prog_bar=True, logger=False, **every)
+        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, **every)
+        self.log("train/lr", self._learning_rate(), on_step=False, on_epoch=True, **every)
+        return loss
+
+    def make_parameter_groups(self) -> nn.Module | list[dict[str, Any]]:
+        """Returns what is optimized: the model, or groups with an `lr_scale` each."""
+        return self.model
+
+    def describe_schedule(self) -> dict[str, Any]:
+        """Returns the arguments of timm's `create_scheduler_v2` that the task decides on."""
+        return {"sched": "cosine", "warmup_epochs": self.recipe.optim.warmup_epochs}
+
+    def configure_optimizers(self) -> Any:
+        """Makes timm's optimizer, and its schedule with warm-up, stepped every update."""
+        optim = self.recipe.optim
+        optimizer = make_optimizer(self.make_parameter_groups(), optim)
+        settings: dict[str, Any] = {
+            "num_epochs": self.recipe.trainer.epochs,
+            "warmup_lr": optim.warmup_lr,
+            "min_lr": optim.min_lr,
+            "cooldown_epochs": optim.cooldown_epochs,
+            "step_on_epochs": False,
+            "updates_per_epoch": self.steps_per_epoch,
+        }
+        scheduler, _ = create_scheduler_v2(optimizer, **{**settings, **self.describe_schedule()})
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Steps timm's scheduler by the number of updates."""
+        scheduler.step_update(self.global_step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the card."""
+        checkpoint[CARD_KEY] = self.card.to_dict()
+
+    def _learning_rate(self) -> float:
+        """Returns the learning rate of the next update, with layer decay that of the head."""
+        return max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
+
+    def lay_out(self, images: Tensor) -> Tensor:
+        """Returns images (B, 3, H, W) in the memory layout that the recipe asks for."""
+        if self.recipe.trainer.channels_last:
+            return images.contiguous(memory_format=torch.channels_last)
+        return images

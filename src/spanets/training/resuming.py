@@ -1,0 +1,180 @@
+"""Where a run begins: from nothing, or at the update where its last whole checkpoint was saved."""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spanets.checkpoint import Card, check_integrity, check_torch_reads, read_card
+from spanets.data.class_names import compare_classes
+from spanets.data.kept import Kept
+from spanets.data.split_list import read_split
+from spanets.recipe import Recipe, load_recipe, parse_recipe
+from spanets.recipe.trust import FLAG, places_outside
+from spanets.runs.folder import DAMAGED, LAST, PREVIOUS, RECIPE
+from spanets.runs.record import read_starts
+from spanets.training.kept_data import kept_of
+from spanets.training.run_folder import find_foreign, holds_run, is_first
+from spanets.weights import WeightsError, read_checkpoint
+from spanets_runtime.errors import UsageError, UserError, first_line
+
+# A resumed run may go on elsewhere or with other workers; anything else changes it.
+_FREE_ON_RESUME = (
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.threads",
+    "trainer.strategy",
+    "trainer.save_every",
+    "trainer.logger",
+    "trainer.logger_args",
+    "data.workers",
+    "data.root",
+    "data.cache",
+    "data.max_unreadable",
+)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins.
+
+    Attributes:
+        checkpoint: What to go on from; None starts from the recipe alone.
+        epoch: The epoch under way, from 0.
+        batches: Of it that every process has trained on.
+        kept: What the run knows of its data.
+    """
+
+    kept: Kept
+    checkpoint: Path | None = None
+    epoch: int = 0
+    batches: int = 0
+
+
+def start_anew(out: Path, recipe: Recipe) -> Start:
+    """Returns the beginning of a new run.
+
+    Raises:
+        UsageError: the folder holds a run already, or files that the run would replace.
+    """
+    if not is_first():  # the first process has looked, and may have written since
+        return Start(Kept(out, is_new=True))
+    if holds_run(out):
+        raise UsageError(f"{out}: holds a run already; add --resume or choose another --out")
+    if (name := find_foreign(out, recipe)) is not None:
+        raise UsageError(
+            f"{out / name}: is of no run, and this one would replace it; choose another --out"
+        )
+    return Start(Kept(out, is_new=True))
+
+
+def find_start(out: Path, recipe: Recipe) -> Start:
+    """Returns where a run goes on, perhaps from its beginning.
+
+    A last checkpoint that is damaged or gone is set aside, with a warning, and that before it used.
+
+    Raises:
+        UsageError: no run in the folder, or one by another recipe.
+        WeightsError: damaged checkpoints alone.
+    """
+    if not os.path.lexists(out / LAST) and not os.path.lexists(out / PREVIOUS):
+        if read_starts(out):
+            return Start(Kept(out, split=read_split(out)))
+        raise UsageError(f"{out}: no run to resume; leave --resume out to start one")
+    path, content, card = _read_newest(out)
+    before = _flatten(parse_recipe(card.recipe, origin=str(path)))
+    for key, value in _flatten(recipe).items():
+        if before[key] != value and key not in _FREE_ON_RESUME:
+            raise UsageError(
+                f"{path} was trained with {key} {before[key]}, not {value}, and a run keeps its "
+                f"recipe; go on with: {resume_command(out)}; or start another with another --out"
+            )
+    return _position(path, content, kept_of(out, path, card))
+
+
+def check_classes(before: Sequence[str] | None, now: Sequence[str], path: Path | None) -> None:
+    """Compares the classes of the data set with those that a checkpoint was trained on.
+
+    Args:
+        before: The checkpoint's, or None where there is none.
+        now: The data set's.
+        path: The checkpoint.
+
+    Raises:
+        UserError: they differ in names or order; the message says how.
+    """
+    if before is not None and (difference := compare_classes(before, now)):
+        raise UserError(
+            f"{path}: was trained on other classes than the data set has now: {difference}; put "
+            "the classes back as they were, or start a new run with another --out"
+        )
+
+
+def resume_command(out: Path) -> str:
+    """Returns the command that goes on with the run of a folder."""
+    words = ["spanets", "train", str(out / RECIPE), "--out", str(out), "--resume"]
+    with suppress(UserError):  # a recipe that cannot be read now
+        if places_outside(load_recipe(str(out / RECIPE), trusted=True)):
+            words.append(FLAG)
+    return shlex.join(words)
+
+
+def _read_newest(out: Path) -> tuple[Path, dict[str, Any], Card]:
+    try:
+        return _read(out / LAST)
+    except WeightsError as error:
+        if not (out / PREVIOUS).exists():
+            raise
+        found = _read(out / PREVIOUS)
+        print(
+            f"spanets: warning: {error}; going on from {PREVIOUS}, saved before it", file=sys.stderr
+        )
+        # Else the next checkpoint would put the damaged one in the place of the good one.
+        with suppress(FileNotFoundError):
+            (out / LAST).replace(out / DAMAGED)
+        return found
+
+
+def _read(path: Path) -> tuple[Path, dict[str, Any], Card]:
+    """Reads a checkpoint whole.
+
+    Raises:
+        WeightsError: it is damaged, which readers of files and archives tell in a dozen ways.
+    """
+    try:
+        content = read_checkpoint(path)
+        check_integrity(path)
+        check_torch_reads(path)
+        return path, content, read_card(content, path)
+    except WeightsError:
+        raise
+    except Exception as error:
+        raise WeightsError(f"{path}: damaged ({first_line(error)})") from error
+
+
+def _position(path: Path, content: dict[str, Any], kept: Kept) -> Start:
+    """Reads how far a run was.
+
+    At an epoch's end, or before its validation, its batches still stand at those of this epoch.
+    """
+    try:
+        loop = content["loops"]["fit_loop"]
+        epochs = loop["epoch_progress"]["current"]["processed"]
+        progress = loop["epoch_loop.batch_progress"]
+        under_way = epochs == content["epoch"] and not progress["is_last_batch"]
+        return Start(kept, path, epochs, progress["current"]["ready"] if under_way else 0)
+    except (KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: holds weights alone, and no run to go on with") from error
+
+
+def _flatten(recipe: Recipe) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in recipe.to_dict().items():
+        inner = value if isinstance(value, dict) else {}
+        flat |= {f"{name}.{key}": value for key, value in inner.items()} or {name: value}
+    return flat

@@ -1,0 +1,81 @@
+"""Muon's orthogonalization is timm's, on another path."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from timm.optim import muon as timms
+from torch import nn
+
+from spanets.recipe import Optim
+from spanets.tasks import muon
+from spanets.training.muon import ELONGATED, orthogonalize
+from spanets.training.optim import make_optimizer
+
+QUINTIC = timms._COEFFICIENTS["quintic"]
+CONVERGING = [(2.0, -1.5, 0.5)]
+SHAPES = [(8, 8), (24, 8), (8, 24), (5, 90), (90, 5), (1, 7)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sides=st.tuples(st.integers(1, 40), st.integers(1, 200)),
+    steps=st.integers(1, 12),
+    name=st.sampled_from(sorted(timms._COEFFICIENTS)),
+    decay=st.floats(0.0, 4.0),
+    seed=st.integers(0, 2**16),
+)
+def test_it_is_timms_in_float64(sides, steps, name, decay, seed) -> None:
+    noise = torch.Generator().manual_seed(seed)
+    update = torch.randn(sides, generator=noise)
+    # Of any condition: singular values fall by up to four orders of magnitude.
+    update = update * torch.logspace(0, -decay, sides[1])
+    factors = timms.resolve_ns_coefficients(name, timms._COEFFICIENTS)
+    expected = muon._on_the_matrix(update.double(), steps, factors, dtype=torch.float64)
+    found = orthogonalize(update, steps, factors)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_many_steps_converge_to_the_polar_factor(shape: tuple[int, int]) -> None:
+    update = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    result = orthogonalize(update, 30, CONVERGING)
+    left, _, right = torch.linalg.svd(update, full_matrices=False)
+    torch.testing.assert_close(result, left @ right, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_update_without_full_rank_stays_finite(shape: tuple[int, int]) -> None:
+    column, row = (torch.randn(side, 1) for side in shape)
+    for update in (torch.zeros(shape), column @ row.mT):
+        for steps in (5, 40):
+            result = orthogonalize(update, steps, QUINTIC)
+            assert torch.linalg.matrix_norm(result, 2) < 1.2  # of rounding errors, too
+
+
+def test_elongated_matrices_and_no_others_go_by_their_gram_matrix(monkeypatch) -> None:
+    seen = []
+    plain = muon._on_the_matrix
+    monkeypatch.setattr(
+        muon, "_on_the_matrix", lambda *a, **k: seen.append(a[0].shape) or plain(*a, **k)
+    )
+    for shape in [(4, 4 * ELONGATED), (4 * ELONGATED, 4), (4, 4 * ELONGATED - 1), (2, 4, 40)]:
+        assert orthogonalize(torch.randn(shape), 5, QUINTIC).shape == shape
+    assert seen == [(4, 4 * ELONGATED - 1), (2, 4, 40)]
+
+
+@pytest.mark.parametrize("width", [6, 24])
+def test_muon_steps_by_that_iteration(width: int) -> None:
+    layer = nn.Linear(width, 4, bias=False)
+    optimizer = make_optimizer(layer, Optim(name="muon", lr=0.1, weight_decay=0.0))
+    before = layer.weight.detach().clone()
+    layer(torch.randn(3, width)).square().sum().backward()
+    assert layer.weight.grad is not None
+    group = optimizer.param_groups[0]
+    factors = timms.resolve_ns_coefficients(group["ns_coefficients"], timms._COEFFICIENTS)
+    expected = orthogonalize(layer.weight.grad, group["ns_steps"], factors)
+    optimizer.step()
+    step = before - layer.weight.detach()
+    # Only the directions: the first step's length depends on momentum and shape.
+    torch.testing.assert_close(step / step.norm(), expected / expected.norm(), rtol=0, atol=2e-5)

@@ -26,8 +26,9 @@ from timm.data import create_dataset, create_loader
 from tqdm import trange
 
 from spanets.classification.data import make_loaders, mend_posterize, standardize
+from spanets.classification.recipe import ClassificationRecipe
 from spanets.data.sources.shard_writer import write_shards
-from spanets.recipe import ClassificationRecipe, load_recipe
+from spanets.recipe import load_recipe
 
 BATCH = 32
 RECIPES = ("imagenet/spanet_small", "elpv")

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from spanets.checkpoint import restore_model
 from spanets.classification.metrics import metrics_for, update_metrics
 from spanets.data.corruptions import KINDS, SEVERITIES, corrupt
 from spanets.data.samples import Samples
 from spanets.data.sources.elpv import elpv_splits
+from spanets.sources import open_checkpoint
 from spanets_runtime.images import load_image
 from spanets_runtime.preprocessing import Preprocessing
 
@@ -35,8 +35,9 @@ def load(runs: list[Path]) -> tuple[dict[str, nn.Module], Preprocessing]:
     """Restores the last checkpoints by the name of their run, and their common preprocessing."""
     models, preprocessings = {}, set()
     for run in runs:
-        models[run.name], card = restore_model(run / "last.ckpt")
-        preprocessings.add(Preprocessing.parse(card.preprocessing, run))
+        source = open_checkpoint(run / "last.ckpt")
+        models[run.name] = source.network
+        preprocessings.add(source.preprocess)
     if len(preprocessings) != 1:
         raise SystemExit("these runs do not see the same images: their preprocessing differs")
     return models, preprocessings.pop()

@@ -38,7 +38,7 @@ def measure_accuracy(checkpoint: str, count: int, folder: Path) -> dict[str, Any
     """Exports a checkpoint in float32 and int8, and returns both accuracies and sizes."""
     splits = elpv_splits()
     test = splits["val"]
-    model, metadata = load_source(checkpoint)
+    model, metadata, _ = load_source(checkpoint)
     size = metadata["preprocessing"]["input_size"][-1]
     preprocess = Preprocessing.parse(metadata["preprocessing"], checkpoint)
     chosen = np.random.default_rng(0).permutation(len(splits["train"].images))[:count]

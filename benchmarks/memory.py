@@ -26,12 +26,12 @@ from common import write
 from large_images import find_much
 from PIL import Image
 
-from spanets.checkpoint import build_model, save_torch
+from spanets.checkpoint import save_torch
 from spanets.detection.data import make_loaders
 from spanets.detection.evaluation import evaluate
 from spanets.detection.predict import ObjectPredictor
 from spanets.detection.record import RESULTS_FILE
-from spanets.detection.task import DetectionPlan
+from spanets.detection.task import DetectionTask
 from spanets.recipe import load_recipe
 
 NAME = "memory"
@@ -120,14 +120,14 @@ def make_data(root: Path) -> None:
     for form in ("polygons", "runs"):
         shapes = [[flat] if form == "polygons" else to_runs(flat) for flat in polygons]
         (root / f"{form}.json").write_text(json.dumps(describe(polygons, shapes)))
-    plan = DetectionPlan(load_recipe(RECIPES["1x"], words(root)))
-    card = plan.make_card([f"class {i}" for i in range(CLASSES)])
+    plan = DetectionTask(load_recipe(RECIPES["1x"], words(root)))
+    info = plan.make_info([f"class {i}" for i in range(CLASSES)])
     torch.manual_seed(0)
-    model = build_model(card)
+    model = plan.build_model(info)
     with torch.no_grad():
         find_much(model)
     weights = {f"model.{name}": value for name, value in model.state_dict().items()}
-    save_torch({"spanets": card.to_dict(), "state_dict": weights}, root / "a.ckpt")
+    save_torch({"spanets": info.to_dict(), "state_dict": weights}, root / "a.ckpt")
 
 
 def words(root: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Checkpoints whose card asks for too much, for odd things, or for something from elsewhere."""
+"""Checkpoints whose info asks for too much, for odd things, or for something from elsewhere."""
 
 import copy
 import os
@@ -13,9 +13,11 @@ import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opened import restore_model
 
+from spanets.backbones.factory import create_model
 from spanets.backbones.limits import ModelTooLargeError, limited_model
-from spanets.checkpoint import CARD_KEY, Card, create_model, load_checkpoint, restore_model
+from spanets.checkpoint import INFO_KEY, ModelInfo, load_checkpoint
 from spanets.detection import build_detector
 from spanets.segmentation import build_segmenter
 from spanets.weights import WeightsError
@@ -38,8 +40,8 @@ def offline(monkeypatch):
     monkeypatch.setattr(socket, "create_connection", refuse)
 
 
-def card(**changes: Any) -> dict[str, Any]:
-    whole = Card("test_vit", {}, ["cat", "dog"], {}, {}, "0")
+def info(**changes: Any) -> dict[str, Any]:
+    whole = ModelInfo("test_vit", {}, ["cat", "dog"], {}, {}, "0")
     return {**whole.to_dict(), **changes}
 
 
@@ -51,12 +53,12 @@ def weights() -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def save(weights, tmp_path):
-    """Returns `save(**changes of the card)`, which writes a checkpoint."""
+    """Returns `save(**changes of the metadata)`, which writes a checkpoint."""
 
     def write(state: dict[str, torch.Tensor] = weights, **changes: Any) -> Path:
         path = tmp_path / "a.ckpt"
         named = {f"model.{key}": value for key, value in state.items()}
-        torch.save({"state_dict": named, CARD_KEY: card(**changes)}, path)
+        torch.save({"state_dict": named, INFO_KEY: info(**changes)}, path)
         return path
 
     return write
@@ -144,7 +146,7 @@ def test_one_tensor_under_many_names(weights, tmp_path):
     }
     path = tmp_path / "a.ckpt"
     arguments = {"depth": 300, "embed_dim": 1536}
-    torch.save({"state_dict": state, CARD_KEY: card(model_args=arguments)}, path)
+    torch.save({"state_dict": state, INFO_KEY: info(model_args=arguments)}, path)
     assert path.stat().st_size < 2**20
     refusal(path)
 
@@ -152,7 +154,9 @@ def test_one_tensor_under_many_names(weights, tmp_path):
 def test_more_classes_than_the_classifier_has(save):
     message = refusal(save(classes=[f"{i}" for i in range(50_000)]))
     assert "of another shape, such as head.bias" in message
-    assert refusal(save(classes=["a"] * 10**5)).startswith("damaged, its card holds more values")
+    assert refusal(save(classes=["a"] * 10**5)).startswith(
+        "damaged, its metadata holds more values"
+    )
 
 
 def test_the_limit_is_for_one_thread(weights):
@@ -286,7 +290,7 @@ def doubled(depth: int) -> Any:
 )
 def test_a_card_holds_plain_values_alone(key, value, save):
     message = refusal(save(**{key: {"a": value}}))
-    assert message.startswith("damaged, its card holds "), message
+    assert message.startswith("damaged, its metadata holds "), message
 
 
 @pytest.mark.parametrize(
@@ -330,7 +334,7 @@ _KEYS = ["format", "model", "model_args", "classes", "preprocessing", "recipe", 
 def test_any_card_is_used_or_refused(weights, tmp_path_factory, changes):
     path = tmp_path_factory.mktemp("any") / "a.ckpt"
     named = {f"model.{key}": value for key, value in weights.items()}
-    torch.save({"state_dict": named, CARD_KEY: card(**changes)}, path)
+    torch.save({"state_dict": named, INFO_KEY: info(**changes)}, path)
     try:
         restore_model(path)
     except UserError as error:

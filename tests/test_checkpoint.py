@@ -10,25 +10,20 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from opened import restore_model
 
 import spanets
-from spanets.checkpoint import (
-    CARD_KEY,
-    Card,
-    check_torch_reads,
-    create_model,
-    load_checkpoint,
-    restore_model,
-    save_torch,
-)
+from spanets.backbones.factory import create_model
+from spanets.checkpoint import INFO_KEY, ModelInfo, load_checkpoint, save_torch
 from spanets.recipe import load_recipe
 from spanets.weights import WeightsError
+from spanets.weights.integrity import check_torch_reads
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.files import write_atomically
 
 
-def card(**changes) -> dict:
-    whole = Card(
+def info(**changes) -> dict:
+    whole = ModelInfo(
         model="test_resnet",
         model_args={},
         classes=["cat", "dog"],
@@ -43,7 +38,7 @@ def save(path: Path, **changes) -> Path:
     """Writes a checkpoint that loads, but for the changes."""
     model = timm.create_model("test_resnet", num_classes=2)
     weights = {f"model.{key}": value for key, value in model.state_dict().items()}
-    content = {"state_dict": weights, CARD_KEY: card(), **changes}
+    content = {"state_dict": weights, INFO_KEY: info(), **changes}
     torch.save({key: value for key, value in content.items() if value is not None}, path)
     return path
 
@@ -61,14 +56,14 @@ def failure(path: Path) -> str:
 
 @pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
 def test_a_run_leaves_checkpoints_with_all_that_is_needed(name, small_run, small_recipe):
-    model, card = restore_model(small_run / name)
+    model, info = restore_model(small_run / name)
     recipe = load_recipe(small_recipe)
-    assert card.model == "test_resnet"
-    assert card.classes == ["cat", "dog"]
-    assert card.version == spanets.__version__
-    assert card.recipe == recipe.to_dict()
-    assert card.preprocessing["input_size"] == [3, 32, 32]
-    assert card.preprocessing["mean"] == list(recipe.data.mean)
+    assert info.model == "test_resnet"
+    assert info.classes == ["cat", "dog"]
+    assert info.version == spanets.__version__
+    assert info.recipe == recipe.to_dict()
+    assert info.preprocessing["input_size"] == [3, 32, 32]
+    assert info.preprocessing["mean"] == list(recipe.data.mean)
     assert not model.training
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
 
@@ -97,7 +92,7 @@ class Bomb:
 
 def test_malicious_files_run_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name, content in (("a.ckpt", Bomb()), ("b.ckpt", {CARD_KEY: card(recipe=Bomb())})):
+    for name, content in (("a.ckpt", Bomb()), ("b.ckpt", {INFO_KEY: info(recipe=Bomb())})):
         torch.save(content, name)
         assert "could run code, so it is refused" in failure(Path(name))
     Path("c.ckpt").write_bytes(pickle.dumps(Bomb(), protocol=2))
@@ -129,21 +124,21 @@ def test_weights_alone_are_no_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({CARD_KEY: card(format=2)}, "written in format 2, this version reads 1; update spanets"),
-        ({CARD_KEY: "card"}, "names neither its model nor its classes"),
-        ({CARD_KEY: card(classes="cat")}, "damaged, without classes"),
-        ({CARD_KEY: card(classes=[])}, "damaged, without classes"),
-        ({CARD_KEY: card(model=None, recipe=3)}, "damaged, without model, recipe"),
+        ({INFO_KEY: info(format=2)}, "written in format 2, this version reads 1; update spanets"),
+        ({INFO_KEY: "info"}, "names neither its model nor its classes"),
+        ({INFO_KEY: info(classes="cat")}, "damaged, without classes"),
+        ({INFO_KEY: info(classes=[])}, "damaged, without classes"),
+        ({INFO_KEY: info(model=None, recipe=3)}, "damaged, without model, recipe"),
         ({"state_dict": None}, "holds no weights"),
         ({"state_dict": [1]}, "holds no weights"),
-        ({CARD_KEY: card(model="test_resnett")}, "unknown model 'test_resnett'; did you mean 'te"),
-        ({CARD_KEY: card(model="hf-hub:timm/resnet18")}, "unknown model 'hf-hub:timm/resnet18'"),
-        ({CARD_KEY: card(model="local-dir:/tmp")}, "unknown model 'local-dir:/tmp'"),
-        ({CARD_KEY: card(model_args={"pretrained": True})}, "model argument 'pretrained' is not"),
-        ({CARD_KEY: card(model_args={"checkpoint_path": "x"})}, "model argument 'checkpoint_path'"),
-        ({CARD_KEY: card(model_args={"pretrained_cfg": {"url": "x"}})}, "model argument 'pretrai"),
-        ({CARD_KEY: card(model_args={"foo": 1})}, "model test_resnet with {'foo': 1}: "),
-        ({CARD_KEY: card(model="test_vit")}, "its weights are not those of test_vit: "),
+        ({INFO_KEY: info(model="test_resnett")}, "unknown model 'test_resnett'; did you mean 'te"),
+        ({INFO_KEY: info(model="hf-hub:timm/resnet18")}, "unknown model 'hf-hub:timm/resnet18'"),
+        ({INFO_KEY: info(model="local-dir:/tmp")}, "unknown model 'local-dir:/tmp'"),
+        ({INFO_KEY: info(model_args={"pretrained": True})}, "model argument 'pretrained' is not"),
+        ({INFO_KEY: info(model_args={"checkpoint_path": "x"})}, "model argument 'checkpoint_path'"),
+        ({INFO_KEY: info(model_args={"pretrained_cfg": {"url": "x"}})}, "model argument 'pretrai"),
+        ({INFO_KEY: info(model_args={"foo": 1})}, "model test_resnet with {'foo': 1}: "),
+        ({INFO_KEY: info(model="test_vit")}, "its weights are not those of test_vit: "),
     ],
 )
 def test_cards_that_cannot_be_used(changes, said, tmp_path):
@@ -151,8 +146,8 @@ def test_cards_that_cannot_be_used(changes, said, tmp_path):
 
 
 def test_weights_of_another_model(tmp_path):
-    three = card(classes=["cat", "dog", "cow"])
-    message = failure(save(tmp_path / "a.ckpt", **{CARD_KEY: three}))
+    three = info(classes=["cat", "dog", "cow"])
+    message = failure(save(tmp_path / "a.ckpt", **{INFO_KEY: three}))
     assert message == (
         "its weights are not those of test_resnet: 2 of another shape, such as fc.bias"
     )

@@ -5,7 +5,7 @@ import torch
 
 from spanets.detection import PAPERS, make_detector
 from spanets.detection.decay import count_layers
-from spanets.detection.task import DetectionPlan
+from spanets.detection.task import DetectionTask
 from spanets.recipe import list_recipes, load_recipe
 
 # Learning rate, images an update, layer decay.
@@ -66,13 +66,13 @@ def test_settings(name):
 def test_the_learning_rate_over_a_run(name, layers):
     """Warm-up, two steps down, and a factor a layer."""
     recipe = load_recipe(f"coco/{name}")
-    plan = DetectionPlan(recipe)
+    plan = DetectionTask(recipe)
     with torch.device("meta"):
         head = recipe.model.head
         model = make_detector(head, recipe.model.name, 80, settings=PAPERS[head])
     plan.check_model(model, 80)
     updates = 7330  # COCO's 117,266 images with objects in batches of 16
-    task = plan.make_module(model, plan.make_card(["a"] * 80), updates)
+    task = plan.make_module(model, plan.make_info(["a"] * 80), updates)
     (optimizer,), (schedule,) = task.configure_optimizers()
     groups = optimizer.param_groups
     assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))

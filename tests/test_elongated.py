@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from spanets.classification.data import ImageDataset, evaluation_loader, preprocessing_of
+from spanets.classification.recipe import ClassificationData
 from spanets.data.samples import Samples
-from spanets.recipe import ClassificationData
 from spanets_runtime.images import ImageError
 from spanets_runtime.predict import predict_images
 from spanets_runtime.preprocessing import Preprocessing

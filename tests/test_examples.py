@@ -10,7 +10,7 @@ from PIL import Image
 
 import spanets
 from spanets.bench.paper_accuracy import IMAGENET_TOP1
-from spanets.checkpoint import Card, save_torch
+from spanets.checkpoint import ModelInfo, save_torch
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -38,9 +38,9 @@ def test_contexts(run, tmp_path):
     model = timm.create_model("spanet_nano", num_classes=2)
     values = {"input_size": [3, 64, 64], "crop_pct": 1.0, "interpolation": "bilinear"}
     values |= {"mean": [0.5] * 3, "std": [0.5] * 3}
-    card = Card("spanet_nano", {}, ["a", "b"], values, {}, spanets.__version__)
+    info = ModelInfo("spanet_nano", {}, ["a", "b"], values, {}, spanets.__version__)
     weights = {f"model.{name}": value for name, value in model.state_dict().items()}
-    save_torch({"spanets": card.to_dict(), "state_dict": weights}, tmp_path / "a.ckpt")
+    save_torch({"spanets": info.to_dict(), "state_dict": weights}, tmp_path / "a.ckpt")
     run("paper_contexts", tmp_path / "a.ckpt", "--out", tmp_path / "contexts.png")
     with Image.open(tmp_path / "contexts.png") as sheet:
         assert sheet.height < sheet.width < 1000  # four cells, an image and four contexts each

@@ -25,19 +25,13 @@ import torch
 import yaml
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
+from opened import RECIPES, restore_model
 
 import spanets_cli
-from spanets.checkpoint import CARD_KEY, Card, load_checkpoint, restore_model
+from spanets.checkpoint import INFO_KEY, ModelInfo, load_checkpoint
 from spanets.classification.predict import Predictor
-from spanets.recipe import (
-    RECIPES,
-    ClassificationRecipe,
-    known_keys,
-    known_ranges,
-    list_recipes,
-    load_recipe,
-    parse_recipe,
-)
+from spanets.classification.recipe import ClassificationRecipe
+from spanets.recipe import known_keys, known_ranges, list_recipes, load_recipe, parse_recipe
 from spanets_cli.base_parser import Parser
 from spanets_cli.parser import make_parser
 from spanets_runtime.errors import UsageError, UserError
@@ -397,7 +391,7 @@ def silent(tmp_path, monkeypatch):
 WEIGHTS = {
     f"model.{k}": v for k, v in timm.create_model("test_resnet", num_classes=2).state_dict().items()
 }
-CARD = Card(
+CARD = ModelInfo(
     model="test_resnet",
     model_args={},
     classes=["cat", "dog"],
@@ -435,7 +429,7 @@ def test_checkpoints_of_any_content(silent, content):
 @bounded
 @given(st.sampled_from(sorted(CARD)), values)
 def test_checkpoints_with_a_strange_card(silent, photos, key, value):
-    torch.save({"state_dict": WEIGHTS, CARD_KEY: {**CARD, key: value}}, "a.ckpt")
+    torch.save({"state_dict": WEIGHTS, INFO_KEY: {**CARD, key: value}}, "a.ckpt")
     use(Path("a.ckpt"), photos / "cat/0.png")
 
 
@@ -443,24 +437,24 @@ def test_checkpoints_with_a_strange_card(silent, photos, key, value):
 @given(st.sampled_from(sorted(CARD["preprocessing"])), values)
 def test_checkpoints_with_strange_preprocessing(silent, photos, key, value):
     assume(value != CARD["preprocessing"][key])
-    card = {**CARD, "preprocessing": {**CARD["preprocessing"], key: value}}
-    torch.save({"state_dict": WEIGHTS, CARD_KEY: card}, "a.ckpt")
+    info = {**CARD, "preprocessing": {**CARD["preprocessing"], key: value}}
+    torch.save({"state_dict": WEIGHTS, INFO_KEY: info}, "a.ckpt")
     use(Path("a.ckpt"), photos / "cat/0.png")
 
 
 @bounded
 @given(st.sampled_from(sorted(WEIGHTS)), values | st.integers(0, 5).map(torch.zeros))
 def test_checkpoints_with_strange_weights(silent, photos, key, value):
-    torch.save({"state_dict": {**WEIGHTS, key: value}, CARD_KEY: CARD}, "a.ckpt")
+    torch.save({"state_dict": {**WEIGHTS, key: value}, INFO_KEY: CARD}, "a.ckpt")
     use(Path("a.ckpt"), photos / "cat/0.png")
 
 
 PLACES = {
     "all": lambda c: c,
-    "beside": lambda c: {"state_dict": WEIGHTS, CARD_KEY: CARD, "x": c},
-    "card": lambda c: {"state_dict": WEIGHTS, CARD_KEY: {**CARD, "recipe": {"seed": [c]}}},
-    "key": lambda c: {"state_dict": {**WEIGHTS, c: 1}, CARD_KEY: CARD},
-    "weights": lambda c: {"state_dict": {**WEIGHTS, "model.fc.bias": c}, CARD_KEY: CARD},
+    "beside": lambda c: {"state_dict": WEIGHTS, INFO_KEY: CARD, "x": c},
+    "info": lambda c: {"state_dict": WEIGHTS, INFO_KEY: {**CARD, "recipe": {"seed": [c]}}},
+    "key": lambda c: {"state_dict": {**WEIGHTS, c: 1}, INFO_KEY: CARD},
+    "weights": lambda c: {"state_dict": {**WEIGHTS, "model.fc.bias": c}, INFO_KEY: CARD},
 }
 
 
@@ -485,7 +479,7 @@ def test_the_canary_sings(silent):
 def test_mutated_pickles_run_nothing(silent, draw):
     """Bytes of the pickle within a checkpoint with a canary are changed, checksums renewed."""
     file = io.BytesIO()
-    torch.save(PLACES["card"](Canary()), file)
+    torch.save(PLACES["info"](Canary()), file)
     with zipfile.ZipFile(file) as old, zipfile.ZipFile("a.ckpt", "w") as new:
         for name in old.namelist():
             content = bytearray(old.read(name))

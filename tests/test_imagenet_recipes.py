@@ -5,7 +5,7 @@ import timm
 import torch
 
 import spanets
-from spanets.checkpoint import Card
+from spanets.checkpoint import ModelInfo
 from spanets.classification.data import make_mixing, train_transform
 from spanets.classification.module import Classification
 from spanets.recipe import list_recipes, load_recipe
@@ -78,8 +78,8 @@ def test_parts_can_be_made(name):
     train_transform(recipe.data)
     assert make_mixing(recipe.data, recipe.optim.label_smoothing, 1000) is not None
     model = timm.create_model(name, device="meta", **recipe.model.args)
-    card = Card(name, {}, ["a"] * 1000, {}, {}, "0")
-    task = Classification(model, card, recipe, steps_per_epoch=1251)
+    info = ModelInfo(name, {}, ["a"] * 1000, {}, {}, "0")
+    task = Classification(model, info, recipe, steps_per_epoch=1251)
     (optimizer,), (schedule,) = task.configure_optimizers()
     assert type(optimizer).__name__.lower() == recipe.optim.name
     counted = [p for group in optimizer.param_groups for p in group["params"]]

@@ -204,10 +204,10 @@ def test_plain_text_in_markdown_has_no_markup(text):
 
 def test_a_model_card_shows_names_as_they_are(nasty_checkpoint, tmp_path, capsys):
     assert call(capsys, "push", nasty_checkpoint, "--to", tmp_path / "a<b>`c`")[0] == 0
-    card = (tmp_path / "a<b>`c`" / "README.md").read_text("utf-8")
-    assert set(acts(card)) == {"\n"}
-    assert "\n# a\\<b\\>\\`c\\`\n" in card
-    assert r"2: `\x1b[2J\x1b[31mred`, `a\nspanets: all is well`." in card
+    info = (tmp_path / "a<b>`c`" / "README.md").read_text("utf-8")
+    assert set(acts(info)) == {"\n"}
+    assert "\n# a\\<b\\>\\`c\\`\n" in info
+    assert r"2: `\x1b[2J\x1b[31mred`, `a\nspanets: all is well`." in info
 
 
 # ---- an output that is closed or full

@@ -287,12 +287,12 @@ def test_a_refused_port_is_said(server, tmp_path):
 @pytest.mark.parametrize(
     "files", [ADDRESS, "hf://datasets/x/y.parquet", "../secret.parquet", "/etc/secret.parquet"]
 )
-@pytest.mark.parametrize("card", ["README.md", ".huggingface.yaml"])
-def test_the_card_of_a_data_set_names_no_place(files, card, tmp_path):
+@pytest.mark.parametrize("info", ["README.md", ".huggingface.yaml"])
+def test_the_card_of_a_data_set_names_no_place(files, info, tmp_path):
     pytest.importorskip("datasets")
     from spanets.data.sources.hub import hub_parts
 
     values = yaml.safe_dump({"configs": [{"config_name": "x", "data_files": [{"path": files}]}]})
-    (tmp_path / card).write_text(f"---\n{values}---\n" if card.endswith(".md") else values)
+    (tmp_path / info).write_text(f"---\n{values}---\n" if info.endswith(".md") else values)
     with pytest.raises(UserError, match="lies outside of the data set; only its own files"):
         hub_parts(str(tmp_path))

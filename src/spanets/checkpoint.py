@@ -1,264 +1,176 @@
-"""Checkpoints that carry all that is needed to use them, written so that none is ever half there.
+"""What a checkpoint carries beside its weights, and writing it so that none is ever half there.
 
-Beside the weights a checkpoint holds a `Card`: model name and arguments, class names,
-preprocessing, recipe and package version, all of them plain values, so that a file can be read
-with `weights_only=True`.
+A checkpoint holds a `ModelInfo`: model name and arguments, class names, preprocessing, recipe and
+package version. A checkpoint may come from anyone, so these are plain values, and none is large or
+deep enough to exhaust its reader; how large a model it may ask for, `backbones.limits` says.
 """
 
-import os
-import warnings
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
-import timm
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from spanets.backbones.limits import ModelTooLargeError, check_numbers, limited_model
-from spanets.card import CARD_KEY, FORMAT, Card, read_card
-from spanets.weights import WeightsError, open_regular, read_checkpoint
-from spanets.weights.archives import open_archive
-from spanets.weights.errors import show_name
-from spanets_runtime.errors import UsageError, UserError, first_line, nearest
+from spanets.tasks import load_task
+from spanets.weights import WeightsError
+from spanets.weights.files import find_file, open_regular, read_open
+from spanets.weights.integrity import check_intact
+from spanets_runtime.errors import UsageError
 from spanets_runtime.files import write_atomically
 
-__all__ = [
-    "CARD_KEY",
-    "FORMAT",
-    "WEIGHT_SUFFIXES",
-    "Card",
-    "build_model",
-    "check_integrity",
-    "check_torch_reads",
-    "create_model",
-    "is_checkpoint",
-    "load_checkpoint",
-    "read_card",
-    "restore_classifier",
-    "restore_model",
-    "save_torch",
-    "task_of",
-]
+INFO_KEY = "spanets"
+FORMAT = 1
 
-WEIGHT_SUFFIXES = (".ckpt", ".pth", ".pt", ".tar", ".bin", ".safetensors")
-
-# Arguments of timm's factory that would read other files or reach for the network.
-_FETCHING_ARGUMENTS = ("checkpoint_path", "cache_dir", "kwargs_filter")
+# Of our own some 200 values in four levels, and the names of the classes.
+_MAX_VALUES = 100_000
+_MAX_DEPTH = 32
+_MAX_TEXT = 100_000
 
 
-def load_checkpoint(path: str | Path) -> tuple[Card, dict[str, Tensor]]:
-    """Reads the card and the weights of a checkpoint, running nothing that it holds.
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is to be known about a checkpoint's model.
 
-    Returns:
-        The card, and the weights under the model's own names.
+    Attributes:
+        model: timm name.
+        model_args: Arguments of `timm.create_model` beside the name and the number of classes.
+        classes: Class names, in the order of the logits.
+        preprocessing: Arguments of `timm.data.create_transform` for evaluation.
+        recipe: The recipe it was trained by.
+        version: Of this package.
+        task: The kind of prediction.
+        head: What stands on the model as a backbone, in the task's own words; classifiers: {}.
+    """
+
+    model: str
+    model_args: dict[str, Any]
+    classes: list[str]
+    preprocessing: dict[str, Any]
+    recipe: dict[str, Any]
+    version: str
+    task: str = "classification"
+    head: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values."""
+        return {"format": FORMAT, **asdict(self)}
+
+
+def read_info(content: Mapping[str, Any], path: str | Path) -> ModelInfo:
+    """Returns what a checkpoint's content says about its model.
 
     Raises:
-        WeightsError: an unreadable or damaged file, or one without a card.
+        WeightsError: it has none, or a damaged one; the message names `path`.
     """
-    content = read_checkpoint(path)
-    card = read_card(content, path)
-    check_integrity(path)
+    info = content.get(INFO_KEY)
+    if not isinstance(info, Mapping):
+        raise WeightsError(
+            f"{path}: names neither its model nor its classes; "
+            "give a checkpoint that `spanets train` wrote"
+        )
+    try:
+        _Counter().check(info)
+    except ValueError as error:
+        raise WeightsError(f"{path}: damaged, its metadata holds {error}") from None
+    if info.get("format") != FORMAT:
+        raise WeightsError(
+            f"{path}: written in format {info.get('format')!r}, this version reads {FORMAT}; "
+            "update spanets"
+        )
+    info = {"head": {}, **info}  # files of version 0.1 have none
+    types = {name: get_origin(kind) or kind for name, kind in get_type_hints(ModelInfo).items()}
+    wrong = [name for name, kind in types.items() if not isinstance(info.get(name), kind)]
+    if not wrong and not all(isinstance(name, str) for name in info["classes"]):
+        wrong = ["classes"]
+    if wrong or not info["classes"]:
+        raise WeightsError(f"{path}: damaged, without {', '.join(wrong or ['classes'])}")
+    found = ModelInfo(**{name: info[name] for name in types})
+    _check_preprocessing(found, path)
+    return found
+
+
+def read_own(path: str | Path) -> tuple[ModelInfo, dict[str, Any]]:
+    """Reads a checkpoint of `spanets train` whole, by opening it once, and runs nothing in it.
+
+    Returns:
+        What it says about its model, and all that it holds.
+
+    Raises:
+        WeightsError: an unreadable file, one that was damaged since, or another's.
+    """
+    found = find_file(Path(path))
+    with open_regular(found) as file:
+        content = read_open(file, found)
+        info = read_info(content, path)
+        check_intact(file, path)
+    return info, content
+
+
+def weights_of(content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
+    """Returns the model's weights in a checkpoint's content, under the model's own names.
+
+    Raises:
+        WeightsError: it has none.
+    """
     tensors = content.get("state_dict")
     if not isinstance(tensors, Mapping):
         raise WeightsError(f"{path}: holds no weights")
-    weights = {
+    return {
         key.removeprefix("model."): value
         for key, value in tensors.items()
         if key.startswith("model.") and isinstance(value, Tensor)
     }
-    return card, weights
 
 
-def check_integrity(path: str | Path) -> None:
-    """Compares a checkpoint with the checksums that torch stored in it, and does not look at.
-
-    Raises:
-        WeightsError: it has changed since it was written.
-    """
-    with open_regular(Path(path)) as file:
-        if file.read(2) != b"PK":
-            return  # safetensors, or the pickle of older releases: these hold no checksums
-        try:
-            with open_archive(file, os.fstat(file.fileno()).st_size) as archive:
-                # What no checksum covers: torch would leave out the content of a "folder".
-                odd = [part.filename for part in archive.infolist() if part.external_attr]
-                damaged = odd[0] if odd else archive.testzip()
-        # Beside its own error, whatever a wrong name, offset, version or flag leads to.
-        except Exception as error:
-            reason = first_line(error)
-            raise WeightsError(f"{path}: damaged since it was written ({reason})") from error
-    if damaged is not None:
-        raise WeightsError(f"{path}: damaged since it was written (its part {damaged!r})")
-
-
-def check_torch_reads(path: str | Path) -> None:
-    """Opens a checkpoint of one's own run as a resumed run will, without reading the weights.
-
-    torch's reader of archives refuses some that others read, by fields that nothing else uses.
+def load_checkpoint(path: str | Path) -> tuple[ModelInfo, dict[str, Tensor]]:
+    """Reads what a checkpoint says about its model, and the model's weights; builds nothing.
 
     Raises:
-        WeightsError: torch does not read it.
+        WeightsError: as for `read_own`, or no weights.
     """
-    with open_regular(Path(path)) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            torch.load(file, map_location="meta", weights_only=True)
-        except Exception as error:
-            reason = first_line(error)
-            raise WeightsError(f"{path}: damaged since it was written ({reason})") from error
-
-
-def task_of(path: str | Path) -> str:
-    """Returns the kind of prediction that a checkpoint was trained for.
-
-    Raises:
-        WeightsError: an unreadable file, or one without a card.
-    """
-    return read_card(read_checkpoint(path), path).task
-
-
-def restore_classifier(path: str | Path) -> tuple[nn.Module, Card]:
-    """Builds the model of a checkpoint as `restore_model` does, if it is a classifier.
-
-    Raises:
-        WeightsError: as for `restore_model`.
-        UserError: it was trained for something else.
-    """
-    model, card = restore_model(path)
-    if card.task != "classification":
-        raise UserError(f"{path}: is for {card.task}; this command takes classifiers")
-    return model, card
-
-
-def is_checkpoint(source: str) -> bool:
-    """Tells a file's path, of one that may not exist, from a model's name, which may have a tag."""
-    path = Path(source)
-    is_path = len(path.parts) > 1 and ":" not in source  # no address, such as hf-hub:owner/name
-    return path.is_file() or is_path or path.suffix in WEIGHT_SUFFIXES
-
-
-def restore_model(path: str | Path) -> tuple[nn.Module, Card]:
-    """Builds the model of a checkpoint and loads its weights.
-
-    Returns:
-        The model in evaluation mode, and the card.
-
-    Raises:
-        WeightsError: an unreadable file, an unknown model, or weights that do not fit it.
-    """
-    card, weights = load_checkpoint(path)
-    try:
-        model = _build_fitting(card, weights)
-    except UserError as error:
-        raise WeightsError(f"{path}: {error}") from None
-    # A card can have any value in any place, and builders check theirs in every way there is.
-    except Exception as error:
-        reason = first_line(error)
-        raise WeightsError(f"{path}: its model cannot be built ({reason})") from error
-    model.load_state_dict(weights)
-    return model.eval(), card
-
-
-def _build_fitting(card: Card, weights: Mapping[str, Tensor]) -> nn.Module:
-    """Builds the model of a card, once it is clear that it is the one of these weights."""
-    # The numbers of a data set's classes name nothing that is built.
-    head = {key: value for key, value in card.head.items() if key != "category_ids"}
-    check_numbers([card.model_args, head], weights)
-    with limited_model(weights):
-        # First without memory: a card from elsewhere can ask for a model of any size.
-        if (sketch := _sketch(card)) is not None:
-            _check_names(card, sketch, weights)
-        model = build_model(card)
-    _check_names(card, model, weights)
-    return model
-
-
-def _sketch(card: Card) -> nn.Module | None:
-    """Builds a model without values, if that is possible."""
-    try:
-        with torch.device("meta"):
-            return build_model(card)
-    except ModelTooLargeError:
-        raise
-    # A few models compute with values where they are built; other errors come again with values.
-    except Exception:
-        return None
-
-
-def _check_names(card: Card, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    if mismatch := _compare(model.state_dict(), weights):
-        raise UserError(f"its weights are not those of {card.model}: {mismatch}")
-
-
-def build_model(card: Card) -> nn.Module:
-    """Builds the model that a card describes, its weights not loaded.
-
-    Raises:
-        UsageError: an unknown model or task, or arguments that it does not take.
-    """
-    # Imported here because they are built on this module.
-    if card.task == "detection":
-        from spanets.detection import build_detector
-
-        return build_detector(card.model, card.model_args, len(card.classes), card.head)
-    if card.task == "segmentation":
-        from spanets.segmentation import build_segmenter
-
-        return build_segmenter(card.model, card.model_args, len(card.classes), card.head)
-    if card.task != "classification":
-        known = "classification, detection, segmentation"
-        raise UsageError(f"the task is {card.task!r}, known: {known}")
-    if card.model_args.get("features_only"):
-        raise UsageError("model argument 'features_only' is not for classifiers")
-    return create_model(card.model, card.model_args, num_classes=len(card.classes))
-
-
-def _compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """Says how two sets of tensors differ in names and shapes, briefly; nothing if they do not."""
-    differences = {
-        "missing": own.keys() - given.keys(),
-        "unexpected": given.keys() - own.keys(),
-        "of another shape": {
-            key for key in own.keys() & given.keys() if own[key].shape != given[key].shape
-        },
-        "of another type": {
-            key
-            for key in own.keys() & given.keys()
-            if own[key].is_floating_point() != given[key].is_floating_point()
-        },
-    }
-    parts = [f"{len(k)} {how}, such as {show_name(min(k))}" for how, k in differences.items() if k]
-    return "; ".join(parts)
-
-
-def create_model(name: str, arguments: Mapping[str, Any], **more: Any) -> nn.Module:
-    """Builds a registered timm model from a name and arguments that a file or user gave.
-
-    Raises:
-        UsageError: an unknown name, an argument that the model does not take, or one that would
-            fetch weights from elsewhere.
-    """
-    # Names with a scheme, such as "hf-hub:", are left to those who call timm themselves.
-    if ":" in name or not timm.is_model(name):
-        hint = (
-            nearest(name.partition(".")[0], timm.list_models())
-            or "; known are timm's and those of `spanets models`"
-        )
-        raise UsageError(f"unknown model {name!r}{hint}")
-    for key in arguments:
-        if key in _FETCHING_ARGUMENTS or str(key).startswith("pretrained"):
-            raise UsageError(f"model argument {key!r} is not allowed here: it would fetch weights")
-    try:
-        return timm.create_model(name, **{**arguments, **more})
-    except ModelTooLargeError:
-        raise
-    # Models check their arguments in every way there is, or not at all.
-    except Exception as error:
-        given = show_name(str(dict(arguments)))
-        raise UsageError(f"model {name} with {given}: {first_line(error)}") from error
+    info, content = read_own(path)
+    return info, weights_of(content, path)
 
 
 def save_torch(content: Any, path: str | Path, previous: str | Path | None = None) -> None:
     """Saves like `torch.save`, atomically; see `write_atomically`."""
     write_atomically(path, lambda file: torch.save(content, file), previous)
+
+
+class _Counter:
+    """Goes through nested values, and counts them: what is shared counts each time."""
+
+    def __init__(self) -> None:
+        self.left = _MAX_VALUES
+
+    def check(self, value: Any, depth: int = 0) -> None:
+        """Raises a ValueError for other than plain values, too many, too deep or too large ones."""
+        self.left -= 1
+        if self.left < 0 or depth > _MAX_DEPTH:
+            raise ValueError("more values than any checkpoint needs")
+        if isinstance(value, Mapping):
+            if not all(isinstance(key, str) for key in value):
+                raise ValueError("a key that is no text")
+            value = [part for pair in value.items() for part in pair]
+        if isinstance(value, list | tuple):
+            for part in value:
+                self.check(part, depth + 1)
+        elif isinstance(value, str):
+            if len(value) > _MAX_TEXT:
+                raise ValueError("an endless text")
+        elif isinstance(value, int):
+            if not -(2**63) <= value < 2**64:
+                raise ValueError("an integer of more than 64 bits")
+        elif value is not None and not isinstance(value, float):
+            raise ValueError(f"a {type(value).__name__}")
+
+
+def _check_preprocessing(info: ModelInfo, path: str | Path) -> None:
+    try:
+        load_task(info.task).check_preprocessing(info.preprocessing)
+    except UsageError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: damaged preprocessing ({error})") from None

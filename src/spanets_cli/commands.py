@@ -54,14 +54,14 @@ def run_train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     # Before hours of training, not at the first use.
     for module in ("lightning", "torchmetrics", "tensorboard", "matplotlib"):
         require(module, "train")
-    from spanets.tasks import PLANS
+    from spanets.tasks import load_task
     from spanets.training.engine import train_claimed
     from spanets.training.report import describe_results
     from spanets.training.run_folder import claim_run_folder
 
     with claim_run_folder(recipe, arguments.recipe, arguments.out, arguments.resume) as out:
         results = train_claimed(recipe, out, resume=arguments.resume)
-    describe_metrics = PLANS[recipe.task].describe_metrics
+    describe_metrics = load_task(recipe.task).describe_metrics
     say_described(lambda shown: describe_results(shown, describe_metrics(shown)), results)
     return 0
 
@@ -76,17 +76,18 @@ def run_eval(arguments: argparse.Namespace, _: list[str]) -> int:
         describe_layout,
         evaluate_layout,
     )
-    from spanets.tasks import plan_of
+    from spanets.sources import open_source
+    from spanets.tasks import load_task
 
     refuse_program(arguments.checkpoint, "eval")
-    path, data = Path(arguments.checkpoint), arguments.data
-    layout, plan = choose_layout(path, data, arguments.layout), plan_of(path)
-    batch = arguments.batch or plan.eval_batch
+    source, data = open_source(arguments.checkpoint), arguments.data
+    task, layout = load_task(source.info.task), choose_layout(source, data, arguments.layout)
+    batch = arguments.batch or task.eval_batch
     if layout is None:
-        results = plan.evaluate(path, data, arguments.workers, batch, arguments.trust_recipe)
-        describe = plan.describe_metrics
+        results = task.evaluate(source, data, arguments.workers, batch, arguments.trust_recipe)
+        describe = task.describe_metrics
     else:
-        results = evaluate_layout(path, data, layout, arguments.workers, batch)
+        results = evaluate_layout(source, data, layout, arguments.workers, batch)
         describe = describe_layout
     print_notes(results.get("notes", []))
     if arguments.json:
@@ -129,36 +130,23 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
     Returns:
         From paths of images to predictions, which have `error`, `to_dict` and a line for people.
     """
-    source = arguments.checkpoint
-    from spanets_runtime.errors import UsageError
     from spanets_runtime.onnx import is_exported
 
-    refuse_program(source, "predict")
-    if is_exported(source):
-        refuse_annotations(arguments)
+    refuse_program(arguments.checkpoint, "predict")
+    if is_exported(arguments.checkpoint):
         return make_exported_predictor(arguments)
-    from spanets.checkpoint import task_of
+    from spanets.sources import open_source
+    from spanets.tasks import load_task
+    from spanets.training.task import PredictOptions
 
-    task = task_of(source)
-    if task == "detection":
-        from spanets.detection.predict import ObjectPredictor
-
-        out = None if arguments.out is None else Path(arguments.out)
-        listed = None if arguments.annotations is None else Path(arguments.annotations)
-        if listed is not None and out is None:
-            raise UsageError("--annotations numbers what --out leaves; add --out DIR")
-        predict = partial(ObjectPredictor(source), out=out, min_score=arguments.score)
-        return partial(predict, annotations=listed)
-    refuse_annotations(arguments)
-    if task == "segmentation":
-        from spanets.segmentation.predict import MaskPredictor
-
-        out = folder_for_masks(arguments)
-        return partial(MaskPredictor(source), out=out)
-    from spanets.classification.predict import Predictor
-
-    refuse_folder(arguments)
-    return partial(Predictor(source), top=arguments.top)
+    source = open_source(arguments.checkpoint)
+    options = PredictOptions(
+        arguments.top,
+        None if arguments.out is None else Path(arguments.out),
+        arguments.score,
+        None if arguments.annotations is None else Path(arguments.annotations),
+    )
+    return load_task(source.info.task).make_predictor(source, options)
 
 
 def refuse_program(path: str, command: str) -> None:
@@ -176,6 +164,10 @@ def make_exported_predictor(arguments: argparse.Namespace) -> Callable[[Any], It
     from spanets_runtime.errors import UsageError
     from spanets_runtime.onnx import OnnxFile, OnnxPredictor
 
+    if arguments.annotations is not None:
+        raise UsageError(
+            f"--annotations is for checkpoints of detectors, and {arguments.checkpoint} is none"
+        )
     file = OnnxFile(arguments.checkpoint)
     if file.task == "detection":
         raise UsageError(
@@ -185,53 +177,27 @@ def make_exported_predictor(arguments: argparse.Namespace) -> Callable[[Any], It
     if file.task == "segmentation":
         from spanets_runtime.onnx_masks import OnnxMaskPredictor
 
-        out = folder_for_masks(arguments)
-        return partial(OnnxMaskPredictor(file), out=out)
+        if arguments.out is None:
+            raise UsageError(f"{file.path} finds masks: name a folder for them with --out DIR")
+        return partial(OnnxMaskPredictor(file), out=Path(arguments.out))
     predictor = OnnxPredictor(file)
-    refuse_folder(arguments)
-    return partial(predictor, top=arguments.top)
-
-
-def folder_for_masks(arguments: argparse.Namespace) -> Path:
-    """Returns the folder for masks, without which a segmenter has nowhere to leave them."""
-    from spanets_runtime.errors import UsageError
-
-    if arguments.out is None:
-        raise UsageError(
-            f"{arguments.checkpoint} finds masks: name a folder for them with --out DIR"
-        )
-    return Path(arguments.out)
-
-
-def refuse_annotations(arguments: argparse.Namespace) -> None:
-    """Refuses the numbers of a data set for what is no detector."""
-    from spanets_runtime.errors import UsageError
-
-    if arguments.annotations is not None:
-        raise UsageError(
-            f"--annotations is for checkpoints of detectors, and {arguments.checkpoint} is none"
-        )
-
-
-def refuse_folder(arguments: argparse.Namespace) -> None:
-    """Refuses a folder for what is found by a classifier, which leaves no files."""
-    from spanets_runtime.errors import UsageError
-
     if arguments.out is not None:
         raise UsageError(
-            f"--out is for detectors and segmenters, and {arguments.checkpoint} labels whole images"
+            f"--out is for detectors and segmenters, and {file.path} labels whole images"
         )
+    return partial(predictor, top=arguments.top)
 
 
 def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
     """Exports, and prints how far the file is from eager."""
-    from spanets.checkpoint import is_checkpoint
     from spanets.deploy.export import export_model, load_source
     from spanets.deploy.quantize import calibration_images, calibration_transform
 
-    model, metadata = load_source(
+    model, metadata, source = load_source(
         arguments.source, arguments.weights, arguments.features_only, arguments.ema
     )
+    if source.report is not None:
+        tell(str(source.report))
     preprocessing = metadata["preprocessing"]
     sides = preprocessing.get("input_size") or [DETECTOR_SIZE] * 2
     height, width = arguments.size or sides[-2:]
@@ -253,7 +219,7 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
         metadata=metadata,
         calibration=calibration,
     )
-    if not is_checkpoint(arguments.source) and arguments.weights is None:
+    if not source.has_weights:
         tell("the weights are random: give --weights FILE or a checkpoint")
     if arguments.json:
         return print_json(written.to_dict())

@@ -22,10 +22,10 @@ from spanets.classification.data import (
     standardize,
     train_transform,
 )
+from spanets.classification.recipe import ClassificationData as Data
 from spanets.data.loaders import EvenBatches, Share, max_workers, plain_worker_errors
 from spanets.data.sampler import EpochSampler, seed_sample
 from spanets.data.samples import Samples
-from spanets.recipe import ClassificationData as Data
 from spanets.recipe import load_recipe
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.images import ImageError, load_image

@@ -12,7 +12,7 @@ from small_runs import call
 from timm.models import register_model
 from torch import nn
 
-from spanets.checkpoint import Card, save_torch
+from spanets.checkpoint import ModelInfo, save_torch
 from spanets.classification.imagenet import ALEXNET_ERRORS, summarise_corruptions
 from spanets.data.corruptions import KINDS
 from spanets.data.sources.imagenet import LAYOUTS, find_layout, wordnet_ids
@@ -63,9 +63,9 @@ def checkpoint(tmp_path_factory) -> Path:
         "mean": [0.0] * 3,
         "std": [1.0] * 3,
     }
-    card = Card("test_nearest_colour", {}, list(CLASSES), preprocessing, {}, "0")
+    info = ModelInfo("test_nearest_colour", {}, list(CLASSES), preprocessing, {}, "0")
     colours = torch.tensor(np.array([colour(name) for name in CLASSES]), dtype=torch.float32)
-    save_torch({"state_dict": {"model.colours": colours}, "spanets": card.to_dict()}, path)
+    save_torch({"state_dict": {"model.colours": colours}, "spanets": info.to_dict()}, path)
     return path
 
 

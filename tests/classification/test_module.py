@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spanets.checkpoint import Card
+from spanets.checkpoint import ModelInfo
 from spanets.classification.data import standardize
 from spanets.classification.module import Classification
 from spanets.data.sampler import seed_sample
@@ -16,9 +16,9 @@ from spanets_runtime.errors import UsageError
 
 
 def make_task(model: str = "test_convnext", **values) -> Classification:
-    card = Card(model, {}, ["a", "b", "c"], {}, {}, "0")
+    info = ModelInfo(model, {}, ["a", "b", "c"], {}, {}, "0")
     network = timm.create_model(model, num_classes=3)
-    return Classification(network, card, parse_recipe(values), steps_per_epoch=5)
+    return Classification(network, info, parse_recipe(values), steps_per_epoch=5)
 
 
 # ---- optimizer

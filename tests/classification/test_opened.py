@@ -68,7 +68,7 @@ def test_free_sizes_take_whole_batches(tmp_path, photos, small_run, capsys, monk
 @pytest.mark.slow
 def test_files_that_tell_no_classes(tmp_path, photos, refused):
     path = tmp_path / "m.onnx"
-    model, told = load_source("test_resnet")
+    model, told, _ = load_source("test_resnet")
     export_model(model, path, told["preprocessing"]["input_size"][-1], dynamic=False, metadata=told)
     line = refused(1, "eval", path, "--data", photos)
     assert line.startswith("the model has no class 'cat'; it has 0, 1, 2, ")

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from spanets.classification.data import read_splits
+from spanets.classification.recipe import ClassificationData
 from spanets.data.kept import Kept
 from spanets.data.split_list import read_split, write_split
 from spanets.data.splits import list_split, stratified_split
-from spanets.recipe import ClassificationData, SegmentationData
 from spanets.segmentation.data import read_parts
 from spanets.segmentation.masks.reading import folder_parts as mask_parts
+from spanets.segmentation.recipe import SegmentationData
 from spanets_runtime.errors import UsageError, UserError
 
 quick = settings(max_examples=30, deadline=None, database=None, derandomize=True)

@@ -114,7 +114,7 @@ def test_a_checkpoint_keeps_its_classes(small_run, tmp_path, capsys):
     assert printed["path"] == str(path)
     told = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     told = json.loads(told["spanets"])
-    model, metadata = load_source(str(small_run / "last.ckpt"))
+    model, metadata, _ = load_source(str(small_run / "last.ckpt"))
     assert told == metadata
     assert len(told["classes"]) == model.num_classes
 

@@ -13,12 +13,14 @@ import timm
 import torch
 import yaml
 from hub import TOKEN, local_hub
+from opened import restore_model
 from PIL import Image
 from small_runs import call
 from torchvision.transforms.functional import to_pil_image
 
-from spanets.checkpoint import Card, build_model, restore_model, save_torch
+from spanets.checkpoint import ModelInfo, save_torch
 from spanets.deploy.publish import FILES
+from spanets.tasks import load_task
 from spanets_runtime.preprocessing import Preprocessing
 
 
@@ -40,11 +42,11 @@ def made(tmp_path_factory):
         recipe = {"task": "classification", "data": {"root": "/secret/place", "source": "folder"}}
         recipe["data"]["cache"] = "/secret/cache"
         recipe["trainer"] = {"logger_args": {"tracking_uri": "https://me:secret@tracker"}}
-        card = Card(name, arguments, list(classes), preprocessing, recipe, "0.1")
-        model = build_model(card)
+        info = ModelInfo(name, arguments, list(classes), preprocessing, recipe, "0.1")
+        model = load_task(info.task).build_model(info)
         weights = {f"model.{key}": value for key, value in model.state_dict().items()}
         path = tmp_path_factory.mktemp("made") / "last.ckpt"
-        save_torch({"state_dict": weights, "spanets": card.to_dict()}, path)
+        save_torch({"state_dict": weights, "spanets": info.to_dict()}, path)
         return str(path)
 
     return make
@@ -67,15 +69,15 @@ def test_timm_loads_a_folder(made, tmp_path, capsys, name, arguments):
     assert printed.splitlines() == [str(out / file) for file in FILES]
     assert sorted(os.listdir(out)) == sorted(FILES)
 
-    ours, card = restore_model(checkpoint)
+    ours, info = restore_model(checkpoint)
     theirs = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(ours(images), theirs(images))
     config = timm.data.resolve_model_data_config(theirs)
-    assert theirs.pretrained_cfg["label_names"] == card.classes
+    assert theirs.pretrained_cfg["label_names"] == info.classes
     picture = to_pil_image(torch.rand(3, 90, 70))
-    wanted = Preprocessing.parse(card.preprocessing, "")(picture)
+    wanted = Preprocessing.parse(info.preprocessing, "")(picture)
     found = timm.data.create_transform(**config)(picture)
     torch.testing.assert_close(found, torch.from_numpy(wanted), rtol=0, atol=1e-6)  # rounding
     assert theirs.num_classes == 3
@@ -87,7 +89,7 @@ def finished(small_run, tmp_path_factory):
     return shutil.copytree(small_run, tmp_path_factory.mktemp("finished") / "run")
 
 
-def read_card(folder) -> tuple[dict, str]:
+def read_info(folder) -> tuple[dict, str]:
     text = (folder / "README.md").read_text()
     _, head, body = text.split("---\n", 2)
     return yaml.safe_load(head), body
@@ -96,7 +98,7 @@ def read_card(folder) -> tuple[dict, str]:
 def test_the_model_card(finished, tmp_path, capsys, photos):
     words = ["push", finished / "last.ckpt", "--to", tmp_path / "pets"]
     assert call(capsys, *words, "--licence", "cc-by-4.0")[0] == 0
-    head, body = read_card(tmp_path / "pets")
+    head, body = read_info(tmp_path / "pets")
     assert (head["license"], head["library_name"]) == ("cc-by-4.0", "timm")
     assert head["pipeline_tag"] == "image-classification"
     results = json.loads((finished / "results.json").read_text())
@@ -117,7 +119,7 @@ def test_the_model_card(finished, tmp_path, capsys, photos):
 
 def test_its_snippet_runs(finished, tmp_path, capsys):
     assert call(capsys, "push", finished / "last.ckpt", "--to", tmp_path / "pets")[0] == 0
-    _, body = read_card(tmp_path / "pets")
+    _, body = read_info(tmp_path / "pets")
     snippet = re.search(r"```python\n(.*?)```", body, flags=re.DOTALL)[1]
     picture = Image.new("RGB", (40, 40))
     exec(snippet.replace("FOLDER", str(tmp_path / "pets")), {"picture": picture})
@@ -142,7 +144,7 @@ def test_metrics_of_other_weights_are_left_out(finished, tmp_path, capsys, text)
     if text is not None:
         (run / "results.json").write_text(text)
     assert call(capsys, "push", run / "last.ckpt", "--to", tmp_path / "pets")[0] == 0
-    head, body = read_card(tmp_path / "pets")
+    head, body = read_info(tmp_path / "pets")
     assert "model-index" not in head
     assert "license" not in head
     assert "No metrics of these weights were recorded." in body

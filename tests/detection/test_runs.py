@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from opened import restore_model
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from small_runs import call, free_port, member
 
 import spanets_cli
-from spanets.checkpoint import load_checkpoint, restore_model
+from spanets.checkpoint import load_checkpoint
 from spanets.detection import pasting
 from spanets.detection.coco.reader import read_coco
 from spanets.detection.coco.rle import decode_runs
@@ -106,9 +107,9 @@ def test_a_run(run):
 
 
 def test_the_checkpoint_is_whole(run):
-    card, _ = load_checkpoint(run / "last.ckpt")
-    assert card.task == "detection"
-    assert card.classes == list(CLASSES)
+    info, _ = load_checkpoint(run / "last.ckpt")
+    assert info.task == "detection"
+    assert info.classes == list(CLASSES)
     model, _ = restore_model(run / "last.ckpt")
     assert isinstance(model.roi_heads, CascadeHeads)
     assert model.rpn._post_nms_top_n == {"training": 30, "testing": 30}

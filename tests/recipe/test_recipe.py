@@ -11,10 +11,10 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opened import RECIPES
 
+from spanets.classification.recipe import ClassificationRecipe
 from spanets.recipe import (
-    RECIPES,
-    ClassificationRecipe,
     describe_repeated,
     known_keys,
     known_ranges,

@@ -10,7 +10,7 @@ import pytest
 from small_runs import call
 
 import spanets_cli
-from spanets.classification.task import ClassificationPlan
+from spanets.classification.task import ClassificationTask
 from spanets.recipe import load_recipe
 from spanets.runs import claiming
 from spanets.runs.claiming import FolderInUseError, claimed, claimed_first, is_running
@@ -121,7 +121,7 @@ def test_of_many_at_once_each_has_a_folder_of_its_own(tmp_path, process):
 
 def slow_to_list(patch, begun: Path, go: Path) -> None:
     """Makes runs wait before they list their data."""
-    make = ClassificationPlan.make_loaders
+    make = ClassificationTask.make_loaders
 
     def make_late(self, *arguments):
         begun.touch()
@@ -129,7 +129,7 @@ def slow_to_list(patch, begun: Path, go: Path) -> None:
             time.sleep(0.01)
         return make(self, *arguments)
 
-    patch.setattr(ClassificationPlan, "make_loaders", make_late)
+    patch.setattr(ClassificationTask, "make_loaders", make_late)
 
 
 @pytest.mark.parametrize("resume", [[], ["--resume"]])

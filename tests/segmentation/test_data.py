@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from spanets.recipe import SegmentationData, SegmentationRecipe, parse_recipe
+from spanets.recipe import parse_recipe
 from spanets.segmentation.data import (
     MaskDataset,
     TrainTransform,
@@ -16,6 +16,7 @@ from spanets.segmentation.data import (
     read_parts,
 )
 from spanets.segmentation.masks.values import IGNORED
+from spanets.segmentation.recipe import SegmentationData, SegmentationRecipe
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.fitting import Fitting, fit_size
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from opened import restore_model
 from PIL import Image
 from small_runs import call, call_without_torch
 
 import spanets_cli
 from spanets.backbones.dense import DenseBackbone
-from spanets.checkpoint import load_checkpoint, restore_model
+from spanets.checkpoint import load_checkpoint
 from spanets.recipe import load_recipe
 from spanets.segmentation import make_segmenter
 from spanets.segmentation.decay import stage_scales
@@ -393,8 +394,8 @@ def test_upernet_windows_and_stage_decay(recipe_file, tmp_path, monkeypatch):
     assert [row[1.0] for row in seen] == pytest.approx([0.04 * factor for factor in factors])
     assert set(seen[2]) == {1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125}
     assert seen[2][0.03125] == pytest.approx(0.04 / 32)
-    model, card = restore_model(tmp_path / "run/last.ckpt")
-    assert card.head == {"kind": "upernet", "args": {"channels": 8}, "frozen_stages": 0}
+    model, info = restore_model(tmp_path / "run/last.ckpt")
+    assert info.head == {"kind": "upernet", "args": {"channels": 8}, "frozen_stages": 0}
     assert model.auxiliary is not None
 
 

@@ -143,10 +143,10 @@ def test_how_many_images_a_checkpoint_was_trained_on(small_run, small_recipe):
 
 
 def test_what_is_known_of_a_run(small_run):
-    card = type("Card", (), {"classes": ["cat"], "recipe": {}})
-    kept = kept_of(small_run, small_run / "last.ckpt", card)
+    info = type("ModelInfo", (), {"classes": ["cat"], "recipe": {}})
+    kept = kept_of(small_run, info, {})
     assert kept.started is not None and not kept.is_new
-    (none := kept_of(small_run / "tensorboard", small_run / "last.ckpt", card))
+    (none := kept_of(small_run / "tensorboard", info, {}))
     assert (none.split, none.started) == (None, None)
 
 
@@ -308,7 +308,7 @@ def test_segmenters_keep_split_and_classes(tmp_path, capsys, monkeypatch):
             pixels = noise.integers(0, high, shape).astype(np.uint8)
             Image.fromarray(pixels).save(root / folder / f"{number}.png")
     (root / "classes.txt").write_text("sky\nsea\n")
-    monkeypatch.setattr("spanets.segmentation.task.SegmentationPlan.pictures", lambda *_: {})
+    monkeypatch.setattr("spanets.segmentation.task.SegmentationTask.pictures", lambda *_: {})
     words = ["--task", "segmentation"]
     recipe = tmp_path / "r.yaml"
     recipe.write_text(

@@ -34,7 +34,7 @@ def test_a_near_miss():
 
 
 def test_csv_in_place_of_tensorboard(small_recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr("spanets.classification.task.ClassificationPlan.pictures", lambda *_: {})
+    monkeypatch.setattr("spanets.classification.task.ClassificationTask.pictures", lambda *_: {})
     train(recipe(small_recipe, "--trainer.logger", "csv", "--trainer.epochs", "1"), tmp_path)
     lines = (tmp_path / "csv/metrics.csv").read_text().splitlines()
     assert "train/loss" in lines[0]

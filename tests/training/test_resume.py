@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from opened import restore_model
 from small_runs import free_port, make_photos, member
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 import spanets_cli
-from spanets.checkpoint import restore_model
 from spanets.classification.module import Classification
-from spanets.classification.task import ClassificationPlan
+from spanets.classification.task import ClassificationTask
 from spanets.recipe import load_recipe
 from spanets.runs.record import recorded
 from spanets.training.callbacks import RunKeeper
@@ -365,7 +365,7 @@ def test_ctrl_c_during_the_last_evaluation(small_recipe, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ClassificationPlan, "evaluate", staticmethod(stop))
+        patch.setattr(ClassificationTask, "evaluate", staticmethod(stop))
         with pytest.raises(UserError, match=r"^stopped; go on with: spanets train .* --resume$"):
             train(load_recipe(small_recipe), tmp_path / "run")
     results = train(load_recipe(small_recipe), tmp_path / "run", resume=True)

@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spanets.checkpoint import CARD_KEY, Card, check_integrity, check_torch_reads, load_checkpoint
+from spanets.checkpoint import INFO_KEY, ModelInfo, load_checkpoint
 from spanets.weights import WeightsError, read_checkpoint
+from spanets.weights.integrity import check_intact, check_torch_reads
 
 FORMS = ("archive", "bare", "safetensors")
 ROOM = 300 * 2**20
@@ -21,8 +22,8 @@ ROOM = 300 * 2**20
 def content() -> dict[str, Any]:
     state = {"model.w": torch.arange(3.0), "model.h": torch.ones(2, 2).half(), "model.e": []}
     state["model.e"] = torch.empty(0)
-    card = Card("test_resnet", {}, ["a", "b"], {}, {}, "0").to_dict()
-    return {"state_dict": OrderedDict(state), CARD_KEY: card, "epoch": 1}
+    info = ModelInfo("test_resnet", {}, ["a", "b"], {}, {}, "0").to_dict()
+    return {"state_dict": OrderedDict(state), INFO_KEY: info, "epoch": 1}
 
 
 def write(path: Path, form: str) -> bytes:
@@ -111,9 +112,10 @@ def test_a_flipped_bit_in_a_part_s_name(tmp_path):
         flipped = bytearray(whole)
         flipped[start + 1] ^= 0x80
         path.write_bytes(flipped)
-        for check in (load_checkpoint, check_integrity):
-            with pytest.raises(WeightsError, match=r"damaged"):
-                check(path)
+        with pytest.raises(WeightsError, match=r"damaged"):
+            load_checkpoint(path)
+        with path.open("rb") as file, pytest.raises(WeightsError, match=r"damaged"):
+            check_intact(file, path)
         names += 1
     assert names == 6  # three storages, each named twice
 

@@ -7,8 +7,8 @@ from typing import Any, Self
 from timm.layers import Format
 from torch import Tensor, nn
 
-import spanets
-from spanets.checkpoint import create_model
+from spanets.backbones.factory import create_model
+from spanets.backbones.registry import own_models
 from spanets.weights import LoadReport, load_weights
 from spanets_runtime.errors import UsageError
 
@@ -106,7 +106,7 @@ def _flat(name: str) -> str:
 
 
 def _create_pyramid(name: str, arguments: dict[str, Any], strides: Sequence[int]) -> Any:
-    if name in spanets.list_models():
+    if name in own_models():
         arguments = {"output_norm": True, **arguments}
     net: Any = create_model(name, arguments, features_only=True)
     found = net.feature_info.reduction()

@@ -11,6 +11,13 @@ from spanets.backbones.blocks import MIN_SIZE
 from spanets.backbones.pyramid import PyramidFeatures
 from spanets.weights import adapt_state_dict, check_pretrained
 
+_OWN: list[str] = []
+
+
+def own_models() -> list[str]:
+    """Returns the names of this package's models, in the order of the papers' tables."""
+    return list(_OWN)
+
 
 def default_config(classifier: str, crop_pct: float, paper: str) -> dict[str, Any]:
     """Returns timm's configuration of a variant, trained on ImageNet-1K at 224².
@@ -54,6 +61,7 @@ def register_family(
     # Where timm looks for them.
     namespace["default_cfgs"] = generate_default_cfgs(dict(configs))
     for name, row in variants.items():
+        _OWN.append(name)
         namespace[name] = register_model(_entry_point(module, network, name, row))
 
 

@@ -10,9 +10,10 @@ from torch import nn
 from tqdm import tqdm
 
 import spanets
+from spanets.backbones.factory import create_model
 from spanets.bench.running import Setting
-from spanets.checkpoint import create_model, is_checkpoint
-from spanets.deploy.export import load_source
+from spanets.sources import is_checkpoint, open_source
+from spanets.tasks import load_task
 from spanets_runtime.errors import UsageError
 from spanets_runtime.onnx import is_exported
 
@@ -98,18 +99,19 @@ def build_sources(
 def _build(name: str, form: str, size: int, train: bool) -> nn.Module | Path:
     if is_exported(name):
         return Path(name)
-    if Path(name).is_dir():
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise UsageError(f"{name} is a folder; give a checkpoint or a file in it")
     if is_checkpoint(name):
         try:
-            network, told = load_source(name)
+            source = open_source(name)
+            network = load_task(source.info.task).exportable(source, features_only=False)
         except UsageError as error:  # it has no form that is one network from images to outputs
             raise UsageError(
                 f"{name} is none of the classifiers, segmenters and RetinaNets that bench times"
             ) from error
-        if train and told["task"] != "classification":
+        if train and source.info.task != "classification":
             raise UsageError(
-                f"{name} is for {told['task']}; --train times training steps of classifiers"
+                f"{name} is for {source.info.task}; --train times training steps of classifiers"
             )
         return network
     config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None

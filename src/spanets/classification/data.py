@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import normalize
 from tqdm import tqdm
 
+from spanets.classification.recipe import ClassificationData, ClassificationRecipe
 from spanets.data.class_names import match_classes
 from spanets.data.kept import Kept
 from spanets.data.loaders import Loaders, Share, make_loader
@@ -36,7 +37,7 @@ from spanets.data.sources.run_folders import refuse_inside
 from spanets.data.sources.shards import read_shards
 from spanets.data.splits import list_split, split_parts
 from spanets.data.unreadable import Unreadable, collate_readable, draw_replacement
-from spanets.recipe import ClassificationData, ClassificationRecipe, parse_recipe
+from spanets.recipe import parse_recipe
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.images import quiet_decoder
 from spanets_runtime.preprocessing import short_side
@@ -350,7 +351,7 @@ def preprocessing_of(data: ClassificationData) -> dict[str, Any]:
 
 
 def evaluation_transform(preprocessing: Mapping[str, Any]) -> Transform:
-    """Makes the transform of evaluation and prediction, as a checkpoint's card describes it.
+    """Makes the transform of evaluation and prediction, as a checkpoint's metadata describes it.
 
     Raises:
         UserError: the description is damaged.

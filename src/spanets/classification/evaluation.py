@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from spanets.checkpoint import Card
 from spanets.classification.data import (
     evaluation_loader,
     map_classes,
@@ -20,18 +19,17 @@ from spanets.classification.data import (
 )
 from spanets.classification.images import named_images
 from spanets.classification.metrics import metrics_for, update_metrics
-from spanets.classification.opened import open_classifier
+from spanets.classification.recipe import ClassificationRecipe
 from spanets.data.loaders import plain_worker_errors
 from spanets.data.samples import Samples
-from spanets.recipe import ClassificationRecipe
+from spanets.sources import Source, as_source
 from spanets.training.kept_data import kept_of
-from spanets.training.own_data import card_recipe, own_recipe
+from spanets.training.own_data import info_recipe, own_recipe
 from spanets_runtime.errors import UsageError, UserError
-from spanets_runtime.onnx import is_exported
 
 
 def evaluate(
-    path: Path,
+    source: Source | str | Path,
     root: str | None = None,
     workers: int = 2,
     batch_size: int = 64,
@@ -40,7 +38,7 @@ def evaluate(
     """Measures a checkpoint or an exported file on labelled images.
 
     Args:
-        path: A checkpoint with its card, or a file that `spanets export` wrote.
+        source: A checkpoint or an exported file, open or its path.
         root: A folder of class folders, or of parts with those, of which the test part is taken, or
             where there is none the validation part; None takes likewise of the run's own images,
             as its list says; an exported file has none.
@@ -59,31 +57,51 @@ def evaluate(
             may not decide which images are read.
         UserError: an unreadable checkpoint, or data that does not fit it.
     """
-    model, card = open_classifier(path)
-    exported = is_exported(path)
-    if exported and root is None:
-        raise UsageError(f"{path} does not tell its test images; name a folder with --data")
-    recipe = None if exported else card_recipe(path, card, ClassificationRecipe)
+    source = as_classifier(source)
+    info, recipe = source.info, None
+    if source.is_checkpoint:
+        recipe = info_recipe(source, ClassificationRecipe)
+    elif root is None:
+        raise UsageError(f"{source.word} does not tell its test images; name a folder with --data")
     if root is None:
-        part, samples = _own_images(path, card, trusted)
+        part, samples = _own_images(source, trusted)
     else:
-        part, samples = named_images(root, path, card, recipe)
-    samples = map_classes(samples, card.classes)
+        part, samples = named_images(root, source, recipe)
+    samples = map_classes(samples, info.classes)
     allowed = 0.0 if recipe is None else recipe.data.max_unreadable
     loader = evaluation_loader(
-        samples, card.preprocessing, batch_size, workers, max_unreadable=allowed
+        samples, info.preprocessing, batch_size, workers, max_unreadable=allowed
     )
-    measured = measure(model, loader, card.classes)
+    measured = measure(source.network, loader, info.classes)
     unreadable = unreadable_of(loader)
     left_out = [f"{samples.images[i]}: {unreadable.reason(i)}" for i in unreadable.found()]
     told = {"unreadable": left_out, "notes": list(samples.notes)}
-    return {"checkpoint": str(path), "data": part, **measured, **told}
+    return {"checkpoint": source.word, "data": part, **measured, **told}
 
 
-def _own_images(path: Path, card: Card, trusted: bool) -> tuple[str, Samples]:
-    recipe = own_recipe(path, card, ClassificationRecipe, trusted)
+def as_classifier(given: Source | str | Path) -> Source:
+    """Opens a classifier.
+
+    Raises:
+        UsageError: an exported file of another task.
+        UserError: a checkpoint of another task.
+    """
+    source = as_source(given)
+    if source.exported and source.info.task != "classification":
+        raise UsageError(
+            f"{source.word} is for {source.info.task}; of exported files eval takes classifiers, "
+            "else give the checkpoint"
+        )
+    source.require_classifier()
+    return source
+
+
+def _own_images(source: Source, trusted: bool) -> tuple[str, Samples]:
+    recipe = own_recipe(source, ClassificationRecipe, trusted)
+    assert source.path is not None
     try:
-        parts = read_splits(recipe.data, kept_of(path.parent, path, card))
+        kept = kept_of(source.path.parent, source.info, source.content)
+        parts = read_splits(recipe.data, kept)
     except UserError as error:
         raise UserError(f"{error}; or name a folder with --data") from None
     part = "test" if "test" in parts else "val"

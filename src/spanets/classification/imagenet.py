@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from spanets.checkpoint import Card, load_checkpoint
+from spanets.checkpoint import ModelInfo
 from spanets.classification.data import evaluation_loader
-from spanets.classification.evaluation import classify, measure
-from spanets.classification.opened import open_classifier
+from spanets.classification.evaluation import as_classifier, classify, measure
 from spanets.data.corruptions import KINDS, SEVERITIES
 from spanets.data.samples import Samples
 from spanets.data.sources.imagenet import (
@@ -23,8 +22,8 @@ from spanets.data.sources.imagenet import (
     scan_corrupted,
     scan_reassessed,
 )
+from spanets.sources import Source
 from spanets_runtime.errors import UsageError, nearest
-from spanets_runtime.onnx import is_exported
 
 # From samples and preprocessing to batches.
 Load = Callable[[Samples, Mapping[str, Any]], DataLoader[Any]]
@@ -70,7 +69,7 @@ class _Restricted(nn.Module):
         return self.model(images)[:, self.get_buffer("kept")]
 
 
-def choose_layout(path: Path, root: str | None, layout: str | None) -> str | None:
+def choose_layout(source: Source, root: str | None, layout: str | None) -> str | None:
     """Returns the layout of a folder: as asked, or as found; None for any other data set.
 
     Raises:
@@ -84,16 +83,21 @@ def choose_layout(path: Path, root: str | None, layout: str | None) -> str | Non
         if layout is not None:
             raise UsageError(f"--layout {layout} needs a folder: --data DIR")
         return None
-    card = open_classifier(path)[1] if is_exported(path) else load_checkpoint(path)[0]
-    if card.task != "classification":
+    if source.info.task != "classification":
         if layout is not None:
-            raise UsageError(f"--layout is for classifiers, and {path} is for {card.task}")
+            raise UsageError(
+                f"--layout is for classifiers, and {source.word} is for {source.info.task}"
+            )
         return None
-    return layout or find_layout(root, card.classes)
+    return layout or find_layout(root, source.info.classes)
 
 
 def evaluate_layout(
-    path: Path, root: str, layout: str, workers: int = 2, batch_size: int = 64
+    source: Source | str | Path,
+    root: str,
+    layout: str,
+    workers: int = 2,
+    batch_size: int = 64,
 ) -> dict[str, Any]:
     """Measures a checkpoint or an exported file on one of `spanets.data.sources.imagenet.LAYOUTS`.
 
@@ -105,33 +109,34 @@ def evaluate_layout(
         UserError: an unreadable checkpoint, the folder is laid out otherwise, or the checkpoint
             lacks classes.
     """
-    model, card = open_classifier(path)
+    source = as_classifier(source)
+    model, info = source.network, source.info
     load = partial(evaluation_loader, batch_size=batch_size, workers=workers)
     if layout == "imagenet-real":
-        found = _measure_reassessed(model, card, root, load)
+        found = _measure_reassessed(model, info, root, load)
     elif layout == "imagenet-c":
-        found = _measure_corrupted(model, card, root, load)
+        found = _measure_corrupted(model, info, root, load)
     else:
-        found = _measure_classes(model, card, root, layout, load)
-    return {"checkpoint": str(path), "data": root, "layout": layout, **found}
+        found = _measure_classes(model, info, root, layout, load)
+    return {"checkpoint": source.word, "data": root, "layout": layout, **found}
 
 
 def _measure_classes(
-    model: nn.Module, card: Card, root: str, layout: str, load: Load
+    model: nn.Module, info: ModelInfo, root: str, layout: str, load: Load
 ) -> dict[str, Any]:
-    samples = scan_classes(root, layout, card.classes)
-    restricted = _Restricted(model, [card.classes.index(name) for name in samples.classes])
-    found = measure(restricted, load(samples, card.preprocessing), samples.classes)
+    samples = scan_classes(root, layout, info.classes)
+    restricted = _Restricted(model, [info.classes.index(name) for name in samples.classes])
+    found = measure(restricted, load(samples, info.preprocessing), samples.classes)
     # Without the confusion: a million numbers of a thousand classes.
     parts = {name: found[name] for name in ("images", "metrics")}
     return {**parts, "classes": len(samples.classes), "notes": list(samples.notes)}
 
 
-def _measure_reassessed(model: nn.Module, card: Card, root: str, load: Load) -> dict[str, Any]:
+def _measure_reassessed(model: nn.Module, info: ModelInfo, root: str, load: Load) -> dict[str, Any]:
     """Counts an answer as right if it is any of the image's labels."""
-    samples, accepted, skipped = scan_reassessed(root, card.classes)
+    samples, accepted, skipped = scan_reassessed(root, info.classes)
     answers: list[int] = []
-    for logits, _ in classify(model, load(samples, card.preprocessing)):
+    for logits, _ in classify(model, load(samples, info.preprocessing)):
         answers += logits.argmax(1).tolist()
     right = [answer in labels for answer, labels in zip(answers, accepted, strict=True)]
     metrics = {"accuracy": sum(right) / len(right)}
@@ -139,12 +144,12 @@ def _measure_reassessed(model: nn.Module, card: Card, root: str, load: Load) -> 
     return {"images": len(right), "metrics": metrics, "skipped": skipped, "notes": notes}
 
 
-def _measure_corrupted(model: nn.Module, card: Card, root: str, load: Load) -> dict[str, Any]:
+def _measure_corrupted(model: nn.Module, info: ModelInfo, root: str, load: Load) -> dict[str, Any]:
     """Measures errors by kind and severity; the images are taken whole, for they were cut once."""
-    preprocessing = {**card.preprocessing, "crop_pct": 1.0}
+    preprocessing = {**info.preprocessing, "crop_pct": 1.0}
     errors: dict[str, dict[str, float]] = {}
     images, notes = 0, dict[str, None]()  # in order
-    for kind, severities in scan_corrupted(root, card.classes).items():
+    for kind, severities in scan_corrupted(root, info.classes).items():
         for severity, samples in severities.items():
             found = measure(model, load(samples, preprocessing), samples.classes)
             errors.setdefault(kind, {})[str(severity)] = 1 - found["metrics"]["accuracy"]

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spanets.checkpoint import Card
+from spanets.classification.recipe import ClassificationRecipe
 from spanets.data.samples import Samples
 from spanets.data.sources.folder import (
     existing_folder,
@@ -15,20 +15,19 @@ from spanets.data.sources.folder import (
     subfolders,
 )
 from spanets.data.split_list import SplitList
-from spanets.recipe import ClassificationRecipe
 from spanets.runs.folder import RECIPE
+from spanets.sources import Source
 from spanets.training.kept_data import kept_of
 
 
 def named_images(
-    root: str, path: Path, card: Card, recipe: ClassificationRecipe | None
+    root: str, source: Source, recipe: ClassificationRecipe | None
 ) -> tuple[str, Samples]:
     """Lists the images of a folder; of one with parts those to test, or else to validate with.
 
     Args:
         root: The folder.
-        path: What is measured.
-        card: Of that.
+        source: What is measured.
         recipe: Of that, if it is a checkpoint.
 
     Returns:
@@ -44,23 +43,25 @@ def named_images(
         others = [str(other) for other in parts.values() if other != folder]
         told = f"; name {' or '.join(others)} to measure there" if others else ""
         notes.append(f"{root}: has parts, of which {folder.name} is measured{told}")
-    samples = scan_folder(folder, least=1, known=card.classes)
+    samples = scan_folder(folder, least=1, known=source.info.classes)
     if recipe is not None:
-        notes += _describe_trained(folder, samples, path, card, recipe)
+        notes += _describe_trained(folder, samples, source, recipe)
     shown = root if folder == existing_folder(root) else str(folder)
     return shown, replace(samples, notes=(*notes, *samples.notes))
 
 
 def _describe_trained(
-    folder: Path, samples: Samples, path: Path, card: Card, recipe: ClassificationRecipe
+    folder: Path, samples: Samples, source: Source, recipe: ClassificationRecipe
 ) -> list[str]:
     """Returns a line if the model was trained on some of the images, as far as that is known."""
-    if not (path.parent / RECIPE).is_file():
+    assert source.path is not None
+    run = source.path.parent
+    if not (run / RECIPE).is_file():
         return []  # elsewhere than in its run folder: what it names may be another's
     data = recipe.data
     own = Path(os.path.expanduser(data.root)) if data.source == "folder" and data.root else None
     is_own = own is not None and own.is_dir() and _is_below(folder, own)
-    split = kept_of(path.parent, path, card).split
+    split = kept_of(run, source.info, source.content).split
     if split is not None and split.parts:
         return _compare_names(folder, samples.images, split, own if is_own else None)
     train = part_folders(own).get("train") if is_own and own is not None else None

@@ -3,10 +3,10 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spanets.checkpoint import Card
+from spanets.checkpoint import ModelInfo
 from spanets.classification.data import make_mixing, standardize
 from spanets.classification.metrics import metrics_for, update_metrics
-from spanets.recipe import ClassificationRecipe
+from spanets.classification.recipe import ClassificationRecipe
 from spanets.training.module import RecipeModule
 from spanets.training.sums import ExactMean
 
@@ -16,7 +16,7 @@ class Classification(RecipeModule[ClassificationRecipe]):
 
     Args:
         model: From images (B, 3, S, S) to logits (B, classes).
-        card: What its checkpoints say about it.
+        info: What its checkpoints say about it.
         recipe: Loss, mixing, optimizer and schedule.
         steps_per_epoch: Updates of the optimizer in an epoch.
 
@@ -25,10 +25,10 @@ class Classification(RecipeModule[ClassificationRecipe]):
     """
 
     def __init__(
-        self, model: nn.Module, card: Card, recipe: ClassificationRecipe, steps_per_epoch: int
+        self, model: nn.Module, info: ModelInfo, recipe: ClassificationRecipe, steps_per_epoch: int
     ) -> None:
-        super().__init__(model, card, recipe, steps_per_epoch)
-        classes = len(card.classes)
+        super().__init__(model, info, recipe, steps_per_epoch)
+        classes = len(info.classes)
         self.mixing = make_mixing(recipe.data, recipe.optim.label_smoothing, classes)
         self.val_metrics = metrics_for(classes, shared=True)
         # Lightning's mean is off where processes have unlike numbers of images: it halves integers.

@@ -1,34 +1,28 @@
 """Images to labels, with a checkpoint that says how."""
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from spanets.opened import OpenedCheckpoint
+from spanets.sources import ReadyModel
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.predict import Prediction, predict_images
-from spanets_runtime.preprocessing import Preprocessing
 
 
-class Predictor(OpenedCheckpoint):
+class Predictor(ReadyModel):
     """A checkpoint's model with its preprocessing and class names.
 
     Args:
-        checkpoint: Written by `spanets train`.
+        source: A checkpoint, open or its path.
         device: None takes a GPU if there is one.
 
     Raises:
         WeightsError: an unreadable checkpoint.
         UserError: damaged preprocessing.
     """
-
-    def __init__(self, checkpoint: str | Path, device: str | None = None) -> None:
-        super().__init__(checkpoint, device)
-        self.preprocess = Preprocessing.parse(self.card.preprocessing, checkpoint)
 
     def __call__(self, images: Iterable[ImageSource], top: int = 5) -> Iterator[Prediction]:
         """Yields a prediction for each image, as `predict_images` does.
@@ -37,7 +31,7 @@ class Predictor(OpenedCheckpoint):
             images: Paths.
             top: Classes for each image; all of them where there are fewer.
         """
-        return predict_images(images, self._classify, self.card.classes, top)
+        return predict_images(images, self._classify, self.info.classes, top)
 
     @torch.inference_mode()
     def _classify(self, image: Image.Image) -> NDArray[Any]:

@@ -1,40 +1,89 @@
-"""How a classification run is made from its recipe."""
+"""Image classification as a task."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import lightning as L
 import torch
 from torch import nn
 
-import spanets
-from spanets.checkpoint import Card
-from spanets.classification.data import make_loaders, preprocessing_of
-from spanets.classification.evaluation import evaluate
-from spanets.classification.module import Classification
-from spanets.classification.report import describe_metrics, plot_confusion
-from spanets.data.kept import Kept
-from spanets.data.loaders import Loaders
-from spanets.recipe import ClassificationRecipe
-from spanets.training.batch_norm import refuse_single_values
-from spanets.training.callbacks import Row
-from spanets.training.report import plot_curves
-from spanets.training.task import Picture, Plan
+from spanets.backbones.factory import create_model
+from spanets.checkpoint import ModelInfo
+from spanets.classification.recipe import ClassificationRecipe
+from spanets.training.task import Picture, Predict, PredictOptions, Task, refuse_annotations
+from spanets.weights import load_weights
 from spanets_runtime.errors import UsageError, first_line
 
+if TYPE_CHECKING:
+    import lightning as L
 
-class ClassificationPlan(Plan[ClassificationRecipe]):
-    """The plan of image classification."""
+    from spanets.data.kept import Kept
+    from spanets.data.loaders import Loaders
+    from spanets.sources import Source
+    from spanets.training.callbacks import Row
 
+
+class ClassificationTask(Task[ClassificationRecipe]):
+    """Labels of whole images."""
+
+    name = "classification"
+    recipe_type = ClassificationRecipe
+    preprocessing_keys = frozenset({"crop_pct", "interpolation", "mean", "std"})
+    side_key = "image_size"
     score = "val/accuracy"
     shown: ClassVar[Mapping[str, str]] = {
         "train/loss": "loss",
         "val/loss": "val loss",
         "val/accuracy": "val accuracy",
     }
-    evaluate = staticmethod(evaluate)
-    describe_metrics = staticmethod(describe_metrics)
+
+    @classmethod
+    def build_model(cls, info: ModelInfo) -> nn.Module:
+        """Builds the classifier."""
+        if info.model_args.get("features_only"):
+            raise UsageError("model argument 'features_only' is not for classifiers")
+        return create_model(info.model, info.model_args, num_classes=len(info.classes))
+
+    @classmethod
+    def make_predictor(cls, source: Source, options: PredictOptions) -> Predict:
+        """Returns what labels images."""
+        from spanets.classification.predict import Predictor
+
+        refuse_annotations(source, options)
+        if options.out is not None:
+            raise UsageError(
+                f"--out is for detectors and segmenters, and {source.word} labels whole images"
+            )
+        return partial(Predictor(source), top=options.top)
+
+    @staticmethod
+    def evaluate(
+        source: Source, root: str | None, workers: int, batch_size: int, trusted: bool = False
+    ) -> dict[str, Any]:
+        """Measures a classifier; see `classification.evaluation.evaluate`."""
+        from spanets.classification.evaluation import evaluate
+
+        return evaluate(source, root, workers, batch_size, trusted)
+
+    @staticmethod
+    def describe_metrics(results: Mapping[str, Any]) -> str:
+        """Returns the metrics as lines."""
+        from spanets.classification.report import describe_metrics
+
+        return describe_metrics(results)
+
+    @classmethod
+    def exportable(cls, source: Source, features_only: bool) -> nn.Module:
+        """Returns the classifier, or the same network as a backbone."""
+        if not features_only:
+            return source.network
+        info = source.info
+        features = create_model(info.model, info.model_args, features_only=True)
+        assert source.path is not None
+        load_weights(features, source.path)
+        return features.eval()
 
     def check_batch(self, size: int) -> None:
         """Raises a UsageError if images are to be mixed in pairs and their number is odd."""
@@ -45,19 +94,16 @@ class ClassificationPlan(Plan[ClassificationRecipe]):
             )
 
     def make_loaders(self, batch_size: int, processes: int, kept: Kept) -> Loaders:
-        """Makes the loaders of a recipe; see `data.classification.make_loaders`."""
+        """Makes the loaders of a recipe; see `classification.data.make_loaders`."""
+        from spanets.classification.data import make_loaders
+
         return make_loaders(self.recipe, batch_size, processes, kept)
 
-    def make_card(self, classes: list[str]) -> Card:
+    def make_info(self, classes: list[str]) -> ModelInfo:
         """Describes the classifier."""
-        return Card(
-            model=self.recipe.model.name,
-            model_args=self.recipe.model.args,
-            classes=classes,
-            preprocessing=preprocessing_of(self.recipe.data),
-            recipe=self.recipe.to_dict(),
-            version=spanets.__version__,
-        )
+        from spanets.classification.data import preprocessing_of
+
+        return self.describe_model(classes, preprocessing_of(self.recipe.data))
 
     def check_model(self, model: nn.Module, classes: int) -> None:
         """Raises a UsageError if the model does not make logits of the recipe's images."""
@@ -77,15 +123,22 @@ class ClassificationPlan(Plan[ClassificationRecipe]):
 
     def check_batch_norm(self, model: nn.Module, batch: int) -> None:
         """Raises a UsageError if so many images on one device are too few for batch norm."""
+        from spanets.training.batch_norm import refuse_single_values
+
         size = self.recipe.data.image_size
         refuse_single_values(model, torch.zeros(1, 3, size, size), batch)
 
-    def make_module(self, model: nn.Module, card: Card, updates: int) -> L.LightningModule:
+    def make_module(self, model: nn.Module, info: ModelInfo, updates: int) -> L.LightningModule:
         """Makes what trains the classifier."""
-        return Classification(model, card, self.recipe, updates)
+        from spanets.classification.module import Classification
+
+        return Classification(model, info, self.recipe, updates)
 
     def pictures(self, history: list[Row], results: Mapping[str, Any]) -> dict[str, Picture]:
         """Returns learning curves and confusion matrix."""
+        from spanets.classification.report import plot_confusion
+        from spanets.training.report import plot_curves
+
         metrics = {"val/accuracy": "accuracy", "val/auroc": "AUROC", "val/f1": "F1"}
         title, loss = self.recipe.model.name, "cross entropy"
         return {

@@ -7,7 +7,6 @@ the metadata say, and returns logits, or with `features_only` one map for each s
 import copy
 import io
 import json
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,19 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from numpy.typing import NDArray
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-import spanets
-from spanets.checkpoint import create_model, is_checkpoint, restore_model
 from spanets.deploy.onnx_graph import forget_origin, name_sizes
 from spanets.deploy.quantize import quantize
-from spanets.detection.network.exporting import to_dense
-from spanets.weights import load_weights
+from spanets.sources import Source, is_checkpoint, open_source
+from spanets.tasks import load_task
 from spanets_runtime.errors import UsageError, UserError, first_line, require
 from spanets_runtime.files import check_place, write_atomically
 from spanets_runtime.onnx import METADATA, MIN_FREE_SIDE, open_session
@@ -47,8 +43,6 @@ UNWANTED = ("DFT", "STFT", "If", "Loop", "SequenceAt")
 
 OPSETS = range(18, 24)
 DEFAULT_OPSET = 20
-
-IMAGENET_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -97,64 +91,48 @@ class _Cast(nn.Module):
 
 
 def load_source(
-    source: str,
+    word: str,
     weights: str | None = None,
     features_only: bool = False,
     ema: bool | None = None,
-) -> tuple[nn.Module, dict[str, Any]]:
-    """Builds what is to be exported, and the metadata that tell a runtime how to use it.
+) -> tuple[nn.Module, dict[str, Any], Source]:
+    """Opens what is to be exported, and writes the metadata that tell a runtime how to use it.
 
     Args:
-        source: A checkpoint that `spanets train` wrote, or a model's name.
+        word: A checkpoint that `spanets train` wrote, or a model's name; see `open_source`.
         weights: For a model's name: a file of weights, ours or the authors'.
         features_only: One map for each stage in place of logits.
         ema: Of a file of weights that also holds their averages: which to take, see `load_weights`.
 
     Returns:
-        The model in evaluation mode, and plain values: model, arguments, preprocessing, version
-        and, of a checkpoint that is exported whole, task and classes.
+        The network in evaluation mode; plain values: model, arguments, preprocessing, version and,
+        of what is exported whole, task and classes; and what was opened.
 
     Raises:
         UsageError: an unknown name, or weights for a checkpoint.
         UserError: an unreadable file, or weights that do not fit.
     """
-    if Path(source).suffix.lower() in SUFFIXES:
-        raise UsageError(f"{source} is exported already; give the checkpoint it was exported from")
-    arguments: dict[str, Any] = {"features_only": True} if features_only else {}
-    if is_checkpoint(source):
-        if weights is not None:
-            raise UsageError("--weights goes with a model's name; a checkpoint has its own")
-        if ema is not None:
-            raise UsageError("--ema goes with --weights; a checkpoint has the weights to be used")
-        model, card = restore_model(source)
-        told = {"model": card.model, "model_args": card.model_args, "version": card.version}
-        told["preprocessing"] = card.preprocessing
-        if card.task == "detection":
-            neck: Any = model.backbone
-            if features_only:
-                return neck.body, told
-            told |= {"task": card.task, "classes": card.classes, "head": card.head}
-            return to_dense(model), told
-        if not features_only:
-            return model, {**told, "task": card.task, "classes": card.classes}
-        features = create_model(card.model, card.model_args, **arguments)
-        load_weights(features, source)
-        return features.eval(), told
-    if ema is not None and weights is None:
-        raise UsageError("--ema goes with --weights")
-    model = create_model(source, {}, **arguments)
-    if weights is not None:
-        print(load_weights(model, weights, ema=ema), file=sys.stderr)
-    config = timm.data.resolve_model_data_config(model)
-    names = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
-    values = {name: config[name] for name in names}
-    preprocessing = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-    told = {"model": source, "model_args": {}, "version": spanets.__version__}
-    told["preprocessing"] = preprocessing
-    if weights is not None and not features_only and model.num_classes == IMAGENET_CLASSES:
-        info = timm.data.ImageNetInfo()
-        told["classes"] = [info.index_to_description(i) for i in range(IMAGENET_CLASSES)]
-    return model.eval(), told
+    if Path(word).suffix.lower() in SUFFIXES:
+        raise UsageError(f"{word} is exported already; give the checkpoint it was exported from")
+    arguments = {"features_only": True} if features_only and not is_checkpoint(word) else None
+    source = open_source(word, weights, ema, arguments)
+    info = source.info
+    args = {key: value for key, value in info.model_args.items() if key != "features_only"}
+    metadata = {
+        "model": info.model,
+        "model_args": args,
+        "version": info.version,
+        "preprocessing": copy.deepcopy(info.preprocessing),
+    }
+    if not source.is_checkpoint:
+        if info.classes and not features_only:
+            metadata["classes"] = info.classes
+        return source.network, metadata, source
+    network = load_task(info.task).exportable(source, features_only)
+    if not features_only:
+        metadata |= {"task": info.task, "classes": info.classes}
+        metadata |= {"head": info.head} if info.head and info.task == "detection" else {}
+    return network, metadata, source
 
 
 def export_model(

@@ -21,11 +21,11 @@ from timm.models import save_for_hf
 from torch import nn
 
 import spanets
-from spanets.checkpoint import Card, read_card, restore_model
+from spanets.checkpoint import ModelInfo
 from spanets.deploy.model_folder import FILES, check_folder, place, sign
 from spanets.recipe.yaml_text import dump_yaml
 from spanets.runs.folder import RESULTS
-from spanets.weights import read_checkpoint
+from spanets.sources import open_checkpoint
 from spanets_runtime.errors import UsageError, UserError, first_line
 from spanets_runtime.markdown import code_block, code_span, escape_markdown
 from spanets_runtime.text import escape_controls
@@ -83,22 +83,22 @@ def publish(
         check_folder(Path(name))
     if message is not None and not on_hub:
         raise UsageError("--message goes with a repository on the hub, --to hf-hub:OWNER/NAME")
-    task = read_card(read_checkpoint(checkpoint), checkpoint).task
-    if task != "classification":
-        raise UserError(f"{checkpoint}: is for {task}; timm's format holds classifiers alone")
-    model, card = restore_model(checkpoint)
+    opened = open_checkpoint(checkpoint)
+    model, info = opened.network, opened.info
+    if info.task != "classification":
+        raise UserError(f"{checkpoint}: is for {info.task}; timm's format holds classifiers alone")
     results = _read_results(checkpoint)
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        _write_model(model, card, folder)
+        _write_model(model, info, folder)
         source = f"{HUB}{name}" if on_hub else "local-dir:FOLDER"
         text = write_model_card(
-            card, results, licence, source, escape_controls(Path(name).resolve().name)
+            info, results, licence, source, escape_controls(Path(name).resolve().name)
         )
         (folder / "README.md").write_text(text, "utf-8")
         sign(folder)
         if on_hub:
-            return [_upload(folder, name, message or f"{card.model}, by spanets {card.version}")]
+            return [_upload(folder, name, message or f"{info.model}, by spanets {info.version}")]
         return place(folder, Path(name))
 
 
@@ -113,12 +113,12 @@ def _check_repository(name: str) -> None:
         ) from None
 
 
-def _write_model(model: nn.Module, card: Card, folder: Path) -> None:
+def _write_model(model: nn.Module, info: ModelInfo, folder: Path) -> None:
     save_for_hf(
         model,
         str(folder),
-        model_config={"label_names": card.classes, "pretrained_cfg": card.preprocessing},
-        model_args=card.model_args,
+        model_config={"label_names": info.classes, "pretrained_cfg": info.preprocessing},
+        model_args=info.model_args,
         safe_serialization=True,
     )
 
@@ -156,42 +156,42 @@ def _is_of_connection(error: Exception) -> bool:
 _NO_TOKEN = "no token that may write there; set HF_TOKEN, or run: hf auth login"
 
 
-# ---- the model card
+# ---- the model info
 
 
 def write_model_card(
-    card: Card, results: Mapping[str, Any], licence: str | None, source: str, name: str
+    info: ModelInfo, results: Mapping[str, Any], licence: str | None, source: str, name: str
 ) -> str:
     """Returns README.md: metadata of the hub, what the model is, how to load it, its recipe.
 
     Args:
-        card: Of the checkpoint.
+        info: Of the checkpoint.
         results: Of results.json; {} where there are none.
         licence: Of the weights.
         source: What timm loads it by.
         name: Of the model on the hub.
     """
     parts = [
-        f"---\n{_metadata(card, results, licence, name)}\n---",
+        f"---\n{_metadata(info, results, licence, name)}\n---",
         f"# {escape_markdown(name)}",
-        f"An image classifier, {code_span(card.model)}, trained with spanets "
-        f"{escape_markdown(card.version)}. "
-        f"{_paper(card)}".rstrip(),
-        f"## Classes\n\n{_name_classes(card.classes)}",
+        f"An image classifier, {code_span(info.model)}, trained with spanets "
+        f"{escape_markdown(info.version)}. "
+        f"{_paper(info)}".rstrip(),
+        f"## Classes\n\n{_name_classes(info.classes)}",
         f"## Measured\n\n{_tabulate(results)}",
         f"## Use\n\n{_usage(source)}",
-        f"## Licence\n\n{_licence(card, licence)}",
-        f"## Recipe\n\n{code_block(dump_yaml(_without_places(card.recipe)), 'yaml')}",
+        f"## Licence\n\n{_licence(info, licence)}",
+        f"## Recipe\n\n{code_block(dump_yaml(_without_places(info.recipe)), 'yaml')}",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _metadata(card: Card, results: Mapping[str, Any], licence: str | None, name: str) -> str:
+def _metadata(info: ModelInfo, results: Mapping[str, Any], licence: str | None, name: str) -> str:
     measured = [
         EvalResult(
             task_type="image-classification",
             dataset_type="imagefolder",
-            dataset_name=_data_name(card),
+            dataset_name=_data_name(info),
             dataset_split=str(results["data"]),
             metric_type=escape_controls(metric),
             metric_value=round(value, 4),
@@ -209,14 +209,14 @@ def _metadata(card: Card, results: Mapping[str, Any], licence: str | None, name:
     ).to_yaml()
 
 
-def _data_name(card: Card) -> str:
+def _data_name(info: ModelInfo) -> str:
     """Returns the data set's name; a folder's is its owner's business."""
-    source = card.recipe.get("data", {}).get("source", "folder")
+    source = info.recipe.get("data", {}).get("source", "folder")
     return "ELPV" if source == "elpv" else "a folder of images"
 
 
-def _paper(card: Card) -> str:
-    paper = _PAPERS.get(card.model.split("_")[0])
+def _paper(info: ModelInfo) -> str:
+    paper = _PAPERS.get(info.model.split("_")[0])
     return f"The architecture is that of {paper}." if paper else ""
 
 
@@ -252,9 +252,9 @@ print(model.pretrained_cfg["label_names"][probabilities.argmax()])
 ```"""
 
 
-def _licence(card: Card, licence: str | None) -> str:
+def _licence(info: ModelInfo, licence: str | None) -> str:
     told = f"Of the weights: {licence}." if licence else "None was given for these weights."
-    note = _DATA_NOTES.get(card.recipe.get("data", {}).get("source", ""))
+    note = _DATA_NOTES.get(info.recipe.get("data", {}).get("source", ""))
     return f"{told} {note}" if note else told
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from spanets.backbones.dense import STRIDES, DenseBackbone
-from spanets.detection import retinanet
+from spanets.detection.network import retinanet
 from spanets.detection.network.batching import Detection, Size, Target
 from spanets.detection.network.rcnn import make_cascade_mask_rcnn, make_mask_rcnn
 from spanets.detection.network.settings import PAPERS, Settings

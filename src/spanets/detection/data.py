@@ -206,7 +206,7 @@ class RandomSizeCrop(v2.Transform):
 
 
 def preprocessing_of(data: DetectionData) -> dict[str, Any]:
-    """Returns what `evaluation_transform` takes, as plain values for a checkpoint's card."""
+    """Returns what `evaluation_transform` takes, as plain values for a checkpoint's metadata."""
     return {
         "short_side": data.short_side,
         "long_side": data.long_side,

@@ -10,21 +10,21 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from spanets.checkpoint import Card, restore_model
 from spanets.data.loaders import plain_worker_errors
 from spanets.detection import has_masks
 from spanets.detection.coco.objects import CocoData, map_classes
 from spanets.detection.data import describe_unseen, evaluation_loader, read_part
 from spanets.detection.metrics import DetectionMetrics
 from spanets.detection.module import find_objects
-from spanets.recipe import DetectionData, DetectionRecipe
+from spanets.detection.recipe import DetectionData, DetectionRecipe
 from spanets.recipe.trust import FLAG
-from spanets.training.own_data import card_recipe, own_recipe, recipe_beside
+from spanets.sources import Source, as_source
+from spanets.training.own_data import info_recipe, own_recipe, recipe_beside
 from spanets_runtime.errors import UsageError
 
 
 def evaluate(
-    path: Path,
+    source: Source | str | Path,
     root: str | None = None,
     workers: int = 2,
     batch_size: int = 2,
@@ -33,7 +33,7 @@ def evaluate(
     """Measures a checkpoint on the validation part of a data set in COCO's format.
 
     Args:
-        path: A checkpoint with its card.
+        source: A checkpoint, open or its path.
         root: The data set's folder, laid out as the recipe says; None takes the recipe's own.
         workers: Processes that load images.
         batch_size: Images that are loaded together; the detector looks at each by itself.
@@ -47,31 +47,31 @@ def evaluate(
         UsageError: a checkpoint that may not decide which images are read.
         UserError: an unreadable checkpoint, or data that does not fit it.
     """
-    model, card = restore_model(path)
-    data = _data_of(path, card, root, trusted)
-    truth = map_classes(read_part(data, "val"), card.classes)
-    loader = evaluation_loader(truth, card.preprocessing, batch_size, workers)
+    source = as_source(source)
+    info, data = source.info, _data_of(source, root, trusted)
+    truth = map_classes(read_part(data, "val"), info.classes)
+    loader = evaluation_loader(truth, info.preprocessing, batch_size, workers)
     return {
-        "checkpoint": str(path),
+        "checkpoint": source.word,
         "data": "val" if root is None else root,
         "images": len(truth.images),
-        "metrics": measure(model, loader, truth, has_masks(card.head["kind"])),
-        "classes": card.classes,
-        "notes": [*truth.notes, *filter(None, [describe_unseen(truth, card.preprocessing)])],
+        "metrics": measure(source.network, loader, truth, has_masks(info.head["kind"])),
+        "classes": info.classes,
+        "notes": [*truth.notes, *filter(None, [describe_unseen(truth, info.preprocessing)])],
     }
 
 
-def _data_of(path: Path, card: Card, root: str | None, trusted: bool) -> DetectionData:
+def _data_of(source: Source, root: str | None, trusted: bool) -> DetectionData:
     if root is None:
-        return own_recipe(path, card, DetectionRecipe, trusted).data
-    recipe = card_recipe(path, card, DetectionRecipe)
+        return own_recipe(source, DetectionRecipe, trusted).data
+    recipe = info_recipe(source, DetectionRecipe)
     data = replace(recipe.data, root=root)
-    trusted = trusted or recipe_beside(path, recipe) is not None
+    trusted = trusted or recipe_beside(source.path, recipe) is not None
     for key in ("val_annotations", "val_images"):
         if not (trusted or _is_below(getattr(data, key))):
             raise UsageError(
-                f"{path}: in its recipe data.{key} is {getattr(data, key)!r}, which leaves the "
-                f"folder of --data; add {FLAG} if you trust the checkpoint"
+                f"{source.word}: in its recipe data.{key} is {getattr(data, key)!r}, which leaves "
+                f"the folder of --data; add {FLAG} if you trust the checkpoint"
             )
     return data
 

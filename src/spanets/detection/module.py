@@ -5,12 +5,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from spanets.checkpoint import Card
+from spanets.checkpoint import ModelInfo
 from spanets.detection import Target, has_masks
 from spanets.detection.decay import count_layers, scale_of
 from spanets.detection.metrics import DetectionMetrics
 from spanets.detection.network.pasting import paste_lazily
-from spanets.recipe import DetectionRecipe
+from spanets.detection.recipe import DetectionRecipe
 from spanets.training.groups import group_parameters
 from spanets.training.module import RecipeModule
 
@@ -24,7 +24,7 @@ class DetectionModule(RecipeModule[DetectionRecipe]):
 
     Args:
         model: From images and targets to losses, from images to detections.
-        card: What its checkpoints say about it.
+        info: What its checkpoints say about it.
         recipe: Optimizer and schedule.
         steps_per_epoch: Updates of the optimizer in an epoch.
 
@@ -33,9 +33,9 @@ class DetectionModule(RecipeModule[DetectionRecipe]):
     """
 
     def __init__(
-        self, model: nn.Module, card: Card, recipe: DetectionRecipe, steps_per_epoch: int
+        self, model: nn.Module, info: ModelInfo, recipe: DetectionRecipe, steps_per_epoch: int
     ) -> None:
-        super().__init__(model, card, recipe, steps_per_epoch)
+        super().__init__(model, info, recipe, steps_per_epoch)
         self.val_metrics: DetectionMetrics | None = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

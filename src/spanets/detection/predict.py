@@ -12,11 +12,10 @@ from PIL import Image
 from spanets.detection.coco.numbering import Numbering
 from spanets.detection.coco.reader import read_listing
 from spanets.detection.coco.results import Result, to_results
-from spanets.detection.data import evaluation_transform
 from spanets.detection.network.pasting import paste_lazily
 from spanets.detection.overlay import draw_objects
 from spanets.detection.record import OVERLAY, Record, find_taken
-from spanets.opened import OpenedCheckpoint
+from spanets.sources import ReadyModel, Source
 from spanets_runtime.images import ImageError, load_image, named
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.pictures import free_name, identify, is_own, place_of, save_picture
@@ -54,11 +53,11 @@ class ObjectPrediction:
         return {"image": self.image, **picture, "predictions": self.objects}
 
 
-class ObjectPredictor(OpenedCheckpoint):
+class ObjectPredictor(ReadyModel):
     """A detector's checkpoint with its preprocessing and class names.
 
     Args:
-        checkpoint: Written by `spanets train`.
+        source: A checkpoint, open or its path.
         device: None takes a GPU if there is one.
 
     Attributes:
@@ -70,10 +69,9 @@ class ObjectPredictor(OpenedCheckpoint):
         UserError: damaged preprocessing.
     """
 
-    def __init__(self, checkpoint: str | Path, device: str | None = None) -> None:
-        super().__init__(checkpoint, device)
-        self.preprocess = evaluation_transform(self.card.preprocessing)
-        self.category_ids = category_ids_of(self.card.head, len(self.card.classes))
+    def __init__(self, source: Source | str | Path, device: str | None = None) -> None:
+        super().__init__(source, device)
+        self.category_ids = category_ids_of(self.info.head, len(self.info.classes))
 
     def __call__(
         self,
@@ -98,7 +96,7 @@ class ObjectPredictor(OpenedCheckpoint):
             UserError: the folder cannot be written, or the annotations cannot be read.
         """
         numbering = None if annotations is None else Numbering(read_listing(annotations))
-        record = Record(self.card.classes, self.category_ids, numbering)
+        record = Record(self.info.classes, self.category_ids, numbering)
         images, place = list(images), None
         if out is not None:
             read = {identify(path) for path in images}
@@ -128,7 +126,7 @@ class ObjectPredictor(OpenedCheckpoint):
             return ObjectPrediction(str(path), [self._describe(one) for one in results])
         results = self._to_results(number, found)
         overlay, name = place(source)
-        save_picture(draw_objects(image, found, self.card.classes, min_score), overlay)
+        save_picture(draw_objects(image, found, self.info.classes, min_score), overlay)
         record.add(path, number, image.size, results, name)
         likely = [self._describe(one) for one in results if one["score"] >= min_score]
         return ObjectPrediction(str(path), likely, str(overlay))
@@ -143,7 +141,7 @@ class ObjectPredictor(OpenedCheckpoint):
     def _describe(self, result: Result) -> dict[str, Any]:
         mask = {name: result[name] for name in ("segmentation",) if name in result}
         return {
-            "label": self.card.classes[result["category_id"] - 1],
+            "label": self.info.classes[result["category_id"] - 1],
             "score": result["score"],
             "box": result["bbox"],
             **mask,
@@ -151,7 +149,7 @@ class ObjectPredictor(OpenedCheckpoint):
 
     def _to_results(self, number: int, found: dict[str, Any]) -> list[Result]:
         """Returns what was found, with the labels for numbers of classes."""
-        return to_results(number, found, range(1, 1 + len(self.card.classes)))
+        return to_results(number, found, range(1, 1 + len(self.info.classes)))
 
 
 def choose(found: dict[str, Any], min_score: float) -> dict[str, Any]:

@@ -1,35 +1,39 @@
-"""How a detection run is made from its recipe."""
+"""Object detection and instance segmentation as a task."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import lightning as L
 from torch import nn
 
-import spanets
 from spanets.backbones.dense import DenseBackbone
-from spanets.checkpoint import Card
-from spanets.data.kept import Kept
-from spanets.data.loaders import Loaders
-from spanets.detection import PAPERS, describe_detector, has_masks
-from spanets.detection.data import make_loaders, preprocessing_of
-from spanets.detection.decay import count_layers
-from spanets.detection.evaluation import evaluate
-from spanets.detection.module import DetectionModule
-from spanets.detection.report import describe_metrics
-from spanets.recipe import DetectionRecipe
-from spanets.training.callbacks import Row
-from spanets.training.report import plot_curves
-from spanets.training.task import Picture, Plan
+from spanets.checkpoint import ModelInfo
+from spanets.detection import PAPERS, build_detector, describe_detector, has_masks
+from spanets.detection.recipe import DetectionRecipe
+from spanets.recipe import parse_recipe
+from spanets.training.task import Picture, Predict, PredictOptions, Task
 from spanets.weights import LoadReport
 from spanets_runtime.errors import UsageError, require
 
+if TYPE_CHECKING:
+    import lightning as L
 
-class DetectionPlan(Plan[DetectionRecipe]):
-    """The plan of object detection and instance segmentation."""
+    from spanets.data.kept import Kept
+    from spanets.data.loaders import Loaders
+    from spanets.sources import Source
+    from spanets.training.callbacks import Row
 
+
+class DetectionTask(Task[DetectionRecipe]):
+    """Boxes of objects, and of some detectors their masks."""
+
+    name = "detection"
+    recipe_type = DetectionRecipe
+    preprocessing_keys = frozenset({"short_side", "long_side", "mean", "std"})
     score = "val/box_ap"
     shown: ClassVar[Mapping[str, str]] = {
         "train/loss": "loss",
@@ -37,15 +41,81 @@ class DetectionPlan(Plan[DetectionRecipe]):
         "val/mask_ap": "mask AP",
     }
     eval_batch = 2
-    evaluate = staticmethod(evaluate)
-    describe_metrics = staticmethod(describe_metrics)
+
+    @classmethod
+    def build_model(cls, info: ModelInfo) -> nn.Module:
+        """Builds the detector."""
+        return build_detector(info.model, info.model_args, len(info.classes), info.head)
+
+    @classmethod
+    def check_preprocessing(cls, preprocessing: Mapping[str, Any]) -> None:
+        """Checks a checkpoint's sides of images, and its statistics."""
+        values = dict(preprocessing)
+        if unknown := values.keys() - cls.preprocessing_keys:
+            raise KeyError(min(unknown, key=str))
+        if "short_side" in values:  # training has sides of its own, which are compared with these
+            values["train_short_sides"] = [values["short_side"]] * 2
+        if values:
+            parse_recipe({"task": cls.name, "data": values}, origin="preprocessing")
+
+    @classmethod
+    def make_preprocess(cls, info: ModelInfo, origin: str) -> Any:
+        """Makes the transform of evaluation."""
+        from spanets.detection.data import evaluation_transform
+
+        return evaluation_transform(info.preprocessing)
+
+    @classmethod
+    def make_predictor(cls, source: Source, options: PredictOptions) -> Predict:
+        """Returns what finds objects."""
+        from spanets.detection.predict import ObjectPredictor
+
+        if source.exported:
+            raise UsageError(
+                f"{source.word} is an exported detector, which gives the boxes and scores of all "
+                "anchors; predict with the checkpoint it was exported from"
+            )
+        if options.annotations is not None and options.out is None:
+            raise UsageError("--annotations numbers what --out leaves; add --out DIR")
+        return partial(
+            ObjectPredictor(source),
+            out=options.out,
+            min_score=options.min_score,
+            annotations=options.annotations,
+        )
+
+    @staticmethod
+    def evaluate(
+        source: Source, root: str | None, workers: int, batch_size: int, trusted: bool = False
+    ) -> dict[str, Any]:
+        """Measures a detector; see `detection.evaluation.evaluate`."""
+        from spanets.detection.evaluation import evaluate
+
+        return evaluate(source, root, workers, batch_size, trusted)
+
+    @staticmethod
+    def describe_metrics(results: Mapping[str, Any]) -> str:
+        """Returns the average precisions as lines."""
+        from spanets.detection.report import describe_metrics
+
+        return describe_metrics(results)
+
+    @classmethod
+    def exportable(cls, source: Source, features_only: bool) -> nn.Module:
+        """Returns a RetinaNet without its choice among boxes, or the backbone of any detector."""
+        from spanets.detection.network.exporting import to_dense
+
+        neck: Any = source.network.backbone
+        return neck.body if features_only else to_dense(source.network)
 
     def __init__(self, recipe: DetectionRecipe) -> None:
         super().__init__(recipe)
         self.category_ids: list[int] = []
 
     def make_loaders(self, batch_size: int, processes: int, kept: Kept) -> Loaders:
-        """Makes the loaders of a recipe; see `data.detection.make_loaders`."""
+        """Makes the loaders of a recipe; see `detection.data.make_loaders`."""
+        from spanets.detection.data import make_loaders
+
         require("faster_coco_eval", "detection")  # before hours of training, not after
         recipe = self.recipe
         masks = has_masks(recipe.model.head)
@@ -54,25 +124,20 @@ class DetectionPlan(Plan[DetectionRecipe]):
         self.category_ids = dataset.data.category_ids
         return loaders
 
-    def make_card(self, classes: list[str]) -> Card:
+    def make_info(self, classes: list[str]) -> ModelInfo:
         """Describes the detector, with the numbers that the data set has for its classes."""
+        from spanets.detection.data import preprocessing_of
+
         model = self.recipe.model
         try:
             settings = replace(PAPERS[model.head], **model.sizes())  # type: ignore[arg-type]
         except ValueError as error:
             raise UsageError(f"model.{error}") from None
-        return Card(
-            model=model.name,
-            model_args=model.args,
-            classes=classes,
-            preprocessing=preprocessing_of(self.recipe.data),
-            recipe=self.recipe.to_dict(),
-            version=spanets.__version__,
-            task="detection",
-            head={
-                **describe_detector(model.head, model.frozen_stages, settings),
-                "category_ids": self.category_ids,
-            },
+        described = describe_detector(model.head, model.frozen_stages, settings)
+        return self.describe_model(
+            classes,
+            preprocessing_of(self.recipe.data),
+            {**described, "category_ids": self.category_ids},
         )
 
     def load_weights(self, model: nn.Module, path: str | Path) -> LoadReport:
@@ -82,6 +147,8 @@ class DetectionPlan(Plan[DetectionRecipe]):
 
     def check_model(self, model: nn.Module, classes: int) -> None:
         """Raises a UsageError for settings that do not go with the detector."""
+        from spanets.detection.decay import count_layers
+
         optim = self.recipe.optim
         if self.recipe.trainer.compile:
             raise UsageError("trainer.compile does not go with detectors, whose shapes change")
@@ -101,12 +168,16 @@ class DetectionPlan(Plan[DetectionRecipe]):
         if optim.layer_decay is not None:
             count_layers(name for name, _ in model.named_parameters())
 
-    def make_module(self, model: nn.Module, card: Card, updates: int) -> L.LightningModule:
+    def make_module(self, model: nn.Module, info: ModelInfo, updates: int) -> L.LightningModule:
         """Makes what trains the detector."""
-        return DetectionModule(model, card, self.recipe, updates)
+        from spanets.detection.module import DetectionModule
+
+        return DetectionModule(model, info, self.recipe, updates)
 
     def pictures(self, history: list[Row], results: Mapping[str, Any]) -> dict[str, Picture]:
         """Returns learning curves."""
+        from spanets.training.report import plot_curves
+
         metrics = {"val/box_ap": "box AP", "val/box_ap50": "box AP50", "val/mask_ap": "mask AP"}
         title, loss = self.recipe.model.name, "sum of the losses"
         return {"learning_curve": lambda path: plot_curves(history, path, title, loss, metrics)}

@@ -13,24 +13,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from spanets.classification.recipe import ClassificationRecipe
-from spanets.detection.recipe import DetectionRecipe
 from spanets.recipe.bounds import MOST_CHARACTERS, check_plain
 from spanets.recipe.sections import Recipe
 from spanets.recipe.trust import check_places
 from spanets.recipe.values import convert, describe_wanted, read_word
 from spanets.recipe.yaml_text import describe_twice, key_lines, load_yaml
-from spanets.segmentation.recipe import SegmentationRecipe
+from spanets.tasks import DEFAULT_TASK, load_task
 from spanets_runtime.errors import UsageError, UserError, nearest
 from spanets_runtime.reading import read_text_file
 from spanets_runtime.text import shorten
-
-# By the value of the key `task`; the first is meant where a recipe does not say.
-RECIPES: dict[str, type[Recipe]] = {
-    "classification": ClassificationRecipe,
-    "detection": DetectionRecipe,
-    "segmentation": SegmentationRecipe,
-}
 
 
 def list_recipes() -> list[str]:
@@ -98,11 +89,10 @@ def describe_repeated(overrides: Sequence[str], kind: type[Recipe]) -> list[str]
 
 
 def _recipe_type(values: Mapping[Any, Any], origin: str) -> type[Recipe]:
-    task = values.get("task", next(iter(RECIPES)))
-    if not isinstance(task, str) or task not in RECIPES:
-        allowed = f"{', '.join(RECIPES)}{nearest(str(task), RECIPES)}"
-        raise UsageError(f"{origin}: task is {_show(task)}, allowed: {allowed}")
-    return RECIPES[task]
+    try:
+        return load_task(values.get("task", DEFAULT_TASK)).recipe_type
+    except UsageError as error:
+        raise UsageError(f"{origin}: {error}") from None
 
 
 def _read(name: str) -> dict[str, Any]:

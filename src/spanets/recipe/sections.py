@@ -187,7 +187,7 @@ class Trainer:
 
 @dataclass
 class Recipe:
-    """A whole run; each task has its own, see `RECIPES`.
+    """A whole run; each task has its own, in its wing.
 
     Attributes:
         task: What is learnt.

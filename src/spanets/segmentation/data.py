@@ -26,11 +26,11 @@ from spanets.data.loaders import Loaders, Share, make_loader
 from spanets.data.sampler import EpochSampler, isolated_seed
 from spanets.data.sources.run_folders import refuse_inside
 from spanets.data.splits import list_split
-from spanets.recipe import SegmentationData, SegmentationRecipe
 from spanets.segmentation.masks.findings import check_surveys, survey_notes
 from spanets.segmentation.masks.reading import MaskedImages, ade20k_parts, folder_parts
 from spanets.segmentation.masks.survey import survey
 from spanets.segmentation.masks.values import IGNORED, given_values
+from spanets.segmentation.recipe import SegmentationData, SegmentationRecipe
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.fitting import Fitting, fit_size
 from spanets_runtime.images import ImageError, load_image

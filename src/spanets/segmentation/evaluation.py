@@ -10,22 +10,23 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from spanets.checkpoint import Card, restore_model
+from spanets.checkpoint import ModelInfo
 from spanets.data.class_lists import clean_name
 from spanets.data.loaders import plain_worker_errors
-from spanets.recipe import SegmentationRecipe
 from spanets.segmentation import infer
 from spanets.segmentation.data import check_parts, evaluation_loader, read_parts
 from spanets.segmentation.labels import label_map
 from spanets.segmentation.masks.reading import MaskedImages
 from spanets.segmentation.metrics import class_ious, make_confusion, summarise
+from spanets.segmentation.recipe import SegmentationRecipe
+from spanets.sources import Source, as_source
 from spanets.training.kept_data import kept_of
-from spanets.training.own_data import card_recipe, own_recipe
+from spanets.training.own_data import info_recipe, own_recipe
 from spanets_runtime.errors import UserError
 
 
 def evaluate(
-    path: Path,
+    source: Source | str | Path,
     root: str | None = None,
     workers: int = 2,
     batch_size: int = 1,
@@ -34,7 +35,7 @@ def evaluate(
     """Measures a checkpoint on images with masks.
 
     Args:
-        path: A checkpoint with its card.
+        source: A checkpoint, open or its path.
         root: A folder laid out as that of the training images; None takes that one. Its test part
             is measured, or where it has none its validation part, or all that there is.
         workers: Processes that load images.
@@ -49,39 +50,41 @@ def evaluate(
         UsageError: a checkpoint that may not decide which images are read.
         UserError: an unreadable checkpoint, or data that does not fit it.
     """
-    model, card = restore_model(path)
-    part, samples = evaluation_images(path, card, root, trusted)
+    source = as_source(source)
+    part, samples = evaluation_images(source, root, trusted)
     notes = check_parts({part: samples}, is_training=False)
-    loader = evaluation_loader(samples, card.preprocessing, workers)
+    loader = evaluation_loader(samples, source.info.preprocessing, workers)
     told = part if root is None else f"{root} ({part})"
-    measured = measure(model, loader, card)
-    return {"checkpoint": str(path), "data": told, **measured, "notes": list(notes)}
+    measured = measure(source.network, loader, source.info)
+    return {"checkpoint": source.word, "data": told, **measured, "notes": list(notes)}
 
 
 def evaluation_images(
-    path: Path, card: Card, root: str | None = None, trusted: bool = False
+    source: Source, root: str | None = None, trusted: bool = False
 ) -> tuple[str, MaskedImages]:
     """Returns the part that a checkpoint is measured on, and its images; see `evaluate`."""
+    info, path = source.info, source.path
+    assert path is not None
     if root is None:
-        recipe = own_recipe(path, card, SegmentationRecipe, trusted)
+        recipe = own_recipe(source, SegmentationRecipe, trusted)
     else:
-        recipe = card_recipe(path, card, SegmentationRecipe)
+        recipe = info_recipe(source, SegmentationRecipe)
     data = recipe.data if root is None else replace(recipe.data, root=root, num_classes=None)
-    names = None if root is None else card.classes
+    names = None if root is None else info.classes
     try:
-        kept = kept_of(path.parent, path, card) if root is None else None
+        kept = kept_of(path.parent, info, source.content) if root is None else None
         parts = read_parts(data, split=root is None, classes=names, kept=kept)
     except UserError as error:
         raise type(error)(f"{error}{'' if root else '; or name a folder with --data'}") from None
     part = next(name for name in ("test", "val", *parts) if name in parts)
     samples = parts[part]
     # Earlier versions left invisible characters in names.
-    if [clean_name(name) for name in card.classes] != samples.classes:
+    if [clean_name(name) for name in info.classes] != samples.classes:
         raise UserError(
             f"{data.root}: its classes are {_list(samples.classes)}, those of {path} "
-            f"{_list(card.classes)}"
+            f"{_list(info.classes)}"
         )
-    return part, replace(samples, classes=card.classes)
+    return part, replace(samples, classes=info.classes)
 
 
 def _list(names: list[str], limit: int = 5) -> str:
@@ -89,21 +92,21 @@ def _list(names: list[str], limit: int = 5) -> str:
 
 
 @torch.inference_mode()
-def measure(model: nn.Module, loader: DataLoader[Any], card: Card) -> dict[str, Any]:
+def measure(model: nn.Module, loader: DataLoader[Any], info: ModelInfo) -> dict[str, Any]:
     """Returns metrics, number of images and confusion matrix of a segmenter on a loader."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, confusion = model.to(device).eval(), make_confusion(len(card.classes)).to(device)
+    model, confusion = model.to(device).eval(), make_confusion(len(info.classes)).to(device)
     with plain_worker_errors():
         for images, masks in tqdm(loader, desc="evaluate", disable=None, leave=False):
-            logits = infer(model, images.to(device), card.preprocessing)
+            logits = infer(model, images.to(device), info.preprocessing)
             confusion.update(label_map(logits, *masks.shape[1:]), masks[0].to(device))
     counts = confusion.compute().cpu()
-    ious = dict(zip(card.classes, class_ious(counts).tolist(), strict=True))
+    ious = dict(zip(info.classes, class_ious(counts).tolist(), strict=True))
     return {
         "images": len(loader),
         "metrics": _defined(summarise(counts)),
         "iou": _defined(ious),
-        "classes": card.classes,
+        "classes": info.classes,
         "confusion": counts.tolist(),
     }
 

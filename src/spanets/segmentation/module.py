@@ -6,25 +6,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spanets.checkpoint import Card
-from spanets.recipe import SegmentationRecipe
+from spanets.checkpoint import ModelInfo
 from spanets.segmentation import Segmenter, infer
 from spanets.segmentation.decay import stage_scales
 from spanets.segmentation.labels import label_map
 from spanets.segmentation.masks.values import IGNORED
 from spanets.segmentation.metrics import make_confusion, summarise
+from spanets.segmentation.recipe import SegmentationRecipe
 from spanets.training.groups import group_parameters
 from spanets.training.module import RecipeModule
 from spanets.training.sums import ExactMean
 
 
 class Segmentation(RecipeModule[SegmentationRecipe]):
-    """Trains a segmenter by a recipe; its checkpoints carry the `Card`.
+    """Trains a segmenter by a recipe; its checkpoints carry the `ModelInfo`.
 
     Args:
         model: From images (B, 3, H, W) to logits (B, classes, H, W); in training mode perhaps
             with the auxiliary head's.
-        card: What its checkpoints say about it.
+        info: What its checkpoints say about it.
         recipe: Loss, optimizer and schedule.
         steps_per_epoch: Updates of the optimizer in an epoch.
 
@@ -35,10 +35,10 @@ class Segmentation(RecipeModule[SegmentationRecipe]):
     model: Segmenter
 
     def __init__(
-        self, model: nn.Module, card: Card, recipe: SegmentationRecipe, steps_per_epoch: int
+        self, model: nn.Module, info: ModelInfo, recipe: SegmentationRecipe, steps_per_epoch: int
     ) -> None:
-        super().__init__(model, card, recipe, steps_per_epoch)
-        self.val_confusion = make_confusion(len(card.classes), shared=True)
+        super().__init__(model, info, recipe, steps_per_epoch)
+        self.val_confusion = make_confusion(len(info.classes), shared=True)
         self.val_loss = ExactMean()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -56,7 +56,7 @@ class Segmentation(RecipeModule[SegmentationRecipe]):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Adds an image to loss and metrics."""
         images, masks = batch
-        logits = infer(self.model, self.lay_out(images), self.card.preprocessing)
+        logits = infer(self.model, self.lay_out(images), self.info.preprocessing)
         shrunk = F.interpolate(masks[None].float(), logits.shape[2:], mode="nearest-exact")
         self.val_loss.update(pixel_loss(logits, shrunk[0].long()))
         self.val_confusion.update(label_map(logits, *masks.shape[1:]), masks[0])

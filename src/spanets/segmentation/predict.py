@@ -8,20 +8,19 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from spanets.opened import OpenedCheckpoint
 from spanets.segmentation import infer
 from spanets.segmentation.labels import label_map
-from spanets_runtime.fitting import Fitting
+from spanets.sources import ReadyModel, Source
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.masks import MaskPrediction, predict_masks, read_numbers
 from spanets_runtime.predict import check_answer
 
 
-class MaskPredictor(OpenedCheckpoint):
+class MaskPredictor(ReadyModel):
     """A segmenter's checkpoint with its preprocessing and class names.
 
     Args:
-        checkpoint: Written by `spanets train`.
+        source: A checkpoint, open or its path.
         device: None takes a GPU if there is one.
 
     Raises:
@@ -29,15 +28,14 @@ class MaskPredictor(OpenedCheckpoint):
         UserError: damaged preprocessing.
     """
 
-    def __init__(self, checkpoint: str | Path, device: str | None = None) -> None:
-        super().__init__(checkpoint, device)
-        self.fitting = Fitting.parse(self.card.preprocessing, checkpoint)
-        classes = len(self.card.classes)
-        self.numbers = read_numbers(self.card.preprocessing, classes, checkpoint)
+    def __init__(self, source: Source | str | Path, device: str | None = None) -> None:
+        super().__init__(source, device)
+        classes = len(self.info.classes)
+        self.numbers = read_numbers(self.info.preprocessing, classes, self.source.word)
 
     def __call__(self, images: Iterable[ImageSource], out: Path) -> Iterator[MaskPrediction]:
         """Writes mask and overlay of each image, and yields what was found: `predict_masks`."""
-        return predict_masks(images, self._label_checked, self.card.classes, out, self.numbers)
+        return predict_masks(images, self._label_checked, self.info.classes, out, self.numbers)
 
     def _label_checked(self, image: Image.Image) -> NDArray[np.uint8]:
         return self.label(image, check=True)
@@ -53,7 +51,7 @@ class MaskPredictor(OpenedCheckpoint):
         Raises:
             AnswerError: as said.
         """
-        pixels = torch.from_numpy(self.fitting(image))[None].to(self.device)
-        logits = infer(self.model, pixels, self.card.preprocessing)
+        pixels = torch.from_numpy(self.preprocess(image))[None].to(self.device)
+        logits = infer(self.model, pixels, self.info.preprocessing)
         check_answer(not check or bool(torch.isfinite(logits).all()))
         return label_map(logits, image.height, image.width).cpu().numpy().astype(np.uint8)

@@ -10,6 +10,7 @@ from PIL import Image
 from spanets.segmentation.masks.reading import MaskedImages
 from spanets.segmentation.masks.values import IGNORED
 from spanets.segmentation.predict import MaskPredictor
+from spanets.sources import Source
 from spanets.training.report import save_figure, subplots
 from spanets_runtime.figures import name_label
 from spanets_runtime.images import load_image
@@ -31,9 +32,9 @@ def _show(value: float | None) -> str:
     return "undefined on these images" if value is None else f"{value:.4f}"
 
 
-def plot_examples(checkpoint: Path, samples: MaskedImages, path: Path) -> None:
+def plot_examples(source: Source, samples: MaskedImages, path: Path) -> None:
     """Draws some images, their masks and what a checkpoint makes of them, side by side."""
-    predictor = MaskPredictor(checkpoint)
+    predictor = MaskPredictor(source)
     count = min(SHOWN, len(samples))
     figure, axes = subplots(count, 3, (9, 0.4 + 3 * count))
     for i, row in enumerate(np.reshape(axes, (count, 3))):

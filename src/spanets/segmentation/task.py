@@ -1,33 +1,43 @@
-"""How a segmentation run is made from its recipe."""
+"""Semantic segmentation as a task."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import lightning as L
 import torch
 from torch import nn
 
-import spanets
 from spanets.backbones.dense import DenseBackbone
-from spanets.checkpoint import Card
-from spanets.data.kept import Kept
-from spanets.data.loaders import Loaders
-from spanets.recipe import SegmentationRecipe
-from spanets.segmentation.data import make_loaders, preprocessing_of
-from spanets.segmentation.evaluation import evaluate, evaluation_images
-from spanets.segmentation.module import Segmentation
-from spanets.segmentation.report import describe_metrics, plot_examples
-from spanets.training.callbacks import Row
-from spanets.training.report import plot_curves
-from spanets.training.task import Picture, Plan
-from spanets.weights import LoadReport
+from spanets.backbones.factory import create_model
+from spanets.checkpoint import ModelInfo
+from spanets.segmentation.network.segmenter import build_segmenter
+from spanets.segmentation.recipe import SegmentationRecipe
+from spanets.training.task import Picture, Predict, PredictOptions, Task, refuse_annotations
+from spanets.weights import LoadReport, load_weights
 from spanets_runtime.errors import UsageError, first_line
+from spanets_runtime.fitting import Fitting
+
+if TYPE_CHECKING:
+    import lightning as L
+
+    from spanets.data.kept import Kept
+    from spanets.data.loaders import Loaders
+    from spanets.sources import Source
+    from spanets.training.callbacks import Row
 
 
-class SegmentationPlan(Plan[SegmentationRecipe]):
-    """The plan of semantic segmentation."""
+class SegmentationTask(Task[SegmentationRecipe]):
+    """The class of every pixel."""
 
+    name = "segmentation"
+    recipe_type = SegmentationRecipe
+    # `read_numbers` checks the numbers that masks are written with.
+    preprocessing_keys = frozenset({"resize", "test", "slide", "mean", "std"})
+    mask_keys: ClassVar[frozenset[str]] = frozenset({"first", "values"})
+    side_key = "crop"
     score = "val/mIoU"
     shown: ClassVar[Mapping[str, str]] = {
         "train/loss": "loss",
@@ -35,8 +45,59 @@ class SegmentationPlan(Plan[SegmentationRecipe]):
         "val/mIoU": "val mIoU",
     }
     eval_batch = 1
-    evaluate = staticmethod(evaluate)
-    describe_metrics = staticmethod(describe_metrics)
+
+    @classmethod
+    def build_model(cls, info: ModelInfo) -> nn.Module:
+        """Builds the segmenter."""
+        return build_segmenter(info.model, info.model_args, len(info.classes), info.head)
+
+    @classmethod
+    def check_preprocessing(cls, preprocessing: Mapping[str, Any]) -> None:
+        """Checks all but the numbers of masks."""
+        super().check_preprocessing(
+            {key: value for key, value in preprocessing.items() if key not in cls.mask_keys}
+        )
+
+    @classmethod
+    def make_preprocess(cls, info: ModelInfo, origin: str) -> Fitting:
+        """Makes the transform of evaluation."""
+        return Fitting.parse(info.preprocessing, origin)
+
+    @classmethod
+    def make_predictor(cls, source: Source, options: PredictOptions) -> Predict:
+        """Returns what writes masks."""
+        from spanets.segmentation.predict import MaskPredictor
+
+        refuse_annotations(source, options)
+        if options.out is None:
+            raise UsageError(f"{source.word} finds masks: name a folder for them with --out DIR")
+        return partial(MaskPredictor(source), out=options.out)
+
+    @staticmethod
+    def evaluate(
+        source: Source, root: str | None, workers: int, batch_size: int, trusted: bool = False
+    ) -> dict[str, Any]:
+        """Measures a segmenter; see `segmentation.evaluation.evaluate`."""
+        from spanets.segmentation.evaluation import evaluate
+
+        return evaluate(source, root, workers, batch_size, trusted)
+
+    @staticmethod
+    def describe_metrics(results: Mapping[str, Any]) -> str:
+        """Returns the metrics as lines."""
+        from spanets.segmentation.report import describe_metrics
+
+        return describe_metrics(results)
+
+    @classmethod
+    def exportable(cls, source: Source, features_only: bool) -> nn.Module:
+        """Returns the segmenter, or its backbone as timm builds it."""
+        if not features_only:
+            return source.network
+        features = create_model(source.info.model, source.info.model_args, features_only=True)
+        assert source.path is not None
+        load_weights(features, source.path)
+        return features.eval()
 
     def check_batch(self, size: int) -> None:
         """Raises a UsageError for a batch of one, of which batch norm has no variance."""
@@ -46,25 +107,20 @@ class SegmentationPlan(Plan[SegmentationRecipe]):
             )
 
     def make_loaders(self, batch_size: int, processes: int, kept: Kept) -> Loaders:
-        """Makes the loaders of a recipe; see `data.segmentation.make_loaders`."""
+        """Makes the loaders of a recipe; see `segmentation.data.make_loaders`."""
+        from spanets.segmentation.data import make_loaders
+
         return make_loaders(self.recipe, batch_size, processes, kept)
 
-    def make_card(self, classes: list[str]) -> Card:
+    def make_info(self, classes: list[str]) -> ModelInfo:
         """Describes the segmenter."""
+        from spanets.segmentation.data import preprocessing_of
+
         model = self.recipe.model
-        return Card(
-            model=model.name,
-            model_args=model.args,
-            classes=classes,
-            preprocessing=preprocessing_of(self.recipe.data, classes),
-            recipe=self.recipe.to_dict(),
-            version=spanets.__version__,
-            task="segmentation",
-            head={
-                "kind": model.head,
-                "args": model.head_args,
-                "frozen_stages": model.frozen_stages,
-            },
+        return self.describe_model(
+            classes,
+            preprocessing_of(self.recipe.data, classes),
+            {"kind": model.head, "args": model.head_args, "frozen_stages": model.frozen_stages},
         )
 
     def load_weights(self, model: nn.Module, path: str | Path) -> LoadReport:
@@ -86,20 +142,26 @@ class SegmentationPlan(Plan[SegmentationRecipe]):
             ) from error
         model.train()
 
-    def make_module(self, model: nn.Module, card: Card, updates: int) -> L.LightningModule:
+    def make_module(self, model: nn.Module, info: ModelInfo, updates: int) -> L.LightningModule:
         """Makes what trains the segmenter."""
-        return Segmentation(model, card, self.recipe, updates)
+        from spanets.segmentation.module import Segmentation
+
+        return Segmentation(model, info, self.recipe, updates)
 
     def pictures(self, history: list[Row], results: Mapping[str, Any]) -> dict[str, Picture]:
         """Returns learning curves, and some images with mask and prediction."""
+        from spanets.segmentation.evaluation import evaluation_images
+        from spanets.segmentation.report import plot_examples
+        from spanets.sources import open_checkpoint
+        from spanets.training.report import plot_curves
+
         metrics = {f"val/{name}": name for name in ("mIoU", "mAcc", "aAcc")}
         title, loss = self.recipe.model.name, "cross entropy"
 
         def draw_examples(path: Path) -> None:
-            checkpoint = Path(results["checkpoint"])
-            card = self.make_card(results["classes"])
-            _, samples = evaluation_images(checkpoint, card, trusted=True)
-            plot_examples(checkpoint, samples, path)
+            source = open_checkpoint(results["checkpoint"])
+            _, samples = evaluation_images(source, trusted=True)
+            plot_examples(source, samples, path)
 
         return {
             "learning_curve": lambda path: plot_curves(history, path, title, loss, metrics),

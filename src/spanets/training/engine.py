@@ -26,13 +26,14 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from spanets.checkpoint import Card, build_model
+from spanets.checkpoint import ModelInfo
 from spanets.data.loaders import Loaders, Share
 from spanets.data.split_list import write_split
 from spanets.recipe import Recipe
 from spanets.runs.folder import BEST, LAST, RESULTS
 from spanets.runs.record import recorded
-from spanets.tasks import PLANS
+from spanets.sources import open_checkpoint
+from spanets.tasks import load_task
 from spanets.training.callbacks import (
     AtomicCheckpointIO,
     Ema,
@@ -63,7 +64,7 @@ from spanets.training.resuming import (
     start_anew,
 )
 from spanets.training.run_folder import claim, is_first, write_recipe
-from spanets.training.task import Plan
+from spanets.training.task import Task
 from spanets.training.unreadable_images import UnreadableImages
 from spanets_runtime.errors import UsageError
 from spanets_runtime.files import write_atomically
@@ -96,20 +97,20 @@ def train_claimed(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, 
     """Trains as `train` does, in a folder that the caller has claimed."""
     start = find_start(out, recipe) if resume else start_anew(out, recipe)
     recipe, lowered = fit_to_machine(recipe)
-    plan, batch_size = PLANS[recipe.task](recipe), per_device_batch(recipe)
-    plan.check_batch(batch_size)
-    loaders = plan.make_loaders(batch_size, count_processes(recipe), start.kept)
+    task, batch_size = load_task(recipe.task)(recipe), per_device_batch(recipe)
+    task.check_batch(batch_size)
+    loaders = task.make_loaders(batch_size, count_processes(recipe), start.kept)
     check_classes(start.kept.classes, loaders.classes, start.checkpoint)
     _skip_to(start, loaders)
     accumulate = min(recipe.trainer.accumulate, len(loaders.train))
     updates = len(loaders.train) // accumulate  # in an epoch
-    card = plan.make_card(loaders.classes)
+    info = task.make_info(loaders.classes)
     is_fresh, size = start.checkpoint is None, loaders.train.batch_size or 1
-    model, weights_notes = _make_model(plan, card, is_fresh, size)
-    task = plan.make_module(model, card, updates)
-    keeper = RunKeeper(out, plan.score, recipe.trainer.save_every)
+    model, weights_notes = _make_model(task, info, is_fresh, size)
+    module = task.make_module(model, info, updates)
+    keeper = RunKeeper(out, task.score, recipe.trainer.save_every)
     callbacks = [keeper, UnreadableImages(out, loaders.unreadable)]
-    trainer = _make_trainer(plan, out, callbacks, accumulate, updates)
+    trainer = _make_trainer(task, out, callbacks, accumulate, updates)
     notes = (*lowered, *loaders.notes, *weights_notes)
     recording = recorded(out, notes) if is_first() else nullcontext()
     with recording, threads_as_before():
@@ -124,11 +125,11 @@ def train_claimed(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, 
                 # Loggers take no text that is no UTF-8, as names of folders may be.
                 trainer.logger.log_hyperparams(escape_values(recipe.to_dict()))
             path = start.checkpoint
-            trainer.fit(task, loaders.train, loaders.val, ckpt_path=path, weights_only=True)
+            trainer.fit(module, loaders.train, loaders.val, ckpt_path=path, weights_only=True)
         if not trainer.is_global_zero:
             raise SystemExit(0)  # the first process of several does the rest
         with plain_errors(out):
-            return _summarise(plan, out, model, keeper.history)
+            return _summarise(task, out, model, keeper.history)
 
 
 def _skip_to(start: Start, loaders: Loaders) -> None:
@@ -140,19 +141,19 @@ def _skip_to(start: Start, loaders: Loaders) -> None:
 
 
 def _make_model(
-    plan: Plan[Any], card: Card, fresh: bool, batch: int
+    task: Task[Any], info: ModelInfo, fresh: bool, batch: int
 ) -> tuple[nn.Module, list[str]]:
     """Builds the model that a run begins with; returns what of its file of weights differs, too."""
     notes: list[str] = []
-    recipe: Recipe = plan.recipe
+    recipe: Recipe = task.recipe
     torch.manual_seed(recipe.seed)
-    model = build_model(card)
+    model = task.build_model(info)
     if fresh and recipe.model.weights is not None:
-        report = plan.load_weights(model, recipe.model.weights)
+        report = task.load_weights(model, recipe.model.weights)
         print(report, file=sys.stderr)
         notes = report.notes()
-    plan.check_model(model, len(card.classes))
-    plan.check_batch_norm(model, batch)
+    task.check_model(model, len(info.classes))
+    task.check_batch_norm(model, batch)
     if recipe.trainer.channels_last:
         model = model.to(memory_format=torch.channels_last)
     if recipe.trainer.compile:
@@ -161,13 +162,13 @@ def _make_model(
 
 
 def _make_trainer(
-    plan: Plan[Any], out: Path, callbacks: list[L.Callback], accumulate: int, updates: int
+    task: Task[Any], out: Path, callbacks: list[L.Callback], accumulate: int, updates: int
 ) -> L.Trainer:
-    recipe: Recipe = plan.recipe
+    recipe: Recipe = task.recipe
     settings, decay = recipe.trainer, recipe.optim.ema_decay
     peers = Peers(advice=f"go on with: {resume_command(out)}")
     # What a batch's file is called, the other processes are told.
-    callbacks = [DivergedBatch(out), peers, *callbacks, EpochLines(sys.stderr.isatty(), plan.shown)]
+    callbacks = [DivergedBatch(out), peers, *callbacks, EpochLines(sys.stderr.isatty(), task.shown)]
     if decay is not None:
         callbacks.append(Ema(decay=decay))
     if settings.threads is not None:
@@ -198,25 +199,26 @@ def _make_trainer(
         raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
 
 
-def _summarise(plan: Plan[Any], out: Path, model: nn.Module, history: list[Row]) -> dict[str, Any]:
+def _summarise(task: Task[Any], out: Path, model: nn.Module, history: list[Row]) -> dict[str, Any]:
     """Evaluates the final weights; writes and returns the numbers, and draws the pictures."""
-    recipe: Recipe = plan.recipe
+    recipe: Recipe = task.recipe
     batch_size = per_device_batch(recipe)
-    measured = plan.evaluate(out / LAST, None, recipe.data.workers, batch_size, trusted=True)
-    best = best_row(history, plan.score)
+    source = open_checkpoint(out / LAST)
+    measured = task.evaluate(source, None, recipe.data.workers, batch_size, trusted=True)
+    best = best_row(history, task.score)
     results: dict[str, Any] = {
         "model": recipe.model.name,
         "parameters": sum(p.numel() for p in model.parameters()),
         **measured,
         "epochs": len(history),
-        "score": plan.score.removeprefix("val/"),
+        "score": task.score.removeprefix("val/"),
         "best_epoch": best["epoch"] if best else None,
-        "best_score": best[plan.score] if best else None,
+        "best_score": best[task.score] if best else None,
         "train_seconds": history[-1]["seconds"],
         "best_checkpoint": str(out / BEST) if best else None,
     }
     _write_results({**results, "pictures": {}}, out)  # whatever becomes of the pictures
-    results["pictures"] = draw_pictures(plan.pictures(history, measured), out)
+    results["pictures"] = draw_pictures(task.pictures(history, measured), out)
     _write_results(results, out)
     return results
 

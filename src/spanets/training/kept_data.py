@@ -7,21 +7,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spanets.checkpoint import Card
+from spanets.checkpoint import ModelInfo
 from spanets.data.kept import Kept
 from spanets.data.split_list import read_split
 from spanets.recipe import Recipe, parse_recipe
 from spanets.runs.record import read_starts
-from spanets.weights import read_checkpoint
 
 
-def kept_of(folder: Path, path: Path, card: Card) -> Kept:
+def kept_of(folder: Path, info: ModelInfo, content: Mapping[str, Any]) -> Kept:
     """Returns what a run knows, for going on from one of its checkpoints or evaluating that.
 
     Args:
         folder: The run's.
-        path: The checkpoint, which is read once more if the run kept no list of its split.
-        card: The checkpoint's.
+        info: Of the checkpoint.
+        content: Of the checkpoint; how far it was trained tells its split where there is no list.
 
     Raises:
         UserError: the list of the split is damaged.
@@ -29,9 +28,9 @@ def kept_of(folder: Path, path: Path, card: Card) -> Kept:
     return Kept(
         folder,
         split=read_split(folder),
-        classes=card.classes,
+        classes=info.classes,
         started=_read_start(folder),
-        count_trained=partial(_count_trained, path, card),
+        count_trained=partial(_count_trained, info, content),
     )
 
 
@@ -42,9 +41,8 @@ def _read_start(folder: Path) -> float | None:
     return None
 
 
-def _count_trained(path: Path, card: Card) -> range | None:
-    content = read_checkpoint(path)
-    return trained_images(content, parse_recipe(card.recipe, origin=str(path)))
+def _count_trained(info: ModelInfo, content: Mapping[str, Any]) -> range | None:
+    return trained_images(content, parse_recipe(info.recipe, origin="the checkpoint"))
 
 
 def trained_images(content: Mapping[str, Any], recipe: Recipe) -> range | None:

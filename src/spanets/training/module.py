@@ -7,7 +7,7 @@ import torch
 from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 
-from spanets.checkpoint import CARD_KEY, Card
+from spanets.checkpoint import INFO_KEY, ModelInfo
 from spanets.data.sampler import seed_sample
 from spanets.recipe import Recipe
 from spanets.training.devices import shard
@@ -21,13 +21,13 @@ _STEP = 2**32 - 1
 
 
 class RecipeModule(L.LightningModule, Generic[R]):
-    """Trains a model by a recipe; its checkpoints carry the `Card`.
+    """Trains a model by a recipe; its checkpoints carry the `ModelInfo`.
 
     A task adds its steps, and ends that of training with `log_loss`.
 
     Args:
         model: What is trained.
-        card: What its checkpoints say about it.
+        info: What its checkpoints say about it.
         recipe: Loss, optimizer and schedule.
         steps_per_epoch: Updates of the optimizer in an epoch.
 
@@ -35,11 +35,11 @@ class RecipeModule(L.LightningModule, Generic[R]):
         UsageError: an unknown optimizer.
     """
 
-    def __init__(self, model: nn.Module, card: Card, recipe: R, steps_per_epoch: int) -> None:
+    def __init__(self, model: nn.Module, info: ModelInfo, recipe: R, steps_per_epoch: int) -> None:
         super().__init__()
         check_optimizer(recipe.optim.name)
         self.model = model
-        self.card = card
+        self.info = info
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
 
@@ -107,8 +107,8 @@ class RecipeModule(L.LightningModule, Generic[R]):
         scheduler.step_update(self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the card."""
-        checkpoint[CARD_KEY] = self.card.to_dict()
+        """Adds the metadata."""
+        checkpoint[INFO_KEY] = self.info.to_dict()
 
     def _learning_rate(self) -> float:
         """Returns the learning rate of the next update, with layer decay that of the head."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spanets.checkpoint import Card, check_integrity, check_torch_reads, read_card
+from spanets.checkpoint import ModelInfo, read_own
 from spanets.data.class_names import compare_classes
 from spanets.data.kept import Kept
 from spanets.data.split_list import read_split
@@ -19,7 +19,8 @@ from spanets.runs.folder import DAMAGED, LAST, PREVIOUS, RECIPE
 from spanets.runs.record import read_starts
 from spanets.training.kept_data import kept_of
 from spanets.training.run_folder import find_foreign, holds_run, is_first
-from spanets.weights import WeightsError, read_checkpoint
+from spanets.weights import WeightsError
+from spanets.weights.integrity import check_torch_reads
 from spanets_runtime.errors import UsageError, UserError, first_line
 
 # A resumed run may go on elsewhere or with other workers; anything else changes it.
@@ -86,15 +87,15 @@ def find_start(out: Path, recipe: Recipe) -> Start:
         if read_starts(out):
             return Start(Kept(out, split=read_split(out)))
         raise UsageError(f"{out}: no run to resume; leave --resume out to start one")
-    path, content, card = _read_newest(out)
-    before = _flatten(parse_recipe(card.recipe, origin=str(path)))
+    path, content, info = _read_newest(out)
+    before = _flatten(parse_recipe(info.recipe, origin=str(path)))
     for key, value in _flatten(recipe).items():
         if before[key] != value and key not in _FREE_ON_RESUME:
             raise UsageError(
                 f"{path} was trained with {key} {before[key]}, not {value}, and a run keeps its "
                 f"recipe; go on with: {resume_command(out)}; or start another with another --out"
             )
-    return _position(path, content, kept_of(out, path, card))
+    return _position(path, content, kept_of(out, info, content))
 
 
 def check_classes(before: Sequence[str] | None, now: Sequence[str], path: Path | None) -> None:
@@ -124,7 +125,7 @@ def resume_command(out: Path) -> str:
     return shlex.join(words)
 
 
-def _read_newest(out: Path) -> tuple[Path, dict[str, Any], Card]:
+def _read_newest(out: Path) -> tuple[Path, dict[str, Any], ModelInfo]:
     try:
         return _read(out / LAST)
     except WeightsError as error:
@@ -140,17 +141,16 @@ def _read_newest(out: Path) -> tuple[Path, dict[str, Any], Card]:
         return found
 
 
-def _read(path: Path) -> tuple[Path, dict[str, Any], Card]:
+def _read(path: Path) -> tuple[Path, dict[str, Any], ModelInfo]:
     """Reads a checkpoint whole.
 
     Raises:
         WeightsError: it is damaged, which readers of files and archives tell in a dozen ways.
     """
     try:
-        content = read_checkpoint(path)
-        check_integrity(path)
+        info, content = read_own(path)
         check_torch_reads(path)
-        return path, content, read_card(content, path)
+        return path, content, info
     except WeightsError:
         raise
     except Exception as error:

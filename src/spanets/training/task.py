@@ -1,35 +1,76 @@
-"""What the engine has to know of a task; a task that has a `Plan` can be run by it."""
+"""What a task is: one class in its wing, from which runs, checkpoints and predictions are made."""
+
+from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-import lightning as L
 from torch import nn
 
-from spanets.checkpoint import Card
 from spanets.data.kept import Kept
-from spanets.data.loaders import Loaders
-from spanets.recipe import Recipe
-from spanets.training.callbacks import Row
+from spanets.recipe import Recipe, parse_recipe
+from spanets.version import __version__
 from spanets.weights import LoadReport, load_weights
+from spanets_runtime.errors import UsageError
+from spanets_runtime.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    import lightning as L
+
+    from spanets.checkpoint import ModelInfo
+    from spanets.data.loaders import Loaders
+    from spanets.sources import Source
+    from spanets.training.callbacks import Row
 
 R = TypeVar("R", bound=Recipe)
 
 Picture = Callable[[Path], object]
 """Draws a picture into a PNG file."""
 
+Predict = Callable[[Iterable[Any]], Iterator[Any]]
+"""From paths of images to predictions, which have `error`, `to_dict` and a line for people."""
 
-class Plan(ABC, Generic[R]):
-    """How the runs of one task are made from a recipe.
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What a user may ask of a prediction; each task takes its own of these.
 
     Attributes:
+        top: Classes for each image.
+        out: Folder for pictures and files.
+        min_score: Of the objects that are shown.
+        annotations: A file in COCO's format whose numbers of images and classes are to be used.
+    """
+
+    top: int = 5
+    out: Path | None = None
+    min_score: float = 0.5
+    annotations: Path | None = None
+
+
+class Task(ABC, Generic[R]):
+    """How the runs of one task are made from a recipe, and what is done with their checkpoints.
+
+    The class is imported to read a recipe or a checkpoint, so its file imports Lightning and the
+    wing's other parts where they are used.
+
+    Attributes:
+        name: In recipes and checkpoints.
+        recipe_type: Of its recipes.
+        preprocessing_keys: Keys of a checkpoint's preprocessing that are those of `data`.
+        side_key: The key of `data` that is the side of a network's input, or None.
         score: The metric of validation that tells the best epoch, as logged; larger is better.
         shown: What the line of an epoch shows: logged names, and the words for them.
         eval_batch: Images that `spanets eval` takes at a time unless told otherwise.
     """
 
+    name: ClassVar[str]
+    recipe_type: ClassVar[type[Recipe]]
+    preprocessing_keys: ClassVar[frozenset[str]] = frozenset()
+    side_key: ClassVar[str | None] = None
     score: ClassVar[str]
     shown: ClassVar[Mapping[str, str]]
     eval_batch: ClassVar[int] = 64
@@ -54,8 +95,75 @@ class Plan(ABC, Generic[R]):
         """
 
     @abstractmethod
-    def make_card(self, classes: list[str]) -> Card:
-        """Describes the model, for its checkpoints and for `checkpoint.build_model`."""
+    def make_info(self, classes: list[str]) -> ModelInfo:
+        """Describes the model, for its checkpoints and for `build_model`."""
+
+    def describe_model(
+        self,
+        classes: list[str],
+        preprocessing: dict[str, Any],
+        head: dict[str, Any] | None = None,
+    ) -> ModelInfo:
+        """Returns what checkpoints say of the recipe's model; see `ModelInfo`."""
+        from spanets.checkpoint import ModelInfo
+
+        return ModelInfo(
+            model=self.recipe.model.name,
+            model_args=self.recipe.model.args,
+            classes=classes,
+            preprocessing=preprocessing,
+            recipe=self.recipe.to_dict(),
+            version=__version__,
+            task=self.name,
+            head=head or {},
+        )
+
+    @classmethod
+    @abstractmethod
+    def build_model(cls, info: ModelInfo) -> nn.Module:
+        """Builds the model that a checkpoint describes, with random weights.
+
+        Raises:
+            UsageError: an unknown model, or arguments that it does not take.
+        """
+
+    @classmethod
+    def check_preprocessing(cls, preprocessing: Mapping[str, Any]) -> None:
+        """Checks what a checkpoint says of its preprocessing by the rules of a recipe's keys.
+
+        Raises:
+            UsageError: a value that no recipe of the task can have.
+            Exception: one of another make; of any type that reading it raises.
+        """
+        values = dict(preprocessing)
+        if "input_size" in values and cls.side_key is not None:
+            values[cls.side_key] = values.pop("input_size")[-1]
+        if unknown := values.keys() - cls.preprocessing_keys - {cls.side_key}:
+            raise KeyError(min(unknown, key=str))
+        if values:
+            parse_recipe({"task": cls.name, "data": values}, origin="preprocessing")
+
+    @classmethod
+    def make_preprocess(cls, info: ModelInfo, origin: str) -> Any:
+        """Makes what turns an RGB image of Pillow's into the network's input, as for evaluation.
+
+        Args:
+            info: Of the model.
+            origin: Where that is from, for messages.
+
+        Raises:
+            UserError: damaged preprocessing.
+        """
+        return Preprocessing.parse(info.preprocessing, origin)
+
+    @classmethod
+    @abstractmethod
+    def make_predictor(cls, source: Source, options: PredictOptions) -> Predict:
+        """Returns what predicts for images.
+
+        Raises:
+            UsageError: options that do not go with the task.
+        """
 
     def load_weights(self, model: nn.Module, path: str | Path) -> LoadReport:
         """Loads the file that a run starts from.
@@ -66,7 +174,6 @@ class Plan(ABC, Generic[R]):
         ema = self.recipe.model.weights_ema
         return load_weights(model, path, reset_classifier=True, ema=ema)
 
-    @abstractmethod
     def check_model(self, model: nn.Module, classes: int) -> None:
         """Raises a UsageError if the model cannot be trained on the recipe's images."""
 
@@ -74,22 +181,22 @@ class Plan(ABC, Generic[R]):
         """Raises a UsageError if so many images on one device are too few for batch norm."""
 
     @abstractmethod
-    def make_module(self, model: nn.Module, card: Card, updates: int) -> L.LightningModule:
+    def make_module(self, model: nn.Module, info: ModelInfo, updates: int) -> L.LightningModule:
         """Makes what trains the model; an epoch has so many updates of the optimizer."""
 
-    @abstractmethod
     def pictures(self, history: list[Row], results: Mapping[str, Any]) -> dict[str, Picture]:
         """Returns the pictures that end a run, not yet drawn, by what they show."""
+        return {}
 
     @staticmethod
     @abstractmethod
     def evaluate(
-        path: Path, root: str | None, workers: int, batch_size: int, trusted: bool = False
+        source: Source, root: str | None, workers: int, batch_size: int, trusted: bool = False
     ) -> dict[str, Any]:
-        """Measures a checkpoint of this task.
+        """Measures a model of this task.
 
         Args:
-            path: A checkpoint with its card.
+            source: A checkpoint; of a classifier also an exported file.
             root: A data set; None takes the run's own test part, or where it has none its
                 validation part.
             workers: Processes that load images.
@@ -105,6 +212,32 @@ class Plan(ABC, Generic[R]):
         """
 
     @staticmethod
-    @abstractmethod
     def describe_metrics(results: Mapping[str, Any]) -> str:
         """Returns what `evaluate` measured as lines for people."""
+        lines = [f"{results['checkpoint']} on {results['data']} ({results['images']} images)"]
+        for name, value in results["metrics"].items():
+            lines.append(f"  {name:18} {'undefined' if value is None else f'{value:.4f}'}")
+        return "\n".join(lines)
+
+    @classmethod
+    def exportable(cls, source: Source, features_only: bool) -> nn.Module:
+        """Returns the network in a form that is one graph from images to outputs.
+
+        Args:
+            source: A checkpoint of the task.
+            features_only: The backbone alone, which gives one map for each stage.
+
+        Raises:
+            UsageError: there is no such form.
+        """
+        if features_only:
+            raise UsageError(f"--features-only: {source.word} has no backbone to be exported")
+        return source.network
+
+
+def refuse_annotations(source: Source, options: PredictOptions) -> None:
+    """Raises a UsageError for the numbers of a data set where no objects are found."""
+    if options.annotations is not None:
+        raise UsageError(
+            f"--annotations is for checkpoints of detectors, and {source.word} is none"
+        )

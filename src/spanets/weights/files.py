@@ -28,8 +28,22 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         WeightsError: a missing, truncated or foreign file, or one that holds Python objects or
             declares more than it holds.
     """
-    path = _find_file(Path(path))
-    content = _read_whole(path)
+    path = find_file(Path(path))
+    with open_regular(path) as file:
+        return read_open(file, path)
+
+
+def read_open(file: BinaryIO, path: Path) -> dict[str, Any]:
+    """Reads an open file as `read_checkpoint` does.
+
+    Args:
+        file: At its start.
+        path: Of the file.
+
+    Raises:
+        WeightsError: as for `read_checkpoint`.
+    """
+    content = _read_any(file, path)
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, not a state dict")
     return content
@@ -58,7 +72,7 @@ def open_regular(path: Path) -> BinaryIO:
     return file
 
 
-def _find_file(path: Path) -> Path:
+def find_file(path: Path) -> Path:
     """Returns the file of weights in a folder; other paths as they are."""
     try:
         if not path.is_dir():
@@ -71,33 +85,30 @@ def _find_file(path: Path) -> Path:
     return held[0]
 
 
-def _read_whole(path: Path) -> Any:
-    with open_regular(path) as file:
-        head, size = file.read(64), os.fstat(file.fileno()).st_size
-        file.seek(0)
-        if not head:
-            raise WeightsError(f"{path}: the file is empty")
-        if is_index(head):
-            return read_shards(path, _read_shard)
-        try:
-            if _is_safetensors(head):
-                return _read_safetensors(path, size)
-            return read_torch(file, size)
-        except WeightsError as error:
-            raise WeightsError(f"{path}: {error}") from None
-        # Damage makes the readers raise a dozen types; all mean the same to the user.
-        except Exception as error:
-            raise WeightsError(f"{path}: {_diagnose(head)}") from error
+def _read_any(file: BinaryIO, path: Path) -> Any:
+    head, size = file.read(64), os.fstat(file.fileno()).st_size
+    file.seek(0)
+    if not head:
+        raise WeightsError(f"{path}: the file is empty")
+    if is_index(head):
+        return read_shards(path, _read_shard)
+    try:
+        if _is_safetensors(head):
+            return _read_safetensors(path, size)
+        return read_torch(file, size)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    # Damage makes the readers raise a dozen types; all mean the same to the user.
+    except Exception as error:
+        raise WeightsError(f"{path}: {_diagnose(head)}") from error
 
 
 def _read_shard(path: Path) -> dict[str, Any]:
     with open_regular(path) as file:
         if is_index(file.read(64)):
             raise WeightsError(f"{path}: is an index, listed by another")
-    content = _read_whole(path)
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path}: holds a {type(content).__name__}, not a state dict")
-    return content
+        file.seek(0)
+        return read_open(file, path)
 
 
 def _is_safetensors(head: bytes) -> bool:

@@ -7,12 +7,12 @@ import pytest
 from small_runs import make_photos
 
 from spanets.classification.data import read_splits
+from spanets.classification.recipe import ClassificationData
 from spanets.data.kept import Kept
 from spanets.data.sources.folder import folder_parts
 from spanets.data.sources.hub import hub_parts
 from spanets.data.split_list import read_split, write_split
 from spanets.data.splits import list_split
-from spanets.recipe import ClassificationData
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import ImageError, load_image
 

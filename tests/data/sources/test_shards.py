@@ -17,6 +17,7 @@ from PIL import Image
 from small_runs import make_photos
 
 from spanets.classification.data import read_splits
+from spanets.classification.recipe import ClassificationData
 from spanets.data.kept import Kept
 from spanets.data.sources import remote, shard_names
 from spanets.data.sources.folder import folder_parts
@@ -27,7 +28,6 @@ from spanets.data.sources.shards import read_shards
 from spanets.data.sources.tar_listing import list_tar
 from spanets.data.split_list import read_split, write_split
 from spanets.data.splits import list_split
-from spanets.recipe import ClassificationData
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import ImageError, load_image
 

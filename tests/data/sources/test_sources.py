@@ -99,7 +99,7 @@ def test_an_epoch_goes_on_at_a_batch(words, recipe):
 def test_a_run_resumed_within_an_epoch_is_the_uninterrupted_one(
     words, recipe, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("spanets.classification.task.ClassificationPlan.pictures", no_pictures)
+    monkeypatch.setattr("spanets.classification.task.ClassificationTask.pictures", no_pictures)
     chosen = recipe(*words, "--trainer.save_every", "1", "--optim.batch_size", "3")
     train(chosen, tmp_path / "whole")
     save = RunKeeper.on_train_batch_end

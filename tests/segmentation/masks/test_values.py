@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spanets.recipe import SegmentationRecipe, parse_recipe
+from spanets.recipe import parse_recipe
 from spanets.recipe.values import load_yaml
 from spanets.segmentation.masks.values import (
     IGNORED,
@@ -12,6 +12,7 @@ from spanets.segmentation.masks.values import (
     plain_values,
     suggest_values,
 )
+from spanets.segmentation.recipe import SegmentationRecipe
 from spanets_runtime.errors import UsageError
 
 CLASSES = ["ground", "road", "sky"]

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from spanets.analysis.capture import capture, find_modules
-from spanets.checkpoint import restore_classifier
 from spanets.mixers import SpectralContext
+from spanets.sources import open_source
 from spanets_runtime.errors import UsageError, UserError, nearest, require
 from spanets_runtime.figures import name_label, render
 from spanets_runtime.images import ImageError, load_image, named
@@ -145,15 +145,17 @@ def explain(
         raise UsageError(f"{len(images)} images are too many for a sheet, at most {MAX_ROWS}")
     if unknown := set(what or ()) - set(WHAT):
         raise UsageError(f"--what is {min(unknown)!r}, allowed: {', '.join(WHAT)}")
-    model, card = restore_classifier(checkpoint)
+    source = open_source(checkpoint)
+    source.require_classifier()
+    model, info = source.network, source.info
     if what is None:
         has_context = any(isinstance(module, SpectralContext) for module in model.modules())
         what = WHAT if has_context else ("score-cam",)
-    index = None if target is None or target not in card.classes else card.classes.index(target)
+    index = None if target is None or target not in info.classes else info.classes.index(target)
     if target is not None and index is None:
-        hint = nearest(target, card.classes) or f"; known are {', '.join(card.classes[:20])}"
+        hint = nearest(target, info.classes) or f"; known are {', '.join(info.classes[:20])}"
         raise UsageError(f"--target: unknown class {target!r}{hint}")
-    preprocess = Preprocessing.parse(card.preprocessing, checkpoint)
+    preprocess = source.preprocess
     sheet = Path(out, "explained.png")
     check_outputs(images, [sheet])
     rows, errors = [], []
@@ -165,7 +167,7 @@ def explain(
             continue
         try:
             rows.append(
-                _explain_one(model, card.classes, preprocess, str(path), given, what, index, site)
+                _explain_one(model, info.classes, preprocess, str(path), given, what, index, site)
             )
         except ValueError as error:  # maps that are none
             raise UserError(str(error)) from error

@@ -1,6 +1,5 @@
 """Where networks, images and labels come from."""
 
-import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,54 +7,33 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from spanets.checkpoint import create_model, is_checkpoint, restore_classifier
-from spanets_runtime.errors import UsageError, UserError
+from spanets.sources import open_source
+from spanets_runtime.errors import UserError
 from spanets_runtime.images import ImageError, load_image, named
 from spanets_runtime.preprocessing import Preprocessing
 
 
 def load_any(
-    source: str, size: int | None = None
+    word: str, size: int | None = None
 ) -> tuple[nn.Module, Preprocessing, list[str] | None]:
-    """Builds a model from a timm name, a checkpoint or "module:function".
+    """Opens a network of any make; see `open_source`.
 
     Returns:
         The network in evaluation mode, its preprocessing, and of a checkpoint its classes.
 
     Raises:
         UsageError: an unknown name, or a function that returns no network.
-        UserError: an unreadable checkpoint.
+        UserError: an unreadable checkpoint, or one of a detector or segmenter.
     """
-    classes = None
-    if ":" in source and not Path(source).exists():
-        model = _users_own(source)
-        values = timm.data.resolve_model_data_config(model)
-    elif is_checkpoint(source):
-        model, card = restore_classifier(source)
-        values, classes = dict(card.preprocessing), card.classes
-    else:
-        config = timm.get_pretrained_cfg(source) if timm.is_model(source) else None
-        fixed = size is not None and config is not None and config.fixed_input_size
-        torch.manual_seed(0)  # random weights, the same each time
-        model = create_model(source, {"img_size": size} if fixed else {})
-        values = timm.data.resolve_model_data_config(model)
+    config = timm.get_pretrained_cfg(word) if timm.is_model(word) else None
+    fixed = size is not None and config is not None and config.fixed_input_size
+    source = open_source(word, model_args={"img_size": size} if fixed else None)
+    source.require_classifier()
+    values = {**source.info.preprocessing, "crop_mode": "center"}
     if size is not None:
-        values = {**values, "input_size": [3, size, size]}
-    preprocess = Preprocessing.parse({**values, "crop_mode": "center"}, source)
-    return model.eval().requires_grad_(False), preprocess, classes
-
-
-def _users_own(source: str) -> nn.Module:
-    module, _, function = source.partition(":")
-    try:
-        model = getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError, TypeError) as error:
-        raise UsageError(
-            f"{source}: {error}; give module:function, importable from here"
-        ) from error
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"{source}: returns a {type(model).__name__}, must be a torch.nn.Module")
-    return model
+        values["input_size"] = [3, size, size]
+    preprocess = Preprocessing.parse(values, word)
+    return source.network.requires_grad_(False), preprocess, source.info.classes or None
 
 
 def spread_evenly(paths: Sequence[Path], limit: int | None) -> list[Path]:

@@ -139,7 +139,7 @@ def make_segmenter(
 def build_segmenter(
     name: str, model_args: Mapping[str, Any], classes: int, head: Mapping[str, Any]
 ) -> Segmenter:
-    """Makes the segmenter that a checkpoint's card describes.
+    """Makes the segmenter that a checkpoint's metadata describes.
 
     Args:
         name: timm name of the backbone.

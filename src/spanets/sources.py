@@ -1,0 +1,335 @@
+"""The one door for models: whatever a user names is opened here, read once, and comes back ready.
+
+A word is a model's name, a checkpoint, an exported file, a folder or address that `spanets push`
+wrote to, or `module:function` of the user's own. `open_source` returns the network, what is known
+about it, and its preprocessing.
+"""
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from torch import Tensor, nn
+
+from spanets.backbones.factory import create_model
+from spanets.backbones.limits import ModelTooLargeError, check_numbers, limited_model
+from spanets.checkpoint import ModelInfo, read_own, weights_of
+from spanets.tasks import load_task
+from spanets.version import __version__
+from spanets.weights import LoadReport, WeightsError, load_weights
+from spanets.weights.errors import show_name
+from spanets_runtime.errors import UsageError, UserError, first_line
+from spanets_runtime.onnx import OnnxFile, OnnxPredictor, is_exported
+from spanets_runtime.reading import read_text_file
+
+WEIGHT_SUFFIXES = (".ckpt", ".pth", ".pt", ".tar", ".bin", ".safetensors")
+
+HUB = "hf-hub:"
+
+IMAGENET_CLASSES = 1000
+
+# What of a model's configuration says how its images are prepared.
+_PREPROCESSING = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
+
+# Of a folder in timm's format: names, numbers and the classes.
+_MOST_CONFIG = 2**24
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a word of the user's stands for.
+
+    Attributes:
+        word: As the user gave it.
+        network: In evaluation mode, on the CPU.
+        info: What is known about it; of a model by name no recipe, and classes only where its
+            weights are ImageNet's.
+        path: The file it was read from, or None.
+        has_weights: Its weights were read from somewhere; else they are random.
+        exported: It is an ONNX file; the network runs it by onnxruntime.
+        content: What the checkpoint holds beside the weights.
+        report: What of a file of weights was loaded, where one was given.
+    """
+
+    word: str
+    network: nn.Module
+    info: ModelInfo
+    path: Path | None = None
+    has_weights: bool = True
+    exported: bool = False
+    content: Mapping[str, Any] = field(default_factory=dict)
+    report: LoadReport | None = None
+
+    @cached_property
+    def preprocess(self) -> Any:
+        """From an RGB image of Pillow's to what the network takes, as evaluation prepares it.
+
+        Raises:
+            UserError: damaged preprocessing.
+        """
+        return load_task(self.info.task).make_preprocess(self.info, self.word)
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether it is a checkpoint of `spanets train`."""
+        return self.path is not None and not self.exported and bool(self.info.recipe)
+
+    def require_classifier(self) -> None:
+        """Raises a UserError for what is no classifier."""
+        if self.info.task != "classification":
+            raise UserError(f"{self.word}: is for {self.info.task}; this command takes classifiers")
+
+
+def open_source(
+    word: str | Path,
+    weights: str | Path | None = None,
+    ema: bool | None = None,
+    model_args: Mapping[str, Any] | None = None,
+) -> Source:
+    """Opens what a user names.
+
+    Args:
+        word: A timm name (random weights, the same each time); a checkpoint of `spanets train`; a
+            file of `spanets export`; a folder that `spanets push` wrote, or its address
+            "hf-hub:OWNER/NAME"; or "module:function", importable from here, a function without
+            arguments that returns a network.
+        weights: For a model's name: a file of weights, ours or the authors'.
+        ema: Of a file of weights that also holds their averages: which to take, see `load_weights`.
+        model_args: For a model's name: its arguments.
+
+    Raises:
+        UsageError: an unknown name, weights or arguments for what has its own, or a function that
+            returns no network.
+        UserError: an unreadable file, or weights that do not fit.
+    """
+    word = str(word)
+    if ema is not None and weights is None:
+        raise UsageError("--ema goes with --weights")
+    is_name = not (is_exported(word) or is_checkpoint(word) or ":" in word or Path(word).is_dir())
+    if not is_name and (weights is not None or model_args):
+        what = "--weights goes" if weights is not None else "arguments go"
+        raise UsageError(f"{what} with a model's name; {word} has its own")
+    if is_exported(word):
+        return _open_exported(word)
+    if word.startswith(HUB):
+        return _open_folder(_fetch(word), word)
+    if ":" in word and not Path(word).exists():
+        return _call_function(word)
+    if Path(word).is_dir() and (Path(word) / "config.json").is_file():
+        return _open_folder(Path(word), word)
+    if not is_name:
+        return open_checkpoint(word)
+    return _open_name(word, weights, ema, dict(model_args or {}))
+
+
+def as_source(given: Source | str | Path) -> Source:
+    """Returns what is open already, or opens it."""
+    return given if isinstance(given, Source) else open_source(given)
+
+
+class ReadyModel:
+    """A model on a device, with its preprocessing: what predictors have in common.
+
+    Args:
+        source: What is open, or what `open_source` takes.
+        device: None takes a GPU if there is one.
+
+    Raises:
+        UserError: as for `open_source`, or damaged preprocessing.
+    """
+
+    def __init__(self, source: Source | str | Path, device: str | None = None) -> None:
+        self.source = as_source(source)
+        self.info = self.source.info
+        self.preprocess = self.source.preprocess
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model = self.source.network.to(self.device)
+
+
+def is_checkpoint(source: str) -> bool:
+    """Tells a file's path, of one that may not exist, from a model's name, which may have a tag."""
+    path = Path(source)
+    is_path = len(path.parts) > 1 and ":" not in source  # no address, such as hf-hub:owner/name
+    return path.is_file() or is_path or path.suffix in WEIGHT_SUFFIXES
+
+
+def _open_name(
+    word: str, weights: str | Path | None, ema: bool | None, arguments: dict[str, Any]
+) -> Source:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = create_model(word, arguments)
+    report = None if weights is None else load_weights(model, weights, ema=ema)
+    classes = []
+    if report is not None and getattr(model, "num_classes", 0) == IMAGENET_CLASSES:
+        names = timm.data.ImageNetInfo()
+        classes = [names.index_to_description(i) for i in range(IMAGENET_CLASSES)]
+    info = ModelInfo(word, arguments, classes, _preprocessing_of(model), {}, __version__)
+    return Source(word, model.eval(), info, has_weights=report is not None, report=report)
+
+
+def _preprocessing_of(model: nn.Module) -> dict[str, Any]:
+    config = timm.data.resolve_model_data_config(model)
+    values = {name: config[name] for name in _PREPROCESSING}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def _call_function(word: str) -> Source:
+    module, _, function = word.partition(":")
+    try:
+        model = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise UsageError(f"{word}: {error}; give module:function, importable from here") from error
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"{word}: returns a {type(model).__name__}, must be a torch.nn.Module")
+    return Source(word, model.eval(), ModelInfo(word, {}, [], _preprocessing_of(model), {}, ""))
+
+
+# ---- exported files
+
+
+class ExportedNetwork(nn.Module):
+    """The graph of an ONNX file as a module: images (B, 3, H, W) to its first output.
+
+    It runs on the CPU by onnxruntime, as many images at a time as the file takes.
+
+    Args:
+        file: Takes images.
+    """
+
+    def __init__(self, file: OnnxFile) -> None:
+        super().__init__()
+        self.file = file
+        self.batch = file.shape[0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns the output.
+
+        Raises:
+            UserError: the graph cannot be computed.
+        """
+        size = self.batch if isinstance(self.batch, int) else len(images)
+        found = [self.file.run(part.cpu().numpy())[0] for part in images.split(size)]
+        return torch.from_numpy(np.concatenate(found)).to(images.device)
+
+
+def _open_exported(word: str) -> Source:
+    file = OnnxFile(word)
+    task = file.task or "classification"
+    classes = OnnxPredictor(file).classes if task == "classification" else []
+    model, version = (str(file.told.get(key, "")) for key in ("model", "version"))
+    info = ModelInfo(model, {}, classes, file.preprocessing, {}, version, task)
+    return Source(word, ExportedNetwork(file), info, Path(word), exported=True)
+
+
+# ---- folders in timm's format
+
+
+def _fetch(word: str) -> Path:
+    """Fetches the configuration and the weights of a repository on the hub, nothing else of it."""
+    from huggingface_hub import snapshot_download
+
+    name = word.removeprefix(HUB)
+    try:
+        wanted = ["config.json", "model.safetensors"]
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except Exception as error:  # of the hub's library, of the connection, of the disk
+        raise UserError(f"{word}: cannot be fetched ({first_line(error)})") from error
+
+
+def _open_folder(folder: Path, word: str) -> Source:
+    """Opens a folder with config.json and model.safetensors, as `spanets push` and timm write."""
+    try:
+        config = json.loads(read_text_file(folder / "config.json", _MOST_CONFIG))
+        name, cfg = str(config["architecture"]), dict(config["pretrained_cfg"])
+        classes = config.get("label_names", cfg.get("label_names"))
+        classes = classes or [str(i) for i in range(int(config["num_classes"]))]
+        arguments = dict(config.get("model_args", {}))
+        preprocessing = {key: cfg[key] for key in _PREPROCESSING if key in cfg}
+        info = ModelInfo(name, arguments, [str(c) for c in classes], preprocessing, {}, __version__)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{word}: its config.json is damaged ({first_line(error)})") from error
+    model = create_model(name, arguments, num_classes=len(info.classes))
+    load_weights(model, folder / "model.safetensors")
+    return Source(word, model.eval(), info, folder / "model.safetensors")
+
+
+# ---- checkpoints
+
+
+def open_checkpoint(path: str | Path) -> Source:
+    """Opens a checkpoint of `spanets train`, by reading it once, and builds its model.
+
+    Raises:
+        WeightsError: an unreadable file, an unknown model, or weights that do not fit it.
+    """
+    info, content = read_own(path)
+    weights = weights_of(content, path)
+    try:
+        model = _build_fitting(info, weights)
+    except UserError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    # Metadata can have any value in any place, and builders check theirs in every way there is.
+    except Exception as error:
+        reason = first_line(error)
+        raise WeightsError(f"{path}: its model cannot be built ({reason})") from error
+    model.load_state_dict(weights)
+    rest: dict[str, Any] = {key: content[key] for key in ("epoch", "loops") if key in content}
+    return Source(str(path), model.eval(), info, Path(path), content=rest)
+
+
+def _build_fitting(info: ModelInfo, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Builds the model of a checkpoint, once it is clear that it is the one of these weights."""
+    # The numbers of a data set's classes name nothing that is built.
+    head = {key: value for key, value in info.head.items() if key != "category_ids"}
+    check_numbers([info.model_args, head], weights)
+    build = load_task(info.task).build_model
+    with limited_model(weights):
+        # First without memory: a checkpoint from elsewhere can ask for a model of any size.
+        if (sketch := _sketch(info)) is not None:
+            _check_names(info, sketch, weights)
+        model = build(info)
+    _check_names(info, model, weights)
+    return model
+
+
+def _sketch(info: ModelInfo) -> nn.Module | None:
+    """Builds a model without values, if that is possible."""
+    try:
+        with torch.device("meta"):
+            return load_task(info.task).build_model(info)
+    except ModelTooLargeError:
+        raise
+    # A few models compute with values where they are built; other errors come again with values.
+    except Exception:
+        return None
+
+
+def _check_names(info: ModelInfo, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    if mismatch := _compare(model.state_dict(), weights):
+        raise UserError(f"its weights are not those of {info.model}: {mismatch}")
+
+
+def _compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Says how two sets of tensors differ in names and shapes, briefly; nothing if they do not."""
+    differences = {
+        "missing": own.keys() - given.keys(),
+        "unexpected": given.keys() - own.keys(),
+        "of another shape": {
+            key for key in own.keys() & given.keys() if own[key].shape != given[key].shape
+        },
+        "of another type": {
+            key
+            for key in own.keys() & given.keys()
+            if own[key].is_floating_point() != given[key].is_floating_point()
+        },
+    }
+    parts = [f"{len(k)} {how}, such as {show_name(min(k))}" for how, k in differences.items() if k]
+    return "; ".join(parts)

@@ -169,8 +169,10 @@ class _Counter:
 
 def _check_preprocessing(info: ModelInfo, path: str | Path) -> None:
     try:
-        load_task(info.task).check_preprocessing(info.preprocessing)
+        task = load_task(info.task)
     except UsageError as error:
         raise WeightsError(f"{path}: {error}") from None
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    try:
+        task.check_preprocessing(info.preprocessing)
+    except (UsageError, KeyError, IndexError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: damaged preprocessing ({error})") from None

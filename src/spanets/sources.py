@@ -270,7 +270,11 @@ def open_checkpoint(path: str | Path) -> Source:
     Raises:
         WeightsError: an unreadable file, an unknown model, or weights that do not fit it.
     """
-    info, content = read_own(path)
+    return build_source(path, *read_own(path))
+
+
+def build_source(path: str | Path, info: ModelInfo, content: Mapping[str, Any]) -> Source:
+    """Builds the model of a checkpoint that was read; see `open_checkpoint`."""
     weights = weights_of(content, path)
     try:
         model = _build_fitting(info, weights)

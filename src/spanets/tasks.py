@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from spanets_runtime.errors import UsageError, nearest
+from spanets_runtime.text import shorten
 
 if TYPE_CHECKING:
     from spanets.training.task import Task
@@ -60,9 +61,8 @@ def load_task(name: object) -> type[Task[Any]]:
         if name in _plugins():
             return _plugins()[name].load()
     known = list_tasks()
-    raise UsageError(
-        f"task is {str(name)[:50]!r}, allowed: {', '.join(known)}{nearest(str(name), known)}"
-    )
+    shown = shorten(repr(name))
+    raise UsageError(f"task is {shown}, allowed: {', '.join(known)}{nearest(str(name), known)}")
 
 
 @cache

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import spanets
 import spanets_cli
-from spanets.deploy.export import export_model, load_source
+from spanets.deploy.export import TOLERANCES, export_model, load_source
 from spanets_runtime.errors import UsageError, UserError
 
 onnx = pytest.importorskip("onnx")
@@ -220,7 +220,7 @@ def test_a_transform_in_the_graph_is_refused(tmp_path):
 
 
 def test_a_wrong_file_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("spanets.deploy.export").export.TOLERANCES, "float32", 0.0)
+    monkeypatch.setitem(TOLERANCES, "float32", 0.0)
     model = timm.create_model("test_resnet")
     with pytest.raises(UserError, match="not written: for images of 1x3x64x64 it is off by"):
         export_model(model, tmp_path / "m.onnx", size=64, dynamic=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spanets import pushed
+from spanets.deploy import model_folder as folders
 from spanets.deploy.model_folder import FILES, check_folder, place, sign
 from spanets_runtime.errors import UsageError, UserError
 
@@ -208,7 +208,10 @@ def test_a_kill_at_any_step_mixes_nothing(a, b, tmp_path, process, monkeypatch):
 def test_two_pushes_at_once(a, b, tmp_path):
     to = tmp_path / "to"
     place(a, to)
-    with pushed._locked(to), pytest.raises(UserError, match="another push writes there; wait"):
+    with (
+        folders._locked(to),
+        pytest.raises(UserError, match="another push writes there; wait"),
+    ):
         place(b, to)
     assert read(to) == read(a)
 

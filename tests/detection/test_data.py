@@ -12,8 +12,9 @@ from PIL import ExifTags, Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from spanets.data import detection, shapes
 from spanets.data.sampler import isolated_seed
+from spanets.detection import data as detection
+from spanets.detection import shapes
 from spanets.detection.coco.bits import unpack_masks
 from spanets.detection.coco.loading import load_checked
 from spanets.detection.data import (

@@ -17,9 +17,9 @@ from small_runs import call, free_port, member
 
 import spanets_cli
 from spanets.checkpoint import load_checkpoint
-from spanets.detection import pasting
 from spanets.detection.coco.reader import read_coco
 from spanets.detection.coco.rle import decode_runs
+from spanets.detection.network import pasting
 from spanets.detection.network.heads import CascadeHeads
 from spanets.detection.predict import ObjectPredictor
 from spanets.detection.shapes import CLASSES, write_shapes

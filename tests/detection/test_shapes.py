@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from spanets.data import shapes
+from spanets.detection import shapes
 from spanets.detection.shapes import (
     CLASSES,
     MIN_VISIBLE,

@@ -22,8 +22,8 @@ from spanets_runtime.errors import UserError
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """They take longer than the training."""
-    for name in ("plot_curves", "plot_confusion"):
-        monkeypatch.setattr(f"spanets.classification.task.{name}", lambda *_, **__: None)
+    for name in ("training.report.plot_curves", "classification.report.plot_confusion"):
+        monkeypatch.setattr(f"spanets.{name}", lambda *_, **__: None)
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):

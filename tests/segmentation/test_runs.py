@@ -171,7 +171,7 @@ def test_a_run_keeps_what_it_was_told(run_folder):
 
 def test_black_and_white_masks(run_folder, recipe_file, capsys, tmp_path, monkeypatch):
     """Refused; learnt as the recipe says; evaluated so, and predicted as in the training masks."""
-    monkeypatch.setattr("spanets.segmentation.task.plot_examples", lambda *_: None)
+    monkeypatch.setattr("spanets.segmentation.report.plot_examples", lambda *_: None)
     root = tmp_path / "data"
     shutil.copytree(Path(recipe_file).parent, root)
     for path in (root / "masks").rglob("*.png"):
@@ -361,7 +361,7 @@ def test_a_batch_of_one_is_refused(recipe_file, tmp_path):
 
 
 def test_it_learns(recipe_file, tmp_path, monkeypatch):
-    monkeypatch.setattr("spanets.segmentation.task.plot_examples", lambda *_: None)
+    monkeypatch.setattr("spanets.segmentation.report.plot_examples", lambda *_: None)
     words = ["--trainer.epochs", "10", "--trainer.val_every", "10", "--data.photometric", "false"]
     results = train(load_recipe(recipe_file, words), tmp_path / "run")
     assert results["metrics"]["mIoU"] > 0.6  # half the pixels each: a constant has 0.25
@@ -369,7 +369,7 @@ def test_it_learns(recipe_file, tmp_path, monkeypatch):
 
 def test_upernet_windows_and_stage_decay(recipe_file, tmp_path, monkeypatch):
     """One run of all that UPerNet's recipes have; the learning rates of each update."""
-    monkeypatch.setattr("spanets.segmentation.task.plot_examples", lambda *_: None)
+    monkeypatch.setattr("spanets.segmentation.report.plot_examples", lambda *_: None)
     seen = []
     step = Segmentation.training_step
 
@@ -401,7 +401,7 @@ def test_upernet_windows_and_stage_decay(recipe_file, tmp_path, monkeypatch):
 
 @pytest.mark.slow  # the engine's own tests resume in every run
 def test_resuming_changes_nothing(recipe_file, tmp_path, monkeypatch):
-    monkeypatch.setattr("spanets.segmentation.task.plot_examples", lambda *_: None)
+    monkeypatch.setattr("spanets.segmentation.report.plot_examples", lambda *_: None)
     whole, halved = tmp_path / "whole", tmp_path / "halved"
     train(load_recipe(recipe_file), whole)
     step = Segmentation.training_step
@@ -421,7 +421,7 @@ def test_resuming_changes_nothing(recipe_file, tmp_path, monkeypatch):
 
 
 def test_starting_from_a_classifier(recipe_file, tmp_path, monkeypatch):
-    monkeypatch.setattr("spanets.segmentation.task.plot_examples", lambda *_: None)
+    monkeypatch.setattr("spanets.segmentation.report.plot_examples", lambda *_: None)
     import timm
 
     classifier = timm.create_model("spanet_nano", depths=(1, 1, 1, 1), num_classes=7)

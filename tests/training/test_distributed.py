@@ -64,8 +64,8 @@ def finish(running: list) -> None:
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """They take longer than the training."""
-    for name in ("plot_curves", "plot_confusion"):
-        monkeypatch.setattr(f"spanets.classification.task.{name}", lambda *_, **__: None)
+    for name in ("training.report.plot_curves", "classification.report.plot_confusion"):
+        monkeypatch.setattr(f"spanets.{name}", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def alone(recipe_file, tmp_path_factory) -> Path:
     """The same run on one process."""
     out = tmp_path_factory.mktemp("alone") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("plot_curves", "plot_confusion"):
-            patch.setattr(f"spanets.classification.task.{name}", lambda *_, **__: None)
+        for name in ("training.report.plot_curves", "classification.report.plot_confusion"):
+            patch.setattr(f"spanets.{name}", lambda *_, **__: None)
         train(load_recipe(recipe_file, WORDS), out)
     return out
 

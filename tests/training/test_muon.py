@@ -8,7 +8,7 @@ from timm.optim import muon as timms
 from torch import nn
 
 from spanets.recipe import Optim
-from spanets.tasks import muon
+from spanets.training import muon
 from spanets.training.muon import ELONGATED, orthogonalize
 from spanets.training.optim import make_optimizer
 

@@ -81,7 +81,7 @@ def test_numbers_are_written_before_the_pictures(small_recipe, tmp_path, monkeyp
         assert json.loads((tmp_path / "run/results.json").read_text())["metrics"]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("spanets.classification.task.plot_curves", stop)
+    monkeypatch.setattr("spanets.training.report.plot_curves", stop)
     with pytest.raises(UserError, match="stopped; go on with"):
         train(load_recipe(small_recipe), tmp_path / "run")
     assert json.loads((tmp_path / "run/results.json").read_text())["pictures"] == {}

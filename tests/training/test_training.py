@@ -30,8 +30,8 @@ from spanets_runtime.errors import UsageError
 @pytest.fixture
 def no_pictures(monkeypatch):
     """They take longer than the training."""
-    for name in ("plot_curves", "plot_confusion"):
-        monkeypatch.setattr(f"spanets.classification.task.{name}", lambda *_, **__: None)
+    for name in ("training.report.plot_curves", "classification.report.plot_confusion"):
+        monkeypatch.setattr(f"spanets.{name}", lambda *_, **__: None)
 
 
 @pytest.fixture

@@ -21,11 +21,11 @@ from timm.models import save_for_hf
 from torch import nn
 
 import spanets
-from spanets.checkpoint import ModelInfo
+from spanets.checkpoint import ModelInfo, read_own
 from spanets.deploy.model_folder import FILES, check_folder, place, sign
 from spanets.recipe.yaml_text import dump_yaml
 from spanets.runs.folder import RESULTS
-from spanets.sources import open_checkpoint
+from spanets.sources import build_source
 from spanets_runtime.errors import UsageError, UserError, first_line
 from spanets_runtime.markdown import code_block, code_span, escape_markdown
 from spanets_runtime.text import escape_controls
@@ -83,10 +83,10 @@ def publish(
         check_folder(Path(name))
     if message is not None and not on_hub:
         raise UsageError("--message goes with a repository on the hub, --to hf-hub:OWNER/NAME")
-    opened = open_checkpoint(checkpoint)
-    model, info = opened.network, opened.info
+    info, content = read_own(checkpoint)
     if info.task != "classification":
         raise UserError(f"{checkpoint}: is for {info.task}; timm's format holds classifiers alone")
+    model = build_source(checkpoint, info, content).network
     results = _read_results(checkpoint)
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)

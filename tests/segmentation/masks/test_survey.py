@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spanets.data.sources import mask_survey
 from spanets.segmentation.data import check_parts
+from spanets.segmentation.masks import survey as mask_survey
 from spanets.segmentation.masks.findings import name_colour
 from spanets.segmentation.masks.reading import MaskedImages
 from spanets.segmentation.masks.values import given_values, plain_values

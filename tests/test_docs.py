@@ -15,6 +15,9 @@ from spanets_cli.parser import split_overrides
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+OTHERS = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+# Written from the recipes' keys, without commands.
+WITHOUT_COMMANDS = ("recipe-keys.md",)
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -26,7 +29,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def test_commands_parse(page):
     lines = "\n".join(blocks(page, "sh")).splitlines()
     ours = [line.split(" #")[0] for line in lines if line.startswith("spanets ")]
-    assert ours
+    assert ours or page.name in WITHOUT_COMMANDS
     for line in ours:
         words = shlex.split(line)[1:]
         if words[0] == "train":
@@ -34,7 +37,7 @@ def test_commands_parse(page):
         spanets_cli.make_parser().parse_args(words)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda page: page.name)
 def test_files_exist(page):
     text = page.read_text(encoding="utf-8")
     links = [
@@ -66,7 +69,7 @@ def test_deploying_with_onnxruntime(small_run, photos, tmp_path, monkeypatch, ca
 
 SNIPPETS = [
     snippet
-    for name in ("analysis", "detection", "robustness", "segmentation")
+    for name in ("analysis", "detection", "models", "robustness", "segmentation")
     for snippet in blocks(ROOT / f"docs/{name}.md", "python")
 ]
 
@@ -77,9 +80,23 @@ def test_snippets_print(snippet, capsys):
     assert capsys.readouterr().out
 
 
+def test_checkpoints_in_python(small_run, tmp_path, monkeypatch, capsys):
+    """The snippets of docs/python.md."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("runs", "photos/cat"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "runs/cells").symlink_to(small_run)
+    Image.new("RGB", (50, 40)).save("photos/cat/1.png")
+    first, second, _ = blocks(ROOT / "docs/python.md", "python")
+    for snippet in (first, second):
+        exec(snippet, {})
+        assert capsys.readouterr().out
+
+
 def training_commands() -> list[str]:
-    """The words after "train" of each command in docs/train.md, however it is started."""
-    text = "\n".join(blocks(ROOT / "docs/train.md", "sh")).replace("\\\n", " ")
+    """The words after "train" of each command about runs, however it is started."""
+    pages = (ROOT / "docs/train.md", ROOT / "docs/cluster.md")
+    text = "\n".join("\n".join(blocks(page, "sh")) for page in pages).replace("\\\n", " ")
     return re.findall(r"(?:^| )spanets(?:_cli)? train (.*)", text, flags=re.MULTILINE)
 
 
@@ -94,8 +111,8 @@ def test_training_commands_make_runs(command):
 
 @pytest.mark.slow  # counts the operations of every model
 def test_hours_on_paper(capsys):
-    """The table of docs/train.md is what its snippet prints."""
-    page = ROOT / "docs/train.md"
+    """The table of docs/cluster.md is what its snippet prints."""
+    page = ROOT / "docs/cluster.md"
     (snippet,) = blocks(page, "python")
     exec(snippet, {})
     printed = capsys.readouterr().out.splitlines()

@@ -1,6 +1,5 @@
 """Recipes: every key has one right type and range, and a wrong one is named with the right one."""
 
-import dataclasses
 import math
 import os
 import re
@@ -22,6 +21,7 @@ from spanets.recipe import (
     load_recipe,
     parse_recipe,
 )
+from spanets.recipe.keys import read_keys
 from spanets.recipe.yaml_text import dump_yaml, load_yaml
 from spanets_runtime.errors import UsageError
 
@@ -581,9 +581,18 @@ _Before.add_implicit_resolver(
 )
 
 
+# ---- keys and what is said about them
+
+
 @pytest.mark.parametrize("kind", RECIPES.values())
-def test_documentation_names_every_key(kind):
-    for section in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(section.type):
-            for key in dataclasses.fields(section.type):
-                assert key.name in section.type.__doc__, key.name
+def test_every_key_has_a_help_sentence(kind):
+    for key in read_keys(kind).values():
+        assert re.fullmatch(r"\S.+\.", key.help), key.name
+
+
+def test_a_changed_default_inherits_help_and_range():
+    base, changed = (
+        read_keys(RECIPES[task])["optim.lr"] for task in ("classification", "detection")
+    )
+    assert (base.default, changed.default) == (1e-3, 1e-4)
+    assert (base.help, base.between) == (changed.help, changed.between)

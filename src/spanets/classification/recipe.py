@@ -50,7 +50,9 @@ class ClassificationData(Data):
     )
     image_size: int = key(224, "Side of the square input, in pixels.", between=(1, 4096))
     crop_pct: float = key(
-        0.9, "Share of the image's side that evaluation crops.", between=(0.01, 1)
+        0.9,
+        "Share of the image's side that the centre crop of evaluation keeps.",
+        between=(0.01, 1),
     )
     interpolation: Literal["bilinear", "bicubic"] = key("bicubic", "Interpolation of evaluation.")
     train_interpolation: Literal["random", "bilinear", "bicubic"] = key(

@@ -1,7 +1,7 @@
 """What a run can say: sections of typed values, read from YAML and the command line.
 
-`keys` declares a key, `sections` holds those that all tasks share, the wings their own. `reading`
-reads them, `listing` shows them.
+`keys` declares a key; `sections` holds those that all tasks share, the wings their own. `reading`
+reads them, `documentation` shows them.
 """
 
 from spanets.recipe.reading import (

@@ -61,7 +61,8 @@ def read_keys(kind: type) -> Mapping[str, Key]:
 
 def read_sections(kind: type) -> Mapping[str, type]:
     """Returns the section types of a kind of recipe by their names."""
-    return {name: inner for name, inner in field_types(kind).items() if is_dataclass(inner)}
+    types = field_types(kind)
+    return {name: types[name] for name in types if is_dataclass(types[name])}
 
 
 def field_types(kind: type) -> Mapping[str, Any]:

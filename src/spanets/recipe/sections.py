@@ -75,7 +75,7 @@ class Optim:
     name: str = key("adamw", "timm's name of the optimizer, such as adamw or lamb; or muon.")
     lr: float = key(
         1e-3,
-        "Learning rate at `lr_batch_size` images an update, or at any where that is null.",
+        "Learning rate at `lr_batch_size`, or at any batch size where that is null.",
         between=(0, 1000),
     )
     lr_batch_size: int | None = key(

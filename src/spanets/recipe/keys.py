@@ -55,19 +55,14 @@ def key(default: Any, help: str, between: Range | None = None) -> Any:
 
 
 def read_keys(kind: type) -> Mapping[str, Key]:
-    """Returns every key of a kind of recipe by its dotted name, in the order of the fields."""
+    """Returns every key of a kind of recipe by its dotted name, those of no section first."""
     return _read_keys(kind)
 
 
 def read_sections(kind: type) -> Mapping[str, type]:
     """Returns the section types of a kind of recipe by their names."""
-    types = field_types(kind)
+    types = _field_types(kind)
     return {name: types[name] for name in types if is_dataclass(types[name])}
-
-
-def field_types(kind: type) -> Mapping[str, Any]:
-    """Returns the type of each field of a dataclass, as an object."""
-    return _field_types(kind)
 
 
 def describe_section(section: type) -> str:
@@ -82,9 +77,13 @@ def _read_all(kind: type) -> Mapping[str, Key]:
     return MappingProxyType(keys)
 
 
+# mypy takes dataclass types for unhashable, so `@cache` would refuse them.
+_read_keys: Callable[[Any], Mapping[str, Key]] = cache(_read_all)
+
+
 def _own_keys(kind: Any, prefix: str = "") -> dict[str, Key]:
     """Returns the keys of a dataclass, but not those of its sections, by dotted name."""
-    types, defaults, keys = field_types(kind), kind(), {}
+    types, defaults, keys = _field_types(kind), kind(), {}
     for name, known in _inherited_metadata(kind).items():
         if not is_dataclass(types[name]):
             value, text = getattr(defaults, name), known.get("help", "")
@@ -102,10 +101,6 @@ def _inherited_metadata(kind: type) -> dict[str, dict[str, Any]]:
     return known
 
 
-def _read_field_types(kind: Any) -> Mapping[str, Any]:
+def _field_types(kind: Any) -> dict[str, Any]:
     hints = get_type_hints(kind)
-    return MappingProxyType({item.name: hints[item.name] for item in fields(kind)})
-
-
-_read_keys: Callable[[Any], Mapping[str, Key]] = cache(_read_all)
-_field_types: Callable[[Any], Mapping[str, Any]] = cache(_read_field_types)
+    return {item.name: hints[item.name] for item in fields(kind)}

@@ -8,7 +8,7 @@ export MPLBACKEND := Agg
 # uv leaves compiling to the first import: where that may not write, every command takes 20 s more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart demo-detection demo-segmentation test test-all test-lowest lint format bench clean
+.PHONY: help quickstart demo-detection demo-segmentation test test-all test-lowest lint format docs-keys bench clean
 
 help:
 	@echo "make quickstart  train, evaluate and predict on 2,624 solar cells, in ten minutes"
@@ -17,6 +17,7 @@ help:
 	@echo "make test        the tests           make test-all  the slow ones too"
 	@echo "make test-lowest the tests, with the lowest versions that are promised to work"
 	@echo "make lint        ruff and mypy       make format    reformat the sources"
+	@echo "make docs-keys   write docs/recipe-keys.md from the declarations of the keys"
 	@echo "make bench       the timings on a CPU, over those in benchmarks/results/"
 	@echo "make clean       remove the environment and dist/; runs/ stays"
 
@@ -76,6 +77,9 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs-keys: $(VENV)/.dev
+	$(BIN)/python -m spanets.recipe.documentation > docs/recipe-keys.md
 
 bench: $(VENV)/.dev
 	for script in cpu_speed onnx_speed compiled sizes spectral_pool spectral_rescale \

@@ -47,9 +47,9 @@ def run_train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     for note in describe_repeated(overrides, type(recipe)):
         tell(note)
     if arguments.print_recipe:
-        from spanets.recipe.yaml_text import dump_yaml
+        from spanets.recipe.documentation import print_recipe
 
-        print(dump_yaml(recipe.to_dict()), end="")
+        print(print_recipe(recipe), end="")
         return 0
     # Before hours of training, not at the first use.
     for module in ("lightning", "torchmetrics", "tensorboard", "matplotlib"):

@@ -34,7 +34,8 @@ TRAIN_KEYS = """\
 Every key of the recipe can be set: --section.key VALUE, for example
   spanets train elpv --trainer.epochs 5 --model.name resnet18
   spanets train photos --data.root photos
-Sections: model, data, optim, trainer; `--print-recipe` shows all keys with their values.
+Sections: model, data, optim, trainer. `--print-recipe` shows every key with its value, what it does
+and what is allowed; docs/recipe-keys.md lists the keys of all tasks.
 A text is taken as it stands, numbers are decimal, a list is written "[0.5, 2]". `null` or `none`
 unsets a key that may be unset. If a key is given more than once, the last one counts.
 """
@@ -140,7 +141,9 @@ def make_parser() -> Parser:
     train.add_argument("--out", metavar="DIR", help="run folder (default: a free runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="go on from DIR's last checkpoint")
     train.add_argument(
-        "--print-recipe", action="store_true", help="print all keys and values, and stop"
+        "--print-recipe",
+        action="store_true",
+        help="print every key with its value and what it does, and stop",
     )
     train.add_argument(
         "--trust-recipe",

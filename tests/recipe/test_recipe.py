@@ -1,10 +1,10 @@
 """Recipes: every key has one right type and range, and a wrong one is named with the right one."""
 
-import dataclasses
 import math
 import os
 import re
 from itertools import pairwise
+from pathlib import Path
 from typing import get_args, get_origin
 
 import pytest
@@ -22,6 +22,8 @@ from spanets.recipe import (
     load_recipe,
     parse_recipe,
 )
+from spanets.recipe.documentation import keys_page, print_recipe
+from spanets.recipe.keys import read_keys
 from spanets.recipe.yaml_text import dump_yaml, load_yaml
 from spanets_runtime.errors import UsageError
 
@@ -581,9 +583,43 @@ _Before.add_implicit_resolver(
 )
 
 
+# ---- keys and what is said about them
+
+
+def test_the_page_of_keys_is_up_to_date():
+    page = Path(__file__).parents[2] / "docs/recipe-keys.md"
+    assert page.read_text("utf-8") == keys_page(), "run `make docs-keys`"
+
+
 @pytest.mark.parametrize("kind", RECIPES.values())
-def test_documentation_names_every_key(kind):
-    for section in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(section.type):
-            for key in dataclasses.fields(section.type):
-                assert key.name in section.type.__doc__, key.name
+def test_a_printed_recipe_explains_every_key(kind):
+    printed = print_recipe(kind())
+    words = " ".join(printed.replace("#", " ").split())
+    for name, key in read_keys(kind).items():
+        assert re.search(rf"^ *{name.rpartition('.')[2]}:", printed, re.MULTILINE)
+        assert key.help in words
+    assert "# Epochs between validations. [1 to 1000000]\n  val_every: 1\n" in printed
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_a_printed_recipe_is_read_back(data):
+    arguments = st.dictionaries(st.text(max_size=5), plain, max_size=3)
+    recipe = load_recipe(data.draw(st.sampled_from(list_recipes())))
+    recipe.model.args, recipe.trainer.logger_args = data.draw(arguments), data.draw(arguments)
+    recipe.data.root = data.draw(st.text(max_size=200))
+    assert load_yaml(print_recipe(recipe), "x") == recipe.to_dict()
+
+
+@pytest.mark.parametrize("kind", RECIPES.values())
+def test_every_key_has_a_help_sentence(kind):
+    for key in read_keys(kind).values():
+        assert re.fullmatch(r"\S.+\.", key.help), key.name
+
+
+def test_a_changed_default_inherits_help_and_range():
+    base, changed = (
+        read_keys(RECIPES[task])["optim.lr"] for task in ("classification", "detection")
+    )
+    assert (base.default, changed.default) == (1e-3, 1e-4)
+    assert (base.help, base.between) == (changed.help, changed.between)

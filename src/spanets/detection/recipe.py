@@ -1,45 +1,50 @@
 """The recipe of object detection and instance segmentation."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
-from spanets.recipe.sections import DenseData, Model, Optim, Ranges, Recipe
+from spanets.recipe.keys import key
+from spanets.recipe.sections import DenseData, Model, Optim, Recipe
 from spanets_runtime.errors import UsageError
 
 
 @dataclass
 class DetectionData(DenseData):
-    """Images with annotations in COCO's format, augmentation and preprocessing.
+    """Images with annotations in COCO's format, augmentation and preprocessing."""
 
-    Attributes:
-        root: As in `DenseData`; the next four lie in it.
-        train_images, val_images: Folders that the annotations' file names are relative to.
-        train_annotations, val_annotations: JSON files.
-        keep_empty: Train on images without objects as well.
-        short_side: Of an image for evaluation, in pixels; larger and smaller ones are resized.
-        long_side: The short side is less where the long one would exceed this.
-        train_short_sides: Smallest and largest in training, drawn in steps of 32.
-        train_crop: For half of the training images, first cut out a part of 384 to 600 pixels, of
-            the image at a short side of 400, 500 or 600.
-        workers, hflip, quarter_turns, recolour, mean, std: As in `DenseData`.
-    """
-
-    RANGES: ClassVar[Ranges] = {
-        **DenseData.RANGES,
-        "short_side": (32, 4096),
-        "long_side": (32, 8192),
-        "train_short_sides": (32, 4096),
-    }
-
-    train_images: str = "train2017"
-    train_annotations: str = "annotations/instances_train2017.json"
-    val_images: str = "val2017"
-    val_annotations: str = "annotations/instances_val2017.json"
-    keep_empty: bool = False
-    short_side: int = 800
-    long_side: int = 1333
-    train_short_sides: tuple[int, int] = (800, 800)
-    train_crop: bool = False
+    root: str | None = key(
+        None, "Folder of the data set, with the image folders and annotation files below."
+    )
+    train_images: str = key("train2017", "Folder of the training images.")
+    train_annotations: str = key(
+        "annotations/instances_train2017.json", "JSON file of the training annotations."
+    )
+    val_images: str = key("val2017", "Folder of the validation images.")
+    val_annotations: str = key(
+        "annotations/instances_val2017.json", "JSON file of the validation annotations."
+    )
+    keep_empty: bool = key(False, "Train on images without objects as well.")
+    short_side: int = key(
+        800,
+        "Side that the shorter one of an evaluated image is resized to, in pixels.",
+        between=(32, 4096),
+    )
+    long_side: int = key(
+        1333,
+        "Largest longer side of a resized image, in pixels; where it would be exceeded, the image "
+        "is resized to it.",
+        between=(32, 8192),
+    )
+    train_short_sides: tuple[int, int] = key(
+        (800, 800),
+        "Smallest and largest short side in training, in pixels, drawn in steps of 32.",
+        between=(32, 4096),
+    )
+    train_crop: bool = key(
+        False,
+        "First cut a part of 384 to 600 pixels out of half of the training images, at a short side "
+        "of 400, 500 or 600.",
+    )
 
     def check(self) -> None:
         """Raises a UsageError for sides that are not in order."""
@@ -57,37 +62,51 @@ class DetectionData(DenseData):
 
 @dataclass
 class DetectionModel(Model):
-    """A backbone, and the detector on it.
+    """A backbone, and the detector on it."""
 
-    Attributes:
-        name, args, weights, weights_ema: As in `Model`, of the backbone.
-        head: "retinanet", "mask_rcnn" or "cascade_mask_rcnn".
-        frozen_stages: So many first stages of the backbone keep their weights.
-        channels, features, regions, proposals, anchor_scale, box_convolutions, norm_groups: Sizes
-            of the detector's parts, see `detection.Settings`; None takes the papers'.
-    """
-
-    RANGES: ClassVar[Ranges] = {
-        **Model.RANGES,
-        "frozen_stages": (0, 4),
-        "channels": (1, 4096),
-        "features": (1, 16384),
-        "regions": (1, 4096),
-        "proposals": (1, 4096),
-        "anchor_scale": (0.1, 100),
-        "box_convolutions": (1, 16),
-        "norm_groups": (1, 4096),
-    }
-
-    head: Literal["retinanet", "mask_rcnn", "cascade_mask_rcnn"] = "mask_rcnn"
-    frozen_stages: int = 0
-    channels: int | None = None
-    features: int | None = None
-    regions: int | None = None
-    proposals: int | None = None
-    anchor_scale: float | None = None
-    box_convolutions: int | None = None
-    norm_groups: int | None = None
+    head: Literal["retinanet", "mask_rcnn", "cascade_mask_rcnn"] = key(
+        "mask_rcnn", "Kind of the detector."
+    )
+    frozen_stages: int = key(
+        0,
+        "First stages of the backbone, with the stem, whose weights stay as they are.",
+        between=(0, 4),
+    )
+    channels: int | None = key(
+        None,
+        "Channels of the feature pyramid and of the convolutions on it; null is 256.",
+        between=(1, 4096),
+    )
+    features: int | None = key(
+        None, "Features of the heads' linear layers; null is 1024.", between=(1, 16384)
+    )
+    regions: int | None = key(
+        None, "Regions that are sampled of an image in training; null is 512.", between=(1, 4096)
+    )
+    proposals: int | None = key(
+        None,
+        "Regions that are proposed for an image, at most 1000 in evaluation; null is 1000 for "
+        "mask_rcnn, 2000 for cascade_mask_rcnn.",
+        between=(1, 4096),
+    )
+    anchor_scale: float | None = key(
+        None,
+        "Side of the smallest anchor of each level, in strides; null is 4 for retinanet, 8 for the "
+        "others.",
+        between=(0.1, 100),
+    )
+    box_convolutions: int | None = key(
+        None,
+        "3×3 convolutions in the box head, before one linear layer; null is two linear layers in "
+        "mask_rcnn, four convolutions in cascade_mask_rcnn.",
+        between=(1, 16),
+    )
+    norm_groups: int | None = key(
+        None,
+        "Groups of a GroupNorm after the convolutions of pyramid, boxes and masks, for training "
+        "from scratch; null is no norm.",
+        between=(1, 4096),
+    )
 
     def sizes(self) -> dict[str, int | float]:
         """Returns those of the detector's sizes that are set."""
@@ -101,33 +120,31 @@ class DetectionModel(Model):
 
 @dataclass
 class DetectionOptim(Optim):
-    """Optimizer, schedule and loss.
-
-    Attributes:
-        name, lr, lr_batch_size, batch_size, weight_decay, betas, clip_grad, ema_decay: As in
-            `Optim`.
-        layer_decay: Of SPANet, SPANetV2 and networks of the same names; by the rule of
-            `tasks.detection.decay`.
-        warmup_updates, warmup_epochs: Linear warm-up from `warmup_lr`; one of them is 0.
-        milestones: Epochs after which the learning rate falls to a tenth.
-        cooldown_epochs: Epochs after the others, at the last rate.
-        min_lr, label_smoothing: Not used here, 0.
-    """
-
-    RANGES: ClassVar[Ranges] = {
-        **Optim.RANGES,
-        "milestones": (1, 10**6),
-        "warmup_updates": (0, 10**8),
-    }
+    """Optimizer, schedule and loss."""
 
     lr: float = 1e-4
     batch_size: int = 16
     weight_decay: float = 1e-4
-    warmup_epochs: float = 0
+    layer_decay: float | None = key(
+        None,
+        "Factor of the learning rate from each layer of the backbone to the one before it, by the "
+        "rule of `detection.decay`; null is none.",
+    )
+    warmup_epochs: float = key(
+        0, "Epochs of linear warm-up from `warmup_lr`; 0 where `warmup_updates` is not."
+    )
     warmup_lr: float = 1e-7
-    min_lr: float = 0.0
-    milestones: tuple[int, int] = (8, 11)
-    warmup_updates: int = 500
+    min_lr: float = key(0.0, "Not used in detection.")
+    cooldown_epochs: int = key(0, "Epochs at the last rate after `trainer.epochs`.")
+    label_smoothing: float = key(0.0, "Not used in detection.")
+    milestones: tuple[int, int] = key(
+        (8, 11), "Epochs after which the learning rate falls to a tenth.", between=(1, 10**6)
+    )
+    warmup_updates: int = key(
+        500,
+        "Updates of linear warm-up from `warmup_lr`; 0 where `warmup_epochs` is not.",
+        between=(0, 10**8),
+    )
 
     def check(self) -> None:
         """Raises a UsageError for milestones that are not in order."""

@@ -1,6 +1,7 @@
 """What a run can say: sections of typed values, read from YAML and the command line.
 
-`sections` holds what all tasks share, the wings what is their own, `reading` how they are read.
+`keys` declares a key; `sections` holds those that all tasks share, the wings their own. `reading`
+reads them, `documentation` shows them.
 """
 
 from spanets.recipe.reading import (
@@ -11,13 +12,12 @@ from spanets.recipe.reading import (
     load_recipe,
     parse_recipe,
 )
-from spanets.recipe.sections import Data, Model, Optim, Ranges, Recipe, Trainer
+from spanets.recipe.sections import Data, Model, Optim, Recipe, Trainer
 
 __all__ = [
     "Data",
     "Model",
     "Optim",
-    "Ranges",
     "Recipe",
     "Trainer",
     "describe_repeated",

@@ -5,15 +5,14 @@ key: a text as it stands, a number as decimal, and the last of a repeated key co
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from spanets.recipe.bounds import MOST_CHARACTERS, check_plain
+from spanets.recipe.keys import Range, read_keys, read_sections
 from spanets.recipe.sections import Recipe
 from spanets.recipe.trust import check_places
 from spanets.recipe.values import convert, describe_wanted, read_word
@@ -164,7 +163,7 @@ def _flatten(values: Mapping[Any, Any], origin: str) -> dict[str, Any]:
 
 
 def _pairs(values: Mapping[Any, Any], origin: str) -> Iterator[tuple[str, Any]]:
-    sections = {name for name, kind in _field_types(Recipe).items() if is_dataclass(kind)}
+    sections = read_sections(Recipe)
     for key, value in values.items():
         if key not in sections:
             yield str(key), value
@@ -193,43 +192,18 @@ def _pair_words(words: Sequence[str], kind: type[Recipe]) -> Iterator[tuple[str,
         yield key, value
 
 
-def known_keys(kind: type[Recipe]) -> Mapping[str, Any]:
-    """Returns every key of a kind of recipe in dotted form, with its type."""
-    return _known_keys(kind)
+def known_keys(kind: type[Recipe]) -> dict[str, Any]:
+    """Returns the type of every key of a kind of recipe, by its dotted name."""
+    return {name: key.type for name, key in read_keys(kind).items()}
 
 
-def _read_known_keys(kind: type[Recipe]) -> Mapping[str, Any]:
-    keys: dict[str, Any] = {}
-    for name, inner in _field_types(kind).items():
-        if is_dataclass(inner):
-            keys |= {f"{name}.{key}": value for key, value in _field_types(inner).items()}
-        else:
-            keys[name] = inner
-    return keys
-
-
-_known_keys: Callable[[Any], Mapping[str, Any]] = cache(_read_known_keys)
-
-
-def known_ranges(kind: type[Recipe]) -> dict[str, tuple[float, float]]:
+def known_ranges(kind: type[Recipe]) -> dict[str, Range]:
     """Returns the smallest and largest value of every number of a kind of recipe."""
-    ranges = dict(kind.RANGES)
-    for name, inner in _field_types(kind).items():
-        of_section = getattr(inner, "RANGES", {})
-        ranges |= {f"{name}.{key}": pair for key, pair in of_section.items()}
-    return ranges
-
-
-def _read_field_types(kind: Any) -> Mapping[str, Any]:
-    hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in fields(kind)}
-
-
-_field_types: Callable[[Any], Mapping[str, Any]] = cache(_read_field_types)
+    return {name: key.between for name, key in read_keys(kind).items() if key.between}
 
 
 def _check_key(kind: type[Recipe], key: str, where: str) -> None:
-    known = known_keys(kind)
+    known = read_keys(kind)
     # model.args holds the model's own keys.
     if key in known or key.startswith("model.args."):
         return
@@ -271,7 +245,8 @@ def _set_word(recipe: Recipe, key: str, text: str) -> None:
 def _wanted(recipe: Recipe, key: str, where: str) -> Any:
     """Returns the type of a key; the arguments of a model can be anything."""
     _check_key(type(recipe), key, where)
-    return known_keys(type(recipe)).get(key, Any)
+    known = read_keys(type(recipe)).get(key)
+    return known.type if known else Any
 
 
 def _set(recipe: Recipe, key: str, value: Any) -> None:

@@ -1,50 +1,40 @@
-"""The sections that every task's recipe has: typed values with their ranges.
+"""The sections that every task's recipe has: typed keys with their ranges.
 
-Each field's default is that of a plain run; recipes under `recipes/` change them. A task adds its
-own keys by a subclass. `RANGES` holds the smallest and largest value of each number, both allowed,
-of a list's every number.
+Each default is that of a plain run; recipes under `recipes/` change them. A task adds its own keys
+in a subclass. Sections whose values depend on each other check that in `check`.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-Ranges = Mapping[str, tuple[float, float]]
+from spanets.recipe.keys import key
 
 
 @dataclass
 class Model:
-    """The model.
+    """The model."""
 
-    Attributes:
-        name: timm name.
-        args: Arguments of `timm.create_model`, such as `{drop_path_rate: 0.1}`.
-        weights: File to start from, ours or the authors'; None starts from scratch.
-        weights_ema: Of a file that also holds an exponential average of its weights: start from
-            that (true) or from the others (false); None takes those in the file's main place.
-    """
-
-    RANGES: ClassVar[Ranges] = {}
-
-    name: str = "spanet_nano"
-    args: dict[str, Any] = field(default_factory=dict)
-    weights: str | None = None
-    weights_ema: bool | None = None
+    name: str = key("spanet_nano", "Name of a timm model.")
+    args: dict[str, Any] = key(
+        {}, "Arguments of `timm.create_model`, such as `{drop_path_rate: 0.1}`."
+    )
+    weights: str | None = key(
+        None, "File of weights to start from, ours or the authors'; null starts from scratch."
+    )
+    weights_ema: bool | None = key(
+        None,
+        "For a weights file that also holds an exponential moving average (EMA): true loads the "
+        "average, false the other weights, null those in the file's main place.",
+    )
 
 
 @dataclass
 class Data:
-    """Where the images are.
+    """Where the images are."""
 
-    Attributes:
-        root: The folder of the data set.
-        workers: Processes that load images.
-    """
-
-    RANGES: ClassVar[Ranges] = {"workers": (0, 1024)}
-
-    root: str | None = None
-    workers: int = 2
+    root: str | None = key(None, "Folder of the data set.")
+    workers: int = key(2, "Processes that load images.", between=(0, 1024))
 
     def check(self) -> None:
         """Raises a UsageError for values that are allowed each, but not together."""
@@ -52,84 +42,82 @@ class Data:
 
 @dataclass
 class DenseData(Data):
-    """What is done to images and to the boxes or masks on them, in detection and segmentation.
+    """Images with boxes or masks, for detection and segmentation."""
 
-    Attributes:
-        root, workers: As in `Data`.
-        hflip: Probability of a flip from left to right.
-        quarter_turns: Turn by 0, 90, 180 or 270 degrees, for images without an up: aerial ones,
-            microscopy, shapes.
-        recolour: Probability of colours far from the image's own: channels in another order, gray,
-            inverted; for data sets of so few images that a network learns their colours.
-        mean, std: Per channel, of pixel values in 0..1.
-    """
-
-    RANGES: ClassVar[Ranges] = {
-        **Data.RANGES,
-        "hflip": (0, 1),
-        "recolour": (0, 1),
-        "mean": (0, 1),
-        "std": (0.001, 1000),
-    }
-
-    hflip: float = 0.5
-    quarter_turns: bool = False
-    recolour: float = 0.0
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    hflip: float = key(0.5, "Probability of a flip from left to right.", between=(0, 1))
+    quarter_turns: bool = key(
+        False,
+        "Turn by 0, 90, 180 or 270 degrees: for images without an up, such as aerial images, "
+        "microscopy or shapes.",
+    )
+    recolour: float = key(
+        0.0,
+        "Probability of a strong change of colours: channels in another order, gray, inverted. For "
+        "data sets so small that a network learns their colours.",
+        between=(0, 1),
+    )
+    mean: tuple[float, float, float] = key(
+        (0.485, 0.456, 0.406),
+        "Mean of each channel, of pixel values in 0..1.",
+        between=(0, 1),
+    )
+    std: tuple[float, float, float] = key(
+        (0.229, 0.224, 0.225),
+        "Standard deviation of each channel, of pixel values in 0..1.",
+        between=(0.001, 1000),
+    )
 
 
 @dataclass
 class Optim:
-    """Optimizer, schedule and loss.
+    """Optimizer, schedule and loss."""
 
-    Attributes:
-        name: timm's name, such as "adamw" or "lamb".
-        lr: Learning rate at `lr_batch_size`, or at any batch size where that is None.
-        lr_batch_size: Scale lr linearly from this batch size to `batch_size`.
-        batch_size: Images for one update, over all devices and accumulated batches.
-        weight_decay: Not on biases and one-dimensional parameters.
-        betas: Of Adam-like optimizers.
-        layer_decay: Factor of the learning rate from each layer to the one before it.
-        warmup_epochs: Linear warm-up from `warmup_lr`.
-        warmup_lr: Where the warm-up starts.
-        min_lr: Where the cosine ends.
-        cooldown_epochs: Epochs at `min_lr` after it.
-        clip_grad: Largest norm of the gradient.
-        label_smoothing: Share of the target that is spread over all classes.
-        ema_decay: Average the weights exponentially; evaluated and saved in their place.
-    """
-
-    RANGES: ClassVar[Ranges] = {
-        "lr": (0, 1000),
-        "lr_batch_size": (1, 2**20),
-        "batch_size": (1, 2**20),
-        "weight_decay": (0, 100),
-        "betas": (0, 0.999999),
-        "layer_decay": (0.01, 1),
-        "warmup_epochs": (0, 10**6),
-        "warmup_lr": (0, 1000),
-        "min_lr": (0, 1000),
-        "cooldown_epochs": (0, 10**6),
-        "clip_grad": (1e-9, 1e9),
-        "label_smoothing": (0, 0.999),
-        "ema_decay": (0, 0.999999),
-    }
-
-    name: str = "adamw"
-    lr: float = 1e-3
-    lr_batch_size: int | None = None
-    batch_size: int = 32
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.999)
-    layer_decay: float | None = None
-    warmup_epochs: float = 1
-    warmup_lr: float = 1e-6
-    min_lr: float = 1e-5
-    cooldown_epochs: int = 0
-    clip_grad: float | None = None
-    label_smoothing: float = 0.0
-    ema_decay: float | None = None
+    name: str = key("adamw", "timm's name of the optimizer, such as adamw or lamb; or muon.")
+    lr: float = key(
+        1e-3,
+        "Learning rate at `lr_batch_size`, or at any batch size where that is null.",
+        between=(0, 1000),
+    )
+    lr_batch_size: int | None = key(
+        None,
+        "Batch size that `lr` is for; `lr` is scaled linearly from it to `batch_size`. null does "
+        "not scale.",
+        between=(1, 2**20),
+    )
+    batch_size: int = key(
+        32,
+        "Images for one update, over all devices and accumulated batches.",
+        between=(1, 2**20),
+    )
+    weight_decay: float = key(
+        0.05, "Weight decay; none on biases and one-dimensional parameters.", between=(0, 100)
+    )
+    betas: tuple[float, float] = key(
+        (0.9, 0.999), "The two β of Adam-like optimizers.", between=(0, 0.999999)
+    )
+    layer_decay: float | None = key(
+        None,
+        "Factor of the learning rate from each layer to the one before it; null is none.",
+        between=(0.01, 1),
+    )
+    warmup_epochs: float = key(
+        1, "Epochs of linear warm-up from `warmup_lr` to `lr`.", between=(0, 10**6)
+    )
+    warmup_lr: float = key(1e-6, "Learning rate at the start of the warm-up.", between=(0, 1000))
+    min_lr: float = key(1e-5, "Learning rate at the end of the schedule.", between=(0, 1000))
+    cooldown_epochs: int = key(0, "Epochs at `min_lr` after `trainer.epochs`.", between=(0, 10**6))
+    clip_grad: float | None = key(
+        None, "Largest norm of the gradient; null does not clip.", between=(1e-9, 1e9)
+    )
+    label_smoothing: float = key(
+        0.0, "Share of the target that is spread over all classes.", between=(0, 0.999)
+    )
+    ema_decay: float | None = key(
+        None,
+        "Decay of an exponential moving average of the weights, which is evaluated and saved in "
+        "their place; null keeps none.",
+        between=(0, 0.999999),
+    )
 
     def check(self) -> None:
         """Raises a UsageError for values that are allowed each, but not together."""
@@ -137,68 +125,63 @@ class Optim:
 
 @dataclass
 class Trainer:
-    """Where and how long.
+    """Where and how long."""
 
-    Attributes:
-        epochs: Passes over the training images, the cool-down not counted.
-        accelerator: "auto" takes a GPU if there is one.
-        devices: Number of devices, or "auto" for all.
-        num_nodes: Machines.
-        threads: Of the network on a CPU, in each process; None shares the cores among the
-            processes. What is less leaves cores to `data.workers`.
-        strategy: "auto" is "ddp" on several devices: each holds the model. With "fsdp" they hold
-            parts of it, for models too large for one.
-        precision: Lightning's: "32-true", "16-mixed", "bf16-mixed", "bf16-true".
-        accumulate: Batches whose gradients are added up for one update.
-        channels_last: Memory layout of images and weights.
-        compile: Compile the model with torch.compile.
-        val_every: Epochs between validations.
-        save_every: Updates between checkpoints within an epoch; None saves epochs alone.
-        logger: Lightning's, such as "tensorboard", "csv", "wandb", "mlflow", or "none"; metrics.csv
-            is kept beside it.
-        logger_args: Its arguments, such as `{project: cells}`.
-    """
-
-    RANGES: ClassVar[Ranges] = {
-        "epochs": (1, 10**6),
-        "devices": (1, 1024),
-        "num_nodes": (1, 2**16),
-        "threads": (1, 1024),
-        "accumulate": (1, 2**20),
-        "val_every": (1, 10**6),
-        "save_every": (1, 10**9),
-    }
-
-    epochs: int = 20
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    devices: int | Literal["auto"] = "auto"
-    num_nodes: int = 1
-    threads: int | None = None
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true"] = "32-true"
-    accumulate: int = 1
-    channels_last: bool = True
-    compile: bool = False
-    val_every: int = 1
-    save_every: int | None = None
-    logger: str = "tensorboard"
-    logger_args: dict[str, Any] = field(default_factory=dict)
+    epochs: int = key(
+        20,
+        "Passes over the training images, without `optim.cooldown_epochs`.",
+        between=(1, 10**6),
+    )
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = key(
+        "auto", "Kind of device; auto takes a GPU if there is one."
+    )
+    devices: int | Literal["auto"] = key(
+        "auto", "Number of devices of each machine; auto takes all.", between=(1, 1024)
+    )
+    num_nodes: int = key(1, "Number of machines.", between=(1, 2**16))
+    threads: int | None = key(
+        None,
+        "CPU threads of the network in each process; null shares the cores among the processes. "
+        "Fewer threads leave cores to `data.workers`.",
+        between=(1, 1024),
+    )
+    strategy: Literal["auto", "ddp", "fsdp"] = key(
+        "auto",
+        "With ddp each device holds the whole model, with fsdp a part of it, for models too large "
+        "for one device. auto is ddp on several devices.",
+    )
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true"] = key(
+        "32-true", "Lightning's precision of weights and arithmetic."
+    )
+    accumulate: int = key(
+        1, "Batches whose gradients are accumulated for one update.", between=(1, 2**20)
+    )
+    channels_last: bool = key(True, "Use the channels-last memory layout for images and weights.")
+    compile: bool = key(False, "Compile the model with torch.compile.")
+    val_every: int = key(1, "Epochs between validations.", between=(1, 10**6))
+    save_every: int | None = key(
+        None,
+        "Updates between checkpoints within an epoch; null saves at the end of epochs only.",
+        between=(1, 10**9),
+    )
+    logger: str = key(
+        "tensorboard",
+        "Lightning's logger, such as tensorboard, csv, wandb or mlflow, or none; metrics.csv is "
+        "always written.",
+    )
+    logger_args: dict[str, Any] = key({}, "Arguments of the logger, such as `{project: cells}`.")
 
 
 @dataclass
 class Recipe:
-    """A whole run; each task has its own, in its wing.
+    """A whole run; each task has its own, in its wing."""
 
-    Attributes:
-        task: What is learnt.
-        seed: Of initial weights, order of images and augmentation.
-        model, data, optim, trainer: See there.
-    """
-
-    RANGES: ClassVar[Ranges] = {"seed": (0, 2**32 - 1)}
-
-    task: str = ""
-    seed: int = 0
+    task: str = key("", "What is learnt; a recipe file sets it, the command line does not.")
+    seed: int = key(
+        0,
+        "Random seed of initial weights, order of images and augmentation.",
+        between=(0, 2**32 - 1),
+    )
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     optim: Optim = field(default_factory=Optim)

@@ -79,9 +79,15 @@ def key_lines(text: str, origin: str) -> dict[str, list[int]]:
     return found
 
 
-def dump_yaml(values: Any) -> str:
-    """Returns plain nested values as YAML that `load_yaml` reads back as they are."""
-    return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
+def dump_yaml(values: Any, flat_lists: bool = False) -> str:
+    """Returns plain nested values as YAML that `load_yaml` reads back as they are.
+
+    Args:
+        values: Of dicts, lists, texts, numbers, booleans and None.
+        flat_lists: Write `[1, 2]` instead of a line for each item.
+    """
+    dumper = _FlatListDumper if flat_lists else _Dumper
+    return yaml.dump(values, Dumper=dumper, sort_keys=False)
 
 
 class _ScalarError(yaml.YAMLError):
@@ -157,6 +163,17 @@ class _WordLoader(_Loader):
 
 class _Dumper(yaml.SafeDumper):
     """Quotes texts that `_Loader` would read as numbers, beside those of YAML 1.1."""
+
+
+class _FlatListDumper(_Dumper):
+    """Writes lists on one line."""
+
+    def represent_list(self, data: Any) -> Any:
+        """Asks PyYAML for its flow style."""
+        return self.represent_sequence(f"{_TAG}seq", data, flow_style=True)
+
+
+_FlatListDumper.add_representer(list, _FlatListDumper.represent_list)
 
 
 def describe_twice(key: str, lines: list[int]) -> str:

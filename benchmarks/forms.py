@@ -19,18 +19,17 @@ class ReleasedContext(nn.Module):
     def __init__(self, context: SpectralContext, size: int) -> None:
         super().__init__()
         self.sizes = context.gate_sizes
-        self.weight, self.bias = context.weight, context.bias
-        masks = [low_frequency_mask(size, size, context.radius, b) for b in context.balances]
+        self.gates, pool = context.gates, context.filter
+        masks = [low_frequency_mask(size, size, pool.radius, b) for b in pool.balances]
         self.register_buffer("masks", torch.stack(masks)[:, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = zip(x.split(self.sizes, 1), self.weight.split(self.sizes, 1), strict=True)
         total: Tensor | float = 0.0
-        for i, (part, weight) in enumerate(parts):
+        for i, part in enumerate(x.split(self.sizes, 1)):
             spectrum = torch.fft.fftshift(torch.fft.fft2(part, dim=(-2, -1)), dim=(-2, -1))
             spectrum = torch.fft.ifftshift(spectrum * self.masks[i], dim=(-2, -1))
             pooled = torch.fft.ifft2(spectrum, dim=(-2, -1)).real
-            total = total + F.conv2d(pooled, weight[:, :, None, None], self.bias[i])
+            total = total + self.gates[i](pooled)
         return total
 
 

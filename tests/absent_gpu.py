@@ -9,8 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from spanets import layers
-from spanets.kernels import availability
+from spanets.kernels import availability, forms, fused
 from spanets.spectral.tracing import is_channels_last
 
 ACTIVE = os.environ.get("TRITON_INTERPRET") == "1"
@@ -51,12 +50,14 @@ def _yes(_: int) -> bool:
 @contextmanager
 def taken() -> Iterator[None]:
     """Has layers and mixers believe that channels-last maps lie on a GPU."""
-    before = availability.runs_on_pixels, availability._compiles_for, layers.runs_on_pixels
-    availability.runs_on_pixels = layers.runs_on_pixels = lambda x: (
-        x.ndim == 4 and is_channels_last(x)
-    )
+    modules, compiles = (availability, forms, fused), availability._compiles_for
+    before = [module.runs_on_pixels for module in modules]
+    for module in modules:
+        module.runs_on_pixels = lambda x: x.ndim == 4 and is_channels_last(x)
     availability._compiles_for = _yes
     try:
         yield
     finally:
-        availability.runs_on_pixels, availability._compiles_for, layers.runs_on_pixels = before
+        availability._compiles_for = compiles
+        for module, asked in zip(modules, before, strict=True):
+            module.runs_on_pixels = asked

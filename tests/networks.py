@@ -3,6 +3,8 @@
 The list of them is the registry's: a network that is registered tomorrow is tested tomorrow.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from spanets.backbones.spanet import VARIANTS as SPANET
 from spanets.backbones.spanetv2 import VARIANTS as SPANETV2
+from spanets.kernels.fused import set_fused
 
 ROWS: dict[str, dict[str, Any]] = {**SPANET, **SPANETV2}
 
@@ -110,6 +113,16 @@ def stirred(network: nn.Module, seed: int = 0) -> nn.Module:
             else:
                 value.uniform_(-0.5, 0.5, generator=generator)
     return network.eval()
+
+
+@contextmanager
+def plain_layers() -> Iterator[None]:
+    """Has networks call their layers one by one, as symbolic traces do."""
+    set_fused(False)
+    try:
+        yield
+    finally:
+        set_fused(True)
 
 
 def images(*size: int, batch: int = 2) -> Tensor:

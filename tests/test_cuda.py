@@ -91,7 +91,7 @@ def test_images_of_any_layout_take_the_kernels() -> None:
     model, images = build("spanet_nano")
     seen = []
     mixer = model.cuda().stages[0].blocks[0].token_mixer
-    mixer.proj_in.register_forward_hook(lambda *call: seen.append(kernels.takes(call[2])))
+    mixer.proj_in.register_forward_hook(lambda *call: seen.append(kernels.is_supported(call[2])))
     model(images.cuda())
     assert seen == [True]
 

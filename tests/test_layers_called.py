@@ -11,16 +11,27 @@ import pytest
 import timm
 import torch
 from absent_gpu import taken
-from networks import CHOICES, error, images, results, shallow, short, stirred, structures
+from networks import (
+    CHOICES,
+    error,
+    images,
+    plain_layers,
+    results,
+    shallow,
+    short,
+    stirred,
+    structures,
+)
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from spanets.backbones.dense import DenseBackbone
-from spanets.backbones.spanetv2 import StarMlp
+from spanets.backbones.layers import StarMlp
 from spanets.detection import KINDS, Settings, make_detector
 from spanets.detection.network.exporting import to_dense
+from spanets.kernels.fused import fuse
 from spanets.segmentation import make_segmenter
 
 # A layer without an effect would change nothing at all; the least of what one does is far above
@@ -231,7 +242,7 @@ def test_symbolic_traces_hold_every_layer(name_: str) -> None:
     last = "stages.1.blocks.0.mlp.fc2"
     taken_out: list[Tensor] = []
     model.get_submodule(last).register_forward_hook(lambda *call: taken_out.append(call[2]))
-    with torch.no_grad():
+    with torch.no_grad(), plain_layers():
         model(x)
         found = create_feature_extractor(model, [last])(x)[last]
     assert torch.equal(found, taken_out[0])
@@ -249,7 +260,7 @@ def test_offloaded_weights_arrive(name_: str) -> None:
         before = model(x)
         away = accelerate.cpu_offload(copy.deepcopy(model), execution_device=torch.device("cpu"))
         assert all(value.is_meta for value in away.parameters())
-        assert torch.equal(away(x), before)
+        assert error(away(x), before) < 1e-5  # twins step aside for hooks: other sums
 
 
 @pytest.mark.parametrize("name_", structures())
@@ -295,7 +306,7 @@ def watchers() -> Iterator[Any]:
 @pytest.mark.parametrize("watch", watchers())
 @pytest.mark.parametrize("name", ["fc1", "act", "act.relu", "fc2"])
 def test_the_mlp_of_a_gpu_steps_aside(name: str, watch: Callable[[nn.Module, str], Any]) -> None:
-    mlp = stirred(StarMlp(8))
+    mlp = fuse(stirred(StarMlp(8)))
     x = torch.randn(2, 8, 5, 7).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         before = mlp(x)

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import spanets
 from spanets.backbones.dense import DenseBackbone
-from spanets.mixers import context
+from spanets.kernels import fused
 from spanets.segmentation import make_segmenter
 
 # Of the largest logit. A recorder may decompose an operator, which rounds once more in some of the
@@ -260,8 +260,8 @@ def test_tolerances_tell_a_lost_term(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the older recorders lost is thousands of tolerances large."""
     model, x = short("spanet_nano"), images(64, 64)
     with torch.no_grad():
-        whole, gain = model(x), context.basis_gain
-        monkeypatch.setattr(context, "basis_gain", lambda *given: 0 * gain(*given))
+        whole, gain = model(x), fused.basis_gain
+        monkeypatch.setattr(fused, "basis_gain", lambda *given: 0 * gain(*given))
         assert error(model(x), whole) > 1000 * TOLERANCE_OF_STEPS
 
 

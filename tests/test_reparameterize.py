@@ -8,7 +8,7 @@ import torch
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
 
-from spanets.backbones.blocks import Block
+from spanets.backbones.block import Block
 
 OPTIONS = {
     "spanet_nano": [

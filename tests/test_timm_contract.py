@@ -11,14 +11,14 @@ from collections.abc import Callable
 import pytest
 import timm
 import torch
-from networks import CHOICES
+from networks import CHOICES, plain_layers
 from timm.models import group_parameters
 from timm.optim import create_optimizer_v2
 from timm.optim._param_groups import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from spanets.backbones.blocks import INIT_STD, init_weight
+from spanets.backbones.layers import INIT_STD, init_weight
 
 NANO, NANO_V2 = "spanet_nano", "spanetv2_nano_pure"  # for options of one family
 STRIDES = [4, 8, 16, 32]
@@ -520,7 +520,7 @@ def test_optimizer_with_layer_decay(small, build):
 
 def test_symbolic_trace(model):
     graph = torch.fx.symbolic_trace(model)
-    with torch.no_grad():
+    with torch.no_grad(), plain_layers():
         assert_same([graph(images(37, 50))], [model(images(37, 50))])
 
 
@@ -529,7 +529,7 @@ def test_feature_extractor_of_torchvision(small, build):
     nodes = {f"stages.{i}": f"stage{i}" for i in range(4)}
     extractor = create_feature_extractor(model, {**nodes, "head": "logits"}).eval()
     x = images(64, 64)
-    with torch.no_grad():
+    with torch.no_grad(), plain_layers():
         *maps, logits = extractor(x).values()
         assert_same([*maps, logits], [*model.forward_intermediates(x)[1], model(x)])
 
@@ -539,7 +539,8 @@ def test_options_trace_and_train(build, name_, arguments):
     model = build(name_, **arguments)
     graph = torch.fx.symbolic_trace(model.eval())
     x = images(64, 80, batch=2)
-    ours, theirs = graph(x), model(x)
+    with plain_layers():
+        ours, theirs = graph(x), model(x)
     if isinstance(theirs, Tensor):
         ours, theirs = [ours], [theirs]
     assert_same(ours, theirs)

@@ -10,11 +10,19 @@ import timm
 
 from spanets.backbones import spanet, spanetv2  # noqa: F401, registers the models with timm
 from spanets.backbones.registry import own_models
+from spanets.kernels.fused import set_fused
 from spanets.sources import open_source
 from spanets.version import __version__
 from spanets.weights import convert_official, load_weights
 
-__all__ = ["__version__", "convert_official", "list_models", "load_weights", "open_source"]
+__all__ = [
+    "__version__",
+    "convert_official",
+    "list_models",
+    "load_weights",
+    "open_source",
+    "set_fused",
+]
 
 
 def list_models(pattern: str = "") -> list[str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from spanets.tasks import load_task
 from spanets.weights import WeightsError
+from spanets.weights.earlier import rename_contexts
 from spanets.weights.files import find_file, open_regular, read_open
 from spanets.weights.integrity import check_intact
 from spanets_runtime.errors import UsageError
@@ -117,11 +118,12 @@ def weights_of(content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor
     tensors = content.get("state_dict")
     if not isinstance(tensors, Mapping):
         raise WeightsError(f"{path}: holds no weights")
-    return {
+    weights = {
         key.removeprefix("model."): value
         for key, value in tensors.items()
         if key.startswith("model.") and isinstance(value, Tensor)
     }
+    return rename_contexts(weights)
 
 
 def load_checkpoint(path: str | Path) -> tuple[ModelInfo, dict[str, Tensor]]:

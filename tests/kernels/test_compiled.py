@@ -49,19 +49,19 @@ KERNELS: list[tuple[Any, str, str, dict[str, Any]]] = [
     (tap_gradients._row_kernel, "maps grad", "column sums", STRIP),
     (
         modulation._modulation_kernel,
-        "maps high waves low out",
+        "maps high basis low out",
         "",
         {"BLOCK_P": 32, "BLOCK_C": 64, "BLOCK_K": 16},
     ),
     (
         modulation._gradients_kernel,
-        "maps high waves low grad of_maps of_high out",
+        "maps high basis low grad of_maps of_high out",
         "",
         {"BLOCK_P": 32, "BLOCK_C": 64, "BLOCK_K": 16},
     ),
     (
         projection._projection_kernel,
-        "maps waves gain out",
+        "maps basis gain out",
         "",
         {"HAS_GAIN": True, "BLOCK_P": 128, "BLOCK_C": 64, "BLOCK_K": 16},
     ),
@@ -86,7 +86,7 @@ KERNELS: list[tuple[Any, str, str, dict[str, Any]]] = [
     (gelu._normed_kernel, "maps bias out", "scale shift sums", {"BLOCK_P": 8, "BLOCK_D": 256}),
     (
         mixing._mixing_kernel,
-        "maps shortcut waves low high_weight high_bias out_weight out_bias out",
+        "maps shortcut basis low high_weight high_bias out_weight out_bias out",
         "moments",
         {"BLOCK_P": 64, "BLOCK_C": 128, "BLOCK_K": 16},
     ),

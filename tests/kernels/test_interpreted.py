@@ -11,10 +11,13 @@ from torch import Tensor
 pytestmark = pytest.mark.skipif(not ACTIVE, reason="Triton is told when it is imported")
 
 if ACTIVE:
+    from timm.layers import GroupNorm1
+
+    from spanets.backbones.layers import PointwiseMlp
     from spanets.kernels import gelu, modulation, moments, projection, separable
-    from spanets.layers import MapNorm, PointwiseMlp, add_mlp
-    from spanets.mixers.spam import SPAM, add_spam
-    from spanets.mixers.spam import separable_conv as plain_separable_conv
+    from spanets.kernels.forms import separable_conv as plain_separable_conv
+    from spanets.kernels.fused import add_mlp, add_spam, fuse
+    from spanets.mixers.spam import SPAM
 
 
 def maps(*shape: int) -> Tensor:
@@ -67,30 +70,30 @@ def test_separable_conv_is_two_convolutions(
 @pytest.mark.parametrize(("channels", "modes"), [(40, 8), (64, 16), (8, 24), (130, 40)])
 def test_modulation_is_a_sum_and_a_product(channels: int, modes: int) -> None:
     x, high = maps(2, channels, 5, 9), maps(2, channels, 5, 9)
-    waves, low = torch.randn(45, modes), values(2, modes, channels)
-    theirs = x * (high + (waves @ low).mT.unflatten(2, (5, 9)))
-    agree(modulation.modulate(x, high, waves, low), theirs, [x, high, low])
+    basis, low = torch.randn(45, modes), values(2, modes, channels)
+    theirs = x * (high + (basis @ low).mT.unflatten(2, (5, 9)))
+    agree(modulation.modulate(x, high, basis, low), theirs, [x, high, low])
 
 
 @pytest.mark.parametrize(("channels", "modes"), [(40, 8), (64, 16), (130, 40)])
 def test_projection_is_a_product(channels: int, modes: int) -> None:
-    x, waves, gain = (
+    x, basis, gain = (
         maps(2, channels, 13, 11),
         torch.randn(143, modes),
         torch.randn(channels, modes),
     )
-    theirs = waves.mT @ x.permute(0, 2, 3, 1).flatten(1, 2)
-    ours = projection.project(x, waves)
+    theirs = basis.mT @ x.permute(0, 2, 3, 1).flatten(1, 2)
+    ours = projection.project(x, basis)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     grad = torch.randn_like(ours)
     of_x, theirs_of_x = (torch.autograd.grad(out, x, grad)[0] for out in (ours, theirs))
     torch.testing.assert_close(of_x, theirs_of_x, rtol=1e-4, atol=1e-4)
-    scaled = projection.project(x.detach(), waves, gain)
+    scaled = projection.project(x.detach(), basis, gain)
     torch.testing.assert_close(scaled, gain.mT * theirs, rtol=1e-4, atol=1e-4)
 
 
-def norm_of(channels: int, affine: bool) -> "MapNorm":
-    norm = MapNorm(channels)
+def norm_of(channels: int, affine: bool) -> "GroupNorm1":
+    norm = GroupNorm1(channels)
     torch.nn.init.normal_(norm.weight)
     torch.nn.init.normal_(norm.bias)
     if not affine:
@@ -152,7 +155,7 @@ def test_gelu_is_gelu() -> None:
 def test_add_mlp_is_norm_mlp_and_shortcut(
     channels: int, ratio: float, affine: bool, factor: bool
 ) -> None:
-    norm, layers = norm_of(channels, affine), PointwiseMlp(channels, ratio)
+    norm, layers = norm_of(channels, affine), fuse(PointwiseMlp(channels, ratio))
     x, scale = far_out(3, channels, 5, 7), torch.randn(channels) if factor else None
     theirs = layers(norm(x)) + (x if scale is None else x * scale[:, None, None])
     torch.testing.assert_close(add_mlp(x, norm, layers, scale), theirs, rtol=1e-4, atol=1e-4)
@@ -165,7 +168,7 @@ def test_add_mlp_is_norm_mlp_and_shortcut(
 @pytest.mark.parametrize("factor", [True, pytest.param(False, marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_add_spam_is_norm_mixer_and_shortcut(channels: int, radius: float, factor: bool) -> None:
-    norm, mixer = norm_of(channels, True), SPAM(channels, radius=radius)
+    norm, mixer = norm_of(channels, True), fuse(SPAM(channels, radius=radius))
     x, scale = far_out(2, channels, 15, 11), torch.randn(channels) if factor else None
     theirs = mixer(norm(x)) + (x if scale is None else x * scale[:, None, None])
     ours, measured = add_spam(x, norm, mixer, scale)
@@ -184,9 +187,9 @@ def test_gelu_linear_is_gelu_and_a_product() -> None:
 @pytest.mark.parametrize(("channels", "modes"), [(40, 8), (64, 16)])
 def test_modulated_linear_is_modulation_and_a_product(channels: int, modes: int) -> None:
     x, high = maps(2, channels, 5, 9), maps(2, channels, 5, 9)
-    waves, low = torch.randn(45, modes), values(2, modes, channels)
+    basis, low = torch.randn(45, modes), values(2, modes, channels)
     weight, bias = values(24, channels), values(24)
-    theirs = x * (high + (waves @ low).mT.unflatten(2, (5, 9)))
+    theirs = x * (high + (basis @ low).mT.unflatten(2, (5, 9)))
     theirs = torch.nn.functional.conv2d(theirs, weight[:, :, None, None], bias)
-    ours = modulation.modulated_linear(x, high, waves, low, weight, bias)
+    ours = modulation.modulated_linear(x, high, basis, low, weight, bias)
     agree(ours, theirs, [x, high, low, weight, bias])

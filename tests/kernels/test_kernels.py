@@ -32,7 +32,7 @@ def test_kernels_agree_with_plain_torch(speed: str) -> None:
 
 
 def test_nothing_is_taken_on_the_cpu() -> None:
-    assert not kernels.takes(torch.zeros(1, 8, 4, 4).to(memory_format=torch.channels_last))
+    assert not kernels.is_supported(torch.zeros(1, 8, 4, 4).to(memory_format=torch.channels_last))
 
 
 def test_models_work_without_triton() -> None:

@@ -9,13 +9,15 @@ import pytest
 import torch
 from absent_gpu import taken
 from functorch.compile import min_cut_rematerialization_partition
+from timm.layers import GroupNorm1
 from torch import Tensor, fx, nn
 from torch._dynamo.backends.common import aot_autograd
 from torch.utils.checkpoint import checkpoint
 
-from spanets.backbones.blocks import Block
+from spanets.backbones.block import Block
+from spanets.backbones.layers import PointwiseMlp
 from spanets.kernels import availability
-from spanets.layers import MapNorm, PointwiseMlp
+from spanets.kernels.fused import fuse
 from spanets.mixers.spam import SPAM
 
 if find_spec("triton") is None:
@@ -109,7 +111,7 @@ def images(batch: int) -> Tensor:
 
 
 def make_block() -> nn.Module:
-    return Block(24, SPAM, PointwiseMlp, MapNorm, "res_scale")
+    return fuse(Block(24, SPAM, PointwiseMlp, GroupNorm1, "res_scale"))
 
 
 @pytest.mark.slow

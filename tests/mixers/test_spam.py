@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spanets.mixers import BALANCES, SPAM, SpectralContext, chunk_sizes, pooled_conv
-from spanets.spectral import RING, basis_gain, low_frequency_mask, spectral_pool
+from spanets.mixers import BALANCES, SPAM, SpectralContext, chunk_sizes
+from spanets.spectral import RING, low_frequency_mask
 
 # Float64 rounding through five layers of up to 64 channels and 7 taps; outputs are of size one.
 EXACT = 1e-10
@@ -61,10 +61,9 @@ def reference(
         stop = start + part.shape[1]
         if spectral_filter:
             part = pool(part, radius, balances[i], ring)
-        weight = mixer.context.weight[:, start:stop]
-        gate = torch.einsum("dc,bchw->bdhw", weight, part)
-        gate = gate + mixer.context.bias[i][:, None, None]
-        gates.append(gate)
+        of_gate = mixer.context.gates[i]
+        gate = torch.einsum("dc,bchw->bdhw", of_gate.weight.flatten(1), part)
+        gates.append(gate + of_gate.bias[:, None, None])
         start = stop
     assert stop == channels
     context = math.prod(gates) if hadamard else sum(gates)
@@ -148,18 +147,6 @@ def test_gradients_are_those_of_the_reference(method):
         assert_close(a, b)
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("ring", [RING, None])
-def test_pooled_convolution_is_pooling_and_convolution(layout, ring):
-    x = maps(2, 8, 7, 6).contiguous(memory_format=layout)
-    weight, bias, balance = maps(5, 8), maps(5), maps(8).sigmoid()
-    expected = F.conv2d(spectral_pool(x, 2, balance, ring, "fft"), weight[..., None, None], bias)
-    high, gain = weight * (1 - balance), basis_gain(x, 2, balance, ring)
-    ours = pooled_conv(x, weight, high, bias, 2, gain, closed=ring is not None)
-    assert_close(ours, expected)
-    assert ours.is_contiguous(memory_format=layout)
-
-
 # ---- initial weights and gates
 
 
@@ -184,11 +171,10 @@ def test_gates_of_64_channels():
 def test_initial_weights_are_those_of_a_convolution_a_gate():
     torch.manual_seed(0)
     context = SpectralContext(640)
-    gates = zip(context.weight.split(context.gate_sizes, 1), context.bias, strict=True)
-    for size, (weight, bias) in zip(context.gate_sizes, gates, strict=True):
+    for size, gate in zip(context.gate_sizes, context.gates, strict=True):
         like = nn.Conv2d(size, 640, 1)
         # Uniform over ± the same bound: 640 samples come within 2 % of it.
-        for ours, theirs in [(weight, like.weight), (bias, like.bias)]:
+        for ours, theirs in [(gate.weight, like.weight), (gate.bias, like.bias)]:
             assert ours.abs().max().item() == pytest.approx(theirs.abs().max().item(), rel=0.02)
             assert ours.mean().abs() < 0.1 * ours.abs().max()
 
@@ -211,7 +197,8 @@ def test_learnt_balance_starts_from_the_fixed_one(learnt, method, aggregation):
     fixed = make(11, method=method, aggregation=aggregation)
     mixer = make(11, method=method, aggregation=aggregation, **learnt)
     result = mixer.load_state_dict(fixed.state_dict(), strict=False)
-    new = {"context.balance_logit"} | ({"context.ring_logit"} if "learn_ring" in learnt else set())
+    new = {"context.filter.balance_logit"}
+    new |= {"context.filter.ring_logit"} if "learn_ring" in learnt else set()
     assert set(result.missing_keys) == new
     sizes = {"gate": 3, "channel": 11}
     assert all(len(mixer.get_parameter(key)) == sizes[learnt["learn_balance"]] for key in new)
@@ -226,17 +213,17 @@ def test_learnt_balance_is_the_balance(learnt, method):
     """With other logits: each gate or channel is filtered by its own λ and ρ."""
     mixer = make(5, method=method, radius=1, **learnt)
     with torch.no_grad():
-        for value in (mixer.context.balance_logit, getattr(mixer.context, "ring_logit", None)):
-            if value is not None:
-                value.copy_(maps(len(value), seed=len(value)))
-    low, ring = mixer.context.channel_balance().tolist(), mixer.context.channel_ring()
+        for value in mixer.context.filter.parameters():
+            value.copy_(maps(len(value), seed=len(value)))
+    x, pool_ = maps(2, 5, 6, 7), mixer.context.filter
+    low, ring = pool_.channel_balance(x).tolist(), pool_.channel_ring()
     rings = ring.tolist() if isinstance(ring, Tensor) else [ring] * 5
-    logit = mixer.context.balance_logit.sigmoid().tolist()
+    logit = pool_.balance_logit.sigmoid().tolist()
     expected = logit if len(logit) == 5 else [logit[i] for i in (0, 0, 1, 1, 2)]
     assert low == pytest.approx(expected)
-    x = maps(2, 5, 6, 7)
     pooled = torch.cat([pool(x[:, i : i + 1], 1, low[i], rings[i]) for i in range(5)], 1)
-    context = F.conv2d(pooled, mixer.context.weight[..., None, None], mixer.context.bias.sum(0))
+    weight = torch.cat([gate.weight for gate in mixer.context.gates], 1)
+    context = F.conv2d(pooled, weight, sum(gate.bias for gate in mixer.context.gates))
     assert_close(mixer.context(x), context)
 
 
@@ -247,7 +234,7 @@ def test_gradients_are_finite_differences(learnt, method, aggregation):
     gates = {"balances": (0.6, 0.8), "aggregation": aggregation}  # of three and two channels
     mixer = make(5, kernel_size=3, radius=1, method=method, **gates, **learnt)
     names = [name for name, _ in mixer.named_parameters()]
-    assert "context.balance_logit" in names
+    assert "context.filter.balance_logit" in names
 
     def run(x: Tensor, *values: Tensor) -> Tensor:
         return torch.func.functional_call(mixer, dict(zip(names, values, strict=True)), (x,))

@@ -4,6 +4,7 @@ import argparse
 import os
 import pickle
 import random
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,7 +20,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import spanets
-from spanets.mixers import chunk_sizes
 from spanets.spectral import low_frequency_mask
 from spanets.weights import RELEASES, WeightsError, load_weights, read_checkpoint, read_state_dict
 from spanets_runtime.errors import UserError
@@ -64,16 +64,13 @@ def released(model: nn.Module, masks: bool = True) -> StateDict:
         if ".context." not in key:
             state[key] = value
             continue
-        mixer, kind = key.split("context.")
-        sizes = chunk_sizes(value.shape[1], 3)
-        parts = value.split(sizes, 1) if kind == "weight" else value.unbind()
-        for i, part in enumerate(parts):
-            whole = part[:, :, None, None] if kind == "weight" else part
-            state[f"{mixer}pws.{i}.{kind}"] = whole.contiguous().clone()
-            stage = int(key.split(".")[1]) // 2
-            if masks:
-                mask = low_frequency_mask(56 >> stage, 56 >> stage, RADII[stage], BALANCES[i])
-                state[f"{mixer}sps.{i}.filter"] = mask[None]
+        mixer, gate, kind = re.fullmatch(r"(.*)context\.gates\.(\d)\.(\w+)", key).groups()
+        state[f"{mixer}pws.{gate}.{kind}"] = value
+        stage = int(key.split(".")[1]) // 2
+        if masks:
+            balance = BALANCES[int(gate)]
+            mask = low_frequency_mask(56 >> stage, 56 >> stage, RADII[stage], balance)
+            state[f"{mixer}sps.{gate}.filter"] = mask[None]
     return state
 
 
@@ -370,7 +367,7 @@ def test_missing_gate(tiny, blank, tmp_path, part):
         f"{BLOCK}pws.3.weight",
         f"{BLOCK}pws.0.scale",
         f"{BLOCK}sps.3.filter",
-        f"{BLOCK}context.weight",
+        f"{BLOCK}context.scale",
         "classifier.weight",
         "head.fc1.weight",
         "bias",

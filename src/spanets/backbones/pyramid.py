@@ -10,7 +10,7 @@ import torch
 from timm.models._features import FeatureGetterNet, feature_take_indices
 from torch import Tensor, nn
 
-from spanets.backbones.blocks import Stage
+from spanets.backbones.stages import Stage
 
 
 class PyramidBackbone(nn.Module):

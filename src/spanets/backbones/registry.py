@@ -7,8 +7,9 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
-from spanets.backbones.blocks import MIN_SIZE
 from spanets.backbones.pyramid import PyramidFeatures
+from spanets.backbones.stages import MIN_SIZE
+from spanets.kernels.fused import fuse
 from spanets.weights import adapt_state_dict, check_pretrained
 
 _OWN: list[str] = []
@@ -66,9 +67,9 @@ def register_family(
 
 
 def _entry_point(module: str, network: type[nn.Module], name: str, row: dict[str, Any]) -> Any:
-    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    def create(pretrained: bool = False, fused: bool = True, **kwargs: Any) -> nn.Module:
         check_pretrained(name, pretrained, kwargs)
-        return build_model_with_cfg(
+        model = build_model_with_cfg(
             network,
             name,
             pretrained,
@@ -76,6 +77,7 @@ def _entry_point(module: str, network: type[nn.Module], name: str, row: dict[str
             pretrained_filter_fn=adapt_state_dict,
             **{**row, **kwargs},
         )
+        return fuse(model) if fused else model
 
     create.__name__ = create.__qualname__ = name
     create.__module__ = module

@@ -10,13 +10,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import ClassifierHead
+from timm.layers import ClassifierHead, GroupNorm1
 from torch import nn
 
-from spanets.backbones.blocks import Stem, init_weight, make_stages
+from spanets.backbones.layers import PointwiseMlp, init_weight
 from spanets.backbones.pyramid import PyramidBackbone
 from spanets.backbones.registry import default_config, register_family
-from spanets.layers import MapNorm, PointwiseMlp
+from spanets.backbones.stages import Stem, make_stages
 from spanets.mixers import BALANCES, SPAM, SpectralContext
 from spanets.spectral import RING
 
@@ -135,14 +135,14 @@ class SPANet(PyramidBackbone):
             depths,
             mixers,
             mlp=partial(PointwiseMlp, ratio=mlp_ratio),
-            norm_layer=MapNorm,
+            norm_layer=GroupNorm1,
             branch_scale=branch_scale,
             drop_path_rate=drop_path_rate,
             **factory,
         )
-        norms = nn.ModuleList(MapNorm(dim, **factory) for dim in dims) if output_norm else None
+        norms = nn.ModuleList(GroupNorm1(dim, **factory) for dim in dims) if output_norm else None
         self.output_norms = norms
-        self.norm = nn.Identity() if output_norm else MapNorm(dims[-1], **factory)
+        self.norm = nn.Identity() if output_norm else GroupNorm1(dims[-1], **factory)
         self.head = ClassifierHead(dims[-1], num_classes, global_pool, drop_rate, **factory)
         self._finish(dims, num_classes, in_chans)
         self._init_linear()
@@ -160,12 +160,26 @@ class SPANet(PyramidBackbone):
             self._init_by_fan_in()
 
     def _init_by_fan_in(self) -> None:
+        contexts = [module for module in self.modules() if isinstance(module, SpectralContext)]
+        gates = {id(gate) for context in contexts for gate in context.gates}
         for module in self.modules():
-            if isinstance(module, nn.Conv2d | SpectralContext):
+            if isinstance(module, SpectralContext):
+                _init_gates(module)
+            elif isinstance(module, nn.Conv2d) and id(module) not in gates:
                 assert module.bias is not None
-                fan_in = module.weight[0].numel()
-                nn.init.normal_(module.weight, std=fan_in**-0.5)
+                nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
                 nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def _init_gates(context: SpectralContext) -> None:
+    """Draws the gates' projections side by side: in the sum each channel has all C as inputs."""
+    gates: list[Any] = list(context.gates)
+    whole = torch.cat([gate.weight for gate in gates], 1)
+    nn.init.normal_(whole, std=whole.shape[1] ** -0.5)
+    for gate, weight in zip(gates, whole.split(context.gate_sizes, 1), strict=True):
+        gate.weight.copy_(weight)
+        nn.init.zeros_(gate.bias)
 
 
 register_family(

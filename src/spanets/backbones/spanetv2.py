@@ -10,18 +10,17 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from timm.models.metaformer import StarReLU
-from torch import Tensor, nn
+from torch import nn
 
-from spanets.backbones.blocks import MIN_SIZE, Layer, Stem, init_weight, make_stages
+from spanets.backbones.block import Layer
 from spanets.backbones.heads import NormMlpHead
+from spanets.backbones.layers import StarMlp, init_weight
 from spanets.backbones.pyramid import PyramidBackbone
 from spanets.backbones.registry import default_config, register_family
-from spanets.layers import PointwiseConv, calls_layers, pointwise_conv
+from spanets.backbones.stages import MIN_SIZE, Stem, make_stages
 from spanets.mixers import Attention, SpectralAdaptiveMixer
-from spanets.mixers.folding import fold_star
 
 __all__ = ["SPANetV2"]
 
@@ -45,66 +44,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 _LayerNorm = partial(LayerNorm2d, eps=1e-6, bias=False)
-
-
-def star_conv(x: Tensor, scale: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
-    """Computes `W (s·relu(x)² + b)` as `(s W) relu(x)² + b W 1`.
-
-    Args:
-        x: (B, D, H, W).
-        scale: s, (1,).
-        offset: b, (1,).
-        weight: W, (C, D, 1, 1).
-
-    Returns:
-        (B, C, H, W).
-    """
-    x = F.relu(x)
-    return pointwise_conv(x * x, scale * weight, offset * weight.sum((1, 2, 3)))
-
-
-class StarMlp(nn.Module):
-    """MetaFormer's MLP without biases: 1×1 convolution, StarReLU `s·relu(x)² + b`, 1×1 convolution.
-
-    s and b are two numbers, so that the second convolution's weight may take them in, see
-    `star_conv`: that spares two passes over the widest maps of the network. On a GPU that is done
-    as it runs; for inference `reparameterize` does it for good.
-
-    Args:
-        dim: Channels C.
-        ratio: Hidden over embedding dimension.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        ratio: float = 4.0,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        hidden = int(ratio * dim)
-        self.fc1 = PointwiseConv(dim, hidden, bias=False, **factory)
-        self.act: StarReLU | None = StarReLU(**factory)
-        self.fc2 = PointwiseConv(hidden, dim, bias=False, **factory)
-
-    def reparameterize(self) -> None:
-        """Moves s and b into the second convolution, for inference."""
-        if self.act is not None:
-            fold_star(self.fc2, self.act.scale, self.act.bias)
-            self.act = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, C, H, W) to the same shape."""
-        hidden = self.fc1(x)
-        if self.act is None:
-            hidden = F.relu(hidden)
-            return self.fc2(hidden * hidden)
-        relu = getattr(self.act, "relu", self.act)
-        if calls_layers(hidden, (self.act, StarReLU), (relu, nn.ReLU), (self.fc2, PointwiseConv)):
-            return self.fc2(self.act(hidden))
-        return star_conv(hidden, self.act.scale, self.act.bias, self.fc2.weight)
 
 
 class SPANetV2(PyramidBackbone):

@@ -1,10 +1,11 @@
 """Triton kernels for channels-last maps on a GPU, each the same function as some plain torch.
 
 They exist where a library's kernels were measured to take many times what reading and writing the
-maps takes (benchmarks/results/gpu.json). `takes` tells where they run; plain torch does elsewhere.
+maps takes (benchmarks/results/gpu.json). `is_supported` says where they run; plain torch does
+elsewhere.
 """
 
-from spanets.kernels.availability import takes, takes_for_inference, takes_with_product
+from spanets.kernels.availability import is_supported, supports_inference, supports_product
 from spanets.kernels.gelu import gelu_linear, normed_gelu
 from spanets.kernels.mixing import add_modulated
 from spanets.kernels.mlp import MAX_CHANNELS, add_mlp
@@ -23,6 +24,7 @@ __all__ = [
     "add_mlp",
     "add_modulated",
     "gelu_linear",
+    "is_supported",
     "measure",
     "modulate",
     "modulated_linear",
@@ -31,7 +33,6 @@ __all__ = [
     "normed_separable_conv",
     "project",
     "separable_conv",
-    "takes",
-    "takes_for_inference",
-    "takes_with_product",
+    "supports_inference",
+    "supports_product",
 ]

@@ -40,7 +40,7 @@ _CAPABILITY = (8, 0)
 _SWITCH = "SPANETS_KERNELS"
 
 
-def takes(x: Tensor) -> bool:
+def is_supported(x: Tensor) -> bool:
     """Whether the kernels run on maps like x: channels last, on a GPU, and not to be exported."""
     return (
         runs_on_pixels(x)
@@ -52,22 +52,22 @@ def takes(x: Tensor) -> bool:
     )
 
 
-def takes_with_product(x: Tensor) -> bool:
+def supports_product(x: Tensor) -> bool:
     """Whether those that multiply by a weight, too, run on maps like x.
 
     Autocast would have the product of float32 maps in another type than the rest.
     """
     casts = x.dtype == torch.float32 and torch.is_autocast_enabled(x.device.type)
-    return takes(x) and not casts
+    return is_supported(x) and not casts
 
 
-def takes_for_inference(x: Tensor) -> bool:
+def supports_inference(x: Tensor) -> bool:
     """Whether those without gradients run on maps like x, in half precision."""
     return (
         isinstance(x, Tensor)  # and not what a tracer puts in its place
         and not torch.is_grad_enabled()
         and x.dtype in (torch.bfloat16, torch.float16)
-        and takes(x)
+        and is_supported(x)
     )
 
 

@@ -117,7 +117,7 @@ def normed_gelu(x: Tensor, norm: Normalizer, bias: Tensor) -> Tensor:
     """Computes `GELU(s x + t w̄ + b)`, without gradients: x lacks its norm and bias.
 
     Args:
-        x: `W z`, (B, D, H, W), channels last, in half precision, of those that `takes` accepts.
+        x: `W z`, (B, D, H, W), channels last, in half precision, where `is_supported`.
         norm: s, t and w̄ of `normalizer`.
         bias: b, (D,).
 
@@ -166,7 +166,7 @@ def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Computes `W GELU(x) + b`.
 
     Args:
-        x: (B, D, H, W), channels last, of those that `takes` accepts.
+        x: (B, D, H, W), channels last, of those that `is_supported` accepts.
         weight: W, (C, D), in the type of x.
         bias: b, (C,), in the type of x.
 

@@ -22,7 +22,7 @@ _BLOCK_P = 64
 def _mixing_kernel(
     maps,
     shortcut,
-    waves,
+    basis,
     low,
     high_weight,
     high_bias,
@@ -49,7 +49,7 @@ def _mixing_kernel(
     x = tl.load(maps + at, kept, 0.0)
     weight = high_weight + channel[None, :] * channels + channel[:, None]
     context = tl.dot(x, tl.load(weight, square, 0.0))
-    basis = waves + pixel[:, None] * modes + mode[None, :]
+    basis = basis + pixel[:, None] * modes + mode[None, :]
     basis = tl.load(basis, (mode < modes)[None, :] & on_map[:, None], 0.0)
     weight = low + (image * modes + mode[:, None]) * channels + channel[None, :]
     weight = tl.load(weight, (mode < modes)[:, None] & inside[None, :], 0.0)
@@ -70,7 +70,7 @@ def _mixing_kernel(
 def _add_modulated(
     x: Tensor,
     shortcut: Tensor,
-    waves: Tensor,
+    basis: Tensor,
     low: Tensor,
     high_weight: Tensor,
     high_bias: Tensor,
@@ -78,12 +78,12 @@ def _add_modulated(
     out_bias: Tensor,
 ) -> tuple[Tensor, Tensor]:
     batch, channels, height, width = x.shape
-    modes = waves.shape[1]
+    modes = basis.shape[1]
     out, moments = torch.empty_like(x), empty_moments(x, _BLOCK_P)
     wrap_triton(_mixing_kernel)[(batch * divide_up(height * width, _BLOCK_P),)](
         x,
         shortcut,
-        waves,
+        basis,
         low,
         high_weight,
         high_bias,
@@ -104,7 +104,7 @@ def _add_modulated(
 def add_modulated(
     x: Tensor,
     shortcut: Tensor,
-    waves: Tensor,
+    basis: Tensor,
     low: Tensor,
     high_weight: Tensor,
     high_bias: Tensor,
@@ -114,10 +114,10 @@ def add_modulated(
     """Computes `z + W (x ⊙ (V x + c + (Φ l)ᵀ)) + b` and measures it, without gradients.
 
     Args:
-        x: (B, C, H, W), channels last, in half precision, of those that `takes` accepts; C at most
+        x: (B, C, H, W), channels last, in half precision, where `is_supported`; C at most
             `MAX_CHANNELS`.
         shortcut: z, of the shape, type and layout of x.
-        waves: Φ, (H·W, K), in the type of x; K at most `MAX_MODES`.
+        basis: Φ, (H·W, K), in the type of x; K at most `MAX_MODES`.
         low: l, the weights of the basis functions, (B, K, C), in the type of x.
         high_weight: V, (C, C), contiguous, in the type of x.
         high_bias: c, (C,).
@@ -130,6 +130,6 @@ def add_modulated(
     assert x.shape[1] <= MAX_CHANNELS
     with device_of(x):
         out, parts = _add_modulated(
-            x, shortcut, waves, low, high_weight, high_bias, out_weight, out_bias
+            x, shortcut, basis, low, high_weight, high_bias, out_weight, out_bias
         )
     return out, Moments(parts, _BLOCK_P)

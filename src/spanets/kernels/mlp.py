@@ -110,7 +110,7 @@ def add_mlp(
     """Computes `x + W₂ GELU(W₁ (s x + t) + b₁) + b₂`, without gradients.
 
     Args:
-        x: (B, C, H, W), channels last, in half precision, of those that `takes` accepts; C at most
+        x: (B, C, H, W), channels last, in half precision, where `is_supported`; C at most
             `MAX_CHANNELS`.
         scale: s of each image, (B,), float32: of `normalizer`, as the next.
         shift: t of each image, (B,), float32.

@@ -23,7 +23,7 @@ _BLOCK_P, _BLOCK_C = 32, 64
 @jit
 def _context(
     high,
-    waves,
+    basis,
     low,
     image,
     pixel,
@@ -37,7 +37,7 @@ def _context(
     """The context of a tile: the low frequencies are a product of two thin matrices."""
     mode = tl.arange(0, BLOCK_K)
     on_map, inside = pixel < positions, channel < channels
-    basis = waves + pixel[:, None] * modes + mode[None, :]
+    basis = basis + pixel[:, None] * modes + mode[None, :]
     basis = tl.load(basis, (mode < modes)[None, :] & on_map[:, None], 0.0)
     weights = low + (image * modes + mode[:, None]) * channels + channel[None, :]
     weights = tl.load(weights, (mode < modes)[:, None] & inside[None, :], 0.0)
@@ -49,7 +49,7 @@ def _context(
 def _modulation_kernel(
     maps,
     high,
-    waves,
+    basis,
     low,
     out,
     positions,
@@ -65,7 +65,7 @@ def _modulation_kernel(
     kept = (pixel < positions)[:, None] & (channel < channels)[None, :]
     at = (image * positions + pixel[:, None]) * channels + channel[None, :]
     context = _context(
-        high, waves, low, image, pixel, channel, positions, channels, modes, at, BLOCK_K
+        high, basis, low, image, pixel, channel, positions, channels, modes, at, BLOCK_K
     )
     total = context * tl.load(maps + at, kept, 0.0).to(tl.float32)
     tl.store(out + at, total.to(out.dtype.element_ty), kept)
@@ -75,7 +75,7 @@ def _modulation_kernel(
 def _gradients_kernel(
     maps,
     high,
-    waves,
+    basis,
     low,
     grad,
     of_maps,
@@ -94,7 +94,7 @@ def _gradients_kernel(
     kept = (pixel < positions)[:, None] & (channel < channels)[None, :]
     at = (image * positions + pixel[:, None]) * channels + channel[None, :]
     context = _context(
-        high, waves, low, image, pixel, channel, positions, channels, modes, at, BLOCK_K
+        high, basis, low, image, pixel, channel, positions, channels, modes, at, BLOCK_K
     )
     x = tl.load(maps + at, kept, 0.0).to(tl.float32)
     g = tl.load(grad + at, kept, 0.0).to(tl.float32)
@@ -103,45 +103,45 @@ def _gradients_kernel(
     tl.store(out + at, (x * context).to(out.dtype.element_ty), kept)
 
 
-def _cut(x: Tensor, waves: Tensor) -> tuple[tuple[int, int], tuple[int, int, int], dict[str, Any]]:
+def _cut(x: Tensor, basis: Tensor) -> tuple[tuple[int, int], tuple[int, int, int], dict[str, Any]]:
     """Returns grid, sizes and blocks of the kernels."""
     batch, channels, height, width = x.shape
     grid = (batch * divide_up(height * width, _BLOCK_P), divide_up(channels, _BLOCK_C))
     blocks = {
         "BLOCK_P": _BLOCK_P,
         "BLOCK_C": _BLOCK_C,
-        "BLOCK_K": block_of(waves.shape[1]),
+        "BLOCK_K": block_of(basis.shape[1]),
     }
-    return grid, (height * width, channels, waves.shape[1]), blocks
+    return grid, (height * width, channels, basis.shape[1]), blocks
 
 
-def _launch(x: Tensor, high: Tensor, waves: Tensor, low: Tensor) -> Tensor:
+def _launch(x: Tensor, high: Tensor, basis: Tensor, low: Tensor) -> Tensor:
     out = torch.empty_like(x)
-    grid, sizes, blocks = _cut(x, waves)
-    wrap_triton(_modulation_kernel)[grid](x, high, waves, low, out, *sizes, **blocks)
+    grid, sizes, blocks = _cut(x, basis)
+    wrap_triton(_modulation_kernel)[grid](x, high, basis, low, out, *sizes, **blocks)
     return out
 
 
 @operator("spanets::modulate")
-def _modulate(x: Tensor, high: Tensor, waves: Tensor, low: Tensor) -> Tensor:
-    return _launch(x, high, waves, low)
+def _modulate(x: Tensor, high: Tensor, basis: Tensor, low: Tensor) -> Tensor:
+    return _launch(x, high, basis, low)
 
 
 @operator("spanets::modulated_linear")
 def _modulated_linear(
-    x: Tensor, high: Tensor, waves: Tensor, low: Tensor, weight: Tensor, bias: Tensor
+    x: Tensor, high: Tensor, basis: Tensor, low: Tensor, weight: Tensor, bias: Tensor
 ) -> Tensor:
-    return linear(_launch(x, high, waves, low), weight, bias)
+    return linear(_launch(x, high, basis, low), weight, bias)
 
 
 @operator("spanets::modulation_gradients")
 def _modulation_gradients(
-    x: Tensor, high: Tensor, waves: Tensor, low: Tensor, grad: Tensor
+    x: Tensor, high: Tensor, basis: Tensor, low: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     of_x, of_high, out = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
-    grid, sizes, blocks = _cut(x, waves)
+    grid, sizes, blocks = _cut(x, basis)
     wrap_triton(_gradients_kernel)[grid](
-        x, high, waves, low, grad, of_x, of_high, out, *sizes, **blocks
+        x, high, basis, low, grad, of_x, of_high, out, *sizes, **blocks
     )
     return of_x, of_high, out
 
@@ -151,12 +151,12 @@ def _setup(ctx, inputs, output) -> None:
 
 
 def _gradients(
-    x: Tensor, high: Tensor, waves: Tensor, low: Tensor, grad: Tensor
+    x: Tensor, high: Tensor, basis: Tensor, low: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns the gradients of x, h and l, and the modulated maps."""
     x, high, grad = lay_out(x), lay_out(high), lay_out(grad)
-    of_x, of_high, out = _modulation_gradients(x, high, waves, low, grad)
-    return of_x, of_high, project(of_high, waves), out
+    of_x, of_high, out = _modulation_gradients(x, high, basis, low, grad)
+    return of_x, of_high, project(of_high, basis), out
 
 
 def _backward(ctx, grad):
@@ -175,29 +175,29 @@ _modulate.register_autograd(_backward, setup_context=_setup)
 _modulated_linear.register_autograd(_linear_backward, setup_context=_setup)
 
 
-def modulate(x: Tensor, high: Tensor, waves: Tensor, low: Tensor) -> Tensor:
+def modulate(x: Tensor, high: Tensor, basis: Tensor, low: Tensor) -> Tensor:
     """Computes `x ⊙ (h + (Φ l)ᵀ)`, the modulation of x by a context given in two parts.
 
     Args:
-        x: (B, C, H, W), channels last, of those that `takes` accepts.
+        x: (B, C, H, W), channels last, of those that `is_supported` accepts.
         high: h, of the shape, type and layout of x.
-        waves: Φ, (H·W, K), in the type of x; K at most `MAX_MODES`.
+        basis: Φ, (H·W, K), in the type of x; K at most `MAX_MODES`.
         low: l, the weights of the basis functions, (B, K, C), in the type of x.
 
     Returns:
         (B, C, H, W), channels last.
     """
     with device_of(x):
-        return _modulate(x, high, waves, low)
+        return _modulate(x, high, basis, low)
 
 
 def modulated_linear(
-    x: Tensor, high: Tensor, waves: Tensor, low: Tensor, weight: Tensor, bias: Tensor
+    x: Tensor, high: Tensor, basis: Tensor, low: Tensor, weight: Tensor, bias: Tensor
 ) -> Tensor:
     """Computes `W (x ⊙ (h + (Φ l)ᵀ)) + b`.
 
     Args:
-        x, high, waves, low: Of `modulate`.
+        x, high, basis, low: Of `modulate`.
         weight: W, (D, C), in the type of x.
         bias: b, (D,), in the type of x.
 
@@ -205,4 +205,4 @@ def modulated_linear(
         (B, D, H, W), channels last.
     """
     with device_of(x):
-        return _modulated_linear(x, high, waves, low, weight, bias)
+        return _modulated_linear(x, high, basis, low, weight, bias)

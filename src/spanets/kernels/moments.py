@@ -218,7 +218,7 @@ def measure(x: Tensor) -> Moments:
     """Measures each image's maps, without gradients.
 
     Args:
-        x: (B, C, H, W), channels last, of those that `takes` accepts.
+        x: (B, C, H, W), channels last, of those that `is_supported` accepts.
     """
     with device_of(x):
         return Moments(_measure(x), _BLOCK_P)
@@ -228,7 +228,7 @@ def add_and_measure(x: Tensor, factor: Tensor | None, branch: Tensor) -> tuple[T
     """Computes `f ⊙ x + branch` and measures it, without gradients.
 
     Args:
-        x: (B, C, H, W), channels last, of those that `takes` accepts.
+        x: (B, C, H, W), channels last, of those that `is_supported` accepts.
         factor: f, (C,); None is 1.
         branch: Of the shape, type and layout of x.
 

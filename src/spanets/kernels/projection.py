@@ -21,7 +21,7 @@ _BLOCK_P, _BLOCK_C = 128, 64
 @jit
 def _projection_kernel(
     maps,
-    waves,
+    basis,
     gain,
     out,
     positions,
@@ -41,7 +41,7 @@ def _projection_kernel(
     for first in range(0, positions, BLOCK_P):
         pixel = first + tl.arange(0, BLOCK_P)
         on_map = pixel < positions
-        basis = waves + pixel[None, :] * modes + mode[:, None]
+        basis = basis + pixel[None, :] * modes + mode[:, None]
         basis = tl.load(basis, used[:, None] & on_map[None, :], 0.0)  # K P
         at = (image * positions + pixel[:, None]) * channels + channel[None, :]
         x = tl.load(maps + at, on_map[:, None] & inside[None, :], 0.0)  # P C
@@ -54,14 +54,14 @@ def _projection_kernel(
     tl.store(at, total.to(out.dtype.element_ty), kept)
 
 
-def _launch(x: Tensor, waves: Tensor, gain: Tensor | None) -> Tensor:
+def _launch(x: Tensor, basis: Tensor, gain: Tensor | None) -> Tensor:
     batch, channels, height, width = x.shape
-    modes = waves.shape[1]
+    modes = basis.shape[1]
     out = x.new_empty(batch, modes, channels)
     wrap_triton(_projection_kernel)[(batch, divide_up(channels, _BLOCK_C))](
         x,
-        waves,
-        waves if gain is None else gain,
+        basis,
+        basis if gain is None else gain,
         out,
         height * width,
         channels,
@@ -75,40 +75,40 @@ def _launch(x: Tensor, waves: Tensor, gain: Tensor | None) -> Tensor:
 
 
 @operator("spanets::project")
-def _project(x: Tensor, waves: Tensor) -> Tensor:
-    return _launch(x, waves, None)
+def _project(x: Tensor, basis: Tensor) -> Tensor:
+    return _launch(x, basis, None)
 
 
 @operator("spanets::project_with_gain")
-def _project_with_gain(x: Tensor, waves: Tensor, gain: Tensor) -> Tensor:
-    return _launch(x, waves, gain)
+def _project_with_gain(x: Tensor, basis: Tensor, gain: Tensor) -> Tensor:
+    return _launch(x, basis, gain)
 
 
 def _setup(ctx, inputs, output) -> None:
-    x, waves = inputs
-    ctx.save_for_backward(waves)
+    x, basis = inputs
+    ctx.save_for_backward(basis)
     ctx.size = x.shape[2:]
 
 
 def _backward(ctx, grad):
-    (waves,) = ctx.saved_tensors
-    of_pixels = torch.bmm(waves.expand(grad.shape[0], -1, -1), grad)  # B HW C
+    (basis,) = ctx.saved_tensors
+    of_pixels = torch.bmm(basis.expand(grad.shape[0], -1, -1), grad)  # B HW C
     return of_pixels.unflatten(1, ctx.size).permute(0, 3, 1, 2), None
 
 
 _project.register_autograd(_backward, setup_context=_setup)
 
 
-def project(x: Tensor, waves: Tensor, gain: Tensor | None = None) -> Tensor:
+def project(x: Tensor, basis: Tensor, gain: Tensor | None = None) -> Tensor:
     """Computes `gᵀ ⊙ (Φᵀ x)`.
 
     Args:
-        x: (B, C, H, W), channels last, of those that `takes` accepts.
-        waves: Φ, (H·W, K), contiguous, in the type of x, without a gradient; K at most `MAX_MODES`.
+        x: (B, C, H, W), channels last, of those that `is_supported` accepts.
+        basis: Φ, (H·W, K), contiguous, in the type of x, without a gradient; K at most `MAX_MODES`.
         gain: g, (C, K), contiguous, without gradients at all; None is 1.
 
     Returns:
         (B, K, C).
     """
     with device_of(x):
-        return _project(x, waves) if gain is None else _project_with_gain(x, waves, gain)
+        return _project(x, basis) if gain is None else _project_with_gain(x, basis, gain)

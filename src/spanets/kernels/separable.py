@@ -205,7 +205,7 @@ def separable_conv(
     """Convolves each channel with a row of taps, then with a column, zeros around the map.
 
     Args:
-        x: (B, C, H, W), channels last, of those that `takes` accepts.
+        x: (B, C, H, W), channels last, of those that `is_supported` accepts.
         row: (C, 1, 1, K), K odd and at most `MAX_TAPS`.
         row_bias: (C,).
         column: (C, 1, K, 1).
@@ -230,7 +230,7 @@ def normed_separable_conv(
     """Computes `separable_conv(s x + t w̄ + b)`, without gradients: x lacks its norm and bias.
 
     Args:
-        x: `W z`, (B, C, H, W), channels last, of those that `takes` accepts.
+        x: `W z`, (B, C, H, W), channels last, of those that `is_supported` accepts.
         norm: s, t and w̄ of `normalizer`.
         bias: b, (C,).
         row, row_bias, column, column_bias: Of `separable_conv`.

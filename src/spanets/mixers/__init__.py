@@ -11,7 +11,7 @@ from spanets.mixers.adaptive import (
     merge_heads,
 )
 from spanets.mixers.attention import Attention
-from spanets.mixers.context import BALANCES, SpectralContext, chunk_sizes, pooled_conv
+from spanets.mixers.context import BALANCES, SpectralContext, SpectralPool, chunk_sizes
 from spanets.mixers.spam import SPAM
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
     "SpectralAdaptiveMixer",
     "SpectralContext",
     "SpectralFilter",
+    "SpectralPool",
     "chunk_sizes",
     "merge_heads",
-    "pooled_conv",
 ]

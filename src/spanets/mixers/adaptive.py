@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.layers import GroupNorm1
 from torch import Tensor, fx, nn
 
-from spanets.layers import GroupedPointwiseConv, MapNorm, PointwiseConv
 from spanets.mixers.checks import check_choice
 from spanets.spectral import RESCALE_METHODS, resize_half_spectrum, spectral_rescale
-from spanets.spectral.tracing import is_transformed
 
 HEADS = 4
 
@@ -50,15 +49,8 @@ def merge_heads(heads: Sequence[Tensor], merge: str) -> Tensor:
     return torch.cat(list(heads), 1)
 
 
-def with_layout_of(x: Tensor, like: Tensor) -> Tensor:
-    """Lays x out channels last if `like` is: filters leave contiguous maps, convolutions differ."""
-    last = not is_transformed() and like.is_contiguous(memory_format=torch.channels_last)
-    return x.contiguous(memory_format=torch.channels_last) if last else x
-
-
-# Leaves of torch.fx: they compare sizes and layouts, which a symbolic trace knows nothing of.
+# A leaf of torch.fx: it compares sizes, which a symbolic trace has no numbers for.
 fx.wrap("adaptive_filter")
-fx.wrap("with_layout_of")
 
 
 class SpectralFilter(nn.Module):
@@ -155,20 +147,20 @@ class SpectralAdaptiveMixer(nn.Module):
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.merge = merge
         width = dim // HEADS
-        self.query = PointwiseConv(dim, dim, bias=False, **factory)
-        self.value = PointwiseConv(dim, dim, bias=False, **factory)
+        self.query = nn.Conv2d(dim, dim, 1, bias=False, **factory)
+        self.value = nn.Conv2d(dim, dim, 1, bias=False, **factory)
         self.local_convs = nn.ModuleList(
             nn.Conv2d(width, width, size, padding=size // 2, groups=width, **factory)
             for size in (3 + 2 * i for i in range(HEADS))
         )
         self.filter = SpectralFilter(dim, map_size, scaled_gate, spectral_method, **factory)
         self.proj = nn.Sequential(
-            GroupedPointwiseConv(dim, 2 * dim, groups=width, **factory),
-            MapNorm(2 * dim, **factory),
+            nn.Conv2d(dim, 2 * dim, 1, groups=width, bias=False, **factory),
+            GroupNorm1(2 * dim, **factory),
             nn.GELU(),
-            PointwiseConv(2 * dim, dim, bias=False, **factory),
+            nn.Conv2d(2 * dim, dim, 1, bias=False, **factory),
         )
-        self.proj_out = PointwiseConv(dim, dim, bias=False, **factory)
+        self.proj_out = nn.Conv2d(dim, dim, 1, bias=False, **factory)
         self.register_buffer("interleaved", torch.empty((), dtype=torch.bool, device=device))
         self.reset_parameters()
 
@@ -183,12 +175,14 @@ class SpectralAdaptiveMixer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Mixes the tokens of (B, C, H, W)."""
         query = F.gelu(self.query(x))
-        heads = self.value(x).chunk(HEADS, 1)
+        context = self.proj(self.filter(self.local(self.value(x))))
+        return self.proj_out(query * context)
+
+    def local(self, x: Tensor) -> Tensor:
+        """Convolves each head of (B, C, H, W) at its own scale, and merges the heads."""
+        heads = x.chunk(HEADS, 1)
         # Indexed, not unpacked: torch.fx cannot iterate over what it traces.
-        local = [conv(heads[i]) for i, conv in enumerate(self.local_convs)]
-        context = self.filter(merge_heads(local, self.merge))
-        context = with_layout_of(context, query)
-        return self.proj_out(query * self.proj(context))
+        return merge_heads([conv(heads[i]) for i, conv in enumerate(self.local_convs)], self.merge)
 
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, metadata: Any, strict: bool, *rest: Any

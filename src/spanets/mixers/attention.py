@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spanets.layers import PointwiseConv
-
 HEAD_DIM = 32
 
 
@@ -41,7 +39,7 @@ class Attention(nn.Module):
             raise ValueError(f"{dim} channels do not split into heads of {head_dim}")
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.head_dim = head_dim
-        self.qkv = PointwiseConv(dim, 3 * dim, bias=False, **factory)
+        self.qkv = nn.Conv2d(dim, 3 * dim, 1, bias=False, **factory)
         self.local_conv = (
             nn.Conv2d(
                 dim, dim, kernel_size, padding=kernel_size // 2, groups=dim, bias=False, **factory
@@ -49,7 +47,7 @@ class Attention(nn.Module):
             if local_conv
             else None
         )
-        self.proj = PointwiseConv(dim, dim, bias=False, **factory)
+        self.proj = nn.Conv2d(dim, dim, 1, bias=False, **factory)
 
     def boundary_layers(self) -> tuple[list[nn.Conv2d], nn.Conv2d]:
         """Returns the 1×1 convolutions that read the input, and the one that writes the output."""
@@ -57,16 +55,17 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mixes the tokens of (B, C, H, W)."""
-        height, width = x.shape[-2:]
-        query, key, value = self.qkv(x).chunk(3, 1)
+        return self.proj(self.attend(self.qkv(x)))
+
+    def attend(self, qkv: Tensor) -> Tensor:
+        """Maps queries, keys and values (B, 3 C, H, W) to the attended values (B, C, H, W)."""
+        query, key, value = qkv.chunk(3, 1)
         mixed = F.scaled_dot_product_attention(
             self._tokens(query), self._tokens(key), self._tokens(value)
         )  # B heads HW head_dim
         # By way of (B, HW, C), as the fused kernels lay it out: channels last, without a copy.
-        mixed = mixed.transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, (height, width))
-        if self.local_conv is not None:
-            mixed = mixed + self.local_conv(value)
-        return self.proj(mixed)
+        mixed = mixed.transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, qkv.shape[-2:])
+        return mixed if self.local_conv is None else mixed + self.local_conv(value)
 
     def _tokens(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) as (B, heads, HW, head_dim)."""

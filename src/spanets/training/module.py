@@ -11,6 +11,7 @@ from spanets.checkpoint import INFO_KEY, ModelInfo
 from spanets.data.sampler import seed_sample
 from spanets.recipe import Recipe
 from spanets.training.devices import shard
+from spanets.training.earlier import follow_names
 from spanets.training.errors import DivergedError
 from spanets.training.optim import check_optimizer, make_optimizer
 
@@ -42,6 +43,7 @@ class RecipeModule(L.LightningModule, Generic[R]):
         self.info = info
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
+        self._saved_names: list[str] = []  # of the checkpoint that the run goes on from
 
     def configure_model(self) -> None:
         """Parts the model among processes, where the strategy asks for it."""
@@ -91,6 +93,7 @@ class RecipeModule(L.LightningModule, Generic[R]):
         """Makes timm's optimizer, and its schedule with warm-up, stepped every update."""
         optim = self.recipe.optim
         optimizer = make_optimizer(self.make_parameter_groups(), optim)
+        follow_names(optimizer, self, self._saved_names)
         settings: dict[str, Any] = {
             "num_epochs": self.recipe.trainer.epochs,
             "warmup_lr": optim.warmup_lr,
@@ -105,6 +108,10 @@ class RecipeModule(L.LightningModule, Generic[R]):
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Steps timm's scheduler by the number of updates."""
         scheduler.step_update(self.global_step)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Notes the names of the parameters, by which the optimizer's states are found."""
+        self._saved_names = list(checkpoint["state_dict"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the metadata."""

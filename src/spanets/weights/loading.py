@@ -7,6 +7,7 @@ from timm.models import FeatureInfo
 from torch import nn
 
 from spanets.weights.choosing import take_weights
+from spanets.weights.earlier import is_earlier_name, rename_contexts
 from spanets.weights.errors import WeightsError
 from spanets.weights.features import load_features
 from spanets.weights.files import StateDict
@@ -51,7 +52,7 @@ def load_weights(
     check_places(own)
 
     def is_name(key: str) -> bool:
-        return key in own or (is_ours and is_released_name(key))
+        return key in own or (is_ours and (is_released_name(key) or is_earlier_name(key)))
 
     tensors, report = take_weights(path, is_name, len(own), ema)
     report.released = is_ours and is_official(tensors)
@@ -61,7 +62,7 @@ def load_weights(
         report.names = "timm's names"
     try:
         if is_ours:
-            tensors = convert_official(tensors, **_spectral_arguments(target))
+            tensors = rename_contexts(convert_official(tensors, **_spectral_arguments(target)))
         tensors = match(tensors, own, report, rules_of(target, reset_classifier))
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None

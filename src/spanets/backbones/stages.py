@@ -1,0 +1,134 @@
+"""Around the blocks: stem, downsampling, and the stages that hold them. NCHW."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from timm.layers import calculate_drop_path_rates
+from timm.models import checkpoint_seq
+from torch import Tensor, fx, nn
+
+from spanets.backbones.block import Block, Layer
+from spanets.mixers.folding import fold_norm
+
+MIN_SIZE = 32
+"""Smallest image side: four stages halve the stem's stride of 4 three times more."""
+
+
+def check_images(x: Tensor) -> Tensor:
+    """Returns a batch of images whose shape is in order.
+
+    Raises:
+        ValueError: a side is below `MIN_SIZE`, or x is no batch of images.
+    """
+    if x.ndim != 4:
+        raise ValueError(f"input has shape {tuple(x.shape)}, must be (batch, channels, H, W)")
+    height, width = x.shape[2:]
+    if height < MIN_SIZE or width < MIN_SIZE:
+        raise ValueError(
+            f"image is {height}x{width} pixels, the smallest is {MIN_SIZE}x{MIN_SIZE}; resize it"
+        )
+    return x
+
+
+# A leaf of torch.fx: a symbolic trace has no size to compare.
+fx.wrap("check_images")
+
+
+class Downsample(nn.Sequential):
+    """Halves the resolution: an optional norm, then a 3×3 convolution of stride 2."""
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        norm_layer: Layer | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        if norm_layer is not None:
+            self.norm = norm_layer(in_dim, **factory)
+        self.conv = nn.Conv2d(in_dim, out_dim, 3, stride=2, padding=1, **factory)
+
+    def reparameterize(self) -> None:
+        """Folds the norm's factor into the convolution, for inference."""
+        if hasattr(self, "norm") and self.norm.bias is None:
+            fold_norm(self.norm, self.conv)
+
+
+class Stem(nn.Module):
+    """Cuts the image into overlapping patches of stride 4: a 7×7 convolution, an optional norm."""
+
+    def __init__(
+        self,
+        in_chans: int,
+        dim: int,
+        norm_layer: Layer | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.conv = nn.Conv2d(in_chans, dim, 7, stride=4, padding=2, **factory)
+        self.norm = nn.Identity() if norm_layer is None else norm_layer(dim, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps images (B, in_chans, H, W) to (B, C, (H - 3) // 4 + 1, (W - 3) // 4 + 1)."""
+        return self.norm(self.conv(check_images(x)))
+
+
+class Stage(nn.Module):
+    """A downsampling (the first stage has none) and its blocks."""
+
+    def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.downsample = downsample
+        self.blocks = nn.Sequential(*blocks)
+        self.grad_checkpointing = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to (B, C', ceil(H / 2), ceil(W / 2)), or keeps H and W."""
+        x = self.downsample(x)
+        if self.grad_checkpointing:
+            return checkpoint_seq(self.blocks, x)
+        return self.blocks(x)
+
+
+def make_stages(
+    dims: Sequence[int],
+    depths: Sequence[int],
+    mixers: Sequence[Layer],
+    mlp: Layer,
+    norm_layer: Layer,
+    downsample_norm: Layer | None = None,
+    branch_scale: str = "none",
+    drop_path_rate: float = 0.0,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> nn.Sequential:
+    """Builds the stages of a network.
+
+    Args:
+        dims: Embedding dimension of each stage.
+        depths: Blocks of each stage.
+        mixers: Makes the token mixers of each stage.
+        mlp: Makes the MLPs.
+        norm_layer: Makes the norms of the blocks.
+        downsample_norm: Makes the norm before each downsampling; None leaves it out.
+        branch_scale: Of the blocks in the last two stages; the others have none.
+        drop_path_rate: Of the last block; grows linearly from 0.
+    """
+    factory: dict[str, Any] = {"device": device, "dtype": dtype}
+    rates: Any = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
+    stages = nn.Sequential()
+    for i, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
+        down = Downsample(dims[i - 1], dim, downsample_norm, **factory) if i else nn.Identity()
+        scale = branch_scale if i >= len(dims) - 2 else "none"
+        blocks = [
+            Block(dim, mixers[i], mlp, norm_layer, scale, rates[i][j], **factory)
+            for j in range(depth)
+        ]
+        stages.append(Stage(down, blocks))
+    return stages

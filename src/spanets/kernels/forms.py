@@ -1,0 +1,320 @@
+"""Functions that compute what layers do, in the form that each device runs fast.
+
+On a GPU, channels-last maps are rows of pixels: a 1×1 convolution is a matrix product, whose
+library adds the bias on the way, and a norm reads contiguous memory. `call` chooses the form of one
+layer, and calls any layer that was changed or is watched.
+
+Shape legend: `B` images, `C` channels in, `D` out, `H W` map size, `K` low-frequency basis
+functions.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import GroupNorm1
+from torch import Tensor, nn
+from torch._subclasses import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.nn.modules import module as torch_module
+
+from spanets.kernels.availability import is_supported, supports_inference, supports_product
+from spanets.kernels.gelu import gelu_linear
+from spanets.kernels.modulation import modulate as modulate_kernel
+from spanets.kernels.modulation import modulated_linear
+from spanets.kernels.projection import MAX_MODES, project
+from spanets.kernels.separable import MAX_TAPS
+from spanets.kernels.separable import separable_conv as separable_kernel
+from spanets.spectral import basis_size, low_frequency_basis
+from spanets.spectral.tracing import is_channels_last, runs_on_pixels
+
+# Exporters put tensors of these private types in the place of weights, and change nothing.
+_TENSORS = (Tensor, nn.Parameter, FakeTensor, FunctionalTensor)
+
+
+def is_unmodified(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a function may stand for a layer: it is of this very class, and nothing watches it.
+
+    Adapters and the like put modules of their own in the place of layers, or a method of their own
+    in the place of `forward`; quantizers put tensors of their own in the place of weights; hooks
+    may be those of one module, or of all.
+    """
+    watched = (
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+        or torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+        or torch_module._global_backward_hooks
+        or torch_module._global_backward_pre_hooks
+    )
+    if type(layer) is not kind or watched or "forward" in layer.__dict__:
+        return False
+    own = (value for value in layer._parameters.values() if value is not None)
+    return all(type(value) in _TENSORS for value in own)
+
+
+def is_pointwise(layer: Any) -> bool:
+    """Whether a layer is an unmodified 1×1 convolution, in groups or not."""
+    return (
+        is_unmodified(layer, nn.Conv2d)
+        and layer.kernel_size == layer.stride == (1, 1)
+        and layer.padding == (0, 0)
+    )
+
+
+def call(layer: Any, x: Tensor) -> Tensor:
+    """Returns the layer's output for maps (B, C, H, W).
+
+    Args:
+        layer: Called where it is another than a 1×1 convolution or a norm, or was changed.
+        x: Maps, or what a symbolic trace puts in their place: quantizers look for calls.
+    """
+    if not isinstance(x, Tensor):
+        return layer(x)
+    if is_unmodified(layer, GroupNorm1):
+        return _normalize(layer, x)
+    if runs_on_pixels(x) and is_pointwise(layer):
+        if layer.groups > 1 and layer.bias is None:
+            return grouped_pointwise_conv(x, layer.weight, layer.groups)
+        if layer.groups == 1:
+            return pointwise_conv(x, layer.weight, layer.bias)
+    return layer(x)
+
+
+def _normalize(norm: GroupNorm1, x: Tensor) -> Tensor:
+    if runs_on_pixels(x):
+        return normalize_maps(x, norm.weight, norm.bias, norm.eps)
+    return norm(with_gradient_layout(x, norm))
+
+
+def with_gradient_layout(x: Tensor, norm: GroupNorm1) -> Tensor:
+    """Returns maps in a layout for which a norm that learns has a backward pass.
+
+    Up to torch 2.13 that crashes the process where maps in channels_last need no gradient, as those
+    of frozen layers: it writes one without memory for it.
+    """
+    learns = norm.weight is not None and norm.weight.requires_grad and torch.is_grad_enabled()
+    return x.contiguous() if learns and not x.requires_grad else x
+
+
+def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolves (B, C, H, W) with (D, C, 1, 1) and (D,) to (B, D, H, W), in the layout of x."""
+    if runs_on_pixels(x):
+        return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+    return F.conv2d(x, weight, bias)
+
+
+def block_diagonal(weight: Tensor, groups: int) -> Tensor:
+    """Returns the (D, C, 1, 1) weight that does what (D, C / G, 1, 1) does in G groups."""
+    outputs, width = weight.shape[:2]
+    of_output = torch.arange(outputs, device=weight.device) // (outputs // groups)
+    of_input = torch.arange(groups * width, device=weight.device) // width
+    full = weight.flatten(1).repeat(1, groups)
+    full = torch.where(of_output[:, None] == of_input, full, 0)
+    return full[:, :, None, None]
+
+
+def grouped_pointwise_conv(x: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """Convolves (B, C, H, W) with (D, C / G, 1, 1), group by group, to (B, D, H, W).
+
+    On a GPU a product with the zeros between the groups is bound by memory, as a grouped one is,
+    and a library's kernels for narrow groups take ten times as long (benchmarks/results/gpu.json).
+    """
+    return pointwise_conv(x, block_diagonal(weight, groups), None)
+
+
+def normalize_maps(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Computes GroupNorm of one group, `γ (x - μ) / √(σ² + ε) + β`, on rows of pixels.
+
+    A group of all channels is the same set of numbers in any order: as they lie in memory, they
+    are read in one stretch, which torch's kernels and compiler do not see by themselves.
+
+    Args:
+        x: (B, C, H, W), channels last.
+        weight: γ, (C,), or None.
+        bias: β, (C,), or None.
+        eps: ε.
+    """
+    pixels = x.permute(0, 2, 3, 1)  # B H W C
+    rows = pixels.flatten(1)
+    out = F.layer_norm(rows, rows.shape[1:], eps=eps).view(pixels.shape)
+    if weight is not None:
+        out = out * weight
+    if bias is not None:
+        out = out + bias
+    return out.permute(0, 3, 1, 2)
+
+
+def gelu_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Computes `W GELU(x) + b`; on a GPU the activated maps are not kept for the gradient.
+
+    Args:
+        x: (B, D, H, W).
+        weight: W, (C, D, 1, 1).
+        bias: b, (C,).
+
+    Returns:
+        (B, C, H, W).
+    """
+    if supports_product(x):
+        return gelu_linear(x, weight.flatten(1).to(x.dtype), bias.to(x.dtype))
+    return pointwise_conv(F.gelu(x), weight, bias)
+
+
+def star_conv(x: Tensor, scale: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
+    """Computes `W (s relu(x)² + b)` as `(s W) relu(x)² + b W 1`, without two passes over x.
+
+    Args:
+        x: (B, D, H, W).
+        scale: s, (1,).
+        offset: b, (1,).
+        weight: W, (C, D, 1, 1).
+
+    Returns:
+        (B, C, H, W).
+    """
+    x = F.relu(x)
+    return pointwise_conv(x * x, scale * weight, offset * weight.sum((1, 2, 3)))
+
+
+def separable_conv(
+    x: Tensor, row: Tensor, row_bias: Tensor, column: Tensor, column_bias: Tensor
+) -> Tensor:
+    """Convolves each channel with a row of taps, then with a column; on a GPU that is one kernel.
+
+    Args:
+        x: (B, C, H, W).
+        row: (C, 1, 1, K), K odd.
+        row_bias: (C,).
+        column: (C, 1, K, 1).
+        column_bias: (C,).
+
+    Returns:
+        (B, C, H, W).
+    """
+    if is_supported(x) and row.shape[-1] <= MAX_TAPS:
+        return separable_kernel(x, row, row_bias, column, column_bias)
+    pad, channels = row.shape[-1] // 2, x.shape[1]
+    x = F.conv2d(x, row, row_bias, padding=(0, pad), groups=channels)
+    return F.conv2d(x, column, column_bias, padding=(pad, 0), groups=channels)
+
+
+# ---- SPAM's context
+
+
+def pooled_conv(
+    x: Tensor,
+    low_weight: Tensor,
+    high_weight: Tensor,
+    bias: Tensor,
+    radius: float,
+    gain: Tensor,
+    closed: bool,
+) -> Tensor:
+    """Computes `W SPF(x) + b` as a 1×1 convolution plus a rank-K term, without filtering x.
+
+    `(W diag(1 - λ)) x + b + (W ((x Φᵀ) ⊙ g)) Φ`: the filter is linear and acts on space, W on
+    channels, so they commute but for the per-channel λ. The products follow the layout of x:
+    across it they would be read and written piece by piece, 7 % of a training step and of compiled
+    inference.
+
+    Args:
+        x: (B, C, H, W).
+        low_weight: W, (D, C).
+        high_weight: `W diag(1 - λ)`, (D, C).
+        bias: (D,).
+        radius: Radius of the low-frequency disc, in frequency bins.
+        gain: g of `basis_gain`, (C, K).
+        closed: Of `low_frequency_basis`.
+
+    Returns:
+        (B, D, H, W).
+    """
+    basis = low_frequency_basis(x, radius, closed)  # K HW
+    high = F.conv2d(x, high_weight[:, :, None, None], bias)  # B D H W
+    modes = basis.to(high.dtype).expand(x.shape[0], -1, -1)  # B K HW
+    # Not in place, though that would save a pass over memory: recorders that know nothing of
+    # aliases (ONNX's older exporter, PT2E's quantizers) lose what is added to a view. And by `t`:
+    # the older exporter has no `mT`.
+    if is_channels_last(x):
+        tokens = x.permute(0, 2, 3, 1).flatten(1, 2)  # B HW C
+        low = torch.matmul(basis, tokens) * gain.to(x.dtype).t()  # B K C
+        low = F.linear(low, low_weight).to(high.dtype)  # B K D
+        maps = high.permute(0, 2, 3, 1).flatten(1, 2)  # B HW D
+        maps = torch.baddbmm(maps, modes.transpose(1, 2), low)
+        return maps.unflatten(1, high.shape[2:]).permute(0, 3, 1, 2)
+    low = torch.matmul(x.flatten(2), basis.t()) * gain.to(x.dtype)  # B C K
+    low = torch.matmul(low_weight, low).to(high.dtype)  # B D K
+    return torch.baddbmm(high.flatten(2), low, modes).unflatten(2, high.shape[2:])
+
+
+def modulate(
+    x: Tensor,
+    low_weight: Tensor,
+    high_weight: Tensor,
+    bias: Tensor,
+    radius: float,
+    gain: Tensor,
+    closed: bool,
+) -> Tensor:
+    """Computes `x ⊙ pooled_conv(x)`; on a GPU the sum and the product are one kernel.
+
+    Args and result are those of `pooled_conv`.
+    """
+    if not is_supported(x) or basis_size(radius, closed) > MAX_MODES:
+        return x * pooled_conv(x, low_weight, high_weight, bias, radius, gain, closed)
+    basis, low = low_frequencies(x, low_weight, radius, gain, closed)
+    high = pointwise_conv(x, high_weight[:, :, None, None], bias)
+    return modulate_kernel(x, high, basis, low)
+
+
+def modulated_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    low_weight: Tensor,
+    high_weight: Tensor,
+    high_bias: Tensor,
+    radius: float,
+    gain: Tensor,
+    closed: bool,
+) -> Tensor:
+    """Computes `V modulate(x) + c`; on a GPU the modulated maps are not kept for the gradient.
+
+    Args:
+        x: (B, C, H, W).
+        weight: V, (D, C, 1, 1).
+        bias: c, (D,).
+        low_weight, high_weight, high_bias, radius, gain, closed: Of `pooled_conv`.
+
+    Returns:
+        (B, D, H, W).
+    """
+    if not supports_product(x) or basis_size(radius, closed) > MAX_MODES:
+        maps = modulate(x, low_weight, high_weight, high_bias, radius, gain, closed)
+        return pointwise_conv(maps, weight, bias)
+    basis, low = low_frequencies(x, low_weight, radius, gain, closed)
+    high = pointwise_conv(x, high_weight[:, :, None, None], high_bias)
+    weight = weight.flatten(1).to(x.dtype)
+    return modulated_linear(x, high, basis, low, weight, bias.to(x.dtype))
+
+
+def low_frequencies(
+    x: Tensor, low_weight: Tensor, radius: float, gain: Tensor, closed: bool
+) -> tuple[Tensor, Tensor]:
+    """Returns the low-rank term of `pooled_conv` as the factors that the kernels multiply.
+
+    Args are those of `pooled_conv`.
+
+    Returns:
+        The basis (H·W, K) and its weights (B, K, D). K has rows of zeros up to a multiple of 8:
+        matrix units load 16 bytes at a time.
+    """
+    pad = (0, -basis_size(radius, closed) % 8)  # never none: K is odd, so that both are copied
+    basis = F.pad(low_frequency_basis(x, radius, closed).mT, pad)  # HW K
+    gain = F.pad(gain.to(x.dtype), pad)  # C K
+    fused = supports_inference(x)
+    low = project(x, basis, gain) if fused else project(x, basis) * gain.mT  # B K C
+    return basis, torch.matmul(low, low_weight.mT).to(x.dtype)  # B K D

@@ -19,17 +19,18 @@ class ReleasedContext(nn.Module):
     def __init__(self, context: SpectralContext, size: int) -> None:
         super().__init__()
         self.sizes = context.gate_sizes
-        self.gates, pool = context.gates, context.filter
+        self.weight, self.bias, pool = context.proj.weight, context.bias, context.filter
         masks = [low_frequency_mask(size, size, pool.radius, b) for b in pool.balances]
         self.register_buffer("masks", torch.stack(masks)[:, None])
 
     def forward(self, x: Tensor) -> Tensor:
         total: Tensor | float = 0.0
-        for i, part in enumerate(x.split(self.sizes, 1)):
+        parts = zip(x.split(self.sizes, 1), self.weight.split(self.sizes, 1), strict=True)
+        for i, (part, weight) in enumerate(parts):
             spectrum = torch.fft.fftshift(torch.fft.fft2(part, dim=(-2, -1)), dim=(-2, -1))
             spectrum = torch.fft.ifftshift(spectrum * self.masks[i], dim=(-2, -1))
             pooled = torch.fft.ifft2(spectrum, dim=(-2, -1)).real
-            total = total + self.gates[i](pooled)
+            total = total + F.conv2d(pooled, weight, self.bias[i])
         return total
 
 

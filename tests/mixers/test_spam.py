@@ -61,9 +61,9 @@ def reference(
         stop = start + part.shape[1]
         if spectral_filter:
             part = pool(part, radius, balances[i], ring)
-        of_gate = mixer.context.gates[i]
-        gate = torch.einsum("dc,bchw->bdhw", of_gate.weight.flatten(1), part)
-        gates.append(gate + of_gate.bias[:, None, None])
+        weight = mixer.context.proj.weight[:, start:stop, 0, 0]
+        gate = torch.einsum("dc,bchw->bdhw", weight, part)
+        gates.append(gate + mixer.context.bias[i][:, None, None])
         start = stop
     assert stop == channels
     context = math.prod(gates) if hadamard else sum(gates)
@@ -171,10 +171,11 @@ def test_gates_of_64_channels():
 def test_initial_weights_are_those_of_a_convolution_a_gate():
     torch.manual_seed(0)
     context = SpectralContext(640)
-    for size, gate in zip(context.gate_sizes, context.gates, strict=True):
+    weights = context.proj.weight.split(context.gate_sizes, 1)
+    for size, weight, bias in zip(context.gate_sizes, weights, context.bias, strict=True):
         like = nn.Conv2d(size, 640, 1)
         # Uniform over ± the same bound: 640 samples come within 2 % of it.
-        for ours, theirs in [(gate.weight, like.weight), (gate.bias, like.bias)]:
+        for ours, theirs in [(weight, like.weight), (bias, like.bias)]:
             assert ours.abs().max().item() == pytest.approx(theirs.abs().max().item(), rel=0.02)
             assert ours.mean().abs() < 0.1 * ours.abs().max()
 
@@ -222,8 +223,7 @@ def test_learnt_balance_is_the_balance(learnt, method):
     expected = logit if len(logit) == 5 else [logit[i] for i in (0, 0, 1, 1, 2)]
     assert low == pytest.approx(expected)
     pooled = torch.cat([pool(x[:, i : i + 1], 1, low[i], rings[i]) for i in range(5)], 1)
-    weight = torch.cat([gate.weight for gate in mixer.context.gates], 1)
-    context = F.conv2d(pooled, weight, sum(gate.bias for gate in mixer.context.gates))
+    context = F.conv2d(pooled, mixer.context.proj.weight, mixer.context.bias.sum(0))
     assert_close(mixer.context(x), context)
 
 

@@ -4,7 +4,6 @@ import argparse
 import os
 import pickle
 import random
-import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import spanets
+from spanets.mixers import chunk_sizes
 from spanets.spectral import low_frequency_mask
 from spanets.weights import RELEASES, WeightsError, load_weights, read_checkpoint, read_state_dict
 from spanets_runtime.errors import UserError
@@ -64,13 +64,15 @@ def released(model: nn.Module, masks: bool = True) -> StateDict:
         if ".context." not in key:
             state[key] = value
             continue
-        mixer, gate, kind = re.fullmatch(r"(.*)context\.gates\.(\d)\.(\w+)", key).groups()
-        state[f"{mixer}pws.{gate}.{kind}"] = value
-        stage = int(key.split(".")[1]) // 2
-        if masks:
-            balance = BALANCES[int(gate)]
-            mask = low_frequency_mask(56 >> stage, 56 >> stage, RADII[stage], balance)
-            state[f"{mixer}sps.{gate}.filter"] = mask[None]
+        mixer, kind = key.split("context.")
+        sizes = chunk_sizes(value.shape[1], 3)
+        parts = value.unbind() if kind == "bias" else value.split(sizes, 1)
+        for i, part in enumerate(parts):
+            state[f"{mixer}pws.{i}.{kind.removeprefix('proj.')}"] = part.contiguous().clone()
+            stage = int(key.split(".")[1]) // 2
+            if masks:
+                mask = low_frequency_mask(56 >> stage, 56 >> stage, RADII[stage], BALANCES[i])
+                state[f"{mixer}sps.{i}.filter"] = mask[None]
     return state
 
 

@@ -160,26 +160,11 @@ class SPANet(PyramidBackbone):
             self._init_by_fan_in()
 
     def _init_by_fan_in(self) -> None:
-        contexts = [module for module in self.modules() if isinstance(module, SpectralContext)]
-        gates = {id(gate) for context in contexts for gate in context.gates}
         for module in self.modules():
-            if isinstance(module, SpectralContext):
-                _init_gates(module)
-            elif isinstance(module, nn.Conv2d) and id(module) not in gates:
-                assert module.bias is not None
+            if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+            if isinstance(module, nn.Conv2d | SpectralContext) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-
-
-@torch.no_grad()
-def _init_gates(context: SpectralContext) -> None:
-    """Draws the gates' projections side by side: in the sum each channel has all C as inputs."""
-    gates: list[Any] = list(context.gates)
-    whole = torch.cat([gate.weight for gate in gates], 1)
-    nn.init.normal_(whole, std=whole.shape[1] ** -0.5)
-    for gate, weight in zip(gates, whole.split(context.gate_sizes, 1), strict=True):
-        gate.weight.copy_(weight)
-        nn.init.zeros_(gate.bias)
 
 
 register_family(

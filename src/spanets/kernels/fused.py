@@ -9,6 +9,7 @@ is traced symbolically; `set_fused(False)` turns all of them off.
 Shape legend: `B` images, `C` channels, `H W` map size.
 """
 
+from functools import reduce
 from typing import Any, TypeVar
 
 import torch
@@ -34,7 +35,8 @@ from spanets.kernels.forms import (
     separable_conv,
     star_conv,
 )
-from spanets.mixers import SPAM, Attention, SpectralAdaptiveMixer, SpectralContext, SpectralPool
+from spanets.mixers import SPAM, Attention, SpectralAdaptiveMixer
+from spanets.mixers.context import HadamardContext, SpectralContext, SpectralPool
 from spanets.spectral import basis_gain, basis_size
 from spanets.spectral.tracing import is_transformed, runs_on_pixels
 
@@ -129,15 +131,10 @@ class FusedContext(_Twin, SpectralContext):
         return pooled_conv(x, *self.low_rank(x)) if self.is_fused(x) else super().forward(x)
 
     def is_fused(self, x: Any) -> bool:
-        """Whether the context is computed so: a sum of gates, filtered by few basis functions."""
+        """Whether the context is computed so: filtered by few basis functions, by plain layers."""
         pool = self.filter
-        return (
-            _is_fused(x)
-            and self.aggregation == "sum"
-            and is_unmodified(pool, SpectralPool)
-            and pool.method == "basis"
-            and all(is_pointwise(gate) for gate in self.gates)
-        )
+        plain = is_unmodified(pool, SpectralPool) and is_pointwise(self.proj)
+        return _is_fused(x) and plain and pool.method == "basis"
 
     @property
     def modes(self) -> int:
@@ -148,26 +145,40 @@ class FusedContext(_Twin, SpectralContext):
     def low_rank(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, float, Tensor, bool]:
         """Returns the arguments of `pooled_conv` after x."""
         pool: Any = self.filter
-        if hasattr(self, "folded_gain"):
-            names = ("weight", "high", "bias", "gain")
-            weight, high, bias, gain = (self.get_buffer(f"folded_{name}") for name in names)
-            return weight, high, bias, pool.radius, gain, pool.ring is not None
-        gates: list[Any] = list(self.gates)
-        weight = torch.cat([gate.weight for gate in gates], 1).flatten(1)  # C C
-        bias = torch.stack([gate.bias for gate in gates]).sum(0)
+        high, gain = self._coefficients(x)
+        weight, bias = self.proj.weight.flatten(1), self.bias.sum(0)
+        return weight, high, bias, pool.radius, gain, pool.ring is not None
+
+    def _coefficients(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns `W diag(1 - λ)` (C, C) and the gain g (C, K), in the weights' and x's type."""
+        if hasattr(self, "high_weight"):
+            return self.get_buffer("high_weight"), self.get_buffer("gain")
+        pool: Any = self.filter
+        weight = self.proj.weight.flatten(1)
         balance, ring = pool.channel_balance(weight), pool.channel_ring()
-        gain = basis_gain(x, pool.radius, balance, ring)
-        return weight, weight * (1 - balance), bias, pool.radius, gain, ring is not None
+        return weight * (1 - balance), basis_gain(x, pool.radius, balance, ring)
 
     @torch.no_grad()
     def reparameterize(self) -> None:
-        """Computes once, for inference, what the gates' weights and balances come to."""
-        weight: Any = self.gates[0].weight
-        if not self.is_fused(weight):
-            return
-        low, high, bias, _, gain, _ = self.low_rank(weight)
-        for name, value in (("weight", low), ("high", high), ("bias", bias), ("gain", gain)):
-            self.register_buffer(f"folded_{name}", value.clone())
+        """Computes once, for inference, what the balances make of the weights."""
+        if self.is_fused(self.proj.weight):
+            high, gain = self._coefficients(self.proj.weight)
+            self.register_buffer("high_weight", high.clone())
+            self.register_buffer("gain", gain.clone())
+        super().reparameterize()
+
+
+class FusedHadamardContext(_Twin, HadamardContext):
+    """A product of gates, each of which reads its own channels alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to the context of the same shape."""
+        if not (_is_fused(x) and is_pointwise(self.proj)):
+            return super().forward(x)
+        parts = self.filter(x).split(self.gate_sizes, 1)
+        weights = self.proj.weight.split(self.gate_sizes, 1)
+        triples = zip(parts, weights, self.bias, strict=True)
+        return reduce(torch.mul, [F.conv2d(part, weight, bias) for part, weight, bias in triples])
 
 
 def _slides_plainly(conv: Any) -> bool:
@@ -426,6 +437,7 @@ _TWINS: dict[type[nn.Module], type[nn.Module]] = {
         FusedStem,
         FusedStage,
         FusedContext,
+        FusedHadamardContext,
         FusedSPAM,
         FusedMlp,
         FusedBlock,

@@ -11,7 +11,13 @@ from spanets.mixers.adaptive import (
     merge_heads,
 )
 from spanets.mixers.attention import Attention
-from spanets.mixers.context import BALANCES, SpectralContext, SpectralPool, chunk_sizes
+from spanets.mixers.context import (
+    BALANCES,
+    HadamardContext,
+    SpectralContext,
+    SpectralPool,
+    chunk_sizes,
+)
 from spanets.mixers.spam import SPAM
 
 __all__ = [
@@ -20,6 +26,7 @@ __all__ = [
     "MERGES",
     "SPAM",
     "Attention",
+    "HadamardContext",
     "SpectralAdaptiveMixer",
     "SpectralContext",
     "SpectralFilter",

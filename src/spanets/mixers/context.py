@@ -17,7 +17,6 @@ from spanets.spectral import RING, Balance, check_radius, resolve_method, spectr
 BALANCES = (0.7, 0.8, 0.9)
 """λ of the three gates (SPANet, section 4.1)."""
 
-AGGREGATIONS = ("sum", "hadamard")
 LEARN_BALANCE = (None, "gate", "channel")
 
 
@@ -123,14 +122,13 @@ class SpectralPool(nn.Module):
 class SpectralContext(nn.Module):
     """The aggregated context of SPAM: `Σ_i (W_i SPF_{λ_i}(x_i) + b_i)` (SPANet, Eq. 19).
 
-    The channels are split into N gates as `torch.chunk` splits. W_i is a 1×1 convolution from the
-    channels of gate i to all C.
+    The channels are split into N gates as `torch.chunk` splits. The gates' projections W_i stand
+    side by side in one 1×1 convolution from C to C channels.
 
     Args:
         dim: Channels C.
         radius, balances, ring, method, learn_balance, learn_ring: Of `SpectralPool`.
         spectral_filter: False leaves the filter out (Table 5, first row).
-        aggregation: "sum", or "hadamard" for the product of the gates (Table 5).
 
     Raises:
         ValueError: an unknown choice, or channels that do not split.
@@ -142,7 +140,6 @@ class SpectralContext(nn.Module):
         radius: float = 2,
         balances: Sequence[float] = BALANCES,
         ring: float | None = RING,
-        aggregation: str = "sum",
         spectral_filter: bool = True,
         method: str = "auto",
         learn_balance: str | None = None,
@@ -152,32 +149,68 @@ class SpectralContext(nn.Module):
     ) -> None:
         super().__init__()
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        check_choice("aggregation", aggregation, AGGREGATIONS)
         if not 0 < len(balances) <= dim:
             raise ValueError(f"{len(balances)} balances for {dim} channels, allowed: 1 to {dim}")
-        self.aggregation = aggregation
         self.gate_sizes = chunk_sizes(dim, len(balances))
         options = (radius, balances, ring, method, learn_balance, learn_ring)
         pool = SpectralPool(self.gate_sizes, *options, **factory)
         self.filter = pool if spectral_filter else nn.Identity()
-        self.gates = nn.ModuleList(nn.Conv2d(n, dim, 1, **factory) for n in self.gate_sizes)
+        # `reset_parameters` draws the weights; drawn twice, a seed would give another network.
+        with torch.random.fork_rng(devices=[]):
+            self.proj = nn.Conv2d(dim, dim, 1, bias=False, **factory)
+        self.bias = nn.Parameter(torch.empty(len(balances), dim, **factory))  # b_i, N C
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Initialises each gate's projection as a 1×1 convolution from that gate's channels."""
+        gates = zip(self.proj.weight.split(self.gate_sizes, 1), self.bias, strict=True)
+        for size, (weight, bias) in zip(self.gate_sizes, gates, strict=True):
+            bound = size**-0.5
+            nn.init.uniform_(weight, -bound, bound)
+            nn.init.uniform_(bias, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the context of the same shape."""
-        parts = self.filter(x).split(self.gate_sizes, 1)
-        # Indexed, not unpacked: torch.fx cannot iterate over what it traces.
-        gates = [gate(parts[i]) for i, gate in enumerate(self.gates)]
-        return reduce(torch.add if self.aggregation == "sum" else torch.mul, gates)
+        return self.proj(self.filter(x)) + self.bias.sum(0)[:, None, None]
 
-    def extra_repr(self) -> str:
-        """Describes the aggregation."""
-        return f"aggregation={self.aggregation}"
+    @torch.no_grad()
+    def reparameterize(self) -> None:
+        """Adds the gates' biases up, for inference."""
+        self.bias = nn.Parameter(self.bias.sum(0, keepdim=True), self.bias.requires_grad)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *rest: Any, **named: Any
     ) -> None:
         rename_earlier(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest, **named)
+
+
+class HadamardContext(SpectralContext):
+    """The context as a product of the gates: `Π_i (W_i SPF_{λ_i}(x_i) + b_i)` (Table 5).
+
+    Args and errors are those of `SpectralContext`.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to the context of the same shape."""
+        # W_i alone, by maps in which the channels of all other gates are 0.
+        only = split_gates(self.filter(x), self.gate_sizes)
+        gates = [self.proj(only[i]) + self.bias[i, :, None, None] for i in range(len(self.bias))]
+        return reduce(torch.mul, gates)
+
+    def reparameterize(self) -> None:
+        """Leaves the biases apart: each belongs to a factor."""
+
+
+def split_gates(x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """Returns maps like x (B, C, H, W), one a gate, in which the other gates' channels are 0."""
+    parts, nothing = x.split(list(sizes), 1), torch.zeros_like(x).split(list(sizes), 1)
+    return [torch.cat([*nothing[:i], parts[i], *nothing[i + 1 :]], 1) for i in range(len(sizes))]
+
+
+# A leaf of torch.fx, which cannot iterate over what it traces.
+fx.wrap("split_gates")
 
 
 def rename_earlier(state_dict: dict[str, Any], prefix: str = "") -> None:
@@ -187,13 +220,8 @@ def rename_earlier(state_dict: dict[str, Any], prefix: str = "") -> None:
         state_dict: Changed in place: weights, or what an optimizer keeps for each.
         prefix: Of the context's parameters, with its dot.
     """
-    weight, bias = f"{prefix}weight", f"{prefix}bias"  # (C, C) and (N, C) of all gates
-    if weight in state_dict and bias in state_dict:
-        biases = state_dict.pop(bias)
-        parts = state_dict.pop(weight).split(chunk_sizes(biases.shape[1], len(biases)), 1)
-        for i, (part, offset) in enumerate(zip(parts, biases, strict=True)):
-            state_dict[f"{prefix}gates.{i}.weight"] = part[..., None, None].clone()
-            state_dict[f"{prefix}gates.{i}.bias"] = offset.clone()
+    if f"{prefix}weight" in state_dict:  # (C, C)
+        state_dict[f"{prefix}proj.weight"] = state_dict.pop(f"{prefix}weight")[..., None, None]
     for name in ("balance_logit", "ring_logit"):
         if f"{prefix}{name}" in state_dict:
             state_dict[f"{prefix}filter.{name}"] = state_dict.pop(f"{prefix}{name}")

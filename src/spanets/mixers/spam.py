@@ -9,8 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spanets.mixers.context import BALANCES, SpectralContext
+from spanets.mixers.checks import check_choice
+from spanets.mixers.context import BALANCES, HadamardContext, SpectralContext
 from spanets.spectral import RING
+
+CONTEXTS = {"sum": SpectralContext, "hadamard": HadamardContext}
 
 
 class SPAM(nn.Module):
@@ -22,8 +25,9 @@ class SPAM(nn.Module):
     Args:
         dim: Channels C.
         kernel_size: K of the two depth-wise convolutions, odd.
-        radius, balances, ring, aggregation, spectral_filter, method, learn_balance, learn_ring:
-            Of `SpectralContext`.
+        aggregation: "sum" or "hadamard" (Table 5).
+        radius, balances, ring, spectral_filter, method, learn_balance, learn_ring: Of
+            `SpectralContext`.
     """
 
     def __init__(
@@ -53,12 +57,12 @@ class SPAM(nn.Module):
         self.conv_column = nn.Conv2d(
             dim, dim, (kernel_size, 1), padding=(pad, 0), groups=dim, **factory
         )
-        self.context = SpectralContext(
+        check_choice("aggregation", aggregation, list(CONTEXTS))
+        self.context = CONTEXTS[aggregation](
             dim,
             radius,
             balances,
             ring,
-            aggregation,
             spectral_filter,
             method,
             learn_balance,

@@ -1,20 +1,19 @@
 """Optimizer states of runs that an earlier version began: states follow the names of parameters."""
 
 from collections.abc import Iterable, Mapping
+from itertools import count
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from spanets.weights import WeightsError
 from spanets.weights.earlier import earlier_name, is_earlier_name, rename_contexts
 
 
 def follow_names(optimizer: Optimizer, module: nn.Module, saved: Iterable[str]) -> None:
     """Has an optimizer take the states of parameters that had other names when they were saved.
 
-    torch numbers parameters by their order in the groups, and version 0.1 kept the gates of a
-    context as one parameter.
+    torch numbers parameters by their order in the groups, which names decide.
 
     Args:
         optimizer: Of the module's parameters.
@@ -36,39 +35,25 @@ def follow_names(optimizer: Optimizer, module: nn.Module, saved: Iterable[str]) 
 def _renumber(
     state: dict[str, Any], groups: list[list[str]], position: Mapping[str, int]
 ) -> dict[str, Any]:
-    by_name: dict[str, dict[str, Any]] = {}
+    """Puts the states of parameters in the order of today's groups, in today's shapes."""
+    number = count()
+    renumbered: dict[int, dict[str, Any]] = {}
+    rows = []
     for names, group in zip(groups, state["param_groups"], strict=True):
-        before = sorted({earlier_name(name) for name in names}, key=position.__getitem__)
-        for name, number in zip(before, group["params"], strict=True):
-            by_name[name] = state["state"].get(number, {})
-    renamed = _rename(by_name)
-    numbers = iter(range(sum(map(len, groups))))
-    numbered = [[next(numbers) for _ in names] for names in groups]
-    states = {
-        number: renamed[name]
-        for names, row in zip(groups, numbered, strict=True)
-        for name, number in zip(names, row, strict=True)
-        if renamed.get(name)
-    }
-    pairs = zip(state["param_groups"], numbered, strict=True)
-    return {"state": states, "param_groups": [{**group, "params": row} for group, row in pairs]}
+        before = sorted(map(earlier_name, names), key=position.__getitem__)
+        saved = dict(zip(before, group["params"], strict=True))
+        row = [next(number) for _ in names]
+        for name, new in zip(names, row, strict=True):
+            earlier = earlier_name(name)
+            if (values := state["state"].get(saved[earlier])) is not None:
+                renumbered[new] = {kind: _reshape(earlier, value) for kind, value in values.items()}
+        rows.append({**group, "params": row})
+    return {"state": renumbered, "param_groups": rows}
 
 
-def _rename(by_name: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Renames each kind of state as the parameters are renamed; a count of steps is all parts'."""
-    renamed: dict[str, dict[str, Any]] = {}
-    for kind in {kind for state in by_name.values() for kind in state}:
-        values = {name: state[kind] for name, state in by_name.items() if kind in state}
-        tensors = {k: v for k, v in values.items() if isinstance(v, Tensor) and v.ndim}
-        for name, value in rename_contexts(tensors).items():
-            renamed.setdefault(name, {})[kind] = value
-        for name, value in values.items():
-            if name not in tensors:
-                for part in [n for n in renamed if earlier_name(n) == name] or [name]:
-                    renamed.setdefault(part, {})[kind] = value
-    if left := [name for name in renamed if is_earlier_name(name)]:
-        raise WeightsError(
-            f"the optimizer's state of {left[0]}, which version 0.1 wrote, cannot be split into "
-            "today's parameters; start a new run from the checkpoint with model.weights"
-        )
+def _reshape(earlier: str, value: Any) -> Any:
+    """Gives what an optimizer keeps for a parameter the parameter's shape of today."""
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        return value  # a count of steps
+    (renamed,) = rename_contexts({earlier: value}).values()
     return renamed

@@ -5,7 +5,7 @@ import re
 from spanets.mixers.context import rename_earlier
 from spanets.weights.files import StateDict
 
-_EARLIER = re.compile(r"(.*\btoken_mixer\.context\.)(?:weight|bias|balance_logit|ring_logit)")
+_EARLIER = re.compile(r"(.*\btoken_mixer\.context\.)(?:weight|balance_logit|ring_logit)")
 
 
 def is_earlier_name(key: str) -> bool:
@@ -22,5 +22,5 @@ def rename_contexts(tensors: StateDict) -> StateDict:
 
 
 def earlier_name(key: str) -> str:
-    """Returns what version 0.1 called the parameter that one of today is, or is a part of."""
-    return re.sub(r"(\btoken_mixer\.context\.)(?:gates\.\d+|filter)\.", r"\1", key)
+    """Returns what version 0.1 called a parameter of today."""
+    return re.sub(r"(\btoken_mixer\.context\.)(?:proj|filter)\.", r"\1", key)

@@ -55,11 +55,9 @@ def convert_spanet(
         else:
             converted[_rename(key)] = value
     for mixer, parts in gates.items():
-        gates_of = (
-            _rename(f"{mixer}proj_in.weight").removesuffix("proj_in.weight") + "context.gates."
-        )
-        _check_gates(f"{mixer}pws.", parts, len(balances))
-        converted |= {f"{gates_of}{name}": value for name, value in parts.items()}
+        context = _rename(f"{mixer}proj_in.weight").removesuffix("proj_in.weight") + "context."
+        weight, bias = _merge_gates(f"{mixer}pws.", parts, len(balances))
+        converted |= {f"{context}proj.weight": weight, f"{context}bias": bias}
     return converted
 
 
@@ -94,8 +92,8 @@ def _rename(key: str) -> str:
     return f"{ours}.{leaf}"
 
 
-def _check_gates(prefix: str, parts: StateDict, count: int) -> None:
-    """Compares names and shapes of a mixer's gates with those of N 1×1 convolutions to C."""
+def _merge_gates(prefix: str, parts: StateDict, count: int) -> tuple[Tensor, Tensor]:
+    """The gates' 1×1 convolutions side by side (C, C, 1, 1), and their biases (N, C)."""
     expected = [f"{i}.{kind}" for i in range(count) for kind in ("weight", "bias")]
     if missing := [part for part in expected if part not in parts]:
         raise WeightsError(f"missing key {prefix}{missing[0]}, one of {count} gates")
@@ -106,9 +104,12 @@ def _check_gates(prefix: str, parts: StateDict, count: int) -> None:
         sizes = chunk_sizes(dim, count)
     except ValueError as error:
         raise WeightsError(f"{prefix}0.weight and the others: {error}") from None
+    weights = [parts[f"{i}.weight"] for i in range(count)]
+    biases = [parts[f"{i}.bias"] for i in range(count)]
     for i, size in enumerate(sizes):
-        _check_shape(f"{prefix}{i}.weight", parts[f"{i}.weight"], (dim, size, 1, 1))
-        _check_shape(f"{prefix}{i}.bias", parts[f"{i}.bias"], (dim,))
+        _check_shape(f"{prefix}{i}.weight", weights[i], (dim, size, 1, 1))
+        _check_shape(f"{prefix}{i}.bias", biases[i], (dim,))
+    return torch.cat(weights, dim=1), torch.stack(biases)
 
 
 def _check_shape(key: str, value: Tensor, shape: tuple[int, ...]) -> None:

@@ -8,7 +8,8 @@ export MPLBACKEND := Agg
 # uv leaves compiling to the first import: where that may not write, every command takes 20 s more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart demo-detection demo-segmentation test test-all test-lowest lint format docs-keys bench clean
+.PHONY: help quickstart demo-detection demo-segmentation test test-all test-lowest lint format \
+	docs-keys bench model-table clean
 
 help:
 	@echo "make quickstart  train, evaluate and predict on 2,624 solar cells, in ten minutes"
@@ -19,6 +20,7 @@ help:
 	@echo "make lint        ruff and mypy       make format    reformat the sources"
 	@echo "make docs-keys   write docs/recipe-keys.md from the declarations of the keys"
 	@echo "make bench       the timings on a CPU, over those in benchmarks/results/"
+	@echo "make model-table  count parameters and operations of every model again"
 	@echo "make clean       remove the environment and dist/; runs/ stays"
 
 # uv installs torch in seconds where pip takes minutes; pip is the fallback.
@@ -87,6 +89,10 @@ bench: $(VENV)/.dev
 		$(BIN)/python benchmarks/$$script.py || exit 1; \
 	done
 	$(BIN)/python benchmarks/cpu_speed.py spanetv2
+
+# After a model was added or changed.
+model-table: $(VENV)/.dev
+	$(BIN)/python -m spanets.bench.recount
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest dist

@@ -1,17 +1,18 @@
 """The command line: one line for every mistake, the right exit status, and output for machines."""
 
+import ast
 import errno
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from small_runs import call
+from small_runs import call, call_without_torch
 
 import spanets
 import spanets_cli
@@ -22,44 +23,89 @@ COMMANDS = ("models", "train", "eval", "predict")
 # ---- help and usage
 
 
-@pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)], ids=str)
-def test_help_answers_at_once(words):
-    command = [sys.executable, "-m", "spanets_cli", *words, "--help"]
-    for _ in range(3):  # the machine may be busy
-        start = time.monotonic()
-        done = subprocess.run(command, capture_output=True, text=True)
-        seconds = time.monotonic() - start
-        if seconds < 1:
-            break
-    assert seconds < 1
-    assert done.returncode == 0
-    assert "usage: spanets" in done.stdout
-    assert done.stderr == ""
+@pytest.mark.parametrize(
+    "words",
+    [[], ["--version"], ["--help"], *([name, "--help"] for name in COMMANDS), ["models"]],
+    ids=" ".join,
+)
+def test_answers_without_torch(words):
+    """So in under a second, which importing torch alone takes."""
+    status, printed, said = call_without_torch(*words)
+    assert (status, said) == (0, "")
+    assert printed
 
 
+def test_a_bare_call_prints_the_help(capsys):
+    status, printed, said = call(capsys)
+    assert (status, said) == (0, "")
+    assert printed.startswith("usage: spanets [-h]")
+    assert call(capsys, "--help") == (0, printed, "")
+
+
+def test_the_version(capsys):
+    assert call(capsys, "--version") == (0, f"spanets {spanets.__version__}\n", "")
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*", spanets.__version__)
+
+
+HEAVY = {"lightning", "matplotlib", "onnx", "gradio", "torchmetrics", "tensorboard"}
+
+
+def imported_with(name: str) -> set[str]:
+    """Returns the modules that a module of ours imports outside of functions, with their parents.
+
+    Names that it takes from modules are among them.
+    """
+    path = Path(spanets.__file__).parent.parent.joinpath(*name.split("."))
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    if not file.exists():  # another library's, or no module
+        return set()
+    found: set[str] = set()
+    nodes: list[ast.AST] = [ast.parse(file.read_text())]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif not (
+            isinstance(node, ast.FunctionDef)
+            or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+        ):
+            nodes += ast.iter_child_nodes(node)
+    parts = [name.split(".") for name in found]
+    return {".".join(name[:length]) for name in parts for length in range(1, len(name) + 1)}
+
+
+def test_importing_the_package_imports_no_library_of_an_extra():
+    """Read from the sources: a fresh process takes seconds to import torch and timm."""
+    seen, new = set(), {"spanets"}
+    while new:
+        seen |= new
+        new = set().union(*map(imported_with, new)) - seen
+    assert {"timm", "torch", "spanets.mixers.spam"} <= seen
+    assert not HEAVY & seen
+
+
+@pytest.mark.slow
 def test_a_fresh_process_imports_only_what_it_needs():
-    """The package, and `spanets models`, without the training libraries; then python -m spanets."""
-    script = (
-        "import sys, spanets, spanets_cli\n"
-        "status = spanets_cli.main(['models', 'spanet_nano', '--json'])\n"
-        "heavy = {'lightning', 'matplotlib', 'onnx', 'gradio', 'torchmetrics', 'tensorboard'}\n"
-        "print(sorted(heavy & set(sys.modules)), status, file=sys.stderr)\n"
-        "import runpy; sys.argv = ['spanets', 'models', 'zzz']\n"
-        "runpy.run_module('spanets', run_name='__main__')\n"
-    )
+    script = f"import sys, spanets; print(sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    lines = done.stderr.splitlines()
-    assert lines[0] == "[] 0"
-    assert lines[1].startswith("spanets: no model matches 'zzz'")
-    assert len(lines) == 2
-    assert done.returncode == 2
-    assert json.loads(done.stdout)[0]["model"] == "spanet_nano"
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+@pytest.mark.parametrize("module", ["spanets", "spanets_cli"])
+def test_packages_are_commands(module, monkeypatch, capsys):
+    """As in `python -m spanets`."""
+    monkeypatch.setattr(sys, "argv", ["spanets", "models", "zzz"])
+    with pytest.raises(SystemExit) as leaving:
+        runpy.run_module(module, run_name="__main__")
+    assert leaving.value.code == 2
+    assert capsys.readouterr().err.startswith("spanets: no model matches 'zzz'")
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "the following arguments are required: COMMAND (see spanets --help)"),
         (["trian", "elpv"], "unknown command 'trian'; did you mean 'train'? (see spanets --help)"),
         (
             ["x"],
@@ -132,7 +178,7 @@ def test_what_ends_a_command(error, status, said, capsys, monkeypatch):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr("spanets.bench.model_table", fail)
+    monkeypatch.setattr("spanets_runtime.model_table.model_table", fail)
     found, _, answered = call(capsys, "models")
     assert found == status
     assert answered.startswith(said)
@@ -142,7 +188,7 @@ def test_defects_keep_their_traceback(monkeypatch, capsys):
     def fail(_):
         raise ValueError("a\x1b[2J")
 
-    monkeypatch.setattr("spanets.bench.model_table", fail)
+    monkeypatch.setattr("spanets_runtime.model_table.model_table", fail)
     status, printed, said = call(capsys, "models")
     assert (status, printed) == (1, "")
     assert said.startswith("Traceback (most recent call last):")
@@ -247,7 +293,3 @@ def test_names_that_are_no_utf8(small_run, photos, tmp_path, process):
         status, printed, said = process(lambda words=words: spanets_cli.main(words)).wait()
         assert (status, said) == (0, "")
         assert "\\udcff.png" in printed
-
-
-def test_version_is_told():
-    assert re.fullmatch(r"\d+\.\d+\.\d+.*", spanets.__version__)

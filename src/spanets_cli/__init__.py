@@ -34,7 +34,7 @@ def answer(words: list[str]) -> int:
         check_words(words)
         if words[:1] == ["train"]:
             words, overrides = split_overrides(words)
-        known = make_parser().parse_args(words)
+        known = make_parser().parse_args(words or ["--help"])
     except SystemExit as leaving:  # --help, or a message is printed
         return int(leaving.code or 0)
     try:

@@ -18,7 +18,7 @@ DETECTOR_SIZE = 512
 
 def run_models(arguments: argparse.Namespace, _: list[str]) -> int:
     """Prints the table of models."""
-    from spanets.bench import model_table
+    from spanets_runtime.model_table import model_table
 
     rows = model_table(arguments.pattern)
     if arguments.json:

@@ -1,11 +1,15 @@
 """What models cost, against numbers known from elsewhere."""
 
+import re
+
 import pytest
 import timm
 import torch
 from torch import nn
 
+import spanets
 from spanets.bench import count_costs, count_macs, count_parameters, model_table
+from spanets.bench.recount import count_row
 from spanets_runtime.errors import UsageError
 
 
@@ -41,6 +45,22 @@ def test_macs_grow_with_the_image():
         model = timm.create_model("spanet_nano")
     small, large = count_macs(model, 64), count_macs(model, 128)
     assert 3.5 < large / small < 4.5
+
+
+def test_every_model_has_a_row():
+    """If not, run `make model-table`."""
+    assert [row["model"] for row in model_table()] == spanets.list_models()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (not re.search("nano|tiny", name)))
+        for name in spanets.list_models()
+    ],
+)
+def test_rows_are_what_is_counted(name):
+    assert model_table(name) == [count_row(name)]
 
 
 def test_a_row_of_the_table():

@@ -276,5 +276,5 @@ def test_a_path_in_a_file_that_cannot_be(error, said, monkeypatch, refused):
     def fail(_):
         raise error
 
-    monkeypatch.setattr("spanets.bench.model_table", fail)
+    monkeypatch.setattr("spanets_runtime.model_table.model_table", fail)
     assert refused(1, "models").startswith(said)

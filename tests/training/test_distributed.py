@@ -10,6 +10,7 @@ import re
 import signal
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from spanets.classification.module import Classification
 from spanets.recipe import load_recipe, parse_recipe
 from spanets.training.devices import count_processes, describe_devices
 from spanets.training.engine import train
+from spanets.training.peers import Peers
 from spanets_runtime.errors import UsageError
 
 # No batch norm, whose statistics are those of a device's images; no mixing and no drop path, whose
@@ -213,6 +215,29 @@ def test_a_signal_to_one_process_stops_all_at_one_update(signum, together, tmp_p
     finish(together(2, out, "--resume"))
     assert same_weights(whole, out)
     assert history(whole) == history(out)
+
+
+@pytest.mark.parametrize(
+    ("given", "watches"),
+    [
+        ({}, True),
+        ({"TORCHELASTIC_RUN_ID": "x"}, False),
+        ({"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "small"}, False),
+        ({"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "bash"}, True),  # an interactive job, without srun
+    ],
+)
+def test_processes_are_watched_where_no_launcher_does(given, watches, monkeypatch):
+    for variable in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SLURM_JOB_NAME"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in given.items():
+        monkeypatch.setenv(variable, value)
+    watch = Mock()
+    monkeypatch.setattr("spanets.training.peers._Watch", watch)
+    callback = Peers("go on")
+    callback.on_fit_start(Mock(world_size=2), Mock())
+    callback.on_exception(Mock(), Mock(), ValueError())
+    callback.on_train_end(Mock(), Mock())
+    assert watch.called == watches
 
 
 # ---- what is refused

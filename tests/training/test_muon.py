@@ -1,9 +1,13 @@
 """Muon's orthogonalization is timm's, on another path."""
 
+from copy import deepcopy
+from unittest.mock import Mock
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timm.optim import create_optimizer_v2
 from timm.optim import muon as timms
 from torch import nn
 
@@ -65,12 +69,33 @@ def test_elongated_matrices_and_no_others_go_by_their_gram_matrix(monkeypatch) -
     assert seen == [(4, 4 * ELONGATED - 1), (2, 4, 40)]
 
 
+@pytest.mark.parametrize("name", ["muon", "nmuon", "adamuon", "nadamuon"])
+def test_every_variant_of_timm_gets_it_and_timms_own_stays(name: str, monkeypatch) -> None:
+    plain = timms.zeropower_via_newtonschulz
+    layer = nn.Linear(6, 4)
+    optimizer = make_optimizer(layer, Optim(name=name, lr=0.1))
+    assert timms.zeropower_via_newtonschulz is plain
+    assert type(optimizer) is not timms.Muon
+
+    theirs = create_optimizer_v2(copy := deepcopy(layer), name, lr=0.1, weight_decay=0.05)
+    called = Mock(side_effect=muon.orthogonalize)
+    monkeypatch.setitem(type(optimizer).__init__.__globals__, "zeropower_via_newtonschulz", called)
+    for model, taken in ((layer, optimizer), (copy, theirs)):
+        model(torch.ones(3, 6)).square().sum().backward()
+        taken.step()
+    assert called.call_count == 1
+    # timm's iterates in bfloat16.
+    torch.testing.assert_close(layer.weight, copy.weight, rtol=0, atol=2e-2)
+    theirs.load_state_dict(optimizer.state_dict())
+
+
 @pytest.mark.parametrize("width", [6, 24])
 def test_muon_steps_by_that_iteration(width: int) -> None:
     layer = nn.Linear(width, 4, bias=False)
     optimizer = make_optimizer(layer, Optim(name="muon", lr=0.1, weight_decay=0.0))
     before = layer.weight.detach().clone()
-    layer(torch.randn(3, width)).square().sum().backward()
+    # More images than outputs: the gradient has full rank, and no direction is of rounding alone.
+    layer(torch.randn(8, width)).square().sum().backward()
     assert layer.weight.grad is not None
     group = optimizer.param_groups[0]
     factors = timms.resolve_ns_coefficients(group["ns_coefficients"], timms._COEFFICIENTS)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+
+# What `features_only` and `forward_intermediates` are made of; timm has no public module for them.
 from timm.models._features import FeatureGetterNet, feature_take_indices
 from torch import Tensor, nn
 

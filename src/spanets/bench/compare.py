@@ -120,7 +120,7 @@ def _compare_at(
     sources: Sequence[Source], setting: Setting, batch: int, size: int, rounds: int, warmup: int
 ) -> list[Row]:
     # Else the code of an earlier size would serve this one, or the compiler would give up.
-    torch._dynamo.reset()
+    torch.compiler.reset()
     ready = []
     for source in sources:
         with _one_line(f"{source.name} at {batch}x{size}x{size}"), _compiling(len(sources)):
@@ -196,6 +196,7 @@ def _count_as_run(network: nn.Module, setting: Setting, size: int) -> Costs:
 
 def _compiling(models: int) -> AbstractContextManager[object]:
     """Lets so many models that share their code be compiled, and fails where one is not."""
+    # In torch.compiler.config, which is public, older versions of torch lack these limits.
     config = torch._dynamo.config
     if hasattr(config, "recompile_limit"):
         return config.patch(recompile_limit=8 + models, fail_on_recompile_limit_hit=True)

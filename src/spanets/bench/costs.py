@@ -5,16 +5,9 @@ from dataclasses import dataclass
 from math import log2, prod
 from typing import Any
 
-import timm
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
-
-import spanets
-from spanets.bench.paper_accuracy import IMAGENET_TOP1
-from spanets.weights import RELEASES
-from spanets_runtime.errors import UsageError, nearest
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -92,35 +85,9 @@ def _product_flops(x: Any, a: Any, b: Any, *, out_shape: Any = None, **more: Any
 # torch counts the product that returns a new tensor alone.
 _IN_PLACE: dict[Any, Any] = {torch.ops.aten.baddbmm_: _product_flops}
 
+# The counter sees operators, and those of the transforms have no public name.
 _FFT_FLOPS: dict[Any, Any] = {
     torch.ops.aten._fft_r2c: _forward_flops,
     torch.ops.aten._fft_c2r: _inverse_flops,
     torch.ops.aten._fft_c2c: _complex_flops,
 }
-
-
-def model_table(pattern: str = "") -> list[dict[str, Any]]:
-    """Returns a row for each model of this package that matches a shell pattern.
-
-    Raises:
-        UsageError: no model matches; the nearest name is told.
-    """
-    names = spanets.list_models(pattern)
-    if not names:
-        known = spanets.list_models()
-        hint = nearest(pattern.replace("*", ""), known) or f"; known are {', '.join(known)}"
-        raise UsageError(f"no model matches {pattern!r}{hint}")
-    return [_model_row(name) for name in tqdm(names, desc="count", disable=None, leave=False)]
-
-
-def _model_row(name: str) -> dict[str, Any]:
-    with torch.device("meta"):
-        model = timm.create_model(name)
-    top1 = IMAGENET_TOP1.get(name)
-    return {
-        "model": name,
-        "parameters": count_parameters(model),
-        "macs": count_macs(model),
-        "top1_paper": top1,
-        "weights": RELEASES[name.split("_")[0]] if top1 else None,
-    }

@@ -39,6 +39,7 @@ def is_unmodified(layer: nn.Module, kind: type[nn.Module]) -> bool:
     in the place of `forward`; quantizers put tensors of their own in the place of weights; hooks
     may be those of one module, or of all.
     """
+    # torch has functions that add hooks, and none that tells whether there are any.
     watched = (
         layer._forward_hooks
         or layer._forward_pre_hooks

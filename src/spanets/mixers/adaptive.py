@@ -184,6 +184,7 @@ class SpectralAdaptiveMixer(nn.Module):
         # Indexed, not unpacked: torch.fx cannot iterate over what it traces.
         return merge_heads([conv(heads[i]) for i, conv in enumerate(self.local_convs)], self.merge)
 
+    # A public hook before loading can add an error, but not keep the weights from being loaded.
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, metadata: Any, strict: bool, *rest: Any
     ) -> None:

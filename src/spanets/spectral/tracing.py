@@ -27,6 +27,7 @@ def is_exporting() -> bool:
 
 def is_transformed() -> bool:
     """Whether torch.func runs the code: vmap knows no layouts, and no rules of our operators."""
+    # torch.func has no public name for the question.
     return torch._C._are_functorch_transforms_active()
 
 

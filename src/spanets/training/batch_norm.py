@@ -26,7 +26,7 @@ def refuse_single_values(model: nn.Module, image: Tensor, batch: int) -> None:
     hooks = [
         layer.register_forward_pre_hook(_count_values(values, name))
         for name, layer in model.named_modules()
-        if isinstance(layer, _BatchNorm)
+        if isinstance(layer, _BatchNorm)  # the only class that all batch norms share
     ]
     was_training = model.training
     try:

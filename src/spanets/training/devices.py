@@ -24,6 +24,11 @@ _LAUNCHERS: dict[str, type[SLURMEnvironment | TorchElasticEnvironment]] = {
 }
 
 
+def find_launcher() -> str | None:
+    """Returns which launcher started this process, None where Lightning or the user did."""
+    return next((name for name, kind in _LAUNCHERS.items() if kind.detect()), None)
+
+
 def count_processes(recipe: Recipe) -> int:
     """Returns how many processes train: one a device, on all machines."""
     return count_devices(recipe) * recipe.trainer.num_nodes
@@ -36,7 +41,7 @@ def count_devices(recipe: Recipe) -> int:
         UsageError: SLURM or torchrun started another number of processes; the message shows both.
     """
     asked, nodes = recipe.trainer.devices, recipe.trainer.num_nodes
-    name = next((name for name, kind in _LAUNCHERS.items() if kind.detect()), None)
+    name = find_launcher()
     started = _LAUNCHERS[name]().world_size() if name else None
     if asked != "auto":
         devices = asked

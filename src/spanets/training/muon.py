@@ -1,11 +1,14 @@
 """Muon's orthogonalization on CPUs, for timm's optimizer of that name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from importlib.util import find_spec, module_from_spec
 from itertools import islice
 from typing import Any
 
 import torch
-from timm.optim import muon
+from timm.optim import OptimizerRegistry, create_optimizer_v2, get_optimizer_info, muon
 from torch import Tensor
 
 Coefficients = Sequence[tuple[float, float, float]]
@@ -19,9 +22,27 @@ RENEWED_AFTER = 5
 _on_the_matrix = muon.zeropower_via_newtonschulz
 
 
-def use_ours() -> None:
-    """Makes timm's Muon call `orthogonalize`: it has no setting for it, but looks its own up."""
-    muon.zeropower_via_newtonschulz = orthogonalize  # type: ignore[assignment]
+def creator_of(name: str) -> Callable[..., torch.optim.Optimizer]:
+    """Returns timm's function that creates an optimizer; Muon's variants call `orthogonalize`."""
+    info = get_optimizer_info(name)
+    if info.opt_class is not muon.Muon:
+        return create_optimizer_v2
+    registry = OptimizerRegistry()
+    registry.register(replace(info, opt_class=_load_muon()))
+    return registry.create_optimizer
+
+
+@cache
+def _load_muon() -> type[torch.optim.Optimizer]:
+    # timm's class has no setting for the iteration: it calls a function of its own module. So this
+    # loads that module a second time and sets the function there; timm's own stays as it is.
+    spec = find_spec(muon.__name__)
+    assert spec is not None
+    assert spec.loader is not None
+    ours = module_from_spec(spec)
+    spec.loader.exec_module(ours)
+    ours.zeropower_via_newtonschulz = orthogonalize  # type: ignore[attr-defined]
+    return ours.Muon
 
 
 def orthogonalize(

@@ -3,11 +3,11 @@
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import list_optimizers
 from torch import nn
 
 from spanets.recipe import Optim
-from spanets.training import muon
+from spanets.training.muon import creator_of
 from spanets_runtime.errors import UsageError, first_line, nearest
 
 
@@ -29,9 +29,8 @@ def make_optimizer(
     name = settings.name
     check_optimizer(name)
     scale = settings.batch_size / settings.lr_batch_size if settings.lr_batch_size else 1.0
-    muon.use_ours()
     try:
-        optimizer = create_optimizer_v2(
+        optimizer = creator_of(name)(
             parameters,
             opt=name,
             lr=settings.lr * scale,

@@ -19,6 +19,7 @@ import lightning as L
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
+from spanets.training.devices import find_launcher
 from spanets.training.errors import StoppedError
 
 BEAT = 1.0
@@ -42,8 +43,10 @@ class Peers(Callback):
         self._watch: _Watch | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Starts to watch, where there are others."""
-        if trainer.world_size > 1:
+        """Starts to watch, where there are other processes and no launcher watches them."""
+        # torchrun, and srun with --kill-on-bad-exit, end all processes when one dies and say which
+        # it was. A second watch would only compete with theirs, in words and in exit statuses.
+        if trainer.world_size > 1 and find_launcher() is None:
             self._watch = _Watch(trainer, self.advice)
             self._watch.start()
 

@@ -16,6 +16,8 @@ Sums = dict[str, tuple[Tensor, Tensor]]
 class ExactMean(MeanMetric):
     """A mean whose sums stay in float32 in a module of any number format: bfloat16 stops at 256."""
 
+    # torchmetrics guards its sums against `half()` and the like, but not against `to(dtype)`; both
+    # call this method, and nothing public is called by them.
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "ExactMean":
         super()._apply(fn, *args, **kwargs)
         states: Any
@@ -56,7 +58,7 @@ def add_sums(trainer: L.Trainer, saved: list[Sums]) -> None:
 
 def epoch_means(trainer: L.Trainer) -> dict[str, float]:
     """Returns the means over the batches of an epoch, over all processes; all of them call this."""
-    means = trainer.fit_loop.epoch_loop._results.metrics(on_step=False)["callback"]
+    means = _results(trainer).metrics(on_step=False)["callback"]
     return {name: value.item() for name, value in means.items()}
 
 
@@ -66,11 +68,17 @@ def log_means(module: L.LightningModule, means: dict[str, float]) -> None:
         module.log(name, value, on_step=False, on_epoch=True, batch_size=1)
 
 
+def _results(trainer: L.Trainer) -> Any:
+    """Returns what has been logged in this epoch, by name."""
+    # Lightning leaves these sums out of a checkpoint that is written within an epoch, and publishes
+    # means only after the validation: a resumed epoch would lose its first batches.
+    return trainer.fit_loop.epoch_loop._results
+
+
 def _means(trainer: L.Trainer) -> dict[str, Any]:
-    results = trainer.fit_loop.epoch_loop._results
     return {
         name: metric
-        for name, metric in results.items()
+        for name, metric in _results(trainer).items()
         if metric.is_tensor
         and metric.meta.on_epoch
         and metric.meta.is_mean_reduction

@@ -17,7 +17,7 @@ help:
 	@echo "make demo-segmentation  Semantic FPN likewise"
 	@echo "make test        the tests           make test-all  the slow ones too"
 	@echo "make test-lowest the tests, with the lowest versions that are promised to work"
-	@echo "make lint        ruff and mypy       make format    reformat the sources"
+	@echo "make lint        ruff, mypy, imports make format    reformat the sources"
 	@echo "make docs-keys   write docs/recipe-keys.md from the declarations of the keys"
 	@echo "make bench       the timings on a CPU, over those in benchmarks/results/"
 	@echo "make model-table  count parameters and operations of every model again"
@@ -75,6 +75,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -13,7 +13,7 @@ from typing import Any, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
-from spanets.tasks import load_task
+from spanets.tasks import DEFAULT_TASK, load_task
 from spanets.weights import WeightsError
 from spanets.weights.earlier import rename_contexts
 from spanets.weights.files import find_file, open_regular, read_open
@@ -51,7 +51,7 @@ class ModelInfo:
     preprocessing: dict[str, Any]
     recipe: dict[str, Any]
     version: str
-    task: str = "classification"
+    task: str = DEFAULT_TASK
     head: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

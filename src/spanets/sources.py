@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from spanets.backbones.factory import create_model
 from spanets.backbones.limits import ModelTooLargeError, check_numbers, limited_model
 from spanets.checkpoint import ModelInfo, read_own, weights_of
-from spanets.tasks import load_task
+from spanets.tasks import DEFAULT_TASK, load_task
 from spanets.version import __version__
 from spanets.weights import LoadReport, WeightsError, load_weights
 from spanets.weights.errors import show_name
@@ -83,7 +83,7 @@ class Source:
 
     def require_classifier(self) -> None:
         """Raises a UserError for what is no classifier."""
-        if self.info.task != "classification":
+        if not load_task(self.info.task).is_classifier:
             raise UserError(f"{self.word}: is for {self.info.task}; this command takes classifiers")
 
 
@@ -222,8 +222,8 @@ class ExportedNetwork(nn.Module):
 
 def _open_exported(word: str) -> Source:
     file = OnnxFile(word)
-    task = file.task or "classification"
-    classes = OnnxPredictor(file).classes if task == "classification" else []
+    task = file.task or DEFAULT_TASK
+    classes = OnnxPredictor(file).classes if load_task(task).is_classifier else []
     model, version = (str(file.told.get(key, "")) for key in ("model", "version"))
     info = ModelInfo(model, {}, classes, file.preprocessing, {}, version, task)
     return Source(word, ExportedNetwork(file), info, Path(word), exported=True)

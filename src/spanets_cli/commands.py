@@ -4,7 +4,6 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,28 +70,25 @@ def run_eval(arguments: argparse.Namespace, _: list[str]) -> int:
     from spanets_runtime.errors import require
 
     require("lightning", "train")
-    from spanets.classification.imagenet import (
-        choose_layout,
-        describe_layout,
-        evaluate_layout,
-    )
     from spanets.sources import open_source
     from spanets.tasks import load_task
+    from spanets.training.task import EvalOptions
+    from spanets.training.using import evaluate
 
     refuse_program(arguments.checkpoint, "eval")
-    source, data = open_source(arguments.checkpoint), arguments.data
-    task, layout = load_task(source.info.task), choose_layout(source, data, arguments.layout)
-    batch = arguments.batch or task.eval_batch
-    if layout is None:
-        results = task.evaluate(source, data, arguments.workers, batch, arguments.trust_recipe)
-        describe = task.describe_metrics
-    else:
-        results = evaluate_layout(source, data, layout, arguments.workers, batch)
-        describe = describe_layout
+    source = open_source(arguments.checkpoint)
+    options = EvalOptions(
+        arguments.data,
+        arguments.layout,
+        arguments.workers,
+        arguments.batch,
+        arguments.trust_recipe,
+    )
+    results = evaluate(source, options)
     print_notes(results.get("notes", []))
     if arguments.json:
         return print_json(results)
-    say_described(describe, results)
+    say_described(load_task(source.info.task).describe_metrics, results)
     return 0
 
 
@@ -133,20 +129,18 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
     from spanets_runtime.onnx import is_exported
 
     refuse_program(arguments.checkpoint, "predict")
+    out = None if arguments.out is None else Path(arguments.out)
+    annotations = None if arguments.annotations is None else Path(arguments.annotations)
     if is_exported(arguments.checkpoint):
-        return make_exported_predictor(arguments)
+        from spanets_runtime.onnx_predictors import make_onnx_predictor
+
+        return make_onnx_predictor(arguments.checkpoint, arguments.top, out, annotations)
     from spanets.sources import open_source
-    from spanets.tasks import load_task
+    from spanets.training import using
     from spanets.training.task import PredictOptions
 
-    source = open_source(arguments.checkpoint)
-    options = PredictOptions(
-        arguments.top,
-        None if arguments.out is None else Path(arguments.out),
-        arguments.score,
-        None if arguments.annotations is None else Path(arguments.annotations),
-    )
-    return load_task(source.info.task).make_predictor(source, options)
+    options = PredictOptions(arguments.top, out, arguments.score, annotations)
+    return using.make_predictor(open_source(arguments.checkpoint), options)
 
 
 def refuse_program(path: str, command: str) -> None:
@@ -157,35 +151,6 @@ def refuse_program(path: str, command: str) -> None:
         raise UsageError(
             f"{path} is a program of torch.export; {command} takes FILE.onnx or a checkpoint"
         )
-
-
-def make_exported_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[Any]]:
-    """Opens an ONNX file of any task."""
-    from spanets_runtime.errors import UsageError
-    from spanets_runtime.onnx import OnnxFile, OnnxPredictor
-
-    if arguments.annotations is not None:
-        raise UsageError(
-            f"--annotations is for checkpoints of detectors, and {arguments.checkpoint} is none"
-        )
-    file = OnnxFile(arguments.checkpoint)
-    if file.task == "detection":
-        raise UsageError(
-            f"{file.path} is an exported detector, which gives the boxes and scores of all "
-            "anchors; predict with the checkpoint it was exported from"
-        )
-    if file.task == "segmentation":
-        from spanets_runtime.onnx_masks import OnnxMaskPredictor
-
-        if arguments.out is None:
-            raise UsageError(f"{file.path} finds masks: name a folder for them with --out DIR")
-        return partial(OnnxMaskPredictor(file), out=Path(arguments.out))
-    predictor = OnnxPredictor(file)
-    if arguments.out is not None:
-        raise UsageError(
-            f"--out is for detectors and segmenters, and {file.path} labels whole images"
-        )
-    return partial(predictor, top=arguments.top)
 
 
 def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
@@ -205,7 +170,7 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
         preprocessing["input_size"][-2:] = [height, width]  # the only size the file will take
     calibration = None
     if arguments.calibration is not None or arguments.dtype == "int8":
-        transform = calibration_transform(metadata, arguments.source, not arguments.static)
+        transform = calibration_transform(source, preprocessing, not arguments.static)
     if arguments.calibration is not None:
         count = arguments.calibration_images
         calibration = calibration_images(arguments.calibration, transform, count)
@@ -236,9 +201,10 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
 def run_bench(arguments: argparse.Namespace, _: list[str]) -> int:
     """Times models, and prints a table."""
     from spanets.bench.compare import compare, set_threads
-    from spanets.bench.report import HEADER, check_picture, describe_setting, plot, table_rows
+    from spanets.bench.report import HEADER, describe_setting, plot, table_rows
     from spanets.bench.running import Setting
     from spanets_runtime.errors import UsageError
+    from spanets_runtime.figures import check_picture
 
     if arguments.compile and arguments.backend not in (None, "compile"):
         raise UsageError(f"--compile does not go with --backend {arguments.backend}")

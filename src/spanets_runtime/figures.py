@@ -3,8 +3,11 @@
 import io
 import warnings
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spanets_runtime.errors import UsageError, require
+from spanets_runtime.files import check_place
 from spanets_runtime.fonts import find_fonts, picture_label
 
 if TYPE_CHECKING:
@@ -12,6 +15,17 @@ if TYPE_CHECKING:
 
 MAX_LABEL = 40
 """Characters of a name in a figure; longer ones would leave no room for the rest."""
+
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def check_picture(path: str | Path) -> None:
+    """Raises UsageError for a suffix that no figure is written for, UserError for a bad place."""
+    if Path(path).suffix not in PICTURES:
+        raise UsageError(f"--plot {path}: the suffix must be {', '.join(PICTURES)}")
+    require("matplotlib", "analysis")
+    check_place(path)
 
 
 def name_label(name: str, length: int | None = MAX_LABEL) -> str:

@@ -1,6 +1,8 @@
-"""What this machine has: its cores, and how many processes or threads are sensible on them."""
+"""What this machine has: its processor, and how many processes or threads are sensible on it."""
 
 import os
+import platform
+from pathlib import Path
 
 FEWEST, MOST = 16, 1024
 
@@ -18,3 +20,13 @@ def most_parallel() -> int:
     More of them wait for each other, and thousands exhaust the machine.
     """
     return min(MOST, max(FEWEST, 4 * count_cores()))
+
+
+def processor_name() -> str:
+    """Returns the processor's name, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.processor()

@@ -11,32 +11,27 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spanets_runtime.errors import UserError
-from spanets_runtime.images import ImageError, load_image, named
+from spanets_runtime.images import load_image
 from spanets_runtime.labels import MAX_NUMBER
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.pictures import check_outputs, name_outputs, save_picture
-from spanets_runtime.predict import AnswerError
+from spanets_runtime.predict import ImagePrediction, predict_each
 
 
 @dataclass(frozen=True)
-class MaskPrediction:
-    """What was found in an image, or why nothing was.
+class MaskPrediction(ImagePrediction):
+    """The mask of an image.
 
     Attributes:
-        image: Path.
+        image, error, was_read: As in `ImagePrediction`.
         mask: PNG file of class numbers, as in the training masks.
         overlay: JPEG file of the image with the classes' colours over it.
         shares: Share of the pixels by class name, the largest first; absent ones are left out.
-        error: What is wrong with the image or the answer, or None.
-        was_read: The image is not what is wrong.
     """
 
-    image: str
     mask: str = ""
     overlay: str = ""
     shares: dict[str, float] = field(default_factory=dict)
-    error: str | None = None
-    was_read: bool = True
 
     def __str__(self) -> str:
         """Returns a line for people."""
@@ -83,17 +78,17 @@ def predict_masks(
     masks = [out / f"{name}.png" for name in name_outputs(images)]
     overlays = [mask.with_name(f"{mask.stem}-overlay.jpg") for mask in masks]
     check_outputs(images, [*masks, *overlays])
-    for path, mask, picture in zip(images, masks, overlays, strict=True):
-        try:
-            image = load_image(path)
-            labels = label(image)
-        except ImageError as error:
-            was_read = isinstance(error, AnswerError)
-            yield MaskPrediction(str(path), error=named(path, error), was_read=was_read)
-            continue
+    places = iter(zip(masks, overlays, strict=True))
+
+    def predict(path: ImageSource) -> MaskPrediction:
+        mask, picture = next(places)  # of an image that cannot be read as well
+        image = load_image(path)
+        labels = label(image)
         save_picture(mask_image(labels, numbers), mask)
         save_picture(overlay(image, labels, len(classes)), picture)
-        yield MaskPrediction(str(path), str(mask), str(picture), _shares(labels, classes))
+        return MaskPrediction(str(path), str(mask), str(picture), _shares(labels, classes))
+
+    yield from predict_each(images, predict, MaskPrediction)
 
 
 def _shares(labels: NDArray[np.uint8], classes: Sequence[str]) -> dict[str, float]:

@@ -1,8 +1,8 @@
-"""Images to labels: the loop that every kind of model shares."""
+"""What is predicted for images, and the loop that every kind of model shares."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,20 +30,65 @@ def check_answer(is_finite: bool) -> None:
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """The likeliest classes of an image, the likeliest first, or why there are none.
+class ImagePrediction:
+    """What a model found in an image, or why it found nothing.
+
+    A task adds its fields, and may word them otherwise in `to_dict` and `str`.
 
     Attributes:
         image: Path.
-        labels: Class names with their probabilities.
         error: What is wrong with the image or the answer, or None.
         was_read: The image is not what is wrong.
     """
 
     image: str
-    labels: list[tuple[str, float]]
-    error: str | None = None
-    was_read: bool = True
+    error: str | None = field(default=None, kw_only=True)
+    was_read: bool = field(default=True, kw_only=True)
+
+    def __str__(self) -> str:
+        """Returns a line for people."""
+        found = {key: value for key, value in self.to_dict().items() if key != "image"}
+        return f"{self.image}: " + "  ".join(f"{key} {found[key]}" for key in found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values for machines."""
+        values = asdict(self)
+        return {key: values[key] for key in values if key not in ("error", "was_read")}
+
+
+P = TypeVar("P", bound=ImagePrediction)
+
+
+def predict_each(
+    images: Iterable[ImageSource], predict: Callable[[ImageSource], P], kind: type[P]
+) -> Iterator[P]:
+    """Yields a prediction for each image, in order; one that cannot be used has its error.
+
+    One at a time, so that memory does not grow with the number of images.
+
+    Args:
+        images: Paths.
+        predict: From a path to its prediction; raises `ImageError` or `AnswerError`.
+        kind: Of the predictions.
+    """
+    for path in images:
+        try:
+            yield predict(path)
+        except ImageError as error:
+            was_read = isinstance(error, AnswerError)
+            yield kind(str(path), error=named(path, error), was_read=was_read)
+
+
+@dataclass(frozen=True)
+class Prediction(ImagePrediction):
+    """The likeliest classes of an image, the likeliest first.
+
+    Attributes:
+        image, error, was_read: As in `ImagePrediction`.
+        labels: Class names with their probabilities.
+    """
+
+    labels: list[tuple[str, float]] = field(default_factory=list)
 
     def __str__(self) -> str:
         """Returns a line for people."""
@@ -65,26 +110,21 @@ def predict_images(
 ) -> Iterator[Prediction]:
     """Yields a prediction for each image, in order; an unreadable one has its error.
 
-    One at a time, so that memory does not grow with the number of images.
-
     Args:
         images: Paths.
         classify: From an RGB image to its logits (classes,).
         classes: Names, in the order of the logits.
         top: Classes for each image; all of them where there are fewer.
     """
-    for path in images:
-        try:
-            logits = classify(load_image(path))
-            check_answer(bool(np.isfinite(logits).all()))
-        except ImageError as error:
-            was_read = isinstance(error, AnswerError)
-            yield Prediction(str(path), [], named(path, error), was_read)
-            continue
+
+    def predict(path: ImageSource) -> Prediction:
+        logits = classify(load_image(path))
+        check_answer(bool(np.isfinite(logits).all()))
         probabilities = _softmax(logits)
         order = np.argsort(-probabilities, kind="stable")[:top]
-        labels = [(classes[i], float(probabilities[i])) for i in order]
-        yield Prediction(str(path), labels)
+        return Prediction(str(path), [(classes[i], float(probabilities[i])) for i in order])
+
+    return predict_each(images, predict, Prediction)
 
 
 def _softmax(logits: NDArray[Any]) -> NDArray[np.float64]:

@@ -16,7 +16,6 @@ from spanets.classification.data import (
     evaluation_transform,
     make_loaders,
     make_mixing,
-    map_classes,
     preprocessing_of,
     read_splits,
     standardize,
@@ -25,7 +24,7 @@ from spanets.classification.data import (
 from spanets.classification.recipe import ClassificationData as Data
 from spanets.data.loaders import EvenBatches, Share, max_workers, plain_worker_errors
 from spanets.data.sampler import EpochSampler, seed_sample
-from spanets.data.samples import Samples
+from spanets.data.samples import Samples, map_classes
 from spanets.recipe import load_recipe
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.images import ImageError, load_image

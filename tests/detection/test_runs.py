@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from opened import restore_model
+from opens import count_opens
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -158,6 +159,28 @@ def test_retinanets_are_timed(boxes_run, run, refused, capsys):
     assert line.endswith("is none of the classifiers, segmenters and RetinaNets that bench times")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("predict", "CHECKPOINT", "IMAGES", "--out", "OUT"),
+        ("eval", "CHECKPOINT", "--workers", 0),
+        ("eval", "CHECKPOINT", "--workers", 0, "--data", "DATA"),
+        ("export", "CHECKPOINT", "--static", "--size", 64, "--out", "OUT/a.pt2"),
+        ("export", "CHECKPOINT", "--features-only", "--static", "--size", 64, "--out", "OUT/a.pt2"),
+        ("bench", "CHECKPOINT", "--size", 64, "--rounds", 1),
+    ],
+    ids=lambda words: "-".join(word for word in map(str, words) if word.islower()),
+)
+def test_a_command_reads_the_checkpoint_once(words, boxes_run, shapes, tmp_path, capsys):
+    checkpoint = boxes_run / "run" / "last.ckpt"
+    places = {"CHECKPOINT": checkpoint, "DATA": shapes, "IMAGES": shapes / "images/val"}
+    words = [places.get(word, str(word).replace("OUT", str(tmp_path))) for word in words]
+    with count_opens(checkpoint) as counts:
+        status, _, said = call(capsys, *words)
+        assert status == 0, said
+    assert counts == [1]
+
+
 def test_a_run_from_a_classifiers_weights(boxes_run):
     """Frozen, so that they stay; the report names what was left out."""
     assert "left out: fc.weight, fc.bias" in (boxes_run / "said").read_text()
@@ -195,7 +218,7 @@ def test_what_an_exported_detector_is_not_for(boxes_run, shapes, refused, tmp_pa
     pytest.importorskip("onnxruntime")
     path, checkpoint = boxes_run / "boxes.onnx", boxes_run / "run" / "last.ckpt"
     line = refused(2, "predict", path, shapes / "images" / "val")
-    assert line.startswith(f"{path} is an exported detector, which gives the boxes and scores of")
+    assert line.startswith(f"{path} is exported for detection, whose predictions need more than")
     assert line.endswith("predict with the checkpoint it was exported from")
     words = ("export", checkpoint, "--out", tmp_path / "a.onnx", "--dtype", "int8")
     for more in ((), ("--calibration", shapes / "images")):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from opened import restore_model
+from opens import count_opens
 from PIL import Image
 from small_runs import call, call_without_torch
 
@@ -100,6 +101,28 @@ def test_eval(run_folder, recipe_file, capsys):
     _, printed, _ = call(capsys, "eval", run_folder / "last.ckpt", "--data", root, "--workers", 0)
     assert f"mIoU           {found['metrics']['mIoU']:.4f}" in printed
     assert f"IoU of bright: {found['iou']['bright']:.4f}" in printed
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("predict", "CHECKPOINT", "IMAGES", "--out", "OUT"),
+        ("eval", "CHECKPOINT", "--workers", 0),
+        ("eval", "CHECKPOINT", "--workers", 0, "--data", "DATA"),
+        ("export", "CHECKPOINT", "--static", "--size", 64, "--out", "OUT/a.pt2"),
+        ("export", "CHECKPOINT", "--features-only", "--static", "--size", 64, "--out", "OUT/a.pt2"),
+        ("bench", "CHECKPOINT", "--size", 32, "--rounds", 1),
+    ],
+    ids=lambda words: "-".join(word for word in map(str, words) if word.islower()),
+)
+def test_a_command_reads_the_checkpoint_once(words, run_folder, recipe_file, tmp_path, capsys):
+    checkpoint, data = run_folder / "last.ckpt", Path(recipe_file).parent
+    places = {"CHECKPOINT": checkpoint, "DATA": data, "IMAGES": data / "images/val"}
+    words = [places.get(word, str(word).replace("OUT", str(tmp_path))) for word in words]
+    with count_opens(checkpoint) as counts:
+        status, _, said = call(capsys, *words)
+        assert status == 0, said
+    assert counts == [1]
 
 
 def test_predict(run_folder, recipe_file, capsys, tmp_path):

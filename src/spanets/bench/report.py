@@ -6,9 +6,8 @@ from typing import Any
 
 import timm
 
-from spanets_runtime.errors import UsageError, require
-from spanets_runtime.figures import name_label, render
-from spanets_runtime.files import check_place, write_atomically
+from spanets_runtime.figures import check_picture, name_label, render
+from spanets_runtime.files import write_atomically
 from spanets_runtime.onnx import is_exported
 
 HEADER = (
@@ -23,8 +22,6 @@ HEADER = (
     "MACs (G)",
     "FFT (GFLOP)",
 )
-
-PICTURES = (".png", ".svg", ".pdf")
 
 
 def table_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -63,14 +60,6 @@ def describe_setting(result: Mapping[str, Any]) -> str:
         f"{what}, {setting['backend']}, {format}, {where}, torch {told['torch']}; "
         f"medians of {result['rounds']} interleaved rounds, random images"
     )
-
-
-def check_picture(path: str | Path) -> None:
-    """Raises UsageError for a suffix that no picture is written for, UserError for a bad place."""
-    if Path(path).suffix not in PICTURES:
-        raise UsageError(f"--plot {path}: the suffix must be {', '.join(PICTURES)}")
-    require("matplotlib", "analysis")
-    check_place(path)
 
 
 def plot(result: Mapping[str, Any], path: str | Path) -> None:

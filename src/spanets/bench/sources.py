@@ -104,12 +104,13 @@ def _build(name: str, form: str, size: int, train: bool) -> nn.Module | Path:
     if is_checkpoint(name):
         try:
             source = open_source(name)
-            network = load_task(source.info.task).exportable(source, features_only=False)
+            task = load_task(source.info.task)
+            network = task.exportable(source, features_only=False)
         except UsageError as error:  # it has no form that is one network from images to outputs
             raise UsageError(
                 f"{name} is none of the classifiers, segmenters and RetinaNets that bench times"
             ) from error
-        if train and source.info.task != "classification":
+        if train and not task.is_classifier:
             raise UsageError(
                 f"{name} is for {source.info.task}; --train times training steps of classifiers"
             )

@@ -5,7 +5,6 @@ import statistics
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 import spanets
+from spanets_runtime.machine import processor_name
 
 Task = Callable[[], object]
 
@@ -113,13 +113,3 @@ def _cuda_seconds(task: Task, device: str) -> float:
         end.record()
         torch.cuda.synchronize()
         return start.elapsed_time(end) / 1e3
-
-
-def processor_name() -> str:
-    """Returns the processor's name, as far as the system tells."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":")[1].strip()
-    return platform.processor()

@@ -8,7 +8,6 @@ the data set's probabilities, (B, classes).
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -25,9 +24,8 @@ from torchvision.transforms.v2.functional import normalize
 from tqdm import tqdm
 
 from spanets.classification.recipe import ClassificationData, ClassificationRecipe
-from spanets.data.class_names import match_classes
 from spanets.data.kept import Kept
-from spanets.data.loaders import Loaders, Share, make_loader
+from spanets.data.loaders import Loaders, Share, make_loader, ordered_loader
 from spanets.data.sampler import EpochSampler, ShardSampler, isolated, seed_sample
 from spanets.data.samples import Samples
 from spanets.data.sources.elpv import elpv_splits
@@ -200,10 +198,7 @@ def evaluation_loader(
     transform, data = evaluation_transform(preprocessing), _data_of(preprocessing)
     short = short_side(data.image_size, data.crop_pct)
     dataset = ImageDataset(samples, transform, max_unreadable=max_unreadable, short_side=short)
-    order = EpochSampler(len(dataset), shuffle=False, seed=0)
-    return make_loader(
-        dataset, Share(order, processes, True), batch_size, workers, collate=collate_readable
-    )
+    return ordered_loader(dataset, batch_size, workers, processes, collate_readable)
 
 
 def unreadable_of(loader: DataLoader[Any]) -> Unreadable:
@@ -252,20 +247,6 @@ def _scanned_folders(source: str, root: str) -> list[Path]:
 
 def _keys(images: Sequence[Any]) -> list[str]:
     return [image.key for image in tqdm(images, desc="names", disable=None, leave=False)]
-
-
-def map_classes(samples: Samples, classes: list[str]) -> Samples:
-    """Renumbers labels for a model with these classes.
-
-    Raises:
-        UserError: the samples have images of a class that the model does not know.
-    """
-    present = sorted(set(samples.labels))
-    numbers = match_classes([samples.classes[label] for label in present], classes)
-    places = dict(zip(present, numbers, strict=True))
-    return replace(
-        samples, labels=[places[label] for label in samples.labels], classes=classes, targets=None
-    )
 
 
 def train_transform(data: ClassificationData) -> Transform:

@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from spanets.classification.data import (
     evaluation_loader,
-    map_classes,
     read_splits,
     unreadable_of,
 )
@@ -21,7 +20,7 @@ from spanets.classification.images import named_images
 from spanets.classification.metrics import metrics_for, update_metrics
 from spanets.classification.recipe import ClassificationRecipe
 from spanets.data.loaders import plain_worker_errors
-from spanets.data.samples import Samples
+from spanets.data.samples import Samples, map_classes
 from spanets.sources import Source, as_source
 from spanets.training.kept_data import kept_of
 from spanets.training.own_data import info_recipe, own_recipe

@@ -73,7 +73,7 @@ def choose_layout(source: Source, root: str | None, layout: str | None) -> str |
     """Returns the layout of a folder: as asked, or as found; None for any other data set.
 
     Raises:
-        UsageError: a layout that is not known, without a folder, or for another task.
+        UsageError: a layout that is not known, or without a folder.
         UserError: an unreadable checkpoint or folder.
     """
     if layout is not None and layout not in LAYOUTS:
@@ -82,12 +82,6 @@ def choose_layout(source: Source, root: str | None, layout: str | None) -> str |
     if root is None:
         if layout is not None:
             raise UsageError(f"--layout {layout} needs a folder: --data DIR")
-        return None
-    if source.info.task != "classification":
-        if layout is not None:
-            raise UsageError(
-                f"--layout is for classifiers, and {source.word} is for {source.info.task}"
-            )
         return None
     return layout or find_layout(root, source.info.classes)
 

@@ -12,8 +12,14 @@ from torch import nn
 from spanets.backbones.factory import create_model
 from spanets.checkpoint import ModelInfo
 from spanets.classification.recipe import ClassificationRecipe
-from spanets.training.task import Picture, Predict, PredictOptions, Task, refuse_annotations
-from spanets.weights import load_weights
+from spanets.training.task import (
+    EvalOptions,
+    Picture,
+    Predict,
+    PredictOptions,
+    Task,
+    build_features,
+)
 from spanets_runtime.errors import UsageError, first_line
 
 if TYPE_CHECKING:
@@ -30,6 +36,8 @@ class ClassificationTask(Task[ClassificationRecipe]):
 
     name = "classification"
     recipe_type = ClassificationRecipe
+    is_classifier = True
+    takes = frozenset({"layout"})
     preprocessing_keys = frozenset({"crop_pct", "interpolation", "mean", "std"})
     side_key = "image_size"
     score = "val/accuracy"
@@ -51,39 +59,32 @@ class ClassificationTask(Task[ClassificationRecipe]):
         """Returns what labels images."""
         from spanets.classification.predict import Predictor
 
-        refuse_annotations(source, options)
-        if options.out is not None:
-            raise UsageError(
-                f"--out is for detectors and segmenters, and {source.word} labels whole images"
-            )
         return partial(Predictor(source), top=options.top)
 
-    @staticmethod
-    def evaluate(
-        source: Source, root: str | None, workers: int, batch_size: int, trusted: bool = False
-    ) -> dict[str, Any]:
-        """Measures a classifier; see `classification.evaluation.evaluate`."""
+    @classmethod
+    def evaluate(cls, source: Source, options: EvalOptions) -> dict[str, Any]:
+        """Measures a classifier; see `classification.evaluation` and `classification.imagenet`."""
         from spanets.classification.evaluation import evaluate
+        from spanets.classification.imagenet import choose_layout, evaluate_layout
 
-        return evaluate(source, root, workers, batch_size, trusted)
+        root, batch_size = options.root, options.batch_size or cls.eval_batch
+        if layout := choose_layout(source, root, options.layout):
+            assert root is not None
+            return evaluate_layout(source, root, layout, options.workers, batch_size)
+        return evaluate(source, root, options.workers, batch_size, options.trusted)
 
     @staticmethod
     def describe_metrics(results: Mapping[str, Any]) -> str:
         """Returns the metrics as lines."""
+        from spanets.classification.imagenet import describe_layout
         from spanets.classification.report import describe_metrics
 
-        return describe_metrics(results)
+        return describe_layout(results) if "layout" in results else describe_metrics(results)
 
     @classmethod
     def exportable(cls, source: Source, features_only: bool) -> nn.Module:
         """Returns the classifier, or the same network as a backbone."""
-        if not features_only:
-            return source.network
-        info = source.info
-        features = create_model(info.model, info.model_args, features_only=True)
-        assert source.path is not None
-        load_weights(features, source.path)
-        return features.eval()
+        return build_features(source) if features_only else source.network
 
     def check_batch(self, size: int) -> None:
         """Raises a UsageError if images are to be mixed in pairs and their number is odd."""
@@ -98,12 +99,6 @@ class ClassificationTask(Task[ClassificationRecipe]):
         from spanets.classification.data import make_loaders
 
         return make_loaders(self.recipe, batch_size, processes, kept)
-
-    def make_info(self, classes: list[str]) -> ModelInfo:
-        """Describes the classifier."""
-        from spanets.classification.data import preprocessing_of
-
-        return self.describe_model(classes, preprocessing_of(self.recipe.data))
 
     def check_model(self, model: nn.Module, classes: int) -> None:
         """Raises a UsageError if the model does not make logits of the recipe's images."""

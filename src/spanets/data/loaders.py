@@ -148,6 +148,57 @@ def make_loader(
     )
 
 
+def shuffled_loader(
+    dataset: Dataset[Any],
+    batch_size: int,
+    workers: int,
+    processes: int,
+    seed: int,
+    collate: Callable[[list[Any]], Any] | None = None,
+) -> DataLoader[Any]:
+    """Loads this process's share for training, each epoch in another order.
+
+    Samples that do not fill a last batch are left out, others in every epoch. A data set smaller
+    than a batch makes a smaller batch.
+
+    Args:
+        dataset: Takes `(epoch, index)` pairs.
+        batch_size: Samples in a batch of one process.
+        workers: As for `make_loader`.
+        processes: That share the samples.
+        seed: Of the order.
+        collate: As for `make_loader`.
+
+    Raises:
+        UserError: fewer samples than processes.
+    """
+    count: int = len(dataset)  # type: ignore[arg-type]
+    if (size := min(batch_size, count // processes)) < 1:
+        raise UserError(f"{count} training images are too few for {processes} devices")
+    share = Share(EpochSampler(count, shuffle=True, seed=seed), processes, whole=False)
+    return make_loader(dataset, share, size, workers, drop_last=True, collate=collate)
+
+
+def ordered_loader(
+    dataset: Dataset[Any],
+    batch_size: int,
+    workers: int,
+    processes: int = 1,
+    collate: Callable[[list[Any]], Any] | None = None,
+) -> DataLoader[Any]:
+    """Loads this process's share for evaluation, in order: each sample once in one process.
+
+    Args:
+        dataset: Takes `(epoch, index)` pairs.
+        batch_size: Samples in a batch of one process.
+        workers: As for `make_loader`.
+        processes: That share the samples.
+        collate: As for `make_loader`.
+    """
+    order = EpochSampler(len(dataset), shuffle=False, seed=0)  # type: ignore[arg-type]
+    return make_loader(dataset, Share(order, processes, True), batch_size, workers, collate=collate)
+
+
 def max_workers() -> int:
     """Returns how many processes that load images this machine can use, and more."""
     return max(16, MAX_WORKERS_PER_CORE * (os.cpu_count() or 1))

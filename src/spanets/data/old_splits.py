@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spanets.data.kept import Kept
-from spanets.data.split_list import SPLIT
+from spanets.runs.folder import SPLIT
 from spanets_runtime.errors import UserError
 from spanets_runtime.listing import is_system
 

@@ -1,9 +1,10 @@
 """A labelled list of images: what every reader of a data set returns."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from spanets.data.class_names import match_classes
 from spanets_runtime.images import StoredImage
 
 
@@ -82,3 +83,17 @@ class Samples:
         for label in self.labels:
             numbers[label] += 1
         return dict(zip(self.classes, numbers, strict=True))
+
+
+def map_classes(samples: Samples, classes: list[str]) -> Samples:
+    """Renumbers labels for a model with these classes.
+
+    Raises:
+        UserError: the samples have images of a class that the model does not know.
+    """
+    present = sorted(set(samples.labels))
+    numbers = match_classes([samples.classes[label] for label in present], classes)
+    places = dict(zip(present, numbers, strict=True))
+    return replace(
+        samples, labels=[places[label] for label in samples.labels], classes=classes, targets=None
+    )

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from spanets.runs.folder import SPLIT
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import write_atomically
 
-SPLIT = "split.csv"
 SPLIT_PARTS = ("train", "val")
 _HEADER = ["image", "part"]
 _SPECIAL = frozenset(',"\r\n')

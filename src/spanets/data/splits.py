@@ -10,8 +10,8 @@ import numpy as np
 
 from spanets.data.kept import Kept
 from spanets.data.old_splits import check_unchanged
+from spanets.data.packed import PackedTexts
 from spanets.data.samples import Samples
-from spanets.data.sources.packed import PackedTexts
 from spanets.data.split_list import SPLIT_PARTS, SplitList
 from spanets_runtime.errors import UserError
 

@@ -128,11 +128,10 @@ def load_source(
         if info.classes and not features_only:
             metadata["classes"] = info.classes
         return source.network, metadata, source
-    network = load_task(info.task).exportable(source, features_only)
+    task = load_task(info.task)
     if not features_only:
-        metadata |= {"task": info.task, "classes": info.classes}
-        metadata |= {"head": info.head} if info.head and info.task == "detection" else {}
-    return network, metadata, source
+        metadata |= task.describe_export(info)
+    return task.exportable(source, features_only), metadata, source
 
 
 def export_model(

@@ -26,6 +26,7 @@ from spanets.deploy.model_folder import FILES, check_folder, place, sign
 from spanets.recipe.yaml_text import dump_yaml
 from spanets.runs.folder import RESULTS
 from spanets.sources import build_source
+from spanets.tasks import load_task
 from spanets_runtime.errors import UsageError, UserError, first_line
 from spanets_runtime.markdown import code_block, code_span, escape_markdown
 from spanets_runtime.text import escape_controls
@@ -84,7 +85,7 @@ def publish(
     if message is not None and not on_hub:
         raise UsageError("--message goes with a repository on the hub, --to hf-hub:OWNER/NAME")
     info, content = read_own(checkpoint)
-    if info.task != "classification":
+    if not load_task(info.task).is_classifier:
         raise UserError(f"{checkpoint}: is for {info.task}; timm's format holds classifiers alone")
     model = build_source(checkpoint, info, content).network
     results = _read_results(checkpoint)

@@ -4,7 +4,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from spanets_runtime.errors import UsageError, UserError, require
-from spanets_runtime.fitting import Fitting
+from spanets.sources import Source
+from spanets.tasks import load_task
+from spanets_runtime.errors import UserError, require
 from spanets_runtime.images import ImageError, describe_unreadable, load_image, named
 from spanets_runtime.listing import images_below
-from spanets_runtime.onnx import MIN_FREE_SIDE
-from spanets_runtime.preprocessing import Preprocessing
 
 # The products with a SPANet's weights: all of them are convolutions, but for the classifier's. What
 # SPANets do in frequency, and attention, stays in float32: little work, which converting to and fro
@@ -38,30 +37,21 @@ Transform = Callable[[Image.Image], NDArray[np.float32]]
 
 
 def calibration_transform(
-    metadata: Mapping[str, Any], source: str, dynamic: bool = True
+    source: Source, preprocessing: Mapping[str, Any], dynamic: bool = True
 ) -> Transform:
-    """Returns what makes an input of an image, as the metadata of `export.load_source` say.
+    """Returns what makes an input of an image; see `Task.make_calibration`.
 
     Args:
-        metadata: Of the model.
-        source: Its checkpoint or name, for messages.
+        source: What is exported.
+        preprocessing: As the metadata of `export.load_source` say.
         dynamic: Whether it is exported with free sizes.
 
     Raises:
-        UsageError: a detector, or a segmenter of a fixed size.
+        UsageError: a task or sizes that have no 8-bit form.
         UserError: damaged preprocessing.
     """
-    preprocessing = metadata["preprocessing"]
-    if "short_side" in preprocessing:
-        raise UsageError(
-            f"--dtype int8 is for classifiers and segmenters, and {source} is a detector; export "
-            "it in float32"
-        )
-    if "resize" not in preprocessing:
-        return Preprocessing.parse(preprocessing, source)
-    if not dynamic:
-        raise UsageError("--dtype int8 of a segmenter needs free sizes; leave out --static")
-    return partial(Fitting.parse(preprocessing, source), least=MIN_FREE_SIDE)
+    info = replace(source.info, preprocessing=dict(preprocessing))
+    return load_task(info.task).make_calibration(info, source.word, dynamic)
 
 
 def calibration_images(

@@ -20,7 +20,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from spanets.data.augment import ShortestSize, fit_sides, placements, recolouring
-from spanets.data.loaders import Loaders, Share, make_loader
+from spanets.data.loaders import Loaders, Share, make_loader, shuffled_loader
 from spanets.data.placement import Placement
 from spanets.data.sampler import EpochSampler, isolated_seed
 from spanets.detection.coco.bits import count_pixels, pack_masks
@@ -282,12 +282,8 @@ def make_loaders(
         check_masks(train)
         check_masks(val)
     dataset = TrainingImages(train, train_transform(data), masks, seed)
-    size = min(batch_size, len(dataset) // processes)
-    if size < 1:
-        raise UserError(f"{len(dataset)} training images are too few for {processes} devices")
-    share = Share(EpochSampler(len(dataset), shuffle=True, seed=seed), processes, whole=False)
     return Loaders(
-        make_loader(dataset, share, size, data.workers, drop_last=True, collate=as_lists),
+        shuffled_loader(dataset, batch_size, data.workers, processes, seed, as_lists),
         evaluation_loader(val, preprocessing_of(data), batch_size, data.workers, processes),
         train.classes,
         tuple(dict.fromkeys((*train.notes, *val.notes, *_describe(data, listed, train, val)))),

@@ -16,30 +16,25 @@ from spanets.detection.network.pasting import paste_lazily
 from spanets.detection.overlay import draw_objects
 from spanets.detection.record import OVERLAY, Record, find_taken
 from spanets.sources import ReadyModel, Source
-from spanets_runtime.images import ImageError, load_image, named
+from spanets_runtime.images import load_image
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.pictures import free_name, identify, is_own, place_of, save_picture
-from spanets_runtime.predict import AnswerError
+from spanets_runtime.predict import ImagePrediction, predict_each
 
 
 @dataclass(frozen=True)
-class ObjectPrediction:
-    """What was found in an image, or why nothing was.
+class ObjectPrediction(ImagePrediction):
+    """The objects in an image.
 
     Attributes:
-        image: Path.
+        image, error, was_read: As in `ImagePrediction`.
         objects: "label", "score", "box" (x, y, width and height in pixels) and, of detectors with
             masks, "segmentation" (COCO's run lengths), the likeliest first.
         overlay: JPEG file of the image with the objects on it, if one was asked for.
-        error: What is wrong with the image or the answer, or None.
-        was_read: The image is not what is wrong.
     """
 
-    image: str
     objects: list[dict[str, Any]] = field(default_factory=list)
     overlay: str | None = None
-    error: str | None = None
-    was_read: bool = True
 
     def __str__(self) -> str:
         """Returns a line for people."""
@@ -102,22 +97,18 @@ class ObjectPredictor(ReadyModel):
             read = {identify(path) for path in images}
             place = partial(_place_overlay, out, find_taken(out), read)
         try:
-            for path in images:
-                try:
-                    yield self._predict(path, min_score, record, place)
-                except ImageError as error:
-                    was_read = isinstance(error, AnswerError)
-                    yield ObjectPrediction(str(path), error=named(path, error), was_read=was_read)
+            predict = partial(self._predict, min_score, record, place)
+            yield from predict_each(images, predict, ObjectPrediction)
         finally:  # of an image that fails, the others have their results
             if out is not None:
                 record.write(out)
 
     def _predict(
         self,
-        source: ImageSource,
         min_score: float,
         record: Record,
         place: Callable[[ImageSource], tuple[Path, str]] | None,
+        source: ImageSource,
     ) -> ObjectPrediction:
         path, image = Path(source), load_image(source)
         number, found = record.number(path), self.find(image)

@@ -15,7 +15,7 @@ from spanets.checkpoint import ModelInfo
 from spanets.detection import PAPERS, build_detector, describe_detector, has_masks
 from spanets.detection.recipe import DetectionRecipe
 from spanets.recipe import parse_recipe
-from spanets.training.task import Picture, Predict, PredictOptions, Task
+from spanets.training.task import EvalOptions, Picture, Predict, PredictOptions, Task
 from spanets.weights import LoadReport
 from spanets_runtime.errors import UsageError, require
 
@@ -33,6 +33,7 @@ class DetectionTask(Task[DetectionRecipe]):
 
     name = "detection"
     recipe_type = DetectionRecipe
+    takes = frozenset({"out", "annotations"})
     preprocessing_keys = frozenset({"short_side", "long_side", "mean", "std"})
     score = "val/box_ap"
     shown: ClassVar[Mapping[str, str]] = {
@@ -84,14 +85,13 @@ class DetectionTask(Task[DetectionRecipe]):
             annotations=options.annotations,
         )
 
-    @staticmethod
-    def evaluate(
-        source: Source, root: str | None, workers: int, batch_size: int, trusted: bool = False
-    ) -> dict[str, Any]:
+    @classmethod
+    def evaluate(cls, source: Source, options: EvalOptions) -> dict[str, Any]:
         """Measures a detector; see `detection.evaluation.evaluate`."""
         from spanets.detection.evaluation import evaluate
 
-        return evaluate(source, root, workers, batch_size, trusted)
+        batch_size = options.batch_size or cls.eval_batch
+        return evaluate(source, options.root, options.workers, batch_size, options.trusted)
 
     @staticmethod
     def describe_metrics(results: Mapping[str, Any]) -> str:
@@ -107,6 +107,19 @@ class DetectionTask(Task[DetectionRecipe]):
 
         neck: Any = source.network.backbone
         return neck.body if features_only else to_dense(source.network)
+
+    @classmethod
+    def make_calibration(cls, info: ModelInfo, origin: str, dynamic: bool) -> Any:
+        """Refuses: detectors have no 8-bit form."""
+        raise UsageError(
+            f"--dtype int8 is for classifiers and segmenters, and {origin} is a detector; export "
+            "it in float32"
+        )
+
+    @classmethod
+    def describe_export(cls, info: ModelInfo) -> dict[str, Any]:
+        """Adds the detector's settings, by which anchors become boxes."""
+        return {**super().describe_export(info), "head": info.head}
 
     def __init__(self, recipe: DetectionRecipe) -> None:
         super().__init__(recipe)

@@ -5,9 +5,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from spanets.bench.report import check_picture
 from spanets.runs.listing import Run
-from spanets_runtime.figures import name_label, render
+from spanets_runtime.figures import check_picture, name_label, render
 from spanets_runtime.files import write_atomically
 
 # Beyond these many lines, a legend hides the curves.

@@ -1,11 +1,10 @@
 """The files of a run folder; `spanets.training.engine` says what each of them holds."""
 
-from spanets.data.split_list import SPLIT
-
 RECIPE = "recipe.yaml"
 RECORD = "environment.json"
 HISTORY = "metrics.csv"
 RESULTS = "results.json"
+SPLIT = "split.csv"
 
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"

@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
-from spanets.bench.timing import processor_name
 from spanets.runs.folder import RECORD
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import write_atomically
+from spanets_runtime.machine import processor_name
 from spanets_runtime.reading import read_text_file
 
 PACKAGES = ("spanets", "torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy")

@@ -22,8 +22,8 @@ from torchvision.transforms.v2 import functional as F
 
 from spanets.data.augment import distortions, placements, recolouring
 from spanets.data.kept import Kept
-from spanets.data.loaders import Loaders, Share, make_loader
-from spanets.data.sampler import EpochSampler, isolated_seed
+from spanets.data.loaders import Loaders, ordered_loader, shuffled_loader
+from spanets.data.sampler import isolated_seed
 from spanets.data.sources.run_folders import refuse_inside
 from spanets.data.splits import list_split
 from spanets.segmentation.masks.findings import check_surveys, survey_notes
@@ -163,7 +163,7 @@ def make_loaders(
         kept: What the run knows of its data.
 
     Raises:
-        UserError: no such data, or data that cannot be used; see `data.sources.masks`.
+        UserError: no such data, or data that cannot be used; see `segmentation.masks`.
     """
     data, parts = recipe.data, read_parts(recipe.data, kept=kept)
     missing = {"train", "val"} - parts.keys()
@@ -172,15 +172,13 @@ def make_loaders(
         raise UserError(f"{data.root}: has {found}, but no images/{missing.pop()} to train on")
     notes = check_parts(parts, is_training=True)
     train_set = MaskDataset(parts["train"], TrainTransform(data), recipe.seed)
-    order = EpochSampler(len(train_set), shuffle=True, seed=recipe.seed)
-    size = min(batch_size, len(train_set) // processes)
-    if size < 2:
+    if min(batch_size, len(train_set) // processes) < 2:
         raise UserError(
             f"{len(train_set)} training images are too few for {processes} devices: batch norm "
             "needs two each"
         )
     return Loaders(
-        make_loader(train_set, Share(order, processes, False), size, data.workers, drop_last=True),
+        shuffled_loader(train_set, batch_size, data.workers, processes, recipe.seed),
         evaluation_loader(parts["val"], preprocessing_of(data), data.workers, processes),
         parts["train"].classes,
         notes,
@@ -189,7 +187,7 @@ def make_loaders(
 
 
 def check_parts(parts: Mapping[str, MaskedImages], is_training: bool) -> tuple[str, ...]:
-    """Looks at images and masks before they are used; see `data.sources.mask_survey`.
+    """Looks at images and masks before they are used; see `segmentation.masks.survey`.
 
     Args:
         parts: By name.
@@ -215,8 +213,7 @@ def evaluation_loader(
     """Loads images in order, one by one, each once in one process."""
     fitting = Fitting.parse(preprocessing, "the checkpoint")
     dataset = MaskDataset(samples, EvaluationTransform(fitting))
-    order = EpochSampler(len(dataset), shuffle=False, seed=0)
-    return make_loader(dataset, Share(order, processes, True), 1, workers)
+    return ordered_loader(dataset, 1, workers, processes)
 
 
 def read_parts(

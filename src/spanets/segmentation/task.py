@@ -11,14 +11,21 @@ import torch
 from torch import nn
 
 from spanets.backbones.dense import DenseBackbone
-from spanets.backbones.factory import create_model
 from spanets.checkpoint import ModelInfo
 from spanets.segmentation.network.segmenter import build_segmenter
 from spanets.segmentation.recipe import SegmentationRecipe
-from spanets.training.task import Picture, Predict, PredictOptions, Task, refuse_annotations
-from spanets.weights import LoadReport, load_weights
+from spanets.training.task import (
+    EvalOptions,
+    Picture,
+    Predict,
+    PredictOptions,
+    Task,
+    build_features,
+)
+from spanets.weights import LoadReport
 from spanets_runtime.errors import UsageError, first_line
 from spanets_runtime.fitting import Fitting
+from spanets_runtime.onnx import MIN_FREE_SIDE
 
 if TYPE_CHECKING:
     import lightning as L
@@ -34,6 +41,7 @@ class SegmentationTask(Task[SegmentationRecipe]):
 
     name = "segmentation"
     recipe_type = SegmentationRecipe
+    takes = frozenset({"out"})
     # `read_numbers` checks the numbers that masks are written with.
     preprocessing_keys = frozenset({"resize", "test", "slide", "mean", "std"})
     mask_keys: ClassVar[frozenset[str]] = frozenset({"first", "values"})
@@ -68,19 +76,17 @@ class SegmentationTask(Task[SegmentationRecipe]):
         """Returns what writes masks."""
         from spanets.segmentation.predict import MaskPredictor
 
-        refuse_annotations(source, options)
         if options.out is None:
             raise UsageError(f"{source.word} finds masks: name a folder for them with --out DIR")
         return partial(MaskPredictor(source), out=options.out)
 
-    @staticmethod
-    def evaluate(
-        source: Source, root: str | None, workers: int, batch_size: int, trusted: bool = False
-    ) -> dict[str, Any]:
+    @classmethod
+    def evaluate(cls, source: Source, options: EvalOptions) -> dict[str, Any]:
         """Measures a segmenter; see `segmentation.evaluation.evaluate`."""
         from spanets.segmentation.evaluation import evaluate
 
-        return evaluate(source, root, workers, batch_size, trusted)
+        batch_size = options.batch_size or cls.eval_batch
+        return evaluate(source, options.root, options.workers, batch_size, options.trusted)
 
     @staticmethod
     def describe_metrics(results: Mapping[str, Any]) -> str:
@@ -92,12 +98,14 @@ class SegmentationTask(Task[SegmentationRecipe]):
     @classmethod
     def exportable(cls, source: Source, features_only: bool) -> nn.Module:
         """Returns the segmenter, or its backbone as timm builds it."""
-        if not features_only:
-            return source.network
-        features = create_model(source.info.model, source.info.model_args, features_only=True)
-        assert source.path is not None
-        load_weights(features, source.path)
-        return features.eval()
+        return build_features(source) if features_only else source.network
+
+    @classmethod
+    def make_calibration(cls, info: ModelInfo, origin: str, dynamic: bool) -> Any:
+        """Makes whole images, at least as large as the exporter takes."""
+        if not dynamic:
+            raise UsageError("--dtype int8 of a segmenter needs free sizes; leave out --static")
+        return partial(cls.make_preprocess(info, origin), least=MIN_FREE_SIDE)
 
     def check_batch(self, size: int) -> None:
         """Raises a UsageError for a batch of one, of which batch norm has no variance."""

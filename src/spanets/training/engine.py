@@ -64,7 +64,7 @@ from spanets.training.resuming import (
     start_anew,
 )
 from spanets.training.run_folder import claim, is_first, write_recipe
-from spanets.training.task import Task
+from spanets.training.task import EvalOptions, Task
 from spanets.training.unreadable_images import UnreadableImages
 from spanets_runtime.errors import UsageError
 from spanets_runtime.files import write_atomically
@@ -168,7 +168,8 @@ def _make_trainer(
     settings, decay = recipe.trainer, recipe.optim.ema_decay
     peers = Peers(advice=f"go on with: {resume_command(out)}")
     # What a batch's file is called, the other processes are told.
-    callbacks = [DivergedBatch(out), peers, *callbacks, EpochLines(sys.stderr.isatty(), task.shown)]
+    shown = task.shown or {"train/loss": "loss", task.score: task.score.removeprefix("val/")}
+    callbacks = [DivergedBatch(out), peers, *callbacks, EpochLines(sys.stderr.isatty(), shown)]
     if decay is not None:
         callbacks.append(Ema(decay=decay))
     if settings.threads is not None:
@@ -204,7 +205,8 @@ def _summarise(task: Task[Any], out: Path, model: nn.Module, history: list[Row])
     recipe: Recipe = task.recipe
     batch_size = per_device_batch(recipe)
     source = open_checkpoint(out / LAST)
-    measured = task.evaluate(source, None, recipe.data.workers, batch_size, trusted=True)
+    options = EvalOptions(workers=recipe.data.workers, batch_size=batch_size, trusted=True)
+    measured = task.evaluate(source, options)
     best = best_row(history, task.score)
     results: dict[str, Any] = {
         "model": recipe.model.name,

@@ -1,15 +1,19 @@
 """What a run of any task ends with: its numbers as lines, and its learning curves."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spanets.training.callbacks import Row, format_duration
-from spanets.training.task import Picture
 from spanets_runtime.errors import first_line, require
 from spanets_runtime.figures import name_label, render
 from spanets_runtime.files import write_atomically
+
+if TYPE_CHECKING:
+    from spanets.training.task import Picture
 
 
 def describe_results(results: Mapping[str, Any], measured: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from torch import nn
 
+from spanets.backbones.factory import create_model
 from spanets.data.kept import Kept
 from spanets.recipe import Recipe, parse_recipe
 from spanets.version import __version__
@@ -51,6 +52,26 @@ class PredictOptions:
     annotations: Path | None = None
 
 
+@dataclass(frozen=True)
+class EvalOptions:
+    """What a user may ask of an evaluation; each task takes its own of these.
+
+    Attributes:
+        root: A data set; None takes the run's own test part, or where it has none its validation
+            part.
+        layout: How the data set is laid out, where a task knows several ways; None looks.
+        workers: Processes that load images.
+        batch_size: Images at a time; None takes the task's `eval_batch`.
+        trusted: Let the checkpoint's recipe decide which images are read; see `own_data`.
+    """
+
+    root: str | None = None
+    layout: str | None = None
+    workers: int = 2
+    batch_size: int | None = None
+    trusted: bool = False
+
+
 class Task(ABC, Generic[R]):
     """How the runs of one task are made from a recipe, and what is done with their checkpoints.
 
@@ -60,19 +81,26 @@ class Task(ABC, Generic[R]):
     Attributes:
         name: In recipes and checkpoints.
         recipe_type: Of its recipes.
+        is_classifier: Its models map images to logits of classes, as timm's do; `explain`, `push`,
+            `analyze` and `bench --train` take them.
+        takes: Options of `PredictOptions` and `EvalOptions` that are not for every task, and that
+            this one takes: "out", "annotations", "layout".
         preprocessing_keys: Keys of a checkpoint's preprocessing that are those of `data`.
         side_key: The key of `data` that is the side of a network's input, or None.
         score: The metric of validation that tells the best epoch, as logged; larger is better.
-        shown: What the line of an epoch shows: logged names, and the words for them.
+        shown: What the line of an epoch shows: logged names, and the words for them; if empty, the
+            loss and the score.
         eval_batch: Images that `spanets eval` takes at a time unless told otherwise.
     """
 
     name: ClassVar[str]
     recipe_type: ClassVar[type[Recipe]]
+    is_classifier: ClassVar[bool] = False
+    takes: ClassVar[frozenset[str]] = frozenset()
     preprocessing_keys: ClassVar[frozenset[str]] = frozenset()
     side_key: ClassVar[str | None] = None
     score: ClassVar[str]
-    shown: ClassVar[Mapping[str, str]]
+    shown: ClassVar[Mapping[str, str]] = {}
     eval_batch: ClassVar[int] = 64
 
     def __init__(self, recipe: R) -> None:
@@ -94,9 +122,13 @@ class Task(ABC, Generic[R]):
             UserError: no such data, or data that cannot be used.
         """
 
-    @abstractmethod
     def make_info(self, classes: list[str]) -> ModelInfo:
         """Describes the model, for its checkpoints and for `build_model`."""
+        data = self.recipe.to_dict()["data"]
+        preprocessing = {key: data[key] for key in sorted(self.preprocessing_keys)}
+        if self.side_key is not None:
+            preprocessing["input_size"] = [3, data[self.side_key], data[self.side_key]]
+        return self.describe_model(classes, preprocessing)
 
     def describe_model(
         self,
@@ -186,26 +218,23 @@ class Task(ABC, Generic[R]):
 
     def pictures(self, history: list[Row], results: Mapping[str, Any]) -> dict[str, Picture]:
         """Returns the pictures that end a run, not yet drawn, by what they show."""
-        return {}
+        from spanets.training.report import plot_curves
 
-    @staticmethod
+        title, metrics = self.recipe.model.name, {self.score: self.score.removeprefix("val/")}
+        return {"learning_curve": lambda path: plot_curves(history, path, title, "loss", metrics)}
+
+    @classmethod
     @abstractmethod
-    def evaluate(
-        source: Source, root: str | None, workers: int, batch_size: int, trusted: bool = False
-    ) -> dict[str, Any]:
+    def evaluate(cls, source: Source, options: EvalOptions) -> dict[str, Any]:
         """Measures a model of this task.
 
         Args:
             source: A checkpoint; of a classifier also an exported file.
-            root: A data set; None takes the run's own test part, or where it has none its
-                validation part.
-            workers: Processes that load images.
-            batch_size: Images at a time.
-            trusted: Let the checkpoint's recipe decide which images are read; see `own_data`.
+            options: Those that the task `takes`, and those of every task.
 
         Returns:
-            Plain values: "checkpoint", "data", "images", "metrics" by name, "classes", "notes"
-            (lines about what of the data was left out, renamed or changed) and more.
+            Plain values: "checkpoint", "data", "images", "metrics" by name; perhaps "notes" (lines
+            about what of the data was left out, renamed or changed) and more.
 
         Raises:
             UserError: an unreadable checkpoint, or data that does not fit it.
@@ -234,10 +263,32 @@ class Task(ABC, Generic[R]):
             raise UsageError(f"--features-only: {source.word} has no backbone to be exported")
         return source.network
 
+    @classmethod
+    def make_calibration(cls, info: ModelInfo, origin: str, dynamic: bool) -> Any:
+        """Makes the inputs by which an 8-bit export finds the range of every map.
 
-def refuse_annotations(source: Source, options: PredictOptions) -> None:
-    """Raises a UsageError for the numbers of a data set where no objects are found."""
-    if options.annotations is not None:
-        raise UsageError(
-            f"--annotations is for checkpoints of detectors, and {source.word} is none"
-        )
+        Args:
+            info: Of the model, with the preprocessing of the exported file.
+            origin: Where that is from, for messages.
+            dynamic: Whether it is exported with free sizes.
+
+        Raises:
+            UsageError: there is no such form.
+        """
+        return cls.make_preprocess(info, origin)
+
+    @classmethod
+    def describe_export(cls, info: ModelInfo) -> dict[str, Any]:
+        """Returns what an exported file carries beside model, version and preprocessing."""
+        return {"task": cls.name, "classes": info.classes}
+
+
+def build_features(source: Source) -> nn.Module:
+    """Builds the backbone of a classifier or segmenter as timm does, with the weights it has.
+
+    Args:
+        source: A checkpoint; it is left as it was.
+    """
+    features = create_model(source.info.model, source.info.model_args, features_only=True)
+    load_weights(features, source.network.state_dict())
+    return features.eval()

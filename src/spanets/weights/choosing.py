@@ -1,7 +1,8 @@
 """From a checkpoint file to the tensors that are meant for a model, with a report on the rest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -10,14 +11,22 @@ from spanets.weights.files import StateDict, read_checkpoint
 from spanets.weights.finding import Copy, Values, choose_copy, find_copies
 from spanets.weights.report import LoadReport
 
+Given = str | Path | Mapping[str, Any]
+"""A file's path, or its content."""
+
+
+def place_of(given: Given) -> str:
+    """Returns what messages call a file."""
+    return "the weights" if isinstance(given, Mapping) else str(given)
+
 
 def take_weights(
-    path: str | Path, is_name: Callable[[str], bool], names: int, ema: bool | None
+    given: Given, is_name: Callable[[str], bool], names: int, ema: bool | None
 ) -> tuple[StateDict, LoadReport]:
     """Reads the weights of a file that have a model's names.
 
     Args:
-        path: Of the file, or of a folder with one.
+        given: The path of the file, or of a folder with one; or what was read from it.
         is_name: Whether a key is a name of the model, or of its released form.
         names: How many the model has.
         ema: Those averaged over updates, those that are not, or (None) those in the file's main
@@ -29,17 +38,18 @@ def take_weights(
     Raises:
         WeightsError: an unreadable file, or one without such weights.
     """
-    content = read_checkpoint(path)
+    content = given if isinstance(given, Mapping) else read_checkpoint(given)
+    place = place_of(given)
     try:
         copies = find_copies(content, is_name, names)
         chosen = choose_copy(copies, ema)
         tensors = _check_plain(chosen.values)
     except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from None
+        raise WeightsError(f"{place}: {error}") from None
     others = [copy for copy in copies if copy is not chosen]
     prefixes = tuple(copy.prefix for copy in others if copy.place == chosen.place)
     report = LoadReport(
-        str(path),
+        place,
         prefix=chosen.prefix,
         outside=[key for key in chosen.outside if not key.startswith(prefixes)],
         averaged=chosen.name if chosen.averaged else None,

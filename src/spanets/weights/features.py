@@ -1,17 +1,15 @@
 """Weights of classifiers, detectors and segmenters into timm's feature extractors, of any model."""
 
-from pathlib import Path
-
 from torch import nn
 
-from spanets.weights.choosing import take_weights
+from spanets.weights.choosing import Given, place_of, take_weights
 from spanets.weights.errors import WeightsError, show_name
 from spanets.weights.files import StateDict
 from spanets.weights.matching import check_places, check_tensor, note_values, rules_of
 from spanets.weights.report import LoadReport
 
 
-def load_features(features: nn.Module, path: str | Path, ema: bool | None = None) -> LoadReport:
+def load_features(features: nn.Module, path: Given, ema: bool | None = None) -> LoadReport:
     """Loads a checkpoint file into a timm model that was made with `features_only=True`.
 
     The file has timm's names, which extractors flatten (`stages.0.` becomes `stages_0.`).
@@ -45,16 +43,16 @@ def load_features(features: nn.Module, path: str | Path, ema: bool | None = None
             try:
                 check_tensor(key, matched[key], value, rules)
             except WeightsError as error:
-                raise WeightsError(f"{path}: {error}") from None
+                raise WeightsError(f"{place_of(path)}: {error}") from None
         elif key.endswith("num_batches_tracked"):
             report.fresh[key] = "old files do not count batches"
         else:
-            raise WeightsError(f"{path}: missing key {key}")
+            raise WeightsError(f"{place_of(path)}: missing key {key}")
     parts = tuple({f"{_flat(key.split('.')[0])}_" for key in matched})
     for flat, (key, _) in given.items():
         if flat.startswith(parts):
             raise WeightsError(
-                f"{path}: unexpected key {show_name(key)}, the model has no such tensor"
+                f"{place_of(path)}: unexpected key {show_name(key)}, the model has no such tensor"
             )
         report.skipped[key] = "the feature extractor has no such part"
     note_values(matched, own, report)

@@ -1,12 +1,11 @@
 """A file's weights into a model, strictly: each key of either is loaded or accounted for."""
 
-from pathlib import Path
 from typing import Any
 
 from timm.models import FeatureInfo
 from torch import nn
 
-from spanets.weights.choosing import take_weights
+from spanets.weights.choosing import Given, place_of, take_weights
 from spanets.weights.earlier import is_earlier_name, rename_contexts
 from spanets.weights.errors import WeightsError
 from spanets.weights.features import load_features
@@ -18,7 +17,7 @@ from spanets.weights.report import LoadReport
 
 def load_weights(
     model: nn.Module,
-    path: str | Path,
+    path: Given,
     reset_classifier: bool = False,
     ema: bool | None = None,
 ) -> LoadReport:
@@ -31,7 +30,8 @@ def load_weights(
     Args:
         model: Made by `timm.create_model`, `features_only=True` included.
         path: .safetensors, .pth, .pth.tar, .pt, .bin or .ckpt, whatever its name; the index of a
-            sharded checkpoint, or a folder with `model.safetensors` or such an index.
+            sharded checkpoint, or a folder with `model.safetensors` or such an index. Or what was
+            read from one, such as another model's `state_dict()`.
         reset_classifier: Keep the model's own classifier where the file has none or one of
             another shape (for fine-tuning on other classes).
         ema: Where a file holds weights and their averages over updates: True takes the averages,
@@ -65,7 +65,7 @@ def load_weights(
             tensors = rename_contexts(convert_official(tensors, **_spectral_arguments(target)))
         tensors = match(tensors, own, report, rules_of(target, reset_classifier))
     except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from None
+        raise WeightsError(f"{place_of(path)}: {error}") from None
     note_values(tensors, own, report)
     target.load_state_dict(tensors, strict=False)  # `match` has accounted for every key
     report.loaded = len(tensors)

@@ -19,9 +19,9 @@ from small_runs import make_photos
 from spanets.classification.data import read_splits
 from spanets.classification.recipe import ClassificationData
 from spanets.data.kept import Kept
+from spanets.data.packed import PackedTexts
 from spanets.data.sources import remote, shard_names
 from spanets.data.sources.folder import folder_parts
-from spanets.data.sources.packed import PackedTexts
 from spanets.data.sources.shard_index import SUFFIX, parse_index
 from spanets.data.sources.shard_writer import write_shards
 from spanets.data.sources.shards import read_shards

@@ -24,9 +24,8 @@ from pathlib import Path
 
 from timm.data import ImageNetInfo
 
-from spanets.classification.data import map_classes
 from spanets.data.corruptions import KINDS, SEVERITIES
-from spanets.data.samples import Samples
+from spanets.data.samples import Samples, map_classes
 from spanets.data.sources.folder import existing_folder, named_parts, scan_folder, subfolders
 from spanets_runtime.errors import UserError, nearest
 from spanets_runtime.listing import list_images

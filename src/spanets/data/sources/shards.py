@@ -25,9 +25,9 @@ import numpy as np
 from tqdm import tqdm
 
 from spanets.data.class_names import describe_twins
+from spanets.data.packed import PackedTexts
 from spanets.data.samples import Samples
 from spanets.data.sources import remote
-from spanets.data.sources.packed import PackedTexts
 from spanets.data.sources.shard_index import MAX_INDEX_BYTES, SUFFIX, ShardIndex, parse_index
 from spanets.data.sources.shard_labels import find_classes, number_labels
 from spanets.data.sources.shard_names import (

@@ -1,0 +1,41 @@
+"""What is done with a checkpoint of any task: images are predicted, data sets measured."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from spanets.sources import Source
+from spanets.tasks import list_tasks, load_task
+from spanets.training.task import EvalOptions, Predict, PredictOptions
+from spanets_runtime.errors import UsageError
+
+
+def make_predictor(source: Source, options: PredictOptions) -> Predict:
+    """Returns what predicts images with a checkpoint.
+
+    Raises:
+        UsageError: options that are for other tasks.
+        UserError: damaged preprocessing.
+    """
+    _refuse_foreign(source, {"out": options.out, "annotations": options.annotations})
+    return load_task(source.info.task).make_predictor(source, options)
+
+
+def evaluate(source: Source, options: EvalOptions) -> dict[str, Any]:
+    """Measures a checkpoint on its own images or a data set; see `Task.evaluate`.
+
+    Raises:
+        UsageError: options that are for other tasks.
+        UserError: data that does not fit the checkpoint.
+    """
+    _refuse_foreign(source, {"layout": options.layout})
+    return load_task(source.info.task).evaluate(source, options)
+
+
+def _refuse_foreign(source: Source, given: Mapping[str, object]) -> None:
+    task = load_task(source.info.task)
+    for option, value in given.items():
+        if value is not None and option not in task.takes:
+            takers = [name for name in list_tasks() if option in load_task(name).takes]
+            raise UsageError(
+                f"--{option} is for {' and '.join(takers)}, and {source.word} is for {task.name}"
+            )

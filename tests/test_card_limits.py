@@ -129,7 +129,7 @@ def test_models_that_are_too_large(arguments, save):
         ("convnext_atto", {"depths": [16_000] * 4}),
         ("vit_giant_patch14_224", {}),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_other_models_that_are_too_large(name, arguments, save):
     refusal(save(model=name, model_args=arguments))

@@ -1,6 +1,7 @@
 """Exactness against the authors' released implementation."""
 
 import re
+from typing import Any
 
 import pytest
 import timm
@@ -24,11 +25,16 @@ from spanets.mixers import SPAM, SpectralFilter
 from spanets.spectral import low_frequency_mask, spectral_pool
 from spanets.weights import convert_official
 
-SPANETS = sorted(path.stem for path in REFERENCE.glob("spanet_*.safetensors"))
 MERGED = "spanetv2_s18_pure@merged_224x224"
-SPANETV2S = sorted(
-    path.stem for path in REFERENCE.glob("spanetv2_*.safetensors") if path.stem != MERGED
-)
+
+
+def listed(pattern: str) -> list[Any]:
+    """Reference files by name; those of the larger networks take long."""
+    names = sorted(path.stem for path in REFERENCE.glob(pattern) if path.stem != MERGED)
+    large = ("spanet_medium", "spanet_base", "spanetv2_s36")
+    return [pytest.param(n, marks=[pytest.mark.slow] * n.startswith(large)) for n in names]
+
+
 MODULES, _ = read("modules")
 QUICK = ("spanet_small", "spanetv2_s18_pure", "spanetv2_s18_hybrid")
 
@@ -58,7 +64,7 @@ def make(
 
 
 @pytest.mark.parametrize("method", ["basis", pytest.param("fft", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", SPANETS)
+@pytest.mark.parametrize("name", listed("spanet_*.safetensors"))
 def test_spanet(name, method):
     variant = read(name)[1]["variant"]
     state = spanets.convert_official(released_state(variant))
@@ -75,7 +81,7 @@ def test_tolerance_tells_another_ring():
 
 
 @pytest.mark.parametrize("method", [pytest.param("fft", marks=pytest.mark.slow), "matmul"])
-@pytest.mark.parametrize("name", SPANETV2S)
+@pytest.mark.parametrize("name", listed("spanetv2_*.safetensors"))
 def test_spanetv2(name, method):
     variant = read(name)[1]["variant"]
     state = spanets.convert_official(released_state(variant))

@@ -25,8 +25,8 @@ from common import write
 from forms import head_by_head, released_form
 from torch import Tensor, nn
 
-from spanets.backbones import blocks
 from spanets.bench.timing import interleave, summarise
+from spanets.kernels import fused
 
 
 def inference(model: nn.Module, x: Tensor) -> Callable[[], object]:
@@ -57,12 +57,12 @@ def contiguous(task: Callable[[], object]) -> Callable[[], object]:
     """Runs a task with the CPU's channels-last rule of the stem switched off."""
 
     def run() -> None:
-        layout = blocks.LAYOUT
-        blocks.LAYOUT = torch.contiguous_format
+        layout = fused.LAYOUT
+        fused.LAYOUT = torch.contiguous_format
         try:
             task()
         finally:
-            blocks.LAYOUT = layout
+            fused.LAYOUT = layout
 
     return run
 

@@ -25,10 +25,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from turns import Turns, take_turns
 
-from spanets.backbones import blocks
 from spanets.bench.running import Setting, make_task
 from spanets.bench.sources import build_form
 from spanets.bench.timing import Task, summarise
+from spanets.kernels import fused
 from spanets_runtime.errors import UsageError
 
 
@@ -78,7 +78,7 @@ class Plan(NamedTuple):
         """Returns the task and the bytes of its weights."""
         # Where the maps are not to be channels last, the network must not lay them out so itself.
         layout = torch.channels_last if self.setting.channels_last else torch.contiguous_format
-        blocks.LAYOUT = layout
+        fused.LAYOUT = layout
         if self.form == "released":
             model = released_form(self.model, self.size)
         elif self.form == "matmul":

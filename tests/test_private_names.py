@@ -27,6 +27,9 @@ NAMES = [
     *((nn.Module(), f"_{kind}_hooks") for kind in HOOKS),
     *((module, f"_global_{kind}_hooks") for kind in HOOKS),
     (nn.Module(), "_parameters"),
+    (torch, "_subclasses"),
+    (torch._subclasses, "FakeTensor"),
+    (torch._subclasses.functional_tensor, "FunctionalTensor"),
     # spanets/spectral/tracing.py: what runs the code
     (torch.compiler, "_is_exporting_flag"),
     (torch, "_C"),

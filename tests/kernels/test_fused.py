@@ -109,7 +109,9 @@ def test_off_every_leaf_is_called() -> None:
     weighted = [module for module in model.modules() if type(module) in counted]
     norms = [module for module in model.modules() if isinstance(module, GroupNorm1)]
     numbers = sum(p.numel() for module in (*weighted, *norms) for p in module.parameters())
-    assert numbers > 0.998 * sum(p.numel() for p in model.parameters())  # but for ResScale
+    assert numbers > 0.99 * sum(
+        p.numel() for p in model.parameters()
+    )  # but for biases of gates, and ResScale
 
 
 # ---- when a twin computes

@@ -49,11 +49,11 @@ def _mixing_kernel(
     x = tl.load(maps + at, kept, 0.0)
     weight = high_weight + channel[None, :] * channels + channel[:, None]
     context = tl.dot(x, tl.load(weight, square, 0.0))
-    basis = basis + pixel[:, None] * modes + mode[None, :]
-    basis = tl.load(basis, (mode < modes)[None, :] & on_map[:, None], 0.0)
+    functions = basis + pixel[:, None] * modes + mode[None, :]
+    functions = tl.load(functions, (mode < modes)[None, :] & on_map[:, None], 0.0)
     weight = low + (image * modes + mode[:, None]) * channels + channel[None, :]
     weight = tl.load(weight, (mode < modes)[:, None] & inside[None, :], 0.0)
-    context = tl.dot(basis, weight, context)
+    context = tl.dot(functions, weight, context)
     context += tl.load(high_bias + channel, inside, 0.0).to(tl.float32)[None, :]
     mixed = (context * x.to(tl.float32)).to(maps.dtype.element_ty)
     weight = out_weight + channel[None, :] * channels + channel[:, None]

@@ -41,11 +41,11 @@ def _projection_kernel(
     for first in range(0, positions, BLOCK_P):
         pixel = first + tl.arange(0, BLOCK_P)
         on_map = pixel < positions
-        basis = basis + pixel[None, :] * modes + mode[:, None]
-        basis = tl.load(basis, used[:, None] & on_map[None, :], 0.0)  # K P
+        at = basis + pixel[None, :] * modes + mode[:, None]
+        functions = tl.load(at, used[:, None] & on_map[None, :], 0.0)  # K P
         at = (image * positions + pixel[:, None]) * channels + channel[None, :]
         x = tl.load(maps + at, on_map[:, None] & inside[None, :], 0.0)  # P C
-        total = tl.dot(basis, x, total, input_precision="ieee")
+        total = tl.dot(functions, x, total, input_precision="ieee")
     kept = used[:, None] & inside[None, :]
     if HAS_GAIN:
         at = gain + channel[None, :] * modes + mode[:, None]

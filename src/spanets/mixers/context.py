@@ -196,7 +196,9 @@ class HadamardContext(SpectralContext):
         """Maps (B, C, H, W) to the context of the same shape."""
         # W_i alone, by maps in which the channels of all other gates are 0.
         only = split_gates(self.filter(x), self.gate_sizes)
-        gates = [self.proj(only[i]) + self.bias[i, :, None, None] for i in range(len(self.bias))]
+        gates = [
+            self.proj(only[i]) + self.bias[i, :, None, None] for i in range(len(self.gate_sizes))
+        ]
         return reduce(torch.mul, gates)
 
     def reparameterize(self) -> None:

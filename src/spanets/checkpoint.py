@@ -1,8 +1,8 @@
-"""What a checkpoint carries beside its weights, and writing it so that none is ever half there.
+"""Checkpoint metadata (`ModelInfo`), reading it safely, and writing checkpoints atomically.
 
-A checkpoint holds a `ModelInfo`: model name and arguments, class names, preprocessing, recipe and
-package version. A checkpoint may come from anyone, so these are plain values, and none is large or
-deep enough to exhaust its reader; how large a model it may ask for, `backbones.limits` says.
+The metadata are model name and arguments, class names, preprocessing, recipe and package version.
+A checkpoint is untrusted, so the reader accepts only plain values of limited number, depth and
+size. `backbones.limits` limits the size of the model.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from spanets_runtime.files import write_atomically
 INFO_KEY = "spanets"
 FORMAT = 1
 
-# Of our own some 200 values in four levels, and the names of the classes.
+# Our own checkpoints have about 200 values in four levels, plus the class names.
 _MAX_VALUES = 100_000
 _MAX_DEPTH = 32
 _MAX_TEXT = 100_000
@@ -32,17 +32,17 @@ _MAX_TEXT = 100_000
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is to be known about a checkpoint's model.
+    """Metadata of a checkpoint's model.
 
     Attributes:
         model: timm name.
-        model_args: Arguments of `timm.create_model` beside the name and the number of classes.
+        model_args: Arguments of `timm.create_model`, except the name and the number of classes.
         classes: Class names, in the order of the logits.
         preprocessing: Arguments of `timm.data.create_transform` for evaluation.
-        recipe: The recipe it was trained by.
-        version: Of this package.
-        task: The kind of prediction.
-        head: What stands on the model as a backbone, in the task's own words; classifiers: {}.
+        recipe: Recipe of the training run.
+        version: Version of this package.
+        task: Name of the task, such as "detection".
+        head: Task-specific arguments of the network on top of the backbone; {} for classifiers.
     """
 
     model: str
@@ -55,15 +55,15 @@ class ModelInfo:
     head: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain values."""
+        """Returns the metadata as plain values."""
         return {"format": FORMAT, **asdict(self)}
 
 
 def read_info(content: Mapping[str, Any], path: str | Path) -> ModelInfo:
-    """Returns what a checkpoint's content says about its model.
+    """Returns the metadata in a checkpoint's content.
 
     Raises:
-        WeightsError: it has none, or a damaged one; the message names `path`.
+        WeightsError: missing or damaged metadata; the message names `path`.
     """
     info = content.get(INFO_KEY)
     if not isinstance(info, Mapping):
@@ -80,7 +80,7 @@ def read_info(content: Mapping[str, Any], path: str | Path) -> ModelInfo:
             f"{path}: written in format {info.get('format')!r}, this version reads {FORMAT}; "
             "update spanets"
         )
-    info = {"head": {}, **info}  # files of version 0.1 have none
+    info = {"head": {}, **info}  # files of version 0.1 have no head
     types = {name: get_origin(kind) or kind for name, kind in get_type_hints(ModelInfo).items()}
     wrong = [name for name, kind in types.items() if not isinstance(info.get(name), kind)]
     if not wrong and not all(isinstance(name, str) for name in info["classes"]):
@@ -93,13 +93,13 @@ def read_info(content: Mapping[str, Any], path: str | Path) -> ModelInfo:
 
 
 def read_own(path: str | Path) -> tuple[ModelInfo, dict[str, Any]]:
-    """Reads a checkpoint of `spanets train` whole, by opening it once, and runs nothing in it.
+    """Reads a whole checkpoint of `spanets train`, opening it once and running none of its code.
 
     Returns:
-        What it says about its model, and all that it holds.
+        The metadata, and the full content.
 
     Raises:
-        WeightsError: an unreadable file, one that was damaged since, or another's.
+        WeightsError: unreadable or damaged file, or not a checkpoint of `spanets train`.
     """
     found = find_file(Path(path))
     with open_regular(found) as file:
@@ -113,7 +113,7 @@ def weights_of(content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor
     """Returns the model's weights in a checkpoint's content, under the model's own names.
 
     Raises:
-        WeightsError: it has none.
+        WeightsError: the content has no weights.
     """
     tensors = content.get("state_dict")
     if not isinstance(tensors, Mapping):
@@ -127,41 +127,41 @@ def weights_of(content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor
 
 
 def load_checkpoint(path: str | Path) -> tuple[ModelInfo, dict[str, Tensor]]:
-    """Reads what a checkpoint says about its model, and the model's weights; builds nothing.
+    """Reads a checkpoint's metadata and weights, without building the model.
 
     Raises:
-        WeightsError: as for `read_own`, or no weights.
+        WeightsError: see `read_own`; or no weights.
     """
     info, content = read_own(path)
     return info, weights_of(content, path)
 
 
 def save_torch(content: Any, path: str | Path, previous: str | Path | None = None) -> None:
-    """Saves like `torch.save`, atomically; see `write_atomically`."""
+    """Saves like `torch.save`, but atomically; see `write_atomically`."""
     write_atomically(path, lambda file: torch.save(content, file), previous)
 
 
 class _Counter:
-    """Goes through nested values, and counts them: what is shared counts each time."""
+    """Checks nested values and counts them; a shared value counts each time it occurs."""
 
     def __init__(self) -> None:
         self.left = _MAX_VALUES
 
     def check(self, value: Any, depth: int = 0) -> None:
-        """Raises a ValueError for other than plain values, too many, too deep or too large ones."""
+        """Raises a ValueError for values that are not plain, too many, too deep or too large."""
         self.left -= 1
         if self.left < 0 or depth > _MAX_DEPTH:
             raise ValueError("more values than any checkpoint needs")
         if isinstance(value, Mapping):
             if not all(isinstance(key, str) for key in value):
-                raise ValueError("a key that is no text")
+                raise ValueError("a key that is not a text")
             value = [part for pair in value.items() for part in pair]
         if isinstance(value, list | tuple):
             for part in value:
                 self.check(part, depth + 1)
         elif isinstance(value, str):
             if len(value) > _MAX_TEXT:
-                raise ValueError("an endless text")
+                raise ValueError(f"a text of more than {_MAX_TEXT:,} characters")
         elif isinstance(value, int):
             if not -(2**63) <= value < 2**64:
                 raise ValueError("an integer of more than 64 bits")

@@ -1,8 +1,8 @@
-"""The one door for models: whatever a user names is opened here, read once, and comes back ready.
+"""The single entry point for models: `open_source` opens whatever a user names, and reads it once.
 
-A word is a model's name, a checkpoint, an exported file, a folder or address that `spanets push`
-wrote to, or `module:function` of the user's own. `open_source` returns the network, what is known
-about it, and its preprocessing.
+A source is a model's name, a checkpoint, an exported file, a folder or hub address that
+`spanets push` wrote, or a `module:function`. `open_source` returns the network, its metadata and
+its preprocessing.
 """
 
 import importlib
@@ -35,27 +35,26 @@ HUB = "hf-hub:"
 
 IMAGENET_CLASSES = 1000
 
-# What of a model's configuration says how its images are prepared.
+# Entries of a timm configuration that describe the preprocessing.
 _PREPROCESSING = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
 
-# Of a folder in timm's format: names, numbers and the classes.
+# Largest config.json that is read, in bytes.
 _MOST_CONFIG = 2**24
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a word of the user's stands for.
+    """An opened model: network, metadata and origin.
 
     Attributes:
-        word: As the user gave it.
-        network: In evaluation mode, on the CPU.
-        info: What is known about it; of a model by name no recipe, and classes only where its
-            weights are ImageNet's.
-        path: The file it was read from, or None.
-        has_weights: Its weights were read from somewhere; else they are random.
-        exported: It is an ONNX file; the network runs it by onnxruntime.
-        content: What the checkpoint holds beside the weights.
-        report: What of a file of weights was loaded, where one was given.
+        word: Name or path that the user gave.
+        network: Network in evaluation mode, on the CPU.
+        info: Metadata. For a model's name it has no recipe, and classes only with ImageNet weights.
+        path: File that the model was read from, or None.
+        has_weights: Whether the weights were loaded; otherwise they are random.
+        exported: Whether this is an ONNX file, which the network runs with onnxruntime.
+        content: Content of the checkpoint other than the weights.
+        report: Report on the weights file, or None if there was none.
     """
 
     word: str
@@ -69,7 +68,7 @@ class Source:
 
     @cached_property
     def preprocess(self) -> Any:
-        """From an RGB image of Pillow's to what the network takes, as evaluation prepares it.
+        """Evaluation transform from an RGB Pillow image to the network's input.
 
         Raises:
             UserError: damaged preprocessing.
@@ -78,11 +77,11 @@ class Source:
 
     @property
     def is_checkpoint(self) -> bool:
-        """Whether it is a checkpoint of `spanets train`."""
+        """Whether `spanets train` wrote this checkpoint."""
         return self.path is not None and not self.exported and bool(self.info.recipe)
 
     def require_classifier(self) -> None:
-        """Raises a UserError for what is no classifier."""
+        """Raises a UserError if the model is not a classifier."""
         if not load_task(self.info.task).is_classifier:
             raise UserError(f"{self.word}: is for {self.info.task}; this command takes classifiers")
 
@@ -93,21 +92,21 @@ def open_source(
     ema: bool | None = None,
     model_args: Mapping[str, Any] | None = None,
 ) -> Source:
-    """Opens what a user names.
+    """Opens the model that a user names.
 
     Args:
-        word: A timm name (random weights, the same each time); a checkpoint of `spanets train`; a
-            file of `spanets export`; a folder that `spanets push` wrote, or its address
-            "hf-hub:OWNER/NAME"; or "module:function", importable from here, a function without
-            arguments that returns a network.
-        weights: For a model's name: a file of weights, ours or the authors'.
-        ema: Of a file of weights that also holds their averages: which to take, see `load_weights`.
-        model_args: For a model's name: its arguments.
+        word: A timm name (random weights from a fixed seed); a checkpoint of `spanets train`; a
+            file of `spanets export`; a folder that `spanets push` wrote, or its hub address
+            "hf-hub:OWNER/NAME"; or "module:function", an importable function without arguments
+            that returns a network.
+        weights: Weights file, ours or the authors'; only with a timm name.
+        ema: Which weights to load if the file also has averaged ones; see `load_weights`.
+        model_args: Model arguments; only with a timm name.
 
     Raises:
-        UsageError: an unknown name, weights or arguments for what has its own, or a function that
-            returns no network.
-        UserError: an unreadable file, or weights that do not fit.
+        UsageError: unknown name, weights or arguments for a source that has its own, or a
+            function that returns no network.
+        UserError: unreadable file, or weights that do not fit.
     """
     word = str(word)
     if ema is not None and weights is None:
@@ -130,19 +129,19 @@ def open_source(
 
 
 def as_source(given: Source | str | Path) -> Source:
-    """Returns what is open already, or opens it."""
+    """Returns a `Source` unchanged, and opens anything else."""
     return given if isinstance(given, Source) else open_source(given)
 
 
 class ReadyModel:
-    """A model on a device, with its preprocessing: what predictors have in common.
+    """A model on a device, with its preprocessing: the base class of predictors.
 
     Args:
-        source: What is open, or what `open_source` takes.
-        device: None takes a GPU if there is one.
+        source: A `Source`, or an argument of `open_source`.
+        device: torch device; None selects a GPU if there is one.
 
     Raises:
-        UserError: as for `open_source`, or damaged preprocessing.
+        UserError: see `open_source`; or damaged preprocessing.
     """
 
     def __init__(self, source: Source | str | Path, device: str | None = None) -> None:
@@ -154,9 +153,9 @@ class ReadyModel:
 
 
 def is_checkpoint(source: str) -> bool:
-    """Tells a file's path, of one that may not exist, from a model's name, which may have a tag."""
+    """Whether source is a file's path, even of a missing file, rather than a model's name."""
     path = Path(source)
-    is_path = len(path.parts) > 1 and ":" not in source  # no address, such as hf-hub:owner/name
+    is_path = len(path.parts) > 1 and ":" not in source  # excludes hf-hub:owner/name
     return path.is_file() or is_path or path.suffix in WEIGHT_SUFFIXES
 
 
@@ -196,12 +195,12 @@ def _call_function(word: str) -> Source:
 
 
 class ExportedNetwork(nn.Module):
-    """The graph of an ONNX file as a module: images (B, 3, H, W) to its first output.
+    """An ONNX file as a module, from images (B, 3, H, W) to its first output.
 
-    It runs on the CPU by onnxruntime, as many images at a time as the file takes.
+    onnxruntime runs it on the CPU, in batches of the file's own batch size.
 
     Args:
-        file: Takes images.
+        file: ONNX file whose input is images.
     """
 
     def __init__(self, file: OnnxFile) -> None:
@@ -210,10 +209,10 @@ class ExportedNetwork(nn.Module):
         self.batch = file.shape[0]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns the output.
+        """Returns the first output.
 
         Raises:
-            UserError: the graph cannot be computed.
+            UserError: onnxruntime cannot run the graph.
         """
         size = self.batch if isinstance(self.batch, int) else len(images)
         found = [self.file.run(part.cpu().numpy())[0] for part in images.split(size)]
@@ -233,19 +232,19 @@ def _open_exported(word: str) -> Source:
 
 
 def _fetch(word: str) -> Path:
-    """Fetches the configuration and the weights of a repository on the hub, nothing else of it."""
+    """Downloads only config.json and the weights of a hub repository."""
     from huggingface_hub import snapshot_download
 
     name = word.removeprefix(HUB)
     try:
         wanted = ["config.json", "model.safetensors"]
         return Path(snapshot_download(name, allow_patterns=wanted))
-    except Exception as error:  # of the hub's library, of the connection, of the disk
+    except Exception as error:  # from the hub's library, the network or the disk
         raise UserError(f"{word}: cannot be fetched ({first_line(error)})") from error
 
 
 def _open_folder(folder: Path, word: str) -> Source:
-    """Opens a folder with config.json and model.safetensors, as `spanets push` and timm write."""
+    """Opens a folder of `spanets push` or timm, with config.json and model.safetensors."""
     try:
         config = json.loads(read_text_file(folder / "config.json", _MOST_CONFIG))
         name, cfg = str(config["architecture"]), dict(config["pretrained_cfg"])
@@ -265,22 +264,22 @@ def _open_folder(folder: Path, word: str) -> Source:
 
 
 def open_checkpoint(path: str | Path) -> Source:
-    """Opens a checkpoint of `spanets train`, by reading it once, and builds its model.
+    """Reads a checkpoint of `spanets train` once and builds its model.
 
     Raises:
-        WeightsError: an unreadable file, an unknown model, or weights that do not fit it.
+        WeightsError: unreadable file, unknown model, or weights that do not fit it.
     """
     return build_source(path, *read_own(path))
 
 
 def build_source(path: str | Path, info: ModelInfo, content: Mapping[str, Any]) -> Source:
-    """Builds the model of a checkpoint that was read; see `open_checkpoint`."""
+    """Builds the model of a checkpoint that was already read; see `open_checkpoint`."""
     weights = weights_of(content, path)
     try:
         model = _build_fitting(info, weights)
     except UserError as error:
         raise WeightsError(f"{path}: {error}") from None
-    # Metadata can have any value in any place, and builders check theirs in every way there is.
+    # Untrusted metadata can hold any values, and models raise any kind of exception for them.
     except Exception as error:
         reason = first_line(error)
         raise WeightsError(f"{path}: its model cannot be built ({reason})") from error
@@ -290,13 +289,13 @@ def build_source(path: str | Path, info: ModelInfo, content: Mapping[str, Any]) 
 
 
 def _build_fitting(info: ModelInfo, weights: Mapping[str, Tensor]) -> nn.Module:
-    """Builds the model of a checkpoint, once it is clear that it is the one of these weights."""
-    # The numbers of a data set's classes name nothing that is built.
+    """Builds the model of a checkpoint after checking that its weights fit and its size is sane."""
+    # Category ids are labels, not sizes, so large values are fine.
     head = {key: value for key, value in info.head.items() if key != "category_ids"}
     check_numbers([info.model_args, head], weights)
     build = load_task(info.task).build_model
     with limited_model(weights):
-        # First without memory: a checkpoint from elsewhere can ask for a model of any size.
+        # First on the meta device, without memory: an untrusted checkpoint can name a huge model.
         if (sketch := _sketch(info)) is not None:
             _check_names(info, sketch, weights)
         model = build(info)
@@ -305,13 +304,13 @@ def _build_fitting(info: ModelInfo, weights: Mapping[str, Tensor]) -> nn.Module:
 
 
 def _sketch(info: ModelInfo) -> nn.Module | None:
-    """Builds a model without values, if that is possible."""
+    """Builds a model on the meta device, or returns None if that is not possible."""
     try:
         with torch.device("meta"):
             return load_task(info.task).build_model(info)
     except ModelTooLargeError:
         raise
-    # A few models compute with values where they are built; other errors come again with values.
+    # A few models compute with values in their constructor. Real errors recur in the real build.
     except Exception:
         return None
 
@@ -322,7 +321,7 @@ def _check_names(info: ModelInfo, model: nn.Module, weights: Mapping[str, Tensor
 
 
 def _compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """Says how two sets of tensors differ in names and shapes, briefly; nothing if they do not."""
+    """Describes briefly how two sets of tensors differ in names, shapes or types; "" if equal."""
     differences = {
         "missing": own.keys() - given.keys(),
         "unexpected": given.keys() - own.keys(),

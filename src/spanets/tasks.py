@@ -1,8 +1,8 @@
-"""The tasks that models are trained for: a table of names, each with the class of its wing.
+"""The table of tasks: names, each with the class that implements the task.
 
-A wing is imported when it is asked for. So recipes, checkpoints and the training engine find it by
-name, and know nothing of it; another package adds a task by the entry point group `spanets.tasks`,
-or by `register_task`.
+Recipes, checkpoints and the training engine find a task by its name. Its package (a "wing", such as
+`spanets.detection`) is imported only when it is used. Other packages add a task with the entry
+point group `spanets.tasks` or with `register_task`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from spanets.training.task import Task
 
 DEFAULT_TASK = "classification"
-"""Of a recipe that names no task."""
+"""Task of a recipe that does not name one."""
 
 _WINGS = {
     "classification": "spanets.classification.task:ClassificationTask",
@@ -30,10 +30,10 @@ _REGISTERED: dict[str, type[Task[Any]]] = {}
 
 
 def register_task(task: type[Task[Any]]) -> type[Task[Any]]:
-    """Adds a task under its `name`; also a class decorator.
+    """Registers a task under its `name`; can be used as a class decorator.
 
     Raises:
-        ValueError: the name is that of a wing of this package.
+        ValueError: this package already has a task of that name.
     """
     if task.name in _WINGS:
         raise ValueError(f"the task {task.name!r} is this package's own")
@@ -50,7 +50,7 @@ def load_task(name: object) -> type[Task[Any]]:
     """Returns the class of a task.
 
     Raises:
-        UsageError: an unknown task; the message names those that are known.
+        UsageError: unknown task; the message lists the known ones.
     """
     if isinstance(name, str):
         if name in _REGISTERED:
@@ -67,5 +67,5 @@ def load_task(name: object) -> type[Task[Any]]:
 
 @cache
 def _plugins() -> dict[str, Any]:
-    """The tasks that installed packages bring."""
+    """Returns the entry points of tasks in other installed packages."""
     return {found.name: found for found in entry_points(group="spanets.tasks")}

@@ -62,9 +62,11 @@ def test_a_file_that_no_push_wrote_is_not_replaced(name, content, a, tmp_path):
         (to / name).write_text(content)
     before = read(to)
     for refuse in (check_folder, lambda folder: place(a, folder)):
-        with pytest.raises(UsageError, match="of no push, or was edited since") as caught:
+        with pytest.raises(
+            UsageError, match="not written by a push, or was edited since"
+        ) as caught:
             refuse(to)
-        assert str(caught.value).startswith(f"--to {to}: {name} is of no push")
+        assert str(caught.value).startswith(f"--to {to}: {name} was not written by a push")
     assert read(to) == before
     assert os.listdir(to) == [name]
 
@@ -80,7 +82,7 @@ def test_a_file_that_was_edited_since_is_not_replaced(name, a, b, tmp_path):
         with (to / name).open("a") as file:
             file.write("more")
     before = read(to)
-    with pytest.raises(UsageError, match=f"{name} is of no push, or was edited since"):
+    with pytest.raises(UsageError, match=f"{name} was not written by a push, or was edited since"):
         place(b, to)
     assert read(to) == before
 

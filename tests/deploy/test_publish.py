@@ -162,7 +162,7 @@ def test_a_folder_is_written_again_but_not_one_with_other_files(finished, tmp_pa
     )
     (tmp_path / "pets/thesis.tex").unlink()
     line = refused(2, *words)
-    assert line.startswith(f"--to {tmp_path / 'pets'}: config.json is of no push, or was edited")
+    assert line.startswith(f"--to {tmp_path / 'pets'}: config.json was not written by a push")
     (tmp_path / "pets/config.json").rename(tmp_path / "pets/thesis.tex")
     line = refused(2, *words[:-1], tmp_path / "pets/thesis.tex")
     assert line.endswith("thesis.tex: is a file; name a folder, or hf-hub:OWNER/NAME")
@@ -187,7 +187,7 @@ def test_other_tasks_have_no_place_in_timms_format(finished, tmp_path, refused):
     content["spanets"] |= {"task": "detection", "preprocessing": {}}
     torch.save(content, tmp_path / "a.ckpt")
     line = refused(1, "push", tmp_path / "a.ckpt", "--to", tmp_path / "a")
-    assert line == f"{tmp_path / 'a.ckpt'}: is for detection; timm's format holds classifiers alone"
+    assert line == f"{tmp_path / 'a.ckpt'}: is for detection; timm's format holds only classifiers"
 
 
 # ---- the hub

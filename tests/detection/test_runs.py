@@ -156,7 +156,7 @@ def test_retinanets_are_timed(boxes_run, run, refused, capsys):
     (row,) = json.loads(printed)["rows"]
     assert row["latency_ms"] > 0 and row["macs"] > 0
     line = refused(2, "bench", run / "last.ckpt")
-    assert line.endswith("is none of the classifiers, segmenters and RetinaNets that bench times")
+    assert line.endswith("is not a classifier, segmenter or RetinaNet; bench times only these")
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_models_work_without_triton() -> None:
         "import timm, torch, spanets\n"
         "from spanets.kernels import availability\n"
         "assert availability.triton is None\n"
-        "assert not availability._asked(0)\n"
+        "assert not availability._has_support(0)\n"
         "timm.create_model('spanet_nano')(torch.zeros(2, 3, 64, 64)).sum().backward()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -51,18 +51,18 @@ def test_models_work_without_triton() -> None:
 
 def test_versions_that_the_kernels_are_written_for() -> None:
     served = {"3.3.1": False, "3.4.0": True, "3.10.0": True, "4.0.0+git1": True}
-    assert {version: availability._serves(version) for version in served} == served
+    assert {version: availability._is_recent(version) for version in served} == served
 
 
 @needs_triton
 def test_gpus_that_triton_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SPANETS_KERNELS", raising=False)
     for capability, served in [((9, 0), True), ((8, 0), True), ((7, 5), False)]:
-        availability._asked.cache_clear()
+        availability._has_support.cache_clear()
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
-        assert availability._asked(0) is served
-    availability._asked.cache_clear()
+        assert availability._has_support(0) is served
+    availability._has_support.cache_clear()
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setenv("SPANETS_KERNELS", "0")
-    assert not availability._asked(0)
-    availability._asked.cache_clear()
+    assert not availability._has_support(0)
+    availability._has_support.cache_clear()

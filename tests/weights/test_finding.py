@@ -195,7 +195,7 @@ def test_an_average_alone(source, blank, tmp_path):
         "1 left out: n_averaged (not under 'module.')",
         "the weights are averages over updates (module.*)",
     ]
-    assert refusal(blank, path, ema=False) == "holds averaged weights alone (module.*)"
+    assert refusal(blank, path, ema=False) == "holds only averaged weights (module.*)"
     load_weights(blank, path, ema=True)
 
 
@@ -423,7 +423,7 @@ def test_a_cache_of_links(source, blank, tmp_path):
         ("{}", 'JSON without a "weight_map", so it lists no files of weights'),
         ('{"weight_map": {}}', 'JSON without a "weight_map", so it lists no files of weights'),
         ('{"weight_map": ["a"]}', 'JSON without a "weight_map", so it lists no files of weights'),
-        ('{"weight_map": {"a": 3}}', 'its "weight_map" names something else than files'),
+        ('{"weight_map": {"a": 3}}', 'its "weight_map" must map names to file names'),
         ('{"weight_map": {"a": "model.safetensors.index.json"}}', None),
         ('{"a": ' + "[" * 100_000, "damaged JSON, which lists no files of weights"),
         ('{"a": ' + "9" * 5000 + "}", "damaged JSON, which lists no files of weights"),

@@ -297,15 +297,15 @@ def test_a_pipe_is_not_waited_for(suffix, tmp_path):
     thread = threading.Thread(target=lambda: said.append(refusal(path)), daemon=True)
     thread.start()
     thread.join(SECONDS)
-    assert said == ["is no regular file, such as a pipe or device"]
+    assert said == ["is a pipe or device, must be a regular file"]
 
 
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/null", "/dev/random"])
 def test_a_device_is_not_read(device, tmp_path):
-    assert refusal(Path(device)) == "is no regular file, such as a pipe or device"
+    assert refusal(Path(device)) == "is a pipe or device, must be a regular file"
     link = tmp_path / "a.pth"
     link.symlink_to(device)
-    assert refusal(link) == "is no regular file, such as a pipe or device"
+    assert refusal(link) == "is a pipe or device, must be a regular file"
 
 
 @pytest.mark.parametrize(

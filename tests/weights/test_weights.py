@@ -437,7 +437,7 @@ def test_no_plain_tensor(tiny, blank, tmp_path, kind):
         "quantized": lambda: torch.quantize_per_tensor(torch.ones(12), 0.1, 0, torch.qint8),
     }
     path = write(tmp_path / "a.pth", {**tiny.state_dict(), "norm.weight": make[kind]()})
-    assert failure(blank, path) == "norm.weight is no plain tensor"
+    assert failure(blank, path) == "norm.weight is not a plain tensor"
 
 
 @pytest.mark.parametrize(
@@ -539,7 +539,7 @@ def test_no_file(blank, tmp_path):
         (b"\x89PNG\r\n\x1a\n" + b"\x00" * 99, "neither a PyTorch nor a safetensors file"),
         (b"PK\x05\x06" + b"\x00" * 18, "a truncated or damaged PyTorch file"),  # an empty archive
         (b"\xff" * 8 + b"{}", "a truncated or damaged safetensors file"),
-        (b"\x02" + b"\x00" * 7 + b"{}", "holds no tensors by name, so it is no checkpoint"),
+        (b"\x02" + b"\x00" * 7 + b"{}", "holds no named tensors, so it is not a checkpoint"),
     ],
     ids=[
         "page",
@@ -566,10 +566,10 @@ def test_foreign_file(blank, tmp_path, content, message):
         (torch.ones(3), "holds a Tensor, not a state dict"),
         ([torch.ones(3)], "holds a list, not a state dict"),
         (None, "holds a NoneType, not a state dict"),
-        ({}, "holds no tensors by name, so it is no checkpoint"),
-        ({"epoch": 3, "state_dict": {}}, "holds no tensors by name, so it is no checkpoint"),
-        ({0: torch.ones(3)}, "holds no tensors by name, so it is no checkpoint"),
-        ({"weight": [1.0, 2.0]}, "holds no tensors by name, so it is no checkpoint"),
+        ({}, "holds no named tensors, so it is not a checkpoint"),
+        ({"epoch": 3, "state_dict": {}}, "holds no named tensors, so it is not a checkpoint"),
+        ({0: torch.ones(3)}, "holds no named tensors, so it is not a checkpoint"),
+        ({"weight": [1.0, 2.0]}, "holds no named tensors, so it is not a checkpoint"),
         ({"state_dict": torch.ones(3)}, "unexpected key state_dict, the model has no such tensor"),
     ],
     ids=str,
@@ -582,7 +582,7 @@ def test_file_that_holds_itself(blank, tmp_path):
     content: dict[str, Any] = {}
     content["model"] = content["state_dict"] = content
     path = write(tmp_path / "a.pth", content)
-    assert failure(blank, path) == "holds no tensors by name, so it is no checkpoint"
+    assert failure(blank, path) == "holds no named tensors, so it is not a checkpoint"
 
 
 DAMAGED = {

@@ -1,7 +1,6 @@
-"""What networks do to spatial frequencies: captured, measured, drawn; any `nn.Module`.
+"""Measures and plots what any `nn.Module` does to spatial frequencies.
 
-Measurements are functions from tensors to arrays with units; `plots` draws arrays and computes
-nothing.
+Measurements are functions from tensors to arrays with units. `plots` only draws arrays.
 """
 
 from spanets.analysis.capture import capture, find_modules, stream, to_maps

@@ -1,4 +1,4 @@
-"""What modules of a network give out, as NCHW maps: any network, any layout, any data set.
+"""Captures the outputs of modules as NCHW maps, for any network, layout and data set.
 
 Shape legend: `B` images, `C` channels, `H W` map size, `N = P + H·W` tokens with P prefix tokens.
 """
@@ -22,11 +22,11 @@ LAYOUTS = ("auto", "nchw", "nhwc", "tokens")
 
 @dataclass(frozen=True)
 class Family:
-    """Where a family of networks mixes tokens.
+    """Names and layout of the token mixers in a family of networks.
 
     Attributes:
-        mixers: Pattern of the modules whose output is the token mixer's.
-        layout: Of their outputs and the blocks', where they are no tokens.
+        mixers: Pattern of the modules that return the token mixers' outputs.
+        layout: Layout of these and the blocks' outputs, if they are not tokens.
     """
 
     mixers: str
@@ -34,12 +34,12 @@ class Family:
 
     @property
     def blocks(self) -> str:
-        """Pattern of the blocks."""
+        """Pattern of the blocks' names."""
         return self.mixers.rsplit(".", 1)[0]
 
 
-# By class. Swin's attention works on windows, so its result is taken where it is a map again:
-# behind the drop path of its branch.
+# By class name. Swin's attention works on windows; its result is a map again after the drop path
+# of its branch.
 FAMILIES = {
     "SPANet": Family("stages.*.blocks.*.token_mixer"),
     "SPANetV2": Family("stages.*.blocks.*.token_mixer"),
@@ -55,16 +55,16 @@ Sink = Callable[[str, Tensor], None]
 
 
 def find_modules(model: nn.Module, sites: str | Sequence[str] = "mixers") -> list[str]:
-    """Returns the names of the modules that are to be looked at, in the order of the network.
+    """Returns the names of the selected modules, in the order of the network.
 
     Args:
         model: Any network.
         sites: "mixers" or "blocks" of a known family, or shell patterns of module names, such as
-            "stages.*.blocks.*" (`*` stands for a part of a name between dots).
+            "stages.*.blocks.*" (`*` matches one part of a name between dots).
 
     Raises:
-        UsageError: an unknown family, or a pattern that matches nothing; the nearest names are
-            told.
+        UsageError: unknown family, or a pattern that matches nothing; the message lists the
+            nearest names.
     """
     patterns = [sites] if isinstance(sites, str) else list(sites)
     names = [name for name, _ in model.named_modules() if name]
@@ -82,7 +82,7 @@ def find_modules(model: nn.Module, sites: str | Sequence[str] = "mixers") -> lis
 
 
 def family_of(model: nn.Module) -> Family | None:
-    """Returns what is known of a network's family, or None."""
+    """Returns a network's family, or None if it is unknown."""
     known = (FAMILIES.get(parent.__name__) for parent in type(model).__mro__)
     return next((family for family in known if family is not None), None)
 
@@ -108,16 +108,17 @@ def to_maps(
     layout: str = "auto",
     prefix_tokens: int = 0,
 ) -> Tensor:
-    """Returns a module's output as maps (B, C, H, W), a view where that is possible.
+    """Returns a module's output as maps (B, C, H, W), as a view if possible.
 
     Args:
-        output: (B, C, H, W), (B, H, W, C) or tokens (B, N, C); of a tuple or list the first.
-        image_size: H and W of the images: the maps' proportions, which tell the layouts apart.
-        layout: "nchw", "nhwc", "tokens", or "auto", which raises where two layouts are possible.
-        prefix_tokens: Class and register tokens before the others; they are dropped.
+        output: Maps (B, C, H, W) or (B, H, W, C), tokens (B, N, C), or a tuple or list that starts
+            with one of these.
+        image_size: H and W of the images. Maps have the same aspect ratio, which tells the layout.
+        layout: "nchw", "nhwc", "tokens", or "auto", which fails if two layouts are possible.
+        prefix_tokens: Number of class and register tokens at the start; they are dropped.
 
     Raises:
-        ValueError: the output is no map, or its layout is not clear.
+        ValueError: the output is not a map, or its layout is ambiguous.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout is {layout!r}, allowed: {', '.join(LAYOUTS)}")
@@ -143,7 +144,7 @@ def _layout_of(output: Tensor, image_size: tuple[int, int]) -> str:
 
 
 def _distortion(height: int, width: int, image_size: tuple[int, int]) -> float:
-    """How far a map's proportions are from the images', as the logarithm of a factor."""
+    """Returns how far a map's aspect ratio is from the images', as the log of a factor."""
     return abs(log(height / width) - log(image_size[0] / image_size[1]))
 
 
@@ -163,7 +164,7 @@ def _tokens_to_maps(tokens: Tensor, image_size: tuple[int, int], prefix: int) ->
 def _first_that_fits(
     output: Any, image_size: tuple[int, int], layouts: tuple[str, str], prefix: int
 ) -> Tensor:
-    """By the first layout, or where that is not clear by the second."""
+    """Converts an output to maps by the first layout or, if that is ambiguous, the second."""
     try:
         return to_maps(output, image_size, layouts[0], prefix)
     except ValueError:
@@ -180,17 +181,17 @@ def on_maps(
     """Turns a module of any layout into a function of NCHW maps.
 
     Args:
-        module: Takes maps or tokens.
-        given: What it takes, of one image: (1, C, H, W), (1, H, W, C) or (1, N, C).
-        image_size: Of `to_maps`.
-        layouts: Of `to_maps`: the second where the first is not clear.
-        prefix_tokens: Of `to_maps`; the function leaves these tokens as they are in `given`.
+        module: Module whose input is maps or tokens.
+        given: Its input for one image: (1, C, H, W), (1, H, W, C) or (1, N, C).
+        image_size: See `to_maps`.
+        layouts: Two layouts, see `to_maps`; the second applies if the first is ambiguous.
+        prefix_tokens: See `to_maps`. The function reuses these tokens from `given`.
 
     Returns:
         A function from maps (B, C, H, W) to maps, and `given` as maps.
 
     Raises:
-        ValueError: what the module takes is no map.
+        ValueError: the module's input is not a map.
     """
     point = _first_that_fits(given, image_size, layouts, prefix_tokens)
 
@@ -213,14 +214,14 @@ def hooked(
     layout: str = "auto",
     prefix_tokens: int | None = None,
 ) -> Iterator[None]:
-    """Hands every output of the named modules to `sink(name, maps)` while the block runs.
+    """Returns a context that passes every output of the named modules to `sink(name, maps)`.
 
     Args:
-        model: Any network; its forward is called with images (B, C, H, W) first.
-        names: Of modules.
-        sink: Takes a name and maps (B, C, H, W).
-        layout: Of `to_maps`; "auto" falls back on a known family's.
-        prefix_tokens: Of `to_maps`; None takes the model's `num_prefix_tokens`, or 0.
+        model: Any network whose first argument is images (B, C, H, W).
+        names: Names of modules.
+        sink: Function of a name and maps (B, C, H, W).
+        layout: See `to_maps`; "auto" falls back to the layout of a known family.
+        prefix_tokens: See `to_maps`; None means the model's `num_prefix_tokens`, or 0.
     """
     family = family_of(model)
     fallback = family.layout if family is not None and layout == "auto" else layout
@@ -258,20 +259,20 @@ def capture(
     layout: str = "auto",
     prefix_tokens: int | None = None,
 ) -> dict[str, Tensor]:
-    """Runs a batch and returns what modules gave out, as maps (B, C, H, W), by name.
+    """Runs a batch and returns the modules' outputs as maps (B, C, H, W), by name.
 
-    For a data set use `stream`, whose memory does not grow with it.
+    For a data set use `stream`, which needs constant memory.
 
     Args:
-        model: Any network; its mode (training or not) is left as it is.
-        images: (B, C, H, W).
-        sites: Of `find_modules`.
-        layout: Of `to_maps`.
-        prefix_tokens: Of `hooked`.
+        model: Any network; its training or evaluation mode is kept.
+        images: Images (B, C, H, W).
+        sites: See `find_modules`.
+        layout: See `to_maps`.
+        prefix_tokens: See `hooked`.
 
     Raises:
-        UsageError: a pattern that matches nothing.
-        ValueError: an output that is no map.
+        UsageError: a pattern matches nothing.
+        ValueError: an output is not a map.
     """
     found: dict[str, Tensor] = {}
     names = find_modules(model, sites)
@@ -289,22 +290,22 @@ def stream(
     layout: str = "auto",
     prefix_tokens: int | None = None,
 ) -> int:
-    """Runs batches of images and hands the modules' maps to a sink as they come.
+    """Runs batches of images and passes the modules' maps to a sink.
 
     Args:
         model: Any network.
-        batches: Images (B, C, H, W), on the model's device.
-        sink: Takes a module's name and maps (B, C, H, W); statistics add them up.
-        sites: Of `find_modules`.
-        layout: Of `to_maps`.
-        prefix_tokens: Of `hooked`.
+        batches: Batches of images (B, C, H, W), on the model's device.
+        sink: Function of a module's name and maps (B, C, H, W), such as `SpectrumStatistics`.
+        sites: See `find_modules`.
+        layout: See `to_maps`.
+        prefix_tokens: See `hooked`.
 
     Returns:
         The number of images.
 
     Raises:
-        UsageError: a pattern that matches nothing.
-        ValueError: an output that is no map.
+        UsageError: a pattern matches nothing.
+        ValueError: an output is not a map.
     """
     count = 0
     with hooked(model, find_modules(model, sites), sink, layout, prefix_tokens):

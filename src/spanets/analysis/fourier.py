@@ -1,8 +1,8 @@
 """Spectra of maps: relative log amplitude, spectrum maps, and their running means over data sets.
 
-Conventions, the same everywhere: `A = log(|F x| + ε)` with an unnormalized transform, natural
-logarithm and ε = 1e-6; the mean over channels is taken after the logarithm; spectra are centred,
-the origin at (H // 2, W // 2). Frequencies are fractions of Nyquist (half a cycle a sample).
+Conventions: `A = log(|F x| + ε)` with an unnormalized transform, the natural logarithm and
+ε = 1e-6. The mean over channels follows the logarithm. Spectra are centred, with the origin at
+(H // 2, W // 2). Frequencies are fractions of Nyquist (half a cycle per sample).
 
 Shape legend: `B` images, `C` channels, `H W` map size, `P` samples of a profile.
 """
@@ -25,10 +25,10 @@ Array = NDArray[np.float64]
 def log_amplitude(maps: Tensor, epsilon: float = EPSILON) -> Tensor:
     """Returns `log(|F x| + ε)`, mean over channels, centred: (B, C, H, W) to (B, H, W).
 
-    Half precision is computed in float32.
+    For half precision it computes in float32.
     """
     wide = maps if maps.dtype == torch.float64 else maps.float()
-    # Half of a real map's spectrum tells the other half: |F(-u, -v)| = |F(u, v)|.
+    # A real map's spectrum is symmetric: |F(-u, -v)| = |F(u, v)|. So half of it is enough.
     half = torch.fft.rfft2(wide).abs().add_(epsilon).log_().mean(1)  # B H W//2+1
     return torch.fft.fftshift(_whole(half, maps.shape[-1]), dim=(-2, -1))
 
@@ -41,15 +41,15 @@ def _whole(half: Tensor, width: int) -> Tensor:
 
 
 def profile(spectrum: Tensor, kind: str = "diagonal") -> Tensor:
-    """Cuts profiles from the origin outward out of centred spectra: (..., H, W) to (..., P).
+    """Returns profiles of centred spectra, from the origin outward: (..., H, W) to (..., P).
 
     Args:
-        spectrum: Centred at (H // 2, W // 2).
-        kind: "diagonal", the main diagonal from the origin, of square spectra alone, as published;
-            or "radial", means over rings of one bin of the shorter side, of any shape.
+        spectrum: Spectrum centred at (H // 2, W // 2).
+        kind: "diagonal" for the main diagonal from the origin, as published, only of square
+            spectra; "radial" for means over rings one bin (of the shorter side) wide, of any shape.
 
     Raises:
-        ValueError: an unknown kind, or the diagonal of a spectrum that is not square.
+        ValueError: unknown kind, or the diagonal of a spectrum that is not square.
     """
     height, width = spectrum.shape[-2:]
     if kind == "diagonal":
@@ -68,7 +68,7 @@ def profile(spectrum: Tensor, kind: str = "diagonal") -> Tensor:
 
 
 def _rings(height: int, width: int) -> Tensor:
-    """The number of the ring of every bin of a centred spectrum: (H, W)."""
+    """Returns the ring index of every bin of a centred spectrum: (H, W)."""
     shorter = min(height, width)
     u = (torch.arange(height) - height // 2) * (shorter / height)
     v = (torch.arange(width) - width // 2) * (shorter / width)
@@ -78,14 +78,14 @@ def _rings(height: int, width: int) -> Tensor:
 def profile_frequencies(
     height: int, width: int, kind: str = "diagonal", published: bool = False
 ) -> Array:
-    """Returns where a profile's samples lie, as fractions of Nyquist: (P,).
+    """Returns the frequencies of a profile's samples, as fractions of Nyquist: (P,).
 
     Args:
-        height: Of the map.
-        width: Of the map.
-        kind: Of `profile`.
-        published: Stretch the axis so that the last sample lies at 1, as published plots do; on
-            the diagonal of an even size it lies at (H / 2 - 1) / (H / 2).
+        height: Map height, in samples.
+        width: Map width, in samples.
+        kind: See `profile`.
+        published: Whether to stretch the axis so that the last sample is at 1, as in published
+            plots. On the diagonal of an even size it is really at (H / 2 - 1) / (H / 2).
     """
     shorter = min(height, width)
     count = shorter - shorter // 2 if kind == "diagonal" else shorter // 2 + 1
@@ -99,8 +99,8 @@ def relative_log_amplitude(maps: Tensor, kind: str = "diagonal") -> Tensor:
     Park & Kim, ICLR 2022, Figure 2; SPANet, Figure 2.
 
     Args:
-        maps: (B, C, H, W).
-        kind: Of `profile`.
+        maps: Maps (B, C, H, W).
+        kind: See `profile`.
     """
     values = profile(log_amplitude(maps), kind)
     return values - values[..., :1]
@@ -113,11 +113,11 @@ def spectrum_map(maps: Tensor) -> Tensor:
 
 @dataclass
 class RunningMoments:
-    """Mean and variance of arrays that come batch by batch (Chan et al., 1983).
+    """Running mean and variance of arrays, batch by batch (Chan et al., 1983).
 
     Attributes:
-        count: Samples seen.
-        mean: Of them.
+        count: Number of samples so far.
+        mean: Mean of the samples.
         squares: Sum of squared deviations from the mean.
     """
 
@@ -140,31 +140,31 @@ class RunningMoments:
         self.count = total
 
     def state(self) -> dict[str, Any]:
-        """Returns plain values, of which `restore` makes the same moments."""
+        """Returns plain values for `restore`."""
         return {key: np.asarray(value).tolist() for key, value in vars(self).items()}
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> Self:
-        """Goes on from a state."""
+        """Returns the moments saved by `state`."""
         return cls(state["count"], np.asarray(state["mean"]), np.asarray(state["squares"]))
 
     @property
     def deviation(self) -> Any:
-        """Standard deviation over the samples; 0 of one."""
+        """Standard deviation over the samples; 0 for a single one."""
         return np.sqrt(self.squares / max(1, self.count - 1))
 
 
 @dataclass
 class SpectrumStatistics:
-    """A sink of `capture.stream`: relative log amplitude and spectrum maps of every module.
+    """A sink for `capture.stream`: relative log amplitude and spectrum maps of every module.
 
-    Memory holds one mean and one deviation a module, however many images there are.
+    It stores one mean and one deviation per module, independent of the number of images.
 
     Attributes:
-        kind: Of `profile`.
-        profiles: By module: moments of the relative log amplitude, over images.
-        spectra: By module: moments of the centred log amplitude, over images.
-        sizes: By module: H and W of its maps.
+        kind: See `profile`.
+        profiles: Moments of the relative log amplitude over images, by module.
+        spectra: Moments of the centred log amplitude over images, by module.
+        sizes: H and W of the maps, by module.
     """
 
     kind: str = "diagonal"
@@ -176,7 +176,7 @@ class SpectrumStatistics:
         """Adds maps (B, C, H, W) of a module.
 
         Raises:
-            ValueError: the maps have another size than those before.
+            ValueError: the size of the maps differs from earlier ones.
         """
         size = (maps.shape[-2], maps.shape[-1])
         if self.sizes.setdefault(name, size) != size:
@@ -192,9 +192,9 @@ class SpectrumStatistics:
     def results(self) -> dict[str, dict[str, Any]]:
         """Returns arrays by module, in the order of the network.
 
-        For each: "frequencies" (P,) as fractions of Nyquist, "mean" and "low" and "high" (P,), the
-        mean over images and the 95 % band of that mean, "last", the last sample of the mean,
-        "spectrum" (H, W), and "images".
+        Each module has "frequencies" (P,), as fractions of Nyquist; "mean", "low" and "high" (P,),
+        the mean over images with its 95 % band; "last", the last sample of the mean; "spectrum"
+        (H, W); and "images", their number.
         """
         table = {}
         for name, moments in self.profiles.items():

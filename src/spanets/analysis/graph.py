@@ -1,8 +1,8 @@
-"""Convolution and self-attention on the graph of tokens, and what they do to its modes.
+"""Measures convolution and self-attention on the modes of the graph of tokens.
 
-The definitions are this project's, built on Balcilar et al., ICLR 2021, Eq. 7. A kernel of size k
-connects the tokens of an H × W grid within a window; its normalized Laplacian gives the modes, from
-smooth to rough, and a token mixer, written as a matrix, is measured on them.
+The definitions are this project's, based on Balcilar et al., ICLR 2021, Eq. 7. A kernel of size k
+connects the tokens of an H × W grid within a window. The modes are the eigenvectors of the graph's
+normalized Laplacian, from smooth to rough. A token mixer is a matrix, measured on these modes.
 
 Shape legend: `N = H·W` tokens, row by row; `M` modes.
 """
@@ -16,15 +16,16 @@ Array = NDArray[np.float64]
 
 
 def window_adjacency(height: int, width: int, kernel_size: int | None) -> Array:
-    """Returns which tokens a window connects, itself left out, without wrap-around: (N, N), 0 or 1.
+    """Returns which other tokens a window connects, without wrap-around: (N, N), 0 or 1.
 
     Args:
-        height: Of the grid.
-        width: Of the grid.
-        kernel_size: k, odd: tokens up to (k - 1) / 2 rows and columns away; None connects all.
+        height: Grid height, in tokens.
+        width: Grid width, in tokens.
+        kernel_size: Window side k, odd: connects tokens up to (k - 1) / 2 rows and columns away.
+            None connects all tokens.
 
     Raises:
-        ValueError: an even or too small kernel.
+        ValueError: the kernel size is even or too small.
     """
     rows, columns = np.divmod(np.arange(height * width), width)
     distance = np.maximum(
@@ -53,7 +54,7 @@ class Modes:
 
     Attributes:
         values: μ, ascending from 0, smooth to rough: (M,).
-        vectors: U, one mode a column: (N, M).
+        vectors: U, one mode per column: (N, M).
     """
 
     values: Array
@@ -75,19 +76,19 @@ def combinatorial_modes(adjacency: Array) -> Modes:
 
 
 def uniform_matrix(adjacency: Array) -> Array:
-    """Returns equal weights on a window and the token itself: `D^{-1/2} (A + I) D^{-1/2}`."""
+    """Returns equal weights on a window, including its centre: `D^{-1/2} (A + I) D^{-1/2}`."""
     connected = adjacency + np.eye(len(adjacency))
     scale = connected.sum(1) ** -0.5
     return scale[:, None] * connected * scale[None, :]
 
 
 def convolution_matrix(kernel: Array, height: int, width: int) -> Array:
-    """Returns a convolution with zero padding as a matrix (N, N), as `torch.conv2d` computes it.
+    """Returns the matrix (N, N) of a convolution with zero padding, as `torch.conv2d` does it.
 
     Args:
-        kernel: (k, k), k odd.
-        height: Of the grid.
-        width: Of the grid.
+        kernel: Kernel (k, k), k odd.
+        height: Grid height, in tokens.
+        width: Grid width, in tokens.
 
     Raises:
         ValueError: the kernel is not square or has even sides.
@@ -107,12 +108,12 @@ def convolution_matrix(kernel: Array, height: int, width: int) -> Array:
 def attention_matrix(query: Array, key: Array, adjacency: Array | None = None) -> Array:
     """Returns self-attention's matrix (N, N), whose rows sum to 1.
 
-    `softmax(Q Kᵀ / √d)`, masked to a window and the token itself.
+    `softmax(Q Kᵀ / √d)`, masked to a window including its centre.
 
     Args:
-        query: (N, d).
-        key: (N, d).
-        adjacency: Of `window_adjacency`; None leaves all tokens in.
+        query: Queries (N, d).
+        key: Keys (N, d).
+        adjacency: Window, see `window_adjacency`; None uses all tokens.
     """
     scores = query @ key.T / np.sqrt(query.shape[1])
     if adjacency is not None:
@@ -123,7 +124,7 @@ def attention_matrix(query: Array, key: Array, adjacency: Array | None = None) -
 
 @dataclass(frozen=True)
 class GraphSpectrum:
-    """What an operator does to the modes of a graph.
+    """Response of an operator to the modes of a graph.
 
     Attributes:
         values: μ of the modes: (M,).
@@ -137,13 +138,13 @@ class GraphSpectrum:
 
     @property
     def high_pass_ratio(self) -> float:
-        """Mean |φ| over the top third of μ by that over the bottom third."""
+        """Mean |φ| over the top third of μ, divided by the mean over the bottom third."""
         low, _, high = self.thirds()
         return high / low
 
     @property
     def gain_ratio(self) -> float:
-        """Mean γ over the top third of μ by γ of the smoothest mode."""
+        """Mean γ over the top third of μ, divided by γ of the smoothest mode."""
         top = self.gain[-(len(self.gain) // 3) :]
         return float(top.mean() / self.gain[0])
 

@@ -1,4 +1,4 @@
-"""Figures of measurements: arrays in, a matplotlib figure out; nothing is computed here."""
+"""Draws measurements: functions from arrays to matplotlib figures, without computation."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -23,12 +23,12 @@ def plot_profiles(
     title: str = "",
     limits: tuple[float, float] | None = None,
 ) -> "Figure":
-    """Draws relative log amplitude against frequency, one line a module, shallow to deep.
+    """Draws relative log amplitude against frequency, one line per module, shallow to deep.
 
     Args:
-        modules: Of `SpectrumStatistics.results`.
-        title: Of the figure.
-        limits: Of the vertical axis, for figures on one scale.
+        modules: Results by module, from `SpectrumStatistics.results`.
+        title: Title of the figure.
+        limits: Limits of the vertical axis, to give several figures one scale.
     """
     figure, axes = _figure(5.5, 4)
     _draw_profiles(axes, modules)
@@ -48,7 +48,7 @@ def plot_families(models: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> "Fig
     """Draws the relative log amplitude of several models side by side, on one scale.
 
     Args:
-        models: By title: what `plot_profiles` takes.
+        models: Results by module (see `plot_profiles`), by title.
     """
     require("matplotlib", "analysis")
     from matplotlib.figure import Figure
@@ -74,10 +74,10 @@ def _draw_profiles(axes: Any, modules: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def plot_depth(models: Mapping[str, Sequence[float]]) -> "Figure":
-    """Draws the last sample of the relative log amplitude against depth, one line a model.
+    """Draws the last sample of the relative log amplitude against depth, one line per model.
 
     Args:
-        models: By model: the last samples, shallow to deep.
+        models: Last samples from shallow to deep, by model.
     """
     figure, axes = _figure(5.5, 4)
     for name, values in models.items():
@@ -90,11 +90,11 @@ def plot_depth(models: Mapping[str, Sequence[float]]) -> "Figure":
 
 
 def plot_windows(windows: Sequence[int], ratios: Mapping[str, Sequence[float]]) -> "Figure":
-    """Draws what windows do to operators on the graph of tokens (`analysis.graph`).
+    """Draws the effect of the window size on operators on the graph of tokens (`analysis.graph`).
 
     Args:
-        windows: Sizes, in tokens a side.
-        ratios: By operator: `GraphSpectrum.gain_ratio` or the like, one for each window.
+        windows: Window sides, in tokens.
+        ratios: Values such as `GraphSpectrum.gain_ratio`, one for each window, by operator.
     """
     figure, axes = _figure(7, 3.4)
     for name, values in ratios.items():
@@ -109,8 +109,8 @@ def plot_spectra(spectra: Mapping[str, Array], columns: int = 5) -> "Figure":
     """Draws centred log amplitudes side by side on one colour scale.
 
     Args:
-        spectra: By title: (H, W), natural logarithm.
-        columns: Pictures in a row.
+        spectra: Log amplitudes (H, W), natural logarithm, by title.
+        columns: Pictures per row.
     """
     return _sheet(
         spectra, columns, "viridis", "log amplitude", _shared_limits(list(spectra.values()))
@@ -123,9 +123,9 @@ def plot_responses(
     """Draws gains per frequency side by side on one colour scale from 0.
 
     Args:
-        gains: By title: (H, W), centred.
-        columns: Pictures in a row.
-        top: Of the scale, for figures on one; None takes the largest gain.
+        gains: Centred gains (H, W), by title.
+        columns: Pictures per row.
+        top: Upper end of the scale, to give several figures one scale; None means the largest gain.
     """
     highest = max(float(np.max(gain)) for gain in gains.values()) if top is None else top
     return _sheet(gains, columns, "magma", "gain", (0.0, highest))
@@ -140,10 +140,10 @@ def plot_sensitivity(
     """Draws Fourier heat maps side by side on one colour scale from 0 (Yin et al., 2019).
 
     Args:
-        rates: By title: (R, S).
-        rows: By title: vertical frequencies as fractions of Nyquist, (R,).
-        columns: By title: horizontal ones, (S,).
-        label: Of the colour scale.
+        rates: Heat maps (R, S), by title.
+        rows: Vertical frequencies (R,), as fractions of Nyquist, by title.
+        columns: Horizontal frequencies (S,), as fractions of Nyquist, by title.
+        label: Label of the colour scale.
     """
     figure, grid = _grid(len(rates), columns=4, scale=1.3)
     top = max(float(np.max(rate)) for rate in rates.values()) or 1.0
@@ -163,13 +163,13 @@ def plot_sensitivity(
 def plot_bands(
     curves: Mapping[str, Mapping[str, Any]], cutoffs: Sequence[float], label: str
 ) -> "Figure":
-    """Draws how often answers are right for low-passed and for high-passed images.
+    """Draws the accuracy on low-passed and high-passed images.
 
     Args:
-        curves: By title: "low_pass" and "high_pass", each with "accuracy", "low" and "high", and
-            "clean", the accuracy for the images themselves.
-        cutoffs: As fractions of Nyquist.
-        label: Of the vertical axis.
+        curves: By title, "low_pass" and "high_pass", each with "accuracy", "low" and "high", and
+            "clean", the accuracy on the original images.
+        cutoffs: Cut-off frequencies, as fractions of Nyquist.
+        label: Label of the vertical axis.
     """
     require("matplotlib", "analysis")
     from matplotlib.figure import Figure
@@ -193,21 +193,21 @@ def plot_bands(
 
 
 def save_figure(figure: "Figure", path: Path) -> list[Path]:
-    """Writes a figure as PNG and SVG beside each other, whole or not at all.
+    """Writes a figure as PNG and SVG, each atomically.
 
     Args:
-        figure: Of this module.
-        path: Without a suffix.
+        figure: Figure from this module.
+        path: Path without a suffix.
 
     Raises:
-        UserError: the place cannot be written.
+        UserError: the files cannot be written.
     """
     written = []
     for suffix in (".png", ".svg"):
-        # Without a date, so that the same numbers give the same file.
+        # No date, so that the same numbers give the same file.
         metadata = {"Date": None} if suffix == ".svg" else {}
         content = render(figure, suffix[1:], dpi=150, metadata=metadata)
-        target = path.with_name(path.name + suffix)  # names may have dots
+        target = path.with_name(path.name + suffix)  # names may contain dots
         write_atomically(target, partial(_write, content=content))
         written.append(target)
     return written
@@ -232,7 +232,7 @@ def _colours(count: int) -> list[Any]:
 
 
 def _depth_bar(figure: "Figure", axes: Any) -> None:
-    """Stands for a legend of too many lines."""
+    """Adds a colour bar in place of a legend with too many lines."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 
@@ -255,7 +255,7 @@ def _sheet(
     figure, grid = _grid(len(pictures), columns)
     image: Any = None
     for axes, (title, array) in zip(grid.flat, pictures.items(), strict=False):
-        # Pixels are bins; the axes are fractions of Nyquist.
+        # Each pixel is a bin; the axes are fractions of Nyquist.
         image = axes.imshow(
             array, cmap=colours, vmin=limits[0], vmax=limits[1], extent=_extent(array)
         )
@@ -270,7 +270,7 @@ def _sheet(
 
 
 def _grid(count: int, columns: int, scale: float = 1.0) -> tuple["Figure", Any]:
-    """A figure of so many pictures in rows, those left over without axes."""
+    """Returns a figure with a grid of pictures; unused cells have no axes."""
     require("matplotlib", "analysis")
     from matplotlib.figure import Figure
 
@@ -285,7 +285,7 @@ def _grid(count: int, columns: int, scale: float = 1.0) -> tuple["Figure", Any]:
 
 
 def _extent(array: Array) -> tuple[float, float, float, float]:
-    """Edges of the picture in fractions of Nyquist: bins are centred on their frequencies."""
+    """Returns the picture's edges in fractions of Nyquist, with bins centred on frequencies."""
     height, width = array.shape
     left, top = (-(n // 2) - 0.5 for n in (width, height))
     return (
@@ -302,9 +302,9 @@ def plot_field(
     """Draws receptive fields or impulse responses on one logarithmic scale.
 
     Args:
-        fields: By title: (H, W), largest value 1.
-        label: Of the colour scale.
-        columns: Pictures in a row.
+        fields: Fields (H, W) with largest value 1, by title.
+        label: Label of the colour scale.
+        columns: Pictures per row.
     """
     from matplotlib.colors import LogNorm
 

@@ -1,4 +1,4 @@
-"""How a module answers to single frequencies: its gain, and what it needs of the image.
+"""Measures a module's response to single frequencies and pixels, and its receptive field.
 
 Shape legend: `B` images, `C` channels, `H W` map size.
 """
@@ -20,20 +20,20 @@ class FrequencyResponse:
     """The gain of a module's linear part for every frequency.
 
     Attributes:
-        gain: (H, W), centred: for a wave of each frequency, the norm of what comes out at that
-            frequency, relative to the norm that went in.
-        leakage: (H, W), centred: the share of the output's energy at other frequencies.
+        gain: Centred (H, W): for a sinusoid of each frequency, the norm of the output at that
+            frequency divided by the norm of the input.
+        leakage: Centred (H, W): fraction of the output's energy at other frequencies.
     """
 
     gain: Tensor
     leakage: Tensor
 
     def bands(self) -> dict[str, float | None]:
-        """Returns the mean gain in the thirds of Nyquist, and high over low.
+        """Returns the mean gain in each third of Nyquist, and the ratio of high to low.
 
-        Keys: "low", "middle", "high", "high_pass_ratio"; None where a small map has no such bins.
-        The distance from the origin is the larger of the two fractions of Nyquist, so that all
-        frequencies belong to a band.
+        The keys are "low", "middle", "high" and "high_pass_ratio"; None if a small map has no such
+        bins. The distance from the origin is the larger of the two fractions of Nyquist, so that
+        every frequency belongs to a band.
         """
         height, width = self.gain.shape
         u = (torch.arange(height) - height // 2).abs() / (height / 2)
@@ -45,11 +45,11 @@ class FrequencyResponse:
             for name, (low, high) in edges.items()
         }
         table["high_pass_ratio"] = table["high"] / table["low"] if table["low"] else float("nan")
-        # A map of few bins has none in a band, and JSON has no NaN.
+        # A small map can have an empty band, and JSON has no NaN.
         return {name: None if isnan(value) else value for name, value in table.items()}
 
 
-# Values of a batch of waves: more of them in one pass gain little speed and cost memory.
+# Values in a batch of sinusoids: larger batches cost memory and gain little speed.
 _BATCH_VALUES = 2**21
 
 
@@ -63,24 +63,24 @@ def frequency_response(
 ) -> FrequencyResponse:
     """Measures the gain per frequency of a module's linear part at an operating point.
 
-    For every frequency a wave with random phase and random weights on the channels goes through the
-    module's Jacobian at `point`; (u, v) and (-u, -v) are one real frequency and share a wave. Exact
-    for linear modules: the spectral pooling filter gives its mask, a depth-wise convolution the
-    modulus of its transfer function, but for the borders.
+    For every frequency, the module's Jacobian at `point` is applied to a sinusoid with random phase
+    and random channel weights; (u, v) and (-u, -v) share one. The result is exact for linear
+    modules: the spectral pooling filter gives its mask, a depth-wise convolution the magnitude of
+    its transfer function, except for borders.
 
     Args:
-        module: Maps (B, C, H, W) to maps of the same height and width, each by itself, as all
-            modules do in evaluation mode.
-        point: Where the module is linearized, (1, C, H, W).
-        channels: So many random channels carry a wave at a time; None takes all.
-        seed: Of phases and weights.
-        batch_size: Waves at a time; None takes as many as fill a few megabytes.
+        module: Function from maps (B, C, H, W) to maps of the same height and width that treats
+            each map of the batch independently, as modules do in evaluation mode.
+        point: Operating point (1, C, H, W), where the module is linearized.
+        channels: Number of random channels that carry a sinusoid at a time; None uses all.
+        seed: Random seed of phases and weights.
+        batch_size: Sinusoids at a time; None chooses a batch of a few megabytes.
 
     Returns:
         Gain and leakage, (H, W).
 
     Raises:
-        ValueError: the point is no single map, or the module changes its height or width.
+        ValueError: the point is not a single map, or the module changes its height or width.
     """
     if point.ndim != 4 or len(point) != 1:
         raise ValueError(
@@ -111,13 +111,13 @@ def frequency_response(
 
 
 def _half_plane(height: int, width: int) -> list[tuple[int, int]]:
-    """One (u, v) of each conjugate pair of bins."""
+    """Returns one (u, v) of each conjugate pair of bins."""
     bins = [(u, v) for u in range(height) for v in range(width)]
     return [(u, v) for u, v in bins if (u, v) <= (-u % height, -v % width)]
 
 
 def _phases(pairs: list[tuple[int, int]], height: int, width: int) -> Tensor:
-    """The phase of each frequency at each sample, in radians: (B, H, W)."""
+    """Returns the phase of each frequency at each sample, in radians: (B, H, W)."""
     u, v = torch.tensor(pairs, dtype=torch.float64).T[:, :, None]  # B 1
     rows = u * torch.arange(height) / height  # B H
     columns = v * torch.arange(width) / width  # B W
@@ -127,11 +127,11 @@ def _phases(pairs: list[tuple[int, int]], height: int, width: int) -> Tensor:
 def _random_waves(
     phases: Tensor, total: int, kept: int | None, generator: torch.Generator
 ) -> Tensor:
-    """Real waves of unit norm with random shifts, times random weights: (B, C, H, W)."""
+    """Returns real unit-norm sinusoids with random shifts, times random weights: (B, C, H, W)."""
     given = []
     for phase in phases:
         shift = 2 * torch.pi * torch.rand((), generator=generator, dtype=torch.float64)
-        # A wave that is its own conjugate has no sine, and may be shifted to next to nothing.
+        # A frequency that is its own conjugate has no sine; a random shift could make it vanish.
         wave = phase.cos() if phase.sin().abs().max() < 1e-6 else (phase + shift).cos()
         weights = torch.randn(total, generator=generator, dtype=torch.float64)
         if kept is not None:
@@ -141,11 +141,11 @@ def _random_waves(
 
 
 def _at_frequencies(out: Tensor, given: Tensor, phases: Tensor) -> tuple[list[float], list[float]]:
-    """Each wave's gain at its own frequency, and the share of the output's energy elsewhere."""
+    """Returns each sinusoid's gain at its frequency, and the energy fraction at others."""
     wide = out.double()
     own = torch.zeros(len(out), dtype=torch.float64, device=out.device)
     for wave in (phases.cos(), phases.sin()):
-        norm = wave.square().sum((1, 2))  # of a frequency's own conjugate the sine is 0
+        norm = wave.square().sum((1, 2))  # the sine is 0 for a frequency that is its own conjugate
         inside = torch.einsum("bchw,bhw->bc", wide, wave).square().sum(1)
         own += torch.where(norm > 1e-6, inside / norm, 0.0)
     whole, before = wide.square().sum((1, 2, 3)), given.double().square().sum((1, 2, 3))
@@ -154,17 +154,17 @@ def _at_frequencies(out: Tensor, given: Tensor, phases: Tensor) -> tuple[list[fl
 
 
 def effective_receptive_field(module: Module, images: Tensor) -> Tensor:
-    """Returns how much each input pixel moves the centre of the output, mean over images: (H, W).
+    """Returns the influence of each input pixel on the output's centre, mean over images: (H, W).
 
-    The gradient of the centre's sum over channels, its magnitude summed over input channels (Luo et
-    al., NeurIPS 2016), scaled to a largest value of 1.
+    This is the gradient of the centre, summed over output channels; its magnitude is summed over
+    input channels (Luo et al., NeurIPS 2016) and scaled to a maximum of 1.
 
     Args:
-        module: Maps (B, C, H, W) to maps (B, D, H', W').
-        images: (B, C, H, W).
+        module: Function from maps (B, C, H, W) to maps (B, D, H', W').
+        images: Images (B, C, H, W).
 
     Raises:
-        ValueError: the output is no map.
+        ValueError: the output is not a map.
     """
     with torch.enable_grad():
         x = images.detach().requires_grad_()
@@ -180,9 +180,9 @@ def impulse_response(module: Module, point: Tensor, channel: int = 0) -> Tensor:
     """Returns the response of a module's linear part to a single pixel in the middle: (D, H', W').
 
     Args:
-        module: Maps (1, C, H, W) to maps (1, D, H', W').
-        point: Where the module is linearized, (1, C, H, W).
-        channel: Of the pixel.
+        module: Function from maps (1, C, H, W) to maps (1, D, H', W').
+        point: Operating point (1, C, H, W), where the module is linearized.
+        channel: Channel of the pixel.
     """
     impulse = torch.zeros_like(point)
     impulse[0, channel, point.shape[2] // 2, point.shape[3] // 2] = 1
@@ -191,14 +191,14 @@ def impulse_response(module: Module, point: Tensor, channel: int = 0) -> Tensor:
 
 @torch.no_grad()
 def impulse_magnitude(module: Module, point: Tensor, channels: int = 16) -> Tensor:
-    """Returns how far a module's linear part carries single pixels: (H', W').
+    """Returns the magnitude of the impulse response of a module's linear part: (H', W').
 
-    The norm over the output's channels of `impulse_response`, its mean over input channels.
+    This is the norm of `impulse_response` over output channels, averaged over input channels.
 
     Args:
-        module: Of `frequency_response`, but for the size of its maps.
-        point: Where the module is linearized, (1, C, H, W).
-        channels: At most so many input channels, evenly spread.
+        module: See `frequency_response`; but the module may change the size of its maps.
+        point: Operating point (1, C, H, W), where the module is linearized.
+        channels: Largest number of input channels, evenly spread.
     """
     count = min(channels, point.shape[1])
     impulses = torch.zeros_like(point).repeat(count, 1, 1, 1)
@@ -209,8 +209,8 @@ def impulse_magnitude(module: Module, point: Tensor, channels: int = 16) -> Tens
 
 def _jvp(module: Module, point: Tensor, direction: Tensor) -> Tensor:
     with warnings.catch_warnings():
-        # torch's forward-mode rules still come from its scripting compiler, which is deprecated.
+        # torch's forward-mode rules still use torch.jit.script, which is deprecated.
         warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
-        # Fused attention has no forward mode.
+        # Fused attention does not support forward mode.
         with sdpa_kernel(SDPBackend.MATH):
             return torch.func.jvp(module, (point,), (direction,))[1]

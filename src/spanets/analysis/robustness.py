@@ -1,7 +1,7 @@
-"""How much an answer hangs on each frequency of the image: waves are added, bands taken away.
+"""Measures a model's sensitivity to image frequencies: adds sinusoids, or removes bands.
 
-Images are in pixel units here, values from 0 to 1, before they are standardized; nothing is
-clipped, so that what is added or left is exactly the frequency that is told.
+Images are in pixel units (0 to 1), before standardization. Nothing is clipped, because clipping
+would add other frequencies.
 
 Shape legend: `B` images, `C` channels, `H W` image size, `V` variants of each image.
 """
@@ -18,19 +18,18 @@ from torch import Tensor
 Model = Callable[[Tensor], Tensor]
 
 CUTOFFS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, sqrt(2))
-"""Of `band_variants`, as fractions of Nyquist: denser where images have most of their energy."""
+"""Cut-offs of `band_variants`, as fractions of Nyquist; denser where images have most energy."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of variants of images.
+    """A model's answers to variants of images, compared with those to the original images.
 
     Attributes:
-        change: How far its output moved, the L2 norm over that of its output for the images
-            themselves: (B, V).
-        wrong: 1 where the likeliest class is not the target, else 0: (B, V). None where the output
-            is no (B, classes).
-        clean_wrong: The same of the images themselves: (B,).
+        change: L2 norm of the output's change, relative to the norm of the original output: (B, V).
+        wrong: 1 where the most likely class is not the target, else 0: (B, V). None if the output
+            is not (B, classes).
+        clean_wrong: The same for the original images: (B,).
     """
 
     change: Tensor
@@ -42,16 +41,16 @@ class Answers:
 def compare_answers(
     model: Model, images: Tensor, variants: Iterable[Tensor], targets: Tensor | None = None
 ) -> Answers:
-    """Asks a model for images and for variants of them.
+    """Runs a model on images and on variants of them, and compares the outputs.
 
     Args:
-        model: Takes images in pixel units; its output may be logits (B, classes) or anything else.
-        images: (B, C, H, W).
-        variants: Of all images, one after the other: (B, C, H, W) each.
-        targets: The right classes (B,); None takes the model's own answers for the images.
+        model: Function of images in pixel units; it may return logits (B, classes) or any tensor.
+        images: Images (B, C, H, W).
+        variants: Variants of all images, (B, C, H, W) each.
+        targets: True classes (B,); None means the model's predictions on the original images.
 
     Raises:
-        ValueError: the output is no tensor.
+        ValueError: the output is not a tensor.
     """
     clean = model(images)
     if not isinstance(clean, Tensor):
@@ -61,7 +60,7 @@ def compare_answers(
     for variant in variants:
         out = model(variant)
         change.append((out - clean).flatten(1).norm(dim=1) / size)
-        classes.append(out.argmax(1))  # of an output that is no logits, not looked at
+        classes.append(out.argmax(1))  # unused if the output is not logits
     if clean.ndim != 2:
         return Answers(torch.stack(change, 1), None, None)
     own = clean.argmax(1)
@@ -76,9 +75,9 @@ class FrequencyGrid:
 
     Attributes:
         rows: Vertical frequencies, in bins: (R,).
-        columns: Horizontal ones: (S,).
-        pairs: (u, v) in bins, one of each conjugate pair: a real wave has both.
-        index: Where the frequency of a row and a column stands in `pairs`: (R, S).
+        columns: Horizontal frequencies, in bins: (S,).
+        pairs: One (u, v) of each conjugate pair, in bins; a real sinusoid has both.
+        index: Index into `pairs` for each row and column: (R, S).
     """
 
     rows: list[int]
@@ -91,9 +90,9 @@ def frequency_grid(height: int, width: int, count: int) -> FrequencyGrid:
     """Spreads frequencies over the spectrum of an image.
 
     Args:
-        height: H, in pixels.
-        width: W.
-        count: Frequencies a side, odd, so that the origin is among them; all there are if more.
+        height: Image height, in pixels.
+        width: Image width, in pixels.
+        count: Frequencies per side, odd to include the origin; at most all that exist.
 
     Raises:
         ValueError: the count is even or below 3.
@@ -122,15 +121,15 @@ def wave_variants(
     numbers: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Iterator[Tensor]:
-    """Yields images with a wave added, one frequency after the other (Yin et al., NeurIPS 2019).
+    """Yields images with a sinusoid added, for each frequency (Yin et al., NeurIPS 2019).
 
     Args:
-        images: (B, C, H, W), in pixel units.
+        images: Images (B, C, H, W), in pixel units.
         pairs: Frequencies (u, v), in bins.
-        epsilon: Of `perturb`.
-        numbers: Of the images in their data set, (B,): a sign depends on them, on the frequency's
-            place and on the seed alone, however the images come in batches. None counts from 0.
-        seed: Of the signs.
+        epsilon: See `perturb`.
+        numbers: Indices (B,) of the images in their data set; None counts from 0. A sign depends
+            only on this index, the frequency's position and the seed, not on the batches.
+        seed: Random seed of the signs.
     """
     generators = [
         torch.Generator().manual_seed(seed * 1_000_003 + number)
@@ -144,16 +143,16 @@ def wave_variants(
 def perturb(
     images: Tensor, u: int, v: int, epsilon: float, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Adds a wave of norm ε to each image, its sign random for each image and channel.
+    """Adds a sinusoid of norm ε to each image, with a random sign for each image and channel.
 
     `x̃ = x + s ε U_uv` (Yin et al., NeurIPS 2019). Add it before the images are standardized.
 
     Args:
-        images: (B, C, H, W), in pixel units.
+        images: Images (B, C, H, W), in pixel units.
         u: Row frequency, in bins.
         v: Column frequency, in bins.
-        epsilon: L2 norm of what is added to a channel, in pixel units.
-        generator: Of the signs.
+        epsilon: L2 norm of the sinusoid added to a channel, in pixel units.
+        generator: Random generator of the signs.
     """
     signs = torch.randint(0, 2, images.shape[:2], generator=generator) * 2 - 1
     return _add_wave(images, u, v, epsilon, signs)
@@ -169,9 +168,9 @@ def fourier_basis(u: int, v: int, height: int, width: int) -> Tensor:
 
     Args:
         u: Row frequency, in bins from the origin; may be negative.
-        v: Column frequency.
-        height: In pixels.
-        width: In pixels.
+        v: Column frequency, in bins from the origin; may be negative.
+        height: Image height, in pixels.
+        width: Image width, in pixels.
     """
     rows = torch.arange(height, dtype=torch.float64)[:, None] * (u / height)
     columns = torch.arange(width, dtype=torch.float64)[None, :] * (v / width)
@@ -182,11 +181,11 @@ def fourier_basis(u: int, v: int, height: int, width: int) -> Tensor:
 def band_variants(images: Tensor, cutoffs: Sequence[float] = CUTOFFS) -> Iterator[Tensor]:
     """Yields images low-passed at each cut-off, then high-passed at each.
 
-    A low-pass keeps the frequencies up to the cut-off, a high-pass those from it on. Both keep the
-    mean of every channel: without it the answer would tell of brightness.
+    A low-pass keeps frequencies up to the cut-off, a high-pass those from the cut-off up. Both keep
+    the mean of every channel, so that the result does not depend on brightness.
 
     Args:
-        images: (B, C, H, W), in pixel units.
+        images: Images (B, C, H, W), in pixel units.
         cutoffs: Distances from the origin, as fractions of Nyquist; the corners lie at √2.
     """
     for cutoff in cutoffs:
@@ -200,18 +199,18 @@ def band_pass(images: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
     """Keeps the frequencies whose distance from the origin lies in a band.
 
     Args:
-        images: (..., H, W), real.
-        low: Lower edge, as a fraction of Nyquist; the origin is kept where it is 0.
-        high: Upper edge, included; the corners of the spectrum lie at √2.
+        images: Real images (..., H, W).
+        low: Lower edge, as a fraction of Nyquist; 0 keeps the origin.
+        high: Upper edge (included), as a fraction of Nyquist; the spectrum's corners are at √2.
 
     Returns:
-        The shape and type of the images.
+        Filtered images, with the shape and dtype of the input.
     """
     height, width = images.shape[-2:]
     u = torch.fft.fftfreq(height, dtype=torch.float64, device=images.device) * 2
     v = torch.fft.rfftfreq(width, dtype=torch.float64, device=images.device) * 2
     distance = torch.hypot(u[:, None], v[None, :])
-    # Whether a bin on an edge, such as the corner at √2, is inside must not hang on rounding.
+    # The tolerance keeps bins on an edge, such as the corner at √2, whatever the rounding.
     kept = (distance > low - 1e-9) & (distance < high + 1e-9)
     spectrum = torch.fft.rfft2(images.float()) * kept
     return torch.fft.irfft2(spectrum, s=(height, width)).to(images.dtype)

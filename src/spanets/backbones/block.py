@@ -19,11 +19,12 @@ Layer = Callable[..., nn.Module]
 class Block(nn.Module):
     """`x ← s₁ ⊙ x + branch(mixer(norm(x)))`, `x ← s₂ ⊙ x + branch(MLP(norm(x)))`.
 
-    ResScale is s on the shortcut, LayerScale a factor on the branch; either may be absent.
+    ResScale is the factor s on the shortcut; LayerScale is a factor on the branch. Both are
+    optional.
     """
 
     norm1: Any
-    token_mixer: Any  # tells its `boundary_layers`
+    token_mixer: Any  # has `boundary_layers()`
     norm2: Any
     mlp: Any  # has `fc1` and `fc2`
 
@@ -67,7 +68,7 @@ class Block(nn.Module):
         return self.res_scale2(x) + self.drop_path2(self.layer_scale2(self.mlp(self.norm2(x))))
 
     def reparameterize(self) -> None:
-        """Folds the norms' factors and offsets and the branches' scales, for inference."""
+        """Folds norms and LayerScale into the adjacent layers, for inference."""
         readers, writer = self.token_mixer.boundary_layers()
         fold_norm(self.norm1, *readers)
         self.layer_scale1 = fold_scale(self.layer_scale1, writer)

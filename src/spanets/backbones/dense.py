@@ -1,4 +1,4 @@
-"""Backbones for detection and segmentation: maps at strides 4, 8, 16 and 32 of any timm model."""
+"""Backbones for detection and segmentation: any timm model with maps at strides 4 to 32."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,23 +16,24 @@ STRIDES = (4, 8, 16, 32)
 
 
 class DenseBackbone(nn.Module):
-    """A pyramid of maps, with one norm a stage where the model is of this package.
+    """A timm model that returns a pyramid of feature maps.
 
-    The norms (GroupNorm of SPANet, LayerNorm without bias of SPANetV2) are those of the released
-    detectors and segmenters; `output_norm: false` among the arguments leaves them out.
+    Models of this package get one norm per stage, as the released detectors and segmenters have
+    (SPANet: GroupNorm; SPANetV2: LayerNorm without bias). `output_norm: false` in `model_args`
+    leaves the norms out.
 
     Args:
         name: timm name.
         model_args: Arguments of `timm.create_model`.
-        frozen_stages: So many first stages, with the stem, keep their weights and the statistics
-            of their norms, and skip nothing at random; 0 to 4.
-        strides: Of the maps that are returned, in this order.
+        frozen_stages: Number of first stages, 0 to 4, that stay frozen together with the stem:
+            their weights do not train, and they run in evaluation mode.
+        strides: Strides of the maps to return, in this order.
 
     Attributes:
         out_channels: Channels of each map.
 
     Raises:
-        UsageError: an unknown model, or one without these maps.
+        UsageError: unknown model, or a model without maps at these strides.
         ValueError: frozen_stages is out of range.
     """
 
@@ -57,9 +58,9 @@ class DenseBackbone(nn.Module):
         self.train()
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Maps images (B, 3, H, W) of any size to maps (B, C, ~H / stride, ~W / stride)."""
+        """Returns maps (B, C, ~H / stride, ~W / stride) of images (B, 3, H, W) of any size."""
         maps = self.net(images)
-        if self._channels_last:  # Swin and its like
+        if self._channels_last:  # Swin and similar models
             maps = [x.permute(0, 3, 1, 2) for x in maps]
         return list(maps)
 
@@ -71,19 +72,19 @@ class DenseBackbone(nn.Module):
         return self
 
     def load(self, path: str | Path, ema: bool | None = None) -> LoadReport:
-        """Loads a classifier's, detector's or segmenter's weights, ours or released.
+        """Loads weights of a classifier, detector or segmenter, ours or the authors'.
 
         Args:
-            path: As for `load_weights`.
-            ema: As for `load_weights`.
+            path: See `load_weights`.
+            ema: See `load_weights`.
 
         Raises:
-            WeightsError: an unreadable file, or weights that do not fit.
+            WeightsError: unreadable file, or weights that do not fit.
         """
         return load_weights(self.net, path, ema=ema)
 
     def _frozen(self) -> list[nn.Module]:
-        """The modules of the frozen stages and all before them."""
+        """Returns the modules of the frozen stages and of everything before them."""
         if not self.frozen_stages:
             return []
         modules = {row["reduction"]: row["module"] for row in self.net.feature_info.info}
@@ -93,7 +94,7 @@ class DenseBackbone(nn.Module):
         for name, module in self.net.named_modules():
             name = _flat(name.removeprefix("model."))
             if name in ("", "model") or last.startswith(f"{name}_"):
-                continue  # holds later stages as well
+                continue  # also contains later stages
             frozen.append(module)
             if name == last or name.startswith(f"{last}_"):
                 end = len(frozen)
@@ -101,7 +102,7 @@ class DenseBackbone(nn.Module):
 
 
 def _flat(name: str) -> str:
-    """The name of a module as timm's feature extractors write it."""
+    """Returns a module's name in the form that timm's feature extractors use."""
     return name.replace(".", "_")
 
 

@@ -1,4 +1,4 @@
-"""Any registered timm model, from a name and arguments that a user or a file gave."""
+"""Builds any registered timm model from a name and arguments, given by a user or a file."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from spanets.backbones.limits import ModelTooLargeError
 from spanets.weights.errors import show_name
 from spanets_runtime.errors import UsageError, first_line, nearest
 
-# Arguments of timm's factory that would read other files or reach for the network.
+# Arguments of timm's factory that would read other files or access the network.
 _FETCHING_ARGUMENTS = ("checkpoint_path", "cache_dir", "kwargs_filter")
 
 
@@ -18,13 +18,13 @@ def create_model(name: str, arguments: Mapping[str, Any], **more: Any) -> nn.Mod
     """Builds a registered timm model with random weights.
 
     Args:
-        name: Without a scheme, such as "hf-hub:", which would fetch.
-        arguments: Of the model; checked, for a file may have given them.
-        **more: Arguments that the caller decides on.
+        name: timm name, without a scheme such as "hf-hub:", which would download.
+        arguments: Model arguments from a user or a file. They are untrusted, so they are checked.
+        **more: Model arguments from the caller. They are not checked.
 
     Raises:
-        UsageError: an unknown name, an argument that the model does not take, or one that would
-            fetch weights from elsewhere.
+        UsageError: unknown name, an argument that the model does not accept, or one that would
+            download weights.
     """
     if ":" in name or not timm.is_model(name):
         hint = (
@@ -39,7 +39,7 @@ def create_model(name: str, arguments: Mapping[str, Any], **more: Any) -> nn.Mod
         return timm.create_model(name, **{**arguments, **more})
     except ModelTooLargeError:
         raise
-    # Models check their arguments in every way there is, or not at all.
+    # Models raise any kind of exception for bad arguments.
     except Exception as error:
         given = show_name(str(dict(arguments)))
         raise UsageError(f"model {name} with {given}: {first_line(error)}") from error

@@ -1,4 +1,4 @@
-"""Classifiers on top of the last stage's maps, where timm has none like the paper's."""
+"""Classifier heads of the papers that timm does not have."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ class NormMlpHead(nn.Module):
         norm: False leaves the norm out.
 
     Raises:
-        ValueError: a pooling that changes the number of channels, which the norm is made for.
+        ValueError: a pooling that changes the number of channels; the norm could not follow it.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class NormMlpHead(nn.Module):
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Maps (B, C, H, W) to logits (B, classes), or to pooled and normed features (B, C).
 
-        Without pooling the result is a map of them: (B, classes, H, W) or (B, C, H, W).
+        Without pooling the result keeps its positions: (B, classes, H, W) or (B, C, H, W).
         """
         x = self.norm(self.global_pool(x))
         if self.global_pool.is_identity():

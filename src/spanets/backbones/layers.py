@@ -1,4 +1,4 @@
-"""The layers of a block: MLPs and factors of channels, with timm's and torch's own leaves.
+"""The layers of a block: MLPs and channel scales, built from torch's and timm's own layers.
 
 Shape legend: `B` images, `C` channels, `H W` map size.
 """
@@ -12,25 +12,23 @@ from torch import Tensor, nn
 
 from spanets.mixers.folding import fold_star
 
-# Deviation of the weights that the papers draw from a truncated normal distribution.
+# Standard deviation of the papers' truncated normal initialisation.
 INIT_STD = 0.02
 
 
 def init_weight(weight: Tensor) -> None:
-    """Draws a weight from the papers' truncated normal distribution, of deviation `INIT_STD`.
+    """Draws a weight from a normal distribution of deviation `INIT_STD`, truncated at six of them.
 
-    The papers truncate at ±2, a hundred deviations, which in float32 meets nothing but rounding:
-    one sample in some 10 million comes out infinite and is set to that bound, so that a few weights
-    of a network would start at ±2. At six deviations such a sample is harmless. A weight without
-    values, on the meta device, is left alone: to pretend would take half of a network's making.
+    The papers truncate at ±2, a hundred deviations. In float32, rounding makes about one sample in
+    10 million infinite, and truncation would set it to ±2. At six deviations it does no harm.
     """
-    if weight.is_meta:
+    if weight.is_meta:  # drawing without memory would take half the time of building a network
         return
     trunc_normal_(weight, std=INIT_STD, a=-6 * INIT_STD, b=6 * INIT_STD)
 
 
 class ChannelScale(nn.Module):
-    """A learnt factor for each channel of NCHW maps, `scale` (C, 1, 1) as the maps broadcast."""
+    """A learnt factor for each channel of NCHW maps; `scale` is (C,)."""
 
     def __init__(
         self,
@@ -58,7 +56,7 @@ class PointwiseMlp(nn.Module):
 
     Args:
         dim: Channels C.
-        ratio: Hidden over embedding dimension.
+        ratio: Ratio of the hidden to the embedding dimension.
     """
 
     def __init__(
@@ -81,13 +79,13 @@ class PointwiseMlp(nn.Module):
 
 
 class StarMlp(nn.Module):
-    """SPANetV2's MLP, MetaFormer's: `W₂ (s relu(W₁ x)² + b)`, 1×1 convolutions without biases.
+    """SPANetV2's MLP, as in MetaFormer: `W₂ (s relu(W₁ x)² + b)`, 1×1 convolutions without biases.
 
-    s and b are two learnt numbers, timm's StarReLU.
+    The activation is timm's StarReLU; s and b are its two learnt numbers.
 
     Args:
         dim: Channels C.
-        ratio: Hidden over embedding dimension.
+        ratio: Ratio of the hidden to the embedding dimension.
     """
 
     def __init__(

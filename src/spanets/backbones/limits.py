@@ -1,4 +1,4 @@
-"""Keeps a checkpoint from asking for a model that is far larger than its weights."""
+"""Stops a checkpoint from requesting a model that is far larger than its weights."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -11,44 +11,44 @@ from torch.nn.modules import module as modules
 from spanets.weights.errors import show_name
 from spanets_runtime.errors import UserError
 
-# A number among the arguments may be a width, a side of images or a count of layers.
+# A number in the arguments may be a width, an image side or a layer count.
 _SMALLEST_LIMIT = 16_384
 _LARGEST_LIMIT = 2**20
 
-# Models make parts that they replace, and extractors of features parts that they leave out.
+# Some models build parts and replace them; feature extractors build parts and drop them.
 _TENSORS_PER_TENSOR = 8
 _MODULES_PER_TENSOR = 64
 _SPARE_PARTS = 4096
 
-# Masks and indices are computed, not stored.
+# Masks and indices are buffers that are computed, not stored in the weights.
 _BYTES_PER_BYTE = 16
 _SPARE_BYTES = 256 * 2**20
 
 
 class ModelTooLargeError(UserError):
-    """A model that is larger than the weights it is for."""
+    """A model is far larger than the weights that it should load."""
 
 
 def check_numbers(arguments: object, weights: Mapping[str, Tensor]) -> None:
-    """Compares the numbers that a model is built from with the sides of its weights.
+    """Checks that no number in a model's arguments is far larger than its weights' dimensions.
 
     Args:
-        arguments: Nested values.
-        weights: Of the model.
+        arguments: Model arguments, nested lists and mappings.
+        weights: Weights of the model.
 
     Raises:
-        ModelTooLargeError: a number is larger than any side, and than any image's.
+        ModelTooLargeError: a number is larger than every dimension and every plausible image side.
     """
     sides = (side for value in weights.values() for side in value.shape)
     limit = min(max(_SMALLEST_LIMIT, len(weights), *sides, 0), _LARGEST_LIMIT)
     for name, number in _numbers(arguments):
         if not -limit <= number <= limit:  # NaN as well
-            told = f"its model's {show_name(name) or 'argument'} is {number}"
-            raise ModelTooLargeError(f"{told}, allowed: to {limit}")
+            what = f"its model's {show_name(name) or 'argument'} is {number}"
+            raise ModelTooLargeError(f"{what}, allowed: to {limit}")
 
 
 def _numbers(value: object, name: str = "") -> Iterator[tuple[str, float]]:
-    """Yields every number with the key that it, or the list that it is in, stands under."""
+    """Yields every number with its key, or with the key of the list that contains it."""
     if isinstance(value, Mapping):
         for key, part in value.items():
             yield from _numbers(part, str(key))
@@ -61,10 +61,10 @@ def _numbers(value: object, name: str = "") -> Iterator[tuple[str, float]]:
 
 @contextmanager
 def limited_model(weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Stops this thread where it builds a model with far more in it than its weights have.
+    """Returns a context that stops building a model far larger than these weights.
 
     Raises:
-        ModelTooLargeError: it did.
+        ModelTooLargeError: the model has too many modules, tensors or bytes.
     """
     building = _Building(weights)
     handles = [
@@ -80,13 +80,13 @@ def limited_model(weights: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 class _Building:
-    """What a model may still have while it is built; torch calls the methods in every thread."""
+    """Counts down what a model may still allocate. torch calls the hooks in all threads."""
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         self.thread = threading.get_ident()
         self.tensors = _TENSORS_PER_TENSOR * len(weights) + _SPARE_PARTS
         self.modules = _MODULES_PER_TENSOR * len(weights) + _SPARE_PARTS
-        # Tensors that share memory have it once.
+        # Count shared memory once.
         memory = {v.untyped_storage().data_ptr(): v.untyped_storage() for v in weights.values()}
         held = sum(storage.nbytes() for storage in memory.values())
         self.bytes = _BYTES_PER_BYTE * held + _SPARE_BYTES

@@ -1,6 +1,6 @@
-"""The four-stage network that the families share, by timm's contract for hierarchical models.
+"""The four-stage network that the families share; it follows timm's interface for backbones.
 
-Everything is NCHW. A family file supplies stem, stages (of `blocks`), norm and head.
+All maps are NCHW. A family's file supplies stem, stages (with `blocks`), norm and head.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-# What `features_only` and `forward_intermediates` are made of; timm has no public module for them.
+# timm has no public module for these parts of `features_only` and `forward_intermediates`.
 from timm.models._features import FeatureGetterNet, feature_take_indices
 from torch import Tensor, nn
 
@@ -16,18 +16,18 @@ from spanets.backbones.stages import Stage
 
 
 class PyramidBackbone(nn.Module):
-    """timm's contract for a network of stem, stages, norm and head.
+    """A network of stem, stages, norm and head, with timm's methods.
 
-    A family's constructor sets the modules and calls `_finish`. `output_norms` (one a stage, for
-    dense prediction) may be None; `forward_features` ends with `norm`, the stages' outputs that
-    `forward_intermediates` returns are taken before it.
+    A family's constructor sets the modules and calls `_finish`. `output_norms` holds one norm per
+    stage for dense prediction, or is None. `forward_features` applies `norm`;
+    `forward_intermediates` returns the stages' outputs before it.
     """
 
     stem: nn.Module
     stages: nn.Sequential
-    norm: nn.Module | None  # None, as the head, where maps alone are wanted: `PyramidFeatures`
+    norm: nn.Module | None  # `PyramidFeatures` sets norm and head to None
     output_norms: nn.ModuleList | None
-    head: Any  # timm's heads: `fc`, `global_pool`, `reset`, perhaps a `norm` of its own
+    head: Any  # like timm's heads: `fc`, `global_pool`, `reset`, optionally `norm`
 
     def _finish(self, dims: Sequence[int], num_classes: int, in_chans: int) -> None:
         self.num_classes = num_classes
@@ -41,12 +41,12 @@ class PyramidBackbone(nn.Module):
         ]
 
     def _measure_head(self) -> None:
-        # Pooling by concatenation, as of mean and maximum, widens the features.
+        # Pooling that concatenates, such as "catavgmax", widens the features.
         self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
 
     @torch.jit.ignore
     def init_weights(self) -> None:
-        """Initialises all parameters anew, as for a model that was built on the meta device."""
+        """Initialises all parameters again, for example after building on the meta device."""
         for module in self.modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
@@ -54,7 +54,7 @@ class PyramidBackbone(nn.Module):
         self._init_linear()
 
     def _init_linear(self) -> None:
-        """Initialises what the family's paper does not leave to the framework's default."""
+        """Initialises the layers for which the paper does not use torch's defaults."""
         raise NotImplementedError
 
     @torch.jit.ignore
@@ -69,7 +69,7 @@ class PyramidBackbone(nn.Module):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """Returns the biases of two dimensions; timm spares all parameters of one by itself."""
+        """Returns the two-dimensional biases; timm already excludes all one-dimensional ones."""
         named = self.named_parameters()
         return {name for name, value in named if name.endswith(".bias") and value.ndim > 1}
 
@@ -83,7 +83,7 @@ class PyramidBackbone(nn.Module):
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
-        """Returns what `reset_classifier` makes anew, or an identity where there are no classes."""
+        """Returns the classifier that `reset_classifier` replaces; an identity without classes."""
         return self.head.fc
 
     def reset_classifier(
@@ -93,12 +93,12 @@ class PyramidBackbone(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        """Makes a new classifier for this many classes; 0 removes it, `global_pool=""` pooling."""
+        """Makes a new classifier; 0 classes remove it, `global_pool=""` removes the pooling."""
         like = next(self.stem.parameters())
         self.num_classes = num_classes
-        self.head.in_features = self.num_features  # pruning changes it
+        self.head.in_features = self.num_features  # pruning may have changed it
         self.head.reset(num_classes, global_pool)
-        # Before timm 1.0.29 a new classifier was in float32, on the CPU and training.
+        # Before timm 1.0.29 a new classifier was float32, on the CPU, in training mode.
         self.head.to(device or like.device, dtype or like.dtype).train(self.training)
         self._measure_head()
 
@@ -115,16 +115,16 @@ class PyramidBackbone(nn.Module):
 
         Args:
             x: Images (B, in_chans, H, W).
-            indices: The last n stages, these stages, or all of them.
-            norm: Apply the final norm to the last stage's output where it is among them.
-                Output norms of a dense-prediction backbone, which has no other, are always applied.
-            stop_early: Stop after the last stage that is asked for.
-            output_fmt: "NCHW", the only one.
-            intermediates_only: Leave the final features out.
+            indices: Stages to return: a list of indices, n for the last n, or None for all.
+            norm: Whether to apply the final norm to the last stage's returned output. Output norms
+                of a dense-prediction backbone are always applied.
+            stop_early: Whether to stop after the last requested stage.
+            output_fmt: Must be "NCHW".
+            intermediates_only: Whether to leave the final features out.
 
         Returns:
-            Maps at strides 4, 8, 16, 32; with the final features before them unless
-            `intermediates_only`.
+            Maps at strides 4, 8, 16, 32; without `intermediates_only` the pair of the final
+            features and these maps.
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt is {output_fmt!r}, allowed: NCHW")
@@ -140,7 +140,7 @@ class PyramidBackbone(nn.Module):
                 intermediates.append(self._normed(tap) if final else tap)
         if intermediates_only:
             return intermediates
-        # The final norm fits the last stage alone, which an early stop leaves out.
+        # The final norm fits only the last stage, which an early stop may skip.
         return self._normed(x) if len(stages) == len(self.stages) else x, intermediates
 
     def prune_intermediate_layers(
@@ -149,7 +149,7 @@ class PyramidBackbone(nn.Module):
         prune_norm: bool = False,
         prune_head: bool = True,
     ) -> list[int]:
-        """Removes what the outputs of these stages do not need; returns their indices."""
+        """Removes modules that the outputs of these stages do not need; returns their indices."""
         taken, last = feature_take_indices(len(self.stages), indices)
         shortened = last < len(self.stages) - 1
         self.stages = self.stages[: last + 1]
@@ -187,14 +187,14 @@ class PyramidBackbone(nn.Module):
 class PyramidFeatures(FeatureGetterNet):
     """What `features_only=True` builds: maps at strides 4, 8, 16 and 32, NCHW.
 
-    Of the network it keeps what gives maps: no module waits for calls that never come.
+    It drops the head and the norm, which feature maps do not need.
     """
 
     model: PyramidBackbone
 
     def __init__(self, model: PyramidBackbone, out_indices: Any = 4, **options: Any) -> None:
         super().__init__(model, out_indices, **options)
-        if options.get("prune", True):  # both are empty by now, but for a norm that is asked for
+        if options.get("prune", True):  # pruning has emptied both, except for a requested norm
             model.head = None
             model.norm = model.norm if options.get("norm") else None
 

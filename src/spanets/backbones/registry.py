@@ -1,4 +1,4 @@
-"""From a family's table of variants to registered timm models."""
+"""Registers each row of a family's variant table as a timm model."""
 
 import sys
 from typing import Any
@@ -21,11 +21,11 @@ def own_models() -> list[str]:
 
 
 def default_config(classifier: str, crop_pct: float, paper: str) -> dict[str, Any]:
-    """Returns timm's configuration of a variant, trained on ImageNet-1K at 224².
+    """Returns timm's configuration of a variant trained on ImageNet-1K at 224².
 
     Args:
         classifier: Name of the last linear layer.
-        crop_pct: Share of the image's side that evaluation crops.
+        crop_pct: Fraction of the image side that the centre crop of evaluation keeps.
         paper: arXiv identifier.
     """
     return {
@@ -50,16 +50,16 @@ def register_family(
     variants: dict[str, dict[str, Any]],
     configs: dict[str, dict[str, Any]],
 ) -> None:
-    """Makes an entry point of each row and registers it with timm.
+    """Makes an entry point from each row and registers it with timm.
 
     Args:
-        module: The family's `__name__`; its entry points appear there.
-        network: The class that the rows are arguments of.
-        variants: Arguments by model name.
-        configs: `default_config` by model name.
+        module: `__name__` of the family's module, which receives the entry points.
+        network: Class of the family's networks.
+        variants: Constructor arguments by model name.
+        configs: timm configurations by model name; see `default_config`.
     """
     namespace = vars(sys.modules[module])
-    # Where timm looks for them.
+    # timm looks for the configurations under this name.
     namespace["default_cfgs"] = generate_default_cfgs(dict(configs))
     for name, row in variants.items():
         _OWN.append(name)

@@ -1,8 +1,8 @@
 """SPANet: a backbone whose token mixer balances low and high spatial frequencies.
 
 Paper: SPANet: Frequency-balancing Token Mixer using Spectral Pooling Aggregation Modulation,
-Yun, Yoo, Kim, Lee and Kim, ICCV 2023, arXiv 2308.11568. The network is section 3.3, its variants
-Table 1; the token mixer is `spanets.mixers.SPAM`.
+Yun, Yoo, Kim, Lee and Kim, ICCV 2023, arXiv 2308.11568. Section 3.3 describes the network, Table 1
+its variants. The token mixer is `spanets.mixers.SPAM`.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from spanets.spectral import RING
 
 __all__ = ["SPANet"]
 
-# Drop path is the ImageNet recipe's, set there. Sizes of small to basex: paper, Table 1.
+# Sizes of small to basex: paper, Table 1. The ImageNet recipe sets the drop path rates.
 VARIANTS: dict[str, dict[str, Any]] = {
     "spanet_nano": {"dims": (24, 48, 96, 128), "depths": (2, 2, 4, 2), "init": "fan_in"},
     "spanet_tiny": {"dims": (40, 80, 160, 256), "depths": (2, 2, 6, 2), "init": "fan_in"},
@@ -35,42 +35,44 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 INITS = ("paper", "fan_in")
 
-# Share of the image that evaluation crops: the released scripts'.
+# Fraction of the image side that evaluation crops, from the released scripts.
 CROP_PCT = {"spanet_base": 0.95, "spanet_basex": 0.95}
 
 
 class SPANet(PyramidBackbone):
     """SPANet, section 3.3: stem, four stages of SPAM blocks, GroupNorm, linear head.
 
-    Takes images of any size from 32 up. With `features_only=True` (timm's factory) it returns
+    Accepts images of any size from 32 up. With `features_only=True` (timm's factory) it returns
     maps at strides 4, 8, 16 and 32.
 
     Args:
         in_chans: Image channels.
-        num_classes: Classes; 0 leaves the classifier out.
+        num_classes: Number of classes; 0 leaves the classifier out.
         global_pool: timm's pooling name; "" keeps the map.
         dims: Embedding dimension of each stage.
-        depths: Blocks of each stage.
+        depths: Number of blocks of each stage.
         radii: Radius of the low-frequency disc of each stage, in frequency bins.
         balances: λ of the gates.
-        ring: ρ at distance exactly the radius; 1/3 is what the released weights were trained
-            with, "none" or None the paper's `1 - λ` (Eq. 16 and 18). The word is for
+        ring: ρ, the gain at distance exactly the radius. The released weights were trained with
+            1/3; "none" or None means the paper's `1 - λ` (Eq. 16 and 18). Use "none" with
             `timm.create_model`, which drops arguments that are None.
-        kernel_size: Of the two depth-wise convolutions of SPAM.
+        kernel_size: Kernel size of SPAM's two depth-wise convolutions.
         aggregation: "sum" or "hadamard" (Table 5).
         spectral_filter: False leaves the spectral pooling filter out (Table 5).
-        spectral_method: "auto", "basis" or "fft": the same function, differently computed.
-        learn_balance: None, "gate" or "channel": learn λ, through a sigmoid, from `balances`.
-        learn_ring: Learn ρ as well.
+        spectral_method: "auto", "basis" or "fft": ways to compute the same function.
+        learn_balance: "gate" or "channel" to learn one λ for each, starting from `balances`; None
+            keeps λ fixed.
+        learn_ring: Whether to learn ρ as well.
         branch_scale: "res_scale", "layer_scale" or "none", in the last two stages (Table 5).
-        mlp_ratio: Hidden over embedding dimension of the MLP.
-        init: "paper", or "fan_in": deviation 1/√fan-in for every convolution. The paper's 0.02 is
-            that of some 2,500 inputs; in narrow networks it leaves the MLPs almost silent at the
-            start. What it is worth in accuracy is open: benchmarks/results/README.md.
-        output_norm: One GroupNorm a stage on the outputs of `forward_intermediates`, in place of
-            the classifier's norm: the backbone of the released detectors and segmenters.
-        drop_rate: Dropout before the classifier.
-        drop_path_rate: Drop path of the last block; grows linearly from 0.
+        mlp_ratio: Ratio of the MLP's hidden to its embedding dimension.
+        init: "paper" (deviation 0.02), or "fan_in" (deviation 1/√fan-in for every convolution).
+            0.02 suits some 2,500 inputs; in narrow networks it makes the MLPs' initial output
+            almost zero. The effect on accuracy is open: benchmarks/results/README.md.
+        output_norm: Whether to use one GroupNorm per stage on the outputs of
+            `forward_intermediates`, instead of the classifier's norm, as the backbones of the
+            released detectors and segmenters do.
+        drop_rate: Dropout rate before the classifier.
+        drop_path_rate: Drop path rate of the last block; grows linearly from 0.
     """
 
     def __init__(
@@ -148,7 +150,7 @@ class SPANet(PyramidBackbone):
         self._init_linear()
 
     def _init_linear(self) -> None:
-        # The paper's code leaves the mixers and downsamplings to the framework's default.
+        # The paper's code keeps torch's default initialisation for mixers and downsampling.
         mlps = [module for module in self.modules() if isinstance(module, PointwiseMlp)]
         classifier = getattr(self.head, "fc", None)
         for layer in [classifier, *(layer for mlp in mlps for layer in (mlp.fc1, mlp.fc2))]:

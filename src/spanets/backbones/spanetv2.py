@@ -29,14 +29,14 @@ HYBRID = ("adaptive", "adaptive", "local_attention", "attention")
 
 _SIZES: dict[str, dict[str, Any]] = {
     "nano": {"dims": (16, 32, 64, 96), "depths": (2, 2, 4, 2)},
-    # The paper's; nano is ours.
+    # These four are the paper's; nano is ours.
     "s18": {"dims": (64, 128, 320, 512), "depths": (3, 3, 9, 3)},
     "s36": {"dims": (64, 128, 320, 512), "depths": (3, 12, 18, 3)},
     "m36": {"dims": (96, 192, 384, 576), "depths": (3, 12, 18, 3)},
     "b36": {"dims": (128, 256, 512, 768), "depths": (3, 12, 18, 3)},
 }
 
-# Drop path is the ImageNet recipe's, set there.
+# The ImageNet recipe sets the drop path rates.
 VARIANTS: dict[str, dict[str, Any]] = {
     f"spanetv2_{size}_{kind}": {**row, "mixers": mixers}
     for size, row in _SIZES.items()
@@ -49,28 +49,30 @@ _LayerNorm = partial(LayerNorm2d, eps=1e-6, bias=False)
 class SPANetV2(PyramidBackbone):
     """SPANetV2: stem, four stages of spectral-adaptive or attention blocks, MLP head.
 
-    Takes images of any size from 32 up. With `features_only=True` (timm's factory) it returns
+    Accepts images of any size from 32 up. With `features_only=True` (timm's factory) it returns
     maps at strides 4, 8, 16 and 32.
 
     Args:
         in_chans: Image channels.
-        num_classes: Classes; 0 leaves the classifier out.
+        num_classes: Number of classes; 0 leaves the classifier out.
         global_pool: timm's pooling name; "" keeps the map.
         dims: Embedding dimension of each stage.
-        depths: Blocks of each stage.
+        depths: Number of blocks of each stage.
         mixers: Token mixer of each stage: "adaptive", "local_attention" or "attention".
-        img_size: Side, or height and width, of the images that the spectral filters are made for.
-            Images of other sizes resize the filters.
-        merge: Order of the mixers' heads: "interleaved" as in the released weights, or
+        img_size: Image side, or (height, width), that sets the size of the spectral filters.
+            The filters are resized for images of other sizes.
+        merge: Channel order of the mixers' heads: "interleaved" as in the released weights, or
             "concatenated" as in the authors' later code.
-        scaled_gate: Learn one α a mixer for its filters' gate `σ(α f)`, as the revision does.
-        spectral_method: "auto", "matmul" or "fft": the same function, differently computed.
+        scaled_gate: Whether the gate is `σ(α f)` with one learnt α per mixer, as in the paper's
+            revision.
+        spectral_method: "auto", "matmul" or "fft": ways to compute the same function.
         branch_scale: "res_scale", "layer_scale" or "none", in the last two stages.
-        mlp_ratio: Hidden over embedding dimension of the MLP, and of the head's.
-        output_norm: One LayerNorm a stage on the outputs of `forward_intermediates`: the backbone
-            of the released detectors and segmenters, which has no classifier's norm.
-        drop_rate: Dropout before the last linear layer.
-        drop_path_rate: Drop path of the last block; grows linearly from 0.
+        mlp_ratio: Ratio of the hidden to the embedding dimension, in the MLPs and the head.
+        output_norm: Whether to use one LayerNorm per stage on the outputs of
+            `forward_intermediates`, instead of the classifier's norm, as the backbones of the
+            released detectors and segmenters do.
+        drop_rate: Dropout rate before the last linear layer.
+        drop_path_rate: Drop path rate of the last block; grows linearly from 0.
     """
 
     def __init__(
@@ -120,7 +122,7 @@ class SPANetV2(PyramidBackbone):
         )
         norms = nn.ModuleList(_LayerNorm(dim, **factory) for dim in dims) if output_norm else None
         self.output_norms = norms
-        self.norm = nn.Identity()  # the head's, behind the pooling
+        self.norm = nn.Identity()  # the head has the norm, after the pooling
         self.head = NormMlpHead(
             dims[-1], num_classes, global_pool, mlp_ratio, drop_rate, not output_norm, **factory
         )
@@ -133,7 +135,7 @@ class SPANetV2(PyramidBackbone):
                 init_weight(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            elif isinstance(module, StarReLU):  # timm's does not initialise itself anew
+            elif isinstance(module, StarReLU):  # has no `reset_parameters` of its own
                 nn.init.ones_(module.scale)
                 nn.init.zeros_(module.bias)
 
@@ -142,7 +144,7 @@ def stage_sizes(img_size: int | tuple[int, int], stages: int) -> list[tuple[int,
     """Returns the height and width of each stage's maps for images of this size.
 
     Raises:
-        ValueError: the size is below `MIN_SIZE`.
+        ValueError: a side is below `MIN_SIZE`.
     """
     sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
     if len(sides) != 2 or min(sides) < MIN_SIZE:

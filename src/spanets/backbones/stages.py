@@ -1,4 +1,4 @@
-"""Around the blocks: stem, downsampling, and the stages that hold them. NCHW."""
+"""Stem, downsampling, and the stages that hold the blocks. NCHW."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +12,14 @@ from spanets.backbones.block import Block, Layer
 from spanets.mixers.folding import fold_norm
 
 MIN_SIZE = 32
-"""Smallest image side: four stages halve the stem's stride of 4 three times more."""
+"""Smallest image side: the stem's stride of 4, doubled by three downsamplings."""
 
 
 def check_images(x: Tensor) -> Tensor:
-    """Returns a batch of images whose shape is in order.
+    """Returns x after checking that it is a batch of large enough images.
 
     Raises:
-        ValueError: a side is below `MIN_SIZE`, or x is no batch of images.
+        ValueError: x is not four-dimensional, or a side is below `MIN_SIZE`.
     """
     if x.ndim != 4:
         raise ValueError(f"input has shape {tuple(x.shape)}, must be (batch, channels, H, W)")
@@ -31,7 +31,7 @@ def check_images(x: Tensor) -> Tensor:
     return x
 
 
-# A leaf of torch.fx: a symbolic trace has no size to compare.
+# torch.fx must not trace into it: sizes are unknown in a symbolic trace.
 fx.wrap("check_images")
 
 
@@ -53,13 +53,13 @@ class Downsample(nn.Sequential):
         self.conv = nn.Conv2d(in_dim, out_dim, 3, stride=2, padding=1, **factory)
 
     def reparameterize(self) -> None:
-        """Folds the norm's factor into the convolution, for inference."""
+        """Folds the norm's scale into the convolution, for inference."""
         if hasattr(self, "norm") and self.norm.bias is None:
             fold_norm(self.norm, self.conv)
 
 
 class Stem(nn.Module):
-    """Cuts the image into overlapping patches of stride 4: a 7×7 convolution, an optional norm."""
+    """Embeds overlapping patches: a 7×7 convolution of stride 4, then an optional norm."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Stem(nn.Module):
 
 
 class Stage(nn.Module):
-    """A downsampling (the first stage has none) and its blocks."""
+    """A downsampling layer (none in the first stage), then blocks."""
 
     def __init__(self, downsample: nn.Module, blocks: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -112,13 +112,13 @@ def make_stages(
 
     Args:
         dims: Embedding dimension of each stage.
-        depths: Blocks of each stage.
-        mixers: Makes the token mixers of each stage.
-        mlp: Makes the MLPs.
-        norm_layer: Makes the norms of the blocks.
-        downsample_norm: Makes the norm before each downsampling; None leaves it out.
-        branch_scale: Of the blocks in the last two stages; the others have none.
-        drop_path_rate: Of the last block; grows linearly from 0.
+        depths: Number of blocks of each stage.
+        mixers: Factory of the token mixers, one per stage.
+        mlp: Factory of the MLPs.
+        norm_layer: Factory of the blocks' norms.
+        downsample_norm: Factory of the norm before each downsampling; None leaves it out.
+        branch_scale: Branch scale of the blocks in the last two stages; the others have none.
+        drop_path_rate: Drop path rate of the last block; grows linearly from 0.
     """
     factory: dict[str, Any] = {"device": device, "dtype": dtype}
     rates: Any = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)

@@ -1,4 +1,4 @@
-"""What models cost: parameters, operations, time and memory, side by side."""
+"""Compares models by parameters, operations, time and memory."""
 
 from spanets.bench.costs import count_costs, count_macs, count_parameters
 from spanets_runtime.model_table import model_table

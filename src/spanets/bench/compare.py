@@ -1,4 +1,4 @@
-"""`spanets bench`: timm models, checkpoints and exported files side by side, as they are used."""
+"""`spanets bench`: compares timm models, checkpoints and exported files."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from spanets.bench.timing import SESSIONS_SETTLE, circumstances, interleave, qua
 from spanets.mixers.adaptive import SpectralFilter
 from spanets_runtime.errors import UserError, first_line
 
-# What torch says of tensors that do not fit, or whose bytes no number tells.
+# torch's messages for tensors that do not fit into memory or whose size overflows.
 _TOO_LARGE = ("can't allocate memory", "Storage size calculation overflowed", "Overflow when")
 
 
@@ -32,13 +32,13 @@ class Row:
         batch: Images at a time.
         size: Image side, in pixels.
         latency_ms: Median time of a batch.
-        quartile1_ms: First quartile of it.
-        quartile3_ms: Third quartile.
+        quartile1_ms: First quartile of that time.
+        quartile3_ms: Third quartile of that time.
         images_per_s: Throughput at the median.
-        peak_memory_mb: Weights, and what a batch adds at its peak; None where that is not known.
-        parameters: Number; of an exported file, which may store them otherwise, None.
-        macs: Multiply-accumulates of one image; of an exported file None.
-        fft_flops: Operations of one image's Fourier transforms; of an exported file None.
+        peak_memory_mb: Weights plus the peak of a batch; None if unknown.
+        parameters: Number of parameters; None for an exported file.
+        macs: Multiply-accumulates of one image; None for an exported file.
+        fft_flops: Operations of one image's Fourier transforms; None for an exported file.
     """
 
     model: str
@@ -64,25 +64,25 @@ def compare(
     rounds: int = 15,
     warmup: int = 3,
 ) -> dict[str, Any]:
-    """Times models side by side: in turn, in rounds, on random images.
+    """Times models on random images, in interleaved rounds.
 
-    Inference runs the inference form (`timm.utils.reparameterize_model`).
+    For inference, models are folded first (`timm.utils.reparameterize_model`).
 
     Args:
-        models: timm names, which get random weights, checkpoints, and with the backend "onnx" files
-            that `export_model` wrote, in whose number format they run.
-        setting: How they are run.
+        models: timm names (with random weights), checkpoints and, with the backend "onnx", files
+            of `export_model`, which run in their own number format.
+        setting: How to run the models.
         batches: Batch sizes.
-        sizes: Image sides.
-        forms: Of this package's models; others have "default" alone.
-        rounds: Rounds that count.
-        warmup: Rounds before them.
+        sizes: Image sides, in pixels.
+        forms: Forms of this package's models; other models have only "default".
+        rounds: Number of measured rounds.
+        warmup: Number of rounds before them.
 
     Returns:
         Plain values: "circumstances", "setting", "rounds" and "rows".
 
     Raises:
-        UsageError: an unknown name, or settings that do not go together.
+        UsageError: unknown name, or settings that cannot be combined.
         UserError: a model that cannot be compiled or exported.
     """
     setting.check()
@@ -101,14 +101,14 @@ def compare(
 
 
 def set_threads(threads: int | None) -> None:
-    """Sets torch's threads on the CPU; None leaves them."""
+    """Sets torch's number of CPU threads; None keeps it."""
     if threads is not None:
         torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """What is timed, and what is known of it before."""
+    """A model that is ready for timing, with its costs."""
 
     task: Callable[[], object]
     parameters: int | None = None
@@ -119,13 +119,13 @@ class _Ready:
 def _compare_at(
     sources: Sequence[Source], setting: Setting, batch: int, size: int, rounds: int, warmup: int
 ) -> list[Row]:
-    # Else the code of an earlier size would serve this one, or the compiler would give up.
+    # Otherwise torch reuses code compiled for an earlier size, or stops compiling.
     torch.compiler.reset()
     ready = []
     for source in sources:
         with _one_line(f"{source.name} at {batch}x{size}x{size}"), _compiling(len(sources)):
             ready.append(_prepare(source, setting, batch, size))
-    # By number: a model may be named twice, to see the noise.
+    # Keyed by number: a user may name a model twice, to see the noise.
     tasks = {str(number): one.task for number, one in enumerate(ready)}
     settle = SESSIONS_SETTLE if setting.backend == "onnx" else 0.0
     seconds = interleave(tasks, rounds, warmup, setting.device, settle)
@@ -152,7 +152,7 @@ def _compare_at(
 
 
 def _prepare(source: Source, setting: Setting, batch: int, size: int) -> _Ready:
-    """Counts, and runs until the code is compiled."""
+    """Counts the costs and runs the model until its code is compiled."""
     network = source.network
     if isinstance(network, Path):
         task = make_exported_task(network, batch, size)
@@ -166,10 +166,10 @@ def _prepare(source: Source, setting: Setting, batch: int, size: int) -> _Ready:
 
 @contextmanager
 def _one_line(where: str) -> Iterator[None]:
-    """Says in one line what compilers and models, which have errors of all kinds, stumble over.
+    """Turns any error of a compiler or model into one line.
 
     Raises:
-        UserError: whatever it was, but for a full GPU.
+        UserError: any error, except a GPU that is out of memory.
     """
     try:
         yield
@@ -184,7 +184,7 @@ def _one_line(where: str) -> Iterator[None]:
 
 
 def _count_as_run(network: nn.Module, setting: Setting, size: int) -> Costs:
-    """Counts operations: ONNX and compilers for the CPU get products for SPANetV2's FFTs."""
+    """Counts operations as run: ONNX and CPU compilers replace SPANetV2's FFTs by products."""
     traced = setting.backend == "onnx" or (setting.backend == "compile" and setting.device == "cpu")
     if traced and any(isinstance(module, SpectralFilter) for module in network.modules()):
         network = copy.deepcopy(network)
@@ -195,8 +195,8 @@ def _count_as_run(network: nn.Module, setting: Setting, size: int) -> Costs:
 
 
 def _compiling(models: int) -> AbstractContextManager[object]:
-    """Lets so many models that share their code be compiled, and fails where one is not."""
-    # In torch.compiler.config, which is public, older versions of torch lack these limits.
+    """Raises the compile limit for models that share code, and fails if one is not compiled."""
+    # Private config: in older torch, the public torch.compiler.config lacks these limits.
     config = torch._dynamo.config
     if hasattr(config, "recompile_limit"):
         return config.patch(recompile_limit=8 + models, fail_on_recompile_limit_hit=True)
@@ -207,5 +207,5 @@ def _first_runs(task: Callable[[], object], setting: Setting) -> int | None:
     """Runs a task until it is compiled, then measures its memory."""
     task()
     task()
-    # onnxruntime keeps what it has allocated, so that a later run adds nothing that could be seen.
+    # onnxruntime keeps its memory, so that a later run shows no increase.
     return None if setting.backend == "onnx" else peak_memory(task, setting.device)

@@ -1,4 +1,4 @@
-"""Parameters and operations of a model."""
+"""Counts parameters and operations of a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ class Costs:
     """Operations of one image.
 
     Attributes:
-        macs: Multiply-accumulates of convolutions and matrix products. Pointwise work is not
-            counted, as usual in the field.
-        fft_flops: Floating-point operations of Fourier transforms, which are no
-            multiply-accumulates: 5 N log2 N for a complex one of N points, half of that for a
-            real one.
+        macs: Multiply-accumulates of convolutions and matrix products. As usual, element-wise
+            operations are not counted.
+        fft_flops: Floating-point operations of Fourier transforms, which are not
+            multiply-accumulates: 5 N log2 N for a complex transform of N points, half of that for
+            a real one.
     """
 
     macs: int
@@ -32,10 +32,10 @@ class Costs:
 
 
 def count_costs(model: nn.Module, size: int | tuple[int, int] = 224) -> Costs:
-    """Counts the operations of one image; on the meta device nothing is computed.
+    """Counts the operations of one image; on the meta device, nothing is computed.
 
     Args:
-        model: Takes images (B, C, H, W).
+        model: Network whose input is images (B, C, H, W).
         size: Image side, or height and width, in pixels.
     """
     like = next(model.parameters())
@@ -55,12 +55,12 @@ def count_costs(model: nn.Module, size: int | tuple[int, int] = 224) -> Costs:
 
 
 def count_macs(model: nn.Module, size: int | tuple[int, int] = 224) -> int:
-    """Returns the multiply-accumulates of one image, Fourier transforms left out."""
+    """Returns the multiply-accumulates of one image, without Fourier transforms."""
     return count_costs(model, size).macs
 
 
 def _fft_flops(points: Sequence[int], dims: Sequence[int], real: bool) -> int:
-    """Operations of transforms over some dimensions of an array of so many points."""
+    """Returns the operations of transforms over some dimensions of an array of this shape."""
     length = prod(points[i] for i in dims)
     flops = 5 * prod(points) * log2(length) if length > 1 else 0
     return round(flops / 2 if real else flops)
@@ -82,10 +82,10 @@ def _product_flops(x: Any, a: Any, b: Any, *, out_shape: Any = None, **more: Any
     return 2 * prod(a) * b[-1]
 
 
-# torch counts the product that returns a new tensor alone.
+# torch counts only the variant that returns a new tensor.
 _IN_PLACE: dict[Any, Any] = {torch.ops.aten.baddbmm_: _product_flops}
 
-# The counter sees operators, and those of the transforms have no public name.
+# The counter works on operators, and those of the transforms have no public names.
 _FFT_FLOPS: dict[Any, Any] = {
     torch.ops.aten._fft_r2c: _forward_flops,
     torch.ops.aten._fft_c2r: _inverse_flops,

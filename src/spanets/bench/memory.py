@@ -1,4 +1,4 @@
-"""The most memory that a task needs beyond what was there before it."""
+"""Measures the peak memory that a task adds."""
 
 import ctypes
 from collections.abc import Callable
@@ -9,9 +9,9 @@ import torch
 
 
 def peak_memory(task: Callable[[], object], device: str = "cpu") -> int | None:
-    """Runs a task and returns by how many bytes it raised the memory in use, at its peak.
+    """Runs a task and returns how many bytes of memory it added, at its peak.
 
-    On the CPU that is the process's resident memory, as Linux tells it; None elsewhere.
+    On the CPU this is the process's resident memory, which only Linux reports; None elsewhere.
     """
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
@@ -27,7 +27,7 @@ def _peak_resident(task: Callable[[], object]) -> int | None:
     reset = Path("/proc/self/clear_refs")
     try:
         _return_free_memory()
-        reset.write_text("5")  # the peak starts again from here
+        reset.write_text("5")  # resets the peak
         before = _status("VmRSS")
         task()
         return max(0, _status("VmHWM") - before)
@@ -44,6 +44,6 @@ def _status(key: str) -> int:
 
 
 def _return_free_memory() -> None:
-    """Has the C library hand back what earlier tasks freed, or this one would seem to need less."""
+    """Makes the C library return freed memory; reusing it would hide what this task needs."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

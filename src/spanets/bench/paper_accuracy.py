@@ -1,4 +1,4 @@
-"""What the papers report ("paper": nobody here measured these)."""
+"""Accuracies that the papers report; this project did not measure them."""
 
 IMAGENET_TOP1 = {
     "spanet_small": 83.1,

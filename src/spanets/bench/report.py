@@ -1,4 +1,4 @@
-"""A comparison as a table and as a picture."""
+"""Shows a comparison as a table or a figure."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +25,7 @@ HEADER = (
 
 
 def table_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Returns the rows of a comparison as texts, one for each column of `HEADER`."""
+    """Returns the rows of a comparison as texts, with the columns of `HEADER`."""
     return [
         (
             _name(row),
@@ -48,16 +48,16 @@ def _number(value: float | None, digits: int, unit: float = 1) -> str:
 
 
 def describe_setting(result: Mapping[str, Any]) -> str:
-    """Says in a line how and on what the models were run."""
-    setting, told = result["setting"], result["circumstances"]
+    """Describes settings and hardware of a comparison in one line."""
+    setting, machine = result["setting"], result["circumstances"]
     what = "training steps" if setting["train"] else "inference"
     exported = [is_exported(row["model"]) for row in result["rows"]]
     format = setting["dtype"] + (", files as they are" if any(exported) else "")
     if all(exported):
         format = "files as they are"
-    where = told.get("gpu") or f"{told['processor']}, {told['threads']} threads"
+    where = machine.get("gpu") or f"{machine['processor']}, {machine['threads']} threads"
     return (
-        f"{what}, {setting['backend']}, {format}, {where}, torch {told['torch']}; "
+        f"{what}, {setting['backend']}, {format}, {where}, torch {machine['torch']}; "
         f"medians of {result['rounds']} interleaved rounds, random images"
     )
 
@@ -66,8 +66,8 @@ def plot(result: Mapping[str, Any], path: str | Path) -> None:
     """Draws the time of one image for every row, with its quartiles.
 
     Raises:
-        UsageError: an unknown suffix.
-        UserError: no matplotlib, or a place that cannot be written.
+        UsageError: unknown suffix.
+        UserError: no matplotlib, or the file cannot be written.
     """
     check_picture(path)
     from matplotlib.figure import Figure
@@ -80,9 +80,9 @@ def plot(result: Mapping[str, Any], path: str | Path) -> None:
     above = [(row["quartile3_ms"] - row["latency_ms"]) / row["batch"] for row in rows]
     labels = [f"{name_label(_short(_name(row)))}, {row['batch']} x {row['size']}²" for row in rows]
     peers = [timm.is_model(row["model"]) and not row["model"].startswith("spanet") for row in rows]
-    # Gray: what timm has beside ours and what is the user's own.
+    # Gray: timm's models and the user's own.
     colours = ["tab:gray" if peer else "tab:blue" for peer in peers]
-    # By position: a model that stands beside itself has the same label twice.
+    # Rows by position, since a model that is named twice has the same label twice.
     axes.barh(range(len(rows)), times, xerr=[below, above], color=colours, capsize=3)
     axes.set_yticks(range(len(rows)), labels)
     for i, (time, more) in enumerate(zip(times, above, strict=True)):
@@ -101,7 +101,7 @@ def plot(result: Mapping[str, Any], path: str | Path) -> None:
 
 
 def _short(name: str) -> str:
-    """The end of a path, which tells files of one command apart."""
+    """Returns the end of a path, which is enough to distinguish the files."""
     return "/".join(Path(name).parts[-2:])
 
 

@@ -1,4 +1,4 @@
-"""How a network is run while it is timed: settings, and what runs one batch."""
+"""Settings of a timed run, and functions that run one batch."""
 
 import tempfile
 from collections.abc import Callable
@@ -22,14 +22,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class Setting:
-    """How all models of a comparison are run; exported files keep the number format they have.
+    """Settings for all models of a comparison; exported files keep their own number format.
 
     Attributes:
         dtype: "float32", "bfloat16" or "float16"; training uses autocast for the latter two.
         backend: "eager", "compile" or "onnx" (onnxruntime).
-        train: Time training steps (forward, backward, SGD) in place of inference.
-        device: "cpu", "cuda", "cuda:1", …
-        channels_last: Lay weights and images out channels last.
+        train: Whether to time training steps (forward, backward, SGD) instead of inference.
+        device: torch device: "cpu", "cuda", "cuda:1", …
+        channels_last: Whether weights and images use the channels-last memory layout.
     """
 
     dtype: str = "float32"
@@ -39,7 +39,7 @@ class Setting:
     channels_last: bool = False
 
     def check(self) -> None:
-        """Raises UsageError for what does not exist or go together."""
+        """Raises UsageError for unknown values or values that cannot be combined."""
         if self.dtype not in DTYPES:
             raise UsageError(f"--dtype is {self.dtype!r}, allowed: {', '.join(DTYPES)}")
         if self.backend not in BACKENDS:
@@ -56,7 +56,7 @@ class Setting:
             raise UsageError(f"--device is {self.device!r}, allowed: cpu, cuda, cuda:1, …")
         try:
             torch.empty(1, device=self.device)
-        # torch's message depends on how it was built, and so does its type.
+        # The type and message of torch's error depend on its build.
         except (RuntimeError, AssertionError) as error:
             raise UsageError(
                 f"--device {self.device!r} cannot be used here: {first_line(error)}"
@@ -66,10 +66,10 @@ class Setting:
 def make_task(
     model: nn.Module, setting: Setting, batch: int, size: int
 ) -> tuple[Callable[[], object], int]:
-    """Returns a callable that runs one batch, and the bytes of the weights that it uses.
+    """Returns a callable that runs one batch, and the size of its weights in bytes.
 
     Raises:
-        UserError: the model cannot be exported, or refuses the size.
+        UserError: the model cannot be exported, or does not support the size.
     """
     channels = getattr(model, "in_chans", 3)
     images = torch.randn(batch, channels, size, size)
@@ -88,8 +88,8 @@ def make_exported_task(path: Path, batch: int, size: int) -> Callable[[], object
     """Returns a callable that runs one batch through an ONNX file of float32 images.
 
     Raises:
-        UsageError: the file is made for other sizes.
-        UserError: no onnxruntime, or a file of another kind.
+        UsageError: the file has other fixed sizes.
+        UserError: no onnxruntime, or inputs other than float32 images.
     """
     session = open_session(path, torch.get_num_threads())
     given = images_input(session, path)
@@ -107,7 +107,7 @@ def make_exported_task(path: Path, batch: int, size: int) -> Callable[[], object
 
 
 def _place(what: Any, setting: Setting) -> Any:
-    """Moves a network or images to the device, and lays them out."""
+    """Moves a network or images to the device, in the memory layout of the setting."""
     what = what.to(setting.device)
     return what.to(memory_format=torch.channels_last) if setting.channels_last else what
 

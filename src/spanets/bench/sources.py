@@ -1,4 +1,4 @@
-"""What is timed: networks by their names, checkpoints of any task, and exported files."""
+"""Opens the models to time: by name, from checkpoints of any task, or exported files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ FORMS = ("default", "fft")
 
 @dataclass(frozen=True)
 class Source:
-    """One of those that are timed side by side.
+    """One model of a comparison.
 
     Attributes:
-        name: timm name, or the path of a checkpoint or an exported file.
+        name: timm name, or path of a checkpoint or an exported file.
         form: "default", or "fft" for the form with Fourier transforms.
-        network: Takes images (B, C, H, W); of an exported file its path.
+        network: Network that takes images (B, C, H, W), or the path of an exported file.
     """
 
     name: str
@@ -36,23 +36,22 @@ class Source:
 
 
 def build_form(name: str, form: str = "default", **arguments: Any) -> nn.Module:
-    """Builds a model in one of the forms of its function."""
+    """Builds a model in one of its forms."""
     if form == "fft":
         arguments["spectral_method"] = "fft"
     return create_model(name, arguments)
 
 
 def check_sources(names: Sequence[str], forms: Sequence[str], setting: Setting) -> None:
-    """Refuses what cannot be timed so, before anything is built.
+    """Checks that the models support the forms and settings, before building them.
 
     Args:
-        names: As in `Source`.
-        forms: Wanted of this package's models.
-        setting: How they are run.
+        names: Names or paths; see `Source`.
+        forms: Forms of this package's models.
+        setting: Settings of the run.
 
     Raises:
-        UsageError: an unknown form, a model that has none of the forms, or a file that does not
-            run there.
+        UsageError: unknown form, model without forms, or a file that the backend cannot run.
     """
     assert forms
     if unknown := set(forms) - set(FORMS):
@@ -76,17 +75,17 @@ def check_sources(names: Sequence[str], forms: Sequence[str], setting: Setting) 
 def build_sources(
     names: Sequence[str], forms: Sequence[str], size: int, train: bool
 ) -> list[Source]:
-    """Builds all that is timed at one image size, in the order that it was given.
+    """Builds all models for one image size, in the given order.
 
     Args:
-        names: As in `Source`; those of networks get random weights.
-        forms: Of this package's models; others have "default" alone.
+        names: Names or paths, see `Source`; timm names get random weights.
+        forms: Forms of this package's models; other models have only "default".
         size: Image side, in pixels.
-        train: For training steps.
+        train: Whether training steps will be timed.
 
     Raises:
-        UsageError: an unknown name, or a checkpoint that is no classifier, for training steps.
-        UserError: an unreadable file.
+        UsageError: unknown name, or training of a checkpoint that is not a classifier.
+        UserError: unreadable file.
     """
     own = set(spanets.list_models())
     wanted = [(name, form) for name in names for form in forms if form == "default" or name in own]
@@ -106,9 +105,9 @@ def _build(name: str, form: str, size: int, train: bool) -> nn.Module | Path:
             source = open_source(name)
             task = load_task(source.info.task)
             network = task.exportable(source, features_only=False)
-        except UsageError as error:  # it has no form that is one network from images to outputs
+        except UsageError as error:  # its task has no single network from images to outputs
             raise UsageError(
-                f"{name} is none of the classifiers, segmenters and RetinaNets that bench times"
+                f"{name} is not a classifier, segmenter or RetinaNet; bench times only these"
             ) from error
         if train and not task.is_classifier:
             raise UsageError(
@@ -116,6 +115,6 @@ def _build(name: str, form: str, size: int, train: bool) -> nn.Module | Path:
             )
         return network
     config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
-    # Those with embeddings of positions are made for one size.
+    # Models with position embeddings are built for one size.
     arguments = {"img_size": size} if config and config.fixed_input_size else {}
     return build_form(name, form, **arguments)

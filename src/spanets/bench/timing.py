@@ -1,4 +1,4 @@
-"""Timing that a noisy machine biases little: in turn, by medians, with what it was done on."""
+"""Timing that is robust on a noisy machine: interleaved tasks, medians, recorded hardware."""
 
 import platform
 import statistics
@@ -18,8 +18,8 @@ from spanets_runtime.machine import processor_name
 Task = Callable[[], object]
 
 
-# After a run the threads of an onnxruntime session wait busily for the next one, up to some tens of
-# milliseconds, on the cores that another session needs: beside others it took twice as long.
+# Seconds to wait for an idle machine. After a run, threads of an onnxruntime session busy-wait for
+# up to some tens of milliseconds; another session on the same cores took twice as long.
 SESSIONS_SETTLE = 0.1
 
 
@@ -30,18 +30,18 @@ def interleave(
     device: str = "cpu",
     settle: float = 0.0,
 ) -> dict[str, list[float]]:
-    """Times each task once a round, in turn, so that a slow minute of the machine hits all alike.
+    """Times each task once per round, in turn, so that a slow minute affects all tasks alike.
 
     Args:
         tasks: Callables without arguments, by name.
-        rounds: Rounds that count.
-        warmup: Rounds before them.
-        device: On "cuda" a task ends when the GPU has done its work.
-        settle: For tasks with threads of their own, `SESSIONS_SETTLE`: seconds to wait before each
-            one, which then runs once more, untimed, so that its threads are awake and no others.
+        rounds: Number of measured rounds.
+        warmup: Number of rounds before them.
+        device: torch device; on "cuda", the time includes the GPU's work.
+        settle: Seconds to wait before each task; `SESSIONS_SETTLE` for tasks with their own
+            threads. After the wait the task runs once untimed, so that only its threads are awake.
 
     Returns:
-        Seconds of every round, by task; the warm-up rounds are left out.
+        Seconds of every measured round, by task.
     """
     gpu = torch.device(device).type == "cuda"
     clock = partial(_cuda_seconds, device=device) if gpu else _cpu_seconds
@@ -58,7 +58,7 @@ def interleave(
 def summarise(seconds: Mapping[str, list[float]], reference: str) -> dict[str, dict[str, float]]:
     """Returns median, quartiles and minimum, and the time relative to a reference task.
 
-    The ratio is the median over rounds of the ratio within a round.
+    That ratio is the median over rounds of the ratio within each round.
     """
     rows = {}
     for name, values in seconds.items():
@@ -84,7 +84,7 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
 
 def circumstances(device: str = "cpu") -> dict[str, Any]:
     """Returns date, hardware and versions."""
-    told: dict[str, Any] = {
+    found: dict[str, Any] = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "processor": processor_name(),
         "threads": torch.get_num_threads(),
@@ -94,8 +94,8 @@ def circumstances(device: str = "cpu") -> dict[str, Any]:
         "spanets": spanets.__version__,
     }
     if torch.device(device).type == "cuda":
-        told |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
-    return told
+        found |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+    return found
 
 
 def _cpu_seconds(task: Task) -> float:

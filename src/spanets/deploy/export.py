@@ -1,7 +1,7 @@
-"""Models as files for other runtimes: ONNX graphs and `torch.export` programs, held against eager.
+"""Exports models to ONNX graphs and `torch.export` programs, and compares them with eager mode.
 
 The exported model takes images (B, C, H, W) of any batch size, height and width, preprocessed as
-the metadata say, and returns logits, or with `features_only` one map for each stage.
+its metadata describe. It returns logits, or with `features_only` one map for each stage.
 """
 
 import copy
@@ -32,13 +32,13 @@ from spanets_runtime.onnx import METADATA, MIN_FREE_SIDE, open_session
 SUFFIXES = (".onnx", ".pt2")
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.float32}
-"""Number formats, and those of the traced network: 8 bits come after it, by onnxruntime."""
+"""Number formats, each with the dtype of tracing; onnxruntime quantizes to int8 afterwards."""
 
-# Largest difference from eager float32, relative to the largest value, by number format: rounding
-# over a whole network. Seen: 3e-6 and 2e-3. In 8 bits only the accuracy can tell.
+# Largest allowed difference from eager float32, relative to the largest value, for rounding over a
+# whole network. Seen: 3e-6 and 2e-3. For int8 no limit makes sense; check the accuracy instead.
 TOLERANCES = {"float32": 1e-4, "float16": 5e-2, "int8": float("inf")}
 
-# ONNX knows these, and runtimes refuse them or crawl.
+# ONNX operators that runtimes reject or run very slowly.
 UNWANTED = ("DFT", "STFT", "If", "Loop", "SequenceAt")
 
 OPSETS = range(18, 24)
@@ -47,19 +47,18 @@ DEFAULT_OPSET = 20
 
 @dataclass(frozen=True)
 class Exported:
-    """What `export_model` wrote.
+    """Result of `export_model`.
 
     Attributes:
-        path: The file.
-        bytes: Its size.
-        inputs: Name and shape of the images; a text stands for a size that is free.
+        path: Path of the file.
+        bytes: File size.
+        inputs: Name and shape of the images; a free size is a text.
         outputs: Names of the outputs.
         dtype: Number format of the weights and of the computation.
         differences: Largest difference from the eager float32 model, relative to its largest
-            value, by the shape of the random images that both were given; of int8 on the
-            calibration images.
-        agreement: Of an int8 classifier: share of the calibration images that get the same class
-            as from the eager float32 model.
+            value, by the shape of the random test images; for int8 on the calibration images.
+        agreement: For int8 classifiers, fraction of the calibration images with the same class as
+            in the eager float32 model.
     """
 
     path: str
@@ -76,7 +75,7 @@ class Exported:
 
 
 class _Cast(nn.Module):
-    """A model in another number format: float32 in and out, half precision between."""
+    """A model that computes in another dtype, with float32 inputs and outputs."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -96,21 +95,21 @@ def load_source(
     features_only: bool = False,
     ema: bool | None = None,
 ) -> tuple[nn.Module, dict[str, Any], Source]:
-    """Opens what is to be exported, and writes the metadata that tell a runtime how to use it.
+    """Opens the model to export, and makes the metadata that tell a runtime how to use it.
 
     Args:
-        word: A checkpoint that `spanets train` wrote, or a model's name; see `open_source`.
-        weights: For a model's name: a file of weights, ours or the authors'.
-        features_only: One map for each stage in place of logits.
-        ema: Of a file of weights that also holds their averages: which to take, see `load_weights`.
+        word: A checkpoint of `spanets train`, or a model's name; see `open_source`.
+        weights: Weights file, ours or the authors'; only with a model's name.
+        features_only: Whether to return one map for each stage instead of logits.
+        ema: Which weights to load if the file also has averaged ones; see `load_weights`.
 
     Returns:
-        The network in evaluation mode; plain values: model, arguments, preprocessing, version and,
-        of what is exported whole, task and classes; and what was opened.
+        The network in evaluation mode; the metadata (model, arguments, preprocessing, version, and
+        without features_only task and classes); the opened source.
 
     Raises:
-        UsageError: an unknown name, or weights for a checkpoint.
-        UserError: an unreadable file, or weights that do not fit.
+        UsageError: unknown name, or weights for a checkpoint.
+        UserError: unreadable file, or weights that do not fit.
     """
     if Path(word).suffix.lower() in SUFFIXES:
         raise UsageError(f"{word} is exported already; give the checkpoint it was exported from")
@@ -148,29 +147,28 @@ def export_model(
 ) -> Exported:
     """Writes a model as an ONNX graph (.onnx) or a program of `torch.export` (.pt2), and checks it.
 
-    What is linear in it is folded first (`timm.utils.reparameterize_model`).
+    It first folds adjacent linear operations (`timm.utils.reparameterize_model`).
 
     Args:
-        model: From images (B, C, H, W) to logits or a list of maps; it is left as it was.
-        path: The suffix decides the format.
-        size: Side, or height and width, of the images it is traced with; with `dynamic` others
-            work as well.
-        dtype: "float32", "float16" or, in ONNX, "int8"; inputs and outputs stay float32.
-        dynamic: Leave batch size, height and width free, these from `MIN_FREE_SIDE` up; if not,
-            the file takes `batch` images of `size`.
-        opset: Version of ONNX's operators, 18 to 23, or None for 20: from there on GELU is one.
-        metadata: Plain values to be kept in the file, such as class names and preprocessing.
-        calibration: For "int8": preprocessed images (C, H, W) that tell the range of every map,
-            such as those of `quantize.calibration_images`.
-        batch: Images at a time, where that is fixed.
-        allow_fft: Write graphs with Fourier transforms as well, for comparison.
+        model: Network from images (B, C, H, W) to logits or a list of maps; it is not modified.
+        path: Output file; its suffix selects the format.
+        size: Side, or height and width, of the images for tracing, in pixels.
+        dtype: "float32", "float16" or, for ONNX, "int8"; inputs and outputs stay float32.
+        dynamic: Whether batch size, height and width are free (sides from `MIN_FREE_SIDE` up).
+            Otherwise the file takes `batch` images of `size`.
+        opset: ONNX opset, 18 to 23; None means 20, the first with a GELU operator.
+        metadata: Plain values to store in the file, such as class names and preprocessing.
+        calibration: Preprocessed images (C, H, W) for "int8", which give the range of every map;
+            see `quantize.calibration_images`.
+        batch: Batch size, if it is fixed.
+        allow_fft: Whether to write graphs with Fourier transforms, for comparison.
 
     Returns:
-        What was written, with the differences from eager.
+        The file's description, with the differences from eager mode.
 
     Raises:
-        UsageError: an unknown suffix, dtype or opset, or a size that the model refuses.
-        UserError: a missing package, an unwritable path, or a file that computes something else.
+        UsageError: unknown suffix, dtype or opset, or a size that the model does not support.
+        UserError: missing package, unwritable path, or a file with different outputs.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
@@ -211,7 +209,7 @@ def export_model(
     shape_traced = (2 if dynamic else batch, _channels(model), *sides)
     try:
         images = torch.randn(shape_traced, generator=torch.Generator().manual_seed(0))
-    except RuntimeError as error:  # torch's own, for want of memory and for too large a number
+    except RuntimeError as error:  # out of memory, or a size that overflows
         raise UsageError(f"--size is {max(sides)}, too large for this machine's memory") from error
     outputs = _run(model, images)
     names = list(getattr(model, "output_names", _output_names(outputs)))
@@ -243,12 +241,12 @@ def export_model(
 
 
 def _on_cpu(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose weights may be changed."""
+    """Returns a copy on the CPU, in evaluation mode, whose weights may be changed."""
     return copy.deepcopy(model).cpu().eval().requires_grad_(False)
 
 
 def _inference_form(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy with all that is linear folded, in the number format."""
+    """Returns a copy with linear operations folded, in the given dtype."""
     folded = reparameterize_model(model)
     return folded if dtype == torch.float32 else _Cast(folded, dtype)
 
@@ -256,9 +254,9 @@ def _inference_form(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 def _compare_int8(
     model: nn.Module, content: bytes, images: Sequence[NDArray[np.float32]]
 ) -> tuple[dict[str, float], float | None]:
-    """The largest difference on the images, over their largest value, and how often classes agree.
+    """Returns the largest difference, relative to the largest value, and the class agreement.
 
-    Over the largest of all: logits of an image between two classes are all small.
+    The largest value is over all images, since an ambiguous image can have only small logits.
     """
     run = _onnx_runner(content)
     off, largest, same, classes = [], [], 0, False
@@ -291,7 +289,7 @@ def _run(model: nn.Module, images: Tensor) -> list[Tensor]:
     try:
         with torch.inference_mode():
             outputs = model(images)
-    # Whatever the model raises, and models check sizes in every way there is.
+    # Models raise any kind of exception for unsupported sizes.
     except Exception as error:
         height, width = images.shape[2:]
         raise UsageError(
@@ -316,10 +314,10 @@ def _trace(model: nn.Module, images: Tensor, dynamic: bool, step: int) -> Export
     try:
         with torch.no_grad(), _quiet():
             return torch.export.export(model, (images,), dynamic_shapes=shapes, strict=False)
-    # The exporter has no closed set of errors, and its messages are pages long.
+    # The exporter raises any kind of exception, with pages of text.
     except Exception as error:
         hint = "; try without free sizes (--static)" if dynamic else ""
-        said = first_line(error).split("! For more information")[0]  # of torch's own logs
+        said = first_line(error).split("! For more information")[0]  # a reference to torch's logs
         raise UserError(f"torch.export cannot trace the model: {said}{hint}") from error
 
 
@@ -354,7 +352,7 @@ def _to_onnx(
     found = {node.op_type for node in graph.graph.node} & set(UNWANTED)
     if found and not allow_fft:
         raise UserError(
-            f"the graph has {', '.join(sorted(found))}, which runtimes refuse or crawl through; "
+            f"the graph has {', '.join(sorted(found))}, which runtimes reject or run very slowly; "
             "models of this package have none unless spectral_method is 'fft'"
         )
     name_sizes(graph.graph)
@@ -367,7 +365,7 @@ def _to_onnx(
 def _compare(
     model: nn.Module, content: bytes, suffix: str, images: Tensor, dynamic: bool
 ) -> dict[str, float]:
-    """Relative differences from eager, by shape; the smallest, a larger and an odd one if free."""
+    """Returns relative differences from eager mode by shape; free sizes test three shapes."""
     _, channels, height, width = images.shape
     shapes = [tuple(images.shape)]
     if dynamic:
@@ -396,7 +394,7 @@ def _pt2_runner(content: bytes) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences what exporters say of their own passes."""
+    """Silences the exporters' logs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

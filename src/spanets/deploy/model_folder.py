@@ -1,8 +1,8 @@
-"""The folder that `spanets push` writes: replaced as a whole, and none of its files but its own.
+"""Replaces the folder that `spanets push` writes, atomically, without touching other files.
 
-config.json holds a digest of each file, by which a later push knows them. While the files are
-exchanged there is no config.json, without which nobody loads the weights: a reader sees the old
-model, the new one, or none, and never the classes of one beside the weights of the other.
+config.json holds a digest of each file, so that a later push recognises its own files. While files
+are exchanged, config.json is missing, and without it nobody loads the weights. A reader sees the
+old model, the new one or none, but never a mixture.
 """
 
 import hashlib
@@ -38,10 +38,10 @@ def sign(folder: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Looks whether a push may write a folder.
+    """Checks that a push may write a folder.
 
     Raises:
-        UsageError: it is a file, or holds one that no push has written, or that was edited since.
+        UsageError: it is a file, or it holds a file that no push wrote or that was edited since.
     """
     where = f"--to {folder}"
     if not os.path.lexists(folder):
@@ -55,20 +55,20 @@ def check_folder(folder: Path) -> None:
     for name in found:
         if name != _ASIDE and _digest(folder / name) not in known:
             raise UsageError(
-                f"{where}: {name} is of no push, or was edited since, and would be replaced; "
-                "move it, or name a new folder"
+                f"{where}: {name} was not written by a push, or was edited since, and would be "
+                "replaced; move it, or name a new folder"
             )
 
 
 def place(source: Path, folder: Path) -> list[str]:
-    """Puts a signed folder's files into another, all of them or none.
+    """Moves a signed folder's files into another folder, all of them or none.
 
     Returns:
-        Their paths.
+        The new paths.
 
     Raises:
-        UsageError: as `check_folder`.
-        UserError: the disk is full, the place cannot be written, or another push writes there.
+        UsageError: see `check_folder`.
+        UserError: the disk is full, the folder cannot be written, or another push writes there.
     """
     missing = [part for part in (folder, *folder.parents) if not os.path.lexists(part)]
     try:
@@ -98,7 +98,7 @@ def _replace_all(source: Path, folder: Path) -> None:
 
 
 def _recover(folder: Path) -> None:
-    """Puts back what a push that was killed midway has moved, and removes the rest of it."""
+    """Restores the files that an interrupted push had moved, and removes its leftovers."""
     aside = folder / _ASIDE
     if not (folder / CONFIG).exists() and (aside / _BEFORE / CONFIG).exists():
         for name in reversed(FILES):
@@ -113,7 +113,7 @@ def _copy(source: Path, file: BinaryIO) -> None:
 
 
 def _exchange(aside: Path, folder: Path) -> None:
-    """Moves what is aside into the folder, and puts back what was there if that fails."""
+    """Moves the staged files into the folder; restores the old files if that fails."""
     before = aside / _BEFORE
     before.mkdir()
     moved: list[tuple[Path, Path]] = []
@@ -135,7 +135,7 @@ def _move(old: Path, new: Path, moved: list[tuple[Path, Path]]) -> None:
 
 
 def _known_digests(folder: Path) -> set[str]:
-    """Returns the digests of what pushes have written, among them one that was killed midway."""
+    """Returns the digests of files that pushes wrote, including an interrupted push."""
     aside = folder / _ASIDE
     return {
         digest
@@ -150,7 +150,7 @@ def _read_digests(path: Path) -> list[str]:
 
 
 def _digest(path: Path) -> str:
-    """Returns a file's digest; of config.json without the digests in it."""
+    """Returns a file's digest; for config.json, the digests in it are left out."""
     if not path.is_file():
         return "none"
     try:
@@ -174,7 +174,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keeps other pushes out of a folder."""
+    """Locks a folder against other pushes."""
     if fcntl is None:
         yield
         return

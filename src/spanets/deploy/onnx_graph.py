@@ -1,11 +1,11 @@
-"""What an exporter leaves in an ONNX graph, made fit to be given away."""
+"""Cleans up an exported ONNX graph: names of free sizes, and traces of the source code."""
 
 import re
 from typing import Any
 
 
 def name_sizes(graph: Any) -> None:
-    """Names the free sizes, in which the outputs' are told, too: the exporter's are numbers."""
+    """Gives free sizes readable names, also in the outputs' shapes; the exporter numbers them."""
     given = [size.dim_param for size in graph.input[0].type.tensor_type.shape.dim]
     names = dict(zip(given, ("batch", "channels", "height", "width"), strict=True))
     free = [name for name in given if name.isidentifier()]
@@ -19,7 +19,7 @@ def name_sizes(graph: Any) -> None:
 
 
 def forget_origin(model: Any) -> None:
-    """Takes out what the exporter notes of the code: paths on this machine."""
+    """Removes the exporter's notes on the source code, which contain local paths."""
     graphs = (model.graph, *model.functions)
     nodes = [node for graph in graphs for node in graph.node]
     values = [*model.graph.input, *model.graph.output, *model.graph.value_info]

@@ -1,8 +1,8 @@
 """Publishes a checkpoint as timm does: config.json, model.safetensors and a model card.
 
-What is written loads by `timm.create_model("local-dir:FOLDER", pretrained=True)`, or from a hub by
-"hf-hub:OWNER/NAME", once `import spanets` has registered the models. Nothing but weights, class
-names, preprocessing, recipe and metrics is written; paths of this machine are left out.
+After `import spanets`, `timm.create_model("local-dir:FOLDER", pretrained=True)` loads the result,
+or "hf-hub:OWNER/NAME" from a hub. The result holds only weights, class names, preprocessing, recipe
+and metrics, without local paths.
 """
 
 import copy
@@ -33,7 +33,7 @@ from spanets_runtime.text import escape_controls
 
 HUB = "hf-hub:"
 
-# Keys of a recipe that name places on the machine it ran on, or whom it reported to.
+# Recipe keys that hold local paths or the destinations of logs.
 _PLACES = (
     ("data", "root"),
     ("data", "cache"),
@@ -60,19 +60,19 @@ def publish(
     """Writes a classifier's checkpoint as a repository in timm's format.
 
     Args:
-        checkpoint: Of `spanets train`; metrics come from results.json beside it, if they are its.
-        to: A folder, or "hf-hub:OWNER/NAME". The hub is huggingface_hub's (`HF_ENDPOINT`), the
-            token that of its environment (`HF_TOKEN`) or login; a missing repository is created.
-        licence: Of the weights, as the hub names it, such as "mit"; None leaves it unsaid.
-        message: Of the commit on the hub.
+        checkpoint: Checkpoint of `spanets train`. Metrics come from results.json beside it, if
+            they belong to this checkpoint.
+        to: A folder, or "hf-hub:OWNER/NAME". huggingface_hub's settings apply: `HF_ENDPOINT`,
+            `HF_TOKEN` or the login. A missing repository is created.
+        licence: Licence of the weights by its name on the hub, such as "mit"; None names none.
+        message: Commit message on the hub.
 
     Returns:
-        The paths or addresses of what was written.
+        Paths or addresses of the written files.
 
     Raises:
-        UsageError: a destination or licence that cannot be meant, or a folder with files that
-            are of no push.
-        UserError: an unreadable checkpoint, one of another task, or what the hub refuses.
+        UsageError: malformed destination or licence, or a folder with files that no push wrote.
+        UserError: unreadable checkpoint, checkpoint of another task, or an error of the hub.
     """
     if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence):
         raise UsageError(f"--licence is {licence!r}, must be a name of the hub's, such as mit")
@@ -86,7 +86,7 @@ def publish(
         raise UsageError("--message goes with a repository on the hub, --to hf-hub:OWNER/NAME")
     info, content = read_own(checkpoint)
     if not load_task(info.task).is_classifier:
-        raise UserError(f"{checkpoint}: is for {info.task}; timm's format holds classifiers alone")
+        raise UserError(f"{checkpoint}: is for {info.task}; timm's format holds only classifiers")
     model = build_source(checkpoint, info, content).network
     results = _read_results(checkpoint)
     with TemporaryDirectory() as scratch:
@@ -125,7 +125,7 @@ def _write_model(model: nn.Module, info: ModelInfo, folder: Path) -> None:
 
 
 def _upload(folder: Path, repository: str, message: str) -> str:
-    """Creates the repository if there is none, and commits the folder to it."""
+    """Creates the repository if it is missing, and commits the folder to it."""
     try:
         hub = HfApi(library_name="spanets", library_version=spanets.__version__)
         hub.create_repo(repository, exist_ok=True)
@@ -150,7 +150,7 @@ def _upload(folder: Path, repository: str, message: str) -> str:
 
 
 def _is_of_connection(error: Exception) -> bool:
-    """Tells an error of the connection, in whatever library huggingface_hub has made it."""
+    """Whether an error is a connection error, of any library that huggingface_hub uses."""
     return isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "requests"))
 
 
@@ -163,14 +163,14 @@ _NO_TOKEN = "no token that may write there; set HF_TOKEN, or run: hf auth login"
 def write_model_card(
     info: ModelInfo, results: Mapping[str, Any], licence: str | None, source: str, name: str
 ) -> str:
-    """Returns README.md: metadata of the hub, what the model is, how to load it, its recipe.
+    """Returns README.md: hub metadata, description, usage and recipe.
 
     Args:
-        info: Of the checkpoint.
-        results: Of results.json; {} where there are none.
-        licence: Of the weights.
-        source: What timm loads it by.
-        name: Of the model on the hub.
+        info: Metadata of the checkpoint.
+        results: Content of results.json; {} if there is none.
+        licence: Licence of the weights.
+        source: Name by which timm loads the model.
+        name: Name of the model on the hub.
     """
     parts = [
         f"---\n{_metadata(info, results, licence, name)}\n---",
@@ -211,7 +211,7 @@ def _metadata(info: ModelInfo, results: Mapping[str, Any], licence: str | None, 
 
 
 def _data_name(info: ModelInfo) -> str:
-    """Returns the data set's name; a folder's is its owner's business."""
+    """Returns the data set's name; a folder's name stays private."""
     source = info.recipe.get("data", {}).get("source", "folder")
     return "ELPV" if source == "elpv" else "a folder of images"
 
@@ -232,8 +232,8 @@ def _tabulate(results: Mapping[str, Any]) -> str:
         return "No metrics of these weights were recorded."
     metrics = results["metrics"].items()
     rows = [f"| {escape_markdown(name)} | {_number(value)} |" for name, value in metrics]
-    told = f"On {results['images']} images ({results['data']}):"
-    return "\n".join([told, "", "| metric | value |", "| --- | ---: |", *rows])
+    title = f"On {results['images']} images ({results['data']}):"
+    return "\n".join([title, "", "| metric | value |", "| --- | ---: |", *rows])
 
 
 def _number(value: float | None) -> str:
@@ -254,13 +254,13 @@ print(model.pretrained_cfg["label_names"][probabilities.argmax()])
 
 
 def _licence(info: ModelInfo, licence: str | None) -> str:
-    told = f"Of the weights: {licence}." if licence else "None was given for these weights."
+    text = f"Of the weights: {licence}." if licence else "None was given for these weights."
     note = _DATA_NOTES.get(info.recipe.get("data", {}).get("source", ""))
-    return f"{told} {note}" if note else told
+    return f"{text} {note}" if note else text
 
 
 def _without_places(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a recipe without paths of the machine it ran on."""
+    """Returns a recipe without local paths."""
     kept = copy.deepcopy(dict(recipe))
     for section, key in _PLACES:
         if isinstance(kept.get(section), dict):
@@ -269,11 +269,11 @@ def _without_places(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_results(checkpoint: Path) -> dict[str, Any]:
-    """Returns the metrics that results.json beside a checkpoint has for it, or {}."""
+    """Returns a checkpoint's metrics from results.json beside it, or {}."""
     try:
         found = json.loads((checkpoint.parent / RESULTS).read_text("utf-8"))
         if os.path.basename(found["checkpoint"]) != checkpoint.name:
-            return {}  # of the last epoch, where another is published
+            return {}  # the metrics belong to the last epoch, not to this checkpoint
         metrics = {
             str(name): None if value is None else float(value)
             for name, value in found["metrics"].items()

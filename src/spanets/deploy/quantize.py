@@ -19,16 +19,16 @@ from spanets_runtime.errors import UserError, require
 from spanets_runtime.images import ImageError, describe_unreadable, load_image, named
 from spanets_runtime.listing import images_below
 
-# The products with a SPANet's weights: all of them are convolutions, but for the classifier's. What
-# SPANets do in frequency, and attention, stays in float32: little work, which converting to and fro
-# would eat up, and values that spread far. So do some of the convolutions, see `_kept`.
+# Operators with weights; in a SPANet these are convolutions, except for the classifier. Spectral
+# filters and attention stay in float32: they do little work, less than the conversions would cost,
+# and their values have a wide range. Some convolutions stay in float32, too; see `_kept`.
 QUANTIZED = ["Conv", "Gemm"]
 
-# A map times one of these spreads no farther than before.
-# Reciprocals are those of norms written out.
+# A product of a map and one of these has no wider range than the map.
+# Reciprocals come from decomposed norms.
 BOUNDED = {"Sigmoid", "HardSigmoid", "Softmax", "Tanh", "Erf", "Reciprocal"}
 
-# They leave a map as it is, or move its numbers.
+# Operators that keep a map's values and change at most their order.
 _SHAPING = {"Reshape", "Unsqueeze", "Squeeze", "Expand", "Transpose", "Identity", "Cast"}
 _BY_CONSTANTS = {"Add", "Sub", "Mul", "Div"}
 
@@ -39,15 +39,15 @@ Transform = Callable[[Image.Image], NDArray[np.float32]]
 def calibration_transform(
     source: Source, preprocessing: Mapping[str, Any], dynamic: bool = True
 ) -> Transform:
-    """Returns what makes an input of an image; see `Task.make_calibration`.
+    """Returns the transform from an image to a network input; see `Task.make_calibration`.
 
     Args:
-        source: What is exported.
-        preprocessing: As the metadata of `export.load_source` say.
-        dynamic: Whether it is exported with free sizes.
+        source: Source of the export.
+        preprocessing: Preprocessing in the metadata of `export.load_source`.
+        dynamic: Whether the export has free sizes.
 
     Raises:
-        UsageError: a task or sizes that have no 8-bit form.
+        UsageError: a task or sizes that do not support int8.
         UserError: damaged preprocessing.
     """
     info = replace(source.info, preprocessing=dict(preprocessing))
@@ -57,21 +57,21 @@ def calibration_transform(
 def calibration_images(
     folder: str | Path, preprocess: Transform, count: int = 128, seed: int = 0
 ) -> list[NDArray[np.float32]]:
-    """Draws images from a folder and its subfolders, and preprocesses them.
+    """Draws images at random from a folder and its subfolders, and preprocesses them.
 
-    Unreadable images are passed over, and counted on standard error like files that are left out.
+    It skips unreadable images and other files, and counts them on standard error.
 
     Args:
-        folder: Searched for images at any depth.
-        preprocess: The model's, see `calibration_transform`.
-        count: At most so many.
-        seed: Of the draw.
+        folder: Folder of images, searched at any depth.
+        preprocess: Transform of the model; see `calibration_transform`.
+        count: Largest number of images.
+        seed: Random seed of the draw.
 
     Returns:
         Arrays (3, H, W).
 
     Raises:
-        UserError: no such folder, or none of its images is readable.
+        UserError: no such folder, or no readable images in it.
     """
     found = images_below(folder)
     for note in found.notes():
@@ -96,17 +96,17 @@ def calibration_images(
 
 
 def quantize(content: bytes, images: Sequence[NDArray[np.float32]]) -> bytes:
-    """Returns the graph with its linear layers and most dense convolutions in 8 bits, see `_kept`.
+    """Returns the graph with linear layers and most dense convolutions in int8; see `_kept`.
 
-    Weights are signed, with a scale for each output channel; activations are unsigned, with ranges
-    seen on the images.
+    Weights are signed, with one scale per output channel. Activations are unsigned, with ranges
+    measured on the images.
 
     Args:
-        content: An ONNX file with one input `images` (B, 3, H, W), float32.
-        images: For the ranges, (3, H, W) each.
+        content: ONNX file with one float32 input `images` (B, 3, H, W).
+        images: Calibration images, (3, H, W) each.
 
     Raises:
-        UserError: no onnxruntime.
+        UserError: onnxruntime is not installed.
     """
     onnx = require("onnx", "export")
     tools = require("onnxruntime.quantization", "export")
@@ -124,7 +124,7 @@ def quantize(content: bytes, images: Sequence[NDArray[np.float32]]) -> bytes:
             per_channel=True,
             activation_type=tools.QuantType.QUInt8,
             weight_type=tools.QuantType.QInt8,
-            # Logits in 256 steps tie, and cost more accuracy than any other layer's outputs.
+            # Logits in 256 steps produce ties, which cost more accuracy than any other layer.
             extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
         )
         result = onnx.load(str(written))
@@ -134,14 +134,14 @@ def quantize(content: bytes, images: Sequence[NDArray[np.float32]]) -> bytes:
 
 
 def _kept(graph: Any) -> list[str]:
-    """Names of the convolutions that stay in float32.
+    """Returns the names of the convolutions that stay in float32.
 
-    - In groups: onnxruntime does depth-wise ones no faster in 8 bits, and each would be converted
-      to and fro.
-    - With strides, in SPANets the stem's and those between stages: they see the images, and the sum
-      of all residuals, in which a few values are a hundred times as large as the rest.
-    - Of a product of two maps, such as a map and its context, constants aside: it spreads as far.
-    - The last layer, if it is one, as a segmenter's is: classes tie in 256 steps.
+    - Grouped ones: onnxruntime runs depth-wise convolutions no faster in int8, and the conversions
+      cost extra.
+    - Those with strides (in SPANets the stem and downsampling). Their inputs are images and sums of
+      all residuals, where a few values are a hundred times as large as the rest.
+    - Those on a product of two maps, such as a map and its context: its range is as wide.
+    - The last layer, if it is a convolution, as in a segmenter: 256 steps would produce ties.
     """
     producers = {output: node for node in graph.node for output in node.output}
     weights = {value.name for value in graph.initializer}
@@ -149,7 +149,7 @@ def _kept(graph: Any) -> list[str]:
     assert all(node.name for node in layers), "an empty name would exclude all nameless nodes"
 
     def maker(name: str) -> Any:
-        """What computes a map, before it is laid out otherwise, shifted or scaled by constants."""
+        """Returns the node that computes a map, before reshaping, constant shifts or scales."""
         node = producers.get(name)
         if node is None or node.op_type not in _SHAPING | _BY_CONSTANTS:
             return node

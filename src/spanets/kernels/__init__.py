@@ -1,8 +1,7 @@
-"""Triton kernels for channels-last maps on a GPU, each the same function as some plain torch.
+"""Triton kernels for channels-last maps on a GPU; each computes the same as plain torch code.
 
-They exist where a library's kernels were measured to take many times what reading and writing the
-maps takes (benchmarks/results/gpu.json). `is_supported` says where they run; plain torch does
-elsewhere.
+They replace library kernels that took many times as long as reading and writing the maps
+(benchmarks/results/gpu.json). `is_supported` tells where they run; elsewhere plain torch runs.
 """
 
 from spanets.kernels.availability import is_supported, supports_inference, supports_product

@@ -1,4 +1,4 @@
-"""Where the kernels run; and Triton, or what stands in for it where it is not installed."""
+"""Tells where the kernels run; imports Triton, or placeholders if it is not installed."""
 
 import os
 from collections.abc import Callable
@@ -15,33 +15,33 @@ from spanets.spectral.tracing import is_transformed, runs_on_pixels
 try:
     import triton
     import triton.language as tl
-except ImportError:  # as with torch for the CPU alone
+except ImportError:  # CPU-only builds of torch come without it
     triton, tl = None, SimpleNamespace(constexpr=object)
 
 
-def _serves(version: str) -> bool:
-    """Whether kernels may be written for a version of Triton.
+def _is_recent(version: str) -> bool:
+    """Whether this version of Triton supports the kernels.
 
-    Older ones do not pass tuples, in which they hold their windows, or look for a GPU when a
-    kernel's number of warps is told.
+    Older versions cannot pass tuples, which hold the kernels' windows, or they look for a GPU as
+    soon as a kernel's number of warps is set.
     """
     return tuple(map(int, version.split(".")[:2])) >= (3, 4)
 
 
-if triton is not None and not _serves(triton.__version__):
+if triton is not None and not _is_recent(triton.__version__):
     triton = None
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-# The first generation of GPUs whose matrix units Triton uses; on older ones registers spill.
+# First GPU generation whose matrix units Triton uses; on older ones the kernels spill registers.
 _CAPABILITY = (8, 0)
 
-# Told "0", the environment turns the kernels off: they have no second derivatives.
+# This environment variable set to "0" turns the kernels off. They have no second derivatives.
 _SWITCH = "SPANETS_KERNELS"
 
 
 def is_supported(x: Tensor) -> bool:
-    """Whether the kernels run on maps like x: channels last, on a GPU, and not to be exported."""
+    """Whether the kernels support x: channels-last maps on a GPU, outside of export."""
     return (
         runs_on_pixels(x)
         and x.dtype in DTYPES
@@ -53,18 +53,18 @@ def is_supported(x: Tensor) -> bool:
 
 
 def supports_product(x: Tensor) -> bool:
-    """Whether those that multiply by a weight, too, run on maps like x.
+    """Whether the kernels that also multiply by a weight support x.
 
-    Autocast would have the product of float32 maps in another type than the rest.
+    They do not support autocast of float32 maps, which computes the product in another dtype.
     """
     casts = x.dtype == torch.float32 and torch.is_autocast_enabled(x.device.type)
     return is_supported(x) and not casts
 
 
 def supports_inference(x: Tensor) -> bool:
-    """Whether those without gradients run on maps like x, in half precision."""
+    """Whether the kernels without gradients support x: half precision, gradients off."""
     return (
-        isinstance(x, Tensor)  # and not what a tracer puts in its place
+        isinstance(x, Tensor)  # not the proxy of a symbolic trace
         and not torch.is_grad_enabled()
         and x.dtype in (torch.bfloat16, torch.float16)
         and is_supported(x)
@@ -72,30 +72,30 @@ def supports_inference(x: Tensor) -> bool:
 
 
 def device_of(x: Tensor) -> AbstractContextManager[object]:
-    """Makes the GPU of x the current one, on which Triton starts kernels; compilers do it alone."""
+    """Makes the GPU of x current, as Triton launches need; compiled code does this itself."""
     if torch.compiler.is_compiling() or not x.is_cuda:
         return nullcontext()
     return torch.cuda.device(x.device)
 
 
 def lay_out(x: Tensor) -> Tensor:
-    """Returns maps as the kernels read them, channels last.
+    """Returns maps in channels last, the memory layout that the kernels read.
 
-    Gradients come in any layout, and what was kept for them, too, where a hook brought it back from
-    elsewhere (`torch.autograd.graph.save_on_cpu`).
+    Gradients come in any layout, and so do saved tensors that a hook such as
+    `torch.autograd.graph.save_on_cpu` restored.
     """
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def jit(function: Any) -> Any:
-    """`triton.jit`, or the function as it is without Triton."""
+    """Applies `triton.jit`; without Triton, returns the function unchanged."""
     return function if triton is None else triton.jit(function)
 
 
 def with_warps(count: int) -> Callable[[Any], Any]:
-    """Fixes a kernel's number of warps; 4 is the default.
+    """Sets a kernel's number of warps; Triton's default is 4.
 
-    Where the call tells it instead, compilers take each call for another kernel, and compile it.
+    If the call sets it instead, compilers treat each call as a new kernel and compile it again.
     """
 
     def fix(kernel: Any) -> Any:
@@ -112,7 +112,7 @@ def divide_up(a: int, b: int) -> int:
 
 
 class _Unregistered:
-    """A function that nothing calls, for want of Triton."""
+    """Placeholder for an operator without Triton; it is never called."""
 
     def __init__(self, function: Any) -> None:
         self.function = function
@@ -122,23 +122,23 @@ class _Unregistered:
 
 
 def operator(name: str) -> Any:
-    """`torch.library.triton_op` of a function that changes none of its arguments.
+    """Makes a `torch.library.triton_op` of a function that does not modify its arguments.
 
-    Without Triton the operator is not made: torch would warn of each when it is imported.
+    Without Triton it makes a placeholder: torch would warn about each operator at import.
     """
     if triton is None:
         return _Unregistered
     return torch.library.triton_op(name, mutates_args=())
 
 
-# A constant to torch.compile, which would look, with a warning, into the cache.
+# torch.compile takes the result as a constant; otherwise it warns that it traces into the cache.
 @torch.compiler.assume_constant_result
 def _compiles_for(index: int) -> bool:
-    return _asked(index)
+    return _has_support(index)
 
 
 @lru_cache
-def _asked(index: int) -> bool:
+def _has_support(index: int) -> bool:
     if triton is None or os.environ.get(_SWITCH) == "0":
         return False
     return torch.version.hip is not None or torch.cuda.get_device_capability(index) >= _CAPABILITY

@@ -1,8 +1,8 @@
-"""Functions that compute what layers do, in the form that each device runs fast.
+"""Functions that compute layers in the form that is fastest on each device.
 
-On a GPU, channels-last maps are rows of pixels: a 1×1 convolution is a matrix product, whose
-library adds the bias on the way, and a norm reads contiguous memory. `call` chooses the form of one
-layer, and calls any layer that was changed or is watched.
+On a GPU, channels-last maps are rows of pixels. There a 1×1 convolution is a matrix product with
+the bias included, and a norm reads contiguous memory. `call` selects the form for one layer. It
+calls the layer itself if that was modified or has hooks.
 
 Shape legend: `B` images, `C` channels in, `D` out, `H W` map size, `K` low-frequency basis
 functions.
@@ -28,19 +28,18 @@ from spanets.kernels.separable import separable_conv as separable_kernel
 from spanets.spectral import basis_size, low_frequency_basis
 from spanets.spectral.tracing import is_channels_last, runs_on_pixels
 
-# Exporters put tensors of these private types in the place of weights, and change nothing.
+# Exporters replace weights by tensors of these two fake types, with the same values.
 _TENSORS = (Tensor, nn.Parameter, FakeTensor, FunctionalTensor)
 
 
 def is_unmodified(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a function may stand for a layer: it is of this very class, and nothing watches it.
+    """Whether a layer is exactly of this class, without hooks, so that a function may replace it.
 
-    Adapters and the like put modules of their own in the place of layers, or a method of their own
-    in the place of `forward`; quantizers put tensors of their own in the place of weights; hooks
-    may be those of one module, or of all.
+    Adapters replace layers or their `forward`, quantizers replace the weight tensors, and hooks
+    may belong to one module or to all modules.
     """
-    # torch has functions that add hooks, and none that tells whether there are any.
-    watched = (
+    # torch has no public function that returns the registered hooks.
+    has_hooks = (
         layer._forward_hooks
         or layer._forward_pre_hooks
         or layer._backward_hooks
@@ -50,14 +49,14 @@ def is_unmodified(layer: nn.Module, kind: type[nn.Module]) -> bool:
         or torch_module._global_backward_hooks
         or torch_module._global_backward_pre_hooks
     )
-    if type(layer) is not kind or watched or "forward" in layer.__dict__:
+    if type(layer) is not kind or has_hooks or "forward" in layer.__dict__:
         return False
     own = (value for value in layer._parameters.values() if value is not None)
     return all(type(value) in _TENSORS for value in own)
 
 
 def is_pointwise(layer: Any) -> bool:
-    """Whether a layer is an unmodified 1×1 convolution, in groups or not."""
+    """Whether a layer is an unmodified 1×1 convolution, grouped or not."""
     return (
         is_unmodified(layer, nn.Conv2d)
         and layer.kernel_size == layer.stride == (1, 1)
@@ -69,8 +68,9 @@ def call(layer: Any, x: Tensor) -> Tensor:
     """Returns the layer's output for maps (B, C, H, W).
 
     Args:
-        layer: Called where it is another than a 1×1 convolution or a norm, or was changed.
-        x: Maps, or what a symbolic trace puts in their place: quantizers look for calls.
+        layer: Any layer. Only unmodified norms and 1×1 convolutions have a faster form.
+        x: Maps, or the proxy of a symbolic trace. For a proxy the layer itself is called, because
+            quantizers look for such calls.
     """
     if not isinstance(x, Tensor):
         return layer(x)
@@ -91,10 +91,10 @@ def _normalize(norm: GroupNorm1, x: Tensor) -> Tensor:
 
 
 def with_gradient_layout(x: Tensor, norm: GroupNorm1) -> Tensor:
-    """Returns maps in a layout for which a norm that learns has a backward pass.
+    """Returns maps in a memory layout in which a trainable norm has a working backward pass.
 
-    Up to torch 2.13 that crashes the process where maps in channels_last need no gradient, as those
-    of frozen layers: it writes one without memory for it.
+    Up to torch 2.13, that pass crashes the process for channels-last maps that need no gradient,
+    such as those of frozen layers: it writes to a gradient that was never allocated.
     """
     learns = norm.weight is not None and norm.weight.requires_grad and torch.is_grad_enabled()
     return x.contiguous() if learns and not x.requires_grad else x
@@ -108,7 +108,7 @@ def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def block_diagonal(weight: Tensor, groups: int) -> Tensor:
-    """Returns the (D, C, 1, 1) weight that does what (D, C / G, 1, 1) does in G groups."""
+    """Returns a dense (D, C, 1, 1) weight equal to (D, C / G, 1, 1) in G groups."""
     outputs, width = weight.shape[:2]
     of_output = torch.arange(outputs, device=weight.device) // (outputs // groups)
     of_input = torch.arange(groups * width, device=weight.device) // width
@@ -120,8 +120,9 @@ def block_diagonal(weight: Tensor, groups: int) -> Tensor:
 def grouped_pointwise_conv(x: Tensor, weight: Tensor, groups: int) -> Tensor:
     """Convolves (B, C, H, W) with (D, C / G, 1, 1), group by group, to (B, D, H, W).
 
-    On a GPU a product with the zeros between the groups is bound by memory, as a grouped one is,
-    and a library's kernels for narrow groups take ten times as long (benchmarks/results/gpu.json).
+    It multiplies by a dense matrix with zeros between the groups. On a GPU this is memory-bound,
+    as a grouped product is, and cuDNN's kernels for narrow groups take ten times as long
+    (benchmarks/results/gpu.json).
     """
     return pointwise_conv(x, block_diagonal(weight, groups), None)
 
@@ -129,11 +130,11 @@ def grouped_pointwise_conv(x: Tensor, weight: Tensor, groups: int) -> Tensor:
 def normalize_maps(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Computes GroupNorm of one group, `γ (x - μ) / √(σ² + ε) + β`, on rows of pixels.
 
-    A group of all channels is the same set of numbers in any order: as they lie in memory, they
-    are read in one stretch, which torch's kernels and compiler do not see by themselves.
+    One group holds all numbers of an image, so their order does not matter. Reading them in memory
+    order is one contiguous pass; torch's kernels and compiler do not find this by themselves.
 
     Args:
-        x: (B, C, H, W), channels last.
+        x: Maps (B, C, H, W), channels last.
         weight: γ, (C,), or None.
         bias: β, (C,), or None.
         eps: ε.
@@ -149,10 +150,10 @@ def normalize_maps(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: f
 
 
 def gelu_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Computes `W GELU(x) + b`; on a GPU the activated maps are not kept for the gradient.
+    """Computes `W GELU(x) + b`; on a GPU the backward pass recomputes the activated maps.
 
     Args:
-        x: (B, D, H, W).
+        x: Maps (B, D, H, W).
         weight: W, (C, D, 1, 1).
         bias: b, (C,).
 
@@ -165,10 +166,10 @@ def gelu_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def star_conv(x: Tensor, scale: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
-    """Computes `W (s relu(x)² + b)` as `(s W) relu(x)² + b W 1`, without two passes over x.
+    """Computes `W (s relu(x)² + b)` as `(s W) relu(x)² + b W 1`, which saves two passes over x.
 
     Args:
-        x: (B, D, H, W).
+        x: Maps (B, D, H, W).
         scale: s, (1,).
         offset: b, (1,).
         weight: W, (C, D, 1, 1).
@@ -183,14 +184,14 @@ def star_conv(x: Tensor, scale: Tensor, offset: Tensor, weight: Tensor) -> Tenso
 def separable_conv(
     x: Tensor, row: Tensor, row_bias: Tensor, column: Tensor, column_bias: Tensor
 ) -> Tensor:
-    """Convolves each channel with a row of taps, then with a column; on a GPU that is one kernel.
+    """Convolves each channel with a row of taps, then a column of taps; one kernel on a GPU.
 
     Args:
-        x: (B, C, H, W).
-        row: (C, 1, 1, K), K odd.
-        row_bias: (C,).
-        column: (C, 1, K, 1).
-        column_bias: (C,).
+        x: Maps (B, C, H, W).
+        row: Row taps (C, 1, 1, K), K odd.
+        row_bias: Row biases (C,).
+        column: Column taps (C, 1, K, 1).
+        column_bias: Column biases (C,).
 
     Returns:
         (B, C, H, W).
@@ -216,19 +217,18 @@ def pooled_conv(
 ) -> Tensor:
     """Computes `W SPF(x) + b` as a 1×1 convolution plus a rank-K term, without filtering x.
 
-    `(W diag(1 - λ)) x + b + (W ((x Φᵀ) ⊙ g)) Φ`: the filter is linear and acts on space, W on
-    channels, so they commute but for the per-channel λ. The products follow the layout of x:
-    across it they would be read and written piece by piece, 7 % of a training step and of compiled
-    inference.
+    `(W diag(1 - λ)) x + b + (W ((x Φᵀ) ⊙ g)) Φ`. The filter is linear over positions and W is
+    linear over channels, so they commute except for the per-channel λ. The products follow the
+    memory layout of x: strided access would cost 7 % of a training step and of compiled inference.
 
     Args:
-        x: (B, C, H, W).
+        x: Maps (B, C, H, W).
         low_weight: W, (D, C).
         high_weight: `W diag(1 - λ)`, (D, C).
-        bias: (D,).
+        bias: b, (D,).
         radius: Radius of the low-frequency disc, in frequency bins.
-        gain: g of `basis_gain`, (C, K).
-        closed: Of `low_frequency_basis`.
+        gain: g, (C, K); see `basis_gain`.
+        closed: Whether the disc includes its ring; see `low_frequency_basis`.
 
     Returns:
         (B, D, H, W).
@@ -236,9 +236,9 @@ def pooled_conv(
     basis = low_frequency_basis(x, radius, closed)  # K HW
     high = F.conv2d(x, high_weight[:, :, None, None], bias)  # B D H W
     modes = basis.to(high.dtype).expand(x.shape[0], -1, -1)  # B K HW
-    # Not in place, though that would save a pass over memory: recorders that know nothing of
-    # aliases (ONNX's older exporter, PT2E's quantizers) lose what is added to a view. And by `t`:
-    # the older exporter has no `mT`.
+    # Not in place, although that would save a pass over memory: ONNX's older exporter and PT2E's
+    # quantizers do not track aliases and lose an addition to a view. `t`, not `mT`, because the
+    # older exporter lacks `mT`.
     if is_channels_last(x):
         tokens = x.permute(0, 2, 3, 1).flatten(1, 2)  # B HW C
         low = torch.matmul(basis, tokens) * gain.to(x.dtype).t()  # B K C
@@ -260,9 +260,9 @@ def modulate(
     gain: Tensor,
     closed: bool,
 ) -> Tensor:
-    """Computes `x ⊙ pooled_conv(x)`; on a GPU the sum and the product are one kernel.
+    """Computes `x ⊙ pooled_conv(x)`; one kernel computes the sum and the product on a GPU.
 
-    Args and result are those of `pooled_conv`.
+    For arguments and result see `pooled_conv`.
     """
     if not is_supported(x) or basis_size(radius, closed) > MAX_MODES:
         return x * pooled_conv(x, low_weight, high_weight, bias, radius, gain, closed)
@@ -282,13 +282,13 @@ def modulated_conv(
     gain: Tensor,
     closed: bool,
 ) -> Tensor:
-    """Computes `V modulate(x) + c`; on a GPU the modulated maps are not kept for the gradient.
+    """Computes `V modulate(x) + c`; on a GPU the backward pass recomputes the modulated maps.
 
     Args:
-        x: (B, C, H, W).
+        x: Maps (B, C, H, W).
         weight: V, (D, C, 1, 1).
         bias: c, (D,).
-        low_weight, high_weight, high_bias, radius, gain, closed: Of `pooled_conv`.
+        low_weight, high_weight, high_bias, radius, gain, closed: See `pooled_conv`.
 
     Returns:
         (B, D, H, W).
@@ -305,15 +305,15 @@ def modulated_conv(
 def low_frequencies(
     x: Tensor, low_weight: Tensor, radius: float, gain: Tensor, closed: bool
 ) -> tuple[Tensor, Tensor]:
-    """Returns the low-rank term of `pooled_conv` as the factors that the kernels multiply.
+    """Returns the low-rank term of `pooled_conv` as the two factors that the kernels multiply.
 
-    Args are those of `pooled_conv`.
+    For arguments see `pooled_conv`.
 
     Returns:
-        The basis (H·W, K) and its weights (B, K, D). K has rows of zeros up to a multiple of 8:
+        The basis (H·W, K) and its coefficients (B, K, D). Zeros pad K to a multiple of 8, because
         matrix units load 16 bytes at a time.
     """
-    pad = (0, -basis_size(radius, closed) % 8)  # never none: K is odd, so that both are copied
+    pad = (0, -basis_size(radius, closed) % 8)  # at least 1, as K is odd; so `F.pad` always copies
     basis = F.pad(low_frequency_basis(x, radius, closed).mT, pad)  # HW K
     gain = F.pad(gain.to(x.dtype), pad)  # C K
     fused = supports_inference(x)

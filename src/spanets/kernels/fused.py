@@ -1,10 +1,10 @@
-"""Faster twins of the composites: the same parameters, the same function, fewer passes over memory.
+"""Faster twins of the composite modules: same parameters, same function, less memory traffic.
 
-`fuse` puts a twin in the place of a block, mixer, context or MLP by changing the object's class:
-parameters, names, copies and pickles stay what they are, where a replaced `forward` would be bound
-to the object that it was copied from. Each twin computes the equations of the class that it is
-made of, and steps aside for it wherever a layer was replaced, has hooks or tensors of its own, or
-is traced symbolically; `set_fused(False)` turns all of them off.
+`fuse` turns a block, mixer, context or MLP into its twin by changing the object's class.
+Parameters, names, copies and pickles stay valid; a replaced `forward` method would stay bound to
+the original object in every copy. A twin computes the equations of its base class. It calls the
+base class instead if a layer was replaced, has hooks or special tensors, or is traced symbolically.
+`set_fused(False)` turns all twins off.
 
 Shape legend: `B` images, `C` channels, `H W` map size.
 """
@@ -40,8 +40,8 @@ from spanets.mixers.context import HadamardContext, SpectralContext, SpectralPoo
 from spanets.spectral import basis_gain, basis_size
 from spanets.spectral.tracing import is_transformed, runs_on_pixels
 
-# Channels last, oneDNN runs 1×1 convolutions without reordering maps, a fifth of SPANet's time on
-# the CPU (benchmarks/cpu_speed.py), and GPUs run what is made for that layout (benchmarks/gpu.py).
+# In channels last, oneDNN need not reorder the maps for 1×1 convolutions, which saves a fifth of
+# SPANet's time on the CPU (benchmarks/cpu_speed.py). The GPU kernels need it (benchmarks/gpu.py).
 LAYOUT = torch.channels_last
 LAYOUT_DEVICES = ("cpu", "cuda")
 
@@ -51,29 +51,29 @@ _enabled = True
 
 
 def set_fused(enabled: bool) -> None:
-    """Turns the twins of all networks on (as at the start) or off, for this process.
+    """Turns the twins of all networks in this process on (the default) or off.
 
-    Off, networks are the plain layers of torch and timm: to compare, or for second derivatives,
-    which the GPU kernels have none of.
+    When off, networks run the plain layers of torch and timm. Use this to compare, or for second
+    derivatives, which the GPU kernels do not support.
     """
     global _enabled
     _enabled = enabled
 
 
 def fuse(model: M) -> M:
-    """Puts twins in the place of a network's composites; returns the same network."""
+    """Turns a network's composite modules into their twins; returns the same network."""
     for module in model.modules():
         module.__class__ = _TWINS.get(type(module), type(module))
     return model
 
 
 def _is_fused(x: Any) -> bool:
-    """Whether twins compute x themselves; a symbolic trace, which records calls, has no tensors."""
+    """Whether twins are on and x is a tensor, not the proxy of a symbolic trace."""
     return _enabled and isinstance(x, Tensor)
 
 
 class _Twin:
-    """Shown under the name of the class that it computes."""
+    """Makes a twin print under the name of its base class."""
 
     def _get_name(self) -> str:
         return type(self).__bases__[1].__name__
@@ -83,23 +83,24 @@ class _Twin:
 
 
 def lay_out_images(x: Tensor) -> Tensor:
-    """Gives images the fast layout, on CPUs and CUDA GPUs.
+    """Converts images to channels last, on CPUs and CUDA GPUs.
 
-    Layers keep the layout of their input, so one change at the start is enough. On other devices
-    the layout is the caller's choice.
+    Layers keep the memory layout of their input, so one conversion at the start is enough. On
+    other devices images keep the caller's layout.
     """
     if not _enabled or x.device.type not in LAYOUT_DEVICES or is_transformed():
         return x
     return x.contiguous(memory_format=LAYOUT)
 
 
-# Leaves of torch.fx, which knows no devices and sizes: what it records has the layout, too.
+# torch.fx must not trace into these: devices and sizes are unknown in a symbolic trace. As calls
+# they are recorded, so that the traced network converts the layout, too.
 fx.wrap("check_images")
 fx.wrap("lay_out_images")
 
 
 class FusedStem(_Twin, Stem):
-    """A stem that sets the layout of all that follows."""
+    """A stem that sets the memory layout of all later maps."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images to maps; see `Stem`."""
@@ -107,9 +108,9 @@ class FusedStem(_Twin, Stem):
 
 
 class FusedStage(_Twin, Stage):
-    """A stage whose output a norm that learns can take, where the stage itself is frozen.
+    """A stage that, when frozen, returns maps that a trainable norm can follow.
 
-    See `forms.with_gradient_layout`; within a stage the blocks see to it.
+    See `forms.with_gradient_layout`. Within a stage, the blocks do the same.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -124,21 +125,21 @@ class FusedStage(_Twin, Stage):
 
 
 class FusedContext(_Twin, SpectralContext):
-    """A context as a 1×1 convolution plus a term of low rank: `forms.pooled_conv`."""
+    """A context as a 1×1 convolution plus a low-rank term: `forms.pooled_conv`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the context of the same shape."""
         return pooled_conv(x, *self.low_rank(x)) if self.is_fused(x) else super().forward(x)
 
     def is_fused(self, x: Any) -> bool:
-        """Whether the context is computed so: filtered by few basis functions, by plain layers."""
+        """Whether the low-rank form applies: the basis method, and unmodified layers."""
         pool = self.filter
         plain = is_unmodified(pool, SpectralPool) and is_pointwise(self.proj)
         return _is_fused(x) and plain and pool.method == "basis"
 
     @property
     def modes(self) -> int:
-        """The rank: how many basis functions the low frequencies have."""
+        """Rank of the low-frequency term: the number of basis functions."""
         pool: Any = self.filter
         return basis_size(pool.radius, pool.ring is not None)
 
@@ -150,7 +151,7 @@ class FusedContext(_Twin, SpectralContext):
         return weight, high, bias, pool.radius, gain, pool.ring is not None
 
     def _coefficients(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns `W diag(1 - λ)` (C, C) and the gain g (C, K), in the weights' and x's type."""
+        """Returns `W diag(1 - λ)` (C, C), in the weights' dtype, and g (C, K), in that of x."""
         if hasattr(self, "high_weight"):
             return self.get_buffer("high_weight"), self.get_buffer("gain")
         pool: Any = self.filter
@@ -160,7 +161,7 @@ class FusedContext(_Twin, SpectralContext):
 
     @torch.no_grad()
     def reparameterize(self) -> None:
-        """Computes once, for inference, what the balances make of the weights."""
+        """Computes the products of weights and balances once, for inference."""
         if self.is_fused(self.proj.weight):
             high, gain = self._coefficients(self.proj.weight)
             self.register_buffer("high_weight", high.clone())
@@ -169,7 +170,7 @@ class FusedContext(_Twin, SpectralContext):
 
 
 class FusedHadamardContext(_Twin, HadamardContext):
-    """A product of gates, each of which reads its own channels alone."""
+    """A product of gates, each computed from its own channels only."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the context of the same shape."""
@@ -182,7 +183,7 @@ class FusedHadamardContext(_Twin, HadamardContext):
 
 
 def _slides_plainly(conv: Any) -> bool:
-    """Whether a convolution is as SPAM makes it: dilated backbones are made by changing layers."""
+    """Whether a convolution is as SPAM built it; making a backbone dilated changes its layers."""
     if not is_unmodified(conv, nn.Conv2d):
         return False
     pad = tuple(size // 2 for size in conv.kernel_size)
@@ -191,7 +192,7 @@ def _slides_plainly(conv: Any) -> bool:
 
 
 class FusedSPAM(_Twin, SPAM):
-    """SPAM on a GPU: both depth-wise convolutions one kernel, context and product another."""
+    """SPAM on a GPU: one kernel for both depth-wise convolutions, one for context and product."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Mixes the tokens of (B, C, H, W)."""
@@ -216,7 +217,7 @@ class FusedSPAM(_Twin, SPAM):
 
 
 class FusedMlp(_Twin, PointwiseMlp):
-    """SPANet's MLP on a GPU: the activated maps are not kept for the gradient."""
+    """SPANet's MLP on a GPU: the backward pass recomputes the activated maps."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""
@@ -230,9 +231,9 @@ class FusedMlp(_Twin, PointwiseMlp):
 
 
 class FusedBlock(_Twin, Block):
-    """A block; of SPANet, for inference on a GPU in half precision, in as few passes as possible.
+    """A block that, for half-precision inference of SPANet on a GPU, never stores normed maps.
 
-    What a norm gives is never written there: see `add_spam` and `add_mlp`.
+    See `add_spam` and `add_mlp`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -256,8 +257,8 @@ class FusedBlock(_Twin, Block):
 
 
 def _is_shortcut(layer_scale: nn.Module, drop_path: nn.Module, res_scale: nn.Module) -> bool:
-    """Whether a half of a block is `s ⊙ x + branch`, s a factor or 1, and nothing else."""
-    # Paths that are dropped in an evaluated network estimate its uncertainty.
+    """Whether half of a block is just `s ⊙ x + branch`, with s a learnt factor or 1."""
+    # `training`, not the network's mode: Monte Carlo dropout drops paths in evaluation.
     drops = drop_path.training or not (
         is_unmodified(drop_path, nn.Identity) or is_unmodified(drop_path, DropPath)
     )
@@ -266,7 +267,7 @@ def _is_shortcut(layer_scale: nn.Module, drop_path: nn.Module, res_scale: nn.Mod
 
 
 def _fuses_spam(x: Tensor, norm: nn.Module, mixer: Any) -> bool:
-    """Whether `add_spam` takes these: in half precision, on a GPU, for inference."""
+    """Whether `add_spam` supports these: half-precision inference on a GPU, unmodified layers."""
     return (
         kernels.supports_inference(x)
         and is_unmodified(norm, GroupNorm1)
@@ -283,7 +284,7 @@ def _fuses_spam(x: Tensor, norm: nn.Module, mixer: Any) -> bool:
 
 
 def _fuses_mlp(x: Tensor, norm: nn.Module, mlp: Any) -> bool:
-    """Whether `add_mlp` takes these: in half precision, on a GPU, for inference."""
+    """Whether `add_mlp` supports these: half-precision inference on a GPU, unmodified layers."""
     return (
         kernels.supports_inference(x)
         and is_unmodified(norm, GroupNorm1)
@@ -298,13 +299,15 @@ def _fuses_mlp(x: Tensor, norm: nn.Module, mlp: Any) -> bool:
 def add_spam(
     x: Tensor, norm: GroupNorm1, mixer: Any, factor: Tensor | None = None
 ) -> tuple[Tensor, kernels.Moments]:
-    """Computes `f ⊙ x + mixer(norm(x))`, and never writes `norm(x)`.
+    """Computes `f ⊙ x + mixer(norm(x))` without storing `norm(x)`.
+
+    With few channels, one kernel computes the second half of the mixer and the sum.
 
     Args:
-        x: (B, C, H, W), in half precision on a GPU.
-        norm: Before the mixer.
-        mixer: A `FusedSPAM`; its second half is one pass where channels are few.
-        factor: f, (C,); None is 1.
+        x: Maps (B, C, H, W), in half precision on a GPU.
+        norm: Norm before the mixer.
+        mixer: A `FusedSPAM`.
+        factor: f, (C,); None means 1.
 
     Returns:
         The sum and its moments.
@@ -334,14 +337,16 @@ def add_mlp(
     factor: Tensor | None = None,
     moments: kernels.Moments | None = None,
 ) -> Tensor:
-    """Computes `f ⊙ x + mlp(norm(x))`, and never writes `norm(x)`.
+    """Computes `f ⊙ x + mlp(norm(x))` without storing `norm(x)`.
+
+    With few channels, the hidden maps are not stored either.
 
     Args:
-        x: (B, C, H, W), in half precision on a GPU.
-        norm: Before the MLP.
-        mlp: A `FusedMlp`; its hidden maps are not written either where channels are few.
-        factor: f, (C,); None is 1.
-        moments: Of x, where they were measured.
+        x: Maps (B, C, H, W), in half precision on a GPU.
+        norm: Norm before the MLP.
+        mlp: A `FusedMlp`.
+        factor: f, (C,); None means 1.
+        moments: Moments of x; None measures them.
     """
     narrow = factor is None and x.shape[1] <= kernels.MAX_CHANNELS
     room = 1.0 if narrow else headroom(x)
@@ -358,10 +363,10 @@ def add_mlp(
 
 
 def headroom(x: Tensor) -> float:
-    """By how much a weight is made smaller that multiplies x before x is normalised.
+    """Returns the divisor of weights that multiply x before x is normalised.
 
-    float16 ends at 65,504: a product overflows where the maps of a residual stream have grown to a
-    tenth of that. A power of two, so that nothing is rounded but what is next to nothing.
+    It avoids overflow. float16 ends at 65,504, and a product overflows when the maps of the
+    residual stream reach a tenth of that. A power of two rounds only values close to zero.
     """
     return 32.0 if x.dtype == torch.float16 else 1.0
 
@@ -371,7 +376,7 @@ def folded(
 ) -> tuple[Tensor, Tensor]:
     """Returns weight (D, C) and bias (D,) of a layer that has taken in the norm's γ and β.
 
-    The weight is smaller by a factor: the room of `headroom`.
+    The weight is divided by `room`; see `headroom`.
     """
     weight, bias = layer.weight.flatten(1), layer.bias
     assert bias is not None
@@ -388,7 +393,7 @@ def folded(
 
 
 class FusedAdaptiveMixer(_Twin, SpectralAdaptiveMixer):
-    """SPANetV2's mixer: filters leave contiguous maps, which the layers after them take slowly."""
+    """SPANetV2's mixer: restores channels last after the filter, which returns contiguous maps."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Mixes the tokens of (B, C, H, W)."""
@@ -407,7 +412,7 @@ class FusedAdaptiveMixer(_Twin, SpectralAdaptiveMixer):
 
 
 class FusedAttention(_Twin, Attention):
-    """Attention whose projections are matrix products on a GPU."""
+    """Attention with its projections as matrix products on a GPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Mixes the tokens of (B, C, H, W)."""
@@ -417,7 +422,7 @@ class FusedAttention(_Twin, Attention):
 
 
 class FusedStarMlp(_Twin, StarMlp):
-    """SPANetV2's MLP on a GPU: its second convolution takes in StarReLU's two numbers."""
+    """SPANetV2's MLP on a GPU: the second convolution absorbs StarReLU's scale and offset."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""

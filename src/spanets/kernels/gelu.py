@@ -1,7 +1,7 @@
-"""GELU, and the linear layer after it: alone, or with what a norm before it left out.
+"""GELU and the linear layer after it; also GELU of maps that still need their norm applied.
 
-In training the activated maps, the widest of a network, are not kept for the gradient: they are
-computed again in the pass over memory that the gradient takes anyway.
+In training, the activated maps, the widest of a network, are not stored. The backward pass
+recomputes them while it reads their input, which it must do anyway.
 
 Shape legend: `B` images, `C` channels out, `D` channels in, `H W` map size.
 """
@@ -17,16 +17,16 @@ from spanets.kernels.products import gradient_of_maps, gradients_of_layer, linea
 # Pixels and channels of a tile.
 _BLOCK_P, _BLOCK_D = 8, 256
 
-# Numbers of a tile where all are alike.
+# Values of a tile in element-wise kernels.
 _BLOCK = 1024
 
 
 @jit
 def normal_cdf(x, EXACT: tl.constexpr):
-    """Computes Φ(x), by erf or so that `x Φ(x)` is off by 5e-5 at most, in a third of erf's time.
+    """Computes Φ(x), by erf if EXACT, else by a polynomial that takes a third of erf's time.
 
-    Half precision rounds 1 to 5e-4. Φ - 1/2 is an odd polynomial of degree 17, of least largest
-    error in `x Φ(x)`, and leaves ±1/2 for good at 4.4, from where on Φ is 0 or 1.
+    The polynomial's error in `x Φ(x)` is at most 5e-5; half precision rounds 1 to 5e-4. It is odd,
+    of degree 17, a minimax fit of Φ - 1/2. From |x| = 4.4 on, Φ is set to 0 or 1.
     """
     if EXACT:
         return 0.5 * (1 + tl.erf(x * 0.7071067811865476))
@@ -51,7 +51,7 @@ def _forward_kernel(maps, out, count, EXACT: tl.constexpr, BLOCK: tl.constexpr):
 
 @jit
 def _backward_kernel(maps, grad, of_maps, out, count, EXACT: tl.constexpr, BLOCK: tl.constexpr):
-    """The gradient, and the activated maps again."""
+    """Computes the gradient and recomputes the activated maps."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(maps + at, at < count, 0.0).to(tl.float32)
     g = tl.load(grad + at, at < count, 0.0).to(tl.float32)
@@ -75,7 +75,7 @@ def _normed_kernel(
     BLOCK_P: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Some channels of some pixels of any images, due a factor and an offset."""
+    """Computes one tile of pixels and channels: scale, offset, GELU. Tiles may span images."""
     pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     channel = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     image = pixel // positions
@@ -114,11 +114,11 @@ def _normed_gelu(x: Tensor, scale: Tensor, shift: Tensor, sums: Tensor, bias: Te
 
 
 def normed_gelu(x: Tensor, norm: Normalizer, bias: Tensor) -> Tensor:
-    """Computes `GELU(s x + t w̄ + b)`, without gradients: x lacks its norm and bias.
+    """Computes `GELU(s x + t w̄ + b)`: applies the delayed norm and bias to x. No gradients.
 
     Args:
-        x: `W z`, (B, D, H, W), channels last, in half precision, where `is_supported`.
-        norm: s, t and w̄ of `normalizer`.
+        x: `W z`, (B, D, H, W), channels last, half precision; `is_supported` must be true.
+        norm: s, t and w̄; see `normalizer`.
         bias: b, (D,).
 
     Returns:
@@ -166,7 +166,7 @@ def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Computes `W GELU(x) + b`.
 
     Args:
-        x: (B, D, H, W), channels last, of those that `is_supported` accepts.
+        x: (B, D, H, W), channels last; `is_supported` must be true.
         weight: W, (C, D), in the type of x.
         bias: b, (C,), in the type of x.
 

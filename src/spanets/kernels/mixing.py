@@ -1,6 +1,6 @@
 """The second half of SPAM in one pass, for inference: context, modulation, projection and shortcut.
 
-In the first stages, whose channels are few, a pass over memory costs more than these products.
+In the first stages, which have few channels, a pass over memory costs more than these products.
 
 Shape legend: `B` images, `C` channels, `H W` map size, `K` basis functions.
 """
@@ -37,7 +37,7 @@ def _mixing_kernel(
     BLOCK_C: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """All channels of some pixels of an image, and what they add to its moments."""
+    """Computes all channels of one tile of pixels, and the tile's moments."""
     tile = tl.program_id(0)
     image, pixel = place_pixels(tile, positions, BLOCK_P)
     channel = tl.arange(0, BLOCK_C)
@@ -114,14 +114,14 @@ def add_modulated(
     """Computes `z + W (x ⊙ (V x + c + (Φ l)ᵀ)) + b` and measures it, without gradients.
 
     Args:
-        x: (B, C, H, W), channels last, in half precision, where `is_supported`; C at most
+        x: (B, C, H, W), channels last, half precision; `is_supported` must be true. C at most
             `MAX_CHANNELS`.
-        shortcut: z, of the shape, type and layout of x.
+        shortcut: z, with the shape, type and layout of x.
         basis: Φ, (H·W, K), in the type of x; K at most `MAX_MODES`.
-        low: l, the weights of the basis functions, (B, K, C), in the type of x.
+        low: l, the coefficients of the basis functions, (B, K, C), in the type of x.
         high_weight: V, (C, C), contiguous, in the type of x.
         high_bias: c, (C,).
-        out_weight: W, likewise.
+        out_weight: W, (C, C), contiguous, in the type of x.
         out_bias: b, (C,).
 
     Returns:

@@ -1,7 +1,7 @@
 """The MLP half of a block in one pass, for inference: norm, MLP and shortcut.
 
-In the first stages, whose channels are few, the hidden maps are all that costs: they are four times
-as wide as their input, and are written and read twice. Here they never leave the processor.
+In the first stages, which have few channels, the hidden maps dominate the cost: they are four times
+as wide as their input, and are written and read twice. Here they stay on the chip.
 
 Shape legend: `B` images, `C` channels, `H W` map size, `D` hidden channels.
 """
@@ -15,7 +15,7 @@ from spanets.kernels.gelu import normal_cdf
 from spanets.kernels.tiles import block_of
 
 MAX_CHANNELS = 128
-"""Most channels; with more, products of matrices are worth a library's kernels."""
+"""Largest number of channels; with more, a library's matrix products are faster."""
 
 # Pixels of a tile: the fastest on an H200.
 _BLOCK_P = 64
@@ -39,7 +39,7 @@ def _mlp_kernel(
     BLOCK_C: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """All channels of some pixels; the hidden channels come and go in blocks."""
+    """Computes all channels of one tile of pixels, with the hidden channels in blocks."""
     pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     channel = tl.arange(0, BLOCK_C)
     inside = channel < channels
@@ -92,7 +92,7 @@ def _add_mlp(
         HIDDEN=weight1.shape[0],
         BLOCK_P=_BLOCK_P,
         BLOCK_C=block_of(channels),
-        # The faster of the two, likewise.
+        # The faster of the two, on an H200.
         BLOCK_D=32 if channels <= 64 else 64,
     )
     return out
@@ -110,13 +110,13 @@ def add_mlp(
     """Computes `x + W₂ GELU(W₁ (s x + t) + b₁) + b₂`, without gradients.
 
     Args:
-        x: (B, C, H, W), channels last, in half precision, where `is_supported`; C at most
+        x: (B, C, H, W), channels last, half precision; `is_supported` must be true. C at most
             `MAX_CHANNELS`.
-        scale: s of each image, (B,), float32: of `normalizer`, as the next.
-        shift: t of each image, (B,), float32.
+        scale: s of each image, (B,), float32; see `normalizer`.
+        shift: t of each image, (B,), float32; see `normalizer`.
         weight1: W₁ (D, C), contiguous, in the type of x.
         bias1: b₁ (D,).
-        weight2: W₂ (C, D), likewise.
+        weight2: W₂ (C, D), contiguous, in the type of x.
         bias2: b₂ (C,).
 
     Returns:

@@ -1,6 +1,6 @@
-"""SPAM's modulation in one pass: maps times (their context plus its low frequencies).
+"""SPAM's modulation in one pass: maps times the sum of both parts of their context.
 
-For the gradient of the projection after it the modulated maps are computed again, not kept.
+The modulated maps are not stored; the backward pass recomputes them for the projection's gradient.
 
 Shape legend: `B` images, `C` channels, `H W` map size, `K` basis functions.
 """
@@ -34,7 +34,7 @@ def _context(
     at,
     BLOCK_K: tl.constexpr,
 ):
-    """The context of a tile: the low frequencies are a product of two thin matrices."""
+    """Returns the context of a tile; its low frequencies are a product of two thin matrices."""
     mode = tl.arange(0, BLOCK_K)
     on_map, inside = pixel < positions, channel < channels
     basis = basis + pixel[:, None] * modes + mode[None, :]
@@ -59,7 +59,7 @@ def _modulation_kernel(
     BLOCK_C: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One tile of an image."""
+    """Computes one tile of an image."""
     image, pixel = place_pixels(tl.program_id(0), positions, BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     kept = (pixel < positions)[:, None] & (channel < channels)[None, :]
@@ -88,7 +88,7 @@ def _gradients_kernel(
     BLOCK_C: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """The gradients of one tile, and the modulated maps again."""
+    """Computes the gradients of one tile and recomputes the modulated maps."""
     image, pixel = place_pixels(tl.program_id(0), positions, BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     kept = (pixel < positions)[:, None] & (channel < channels)[None, :]
@@ -165,7 +165,7 @@ def _backward(ctx, grad):
 
 
 def _linear_backward(ctx, grad):
-    # Asked for once: checkpointing computes them anew, and would not do so twice.
+    # Read `saved_tensors` once: activation checkpointing recomputes them only once.
     *kept, weight = ctx.saved_tensors
     of_x, of_high, of_low, out = _gradients(*kept, gradient_of_maps(grad, weight))
     return of_x, of_high, None, of_low, *gradients_of_layer(grad, out)
@@ -179,10 +179,10 @@ def modulate(x: Tensor, high: Tensor, basis: Tensor, low: Tensor) -> Tensor:
     """Computes `x ⊙ (h + (Φ l)ᵀ)`, the modulation of x by a context given in two parts.
 
     Args:
-        x: (B, C, H, W), channels last, of those that `is_supported` accepts.
-        high: h, of the shape, type and layout of x.
+        x: (B, C, H, W), channels last; `is_supported` must be true.
+        high: h, with the shape, type and layout of x.
         basis: Φ, (H·W, K), in the type of x; K at most `MAX_MODES`.
-        low: l, the weights of the basis functions, (B, K, C), in the type of x.
+        low: l, the coefficients of the basis functions, (B, K, C), in the type of x.
 
     Returns:
         (B, C, H, W), channels last.
@@ -197,7 +197,7 @@ def modulated_linear(
     """Computes `W (x ⊙ (h + (Φ l)ᵀ)) + b`.
 
     Args:
-        x, high, basis, low: Of `modulate`.
+        x, high, basis, low: See `modulate`.
         weight: W, (D, C), in the type of x.
         bias: b, (D,), in the type of x.
 

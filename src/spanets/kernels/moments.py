@@ -1,8 +1,8 @@
-"""Each image's mean and deviation, for inference: taken while a sum of maps is written.
+"""Mean and deviation of each image, for inference, measured while a sum of maps is written.
 
-A norm of one group is, before its factors, `s z + t` with two numbers an image. The linear layer
-after it may read z itself: `W (s z + t) + b = s W z + t w̄ + b`, w̄ the sums of the rows of W. So the
-normalised maps are never written.
+Without its learnt factors, a norm of one group is `s z + t`, with two numbers per image. The linear
+layer after it can read z directly: `W (s z + t) + b = s W z + t w̄ + b`, where w̄ holds the row sums
+of W. So the normalised maps are never written.
 
 Shape legend: `B` images, `C` channels, `H W` map size, `T` tiles of an image, `D` outputs.
 """
@@ -16,10 +16,10 @@ from torch.library import wrap_triton
 from spanets.kernels.availability import device_of, divide_up, jit, operator, tl
 from spanets.kernels.tiles import count_pixels, place_pixels
 
-# Pixels of a tile, and channels of the part of it that is added up at a time.
+# Pixels of a tile, and channels that are summed at a time.
 _BLOCK_P, _BLOCK_C = 32, 64
 
-# Tiles that are read at a time, and outputs whose rows are summed by one program.
+# Tiles that are read at a time, and weight rows that one program sums.
 _BLOCK_T, _BLOCK_D = 64, 16
 
 
@@ -36,7 +36,7 @@ def store_moments(values, squares, count, at):
 def _measure_kernel(
     maps, moments, positions, channels, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
 ):
-    """Some pixels of an image, all channels."""
+    """Measures one tile of pixels, over all channels."""
     tile = tl.program_id(0)
     image, pixel = place_pixels(tile, positions, BLOCK_P)
     row = (image * positions + pixel)[:, None] * channels
@@ -65,7 +65,7 @@ def _add_kernel(
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Adds two maps, and measures them as the kernel before does."""
+    """Adds two maps and measures the sum as `_measure_kernel` does."""
     tile = tl.program_id(0)
     image, pixel = place_pixels(tile, positions, BLOCK_P)
     row = (image * positions + pixel)[:, None] * channels
@@ -105,7 +105,7 @@ def _normalizer_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """The first programs each join an image's tiles, the others sum some rows of the weight."""
+    """The first programs combine the tiles of one image each; the others sum weight rows."""
     image = tl.program_id(0)
     if image < images:
         start = moments + image * tiles * 2
@@ -122,7 +122,7 @@ def _normalizer_kernel(
             distance = tl.load(start + 2 * tile, tile < tiles, 0.0) - mean
             within = tl.load(start + 2 * tile + 1, tile < tiles, 0.0)
             squares += tl.where(tile < tiles, within + count * distance * distance, 0.0)
-        # As floats: one very large image has more numbers than 32 bits count.
+        # In floats: a very large image has more values than a 32-bit integer can count.
         factor = tl.rsqrt(tl.sum(squares, 0) / (1.0 * positions * inputs) + eps)
         factor *= headroom
         tl.store(scale + image, factor)
@@ -139,11 +139,11 @@ def _normalizer_kernel(
 
 
 class Moments(NamedTuple):
-    """What is known of the numbers of each image's maps, tile by tile.
+    """Moments of each image's maps, per tile.
 
     Attributes:
         parts: Mean and sum of squared deviations of each tile, (B, T, 2), float32.
-        block: Pixels of a tile; the last of an image may have fewer.
+        block: Pixels of a tile; the last tile of an image may have fewer.
     """
 
     parts: Tensor
@@ -151,7 +151,7 @@ class Moments(NamedTuple):
 
 
 def empty_moments(x: Tensor, block: int) -> Tensor:
-    """Returns memory for the moments of x in tiles of some pixels: (B, T, 2)."""
+    """Allocates the moments (B, T, 2) of x, in tiles of `block` pixels."""
     tiles = divide_up(x.shape[2] * x.shape[3], block)
     return x.new_empty(x.shape[0], tiles, 2, dtype=torch.float32)
 
@@ -218,7 +218,7 @@ def measure(x: Tensor) -> Moments:
     """Measures each image's maps, without gradients.
 
     Args:
-        x: (B, C, H, W), channels last, of those that `is_supported` accepts.
+        x: (B, C, H, W), channels last; `is_supported` must be true.
     """
     with device_of(x):
         return Moments(_measure(x), _BLOCK_P)
@@ -228,9 +228,9 @@ def add_and_measure(x: Tensor, factor: Tensor | None, branch: Tensor) -> tuple[T
     """Computes `f ⊙ x + branch` and measures it, without gradients.
 
     Args:
-        x: (B, C, H, W), channels last, of those that `is_supported` accepts.
+        x: (B, C, H, W), channels last; `is_supported` must be true.
         factor: f, (C,); None is 1.
-        branch: Of the shape, type and layout of x.
+        branch: Maps with the shape, type and layout of x.
 
     Returns:
         The sum, (B, C, H, W), channels last, and its moments.
@@ -241,12 +241,12 @@ def add_and_measure(x: Tensor, factor: Tensor | None, branch: Tensor) -> tuple[T
 
 
 class Normalizer(NamedTuple):
-    """A norm as it acts on the output of the linear layer after it.
+    """A norm, expressed as a change to the output of the linear layer after it.
 
     Attributes:
-        scale: s of each image, the inverse of its deviation, times any headroom, (B,), float32.
-        shift: t of each image, minus its mean in deviations, likewise, (B,), float32.
-        sums: w̄, the sums of the rows of the layer's weight, (D,), float32.
+        scale: s of each image, headroom / deviation, (B,), float32.
+        shift: t of each image, -headroom · mean / deviation, (B,), float32.
+        sums: w̄, the row sums of the layer's weight, (D,), float32.
     """
 
     scale: Tensor
@@ -260,11 +260,11 @@ def normalizer(
     """Returns s, t and w̄ of `h W norm(x) = s W x + t w̄`.
 
     Args:
-        moments: Of x.
+        moments: Moments of x.
         positions: H·W of x.
-        weight: W, (D, C), contiguous.
-        eps: Added to the variance.
-        headroom: h, by how much W was made smaller.
+        weight: W, (D, C), contiguous, already divided by the headroom.
+        eps: Constant that is added to the variance.
+        headroom: h, the divisor of W.
     """
     parts, block = moments
     with device_of(weight):

@@ -1,4 +1,4 @@
-"""A linear layer over pixels, and its gradients, as parts of operators.
+"""A linear layer over pixels and its gradients, for use inside operators.
 
 Shape legend: `B` images, `C` channels in, `D` out, `H W` map size.
 """
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Maps (B, C, H, W), channels last, to (B, D, H, W), likewise, by (D, C) and (D,)."""
+    """Maps (B, C, H, W) to (B, D, H, W), both channels last, with weight (D, C) and bias (D,)."""
     return F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
 
 
 def gradient_of_maps(grad: Tensor, weight: Tensor) -> Tensor:
-    """Returns the gradient of `linear`'s maps, (B, C, H, W), channels last."""
+    """Returns the gradient with respect to the input of `linear`, (B, C, H, W), channels last."""
     return (grad.permute(0, 2, 3, 1).contiguous() @ weight).permute(0, 3, 1, 2)
 
 

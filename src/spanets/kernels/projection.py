@@ -1,4 +1,4 @@
-"""The weights of the low-frequency basis functions: maps times a thin matrix.
+"""Coefficients of the low-frequency basis functions: maps times a thin matrix.
 
 Shape legend: `B` images, `C` channels, `H W` map size, `K` basis functions.
 """
@@ -11,10 +11,10 @@ from spanets.kernels.availability import device_of, divide_up, jit, operator, tl
 from spanets.kernels.tiles import block_of
 
 MAX_MODES = 64
-"""Most basis functions that a tile holds."""
+"""Largest number of basis functions that a tile holds."""
 
-# Pixels that are read at a time, and channels of a tile: the fastest on an H200. In float32 half
-# the pixels: more would not fit into the shared memory of smaller GPUs.
+# Pixels that are read at a time, and channels of a tile: the fastest on an H200. float32 uses half
+# as many pixels, to fit into the shared memory of smaller GPUs.
 _BLOCK_P, _BLOCK_C = 128, 64
 
 
@@ -32,7 +32,7 @@ def _projection_kernel(
     BLOCK_C: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Some channels of an image; a library's product of so few rows takes twice as long."""
+    """Computes some channels of an image; a library's product of so few rows is twice as slow."""
     image = tl.program_id(0).to(tl.int64)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     mode = tl.arange(0, BLOCK_K)
@@ -103,9 +103,9 @@ def project(x: Tensor, basis: Tensor, gain: Tensor | None = None) -> Tensor:
     """Computes `gᵀ ⊙ (Φᵀ x)`.
 
     Args:
-        x: (B, C, H, W), channels last, of those that `is_supported` accepts.
+        x: (B, C, H, W), channels last; `is_supported` must be true.
         basis: Φ, (H·W, K), contiguous, in the type of x, without a gradient; K at most `MAX_MODES`.
-        gain: g, (C, K), contiguous, without gradients at all; None is 1.
+        gain: g, (C, K), contiguous; None means 1. With a gain, no gradients are computed.
 
     Returns:
         (B, K, C).

@@ -28,7 +28,7 @@ from spanets.kernels.windows import (
 )
 
 MAX_TAPS = 7
-"""Longest filter; of 9 taps and more the window of rows does not fit into a thread's registers."""
+"""Longest filter; with 9 taps or more, the window of rows does not fit into registers."""
 
 
 @with_warps(2)  # the fastest on an H200
@@ -59,8 +59,8 @@ def _separable_kernel(
 ):
     """Moves a window of K - 1 rows of the row filter's output down a strip of an image.
 
-    NORMED maps are due a factor and an offset, on the map alone: the taps take in the one; of the
-    other, each column has the sum of those taps that meet the map there.
+    NORMED maps still need a scale and an offset, but not on the padding. The scale multiplies the
+    taps. In each column, the offset is multiplied by the sum of the taps that lie on the map.
     """
     BEFORE: tl.constexpr = K // 2
     x, top, image = place(tl.program_id(0), height, width, BLOCK_H, RUN, BLOCK_X)
@@ -93,7 +93,7 @@ def _separable_kernel(
     row_step = width * channels
     pixels, written = maps + at, out + (at - BEFORE * row_step)
     window = zeros(x, channel, RUN * (K - 1))
-    # A row ahead, so that arithmetic does not wait for memory.
+    # Load one row ahead, so that arithmetic does not wait for memory.
     ahead = load_row(pixels, on_map, (top >= BEFORE) & (top - BEFORE < height), channels, BEFORE)
     for step in tl.range(0, BLOCK_H + K - 1, loop_unroll_factor=ROWS):
         y = top + step - BEFORE
@@ -160,7 +160,7 @@ def _separable(
 
 @operator("spanets::separable_conv_transposed")
 def _transposed(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    # The transpose of a convolution is one with its taps in reverse; rows and columns commute.
+    # The transpose is a convolution with reversed taps; row and column filters commute.
     return _launch(x, row, None, column, None, flip=True)
 
 
@@ -205,11 +205,11 @@ def separable_conv(
     """Convolves each channel with a row of taps, then with a column, zeros around the map.
 
     Args:
-        x: (B, C, H, W), channels last, of those that `is_supported` accepts.
-        row: (C, 1, 1, K), K odd and at most `MAX_TAPS`.
-        row_bias: (C,).
-        column: (C, 1, K, 1).
-        column_bias: (C,).
+        x: (B, C, H, W), channels last; `is_supported` must be true.
+        row: Row taps (C, 1, 1, K), K odd and at most `MAX_TAPS`.
+        row_bias: Row biases (C,).
+        column: Column taps (C, 1, K, 1).
+        column_bias: Column biases (C,).
 
     Returns:
         (B, C, H, W), channels last.
@@ -227,13 +227,13 @@ def normed_separable_conv(
     column: Tensor,
     column_bias: Tensor,
 ) -> Tensor:
-    """Computes `separable_conv(s x + t w̄ + b)`, without gradients: x lacks its norm and bias.
+    """Computes `separable_conv(s x + t w̄ + b)`: applies the delayed norm and bias. No gradients.
 
     Args:
-        x: `W z`, (B, C, H, W), channels last, of those that `is_supported` accepts.
-        norm: s, t and w̄ of `normalizer`.
+        x: `W z`, (B, C, H, W), channels last; `is_supported` must be true.
+        norm: s, t and w̄; see `normalizer`.
         bias: b, (C,).
-        row, row_bias, column, column_bias: Of `separable_conv`.
+        row, row_bias, column, column_bias: See `separable_conv`.
 
     Returns:
         (B, C, H, W), channels last.

@@ -1,8 +1,9 @@
 """Gradients of the taps and biases of a separable convolution.
 
-The row filter's output f is computed anew from the maps, as is its gradient, which is that of the
-column filter's output g convolved with the columns' taps in reverse. Tap k of the columns has the
-gradient `Σ g(y) f(y + k - K//2)`, tap k of the rows that of f's gradient with the maps, likewise.
+Let f be the row filter's output and g the gradient of the column filter's output. Column tap k has
+the gradient `Σ g(y) f(y + k - K//2)`, row tap k the same sum over the gradient of f and the maps.
+The kernels recompute f from the maps, and the gradient of f as g convolved with the reversed column
+taps.
 
 Shape legend: `B` images, `C` channels, `H W` map size, `K` taps.
 """
@@ -29,7 +30,7 @@ from spanets.kernels.windows import (
 
 @jit
 def _store_sums(sums, totals, bias_total, program, channel, channels):
-    """Adds up a program's totals over its columns: (K + 1, C) a program."""
+    """Sums a program's totals over its columns and stores them, (K + 1, C) per program."""
     out = sums + (program * (len(totals) + 1) * channels + channel)
     for k in tl.static_range(len(totals)):
         tl.store(out + k * channels, tl.sum(totals[k], 0), channel < channels)
@@ -75,7 +76,7 @@ def _column_kernel(
     row_step = width * channels
     for turn in range(turns):
         index = first * turns + turn
-        limit = tl.where(index < images, height, 0)  # past the last image all is masked
+        limit = tl.where(index < images, height, 0)  # past the last image, mask everything
         bottom = tl.minimum(top + BLOCK_H, limit)
         at = (index.to(tl.int64) * height + top - BEFORE) * width * channels
         at += x[:, None] * channels + channel[None, :]
@@ -137,7 +138,7 @@ def _row_kernel(
     row_step = width * channels
     for turn in range(turns):
         index = first * turns + turn
-        limit = tl.where(index < images, height, 0)  # past the last image all is masked
+        limit = tl.where(index < images, height, 0)  # past the last image, mask everything
         bottom = tl.minimum(top + BLOCK_H, limit)
         at = (index.to(tl.int64) * height + top - BEFORE) * width * channels
         at += x[:, None] * channels + channel[None, :]
@@ -169,9 +170,9 @@ def _row_kernel(
 
 
 def _turns(programs: int) -> int:
-    """Returns over how many images a program adds up, so that some thousand programs remain.
+    """Returns how many images a program sums over, so that about a thousand programs remain.
 
-    Written without a branch, which would have compilers make a graph for each outcome.
+    It has no branch: compilers would make one graph for each outcome.
     """
     turns: int = torch.sym_max(1, torch.sym_min(8, programs // 1024))
     return turns
@@ -211,11 +212,11 @@ def tap_gradients(
     """Returns the gradients of row taps (K, C), row biases (C,), column taps and column biases.
 
     Args:
-        x: Maps that were convolved, (B, C, H, W), channels last.
-        grad: Gradient of the output, likewise.
-        row: (C, 1, 1, K).
-        row_bias: (C,).
-        column: (C, 1, K, 1).
+        x: Input maps of the convolution, (B, C, H, W), channels last.
+        grad: Gradient of the output, (B, C, H, W), channels last.
+        row: Row taps (C, 1, 1, K).
+        row_bias: Row biases (C,).
+        column: Column taps (C, 1, K, 1).
     """
     rows, columns = _tap_gradients(x, grad, row, row_bias, column)
     return rows[:-1], rows[-1], columns[:-1], columns[-1]

@@ -1,4 +1,4 @@
-"""What kernels that move a window of rows down maps are made of: taps, rows, and how maps are cut.
+"""Parts of the kernels that move a window of rows down maps: loading taps and rows, and tiling.
 
 Shape legend: `C` channels, `K` taps.
 """
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from spanets.kernels.availability import divide_up, jit, tl
 
-# A thread computes a run of neighbours along a row, which share most of the pixels that they read.
-# The loop over rows is unrolled, which saves moving the window. Its tile is some runs wide.
+# A thread computes RUN neighbours along a row, which share most of their input pixels. The loop
+# over ROWS rows is unrolled, which saves moving the window.
 RUN, ROWS = 2, 2
 BLOCK_X, BLOCK_C = 4, 64
 
@@ -25,7 +25,7 @@ def place(program, height, width, BLOCK_H: tl.constexpr, RUN: tl.constexpr, BLOC
 
 @jit
 def load_taps(weight, channel, inside, K: tl.constexpr, FLIP: tl.constexpr):
-    """The K taps of some channels (1, BLOCK_C each), from (C, K)."""
+    """Loads the K taps of some channels, (1, BLOCK_C) each, from (C, K)."""
     taps = ()
     for k in tl.static_range(K):
         at = K - 1 - k if FLIP else k
@@ -35,7 +35,7 @@ def load_taps(weight, channel, inside, K: tl.constexpr, FLIP: tl.constexpr):
 
 @jit
 def load_channels(values, channel, inside, EXISTS: tl.constexpr):
-    """One number for each channel, (1, BLOCK_C); zeros where they do not exist."""
+    """Loads one value per channel, (1, BLOCK_C); zeros unless EXISTS."""
     if EXISTS:
         return tl.load(values + channel, inside, 0.0).to(tl.float32)[None, :]
     return tl.zeros([1, channel.shape[0]], tl.float32)
@@ -43,7 +43,7 @@ def load_channels(values, channel, inside, EXISTS: tl.constexpr):
 
 @jit
 def zeros(x, channel, COUNT: tl.constexpr):
-    """COUNT tiles of zeros."""
+    """Returns COUNT tiles of zeros."""
     tiles = ()
     for _ in tl.static_range(COUNT):
         tiles = tiles + (tl.zeros([x.shape[0], channel.shape[0]], tl.float32),)
@@ -52,7 +52,7 @@ def zeros(x, channel, COUNT: tl.constexpr):
 
 @jit
 def columns_on_map(x, inside, width, BEFORE: tl.constexpr, COUNT: tl.constexpr):
-    """Which of COUNT columns, the first BEFORE columns left of each x, lie on the map."""
+    """Returns which of COUNT columns, from BEFORE columns left of each x, lie on the map."""
     on_map = ()
     for k in tl.static_range(COUNT):
         shifted = x + (k - BEFORE)
@@ -62,7 +62,7 @@ def columns_on_map(x, inside, width, BEFORE: tl.constexpr, COUNT: tl.constexpr):
 
 @jit
 def load_row(pixels, on_map, on_row, channels, BEFORE: tl.constexpr):
-    """The same columns of a row of maps, zeros off the map."""
+    """Loads these columns of one row; zeros outside the map."""
     row = ()
     for k in tl.static_range(len(on_map)):
         at = pixels + (k - BEFORE) * channels
@@ -72,7 +72,7 @@ def load_row(pixels, on_map, on_row, channels, BEFORE: tl.constexpr):
 
 @jit
 def convolve_row(row, on_map, on_row, taps, total):
-    """The row filter's output at a run, from offsets `total`; zero, not the offset, off the map."""
+    """Adds the row filter's output to the offsets `total`; returns zero outside the map."""
     out = ()
     for r in tl.static_range(len(total)):
         value = total[r]
@@ -83,15 +83,15 @@ def convolve_row(row, on_map, on_row, taps, total):
 
 
 class Cut(NamedTuple):
-    """How maps are cut into the tiles that programs move down.
+    """How maps are split into tiles; each program moves down one tile.
 
     Attributes:
-        strips: Tiles side by side.
-        bands: Tiles one below the other. Few images leave processors idle unless each is cut into
-            several, at the price of reading the rows around each band once more.
+        strips: Number of tiles side by side.
+        bands: Number of tiles below each other. With few images, several bands keep all processors
+            busy, but the rows around each band are read twice.
         rows: Rows of a band.
-        blocks: Parts of the channels.
-        channels: Channels of a part.
+        blocks: Number of channel blocks.
+        channels: Channels of a block.
     """
 
     strips: int
@@ -102,7 +102,7 @@ class Cut(NamedTuple):
 
 
 def cut(x: Tensor) -> Cut:
-    """Cuts maps like x, (B, C, H, W)."""
+    """Returns the split for maps like x, (B, C, H, W)."""
     batch, channels, height, width = x.shape
     most = 28 if batch >= 32 else 7
     rows = divide_up(height, divide_up(height, most))

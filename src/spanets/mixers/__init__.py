@@ -1,4 +1,4 @@
-"""Token mixers, written by hand: modules with state around the functions of `spectral`.
+"""Token mixers: modules that hold parameters and call the pure functions of `spectral`.
 
 Shape legend: `B` images, `C` channels, `H W` map size. Every mixer takes and returns NCHW.
 """

@@ -1,4 +1,4 @@
-"""The spectral-adaptive mixer of SPANetV2: convolutions at four scales, re-scaled in frequency.
+"""The spectral-adaptive mixer of SPANetV2: convolutions at four scales, then a spectral gain.
 
 Shape legend: `B` images, `C` channels, `H W` map size, `G` heads, `F = W // 2 + 1` half-spectrum
 columns.
@@ -21,13 +21,13 @@ MERGES = ("interleaved", "concatenated")
 
 
 def adaptive_filter(x: Tensor, logits: Tensor, alpha: Tensor | None, method: str) -> Tensor:
-    """Re-scales the spectrum of x by `σ(α f)`; f is resized to maps like x.
+    """Scales the spectrum of x by `σ(α f)`, after resizing f to the size of x.
 
     Args:
-        x: (B, C, H, W).
+        x: Maps (B, C, H, W).
         logits: f, (C, H', W' // 2 + 1).
         alpha: α (1,), or None for `σ(f)`.
-        method: Of `spectral_rescale`.
+        method: See `spectral_rescale`.
 
     Returns:
         (B, C, H, W).
@@ -49,7 +49,7 @@ def merge_heads(heads: Sequence[Tensor], merge: str) -> Tensor:
     return torch.cat(list(heads), 1)
 
 
-# A leaf of torch.fx: it compares sizes, which a symbolic trace has no numbers for.
+# torch.fx must not trace into it: it compares sizes, which are unknown in a symbolic trace.
 fx.wrap("adaptive_filter")
 
 
@@ -58,9 +58,9 @@ class SpectralFilter(nn.Module):
 
     Args:
         dim: Channels C.
-        map_size: H and W of the maps that the logits are made for; other maps resize them.
-        scaled_gate: Learn α of `σ(α f)`, one for all channels, in place of `σ(f)`.
-        method: Of `spectral_rescale`: "auto", "matmul" or "fft".
+        map_size: H and W of the logits' grid. The logits are resized for maps of other sizes.
+        scaled_gate: Whether to use `σ(α f)`, with one learnt α for all channels, instead of `σ(f)`.
+        method: "auto", "matmul" or "fft"; see `spectral_rescale`.
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class SpectralFilter(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Starts with gains of about a half at all frequencies."""
+        """Sets the gains to about 0.5 at all frequencies."""
         nn.init.normal_(self.logits, std=0.02)
         if self.alpha is not None:
             nn.init.ones_(self.alpha)
 
     @torch.no_grad()
     def reparameterize(self) -> None:
-        """Multiplies the logits by α, for inference: resizing them is linear."""
+        """Folds α into the logits, for inference; valid at all sizes, since resizing is linear."""
         if self.alpha is not None:
             self.logits.mul_(self.alpha)
             self.alpha = None
@@ -110,22 +110,22 @@ class SpectralAdaptiveMixer(nn.Module):
     """SPANetV2's token mixer: a query gated by filtered context at several scales.
 
     `y = Linear_out(GELU(Linear_q(x)) ⊙ proj(merge_i SRF_i(DW_i(Linear_c(x)_i))))`: head i of G = 4
-    has C / 4 consecutive channels and a depth-wise convolution of kernel 3 + 2 i. The merged
-    heads go through a grouped and a full 1×1 convolution. The heads are merged before they are
-    filtered, so that all filters are one transform. NCHW in and out, any size.
+    has C / 4 consecutive channels and a depth-wise convolution of kernel size 3 + 2 i. `proj` is a
+    grouped, then a full 1×1 convolution. The code merges the heads before it filters them, so that
+    one transform serves all heads. NCHW in and out, any size.
 
     Args:
         dim: Channels C, a multiple of 4.
-        map_size: H and W of the maps that the filters are made for.
-        merge: "interleaved" (released weights): each group of the grouped convolution mixes the
-            four scales; "concatenated" (the authors' later code): four channels of one scale. The
-            shapes of the weights agree, so the order is kept beside them, and weights of the
-            other order are refused.
-        scaled_gate: Of `SpectralFilter`.
-        spectral_method: Of `spectral_rescale`.
+        map_size: H and W of the filters' grid; see `SpectralFilter`.
+        merge: Channel order of the merged heads. "interleaved" (released weights): each group of
+            the grouped convolution mixes all four scales. "concatenated" (the authors' later
+            code): each group has four channels of one scale. Both orders have weights of the same
+            shapes, so the state dict records the order, and loading the other one fails.
+        scaled_gate: See `SpectralFilter`.
+        spectral_method: See `spectral_rescale`.
 
     Raises:
-        ValueError: an unknown order or method, or channels that do not divide.
+        ValueError: unknown merge or method, or dim is not a multiple of 4.
     """
 
     interleaved: Tensor
@@ -165,7 +165,7 @@ class SpectralAdaptiveMixer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Notes the order of the heads beside the weights."""
+        """Records the merge order in the state dict."""
         self.interleaved.fill_(self.merge == "interleaved")
 
     def boundary_layers(self) -> tuple[list[nn.Conv2d], nn.Conv2d]:
@@ -181,14 +181,14 @@ class SpectralAdaptiveMixer(nn.Module):
     def local(self, x: Tensor) -> Tensor:
         """Convolves each head of (B, C, H, W) at its own scale, and merges the heads."""
         heads = x.chunk(HEADS, 1)
-        # Indexed, not unpacked: torch.fx cannot iterate over what it traces.
+        # Indexed, not unpacked: torch.fx cannot iterate over a traced value.
         return merge_heads([conv(heads[i]) for i, conv in enumerate(self.local_convs)], self.merge)
 
-    # A public hook before loading can add an error, but not keep the weights from being loaded.
+    # Not torch's public load hook: it can report an error but cannot stop the loading.
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, metadata: Any, strict: bool, *rest: Any
     ) -> None:
-        """Refuses weights of the other order, which would fit by shape."""
+        """Rejects weights of the other merge order, whose shapes would fit."""
         order = state_dict.get(f"{prefix}interleaved")
         if order is not None and not order.is_meta and bool(order) != (self.merge == "interleaved"):
             theirs = MERGES[0] if order else MERGES[1]
@@ -201,5 +201,5 @@ class SpectralAdaptiveMixer(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *rest)
 
     def extra_repr(self) -> str:
-        """Describes the order of the heads."""
+        """Describes the merge order."""
         return f"merge={self.merge}"

@@ -1,4 +1,4 @@
-"""Self-attention over the positions of a map, alone or with a convolution of the values."""
+"""Self-attention over the positions of a map, with an optional convolution of the values."""
 
 from typing import Any
 
@@ -10,19 +10,19 @@ HEAD_DIM = 32
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention of SPANetV2's hybrid variants; no bias anywhere.
+    """Multi-head self-attention of SPANetV2's hybrid variants, without biases.
 
-    `y = Linear(Attention(q, k, v) [+ DW_{7×7}(v)])`: the depth-wise convolution of the values
-    gives the attention, which filters low-pass, the high frequencies back. NCHW in and out.
+    `y = Linear(Attention(q, k, v) [+ DW_{7×7}(v)])`. Attention acts as a low-pass filter; the
+    depth-wise convolution of the values adds high frequencies back. NCHW in and out.
 
     Args:
         dim: Channels C, a multiple of `head_dim`.
         head_dim: Channels of one head.
-        local_conv: Add the convolution of the values.
-        kernel_size: Of that convolution, odd.
+        local_conv: Whether to add the convolution of the values.
+        kernel_size: Kernel size of that convolution, odd.
 
     Raises:
-        ValueError: channels that do not divide.
+        ValueError: dim is not a multiple of head_dim.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(
             self._tokens(query), self._tokens(key), self._tokens(value)
         )  # B heads HW head_dim
-        # By way of (B, HW, C), as the fused kernels lay it out: channels last, without a copy.
+        # Through (B, HW, C), the memory layout of torch's fused attention: channels last, no copy.
         mixed = mixed.transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, qkv.shape[-2:])
         return mixed if self.local_conv is None else mixed + self.local_conv(value)
 
     def _tokens(self, x: Tensor) -> Tensor:
-        """Maps (B, C, H, W) as (B, heads, HW, head_dim)."""
+        """Reshapes (B, C, H, W) to (B, heads, HW, head_dim)."""
         return x.flatten(2).unflatten(1, (-1, self.head_dim)).transpose(2, 3)
 
     def extra_repr(self) -> str:

@@ -21,7 +21,7 @@ LEARN_BALANCE = (None, "gate", "channel")
 
 
 def fixed_balance(like: Tensor, sizes: Sequence[int], balances: Sequence[float]) -> Tensor:
-    """Returns λ per channel, (C,), of gates of these sizes, in the type and on the device of x."""
+    """Returns λ per channel, (C,), for gates of these sizes; dtype and device are those of like."""
     parts = [
         torch.full((size,), value, dtype=like.dtype, device=like.device)
         for size, value in zip(sizes, balances, strict=True)
@@ -29,22 +29,23 @@ def fixed_balance(like: Tensor, sizes: Sequence[int], balances: Sequence[float])
     return torch.cat(parts)
 
 
-# Leaves of torch.fx: they compute with sizes and types, which a symbolic trace does not know.
+# torch.fx must not trace into these: they need sizes and dtypes, unknown in a symbolic trace.
 fx.wrap("fixed_balance")
 fx.wrap("spectral_pool")
 
 
 class SpectralPool(nn.Module):
-    """The spectral pooling filter with a balance for each gate: `SPF_{λ_i}(x_i)` (Eq. 5-18).
+    """The spectral pooling filter with one balance per gate: `SPF_{λ_i}(x_i)` (Eq. 5-18).
 
     Args:
         gate_sizes: Channels of each gate.
         radius: Radius of the low-frequency disc, in frequency bins.
-        balances: λ_i, one a gate.
-        ring: ρ at distance exactly the radius; None takes `1 - λ` (Eq. 16 and 18).
-        method: Of `spectral_pool`: "auto", "basis" or "fft".
-        learn_balance: None, or λ learnt through a sigmoid per "gate" or per "channel".
-        learn_ring: Learn ρ likewise; needs `learn_balance` and a ring.
+        balances: λ_i, one per gate.
+        ring: ρ, the gain at distance exactly the radius; None means `1 - λ` (Eq. 16 and 18).
+        method: "auto", "basis" or "fft"; see `spectral_pool`.
+        learn_balance: "gate" or "channel" to learn one λ for each, as the sigmoid of a parameter;
+            None keeps λ fixed.
+        learn_ring: Whether to learn ρ in the same way; needs `learn_balance` and a ring value.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class SpectralPool(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Sets what is learnt to the constants that it starts from."""
+        """Sets learnt balances and rings to their initial values."""
         if hasattr(self, "balance_logit"):
             per_gate = self.learn_balance == "gate"
             sizes = [1] * len(self.balances) if per_gate else self.gate_sizes
@@ -96,7 +97,7 @@ class SpectralPool(nn.Module):
         return fixed_balance(like, self.gate_sizes, self.balances)
 
     def channel_ring(self) -> Balance | None:
-        """Returns ρ: one number, one per channel (C,) where it is learnt, or None for `1 - λ`."""
+        """Returns ρ: a number, a learnt value per channel (C,), or None for `1 - λ`."""
         if hasattr(self, "ring_logit"):
             return self._per_channel(self.ring_logit.sigmoid())
         return self.ring
@@ -122,16 +123,16 @@ class SpectralPool(nn.Module):
 class SpectralContext(nn.Module):
     """The aggregated context of SPAM: `Σ_i (W_i SPF_{λ_i}(x_i) + b_i)` (SPANet, Eq. 19).
 
-    The channels are split into N gates as `torch.chunk` splits. The gates' projections W_i stand
-    side by side in one 1×1 convolution from C to C channels.
+    The channels are split into N gates, as `torch.chunk` does. One 1×1 convolution from C to C
+    channels holds all projections W_i side by side.
 
     Args:
         dim: Channels C.
-        radius, balances, ring, method, learn_balance, learn_ring: Of `SpectralPool`.
+        radius, balances, ring, method, learn_balance, learn_ring: See `SpectralPool`.
         spectral_filter: False leaves the filter out (Table 5, first row).
 
     Raises:
-        ValueError: an unknown choice, or channels that do not split.
+        ValueError: unknown choice, or dim cannot be split into N gates.
     """
 
     def __init__(
@@ -155,7 +156,8 @@ class SpectralContext(nn.Module):
         options = (radius, balances, ring, method, learn_balance, learn_ring)
         pool = SpectralPool(self.gate_sizes, *options, **factory)
         self.filter = pool if spectral_filter else nn.Identity()
-        # `reset_parameters` draws the weights; drawn twice, a seed would give another network.
+        # `reset_parameters` draws the weights again. Without the fork, the convolution's own draw
+        # would shift the random numbers, and a seed would give a different network.
         with torch.random.fork_rng(devices=[]):
             self.proj = nn.Conv2d(dim, dim, 1, bias=False, **factory)
         self.bias = nn.Parameter(torch.empty(len(balances), dim, **factory))  # b_i, N C
@@ -176,7 +178,7 @@ class SpectralContext(nn.Module):
 
     @torch.no_grad()
     def reparameterize(self) -> None:
-        """Adds the gates' biases up, for inference."""
+        """Sums the gates' biases into one, for inference."""
         self.bias = nn.Parameter(self.bias.sum(0, keepdim=True), self.bias.requires_grad)
 
     def _load_from_state_dict(
@@ -189,12 +191,12 @@ class SpectralContext(nn.Module):
 class HadamardContext(SpectralContext):
     """The context as a product of the gates: `Π_i (W_i SPF_{λ_i}(x_i) + b_i)` (Table 5).
 
-    Args and errors are those of `SpectralContext`.
+    For arguments and errors see `SpectralContext`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the context of the same shape."""
-        # W_i alone, by maps in which the channels of all other gates are 0.
+        # To apply W_i alone, set the channels of all other gates to 0.
         only = split_gates(self.filter(x), self.gate_sizes)
         gates = [
             self.proj(only[i]) + self.bias[i, :, None, None] for i in range(len(self.gate_sizes))
@@ -202,25 +204,25 @@ class HadamardContext(SpectralContext):
         return reduce(torch.mul, gates)
 
     def reparameterize(self) -> None:
-        """Leaves the biases apart: each belongs to a factor."""
+        """Does nothing: each bias belongs to one factor, so they cannot be summed."""
 
 
 def split_gates(x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """Returns maps like x (B, C, H, W), one a gate, in which the other gates' channels are 0."""
+    """Returns one copy of x (B, C, H, W) per gate, with the other gates' channels set to 0."""
     parts, nothing = x.split(list(sizes), 1), torch.zeros_like(x).split(list(sizes), 1)
     return [torch.cat([*nothing[:i], parts[i], *nothing[i + 1 :]], 1) for i in range(len(sizes))]
 
 
-# A leaf of torch.fx, which cannot iterate over what it traces.
+# torch.fx must not trace into it: it cannot iterate over a traced value.
 fx.wrap("split_gates")
 
 
 def rename_earlier(state_dict: dict[str, Any], prefix: str = "") -> None:
-    """Gives the tensors of a context, as version 0.1 named them, their names of today.
+    """Renames the tensors of a context from version 0.1 to the current names.
 
     Args:
-        state_dict: Changed in place: weights, or what an optimizer keeps for each.
-        prefix: Of the context's parameters, with its dot.
+        state_dict: Weights, or an optimizer's state for each weight; changed in place.
+        prefix: Prefix of the context's parameters, with its dot.
     """
     if f"{prefix}weight" in state_dict:  # (C, C)
         state_dict[f"{prefix}proj.weight"] = state_dict.pop(f"{prefix}weight")[..., None, None]
@@ -230,10 +232,10 @@ def rename_earlier(state_dict: dict[str, Any], prefix: str = "") -> None:
 
 
 def chunk_sizes(total: int, chunks: int) -> list[int]:
-    """Returns the sizes of `torch.chunk`'s parts, with the last one short: 64 in 3 is 22, 22, 20.
+    """Returns the sizes of `torch.chunk`'s parts; the last may be smaller: 64 in 3 is 22, 22, 20.
 
     Raises:
-        ValueError: `torch.chunk` would return fewer parts (as for 4 in 3).
+        ValueError: `torch.chunk` would return fewer parts (4 in 3, for example).
     """
     size = -(-total // chunks)
     sizes = [min(size, total - start) for start in range(0, total, size)]

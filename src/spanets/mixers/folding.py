@@ -1,7 +1,7 @@
-"""Folds factors and offsets into the linear layers beside them, for inference.
+"""Folds scales and offsets into adjacent linear layers, for inference.
 
 `timm.utils.reparameterize_model` calls the `reparameterize` methods that use these functions. The
-network stays the same function, to float rounding; features and intermediate maps do, too.
+network's outputs, features and intermediate maps stay the same up to float rounding.
 """
 
 from typing import Any
@@ -14,14 +14,14 @@ Linear = nn.Conv2d | nn.Linear
 
 @torch.no_grad()
 def fold_norm(norm: Any, *readers: Linear) -> None:
-    """Moves a norm's factor γ and offset β into all the layers that read its output.
+    """Moves a norm's scale γ and offset β into all the layers that read its output.
 
-    `W (γ ⊙ x + β) + b = (W diag γ) x + (b + W β)`. The norm is left without either.
+    `W (γ ⊙ x + β) + b = (W diag γ) x + (b + W β)`. Afterwards the norm has neither.
 
     Args:
-        norm: Has `weight` (C,) and `bias` (C,), each of which may be None.
-        readers: Linear in the channels, without groups; 1×1 where there is an offset, for zero
-            padding would leave it out at the borders.
+        norm: Norm with `weight` (C,) and `bias` (C,), each of which may be None.
+        readers: Linear layers or convolutions without groups. With an offset they must be 1×1:
+            zero padding would leave the offset out at the borders.
     """
     for layer in readers:
         if norm.bias is not None:
@@ -34,7 +34,7 @@ def fold_norm(norm: Any, *readers: Linear) -> None:
 
 @torch.no_grad()
 def fold_scale(scale: Any, layer: Linear) -> nn.Module:
-    """Moves a factor for each output channel into the layer; returns what is left of the module."""
+    """Moves a scale per output channel into the layer; returns an identity to replace the scale."""
     if isinstance(scale, nn.Identity):
         return scale
     factor: torch.Tensor = scale.scale
@@ -46,7 +46,7 @@ def fold_scale(scale: Any, layer: Linear) -> nn.Module:
 
 @torch.no_grad()
 def fold_star(layer: nn.Conv2d, scale: torch.Tensor, offset: torch.Tensor) -> None:
-    """Moves StarReLU's two numbers into the 1×1 convolution: `W (s r² + o) = (s W) r² + o W 1`."""
+    """Folds StarReLU into a 1×1 convolution: `W (s r² + o) = (s W) r² + o W 1`."""
     _add_bias(layer, offset * layer.weight.sum((1, 2, 3)))
     layer.weight.mul_(scale)
 

@@ -19,14 +19,14 @@ CONTEXTS = {"sum": SpectralContext, "hadamard": HadamardContext}
 class SPAM(nn.Module):
     """Spectral pooling aggregation modulation, SPANet's token mixer (Eq. 19, Figure 3).
 
-    `x̂ = DW_{K×1}(DW_{1×K}(Linear_in(x)))`, `y = Linear_out(x̂ ⊙ context(x̂))`; no activation
-    between. NCHW in and out, any size.
+    `x̂ = DW_{K×1}(DW_{1×K}(Linear_in(x)))`, `y = Linear_out(x̂ ⊙ context(x̂))`, without activation
+    functions. NCHW in and out, any size.
 
     Args:
         dim: Channels C.
-        kernel_size: K of the two depth-wise convolutions, odd.
-        aggregation: "sum" or "hadamard" (Table 5).
-        radius, balances, ring, spectral_filter, method, learn_balance, learn_ring: Of
+        kernel_size: Kernel size K of the two depth-wise convolutions, odd.
+        aggregation: How the context combines its gates: "sum" or "hadamard" (Table 5).
+        radius, balances, ring, spectral_filter, method, learn_balance, learn_ring: See
             `SpectralContext`.
     """
 

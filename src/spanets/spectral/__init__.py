@@ -1,7 +1,7 @@
-"""Filters of maps by spatial frequency, with and without a Fourier transform.
+"""Filters that scale the spatial frequencies of maps, with and without a Fourier transform.
 
-Pure functions on tensors; import torch alone. Frequencies are integers `(u, v)` in bins (cycles
-per map height, width); radii are in bins too.
+These are pure functions on tensors and import only torch. A frequency is a pair of integers
+`(u, v)`, in bins: cycles per map height and width. Radii are in bins, too.
 """
 
 from spanets.spectral.pooling import (

@@ -4,12 +4,13 @@ Shape legend: `B` images, `C` channels, `H W` map height and width, `P` pairs of
 frequencies, `K = 1 + 2 P` low-frequency basis functions, `F = W // 2 + 1` half-spectrum columns.
 
 The spectral pooling filter (SPANet, Eq. 5-18) scales the disc of frequencies `u² + v² < r²` by
-the balance λ, the ring `u² + v² = r²` by ρ and everything else by `1 - λ`. Since all but the few
-bins of the closed disc are scaled alike, it is a scaling plus an update of rank K:
+the balance λ, the ring `u² + v² = r²` by ρ and everything else by `1 - λ`. Outside the few bins of
+the closed disc the gain is constant, so the filter is a scaling plus an update of rank K:
 
     SPF(x) = (1 - λ) x + ((x Φᵀ) ⊙ g) Φ,    g = m - (1 - λ) on the disc
 
-with Φ the real Fourier basis of the disc: two thin matrix products, no transform.
+Φ is the real Fourier basis of the disc and m the mask. This takes two thin matrix products and no
+transform.
 """
 
 from collections.abc import Callable
@@ -28,11 +29,11 @@ from spanets.spectral.tracing import (
 )
 
 RING = 1 / 3
-"""The ring value ρ that the released weights were trained with, whatever λ was."""
+"""The ring value ρ of the released weights, for every λ."""
 
 METHODS = ("auto", "basis", "fft")
 
-# Above this many basis functions the two thin products take longer than two real FFTs.
+# With more basis functions, the two thin products take longer than two real FFTs.
 # Measured on a CPU: benchmarks/results/spectral_pool.json.
 MAX_BASIS = 300
 
@@ -55,15 +56,15 @@ def low_frequency_mask(
         width: Map width W, in samples.
         radius: Radius r of the low-frequency disc, in frequency bins.
         balance: λ, the gain inside the disc; `1 - λ` is the gain outside.
-        ring: ρ, the gain at distance exactly r; None takes `1 - λ`, as Eq. 16 and 18 do.
-        dtype: Type of the result.
+        ring: ρ, the gain at distance exactly r; None means `1 - λ`, as in Eq. 16 and 18.
+        dtype: dtype of the result.
         device: Device of the result.
 
     Returns:
         (H, W), or (C, H, W) for a balance or ring of shape (C,).
 
     Raises:
-        ValueError: the radius or a side is not positive.
+        ValueError: the radius, H or W is not positive.
     """
     check_map_size(height, width)
     check_radius(radius)
@@ -79,21 +80,21 @@ def spectral_pool(
     ring: Balance | None = RING,
     method: str = "auto",
 ) -> Tensor:
-    """Filters each map by the mask of `low_frequency_mask`: `F⁻¹(m ⊙ F x)` (Eq. 5-18).
+    """Filters each map with the mask of `low_frequency_mask`: `F⁻¹(m ⊙ F x)` (Eq. 5-18).
 
     Args:
-        x: (..., C, H, W), real.
+        x: Real maps (..., C, H, W).
         radius: Radius r of the low-frequency disc, in frequency bins.
-        balance: λ, one number or one per channel (C,); may carry a gradient.
-        ring: ρ, one number or one per channel; None takes `1 - λ`.
-        method: "basis" (two thin matrix products), "fft" (two real FFTs in float32), or "auto":
-            the basis unless the disc holds too many frequencies. All are the same function.
+        balance: λ, one number or one per channel (C,); may require a gradient.
+        ring: ρ, one number or one per channel (C,); None means `1 - λ`.
+        method: "basis" (two thin matrix products), "fft" (two real FFTs in float32), or "auto"
+            (the basis, unless the disc holds too many frequencies). All compute the same function.
 
     Returns:
-        The shape and type of x.
+        Filtered maps, with the shape and dtype of x.
 
     Raises:
-        ValueError: unknown method, a radius that is not positive, or a map without samples.
+        ValueError: unknown method, radius not positive, or empty map.
     """
     height, width = x.shape[-2:]
     check_map_size(height, width)
@@ -115,7 +116,7 @@ def check_radius(radius: float) -> None:
 
 
 def resolve_method(method: str, radius: float, ring: Balance | None) -> str:
-    """Returns "basis" or "fft" for a method that may be "auto".
+    """Resolves "auto" to "basis" or "fft"; returns other methods unchanged.
 
     Raises:
         ValueError: unknown method.
@@ -128,23 +129,22 @@ def resolve_method(method: str, radius: float, ring: Balance | None) -> str:
 
 
 def basis_size(radius: float, closed: bool = True) -> int:
-    """Returns K, the number of frequencies in the disc of this radius (ring included if closed)."""
+    """Returns K, the number of basis functions of the disc (with its ring if closed)."""
     return 1 + 2 * len(_half_disc(radius, closed))
 
 
 def low_frequency_basis(x: Tensor, radius: float, closed: bool = True) -> Tensor:
     """Returns the real Fourier basis Φ of the low-frequency disc for maps like x: (K, H·W).
 
-    Rows: the constant, then the cosines, then the sines of one frequency of each conjugate pair.
-    They are orthonormal where the map is larger than `2 r`. At smaller sizes some frequencies do
-    not exist or are their own conjugates; their rows are scaled so that `Φᵀ diag(g) Φ` is the
-    filter at every size.
+    The rows are the constant, then a cosine and then a sine for each conjugate pair. They are
+    orthonormal if both map sides are larger than `2 r`. In smaller maps some frequencies do not
+    exist or are their own conjugates; scaled rows keep `Φᵀ diag(g) Φ` equal to the filter.
 
-    The result is cached by size, type and device, outside any model's state. A compiler or
-    exporter sees the computation instead, so that sizes stay symbolic.
+    The result is cached by size, dtype and device, outside any model's state. Compilers and
+    exporters trace the computation instead, so that sizes stay symbolic.
 
     Args:
-        x: (..., H, W); gives size, type and device.
+        x: Maps (..., H, W), for their size, dtype and device.
         radius: Radius of the disc, in frequency bins.
         closed: Whether frequencies at exactly the radius belong to the disc.
     """
@@ -154,10 +154,10 @@ def low_frequency_basis(x: Tensor, radius: float, closed: bool = True) -> Tensor
 
 
 def basis_gain(x: Tensor, radius: float, balance: Balance, ring: Balance | None = RING) -> Tensor:
-    """Returns g, the mask on the basis functions minus its value `1 - λ` elsewhere.
+    """Returns g: the mask's value at each basis function, minus `1 - λ`.
 
     Args:
-        x: (..., C, H, W); gives type and device.
+        x: Maps (..., C, H, W), for their dtype and device.
         radius: Radius of the disc, in frequency bins.
         balance: λ, one number or (C,).
         ring: ρ, one number or (C,); None leaves the ring out of the basis.
@@ -177,16 +177,16 @@ def basis_gain(x: Tensor, radius: float, balance: Balance, ring: Balance | None 
 
 
 def _as_column(value: Balance, x: Tensor) -> Tensor:
-    """A number or one value per channel as (1, 1) or (C, 1), in x's type."""
+    """Returns a number as (1, 1), or values per channel as (C, 1), in the dtype of x."""
     if isinstance(value, Tensor):
         return value.to(x.device, x.dtype).reshape(-1, 1)
     return torch.full((1, 1), value, dtype=x.dtype, device=x.device)
 
 
 def _square(radius: float) -> float:
-    """r², whole where rounding alone keeps it from that: a radius of √2 has its ring, too.
+    """Returns r², rounded to an integer if it is within 1e-6 of one, so that √2 has its ring.
 
-    Beyond this tolerance the comparisons of `_mask`, in float32, and of `_half_disc` agree.
+    Outside this tolerance, `_mask` (in float32) and `_half_disc` classify frequencies alike.
     """
     square = radius**2
     return round(square) if isclose(square, round(square), rel_tol=1e-6) else square
@@ -200,7 +200,7 @@ def _mask(
     ring: Balance | None,
     dtype: torch.dtype,
 ) -> Tensor:
-    """The mask at the frequencies u × v: (U, V), or (C, U, V)."""
+    """Returns the mask at the frequencies u × v: (U, V), or (C, U, V)."""
     low = torch.as_tensor(balance, dtype=dtype, device=u.device)[..., None, None]
     high = 1 - low
     edge = high
@@ -212,7 +212,7 @@ def _mask(
 
 def _pool_by_fft(x: Tensor, radius: float, balance: Balance, ring: Balance | None) -> Tensor:
     height, width = x.shape[-2:]
-    # Half precision has no FFT on the CPU and only powers of two on CUDA: a float32 island.
+    # In float32: half precision has no FFT on the CPU, and only sizes of powers of two on CUDA.
     wide = x if x.dtype == torch.float64 else x.float()
     with without_autocast(x):
         spectrum = torch.fft.rfft2(wide, dim=(-2, -1), norm="ortho")  # ... C H F
@@ -224,10 +224,10 @@ def _pool_by_fft(x: Tensor, radius: float, balance: Balance, ring: Balance | Non
     return out.to(x.dtype)
 
 
-# A constant to torch.compile, which would look, with a warning, into the cache.
+# torch.compile takes the result as a constant; otherwise it warns that it traces into the cache.
 @torch.compiler.assume_constant_result
 def _half_disc(radius: float, closed: bool) -> tuple[tuple[int, int], ...]:
-    """One (u, v) of each conjugate pair ±(u, v) in the disc without its origin."""
+    """Returns one (u, v) of each conjugate pair ±(u, v) in the disc, without the origin."""
     return _cached_half_disc(radius, closed)
 
 
@@ -264,18 +264,18 @@ def _build_basis(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    """Φ (K, H·W); sizes may be symbolic, so nothing here branches on them."""
+    """Returns Φ (K, H·W), without branches on the sizes, which may be symbolic."""
     pairs = _half_disc(radius, closed)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     constant = torch.ones(1, height * width, dtype=wide, device=device)
     frequencies = torch.tensor(pairs, dtype=torch.int64, device=device).reshape(-1, 2)
     u, v = frequencies[:, :1], frequencies[:, 1:]  # P 1
-    # Whole turns are dropped while the phase is an integer: exact at any size.
+    # Reduce the phase to one turn while it is an integer: this is exact at any size.
     rows = modulo(u * torch.arange(height, device=device), height)  # P H
     columns = modulo(v * torch.arange(width, device=device), width)  # P W
     turns = rows.to(wide)[:, :, None] / height + columns.to(wide)[:, None, :] / width  # P H W
     phase = (2 * pi * turns).flatten(1)  # P HW
-    # A mode of the pair counts once for each of ±(u, v) that the spectrum of this size holds.
+    # A row counts once for each of ±(u, v) that exists in the spectrum of this size.
     count = _exists(u, height) & _exists(v, width)
     count = count.to(wide) + (_exists(-u, height) & _exists(-v, width)).to(wide)  # P 1
     basis = torch.cat([constant, count.sqrt() * phase.cos(), count.sqrt() * phase.sin()])
@@ -283,5 +283,5 @@ def _build_basis(
 
 
 def _exists(frequency: Tensor, size: int) -> Tensor:
-    """Whether integer frequencies lie in the shifted spectrum of this many samples."""
+    """Returns whether integer frequencies exist in the shifted spectrum of `size` samples."""
     return (frequency >= -(size // 2)) & (frequency <= (size - 1) // 2)

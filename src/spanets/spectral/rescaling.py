@@ -4,18 +4,17 @@ Shape legend: `C` channels, `H W` map height and width, `F = W // 2 + 1` half-sp
 
     SRF(x) = F⁻¹(g ⊙ F x)
 
-The discrete Hartley transform does the same in real numbers. With cas t = cos t + sin t, its
-matrix `A_N[k, n] = cas(2π k n / N) / √N` is symmetric, orthonormal and its own inverse. A wave
-`cas(u) cas(v)` is the sum of a wave of the frequency (u, -v) and one of (u, v), which have gains
-of their own; so the filter takes it to a mixture of itself and its mirror image
-`cas(-u) cas(-v)`:
+The discrete Hartley transform computes the same with real numbers. With cas t = cos t + sin t, its
+matrix `A_N[k, n] = cas(2π k n / N) / √N` is symmetric, orthonormal and its own inverse. A basis
+function `cas(u) cas(v)` contains the frequencies (u, v) and (u, -v), whose gains differ. So the
+filter maps it to a mixture of itself and its mirror image `cas(-u) cas(-v)`:
 
     SRF(x) = A_H (e ⊙ A_H x A_W + o ⊙ A'_H x A'_W) A_W
     e(u, v) = (g(u, v) + g(-u, v)) / 2,    o(u, v) = (g(-u, v) - g(u, v)) / 2
 
-with A' the matrix of the negative frequencies, `A'_N[k, n] = A_N[-k, n]`. Six matrix products,
-which every exporter, compiler and accelerator runs in any number format; two of them save mirroring
-the spectrum, for moving a map in memory costs more than multiplying it.
+where A' is the matrix of the negative frequencies, `A'_N[k, n] = A_N[-k, n]`. These are six matrix
+products, which every exporter, compiler and accelerator runs in any dtype. The two with A' replace
+a mirroring of the spectrum: moving a map in memory costs more than multiplying it.
 """
 
 from functools import lru_cache
@@ -41,18 +40,18 @@ def spectral_rescale(x: Tensor, gain: Tensor, method: str = "auto") -> Tensor:
     """Scales the spectrum of each map by a real gain: `F⁻¹(g ⊙ F x)`.
 
     Args:
-        x: (..., C, H, W), real.
-        gain: (C, H, F), one factor for each bin of the half spectrum that `torch.fft.rfft2`
-            returns. The columns v = 0 and, of even widths, v = W / 2 are their own conjugates: of
-            these the mean of (u, v) and (-u, v) counts, as in `torch.fft.irfft2`.
-        method: "matmul" (matrix products, in the type of x), "fft" (two real FFTs in
-            float32), or "auto": see `resolve_rescale_method`. All are the same function.
+        x: Real maps (..., C, H, W).
+        gain: Factors (C, H, F), one for each bin of the half spectrum of `torch.fft.rfft2`. The
+            columns v = 0 and, for even W, v = W / 2 are their own conjugates. There the mean of
+            the gains at (u, v) and (-u, v) applies, as in `torch.fft.irfft2`.
+        method: "matmul" (matrix products in the dtype of x), "fft" (two real FFTs in float32), or
+            "auto" (see `resolve_rescale_method`). All compute the same function.
 
     Returns:
-        The shape and type of x.
+        Filtered maps, with the shape and dtype of x.
 
     Raises:
-        ValueError: unknown method, a map without samples, or a gain of another shape.
+        ValueError: unknown method, empty map, or wrong shape of the gain.
     """
     height, width = x.shape[-2:]
     traced = is_traced(x)
@@ -70,12 +69,12 @@ def spectral_rescale(x: Tensor, gain: Tensor, method: str = "auto") -> Tensor:
 
 
 def resolve_rescale_method(method: str, x: Tensor, traced: bool | None = None) -> str:
-    """Returns "matmul" or "fft" for a method that may be "auto".
+    """Resolves "auto" to "matmul" or "fft"; returns other methods unchanged.
 
-    The only place that chooses: the FFT for eager maps on the CPU, where it is 1.4 to 3 times as
-    fast (benchmarks/results/spectral_rescale.json), and on CUDA, compiled too, where a network is
-    a tenth faster by it (gpu.json there); the products for exporters, compilers for the CPU and
-    other accelerators, which do FFTs badly or not at all.
+    "auto" is the FFT in eager mode on the CPU, where it is 1.4 to 3 times as fast
+    (benchmarks/results/spectral_rescale.json), and on CUDA, also compiled, where it makes a network
+    a tenth faster (gpu.json there). It is matrix products for exporters, compilers for the CPU, and
+    other accelerators, which run FFTs badly or not at all.
 
     Raises:
         ValueError: unknown method.
@@ -87,18 +86,18 @@ def resolve_rescale_method(method: str, x: Tensor, traced: bool | None = None) -
     traced = is_traced(x) if traced is None else traced
     if x.is_cuda:
         return "matmul" if is_exporting() or torch.jit.is_tracing() else "fft"
-    # Up to torch 2.12, MKL's FFT refuses an empty batch.
+    # Up to torch 2.12, MKL's FFT fails on an empty batch.
     return "fft" if x.device.type == "cpu" and not traced and x.numel() else "matmul"
 
 
 def resize_half_spectrum(logits: Tensor, height: int, width: int) -> Tensor:
-    """Resizes values on the half spectrum of one map size to another's.
+    """Resizes values on the half spectrum of one map size to that of another.
 
-    Bicubic with aligned corners, in the unshifted layout, rows and columns as they lie: what the
-    released code does. The same size returns the same values.
+    Like the released code, it interpolates the unshifted spectrum: bicubic with aligned corners.
+    An equal size returns the same values.
 
     Args:
-        logits: (C, H', F').
+        logits: Values (C, H', F').
         height: Map height H, in samples.
         width: Map width W, in samples.
 
@@ -106,7 +105,7 @@ def resize_half_spectrum(logits: Tensor, height: int, width: int) -> Tensor:
         (C, H, W // 2 + 1).
     """
     size = (height, width // 2 + 1)
-    # Of a symbolic size nothing is asked: an exporter would promise never to meet the same one.
+    # Do not compare symbolic sizes: the exporter would add a guard that excludes an equal size.
     known = isinstance(height, int) and isinstance(width, int)
     if known and tuple(logits.shape[1:]) == size:
         return logits
@@ -125,7 +124,7 @@ def _check_shapes(x: Tensor, gain: Tensor) -> None:
 
 
 def _rescale_by_fft(x: Tensor, gain: Tensor) -> Tensor:
-    # Half precision has no FFT on the CPU and only powers of two on CUDA: a float32 island.
+    # In float32: half precision has no FFT on the CPU, and only sizes of powers of two on CUDA.
     wide = x if x.dtype == torch.float64 else x.float()
     with without_autocast(x):
         spectrum = torch.fft.rfft2(wide, norm="ortho") * gain.to(wide.dtype)  # ... C H F
@@ -133,23 +132,23 @@ def _rescale_by_fft(x: Tensor, gain: Tensor) -> Tensor:
 
 
 def _even_odd(gain: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """The parts e and o (C, H, W) of a gain (C, H, F), picked by index: sizes may be symbolic."""
+    """Returns e and o (C, H, W) of a gain (C, H, F), by indexing, since sizes may be symbolic."""
     height = gain.shape[-2]
     u = torch.arange(height, device=gain.device)
     v = torch.arange(width, device=gain.device)
     mirrored = gain.index_select(-2, modulo(-u, height))
     even, odd = (gain + mirrored) / 2, (mirrored - gain) / 2
-    # Column W - v holds what column v does, its odd part with the other sign; a column that is its
-    # own conjugate has no odd part.
+    # Column W - v equals column v, with the opposite sign of the odd part. A column that is its own
+    # conjugate has no odd part.
     half = torch.minimum(v, width - v)
     sign = ((v > 0) & (2 * v < width)).to(gain.dtype) - (2 * v > width).to(gain.dtype)
     return even.index_select(-1, half), odd.index_select(-1, half) * sign
 
 
 def _hartley_matrices(size: int, like: Tensor, traced: bool) -> tuple[Tensor, Tensor]:
-    """A_N and A'_N (N, N), cached by size, type and device outside any state unless traced.
+    """Returns A_N and A'_N (N, N), cached by size, dtype and device unless traced.
 
-    For vectors on the left and on the right: A is symmetric, and so is A', as both depend on k n.
+    Both are symmetric, as they depend on k n, so they multiply from the left and from the right.
     """
     build = _build_hartley if traced else _cached_hartley
     return build(size, like.dtype, like.device)
@@ -165,7 +164,7 @@ def _cached_hartley(size: int, dtype: torch.dtype, device: torch.device) -> tupl
 def _build_hartley(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     index = torch.arange(size, device=device)
-    # Whole turns are dropped while the phase is an integer: exact at any size.
+    # Reduce the phase to one turn while it is an integer: this is exact at any size.
     turns = modulo(index[:, None] * index, size).to(wide) / size
     norm = square_root(size, turns)
     cosine, sine = (2 * pi * turns).cos() / norm, (2 * pi * turns).sin() / norm

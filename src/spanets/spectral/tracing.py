@@ -1,4 +1,4 @@
-"""What tensors run on: who traces them, how they lie, and a stretch of full precision."""
+"""Questions about tensors: tracing, exporting, memory layout, autocast."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 
 def is_traced(x: Tensor) -> bool:
-    """Whether a compiler, exporter or tracer runs the code: sizes may be symbolic.
+    """Whether a compiler, exporter or tracer runs the code, so that sizes may be symbolic.
 
-    Fake and functional tensors, too, must not end up in a cache.
+    True for fake and functional tensors as well: they must not enter a cache.
     """
     compiling = torch.compiler.is_compiling() or torch.jit.is_tracing()
     return compiling or type(x) is not Tensor
 
 
 def is_exporting() -> bool:
-    """Whether torch.export runs the code; older versions of torch tell only that something does.
+    """Whether torch.export runs the code; in older torch, also true while torch.compile does.
 
-    `torch.compiler.is_exporting()` is true in torch.compile's graphs, too, as of torch 2.11.
+    As of torch 2.11, `torch.compiler.is_exporting()` is true under torch.compile, too.
     """
     if hasattr(torch.compiler, "_is_exporting_flag"):
         return torch.compiler._is_exporting_flag
@@ -26,47 +26,47 @@ def is_exporting() -> bool:
 
 
 def is_transformed() -> bool:
-    """Whether torch.func runs the code: vmap knows no layouts, and no rules of our operators."""
-    # torch.func has no public name for the question.
+    """Whether torch.func runs the code; vmap supports neither memory layouts nor our operators."""
+    # torch.func has no public function for this.
     return torch._C._are_functorch_transforms_active()
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether the channels of a pixel of (B, C, H, W) lie side by side.
+    """Whether maps (B, C, H, W) are channels last; always False during export.
 
-    An exported graph has no strides, and its operators are written for channels first.
+    An exported graph has no strides, and its operators expect channels first.
     """
     return not is_exporting() and x.stride(1) == 1
 
 
 def runs_on_pixels(x: Tensor) -> bool:
-    """Whether layers should treat maps like x as rows of pixels: on a GPU, channels last.
+    """Whether layers should treat x as rows of pixels: channels-last maps on a GPU.
 
-    There, linear layers and norms over contiguous rows have the fast kernels.
+    There, linear layers and norms over contiguous rows have fast kernels.
     """
     return x.is_cuda and x.ndim == 4 and is_channels_last(x)
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """Returns a context in which operations on x keep its number format."""
-    # It has none, and `torch.amp.is_autocast_available` would break a compiler's graph.
+    """Returns a context in which autocast is off for the device of x."""
+    # Meta has no autocast, and `torch.amp.is_autocast_available` would cause a graph break.
     if x.device.type == "meta":
         return nullcontext()
     return torch.autocast(x.device.type, enabled=False)
 
 
 def modulo(x: Tensor, size: int) -> Tensor:
-    """Returns x modulo a size; the size as a tensor, or ONNX cannot export a symbolic one."""
+    """Returns x modulo size; uses a tensor for it, since ONNX cannot export a symbolic modulus."""
     return torch.remainder(x, torch.full((), size, dtype=x.dtype, device=x.device))
 
 
 def square_root(size: int, like: Tensor) -> Tensor:
-    """Returns √size in the type of `like`; a trace has powers of sizes in float32 alone."""
+    """Returns √size in the dtype of like; a trace computes powers of sizes only in float32."""
     return torch.full((), size, dtype=like.dtype, device=like.device).sqrt()
 
 
 def check_map_size(height: int, width: int) -> None:
-    """Raises ValueError for a map without samples."""
-    # Symbolic sizes of a compiler are positive by its own rules; asking would add a guard.
+    """Raises ValueError for an empty map."""
+    # Compilers assume that symbolic sizes are positive; comparing one would add a guard.
     if isinstance(height, int) and isinstance(width, int) and min(height, width) < 1:
         raise ValueError(f"a map of {height}x{width} has no samples")

@@ -1,8 +1,8 @@
-"""Weights from files: the authors' releases under our names, safely read and strictly loaded.
+"""Reads weights from files safely and loads them strictly, also the authors' releases.
 
 `read_checkpoint` reads a file as plain values and tensors (`files`, `torchfiles`, `pickles`,
-`shards`), `take_weights` finds in it what has the model's names, `convert_official` renames the
-released ones, and `match` accounts for every key; `load_weights` is all of these.
+`shards`). `take_weights` finds the tensors with the model's names in it, `convert_official` renames
+released ones, and `match` accounts for every key. `load_weights` does all of this.
 """
 
 from spanets.weights.choosing import read_state_dict

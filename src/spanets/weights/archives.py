@@ -1,18 +1,18 @@
-"""Zip archives as PyTorch writes them: parts stored as they are, no larger than the file."""
+"""Zip archives as PyTorch writes them: uncompressed parts, together no larger than the file."""
 
 from typing import BinaryIO
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 from spanets.weights.errors import WeightsError, show_name
 
-# The list of an archive's parts, some 80 bytes each. Python makes objects ten times as large of it.
+# Limit for the list of parts, some 80 bytes each. Python's objects for it take ten times as much.
 _MAX_DIRECTORY = 16 * 2**20
 
 
 class _BoundedReads:
-    """An open file of which no more than `_MAX_DIRECTORY` bytes can be read at once.
+    """An open file that reads at most `_MAX_DIRECTORY` bytes at once.
 
-    zipfile reads the whole list of an archive's parts by one call.
+    zipfile reads the whole list of an archive's parts in one call.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -26,15 +26,15 @@ class _BoundedReads:
 
 
 def open_archive(file: BinaryIO, size: int) -> ZipFile:
-    """Opens an archive whose parts can be read without needing more memory than the file has bytes.
+    """Opens an archive and checks that its parts need no more memory than the file has bytes.
 
     Args:
-        file: Open, at any position.
-        size: Its bytes.
+        file: Open file, at any position.
+        size: File size, in bytes.
 
     Raises:
-        WeightsError: a part that is compressed or encrypted, or is there twice.
-        BadZipFile: a damaged archive.
+        WeightsError: a part is compressed or encrypted.
+        BadZipFile: damaged archive, duplicate names, or parts larger than the file.
     """
     archive = ZipFile(_BoundedReads(file))
     parts = archive.infolist()
@@ -44,10 +44,10 @@ def open_archive(file: BinaryIO, size: int) -> ZipFile:
                 f"its part {show_name(part.filename)} is compressed or encrypted, which PyTorch "
                 "never does, so it is refused"
             )
-    # Some readers tell upper from lower case, some do not.
+    # Only some readers distinguish upper and lower case.
     if len({part.filename.lower() for part in parts}) < len(parts):
         raise BadZipFile("two parts have one name")
-    # Parts that overlap would multiply the file.
+    # Overlapping parts could expand to many times the file's size.
     if sum(part.file_size for part in parts) > size:
         raise BadZipFile("its parts are larger than the file")
     return archive

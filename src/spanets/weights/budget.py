@@ -1,21 +1,21 @@
-"""How much a file may make its reader allocate and compute."""
+"""Limits how much memory and work a file can cause its reader."""
 
 from spanets.weights.errors import WeightsError
 
-# A pickle of a large detector with its optimizer has some 100,000.
+# A pickle of a large detector with its optimizer has about 100,000.
 MAX_VALUES = 1_000_000
 
 _SPARE_BYTES = 64 * 2**20
 
 
 class Budget:
-    """What is left of a file's allowance.
+    """The remaining memory and values that a file may use.
 
-    Tensors that share memory may have several times the file's bytes (tied weights, a state dict
-    that is stored under two names); more than that are there to exhaust the reader.
+    Tensors that share memory may add up to several times the file's size (tied weights, or a state
+    dict stored under two names). Anything beyond that is treated as an attack.
 
     Args:
-        size: Bytes of the file.
+        size: File size, in bytes.
     """
 
     def __init__(self, size: int) -> None:
@@ -23,20 +23,20 @@ class Budget:
         self._values = MAX_VALUES
 
     def spend_values(self, count: int = 1) -> None:
-        """Counts Python values that are made or copied.
+        """Counts created or copied Python values.
 
         Raises:
-            WeightsError: there are too many for a file of weights.
+            WeightsError: too many values for a weights file.
         """
         self._values -= count
         if self._values < 0:
             raise WeightsError(f"holds more than {MAX_VALUES:,} values, too many for weights")
 
     def spend_bytes(self, count: int) -> None:
-        """Counts the bytes of tensors and texts that are made.
+        """Counts the bytes of created tensors and texts.
 
         Raises:
-            WeightsError: there are far more than in the file.
+            WeightsError: far more bytes than the file holds.
         """
         self._bytes -= count
         if self._bytes < 0:

@@ -1,4 +1,4 @@
-"""From a checkpoint file to the tensors that are meant for a model, with a report on the rest."""
+"""Selects a model's tensors from a checkpoint file, and reports what else the file holds."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,31 +12,31 @@ from spanets.weights.finding import Copy, Values, choose_copy, find_copies
 from spanets.weights.report import LoadReport
 
 Given = str | Path | Mapping[str, Any]
-"""A file's path, or its content."""
+"""A file's path, or its content after reading."""
 
 
 def place_of(given: Given) -> str:
-    """Returns what messages call a file."""
+    """Returns the name of a file for messages."""
     return "the weights" if isinstance(given, Mapping) else str(given)
 
 
 def take_weights(
     given: Given, is_name: Callable[[str], bool], names: int, ema: bool | None
 ) -> tuple[StateDict, LoadReport]:
-    """Reads the weights of a file that have a model's names.
+    """Reads the weights of a file whose names match a model.
 
     Args:
-        given: The path of the file, or of a folder with one; or what was read from it.
-        is_name: Whether a key is a name of the model, or of its released form.
-        names: How many the model has.
-        ema: Those averaged over updates, those that are not, or (None) those in the file's main
-            place.
+        given: Path of the file or of a folder with one, or the file's content.
+        is_name: Tells whether a key is a name of the model, ours or released.
+        names: Number of names that the model has.
+        ema: True selects weights averaged over updates, False the others, None those in the file's
+            main place.
 
     Returns:
-        Tensors by name without a prefix, and a report on what else the file holds.
+        Tensors by name, without a prefix, and a report on the rest of the file.
 
     Raises:
-        WeightsError: an unreadable file, or one without such weights.
+        WeightsError: unreadable file, or no such weights in it.
     """
     content = given if isinstance(given, Mapping) else read_checkpoint(given)
     place = place_of(given)
@@ -62,7 +62,7 @@ def read_state_dict(path: str | Path) -> StateDict:
     """Reads the tensors in the main place of a checkpoint file, under the file's own names.
 
     Raises:
-        WeightsError: an unreadable file, or one without tensors by name.
+        WeightsError: unreadable file, or one without named tensors.
     """
     return take_weights(path, lambda key: False, 0, ema=None)[0]
 
@@ -71,7 +71,7 @@ def _check_plain(values: Values) -> StateDict:
     tensors: StateDict = {}
     for key, value in values.items():
         if not isinstance(value, Tensor):
-            raise WeightsError(f"{show_name(key)} is no plain tensor")
+            raise WeightsError(f"{show_name(key)} is not a plain tensor")
         tensors[key] = value
     return tensors
 

@@ -1,4 +1,4 @@
-"""Which layers of a timm model are its classifier, and which read the image."""
+"""Finds a timm model's classifier layers, and the layers that read the image."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import nn
 def classifier_names(model: nn.Module) -> tuple[str, ...]:
     """Returns the names of the classifier's layers, which may be several ("head", "head_dist").
 
-    timm's configuration of the model has them; models of other origin call it "head".
+    They come from the model's timm configuration. Without one, the name is "head".
     """
     return _configured(model, "classifier", ("head",))
 

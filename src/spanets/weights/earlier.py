@@ -1,4 +1,4 @@
-"""Names that version 0.1 of this package gave to parameters, and today's."""
+"""Renames parameters between version 0.1 of this package and the current one."""
 
 import re
 
@@ -9,12 +9,12 @@ _EARLIER = re.compile(r"(.*\btoken_mixer\.context\.)(?:weight|balance_logit|ring
 
 
 def is_earlier_name(key: str) -> bool:
-    """Whether a parameter is called as in version 0.1, and no longer."""
+    """Whether a parameter's name is one of version 0.1 that has since changed."""
     return _EARLIER.fullmatch(key) is not None
 
 
 def rename_contexts(tensors: StateDict) -> StateDict:
-    """Returns tensors by name with today's names: weights, or what an optimizer keeps for each."""
+    """Returns weights, or an optimizer's state for each weight, under their current names."""
     renamed = dict(tensors)
     for prefix in {found[1] for key in tensors if (found := _EARLIER.fullmatch(key))}:
         rename_earlier(renamed, prefix)
@@ -22,5 +22,5 @@ def rename_contexts(tensors: StateDict) -> StateDict:
 
 
 def earlier_name(key: str) -> str:
-    """Returns what version 0.1 called a parameter of today."""
+    """Returns the name in version 0.1 of a current parameter."""
     return re.sub(r"(\btoken_mixer\.context\.)(?:proj|filter)\.", r"\1", key)

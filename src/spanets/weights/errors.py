@@ -1,4 +1,4 @@
-"""What is wrong with a file of weights, and how its names are shown."""
+"""The error for weights files, and the display of names from them."""
 
 from spanets_runtime.errors import UserError
 
@@ -6,10 +6,10 @@ _MAX_SHOWN = 120
 
 
 class WeightsError(UserError):
-    """A file or state dict that does not fit."""
+    """A weights file or state dict is unreadable or does not fit the model."""
 
 
 def show_name(name: str) -> str:
-    """Returns a file's own word for a message: short, and without control characters."""
+    """Returns a name from a file for a message: shortened, without control characters."""
     short = name if len(name) <= _MAX_SHOWN else f"{name[:_MAX_SHOWN]}…"
     return short if short.isprintable() else ascii(short)[1:-1]

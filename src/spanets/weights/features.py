@@ -1,4 +1,4 @@
-"""Weights of classifiers, detectors and segmenters into timm's feature extractors, of any model."""
+"""Loads weights of classifiers, detectors and segmenters into timm's feature extractors."""
 
 from torch import nn
 
@@ -10,24 +10,24 @@ from spanets.weights.report import LoadReport
 
 
 def load_features(features: nn.Module, path: Given, ema: bool | None = None) -> LoadReport:
-    """Loads a checkpoint file into a timm model that was made with `features_only=True`.
+    """Loads a checkpoint file into a timm model made with `features_only=True`.
 
     The file has timm's names, which extractors flatten (`stages.0.` becomes `stages_0.`).
 
     Args:
-        features: The extractor; those of this package's models are for `load_weights`.
-        path: As for `load_weights`.
-        ema: As for `load_weights`.
+        features: Feature extractor. For those of this package's models use `load_weights`.
+        path: See `load_weights`.
+        ema: See `load_weights`.
 
     Returns:
-        What was loaded, and what of the file was left out: classifier and deeper stages.
+        Report of what was loaded and what was skipped (classifier and deeper stages).
 
     Raises:
-        WeightsError: an unreadable file, a missing or unexpected key, or another shape.
+        WeightsError: unreadable file, missing or unexpected key, or wrong shape.
         ValueError: the model is on the meta device.
     """
     children = dict(features.named_children())
-    # Some extractors wrap the network, others take it apart.
+    # Some extractors wrap the network, others contain its parts.
     network = next(iter(children.values())) if children.keys() & {"model", "body"} else features
     own = network.state_dict()
     check_places(own)

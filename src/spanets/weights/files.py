@@ -1,4 +1,4 @@
-"""Tensors by name from checkpoint files, without running anything that a file holds."""
+"""Reads named tensors from checkpoint files, without running code from the file."""
 
 import os
 import stat
@@ -14,19 +14,19 @@ from spanets.weights.torchfiles import read_torch
 
 StateDict = dict[str, Tensor]
 
-# The list of a safetensors file's tensors, some 120 bytes each.
+# Limit for the list of a safetensors file's tensors, some 120 bytes each.
 _MAX_HEADER = 16 * 2**20
 _MAX_TENSORS = 100_000
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint file whole, without running anything it holds.
+    """Reads a whole checkpoint file, without running code from it.
 
-    Of a sharded checkpoint, the index or the folder can be named.
+    For a sharded checkpoint, give the index or the folder.
 
     Raises:
-        WeightsError: a missing, truncated or foreign file, or one that holds Python objects or
-            declares more than it holds.
+        WeightsError: missing, truncated or foreign file, or one that holds Python objects or
+            declares more data than it has.
     """
     path = find_file(Path(path))
     with open_regular(path) as file:
@@ -37,11 +37,11 @@ def read_open(file: BinaryIO, path: Path) -> dict[str, Any]:
     """Reads an open file as `read_checkpoint` does.
 
     Args:
-        file: At its start.
-        path: Of the file.
+        file: Open file, at its start.
+        path: Path of the file, for messages and for finding shards.
 
     Raises:
-        WeightsError: as for `read_checkpoint`.
+        WeightsError: see `read_checkpoint`.
     """
     content = _read_any(file, path)
     if not isinstance(content, dict):
@@ -50,12 +50,12 @@ def read_open(file: BinaryIO, path: Path) -> dict[str, Any]:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Opens a file for reading, if it is one: a pipe or device may never end.
+    """Opens a regular file for reading; refuses pipes and devices, which may never end.
 
     Raises:
-        WeightsError: no such file, or something else.
+        WeightsError: no such file, unreadable, or not a regular file.
     """
-    # A pipe that nobody writes to would block already where it is opened.
+    # Without O_NONBLOCK, opening a pipe without a writer would block.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         descriptor = os.open(path, flags)
@@ -68,17 +68,17 @@ def open_regular(path: Path) -> BinaryIO:
     file = os.fdopen(descriptor, "rb")
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         file.close()
-        raise WeightsError(f"{path}: is no regular file, such as a pipe or device")
+        raise WeightsError(f"{path}: is a pipe or device, must be a regular file")
     return file
 
 
 def find_file(path: Path) -> Path:
-    """Returns the file of weights in a folder; other paths as they are."""
+    """Returns the weights file in a folder; returns other paths unchanged."""
     try:
         if not path.is_dir():
             return path
         held = [path / name for name in FOLDER_FILES if os.path.exists(path / name)]
-    except (OSError, ValueError):  # opening it says why
+    except (OSError, ValueError):  # opening it will report the reason
         return path
     if not held:
         raise WeightsError(f"{path}: is a folder; name a file in it")
@@ -98,7 +98,7 @@ def _read_any(file: BinaryIO, path: Path) -> Any:
         return read_torch(file, size)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
-    # Damage makes the readers raise a dozen types; all mean the same to the user.
+    # Readers raise many types for damaged files; for the user all mean the same.
     except Exception as error:
         raise WeightsError(f"{path}: {_diagnose(head)}") from error
 
@@ -130,7 +130,7 @@ def _read_safetensors(path: Path, size: int) -> StateDict:
 
 
 def _diagnose(head: bytes) -> str:
-    """Says what a file is that begins with `head` and could not be read."""
+    """Describes an unreadable file by its first bytes."""
     if head.lstrip()[:1] == b"<":
         return "a web page, not weights; the download gave its page instead of the file"
     if head.startswith(b"version https://git-lfs"):

@@ -1,9 +1,8 @@
-"""Finds a model's weights among all that a checkpoint holds, by the names of the model itself.
+"""Finds a model's weights in the content of a checkpoint, by the model's own tensor names.
 
 Trainers wrap state dicts ("state_dict", "model", ...), prefix every key ("module.", "model.net.",
-...), put losses and teachers beside the model, and keep averages of the weights. None of these
-words is a standard, so the place and the prefix are taken under which most of the model's names
-are found.
+...), add losses and teachers, and keep averages of the weights. None of these names is standard.
+So this module chooses the place and the prefix with most of the model's names.
 """
 
 import re
@@ -17,12 +16,12 @@ from torch import Tensor
 from spanets.weights.errors import WeightsError
 from spanets.weights.makers import NotPlain
 
-# Deeper than any training script; a damaged file may hold itself.
+# Deeper than any training script nests; a damaged file may even contain itself.
 _MAX_DEPTH = 4
 _MAX_PLACES = 1000
 _MAX_PREFIX_PARTS = 8
 
-# Where main weights are, the first that is there. Others follow in the file's order.
+# Places of the main weights, by priority. Other places follow in the file's order.
 _USUAL_PLACES = ("state_dict", "model")
 
 _AVERAGE = re.compile(r"(?:^|[._])(?:ema|avg|averaged?|swa|polyak|shadow)(?:$|[._])", re.I)
@@ -35,11 +34,11 @@ class Copy:
     """One set of weights in a checkpoint.
 
     Attributes:
-        place: The entries that it lies in, one in the other.
-        prefix: What its keys begin with.
-        values: By key, with the prefix taken off.
-        outside: Keys of the same entry without the prefix.
-        known: How many of the keys are names of the model.
+        place: Keys of the nested entries that lead to it.
+        prefix: Prefix of its keys.
+        values: Tensors by key, without the prefix.
+        outside: Keys of the same entry that lack the prefix.
+        known: Number of keys that are names of the model.
         averaged: Whether these are averages over updates.
     """
 
@@ -52,7 +51,7 @@ class Copy:
 
     @property
     def name(self) -> str:
-        """What the file calls it."""
+        """Name of this set of weights in the file."""
         parts = [".".join(self.place), f"{self.prefix}*" if self.prefix else ""]
         return ": ".join(part for part in parts if part) or "the file's keys"
 
@@ -60,22 +59,22 @@ class Copy:
 def find_copies(
     content: Mapping[str, Any], is_name: Callable[[str], bool], names: int
 ) -> list[Copy]:
-    """Finds the sets of weights in a checkpoint that have the most of a model's names.
+    """Finds the sets of weights in a checkpoint that have most of a model's names.
 
     Args:
-        content: Of the file.
-        is_name: Whether a key is a name of the model.
-        names: How many it has.
+        content: Content of the file.
+        is_name: Tells whether a key is a name of the model.
+        names: Number of names that the model has.
 
     Returns:
-        The one to use unless another is asked for, then others with at least half as many names.
+        The default set first, then others with at least half as many names.
 
     Raises:
-        WeightsError: there are no tensors by name.
+        WeightsError: the file has no named tensors.
     """
     places = dict(_places(content))
     if not places:
-        raise WeightsError("holds no tensors by name, so it is no checkpoint")
+        raise WeightsError("holds no named tensors, so it is not a checkpoint")
     found = [
         (place, prefix, known)
         for place, values in places.items()
@@ -83,7 +82,7 @@ def find_copies(
     ]
     most = max((known for *_, known in found), default=0)
     sizes = {place: len(values) for place, values in places.items()}
-    # A few names that fit by chance are no reason to leave the rest out.
+    # If only a few names match, that may be chance; do not drop the remaining tensors for it.
     chosen = [c for c in found if 2 * c[2] >= max(most, 1) and 2 * c[2] >= min(names, sizes[c[0]])]
     if not chosen:
         chosen = [(min(places, key=_usual), "", 0)]
@@ -92,10 +91,10 @@ def find_copies(
 
 
 def choose_copy(copies: list[Copy], ema: bool | None) -> Copy:
-    """Chooses among sets of weights: the first, or the first that is averaged or that is not.
+    """Returns the first set of weights, or the first averaged (ema) or not averaged one.
 
     Raises:
-        WeightsError: there is none of the kind.
+        WeightsError: there is no such set.
     """
     for copy in copies:
         if ema is None or copy.averaged is ema:
@@ -103,14 +102,14 @@ def choose_copy(copies: list[Copy], ema: bool | None) -> Copy:
     raise WeightsError(
         "holds no averaged weights that fit the model, such as state_dict_ema or model_ema"
         if ema
-        else f"holds averaged weights alone ({copies[0].name})"
+        else f"holds only averaged weights ({copies[0].name})"
     )
 
 
 def _places(
     content: Mapping[Any, Any], place: tuple[str, ...] = (), seen: set[int] | None = None
 ) -> Iterator[tuple[tuple[str, ...], Values]]:
-    """Yields every mapping of texts that holds tensors, with the keys that lead to it."""
+    """Yields every mapping with tensors under text keys, with the keys that lead to it."""
     seen = set() if seen is None else seen
     if id(content) in seen or len(seen) > _MAX_PLACES:
         return
@@ -126,7 +125,7 @@ def _places(
 
 
 def _count_names(values: Values, is_name: Callable[[str], bool]) -> dict[str, int]:
-    """Counts by prefix how many keys are names of the model behind it."""
+    """Counts, for each prefix, the keys that are names of the model without it."""
     counts: Counter[str] = Counter()
     for key in values:
         start = 0
@@ -145,7 +144,7 @@ def _cut_out(
     averaged = (
         _AVERAGE.search(".".join((*place, prefix))) is not None
         or "n_averaged" in values  # torch's AveragedModel
-        # Lightning's callback puts the average in the model's place.
+        # Lightning's callback stores the average under the model's usual key.
         or (place == ("state_dict",) and "averaging_state" in content)
     )
     return Copy(
@@ -167,7 +166,7 @@ def _rank(copy: Copy) -> tuple[int, int]:
 
 
 def _usual(place: tuple[str, ...]) -> int:
-    """Orders places: the usual ones, one in the other or not, then the file itself, then others."""
+    """Returns a place's rank: usual places (also nested), then the file itself, then others."""
     last = len(_USUAL_PLACES) + 1
     ranks = [_USUAL_PLACES.index(key) if key in _USUAL_PLACES else last for key in place]
     return max(ranks, default=len(_USUAL_PLACES))

@@ -1,4 +1,4 @@
-"""Whether a file is as it was written: by the checksums in it, and as torch itself reads it."""
+"""Checks that a file is undamaged, with its checksums and with torch's own reader."""
 
 import os
 import warnings
@@ -14,24 +14,24 @@ from spanets_runtime.errors import first_line
 
 
 def check_intact(file: BinaryIO, path: str | Path) -> None:
-    """Compares a file with the checksums that torch stored in it, and does not look at.
+    """Checks a file against the checksums in it, which torch stores but does not verify.
 
     Args:
-        file: Open, at any position.
-        path: Of it, for the message.
+        file: Open file, at any position.
+        path: Its path, for the message.
 
     Raises:
-        WeightsError: it has changed since it was written.
+        WeightsError: the file has changed since it was written.
     """
     file.seek(0)
     if file.read(2) != b"PK":
-        return  # safetensors, or the pickle of older releases: these hold no checksums
+        return  # safetensors and the pickles of older releases have no checksums
     try:
         with open_archive(file, os.fstat(file.fileno()).st_size) as archive:
-            # What no checksum covers: torch would leave out the content of a "folder".
+            # No checksum covers these attributes; torch skips the content of a "folder".
             odd = [part.filename for part in archive.infolist() if part.external_attr]
             damaged = odd[0] if odd else archive.testzip()
-    # Beside its own error, whatever a wrong name, offset, version or flag leads to.
+    # A wrong name, offset, version or flag can raise anything, besides zipfile's own error.
     except Exception as error:
         reason = first_line(error)
         raise WeightsError(f"{path}: damaged since it was written ({reason})") from error
@@ -40,12 +40,12 @@ def check_intact(file: BinaryIO, path: str | Path) -> None:
 
 
 def check_torch_reads(path: str | Path) -> None:
-    """Opens a checkpoint of one's own run as a resumed run will, without reading the weights.
+    """Opens a checkpoint as a resumed run will, without reading the weights.
 
-    torch's reader of archives refuses some that others read, by fields that nothing else uses.
+    torch's archive reader checks fields that other readers ignore.
 
     Raises:
-        WeightsError: torch does not read it.
+        WeightsError: torch cannot read it.
     """
     with open_regular(Path(path)) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")

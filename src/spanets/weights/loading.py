@@ -1,4 +1,4 @@
-"""A file's weights into a model, strictly: each key of either is loaded or accounted for."""
+"""Loads a weights file into a model, strictly: every key is loaded or reported with a reason."""
 
 from typing import Any
 
@@ -21,28 +21,28 @@ def load_weights(
     reset_classifier: bool = False,
     ema: bool | None = None,
 ) -> LoadReport:
-    """Loads a checkpoint file into a timm model; into those of this package also the authors'.
+    """Loads a checkpoint file into a timm model; models of this package also accept the authors'.
 
-    Nothing that a file holds is run or imported, and none of it is fetched from elsewhere. The
-    weights are found by the model's own names: wrappers (`state_dict`, `model`, ...) and prefixes
-    (`module.`, `model.net.`, ...) are removed, of a detector or segmenter the backbone is taken.
+    It runs and imports nothing from the file, and downloads nothing. It finds the weights by the
+    model's own tensor names: it removes wrappers (`state_dict`, `model`, ...) and prefixes
+    (`module.`, `model.net.`, ...), and takes the backbone of a detector or segmenter.
 
     Args:
-        model: Made by `timm.create_model`, `features_only=True` included.
-        path: .safetensors, .pth, .pth.tar, .pt, .bin or .ckpt, whatever its name; the index of a
-            sharded checkpoint, or a folder with `model.safetensors` or such an index. Or what was
-            read from one, such as another model's `state_dict()`.
-        reset_classifier: Keep the model's own classifier where the file has none or one of
-            another shape (for fine-tuning on other classes).
-        ema: Where a file holds weights and their averages over updates: True takes the averages,
-            False the others, None those in the file's main place (`state_dict`).
+        model: Model from `timm.create_model`, with or without `features_only=True`.
+        path: A safetensors or PyTorch file with any suffix; the index of a sharded checkpoint; or
+            a folder with `model.safetensors` or such an index. Or the content of a file, such as
+            another model's `state_dict()`.
+        reset_classifier: Whether to keep the model's own classifier if the file has none, or one
+            of another shape (for fine-tuning on other classes).
+        ema: Which weights to load if the file also has averages over updates: True for the
+            averages, False for the others, None for those in the main place (`state_dict`).
 
     Returns:
-        What was loaded, and what was not and why; `print` shows it.
+        Report of what was loaded, what was not, and why; print it to see it.
 
     Raises:
-        WeightsError: an unreadable file, a missing or unexpected key, another shape or mask.
-        ValueError: the model is on the meta device, where it has no place for values.
+        WeightsError: unreadable file, missing or unexpected key, wrong shape or mask.
+        ValueError: the model is on the meta device.
     """
     target = getattr(model, "model", model)  # features_only wraps the network
     is_ours = hasattr(target, "output_norms")
@@ -73,11 +73,11 @@ def load_weights(
 
 
 def adapt_state_dict(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """Renames a released state dict for `model`; timm's hook for files given by the user."""
+    """Renames a released state dict for `model`; timm calls it for the user's weights files."""
     return convert_official(state_dict, **_spectral_arguments(model))
 
 
 def _spectral_arguments(model: nn.Module) -> dict[str, Any]:
-    """What the masks of released weights must agree with."""
+    """Returns the arguments that must agree with the masks in released weights."""
     names = ("radii", "balances", "ring")
     return {name: getattr(model, name) for name in names if hasattr(model, name)}

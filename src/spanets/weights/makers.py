@@ -1,6 +1,6 @@
-"""What the names in a file of weights stand for: constructors of tensors and of plain values.
+"""Safe constructors of tensors and plain values, for the names in a weights file.
 
-None of them calls, imports or allocates what the file alone decides; see `pickles`.
+The file alone cannot decide what they call, import or allocate; see `pickles`.
 """
 
 from argparse import Namespace
@@ -22,18 +22,18 @@ _TUPLE_KEY_COST = 100  # in values: unlike texts, tuples can be made to collide 
 
 
 class NotPlain:
-    """Stands for a tensor that is not made: sparse, quantized, without values, or of a subclass."""
+    """Placeholder for an unsupported tensor: sparse, quantized, without values, or a subclass."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """The values that a tensor is a view of.
+    """Storage that tensors are views of.
 
     Attributes:
-        dtype: Their type.
-        start: Where they begin in the memory, in values.
-        count: How many there are.
-        memory: Loads them.
+        dtype: dtype of the values.
+        start: Offset into the memory, in values.
+        count: Number of values.
+        memory: Function that loads the values.
     """
 
     dtype: torch.dtype
@@ -44,14 +44,14 @@ class Stored:
 
 @dataclass(frozen=True)
 class StorageType:
-    """Names the type of stored values; without one they are bytes."""
+    """Type of stored values; without one they are bytes."""
 
     dtype: torch.dtype
 
 
 @dataclass
 class NumpyType:
-    """A number format of NumPy, such as "f8"."""
+    """A NumPy dtype, such as "f8"."""
 
     code: str
     order: str = "<"
@@ -59,7 +59,7 @@ class NumpyType:
 
 @dataclass(frozen=True)
 class Maker:
-    """What a name of the file stands for; called with the budget and the file's arguments."""
+    """Constructor for a name in the file; takes the budget and the file's arguments."""
 
     make: Callable[..., Any]
 
@@ -72,10 +72,10 @@ class _ClassName:
 
 
 def require(value: Any, kind: Any) -> Any:
-    """Returns a value that has this type.
+    """Returns a value after checking its type.
 
     Raises:
-        TypeError: it has another.
+        TypeError: the value has another type.
     """
     if not isinstance(value, kind):
         raise TypeError(f"a {type(value).__name__} is not expected here")
@@ -83,10 +83,10 @@ def require(value: Any, kind: Any) -> Any:
 
 
 def check_key(key: Any, budget: Budget) -> Any:
-    """Returns the key of a dictionary, if looking it up takes no longer than it should.
+    """Returns a dictionary key after checking that its lookup is fast.
 
-    The hash of nested tuples is computed anew each time, and doubles with every level; integers
-    without limit and tuples can be chosen to collide.
+    Hashing nested tuples is not cached, and its cost can double with every level. Large integers
+    and tuples can be chosen to collide.
     """
     if isinstance(key, tuple):
         budget.spend_values(_TUPLE_KEY_COST + len(key))
@@ -103,13 +103,13 @@ def check_key(key: Any, budget: Budget) -> Any:
 
 
 def look_up(module: str, name: str) -> Any:
-    """Returns what a name of the file stands for here.
+    """Returns the safe constructor or value for a name in the file.
 
     Raises:
-        WeightsError: for nothing; what it names elsewhere could run code.
+        WeightsError: an unknown name, which could run code.
     """
     module = _RENAMED.get(module, module)
-    # Not by getattr, for which torch imports some of its parts.
+    # Not getattr, which makes torch import some of its modules.
     found = vars(torch).get(name) if module == "torch" else None
     if isinstance(found, torch.dtype | torch.qscheme):
         return found
@@ -126,7 +126,7 @@ def look_up(module: str, name: str) -> Any:
     )
 
 
-# Python 2's names, which pickles keep; and NumPy 2 renamed a module.
+# Pickles still use Python 2's name, and NumPy 2 renamed a module.
 _RENAMED = {"__builtin__": "builtins", "numpy._core.multiarray": "numpy.core.multiarray"}
 
 _STORAGE_TYPES = {
@@ -156,7 +156,7 @@ _CLASS_NAMES = ("torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Para
 def _make_tensor(
     budget: Budget, stored: Any, offset: Any, size: Any, stride: Any, *more: Any
 ) -> Tensor | NotPlain:
-    """Makes a view of stored values; of `more` a sixth value says that it is to be conjugated."""
+    """Makes a view of stored values; an extra argument in `more` asks for conjugation."""
     if more[2:3] not in ((), (None,), ({},)):
         return NotPlain()
     return _view(budget, require(stored, Stored), offset, size, stride)
@@ -165,7 +165,7 @@ def _make_tensor(
 def _make_typed_tensor(
     budget: Budget, stored: Any, offset: Any, size: Any, stride: Any, *more: Any
 ) -> Tensor | NotPlain:
-    """Makes a tensor of a type that PyTorch has no storage for, such as float8; it is in `more`."""
+    """Makes a tensor of a dtype without its own storage type, such as float8, given in `more`."""
     stored, dtype = require(stored, Stored), require(more[2], torch.dtype)
     count = stored.count * stored.dtype.itemsize // dtype.itemsize
     typed = Stored(dtype, 0, count, stored.memory)
@@ -249,7 +249,7 @@ def _make_layout(budget: Budget, name: Any) -> str:
 
 def _make_numpy_type(budget: Budget, code: Any, *more: Any) -> NumpyType:
     if code not in _NUMPY_CODES:
-        raise WeightsError(f"holds numbers of NumPy's type {show_name(str(code))}, which none need")
+        raise WeightsError(f"holds numbers of NumPy's type {show_name(str(code))}, not supported")
     return NumpyType(code)
 
 

@@ -1,4 +1,4 @@
-"""Compares a file's tensors with a model's: each key of either is loaded or accounted for."""
+"""Compares a file's tensors with a model's: every key is loaded or reported with a reason."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -13,16 +13,16 @@ from spanets.weights.errors import WeightsError, show_name
 from spanets.weights.files import StateDict
 from spanets.weights.report import LoadReport, list_names
 
-# What a model may lack as a whole, for being a feature extractor, or pruned, or headless.
+# Parts that a model may lack because it is a feature extractor, pruned, or without a head.
 _OPTIONAL = r"head|norm|output_norms\.\d|stages\.\d"
 
-# Of batch norm; nothing but its own momentum of None depends on it.
+# Batch norm's counter, which matters only for a momentum of None.
 _COUNTER = ".num_batches_tracked"
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What may differ between a file and a model.
+    """Allowed differences between a file and a model.
 
     Attributes:
         classifier: Names of the classifier's layers.
@@ -35,23 +35,23 @@ class Rules:
     reset: bool = False
 
     def in_classifier(self, key: str) -> bool:
-        """Whether a tensor is of the classifier, or of the head around it."""
+        """Whether a tensor belongs to the classifier or the head around it."""
         return key.split(".")[0] in {name.split(".")[0] for name in self.classifier}
 
     def lacks_classifier(self, own: Iterable[str]) -> bool:
-        """Whether a model with these names was made without classes."""
+        """Whether a model with these names has no classifier."""
         return not any(key.startswith(f"{name}.") for key in own for name in self.classifier)
 
 
 def rules_of(model: nn.Module, reset: bool = False) -> Rules:
-    """Returns what may differ between a file and this model."""
+    """Returns the allowed differences between a file and this model."""
     return Rules(classifier_names(model), first_convolutions(model), reset)
 
 
 def match(
     tensors: StateDict, own: Mapping[str, Tensor], report: LoadReport, rules: Rules
 ) -> StateDict:
-    """Returns what to load; accounts for each other key in the report or raises."""
+    """Returns the tensors to load; reports every other key, or raises a WeightsError."""
     _check_arguments(tensors, own)
     _account_for_unexpected(tensors, own, report, rules)
     _account_for_missing(tensors, own, report, rules)
@@ -64,34 +64,34 @@ def match(
 
 
 def check_tensor(key: str, theirs: Tensor, ours: Tensor, rules: Rules) -> None:
-    """Compares shape and kind of one tensor.
+    """Checks the shape and kind of one tensor.
 
     Raises:
-        WeightsError: they differ.
+        WeightsError: shape or kind differ.
     """
     if theirs.shape != ours.shape:
         shapes = f"{tuple(theirs.shape)} in the file, {tuple(ours.shape)} in the model"
         raise WeightsError(f"{key} has shape {shapes}{_explain_channels(key, theirs, ours, rules)}")
-    # Scripts that halve all tensors halve the counter of batches as well.
+    # Scripts that convert all tensors to half precision also convert the batch counter.
     is_counter = key.endswith(_COUNTER)
     if theirs.is_floating_point() != ours.is_floating_point() and not is_counter:
         raise WeightsError(f"{key} holds {theirs.dtype} in the file, {ours.dtype} in the model")
 
 
 def note_values(tensors: StateDict, own: Mapping[str, Tensor], report: LoadReport) -> None:
-    """Adds to the report which tensors change their number format, and which are not finite."""
+    """Reports the tensors that change their dtype, and those that are not finite."""
     for key, value in tensors.items():
         if value.dtype != own[key].dtype:
             formats = (str(dtype).removeprefix("torch.") for dtype in (value.dtype, own[key].dtype))
             report.converted[key] = " to ".join(formats)
-        # Formats of 8 bits know few operations.
+        # 8-bit dtypes support few operations.
         whole = value.float() if value.dtype.itemsize == 1 else value
         if value.is_floating_point() and not torch.isfinite(whole).all():
             report.not_finite.append(key)
 
 
 def check_places(own: Mapping[str, Tensor]) -> None:
-    """Raises a ValueError for a model that has no place for values."""
+    """Raises a ValueError for a model on the meta device."""
     if any(value.is_meta for value in own.values()):
         raise ValueError("the model is on the meta device; call model.to_empty(device=...) first")
 
@@ -134,7 +134,7 @@ def _compare_classes(theirs: Tensor, ours: Tensor) -> str:
 
 
 def _explain_channels(key: str, theirs: Tensor, ours: Tensor, rules: Rules) -> str:
-    """Says what to do where a file's model reads images of another number of channels."""
+    """Returns a hint if the file's model reads images with another number of channels."""
     reads_images = key.rpartition(".")[0] in rules.first and theirs.ndim == ours.ndim == 4
     if not reads_images or theirs.shape[1] == ours.shape[1]:
         return ""
@@ -145,7 +145,7 @@ def _explain_channels(key: str, theirs: Tensor, ours: Tensor, rules: Rules) -> s
 
 
 def _check_arguments(tensors: StateDict, own: Mapping[str, Tensor]) -> None:
-    """Names SPANetV2's arguments where the file's weights were trained with others."""
+    """Raises an error that names the SPANetV2 argument with which the weights would fit."""
     both = sorted(own.keys() & tensors.keys())
     for key in (key for key in both if key.endswith(".interleaved")):
         if bool(tensors[key]) != bool(own[key]):
@@ -158,7 +158,7 @@ def _check_arguments(tensors: StateDict, own: Mapping[str, Tensor]) -> None:
         if key.endswith(".filter.alpha") and key.replace(".alpha", ".logits") in both:
             in_file = key in tensors
             raise WeightsError(
-                f"{show_name(key)} is in the {'file' if in_file else 'model'} alone; create the "
+                f"{show_name(key)} is only in the {'file' if in_file else 'model'}; create the "
                 f"model with scaled_gate={in_file}"
             )
     for key in (key for key in both if key.endswith(".filter.logits")):
@@ -168,7 +168,7 @@ def _check_arguments(tensors: StateDict, own: Mapping[str, Tensor]) -> None:
             )
             raise WeightsError(
                 f"{key} has shape {shapes}; create the model with the img_size that the file's "
-                "filters were made for, it takes images of any size all the same"
+                "filters were made for; the model still accepts images of any size"
             )
 
 

@@ -1,9 +1,9 @@
-"""Reads the pickle in a PyTorch file as plain values, and calls nothing that the file names.
+"""Reads the pickle in a PyTorch file as plain values, without calling functions that it names.
 
-The file's opcodes drive a small stack machine. What they name is looked up in a table of this
-package's own constructors (`makers`), so nothing is imported, and what they make is counted.
-PyTorch has such a reader, too (`torch.load(weights_only=True)`), but it lets a file of 100 bytes
-allocate any amount of memory, and its list of allowed names is shared by all threads.
+The file's opcodes drive a small stack machine. Names are looked up in a table of this package's own
+constructors (`makers`), so nothing is imported, and a budget limits what they create. PyTorch has a
+similar reader (`torch.load(weights_only=True)`), but a file of 100 bytes can make it allocate any
+amount of memory, and its list of allowed names is shared by all threads.
 """
 
 from argparse import Namespace
@@ -23,16 +23,16 @@ def read_pickle(
     """Reads one pickle.
 
     Args:
-        stream: At the pickle's start; left behind its end.
-        budget: What the file may still use.
-        find_stored: Finds the values that a reference in the file means.
+        stream: File at the pickle's start; afterwards it is behind the pickle's end.
+        budget: Remaining budget of the file.
+        find_stored: Finds the storage for a reference in the pickle.
 
     Returns:
-        Numbers, texts, lists, dictionaries, tensors, and what stands for other tensors.
+        Numbers, texts, lists, dictionaries, tensors, and `NotPlain` for unsupported tensors.
 
     Raises:
-        WeightsError: it holds other objects, or too much.
-        Exception: it is damaged; of any type.
+        WeightsError: other objects, or too many values.
+        Exception: damaged pickle; the type varies.
     """
     machine = _Machine(budget, find_stored)
     for opcode, argument, _ in genops(stream):
@@ -45,12 +45,12 @@ def read_pickle(
 
 @dataclass
 class _Machine:
-    """The stack machine that pickles are written for, with the opcodes that files of weights use.
+    """The stack machine that runs pickles, limited to the opcodes that weights files use.
 
     Attributes:
-        stack: Values that are not used yet.
-        marked: Stacks that were set aside at a mark.
-        memo: Values by number, to be used again.
+        stack: Values that are not yet used.
+        marked: Stacks saved at each mark.
+        memo: Values by number, for reuse.
     """
 
     budget: Budget
@@ -60,7 +60,7 @@ class _Machine:
     memo: dict[int, Any] = field(default_factory=dict)
 
     def step(self, opcode: str, argument: Any) -> None:
-        """Does what an opcode says."""
+        """Executes one opcode."""
         if opcode in _IGNORED:
             return
         if opcode in _LITERALS:
@@ -142,8 +142,8 @@ class _Machine:
             self.budget.spend_values(len(require(state, dict)))
             vars(target).update({require(key, str): value for key, value in state.items()})
         else:
-            # Of a module's state dict the versions of its parts. As attributes they could stand
-            # in the place of a dictionary's own methods.
+            # The state of a state dict holds the versions of its modules. It is ignored, because
+            # its attributes could replace the dictionary's own methods.
             require(target, OrderedDict)
 
     def _persistent(self, _: None) -> None:

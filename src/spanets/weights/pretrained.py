@@ -1,4 +1,4 @@
-"""What timm is asked for by `pretrained=True`."""
+"""Handles `pretrained=True`, for which this package hosts no weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,10 +9,10 @@ _SOURCES = ("url", "file", "hf_hub_id", "state_dict", "source")
 
 
 def check_pretrained(name: str, pretrained: bool, kwargs: Mapping[str, Any]) -> None:
-    """Explains `pretrained=True`, unless the call itself names a source of weights.
+    """Checks that a call with `pretrained=True` names a source of weights.
 
     Raises:
-        RuntimeError: no source was given.
+        RuntimeError: no source was given; the message tells where to download weights.
     """
     configs = [kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay")]
     if not pretrained or any(_names_source(config) for config in configs):
@@ -26,6 +26,6 @@ def check_pretrained(name: str, pretrained: bool, kwargs: Mapping[str, Any]) -> 
 
 
 def _names_source(config: object) -> bool:
-    """Whether timm's configuration (a mapping, its own class, a tag or None) has a source."""
+    """Whether a timm configuration (a mapping, timm's class, a tag or None) names a source."""
     entries = config if isinstance(config, Mapping) else getattr(config, "__dict__", {})
     return any(entries.get(source) for source in _SOURCES)

@@ -1,4 +1,4 @@
-"""The authors' releases under our names: which family a state dict is of, and where they are."""
+"""Renames the authors' released state dicts, and lists where they are published."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ def is_official(state_dict: Mapping[str, Tensor]) -> bool:
 
 
 def is_released_name(key: str) -> bool:
-    """Whether a key can only be of the released code, and not of ours."""
+    """Whether a key exists only in the released code, not in ours."""
     return re.match(_RELEASED_ONLY, key) is not None
 
 
@@ -47,22 +47,21 @@ def convert_official(
 ) -> StateDict:
     """Renames a released state dict of either family to this package's names.
 
-    SPANet's masks are checked and dropped, see `convert_spanet`; of SPANetV2 the order of the
-    heads is noted beside the weights, see `convert_spanetv2`. A state dict that has our names
-    already is returned as it is.
+    It checks and drops SPANet's masks, see `convert_spanet`. It records SPANetV2's merge order in
+    the state dict, see `convert_spanetv2`. A state dict with our names is returned unchanged.
 
     Args:
         state_dict: Released classifier or dense-prediction backbone, without wrappers or prefixes.
-        radii: SPANet's radius of each stage's disc, in frequency bins.
-        balances: SPANet's λ of the gates.
-        ring: SPANet's ρ at distance exactly the radius; None is `1 - λ`.
+        radii: Disc radius of each SPANet stage, in frequency bins.
+        balances: λ of SPANet's gates.
+        ring: ρ of SPANet, at distance exactly the radius; None means `1 - λ`.
 
     Returns:
         A new dictionary; tensors that need no change are shared.
 
     Raises:
-        WeightsError: a key that the family does not have, a part that is missing or has another
-            shape, or another mask.
+        WeightsError: unexpected key, a part that is missing or has the wrong shape, or a wrong
+            mask.
     """
     if _is_spanet(state_dict):
         return convert_spanet(state_dict, radii, balances, ring)

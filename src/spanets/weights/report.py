@@ -1,4 +1,4 @@
-"""What loading a file of weights did, in lines for people."""
+"""A readable report of what `load_weights` did."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,20 +10,20 @@ _SHOWN = 4
 
 @dataclass
 class LoadReport:
-    """What `load_weights` did.
+    """Report of `load_weights`.
 
     Attributes:
         path: The file.
-        released: Whether it had the released code's names.
-        names: Whose names the file has.
-        loaded: Number of tensors loaded.
-        skipped: Keys of the file that were left out, each with the reason.
+        released: Whether the file had the released code's names.
+        names: Whose names the file has, for display.
+        loaded: Number of loaded tensors.
+        skipped: Keys of the file that were skipped, each with the reason.
         fresh: Keys of the model that keep their values, each with the reason.
-        prefix: What was taken off the file's keys.
-        outside: Keys of the file that do not begin with it, and were left out.
-        averaged: The file's word for the weights, if they are averages over updates.
-        unused: The file's words for other sets of weights in it, each with what they are.
-        converted: Keys of tensors that were stored in another number format, each with both.
+        prefix: Prefix that was removed from the file's keys.
+        outside: Keys of the file without the prefix, which were skipped.
+        averaged: Name of the weights in the file, if they are averages over updates.
+        unused: Names of other sets of weights in the file, each with a description.
+        converted: Keys of tensors whose dtype was converted, each with both dtypes.
         not_finite: Keys of tensors that hold NaN or infinity.
     """
 
@@ -58,7 +58,7 @@ class LoadReport:
         return lines
 
     def __str__(self) -> str:
-        """Returns a line on the whole, then the notes."""
+        """Returns a summary line, then the notes."""
         whole = f"{self.path}: {self.loaded} tensors loaded ({self.names})"
         return "\n".join([whole, *self.notes()])
 

@@ -1,6 +1,6 @@
-"""Weights in several files, which an index beside them lists, as the Hugging Face libraries write.
+"""Reads sharded weights: several files and an index, as the Hugging Face libraries write them.
 
-The index is JSON: `{"weight_map": {key: file name}}`. It never names a file elsewhere.
+The index is JSON: `{"weight_map": {key: file name}}`. Its files must be in its own folder.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 from spanets.weights.errors import WeightsError, show_name
 
-# What a folder of weights holds, the first that is there.
+# Weights files in a folder, by priority.
 FOLDER_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -24,7 +24,7 @@ _MAX_SHARDS = 10_000
 
 
 def is_index(head: bytes) -> bool:
-    """Whether a file that begins like this is JSON; safetensors has a length before its own."""
+    """Whether a file that starts with these bytes is JSON; safetensors starts with a length."""
     return head.lstrip()[:1] == b"{" and b"\x00" not in head[:8]
 
 
@@ -32,15 +32,15 @@ def read_shards(index: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str
     """Reads the files that an index lists.
 
     Args:
-        index: The JSON file.
-        read: Reads one file; its errors name it.
+        index: Path of the JSON index.
+        read: Function that reads one file; its errors name the file.
 
     Returns:
-        Tensors by name, of all files together.
+        Tensors of all files by name.
 
     Raises:
-        WeightsError: no index, one that names files elsewhere, or a file that is missing or does
-            not hold what the index says.
+        WeightsError: damaged index, an index that names files in other folders, or a file that is
+            missing or lacks listed tensors.
     """
     places = _read_places(index)
     found: dict[str, Any] = {}
@@ -66,17 +66,17 @@ def _read_places(index: Path) -> dict[str, str]:
     if not isinstance(places, dict) or not places:
         raise WeightsError(f'{index}: JSON without a "weight_map", so it lists no files of weights')
     if not all(isinstance(shard, str) for shard in places.values()):
-        raise WeightsError(f'{index}: its "weight_map" names something else than files')
+        raise WeightsError(f'{index}: its "weight_map" must map names to file names')
     if len(set(places.values())) > _MAX_SHARDS:
         raise WeightsError(f"{index}: lists more than {_MAX_SHARDS:,} files")
     return places
 
 
 def _locate(index: Path, shard: str) -> Path:
-    """Returns the path of a file beside the index.
+    """Returns the path of a file in the folder of the index.
 
-    Links are followed as long as they end in the index's own folder, or where the index itself
-    is linked from: in Hugging Face's cache, files are links to one folder of contents.
+    A link must end in the index's own folder or in the folder that the index itself links to: in
+    Hugging Face's cache, all files are links into one folder of blobs.
     """
     path = index.parent / shard
     is_plain = shard not in ("", ".", "..") and not set(shard) & set("/\\:\0")

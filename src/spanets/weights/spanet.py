@@ -1,4 +1,4 @@
-"""The names of the authors' SPANet code, and ours."""
+"""Converts state dicts of the authors' SPANet code to this package's names."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from spanets.weights.files import StateDict
 
 RADII = (2, 2, 1, 1)
 
-# float32 masks that differ by rounding alone; the nearest wrong mask (another ring) is 0.03 off.
+# Covers float32 rounding; the nearest wrong mask (another ring) differs by 0.03.
 MASK_TOLERANCE = 1e-6
 
 
@@ -26,21 +26,21 @@ def convert_spanet(
 ) -> StateDict:
     """Renames a released SPANet state dict to this package's names.
 
-    The released masks are constants: each is compared with the one that radius, balance and ring
-    define, and dropped.
+    The released masks are constants. Each is compared with the mask that radius, balance and ring
+    define, then dropped.
 
     Args:
         state_dict: Released classifier or detection backbone, without wrappers or prefixes.
-        radii: Radius of each stage's disc, in frequency bins.
+        radii: Disc radius of each stage, in frequency bins.
         balances: λ of the gates.
-        ring: ρ at distance exactly the radius; None is `1 - λ`.
+        ring: ρ, at distance exactly the radius; None means `1 - λ`.
 
     Returns:
         A new dictionary; tensors that need no change are shared.
 
     Raises:
-        WeightsError: a key that SPANet does not have, a gate that is missing or has another
-            shape, or another mask.
+        WeightsError: unexpected key, a gate that is missing or has the wrong shape, or a wrong
+            mask.
     """
     converted: StateDict = {}
     gates: dict[str, StateDict] = {}  # the parts of `pws`, by mixer
@@ -63,7 +63,7 @@ def convert_spanet(
 
 _MASK = r"network\.([0246])\.\d+\.token_mixer\.sps\.(\d{1,3})\.filter"
 _GATE = r"(network\.[0246]\.\d+\.token_mixer\.)pws\.(.+)"
-# In a block, these are called what we call them; the two convolutions are not.
+# Parts of a block that keep their names; only the two convolutions are renamed.
 _SAME = ("norm1", "norm2", "mlp.fc1", "mlp.fc2", "token_mixer.proj_in", "token_mixer.proj_out")
 _IN_BLOCK = {
     **{name: name for name in (*_SAME, "res_scale1", "res_scale2")},
@@ -74,9 +74,9 @@ _OUTSIDE = {"patch_embed.proj": "stem.conv", "norm": "norm", "head": "head.fc"}
 
 
 def _rename(key: str) -> str:
-    """Our name of one released parameter.
+    """Returns our name of one released parameter.
 
-    `network.{0,2,4,6}` are the stages, `network.{1,3,5}` the downsamplings before 1, 2 and 3.
+    `network.{0,2,4,6}` are the stages, `network.{1,3,5}` the downsampling of stages 1, 2 and 3.
     """
     module, _, leaf = key.rpartition(".")
     ours = _OUTSIDE.get(module)
@@ -88,12 +88,12 @@ def _rename(key: str) -> str:
     elif found := re.fullmatch(r"norm([0246])", module):
         ours = f"output_norms.{int(found[1]) // 2}"
     if ours is None:
-        raise WeightsError(f"unexpected key {key}, no part of a released SPANet")
+        raise WeightsError(f"unexpected key {key}, not part of a released SPANet")
     return f"{ours}.{leaf}"
 
 
 def _merge_gates(prefix: str, parts: StateDict, count: int) -> tuple[Tensor, Tensor]:
-    """The gates' 1×1 convolutions side by side (C, C, 1, 1), and their biases (N, C)."""
+    """Returns the gates' 1×1 convolutions side by side (C, C, 1, 1), and their biases (N, C)."""
     expected = [f"{i}.{kind}" for i in range(count) for kind in ("weight", "bias")]
     if missing := [part for part in expected if part not in parts]:
         raise WeightsError(f"missing key {prefix}{missing[0]}, one of {count} gates")
@@ -123,7 +123,7 @@ def _check_mask(key: str, mask: Tensor, radius: float, balance: float, ring: flo
     _, height, width = mask.shape
     expected = low_frequency_mask(height, width, radius, balance, ring)
     error = (mask[0].float() - expected).abs().max().item()
-    tolerance = max(MASK_TOLERANCE, torch.finfo(mask.dtype).eps)  # files may be kept in half
+    tolerance = max(MASK_TOLERANCE, torch.finfo(mask.dtype).eps)  # files may be in half precision
     if not error <= tolerance:  # NaN is an error, too
         raise WeightsError(
             f"{key} is off by {error:.3g} from the mask of radius {radius}, balance {balance} "

@@ -1,4 +1,4 @@
-"""The names of the authors' SPANetV2 code, and ours."""
+"""Converts state dicts of the authors' SPANetV2 code to this package's names."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from spanets.weights.errors import WeightsError
 from spanets.weights.files import StateDict
 
 _BLOCK = r"stages\.([0-3])\.(\d+)\.(.+)"
-# One filter for each head in the released weights, one for all in the authors' later code.
+# The released weights have one filter per head; the authors' later code has one for all heads.
 _HEAD_FILTER = r"(stages\.[0-3]\.\d+\.token_mixer\.)filter_(.+)"
 _MERGED_FILTER = r"stages\.[0-3]\.\d+\.token_mixer\.filter"
 
@@ -42,8 +42,8 @@ _OUTSIDE = {
 def convert_spanetv2(state_dict: Mapping[str, Tensor]) -> StateDict:
     """Renames a released SPANetV2 state dict to this package's names.
 
-    The order in which a mixer's heads are merged follows from the names (`filter_1` to `filter_4`:
-    interleaved; one `filter`: concatenated) and is noted beside the weights, as `interleaved`.
+    The names tell the merge order of a mixer's heads (`filter_1` to `filter_4`: interleaved; one
+    `filter`: concatenated). The result records it under the key `interleaved`.
 
     Args:
         state_dict: Released classifier or dense-prediction backbone, without wrappers or prefixes.
@@ -52,7 +52,7 @@ def convert_spanetv2(state_dict: Mapping[str, Tensor]) -> StateDict:
         A new dictionary; tensors that need no change are shared.
 
     Raises:
-        WeightsError: a key that SPANetV2 does not have, or a filter that is missing.
+        WeightsError: unexpected key, or missing filter.
     """
     converted: StateDict = {}
     filters: dict[str, StateDict] = {}  # those of the heads, by mixer
@@ -64,7 +64,7 @@ def convert_spanetv2(state_dict: Mapping[str, Tensor]) -> StateDict:
             converted |= _filter(mixer, value, interleaved=False)
         else:
             name = _rename(key)
-            # Linear layers of the channels-last original are 1×1 convolutions here.
+            # Linear layers of the original are 1×1 convolutions here.
             as_conv = name.startswith("stages.") and value.ndim == 2
             converted[name] = value[:, :, None, None] if as_conv else value
     for released, heads in filters.items():
@@ -95,7 +95,7 @@ def _merge_filters(prefix: str, heads: StateDict) -> Tensor:
             raise WeightsError(
                 f"{prefix}filter_{head} has shape {shapes}: must be the same (C, H, F)"
             )
-    # Our filters lie in the order of the merged channels.
+    # Our filters are in the order of the merged channels.
     return merge_heads([heads[head][None] for head in expected], "interleaved")[0]
 
 
@@ -105,12 +105,12 @@ def _rename_mixer(prefix: str) -> str:
 
 
 def _rename(key: str) -> str:
-    """Our name of one released parameter that is no filter."""
+    """Returns our name of one released parameter, except filters."""
     module, _, leaf = key.rpartition(".")
     ours = _OUTSIDE.get(module)
     if found := re.fullmatch(_BLOCK, module):
         name = _IN_BLOCK.get(found[3])
         ours = name and f"stages.{found[1]}.blocks.{found[2]}.{name}"
     if ours is None:
-        raise WeightsError(f"unexpected key {key}, no part of a released SPANetV2")
+        raise WeightsError(f"unexpected key {key}, not part of a released SPANetV2")
     return f"{ours}.{leaf}"

@@ -1,4 +1,4 @@
-"""Files that `torch.save` wrote: archives, and the bare pickles of releases before 1.6."""
+"""Reads files of `torch.save`: archives, and the bare pickles of releases before 1.6."""
 
 import sys
 from collections.abc import Callable
@@ -21,15 +21,15 @@ _CHUNK = 2**24
 
 
 def read_torch(file: BinaryIO, size: int) -> Any:
-    """Reads what `torch.save` wrote, whole; every part's checksum is verified where it has one.
+    """Reads a whole file of `torch.save`, and verifies checksums if it has them.
 
     Args:
-        file: Open, at its start.
-        size: Its bytes.
+        file: Open file, at its start.
+        size: File size, in bytes.
 
     Raises:
-        WeightsError: a file that holds other objects than tensors and plain values, or too much.
-        Exception: it is damaged; of any type.
+        WeightsError: objects other than tensors and plain values, or too many values.
+        Exception: damaged file; the type varies.
     """
     is_archive = file.read(2) == b"PK"
     file.seek(0)
@@ -69,7 +69,7 @@ class _Archive:
         return read_pickle(BytesIO(self._bytes("data.pkl")), budget, self.find_stored)
 
     def find_stored(self, reference: tuple[Any, ...]) -> Stored:
-        """Finds the part of the archive that a reference in the pickle names."""
+        """Returns the storage for a reference in the pickle."""
         kind, storage_type, key, _, count = reference
         dtype = _check_storage(kind, storage_type, count)
         part = self.parts[f"data/{key}"]
@@ -110,12 +110,12 @@ def _read_bare(file: BinaryIO, size: int) -> Any:
 
 @dataclass
 class _LateStorages:
-    """Storages whose values lie behind the pickle that refers to them.
+    """Storages whose values follow after the pickle that refers to them.
 
     Attributes:
-        left: Bytes of the file that may still be values.
+        left: Bytes of the file that can still be values.
         made: Storages by their key.
-        waiting: Of those without values yet, the size of one.
+        waiting: Size of each storage without values so far.
     """
 
     left: int
@@ -123,7 +123,7 @@ class _LateStorages:
     waiting: dict[str, int] = field(default_factory=dict)
 
     def find_stored(self, reference: tuple[Any, ...]) -> Stored:
-        """Makes the storage that a reference means, or finds it among those made before."""
+        """Returns the storage for a reference in the pickle; creates it at the first reference."""
         kind, storage_type, key, _, count, view = reference
         dtype = _check_storage(kind, storage_type, count)
         size = count * dtype.itemsize
@@ -145,7 +145,7 @@ class _LateStorages:
         return Stored(dtype, start, count, lambda: storage)
 
     def fill(self, key: str, file: BinaryIO) -> None:
-        """Reads the values of a storage: their number, then themselves."""
+        """Reads the number of values of a storage, then the values."""
         storage, item_size = self.made[key], self.waiting.pop(key)
         header = file.read(8)
         if len(header) < 8 or int.from_bytes(header, "little") * item_size != storage.nbytes():
@@ -165,7 +165,7 @@ def _check_storage(kind: Any, storage_type: Any, count: Any) -> torch.dtype:
 
 
 def _fill(storage: torch.UntypedStorage, read_into: Callable[[memoryview], int]) -> None:
-    """Reads a storage's bytes, in parts, so that none is twice in memory."""
+    """Reads a storage's bytes in parts, so that memory holds no second copy."""
     if not storage.nbytes():
         return
     values = torch.empty(0, dtype=torch.uint8).set_(storage)

@@ -254,7 +254,7 @@ def test_mistakes(words, said, status, photos, tmp_path, capsys):
 
 @pytest.mark.parametrize("what", ["response", "impulse"])
 def test_modules_that_do_nothing_have_no_response(what, photos, tmp_path):
-    with pytest.raises(UserError, match=r"drop_path1: passes on what it is given"):
+    with pytest.raises(UserError, match=r"drop_path1: returns its input unchanged"):
         options = Options("layers.0.blocks.0.drop_path1")
         name = "swin_tiny_patch4_window7_224"
         analyze([name], photos, tmp_path, [what], options, limit=1)

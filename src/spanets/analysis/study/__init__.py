@@ -1,4 +1,4 @@
-"""`spanets analyze`: several models on a folder of images, figures and numbers in a folder."""
+"""`spanets analyze`: measures models on a folder of images; writes figures and numbers."""
 
 import sys
 from collections.abc import Sequence
@@ -30,26 +30,25 @@ def analyze(
 ) -> dict[str, Any]:
     """Measures models on a folder of images; writes figures, and numbers as JSON.
 
-    What is already measured in `out`, by the same settings, is not measured again; sensitivity and
-    bands go on where they were interrupted. Files of the folder that are left out are counted on
-    standard error, and so are images that cannot be read.
+    It reuses measurements in `out` that have the same settings, and resumes interrupted sensitivity
+    and band measurements. It counts skipped files and unreadable images on standard error.
 
     Args:
-        models: timm names, checkpoints of `spanets train`, or "module:function" of the user's own,
-            a function without arguments that returns a network.
-        images: A folder, searched at any depth.
+        models: timm names, checkpoints of `spanets train`, or "module:function", a function
+            without arguments that returns a network.
+        images: Folder of images, searched at any depth.
         out: Folder for figures and numbers.
-        what: Of `WHAT`.
-        options: How it is measured.
-        size: Image side; None takes the model's own.
-        limit: At most so many images, evenly spread over the sorted files.
+        what: Measurements from `WHAT`.
+        options: Settings of the measurements.
+        size: Image side, in pixels; None means the model's own.
+        limit: Largest number of images, evenly spread over the sorted files.
 
     Returns:
         The numbers, by model.
 
     Raises:
-        UsageError: an unknown name, or settings that do not exist.
-        UserError: no readable images, or a place that cannot be written.
+        UsageError: unknown name or setting.
+        UserError: no readable images, or a folder that cannot be written.
     """
     if unknown := set(what) - set(WHAT):
         name = min(unknown)
@@ -84,5 +83,5 @@ def _measure(name: str, subject: Subject, record: Record) -> None:
     try:
         found = MEASUREMENTS[name].run(replace(subject, part=part))
         record.add(name, subject.options.of(name), found)
-    except (ValueError, AssertionError) as error:  # timm asserts that an image's size is its own
+    except (ValueError, AssertionError) as error:  # timm asserts the image size
         raise UserError(f"{subject.source}: {error}") from error

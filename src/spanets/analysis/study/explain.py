@@ -1,4 +1,4 @@
-"""Where a classifier looks: the contexts of its SPAMs, and Score-CAM, laid over the images."""
+"""Shows where a classifier looks: SPAM contexts and Score-CAM, drawn over the images."""
 
 import io
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from spanets_runtime.preprocessing import Preprocessing
 WHAT = ("context", "score-cam")
 
 MAX_ROWS = 100
-"""Images on a sheet; matplotlib draws no picture of more than 65,535 pixels."""
+"""Largest number of images on a sheet; matplotlib's limit is 65,535 pixels per side."""
 
 
 def context_maps(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
@@ -35,17 +35,17 @@ def context_maps(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
     Args:
         model: A network with SPAMs.
-        images: (B, C, H, W), preprocessed.
+        images: Preprocessed images (B, C, H, W).
 
     Returns:
-        By module, in the order of the network: (B, h, w).
+        Maps (B, h, w) by module, in the order of the network.
 
     Raises:
         UserError: the network has no SPAM.
     """
     names = [name for name, m in model.named_modules() if isinstance(m, SpectralContext)]
     if not names:
-        raise UserError(f"{type(model).__name__} has no SPAM, whose contexts could be shown")
+        raise UserError(f"{type(model).__name__} has no SPAM, so it has no contexts to show")
     maps = capture(model, images, names, layout="nchw")
     return {name: x.abs().mean(1) for name, x in maps.items()}
 
@@ -58,20 +58,20 @@ def score_cam(
     targets: Sequence[int] | None = None,
     batch_size: int = 32,
 ) -> tuple[Tensor, list[int]]:
-    """Returns what speaks for a class, by Score-CAM (Wang et al., CVPR Workshops 2020).
+    """Returns the evidence for a class by Score-CAM (Wang et al., CVPR Workshops 2020).
 
-    Each channel of a module's map, stretched over the image and scaled to 0..1, masks the image;
-    its weight is the class's probability for the masked image, as a softmax over channels.
+    Each channel of a module's map, resized to the image and scaled to 0..1, masks the image. The
+    channel's weight is the class's probability for the masked image, as a softmax over channels.
 
     Args:
-        model: From images to logits, in evaluation mode.
-        images: (B, C, H, W), preprocessed.
+        model: Network from images to logits, in evaluation mode.
+        images: Preprocessed images (B, C, H, W).
         site: Name of the module whose maps are used, such as "stages.3".
-        targets: A class for each image; None takes the likeliest.
+        targets: Class for each image; None means the most likely one.
         batch_size: Masked images at a time.
 
     Returns:
-        Maps (B, H, W) from 0 to 1, and the classes that they speak for.
+        Maps (B, H, W) from 0 to 1, and the class of each map.
     """
     names = find_modules(model, site)
     if len(names) > 1:
@@ -92,20 +92,20 @@ def score_cam(
 
 
 def _to_unit(maps: Tensor) -> Tensor:
-    """Scales each map (C, H, W) to 0..1; a constant one to 0."""
+    """Scales each map (C, H, W) to 0..1; constant maps become 0."""
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     return (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
 
 
 @dataclass(frozen=True)
 class Explained:
-    """One image with what was found.
+    """One image with its maps.
 
     Attributes:
-        image: Path.
-        pixels: What the network saw, 0..1: (H, W, 3).
-        label: The class that Score-CAM speaks for, with its probability; of contexts the likeliest.
-        maps: By title: (H, W), 0..1.
+        image: Path of the image.
+        pixels: Network's input as pixels in 0..1: (H, W, 3).
+        label: Explained class with its probability; without Score-CAM the most likely class.
+        maps: Maps (H, W) in 0..1, by title.
     """
 
     image: str
@@ -125,20 +125,20 @@ def explain(
     """Explains a checkpoint's predictions; writes one sheet for all images.
 
     Args:
-        checkpoint: Of `spanets train`.
-        images: Paths; unreadable ones are passed over and told.
+        checkpoint: Checkpoint of `spanets train`.
+        images: Image paths; unreadable images are skipped and reported.
         out: Folder for `explained.png`.
-        what: Of `WHAT`; None takes Score-CAM, and of a SPANet its contexts.
-        target: Class for Score-CAM; None takes each image's likeliest.
-        site: Of `score_cam`.
+        what: Kinds from `WHAT`; None means Score-CAM and, for a SPANet, contexts.
+        target: Class for Score-CAM; None means the most likely one of each image.
+        site: See `score_cam`.
 
     Returns:
-        The sheet, and a line for each image that could not be read.
+        The sheet's path, and a line for each unreadable image.
 
     Raises:
-        UsageError: an unknown class, module or kind.
-        UserError: an unreadable checkpoint, no readable image, or a file in the sheet's place that
-            this package did not write.
+        UsageError: unknown class, module or kind.
+        UserError: unreadable checkpoint, no readable image, or a file that this package did not
+            write at the sheet's path.
     """
     require("matplotlib", "analysis")
     if len(images) > MAX_ROWS:
@@ -169,7 +169,7 @@ def explain(
             rows.append(
                 _explain_one(model, info.classes, preprocess, str(path), given, what, index, site)
             )
-        except ValueError as error:  # maps that are none
+        except ValueError as error:  # the module's output is not a map
             raise UserError(str(error)) from error
     if not rows:
         raise UserError(errors[0] if errors else "no images")
@@ -211,7 +211,7 @@ def _last_of_each_stage(names: Sequence[str]) -> list[str]:
 
 
 def _over(maps: Tensor, images: Tensor) -> NDArray[Any]:
-    """A map (1, h, w), stretched over the image and scaled to 0..1."""
+    """Returns a map (1, h, w), resized to the image and scaled to 0..1."""
     stretched = F.interpolate(maps[None].float(), images.shape[-2:], mode="bilinear")[0]
     return _to_unit(stretched)[0].numpy()
 

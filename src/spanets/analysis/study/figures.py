@@ -1,4 +1,4 @@
-"""The figures of `spanets analyze`: all models on one scale where they are compared."""
+"""Figures of `spanets analyze`; models that are compared share one scale."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ Results = Mapping[str, Mapping[str, Any]]
 
 
 def draw(results: Results, folder: Path) -> None:
-    """Draws what has been measured of all models."""
+    """Draws all measurements of all models."""
     figures: dict[str, Figure] = {}
     for key, drawn in DRAWN.items():
         rows = {source: row[key] for source, row in results.items() if key in row}
@@ -81,15 +81,15 @@ def _receptive_field(rows: Mapping[str, Any]) -> dict[str, "Figure"]:
 
 
 def _sensitivity(rows: Results) -> dict[str, "Figure"]:
-    """One figure for the change of outputs, and one for errors where there are classes."""
+    """Returns one figure for the change of outputs and, for classifiers, one for errors."""
     figures = {}
     for key, label in (("error", "error rate"), ("change", "relative change of the output")):
-        told = {source: row for source, row in rows.items() if key in row}
-        if told:
+        having = {source: row for source, row in rows.items() if key in row}
+        if having:
             figures[f"sensitivity_{key}"] = plots.plot_sensitivity(
-                {_with_reference(s, r, key): np.array(r[key]) for s, r in told.items()},
-                {_with_reference(s, r, key): _nyquist(r, "rows") for s, r in told.items()},
-                {_with_reference(s, r, key): _nyquist(r, "columns") for s, r in told.items()},
+                {_with_reference(s, r, key): np.array(r[key]) for s, r in having.items()},
+                {_with_reference(s, r, key): _nyquist(r, "rows") for s, r in having.items()},
+                {_with_reference(s, r, key): _nyquist(r, "columns") for s, r in having.items()},
                 label,
             )
     return figures
@@ -130,7 +130,7 @@ def spread(names: Sequence[str], count: int) -> list[str]:
 
 
 def title(source: str) -> str:
-    """A short name for figures: of a checkpoint its folder and its own name."""
+    """Returns a short name for figures; for a checkpoint, its folder and file name."""
     path = Path(source)
     name = f"{path.parent.name}/{path.stem}" if path.suffix == ".ckpt" else source
-    return name_label(name, length=None)  # whole, for figures are told apart by it
+    return name_label(name, length=None)  # not shortened, as titles must be unique

@@ -1,4 +1,4 @@
-"""The measurements of `--what`, one function each: from a network and images to numbers."""
+"""The measurements of `--what`: one function each, from a network and images to numbers."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,22 +33,22 @@ from spanets_runtime.errors import UsageError
 from spanets_runtime.preprocessing import Preprocessing
 
 FIELD_IMAGES = 4
-"""Images that a receptive field is the mean of: it changes little with more."""
+"""Number of images for the mean receptive field, which changes little with more."""
 
 EPSILON_AT_224 = 15.7
-"""Norm of the waves of Yin et al., 2019, on ImageNet: 0.07 a pixel, root mean square."""
+"""Norm of the sinusoids of Yin et al., 2019, on ImageNet: 0.07 per pixel, root mean square."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How it is measured.
+    """Settings of the measurements.
 
     Attributes:
-        sites: Of `find_modules`.
-        profile: "diagonal" or "radial", of the relative log amplitude.
-        epsilon: Of `perturb`; None takes 15.7 at 224², and as much a pixel at other sizes.
-        frequencies: A side of the sensitivity map, odd.
-        batch_size: Images at a time; the numbers do not depend on it.
+        sites: See `find_modules`.
+        profile: Profile of the relative log amplitude: "diagonal" or "radial".
+        epsilon: See `perturb`; None means 15.7 at 224², and the same per pixel at other sizes.
+        frequencies: Frequencies per side of the sensitivity map, odd.
+        batch_size: Images at a time; it does not affect the numbers.
     """
 
     sites: str | Sequence[str] = "mixers"
@@ -74,17 +74,17 @@ class Options:
 
 @dataclass(frozen=True)
 class Subject:
-    """A network, and what it is measured on.
+    """A network, and the images it is measured on.
 
     Attributes:
-        source: What the user called it.
-        model: In evaluation mode.
-        preprocess: From an image to what the network takes.
-        paths: Of images.
-        labels: Their classes, or None.
-        options: How it is measured.
-        unreadable: Is given the images that were passed over, with the reason.
-        part: Where an unfinished measurement is kept.
+        source: Name or path that the user gave.
+        model: Network in evaluation mode.
+        preprocess: Transform from an image to the network's input.
+        paths: Image paths.
+        labels: Classes of the images, or None.
+        options: Settings of the measurements.
+        unreadable: Collects skipped images with the reason.
+        part: Storage of an unfinished measurement.
     """
 
     source: str
@@ -97,25 +97,25 @@ class Subject:
     part: Part | None = None
 
     def modules(self) -> list[str]:
-        """Returns the names of the modules to be looked at."""
+        """Returns the names of the selected modules."""
         return find_modules(self.model, self.options.sites)
 
     def images(self, count: int | None = None) -> Iterator[Tensor]:
-        """Yields all images in batches, or the first so many in one."""
+        """Yields all images in batches, or the first `count` images in one batch."""
         size = self.options.batch_size if count is None else count
         found = batches(self.paths, self.preprocess, size, unreadable=self.unreadable)
         return (images for _, images in found)
 
 
 def measure_amplitude(subject: Subject) -> dict[str, Any]:
-    """Relative log amplitude and spectra of the modules' outputs, by module."""
+    """Measures relative log amplitude and spectra of the outputs, by module."""
     statistics = SpectrumStatistics(subject.options.profile)
     stream(subject.model, subject.images(), statistics, subject.modules())
     return statistics.results()
 
 
 def measure_response(subject: Subject) -> dict[str, Any]:
-    """Gain per frequency of each module, linearized at what an image brings it."""
+    """Measures each module's gain per frequency, linearized at its input for an image."""
     table = {}
     for name, (function, point) in tqdm(
         _linearized(subject).items(), desc="response", disable=None, leave=False
@@ -127,7 +127,7 @@ def measure_response(subject: Subject) -> dict[str, Any]:
 
 
 def measure_impulse(subject: Subject) -> dict[str, Any]:
-    """How far each module carries single pixels, by module."""
+    """Measures the magnitude of the impulse response, by module."""
     return {
         name: impulse_magnitude(function, point).numpy()
         for name, (function, point) in _linearized(subject).items()
@@ -135,7 +135,7 @@ def measure_impulse(subject: Subject) -> dict[str, Any]:
 
 
 def _linearized(subject: Subject) -> dict[str, tuple[Model, Tensor]]:
-    """By module: a function of maps, and the maps that the first image brings it."""
+    """Returns, by module, a function of maps and its input maps for the first image."""
     model, names, images = subject.model, subject.modules(), next(subject.images(1))
     points: dict[str, Tensor] = {}
     handles = [
@@ -156,7 +156,9 @@ def _linearized(subject: Subject) -> dict[str, tuple[Model, Tensor]]:
     for name in names:
         module = model.get_submodule(name)
         if isinstance(module, DropPath | nn.Identity):
-            raise ValueError(f"{name}: passes on what it is given; take other --sites, as blocks")
+            raise ValueError(
+                f"{name}: returns its input unchanged; use other --sites, such as blocks"
+            )
         try:
             table[name] = on_maps(module, points[name], size, layouts, prefix)
         except ValueError as error:
@@ -165,7 +167,7 @@ def _linearized(subject: Subject) -> dict[str, tuple[Model, Tensor]]:
 
 
 def measure_receptive_field(subject: Subject) -> Any:
-    """The effective receptive field of the last map's centre."""
+    """Measures the effective receptive field of the last map's centre."""
     model = subject.model
     if not hasattr(model, "forward_features"):
         raise ValueError("has no forward_features, which the receptive field needs")
@@ -181,7 +183,7 @@ def measure_receptive_field(subject: Subject) -> Any:
 
 
 def measure_sensitivity(subject: Subject) -> dict[str, Any]:
-    """What a wave of each frequency does to the answers (Yin et al., 2019)."""
+    """Measures the effect of a sinusoid of each frequency on the answers (Yin et al., 2019)."""
     side = subject.preprocess.size
     grid = frequency_grid(side, side, subject.options.frequencies)
     epsilon = subject.options.epsilon or EPSILON_AT_224 * side / 224
@@ -207,14 +209,14 @@ def measure_sensitivity(subject: Subject) -> dict[str, Any]:
 
 
 def measure_bands(subject: Subject) -> dict[str, Any]:
-    """How often answers are right for low-passed and high-passed images."""
+    """Measures the accuracy on low-passed and high-passed images."""
 
     def ask(model: Model, images: Tensor, numbers: list[int], targets: Tensor | None) -> Answers:
         return compare_answers(model, images, band_variants(images), targets)
 
     moments, reference = _accumulate(subject, ask, 2 * len(CUTOFFS), "bands")
     if "wrong" not in moments:
-        raise ValueError("its output is no (B, classes), of which accuracy could be told")
+        raise ValueError("its output is not (B, classes), so it has no accuracy")
     wrong = moments["wrong"]
     accuracy = 1 - wrong.mean
     band = 1.96 * wrong.deviation / np.sqrt(wrong.count)
@@ -236,10 +238,10 @@ Ask = Callable[[Model, Tensor, list[int], Tensor | None], Answers]
 def _accumulate(
     subject: Subject, ask: Ask, variants: int, title: str
 ) -> tuple[dict[str, RunningMoments], str]:
-    """Adds up answers over all images, from where an earlier call was interrupted.
+    """Accumulates answers over all images; resumes an interrupted call.
 
     Returns:
-        Moments by what is told of an image, and what answers are compared with.
+        Moments by field of `Answers`, and the reference for the answers.
     """
     state = (subject.part.load() if subject.part else None) or {"first": 0, "moments": {}}
     moments = {name: RunningMoments.restore(row) for name, row in state["moments"].items()}
@@ -263,18 +265,18 @@ def _accumulate(
                 if samples is not None:
                     moments.setdefault(name, RunningMoments()).add(samples)
             if subject.part:
-                told = {name: row.state() for name, row in moments.items()}
-                subject.part.save({"first": numbers[-1] + 1, "moments": told})
+                states = {name: row.state() for name, row in moments.items()}
+                subject.part.save({"first": numbers[-1] + 1, "moments": states})
     return moments, "own prediction" if labels is None else "labels"
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A word of `--what`.
+    """A measurement that `--what` can name.
 
     Attributes:
-        run: Measures.
-        options: Names of the options that the numbers depend on.
+        run: Function that measures.
+        options: Names of the options that affect the numbers.
     """
 
     run: Callable[[Subject], Any]

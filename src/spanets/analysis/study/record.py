@@ -1,4 +1,4 @@
-"""What has been measured, as JSON beside the figures: never half there, never measured twice."""
+"""Stores measurements as JSON beside the figures, written atomically and reused later."""
 
 import hashlib
 import json
@@ -41,12 +41,12 @@ CONVENTIONS = {
 class Record:
     """The numbers of one model in one folder.
 
-    Settings that all measurements share are compared first: if they differ, nothing of an earlier
-    call counts. Then each measurement has its own.
+    If the settings that all measurements share have changed, all earlier numbers are discarded.
+    Each measurement also has its own settings.
     """
 
     def __init__(self, path: Path, common: Mapping[str, Any]) -> None:
-        self.path = path.with_name(path.name + ".json")  # names may have dots
+        self.path = path.with_name(path.name + ".json")  # names may contain dots
         settings = json.loads(json.dumps({**common, "version": spanets.__version__}))
         content = _read(self.path)
         if content.get("settings") != settings:
@@ -59,15 +59,15 @@ class Record:
         }
 
     def has(self, name: str, settings: Mapping[str, Any]) -> bool:
-        """Tells whether a measurement is there, by these settings."""
+        """Whether a measurement with these settings is stored."""
         return self.content["measured"].get(name) == json.loads(json.dumps(settings))
 
     def add(self, name: str, settings: Mapping[str, Any], numbers: Any) -> None:
         """Writes a measurement.
 
         Raises:
-            ValueError: numbers that are not finite.
-            UserError: the place cannot be written.
+            ValueError: a number is not finite.
+            UserError: the file cannot be written.
         """
         self.content["measured"][name] = settings
         self.content[key_of(name)] = numbers
@@ -75,26 +75,26 @@ class Record:
         self.part(name, settings).drop()
 
     def read(self, what: Sequence[str]) -> dict[str, Any]:
-        """Returns the record without measurements that were not asked for."""
+        """Returns the record with only the requested measurements."""
         asked = {key_of(name) for name in what}
         others = {key_of(name) for name in self.content["measured"]} - asked
         return {key: value for key, value in self.content.items() if key not in others}
 
     def part(self, name: str, settings: Mapping[str, Any]) -> "Part":
-        """Returns the place of an unfinished measurement."""
-        told = {**self.content["settings"], "measurement": settings}
-        return Part(self.path.with_name(f"{self.path.stem}.{name}.part.json"), told)
+        """Returns the storage of an unfinished measurement."""
+        every = {**self.content["settings"], "measurement": settings}
+        return Part(self.path.with_name(f"{self.path.stem}.{name}.part.json"), every)
 
 
 class Part:
-    """The state of a measurement that is under way, kept for a call after an interruption."""
+    """The saved state of an unfinished measurement, from which a later call resumes."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
         self.settings = json.loads(json.dumps(settings))
 
     def load(self) -> dict[str, Any] | None:
-        """Returns what was saved by the same settings, if anything."""
+        """Returns the saved state if it has the same settings, else None."""
         content = _read(self.path)
         return content["state"] if content.get("settings") == self.settings else None
 
@@ -108,18 +108,18 @@ class Part:
 
 
 def key_of(name: str) -> str:
-    """A measurement's key in the record."""
+    """Returns a measurement's key in the record."""
     return name.replace("-", "_")
 
 
 def digest(root: Path, paths: Sequence[Path]) -> str:
-    """Tells one set of files from another by their places in a folder and their sizes."""
-    told = "\n".join(f"{path.relative_to(root)} {_size_of(path)}" for path in paths)
-    return hashlib.sha256(os.fsencode(told)).hexdigest()[:16]
+    """Returns a digest of a set of files, from their relative paths and sizes."""
+    lines = "\n".join(f"{path.relative_to(root)} {_size_of(path)}" for path in paths)
+    return hashlib.sha256(os.fsencode(lines)).hexdigest()[:16]
 
 
 def _size_of(path: Path) -> int:
-    """Returns a file's size, or -1 of a link that leads nowhere: reading it tells."""
+    """Returns a file's size, or -1 for a broken link; reading it will report the error."""
     try:
         return path.stat().st_size
     except OSError:
@@ -127,7 +127,7 @@ def _size_of(path: Path) -> int:
 
 
 def identity(source: str) -> list[Any]:
-    """The model's name and, of a file, what changes when it is written again."""
+    """Returns the model's name and, for a file, values that change when it is rewritten."""
     path = Path(source)
     if not path.is_file():
         return [source]
@@ -135,7 +135,7 @@ def identity(source: str) -> list[Any]:
 
 
 def file_name(source: str) -> str:
-    """A file's name for a model: letters, digits, dots, dashes and underlines."""
+    """Returns a file name for a model: letters, digits, dots, dashes and underscores."""
     text = str(source).removesuffix(".ckpt")
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in text).strip("._") or "model"
 

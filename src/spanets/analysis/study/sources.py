@@ -1,4 +1,4 @@
-"""Where networks, images and labels come from."""
+"""Opens networks, and finds images and labels."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,14 +16,14 @@ from spanets_runtime.preprocessing import Preprocessing
 def load_any(
     word: str, size: int | None = None
 ) -> tuple[nn.Module, Preprocessing, list[str] | None]:
-    """Opens a network of any make; see `open_source`.
+    """Opens a network from any source; see `open_source`.
 
     Returns:
-        The network in evaluation mode, its preprocessing, and of a checkpoint its classes.
+        The network in evaluation mode, its preprocessing, and a checkpoint's classes or None.
 
     Raises:
-        UsageError: an unknown name, or a function that returns no network.
-        UserError: an unreadable checkpoint, or one of a detector or segmenter.
+        UsageError: unknown name, or a function that returns no network.
+        UserError: unreadable checkpoint, or one of a detector or segmenter.
     """
     config = timm.get_pretrained_cfg(word) if timm.is_model(word) else None
     fixed = size is not None and config is not None and config.fixed_input_size
@@ -37,7 +37,7 @@ def load_any(
 
 
 def spread_evenly(paths: Sequence[Path], limit: int | None) -> list[Path]:
-    """Returns at most so many files, evenly spread, so that no class folder is left out."""
+    """Returns at most `limit` files, evenly spread over all class folders."""
     if limit is None or limit >= len(paths):
         return list(paths)
     return [paths[i * len(paths) // limit] for i in range(limit)]
@@ -46,9 +46,9 @@ def spread_evenly(paths: Sequence[Path], limit: int | None) -> list[Path]:
 def class_labels(
     root: Path, paths: Sequence[Path], classes: Sequence[str] | None
 ) -> list[int] | None:
-    """Returns the class of each image by the class folder that it lies in, at any depth.
+    """Returns the class of each image, from the class folder that contains it at any depth.
 
-    None where there are no classes, or an image lies in no folder of theirs.
+    Returns None without classes, or if an image is outside the class folders.
     """
     if classes is None:
         return None
@@ -69,17 +69,17 @@ def batches(
     first: int = 0,
     unreadable: dict[Path, str] | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Yields preprocessed images (B, 3, S, S) with their numbers; unreadable ones are passed over.
+    """Yields preprocessed images (B, 3, S, S) with their indices; skips unreadable images.
 
     Args:
-        paths: Of images.
-        preprocess: From an image to what the network takes.
+        paths: Image paths.
+        preprocess: Transform from an image to the network's input.
         batch_size: Images at a time.
-        first: Number of the first image.
-        unreadable: Is given the reason for each image that was passed over.
+        first: Index of the first image.
+        unreadable: Collects the reason for each skipped image.
 
     Raises:
-        UserError: none is readable.
+        UserError: no image is readable.
     """
     numbers: list[int] = []
     kept: list[Tensor] = []

@@ -22,7 +22,7 @@ from spanets.classification.data import (
     train_transform,
 )
 from spanets.classification.recipe import ClassificationData as Data
-from spanets.data.loaders import EvenBatches, Share, max_workers, plain_worker_errors
+from spanets.data.loaders import EvenBatches, RankSampler, max_workers, plain_worker_errors
 from spanets.data.sampler import EpochSampler, seed_sample
 from spanets.data.samples import Samples, map_classes
 from spanets.recipe import load_recipe
@@ -120,7 +120,7 @@ def test_shares(length, processes, whole, as_rank):
     shares = []
     for rank in range(processes):
         as_rank(rank)
-        share = Share(EpochSampler(length, shuffle=True, seed=0), processes, whole)
+        share = RankSampler(EpochSampler(length, shuffle=True, seed=0), processes, whole)
         share.set_epoch(3)
         shares.append(list(share))
         assert len(shares[-1]) == len(share)
@@ -148,7 +148,7 @@ def test_batches_of_shares_are_even(length, processes, size):
     for rank in range(processes):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(dist, "get_rank", lambda rank=rank: rank)
-            share = Share(EpochSampler(length, shuffle=False, seed=0), processes, True)
+            share = RankSampler(EpochSampler(length, shuffle=False, seed=0), processes, True)
             parts.append(list(EvenBatches(share, size)))
             assert len(parts[-1]) == len(EvenBatches(share, size))
     assert len({len(part) for part in parts}) == 1
@@ -190,7 +190,7 @@ class Noting:
 def test_shares_skip_what_was_seen(seen, processes, monkeypatch):
     for rank in range(processes):
         monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
-        share = Share(EpochSampler(11, shuffle=True, seed=0), processes, False)
+        share = RankSampler(EpochSampler(11, shuffle=True, seed=0), processes, False)
         whole = list(share)
         share.skip(seen)
         assert list(share) == whole[seen:]

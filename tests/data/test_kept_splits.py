@@ -345,7 +345,7 @@ def test_masks_keep_their_split(tmp_path):
     notes = " ".join(now["val"].notes)
     assert "1 image is not in" in notes and "2 images are gone" in notes
     (left,) = mask_parts(root, 2)["val"].notes
-    assert "2 files left out, the mask of no image" in left
+    assert "2 files left out, no image has that name" in left
 
 
 def test_a_run_folder_among_the_masks(tmp_path):

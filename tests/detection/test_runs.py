@@ -337,7 +337,7 @@ def test_numbers_of_a_listing(run, shapes, refused, tmp_path, capsys):
     assert {one["image_id"] for one in found} == {-3, 2**40}
     assert {one["category_id"] for one in found} <= {c["id"] for c in content["categories"]}
     line = refused(2, *words[:3], "--annotations", listing)
-    assert line == "--annotations numbers what --out leaves; add --out DIR"
+    assert line == "--annotations sets the ids in the files of --out; add --out DIR"
     line = refused(1, *words, "--annotations", tmp_path / "none.json")
     assert "none.json: cannot be read (No such file" in line
 

@@ -84,10 +84,10 @@ def test_images_that_were_trained_on_are_told(run, tmp_path, capsys):
     root, out = run
     _, (note,) = evaluate(capsys, out, "--data", root)
     assert note.startswith("12 of the 16 images are those that the model was trained on (")
-    assert note.endswith("the numbers are too good; without --data the others alone are measured")
+    assert note.endswith("the numbers are too good; leave out --data to measure only the others")
     copy = shutil.copytree(root, tmp_path / "copy")
     _, (note,) = evaluate(capsys, out, "--data", copy)
-    assert note.startswith(f"{copy}: 12 of 16 images are called like some that the model was train")
+    assert note.startswith(f"{copy}: 12 of 16 images have names of images that the model was train")
     others = make_photos(tmp_path / "others", cat=2, dog=2)
     for path in list(others.rglob("*.png")):
         path.rename(path.with_name(f"new-{path.name}"))
@@ -227,7 +227,7 @@ def test_a_run_folder_among_the_images(small_recipe, tmp_path, monkeypatch, refu
     Path(".runs").rename("runs")
     status, printed, said = call(capsys, *words, "--out", "runs/a", "--resume")
     assert status == 0
-    assert ".: left out, for it holds a run: runs" in said
+    assert ".: left out, because it holds a run: runs" in said
     assert "recall of runs" not in printed
 
 
@@ -241,7 +241,7 @@ def test_a_folder_with_parts_is_measured_by_one(small_run, photos, tmp_path, cap
     shutil.rmtree(root / "validation/dog")
     found, notes = evaluate(capsys, small_run, "--data", root)
     note, of_names = notes
-    assert "6 of 8 images are called like some that the model was trained on" in of_names
+    assert "6 of 8 images have names of images that the model was trained on" in of_names
     assert found["data"] == f"{root}/validation"
     assert found["images"] == 8
     assert found["metrics"]["auroc"] is None

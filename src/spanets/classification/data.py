@@ -1,9 +1,8 @@
-"""Image classification: from a recipe's data section to loaders of batches.
+"""Data loaders of image classification, from a recipe's data section.
 
-A batch is `(images (B, 3, S, S), targets)`. Images to train on are 8-bit pixels, a quarter of the
-bytes, until `standardize` makes them a network's input on the device; those to evaluate on come
-standardised, exactly as `predict` does it. Targets are labels (B,) or, where the recipe asks for
-the data set's probabilities, (B, classes).
+A batch is `(images (B, 3, S, S), targets)`. Training images are uint8, a quarter of the bytes of
+float32, until `standardize` converts them on the device. Evaluation images are standardized as in
+`predict`. Targets are labels (B,) or, with `data.soft_targets`, probabilities (B, classes).
 """
 
 import os
@@ -25,7 +24,7 @@ from tqdm import tqdm
 
 from spanets.classification.recipe import ClassificationData, ClassificationRecipe
 from spanets.data.kept import Kept
-from spanets.data.loaders import Loaders, Share, make_loader, ordered_loader
+from spanets.data.loaders import Loaders, RankSampler, make_loader, ordered_loader
 from spanets.data.sampler import EpochSampler, ShardSampler, isolated, seed_sample
 from spanets.data.samples import Samples
 from spanets.data.sources.elpv import elpv_splits
@@ -43,7 +42,7 @@ from spanets_runtime.preprocessing import short_side
 Sample = tuple[Tensor, Tensor]
 Transform = Callable[[Image.Image], Tensor]
 
-# What `data.root` is to name.
+# What `data.root` must name, by `data.source`.
 _ROOTS = {
     "folder": "the folder of your images, one sub-folder a class: --data.root DIR",
     "webdataset": "a folder of shards or a pattern: --data.root 'shards/{train,val}-*.tar'",
@@ -56,15 +55,15 @@ class ImageDataset(Dataset[Sample | None]):
 
     Args:
         samples: Images and labels.
-        transform: From an RGB image to a tensor (3, S, S).
-        soft_targets: Return the samples' probabilities in place of their labels.
-        seed: All random draws for an image depend on (seed, epoch, index) alone.
-        max_unreadable: Share of the images that may be unreadable.
-        replace: Return another in place of one that cannot be read; if not, None.
-        short_side: In evaluation, of an image resized: those too elongated for it are unreadable.
+        transform: Maps an RGB image to a tensor (3, S, S).
+        soft_targets: Whether targets are the samples' probabilities instead of labels.
+        seed: Seed; random draws for an image depend on (seed, epoch, index) alone.
+        max_unreadable: Fraction of the images that may be unreadable.
+        replace: Whether to replace an unreadable image by another; if not, its sample is None.
+        short_side: See `Unreadable`.
 
     Attributes:
-        unreadable: Those found so far.
+        unreadable: The unreadable images found so far.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class ImageDataset(Dataset[Sample | None]):
         return self.__getitems__([key])[0]
 
     def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[Sample | None]:
-        """Returns several samples, as torch's loaders ask for those of a batch."""
+        """Returns the samples of a batch; torch's loader calls this."""
         with isolated(), quiet_decoder():
             return [
                 self._draw(*key) if isinstance(key, tuple) else self._draw(0, key) for key in keys
@@ -109,11 +108,11 @@ class ImageDataset(Dataset[Sample | None]):
         return self.transform(image), self.targets[taken]
 
     def name(self, index: int) -> str:
-        """Says where an image is."""
+        """Returns the name of an image, for messages."""
         return str(self.unreadable.samples.images[index])
 
     def _load(self, epoch: int, index: int) -> tuple[Image.Image | None, int]:
-        """Returns an image and its number, which is another's where one takes its place."""
+        """Returns an image and its index, or those of a replacement."""
         taken, attempt = index, 0
         while True:
             image = self.unreadable.load(taken)
@@ -128,17 +127,17 @@ def make_loaders(
 ) -> Loaders:
     """Reads the data set of a recipe and makes its loaders.
 
-    Training images that do not fill a last batch are left out, others in every epoch. A data set
-    smaller than a batch makes a smaller batch.
+    The last training batch of an epoch is dropped if it is not full. A data set smaller than a
+    batch gives one smaller batch.
 
     Args:
-        recipe: Its data section is read.
+        recipe: The recipe.
         batch_size: Images in a batch of one process.
-        processes: That share the images.
-        kept: What the run knows of its data.
+        processes: Number of processes that share the images.
+        kept: What the run recorded about its data.
 
     Raises:
-        UserError: no such data, or data that cannot be used; see `folder_parts`, `load_elpv`.
+        UserError: the data are missing or cannot be used; see `read_splits`.
     """
     data, parts = recipe.data, read_splits(recipe.data, kept)
     train_set = ImageDataset(
@@ -155,7 +154,7 @@ def make_loaders(
         size -= size % 2  # images are mixed in pairs
     if size < 1:
         raise UserError(f"{len(train_set)} training images are too few for {processes} devices")
-    share = Share(_make_order(recipe, parts["train"]), processes, False)
+    share = RankSampler(_make_order(recipe, parts["train"]), processes, False)
     val = evaluation_loader(
         parts["val"],
         preprocessing_of(data),
@@ -191,9 +190,9 @@ def evaluation_loader(
     processes: int = 1,
     max_unreadable: float = 0.0,
 ) -> DataLoader[Any]:
-    """Loads images in order, with labels for targets, each once in one process.
+    """Returns an evaluation loader of images in order, with labels as targets.
 
-    Up to the share `max_unreadable` of them is left out; a batch of which none is left is empty.
+    It leaves out unreadable images, up to the fraction `max_unreadable`, so a batch may be empty.
     """
     transform, data = evaluation_transform(preprocessing), _data_of(preprocessing)
     short = short_side(data.image_size, data.crop_pct)
@@ -202,7 +201,7 @@ def evaluation_loader(
 
 
 def unreadable_of(loader: DataLoader[Any]) -> Unreadable:
-    """Returns what the data set of a loader found unreadable."""
+    """Returns the record of unreadable images of a loader's data set."""
     assert isinstance(loader.dataset, ImageDataset)
     return loader.dataset.unreadable
 
@@ -211,12 +210,12 @@ def read_splits(data: ClassificationData, kept: Kept | None = None) -> dict[str,
     """Lists the images of a recipe's data section: "train", "val" and perhaps "test".
 
     Args:
-        data: The section.
-        kept: What a run knows of its data: images stay in the part that its list says.
+        data: The data section.
+        kept: What the run recorded about its data; images keep the part in its split list.
 
     Raises:
         UsageError: no data set is named, or a new run's folder lies among its images.
-        UserError: no such data, or data that cannot be used.
+        UserError: the data are missing or cannot be used.
     """
     if data.source == "elpv":
         return elpv_splits(data.val_fraction, data.split_seed)
@@ -236,7 +235,7 @@ def read_splits(data: ClassificationData, kept: Kept | None = None) -> dict[str,
 
 
 def _scanned_folders(source: str, root: str) -> list[Path]:
-    """Returns the folders of which all that lies in them is taken for images."""
+    """Returns the folders that are scanned for images."""
     folder = Path(os.path.expanduser(root))
     if source == "hf" and folder.is_dir():
         return [folder]
@@ -250,10 +249,10 @@ def _keys(images: Sequence[Any]) -> list[str]:
 
 
 def train_transform(data: ClassificationData) -> Transform:
-    """Makes the random transform of training, timm's, to 8-bit pixels (3, S, S).
+    """Makes timm's random training transform, from an RGB image to uint8 (3, S, S).
 
     Raises:
-        UsageError: a policy that timm does not know.
+        UsageError: timm does not know the augmentation policy.
     """
     try:
         return mend_posterize(_train_transform(data))
@@ -277,19 +276,19 @@ def _train_transform(data: ClassificationData) -> Transform:
         color_jitter=data.color_jitter or None,  # type: ignore[arg-type]
         auto_augment=data.auto_augment,
         interpolation=data.train_interpolation,
-        mean=data.mean,  # fills what a policy moves into view
-        use_prefetcher=True,  # ours is `standardize`
+        mean=data.mean,  # fill colour of geometric augmentation
+        use_prefetcher=True,  # leaves uint8; `standardize` does the rest
     )
 
 
 def standardize(pixels: Tensor, data: ClassificationData) -> Tensor:
-    """Makes a network's input of a batch to train on: less the mean, over the deviation, erased.
+    """Standardizes a training batch, and applies the recipe's random erasing.
 
-    Random erasing, where the recipe has it, draws from the global generators, as mixing does.
+    Random erasing, like mixing, draws from the global generators.
 
     Args:
-        pixels: (B, 3, S, S), 8-bit.
-        data: Mean and deviation of each channel, probability and mode of erasing.
+        pixels: (B, 3, S, S), uint8.
+        data: The data section, with mean, standard deviation, and settings of random erasing.
 
     Returns:
         (B, 3, S, S), float32, on the same device.
@@ -298,12 +297,12 @@ def standardize(pixels: Tensor, data: ClassificationData) -> Tensor:
     images = normalize(pixels.float(), mean, std, inplace=True)
     if not data.random_erasing:
         return images
-    place: Any = images.device  # timm says that it must be a string
+    place: Any = images.device  # timm's annotation allows only a string
     return RandomErasing(data.random_erasing, mode=data.erasing_mode, device=place)(images)
 
 
 def mend_posterize(transform: Transform) -> Transform:
-    """Lets timm's policies posterize to no bits, which is black, where Pillow 13 refuses to.
+    """Lets timm's policies posterize to 0 bits, which is black; Pillow 13 raises an error on it.
 
     RandAugment at the papers' strength (m9, mstd0.5) does so about once in 650 images.
     """
@@ -332,31 +331,31 @@ def preprocessing_of(data: ClassificationData) -> dict[str, Any]:
 
 
 def evaluation_transform(preprocessing: Mapping[str, Any]) -> Transform:
-    """Makes the transform of evaluation and prediction, as a checkpoint's metadata describes it.
+    """Makes the transform of evaluation and prediction from a checkpoint's metadata.
 
     Raises:
-        UserError: the description is damaged.
+        UserError: the metadata are damaged.
     """
     return create_transform(**preprocessing_of(_data_of(preprocessing)))
 
 
 def _data_of(preprocessing: Mapping[str, Any]) -> ClassificationData:
-    """Returns the settings that a description of preprocessing stands for."""
+    """Returns the data section that corresponds to a checkpoint's preprocessing."""
     try:
         values = {"image_size": preprocessing["input_size"][-1], **preprocessing}
         del values["input_size"]
         data = parse_recipe({"data": values}).data
     except (KeyError, TypeError, IndexError, UsageError) as error:
         raise UserError(f"the checkpoint's preprocessing is damaged ({error})") from error
-    assert isinstance(data, ClassificationData)  # what a recipe is for unless it says otherwise
+    assert isinstance(data, ClassificationData)  # the default task
     return data
 
 
 def make_mixing(data: ClassificationData, label_smoothing: float, classes: int) -> Mixup | None:
-    """Makes timm's Mixup and CutMix, or None where the recipe has neither.
+    """Makes timm's Mixup and CutMix, or returns None if the recipe has neither.
 
     Raises:
-        UsageError: mixing together with soft targets.
+        UsageError: the recipe combines mixing with soft targets.
     """
     if not data.mixup and not data.cutmix:
         return None

@@ -37,24 +37,23 @@ def evaluate(
     """Measures a checkpoint or an exported file on labelled images.
 
     Args:
-        source: A checkpoint or an exported file, open or its path.
-        root: A folder of class folders, or of parts with those, of which the test part is taken, or
-            where there is none the validation part; None takes likewise of the run's own images,
-            as its list says; an exported file has none.
-        workers: Processes that load images.
-        batch_size: Images at a time.
-        trusted: Let the checkpoint's recipe decide which images are read; see `own_data`.
+        source: A checkpoint, an exported file, or the path of one.
+        root: A folder with class folders, or with parts of which "test" or else "val" is measured.
+            None takes the same part of the run's own data set and split list; exported files have
+            none.
+        workers: Number of worker processes.
+        batch_size: Images in a batch.
+        trusted: Whether the checkpoint's recipe may choose the data set; see `own_data`.
 
     Returns:
-        Metrics by name, the number of images, and the confusion matrix (rows: truth). A metric
-        that the images do not define, such as AUROC where all have one class, is None. Images
-        that cannot be read, up to the share that the checkpoint's recipe allows, are listed under
-        "unreadable" and left out of all else.
+        Metrics by name, number of images, and confusion matrix (rows: truth). A metric that the
+        images do not define is None, such as AUROC if all have one class. "unreadable" lists
+        unreadable images, which were left out; the recipe limits their number.
 
     Raises:
-        UsageError: an exported file of another task, or one without a folder; or a checkpoint that
-            may not decide which images are read.
-        UserError: an unreadable checkpoint, or data that does not fit it.
+        UsageError: an exported file is for another task or has no `root`, or the checkpoint may
+            not choose the data set.
+        UserError: the checkpoint cannot be read, or the data do not fit it.
     """
     source = as_classifier(source)
     info, recipe = source.info, None
@@ -82,8 +81,8 @@ def as_classifier(given: Source | str | Path) -> Source:
     """Opens a classifier.
 
     Raises:
-        UsageError: an exported file of another task.
-        UserError: a checkpoint of another task.
+        UsageError: the exported file is for another task.
+        UserError: the checkpoint is for another task.
     """
     source = as_source(given)
     if source.exported and source.info.task != "classification":
@@ -112,7 +111,7 @@ def measure(model: nn.Module, loader: DataLoader[Any], classes: list[str]) -> di
     metrics = metrics_for(len(classes)).to(_device())
     count, loss = 0, 0.0
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="torchmetrics")  # what is undefined becomes None
+        warnings.filterwarnings("ignore", module="torchmetrics")  # undefined metrics become None
         for logits, labels in classify(model, loader):
             loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
             update_metrics(metrics, logits, labels)
@@ -137,7 +136,7 @@ def classify(model: nn.Module, loader: DataLoader[Any]) -> Iterator[tuple[Tensor
     model = model.to(device).eval()
     with plain_worker_errors():
         for images, labels in tqdm(loader, desc="evaluate", disable=None, leave=False):
-            if len(labels):  # some of them could be read
+            if len(labels):  # 0 if no image of the batch is readable
                 yield model(images.to(device)).float(), labels.to(device)
 
 

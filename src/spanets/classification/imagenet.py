@@ -1,4 +1,4 @@
-"""Measures a classifier on ImageNet's evaluation sets, as their authors do."""
+"""Measures a classifier on ImageNet's evaluation sets by their authors' protocols."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -25,7 +25,7 @@ from spanets.data.sources.imagenet import (
 from spanets.sources import Source
 from spanets_runtime.errors import UsageError, nearest
 
-# From samples and preprocessing to batches.
+# Makes a loader from samples and preprocessing.
 Load = Callable[[Samples, Mapping[str, Any]], DataLoader[Any]]
 
 ALEXNET_ERRORS = {
@@ -45,18 +45,18 @@ ALEXNET_ERRORS = {
     "pixelate": 0.717840,
     "jpeg_compression": 0.606500,
 }
-"""AlexNet's errors on ImageNet-C, means of the severities, as published by Hendrycks & Dietterich
-(ICLR 2019): what corruption errors are divided by."""
+"""AlexNet's errors on ImageNet-C, averaged over severities, as published by Hendrycks & Dietterich
+(ICLR 2019). Corruption errors are relative to them."""
 
 NORMALISER = "AlexNet's errors as published with ImageNet-C"
 
 
 class _Restricted(nn.Module):
-    """A classifier that can answer with some of its classes alone.
+    """A classifier restricted to some of its classes.
 
     Args:
-        model: From images to logits (B, all classes).
-        kept: Indices of the classes that are kept, in the order they are to have.
+        model: Maps images to logits (B, all classes).
+        kept: Indices of the kept classes, in output order.
     """
 
     def __init__(self, model: nn.Module, kept: Sequence[int]) -> None:
@@ -70,11 +70,11 @@ class _Restricted(nn.Module):
 
 
 def choose_layout(source: Source, root: str | None, layout: str | None) -> str | None:
-    """Returns the layout of a folder: as asked, or as found; None for any other data set.
+    """Returns the given or recognised layout of a folder, or None for any other data set.
 
     Raises:
-        UsageError: a layout that is not known, or without a folder.
-        UserError: an unreadable checkpoint or folder.
+        UsageError: the layout is unknown, or given without a folder.
+        UserError: the checkpoint or folder cannot be read.
     """
     if layout is not None and layout not in LAYOUTS:
         known = ", ".join(LAYOUTS)
@@ -96,12 +96,11 @@ def evaluate_layout(
     """Measures a checkpoint or an exported file on one of `spanets.data.sources.imagenet.LAYOUTS`.
 
     Returns:
-        "images", "metrics" by name, "notes", and what else the layout has: "skipped" images without
-        labels, number of "classes" that were allowed as answers, errors by "kinds" of corruption.
+        "images", "metrics" by name and "notes"; and by layout the number of "skipped" images
+        without labels, the number of "classes" to choose from, or errors by "kinds" of corruption.
 
     Raises:
-        UserError: an unreadable checkpoint, the folder is laid out otherwise, or the checkpoint
-            lacks classes.
+        UserError: the checkpoint cannot be read or lacks classes, or the layout is wrong.
     """
     source = as_classifier(source)
     model, info = source.network, source.info
@@ -121,13 +120,13 @@ def _measure_classes(
     samples = scan_classes(root, layout, info.classes)
     restricted = _Restricted(model, [info.classes.index(name) for name in samples.classes])
     found = measure(restricted, load(samples, info.preprocessing), samples.classes)
-    # Without the confusion: a million numbers of a thousand classes.
+    # Without the confusion matrix, which has a million entries for a thousand classes.
     parts = {name: found[name] for name in ("images", "metrics")}
     return {**parts, "classes": len(samples.classes), "notes": list(samples.notes)}
 
 
 def _measure_reassessed(model: nn.Module, info: ModelInfo, root: str, load: Load) -> dict[str, Any]:
-    """Counts an answer as right if it is any of the image's labels."""
+    """Measures accuracy, counting any of an image's labels as right."""
     samples, accepted, skipped = scan_reassessed(root, info.classes)
     answers: list[int] = []
     for logits, _ in classify(model, load(samples, info.preprocessing)):
@@ -139,7 +138,7 @@ def _measure_reassessed(model: nn.Module, info: ModelInfo, root: str, load: Load
 
 
 def _measure_corrupted(model: nn.Module, info: ModelInfo, root: str, load: Load) -> dict[str, Any]:
-    """Measures errors by kind and severity; the images are taken whole, for they were cut once."""
+    """Measures errors by kind and severity, without cropping: the images are already crops."""
     preprocessing = {**info.preprocessing, "crop_pct": 1.0}
     errors: dict[str, dict[str, float]] = {}
     images, notes = 0, dict[str, None]()  # in order
@@ -153,14 +152,14 @@ def _measure_corrupted(model: nn.Module, info: ModelInfo, root: str, load: Load)
 
 
 def summarise_corruptions(errors: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """Returns means over severities, and over kinds where none of the 15 lacks a severity.
+    """Averages errors over severities and, if complete, over the 15 kinds.
 
     Args:
-        errors: By kind and severity ("1" to "5").
+        errors: Errors by kind and severity ("1" to "5").
 
     Returns:
-        "metrics": mean error and mCE (None where something lacks); "kinds": errors by severity,
-        their mean, and this over AlexNet's; "normaliser" says what mCE is relative to.
+        "metrics": mean error and mCE, or None if errors are missing; "kinds": by kind, errors by
+        severity, their mean, and that mean over AlexNet's; "normaliser": the reference of mCE.
     """
     complete = all(len(errors.get(kind, ())) == len(SEVERITIES) for kind in KINDS)
     kinds: dict[str, dict[str, Any]] = {}
@@ -176,7 +175,7 @@ def summarise_corruptions(errors: Mapping[str, Mapping[str, float]]) -> dict[str
 
 
 def describe_layout(results: Mapping[str, Any]) -> str:
-    """Returns the results of `evaluate_layout` as lines for people."""
+    """Returns the results of `evaluate_layout` as readable lines."""
     skipped = f", {results['skipped']} without labels skipped" if "skipped" in results else ""
     lines = [
         f"{results['checkpoint']} on {results['data']} "

@@ -1,4 +1,4 @@
-"""The images of a folder that a classifier is measured on, and whether it was trained on them."""
+"""Lists the images of a folder for evaluation, and warns if the classifier was trained on them."""
 
 import os
 from dataclasses import replace
@@ -23,18 +23,18 @@ from spanets.training.kept_data import kept_of
 def named_images(
     root: str, source: Source, recipe: ClassificationRecipe | None
 ) -> tuple[str, Samples]:
-    """Lists the images of a folder; of one with parts those to test, or else to validate with.
+    """Lists the images of a folder; in a folder with parts, those of "test" or else "val".
 
     Args:
         root: The folder.
-        source: What is measured.
-        recipe: Of that, if it is a checkpoint.
+        source: The model to measure.
+        recipe: The model's recipe, or None for an exported file.
 
     Returns:
-        The folder that is measured, and its images, with a note if the model was trained on some.
+        The measured folder, and its images with a note if the model was trained on some.
 
     Raises:
-        UserError: as for `scan_folder`.
+        UserError: see `scan_folder`.
     """
     folder, notes = existing_folder(root), []
     parts = {p: f for p, f in part_folders(folder).items() if subfolders(f)}
@@ -53,11 +53,11 @@ def named_images(
 def _describe_trained(
     folder: Path, samples: Samples, source: Source, recipe: ClassificationRecipe
 ) -> list[str]:
-    """Returns a line if the model was trained on some of the images, as far as that is known."""
+    """Returns a note if the model is known to have been trained on some of the images."""
     assert source.path is not None
     run = source.path.parent
     if not (run / RECIPE).is_file():
-        return []  # elsewhere than in its run folder: what it names may be another's
+        return []  # outside its run folder, a checkpoint may name somebody else's data
     data = recipe.data
     own = Path(os.path.expanduser(data.root)) if data.source == "folder" and data.root else None
     is_own = own is not None and own.is_dir() and _is_below(folder, own)
@@ -70,7 +70,7 @@ def _describe_trained(
 
 
 def _compare_names(folder: Path, images: Any, split: SplitList, own: Path | None) -> list[str]:
-    """Compares names below the run's data set with its list; elsewhere, names below the folder."""
+    """Compares image names with the split list, relative to the run's data set or the folder."""
     names = names_in(folder, images)
     if own is not None:
         inside = os.path.relpath(os.path.realpath(folder), os.path.realpath(own)).replace(
@@ -82,7 +82,7 @@ def _compare_names(folder: Path, images: Any, split: SplitList, own: Path | None
         return []
     if own is None:
         return [
-            f"{folder}: {len(trained)} of {len(names)} images are called like some that the model "
+            f"{folder}: {len(trained)} of {len(names)} images have names of images that the model "
             f"was trained on ({split.path}), such as {trained[0]}; if they are the same, the "
             "numbers are too good"
         ]
@@ -92,7 +92,7 @@ def _compare_names(folder: Path, images: Any, split: SplitList, own: Path | None
 def _describe(trained: int, count: int, how: str) -> list[str]:
     return [
         f"{trained} of the {count} images are those that the model was trained on ({how}): the "
-        "numbers are too good; without --data the others alone are measured"
+        "numbers are too good; leave out --data to measure only the others"
     ]
 
 

@@ -1,4 +1,4 @@
-"""What is measured of a classifier."""
+"""Metrics of classification."""
 
 from typing import Any
 
@@ -13,20 +13,20 @@ from torchmetrics.classification import (
 )
 from torchmetrics.utilities import dim_zero_cat
 
-# AUROC keeps every prediction until the epoch ends: no burden for the data sets that people
-# bring, but one for ImageNet, whose results are never quoted in it.
+# AUROC keeps all predictions of an epoch in memory. ImageNet's would be too many, and its results
+# are not reported as AUROC.
 MAX_AUROC_CLASSES = 100
 
 
 def metrics_for(classes: int, shared: bool = False) -> MetricCollection:
-    """Makes the metrics of a data set with this many classes, all in one pass.
+    """Makes the metrics of a data set with this many classes.
 
-    Accuracy (top-1; top-5 from six classes up), macro F1, AUROC, and the confusion matrix (rows:
-    truth). All take probabilities (B, classes) and labels (B,).
+    These are accuracy (top-1; top-5 from six classes), macro F1, AUROC (up to 100 classes) and the
+    confusion matrix (rows: truth). `update` takes probabilities (B, classes) and labels (B,).
 
     Args:
-        classes: Two or more.
-        shared: Whether several processes have a share of the images each.
+        classes: Number of classes, two or more.
+        shared: Whether several processes measure different images.
     """
     every: dict[str, Any] = {"sync_on_compute": shared}
     metrics: dict[str, Any] = {"accuracy": MulticlassAccuracy(classes, average="micro", **every)}
@@ -40,10 +40,10 @@ def metrics_for(classes: int, shared: bool = False) -> MetricCollection:
 
 
 class AUROC(MulticlassAUROC):
-    """AUROC of the second of two classes, or of more the mean of each against the rest.
+    """AUROC of the second of two classes, or the mean of each class against the rest.
 
-    A class that no image has, or that all have, has none: it is left out of the mean, where
-    torchmetrics would count it as zero. Without any the result is NaN.
+    AUROC is undefined for a class that no image or every image has. The mean leaves such classes
+    out, while torchmetrics counts them as zero. It is NaN if no class is defined.
     """
 
     def __init__(self, classes: int, **every: Any) -> None:
@@ -60,5 +60,5 @@ class AUROC(MulticlassAUROC):
 
 
 def update_metrics(metrics: MetricCollection, logits: Tensor, labels: Tensor) -> None:
-    """Adds logits (B, classes) and labels (B,)."""
+    """Updates the metrics with logits (B, classes) and labels (B,)."""
     metrics.update(logits.float().softmax(1), labels)

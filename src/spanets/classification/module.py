@@ -1,4 +1,4 @@
-"""Image classification: loss and metrics."""
+"""The Lightning module of image classification: loss and metrics."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,13 +15,13 @@ class Classification(RecipeModule[ClassificationRecipe]):
     """Trains a classifier by a recipe.
 
     Args:
-        model: From images (B, 3, S, S) to logits (B, classes).
-        info: What its checkpoints say about it.
-        recipe: Loss, mixing, optimizer and schedule.
-        steps_per_epoch: Updates of the optimizer in an epoch.
+        model: Maps images (B, 3, S, S) to logits (B, classes).
+        info: Metadata for its checkpoints.
+        recipe: The recipe, with loss, mixing, optimizer and schedule.
+        steps_per_epoch: Optimizer updates in an epoch.
 
     Raises:
-        UsageError: settings that exclude each other, or an unknown optimizer.
+        UsageError: settings exclude each other, or the optimizer is unknown.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Classification(RecipeModule[ClassificationRecipe]):
         classes = len(info.classes)
         self.mixing = make_mixing(recipe.data, recipe.optim.label_smoothing, classes)
         self.val_metrics = metrics_for(classes, shared=True)
-        # Lightning's mean is off where processes have unlike numbers of images: it halves integers.
+        # Lightning's mean is inexact if processes have different numbers of images.
         self.val_loss = ExactMean()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class Classification(RecipeModule[ClassificationRecipe]):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Adds a batch to loss and metrics."""
         images, labels = batch
-        if not len(labels):  # none of them could be read
+        if not len(labels):  # no image of the batch is readable
             return
         logits = self(self.lay_out(images)).float()
         loss = F.cross_entropy(logits, labels)

@@ -1,4 +1,4 @@
-"""Images to labels, with a checkpoint that says how."""
+"""Predicts labels with a classifier's checkpoint."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -13,23 +13,23 @@ from spanets_runtime.predict import Prediction, predict_images
 
 
 class Predictor(ReadyModel):
-    """A checkpoint's model with its preprocessing and class names.
+    """A classifier's checkpoint with its preprocessing and class names.
 
     Args:
-        source: A checkpoint, open or its path.
-        device: None takes a GPU if there is one.
+        source: A checkpoint or its path.
+        device: Name of a device; None takes a GPU if there is one.
 
     Raises:
-        WeightsError: an unreadable checkpoint.
-        UserError: damaged preprocessing.
+        WeightsError: the checkpoint cannot be read.
+        UserError: the preprocessing in it is damaged.
     """
 
     def __call__(self, images: Iterable[ImageSource], top: int = 5) -> Iterator[Prediction]:
         """Yields a prediction for each image, as `predict_images` does.
 
         Args:
-            images: Paths.
-            top: Classes for each image; all of them where there are fewer.
+            images: Image paths.
+            top: Largest number of classes for each image.
         """
         return predict_images(images, self._classify, self.info.classes, top)
 

@@ -30,18 +30,18 @@ class ClassificationData(Data):
         "null finds it.",
     )
     shuffle_shards: int | None = key(
-        None, "Shards whose images are shuffled together; null takes all.", between=(1, 2**20)
+        None, "Number of shards shuffled together; null takes all.", between=(1, 2**20)
     )
     cache: str | None = key(None, "Folder for copies of remote shards; null is ~/.cache/spanets.")
     max_unreadable: float = key(
         0.0,
-        "Share of the images that may be unreadable: training replaces them by others, evaluation "
-        "leaves them out. A run with more of them stops.",
+        "Fraction of the images that may be unreadable: training replaces them by others, "
+        "evaluation leaves them out. With more, a run stops.",
         between=(0, 0.5),
     )
     val_fraction: float = key(
         0.25,
-        "Share of the images for validation where there is no `val/`.",
+        "Fraction of the images for validation, if there is no `val/`.",
         between=(0.001, 0.999),
     )
     split_seed: int = key(0, "Random seed of that split.", between=(0, 2**32 - 1))
@@ -51,7 +51,7 @@ class ClassificationData(Data):
     image_size: int = key(224, "Side of the square input, in pixels.", between=(1, 4096))
     crop_pct: float = key(
         0.9,
-        "Share of the image's side that the centre crop of evaluation keeps.",
+        "Fraction of the image's side that the centre crop of evaluation keeps.",
         between=(0.01, 1),
     )
     interpolation: Literal["bilinear", "bicubic"] = key("bicubic", "Interpolation of evaluation.")
@@ -70,7 +70,7 @@ class ClassificationData(Data):
     )
     scale: tuple[float, float] = key(
         (0.08, 1.0),
-        "Smallest and largest area of the random crop, as a share of the image's.",
+        "Smallest and largest area of the random crop, as a fraction of the image's.",
         between=(0.0001, 1),
     )
     ratio: tuple[float, float] = key(
@@ -97,14 +97,14 @@ class ClassificationData(Data):
     cutmix: float = key(0.0, "α of CutMix; 0 leaves it out.", between=(0, 100))
     mix_prob: float = key(1.0, "Probability that a batch is mixed.", between=(0, 1))
     mix_switch_prob: float = key(
-        0.5, "Probability of CutMix in place of mixup where both are on.", between=(0, 1)
+        0.5, "Probability of CutMix in place of mixup if both are on.", between=(0, 1)
     )
     mix_mode: Literal["batch", "pair", "elem"] = key(
-        "batch", "What draws its own mixing: a batch, a pair of images, or each image."
+        "batch", "Mixing is drawn per batch, per pair of images, or per image (elem)."
     )
 
     def check(self) -> None:
-        """Raises a UsageError for a pair of numbers that are not in order."""
+        """Raises a UsageError for a pair of numbers in the wrong order."""
         for name, (first, second) in (("scale", self.scale), ("ratio", self.ratio)):
             if first > second:
                 raise UsageError(

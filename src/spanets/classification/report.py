@@ -1,4 +1,4 @@
-"""A classifier's metrics as lines, and its confusion matrix as a picture."""
+"""Reports of classification: metrics as text, and a figure of the confusion matrix."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,15 +9,15 @@ import numpy as np
 from spanets.training.report import save_figure, subplots
 from spanets_runtime.figures import name_label
 
-# Beyond these many classes names, or numbers, do not fit into the picture of a confusion matrix.
+# Largest number of classes for which names, and numbers, fit into the confusion matrix figure.
 MAX_NAMES, MAX_NUMBERS = 40, 15
 
 MAX_LABEL = 30
-"""Characters of a name in it."""
+"""Largest number of characters of a class name in the figure."""
 
 
 def describe_metrics(results: Mapping[str, Any]) -> str:
-    """Returns the metrics of `evaluate` as lines for people."""
+    """Returns the metrics of `evaluate` as readable lines."""
     lines = [f"{results['checkpoint']} on {results['data']} ({results['images']} images)"]
     if unreadable := results.get("unreadable"):
         lines.append(f"  left out as unreadable: {len(unreadable)}, such as {unreadable[0]}")
@@ -32,7 +32,7 @@ def describe_metrics(results: Mapping[str, Any]) -> str:
 
 
 def plot_confusion(confusion: list[list[int]], classes: list[str], path: Path) -> None:
-    """Draws the confusion matrix, rows the truth, coloured by the share of each row."""
+    """Draws the confusion matrix (rows: truth), coloured by the fraction of each row."""
     count = len(classes)
     side = min(12.0, 2.8 + 0.6 * count)
     figure, axes = subplots(1, 1, (side + 1.2, side))

@@ -1,4 +1,4 @@
-"""Image classification as a task."""
+"""The task of image classification."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class ClassificationTask(Task[ClassificationRecipe]):
-    """Labels of whole images."""
+    """Predicts labels of whole images."""
 
     name = "classification"
     recipe_type = ClassificationRecipe
@@ -56,7 +56,7 @@ class ClassificationTask(Task[ClassificationRecipe]):
 
     @classmethod
     def make_predictor(cls, source: Source, options: PredictOptions) -> Predict:
-        """Returns what labels images."""
+        """Returns a function that labels images."""
         from spanets.classification.predict import Predictor
 
         return partial(Predictor(source), top=options.top)
@@ -83,11 +83,11 @@ class ClassificationTask(Task[ClassificationRecipe]):
 
     @classmethod
     def exportable(cls, source: Source, features_only: bool) -> nn.Module:
-        """Returns the classifier, or the same network as a backbone."""
+        """Returns the classifier, or its backbone."""
         return build_features(source) if features_only else source.network
 
     def check_batch(self, size: int) -> None:
-        """Raises a UsageError if images are to be mixed in pairs and their number is odd."""
+        """Raises a UsageError for an odd batch size with mixup or CutMix, which need pairs."""
         if (self.recipe.data.mixup or self.recipe.data.cutmix) and size % 2:
             raise UsageError(
                 f"data.mixup and data.cutmix pair the images of a batch, and {size} a device is "
@@ -101,12 +101,12 @@ class ClassificationTask(Task[ClassificationRecipe]):
         return make_loaders(self.recipe, batch_size, processes, kept)
 
     def check_model(self, model: nn.Module, classes: int) -> None:
-        """Raises a UsageError if the model does not make logits of the recipe's images."""
+        """Raises a UsageError if the model does not return logits for the recipe's image size."""
         name, size = self.recipe.model.name, self.recipe.data.image_size
         try:
             with torch.no_grad():
                 shape = tuple(model.eval()(torch.zeros(1, 3, size, size)).shape)
-        # Whatever the model raises, and models check sizes in every way there is.
+        # Models check sizes in different ways, and raise any kind of error.
         except Exception as error:
             raise UsageError(
                 f"model {name} cannot take images of {size}x{size} pixels ({first_line(error)}); "
@@ -117,20 +117,20 @@ class ClassificationTask(Task[ClassificationRecipe]):
         model.train()
 
     def check_batch_norm(self, model: nn.Module, batch: int) -> None:
-        """Raises a UsageError if so many images on one device are too few for batch norm."""
+        """Raises a UsageError if a batch of this size is too small for batch norm."""
         from spanets.training.batch_norm import refuse_single_values
 
         size = self.recipe.data.image_size
         refuse_single_values(model, torch.zeros(1, 3, size, size), batch)
 
     def make_module(self, model: nn.Module, info: ModelInfo, updates: int) -> L.LightningModule:
-        """Makes what trains the classifier."""
+        """Makes the Lightning module."""
         from spanets.classification.module import Classification
 
         return Classification(model, info, self.recipe, updates)
 
     def pictures(self, history: list[Row], results: Mapping[str, Any]) -> dict[str, Picture]:
-        """Returns learning curves and confusion matrix."""
+        """Returns figures of learning curves and of the confusion matrix."""
         from spanets.classification.report import plot_confusion
         from spanets.training.report import plot_curves
 

@@ -1,1 +1,1 @@
-"""Labelled images: decoding one, listing many, splitting them, and the order they are drawn in."""
+"""Labelled images: sources, splits, samplers and loaders."""

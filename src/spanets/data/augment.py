@@ -1,6 +1,6 @@
-"""Random changes to images with boxes or masks, of torchvision's transforms, for training.
+"""Training augmentation of images with boxes or masks, built from torchvision's transforms.
 
-Images are uint8 tensors (3, H, W); what is drawn is drawn from torch's generator.
+Images are uint8 tensors (3, H, W). All randomness comes from torch's global generator.
 """
 
 from typing import Any
@@ -14,13 +14,13 @@ from spanets.recipe.sections import DenseData
 
 
 def placements(data: DenseData) -> list[v2.Transform]:
-    """Returns the flip and the turn that a recipe asks for."""
+    """Returns the recipe's geometric transforms: the horizontal flip and the quarter turns."""
     turns = [QuarterTurn()] if data.quarter_turns else []
     return [v2.RandomHorizontalFlip(data.hflip), *turns]
 
 
 def recolouring(data: DenseData) -> list[v2.Transform]:
-    """Returns the strong change of colours that a recipe asks for, if it asks for one."""
+    """Returns the recipe's strong colour augmentation, or an empty list."""
     if not data.recolour:
         return []
     changes = [
@@ -33,7 +33,7 @@ def recolouring(data: DenseData) -> list[v2.Transform]:
 
 
 def distortions() -> list[v2.Transform]:
-    """Returns SSD's random colours without the swapped channels of `RandomPhotometricDistort`."""
+    """Returns SSD's colour augmentation: `RandomPhotometricDistort` without swapped channels."""
     brightness, contrast, saturation, hue = (
         v2.RandomApply([v2.ColorJitter(**{name: limits})])
         for name, limits in (
@@ -49,13 +49,13 @@ def distortions() -> list[v2.Transform]:
 
 
 def fit_sides(height: int, width: int, short: int, long: int | None) -> tuple[int, int]:
-    """Returns the height and width of an image resized to a short side, each at least a pixel.
+    """Returns the height and width of an image resized to a short side, each at least one pixel.
 
     Args:
-        height: Of the image.
-        width: Of the image.
-        short: What the shorter side is to be.
-        long: Most that the longer side may be; the short side is then less.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        short: Wanted length of the shorter side.
+        long: Largest length of the longer side, which takes precedence over `short`; or None.
     """
     scale = short / min(height, width)
     if long is not None:
@@ -64,17 +64,17 @@ def fit_sides(height: int, width: int, short: int, long: int | None) -> tuple[in
 
 
 class ShortestSize(v2.RandomShortestSize):
-    """Resizes to a short side that is drawn of several; also images of a few rows or columns."""
+    """Resizes to a random one of several short sides; works for images of a few rows or columns."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draws the side, and returns the size."""
+        """Draws the short side and returns the new size."""
         height, width = v2.functional.get_size(flat_inputs[0])
         short = self.min_size[int(torch.randint(len(self.min_size), ()))]
         return {"size": fit_sides(height, width, short, self.max_size)}
 
 
 class QuarterTurn(v2.Transform):
-    """Turns by 0, 90, 180 or 270 degrees, each as likely, without a pixel lost."""
+    """Turns by 0, 90, 180 or 270 degrees with equal probability, without losing a pixel."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, int]:
         """Draws the number of quarter turns, anticlockwise."""
@@ -91,9 +91,9 @@ class QuarterTurn(v2.Transform):
 
 
 def turn_boxes(boxes: tv_tensors.BoundingBoxes, turns: int) -> tv_tensors.BoundingBoxes:
-    """Returns boxes (N, 4), x1, y1, x2, y2, after so many quarter turns anticlockwise.
+    """Returns boxes (N, 4), x1, y1, x2, y2, after a number of quarter turns anticlockwise.
 
-    torchvision turns them by sines and cosines, and fails where there are none.
+    torchvision's rotation uses sines and cosines, and fails on zero boxes.
     """
     values, (height, width) = boxes.as_subclass(torch.Tensor), boxes.canvas_size
     for _ in range(turns % 4):

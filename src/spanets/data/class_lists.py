@@ -1,4 +1,4 @@
-"""Reads lists of names, a line each, from text files as editors and other tools write them."""
+"""Reads lists of names, one a line, from text files in the encodings that editors write."""
 
 import re
 import unicodedata
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spanets_runtime.errors import UserError
 
-# UTF-32 first: its mark begins with that of UTF-16.
+# UTF-32 before UTF-16: its byte-order mark begins with that of UTF-16.
 _MARKS = (
     (b"\xef\xbb\xbf", "utf-8-sig"),
     (b"\xff\xfe\0\0", "utf-32"),
@@ -29,8 +29,8 @@ class NameList:
     """Names in the order of a file.
 
     Attributes:
-        names: Without line ends, and without spaces and invisible characters around them.
-        notes: A line for people where blank lines between names were left out.
+        names: The names, without line ends and without spaces and invisible characters around.
+        notes: A message if blank lines between names were left out.
     """
 
     names: list[str]
@@ -38,13 +38,13 @@ class NameList:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Returns the lines of a text file, each of them as `clean_name` makes it.
+    """Returns the lines of a text file, each cleaned by `clean_name`.
 
-    UTF-8 with or without a byte-order mark, or UTF-16 or UTF-32 with one; lines end as on Unix,
-    Windows or old Macs. Blank lines at the end are left out.
+    Reads UTF-8 with or without a byte-order mark, and UTF-16 or UTF-32 with one, with line ends of
+    Unix, Windows or old Macs. Blank lines at the end are left out.
 
     Raises:
-        UserError: no such file, or no text.
+        UserError: the file is missing, cannot be read or is not text.
     """
     lines = [clean_name(line) for line in re.split(r"\r\n|\r|\n", _read_text(path))]
     while lines and not lines[-1]:
@@ -53,11 +53,10 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_names(path: Path) -> NameList:
-    """Reads a list of names, that of number 0 first.
+    """Reads a list of names in the order of their numbers, from 0.
 
     Raises:
-        UserError: as for `read_lines`, or the lines hold numbers or control characters beside the
-            names.
+        UserError: see `read_lines`; or a line has a number beside the name, or a control character.
     """
     lines = read_lines(path)
     names = [line for line in lines if line]
@@ -66,17 +65,17 @@ def read_names(path: Path) -> NameList:
             raise UserError(f"{path}: line {number} holds a control character; write plain names")
     if _holds_numbers(names):
         raise UserError(
-            f"{path}: has numbers beside the names, such as {names[0]!r}; write the names alone, a "
-            "line each, that of number 0 first"
+            f"{path}: has numbers beside the names, such as {names[0]!r}; write the names alone, "
+            "one a line, from number 0"
         )
     return NameList(names, _note_blanks(path, lines))
 
 
 def clean_name(line: str) -> str:
-    """Returns a line in Unicode's form NFC, without spaces and invisible characters at its ends.
+    """Returns a line in Unicode's NFC form, without spaces and invisible characters at its ends.
 
-    Such as a byte-order mark, spaces of no width and marks of direction; within a name they may
-    belong to a script.
+    Invisible characters are for example byte-order marks, zero-width spaces and direction marks.
+    Within a name they stay, because some scripts need them.
     """
     start, end = 0, len(line)
     while start < end and _is_invisible(line[start]):
@@ -109,7 +108,7 @@ def _read_text(path: Path) -> str:
 
 
 def _holds_numbers(names: Sequence[str]) -> bool:
-    """Tells lines of numbers and names from names that have numbers in them, as coins have."""
+    """Whether lines hold a number beside each name; names such as "2 euro" do not count."""
     first = [_NUMBER_FIRST.fullmatch(name) for name in names]
     if len(names) > 1 and all(first):
         numbers = [int(match[1]) for match in first if match]

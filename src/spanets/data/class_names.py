@@ -1,7 +1,7 @@
-"""Names of classes: which are the same, which are easily taken for one another, and how two differ.
+"""Compares class names: equal ones, easily confused ones, and differences between two lists.
 
-A name with an accent has two spellings in Unicode, one character (NFC) or two (NFD, as macOS writes
-file names); both are the same name here.
+Unicode spells a letter with an accent as one character (NFC) or two (NFD, which macOS uses in file
+names). Both spellings are the same name here.
 """
 
 import unicodedata
@@ -12,12 +12,12 @@ from spanets_runtime.errors import UserError, nearest
 
 
 def normal(name: str) -> str:
-    """Returns the spelling by which names are compared, Unicode's NFC."""
+    """Returns a name in Unicode's NFC form, the form in which names are compared."""
     return unicodedata.normalize("NFC", name)
 
 
 def describe_twins(names: Sequence[str], where: str) -> tuple[str, ...]:
-    """Returns a line for each group of classes that a reader would take for one."""
+    """Returns a message for each group of classes whose names look alike."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(normal(name).casefold(), []).append(name)
@@ -31,10 +31,10 @@ def describe_twins(names: Sequence[str], where: str) -> tuple[str, ...]:
 
 
 def match_classes(names: Sequence[str], known: Sequence[str]) -> list[int]:
-    """Returns the place of each name among the classes of a model.
+    """Returns the index of each name among the classes of a model.
 
     Raises:
-        UserError: the model does not know one of them.
+        UserError: the model lacks one of them.
     """
     exact = {name: number for number, name in enumerate(known)}
     similar = {normal(name): number for number, name in enumerate(known)}
@@ -50,8 +50,8 @@ def _find(key: str, numbers: dict[str, int], name: str, known: Sequence[str]) ->
 
 
 def compare_classes(before: Sequence[str], now: Sequence[str]) -> str:
-    """Says how two lists of classes differ, in names or in order; "" where they do not."""
-    # Earlier versions left invisible characters in names of lists.
+    """Describes how two lists of classes differ in names or order; "" if they are the same."""
+    # Earlier versions kept invisible characters in the names of a list.
     first, second = ([normal(clean_name(name)) for name in names] for names in (before, now))
     if first == second:
         return ""

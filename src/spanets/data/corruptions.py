@@ -1,18 +1,18 @@
-"""The 15 kinds of corruption of ImageNet-C, at 5 severities, for images of any size and source.
+"""The 15 kinds of corruption of ImageNet-C, at 5 severities, for images of any size.
 
 Kinds and strengths follow Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to
-Common Corruptions and Perturbations", ICLR 2019 (https://arxiv.org/abs/1903.12261). Written anew,
-with these differences, so that errors here stand beside each other and never beside ImageNet-C's:
+Common Corruptions and Perturbations", ICLR 2019 (https://arxiv.org/abs/1903.12261). This is a new
+implementation, whose error rates cannot be compared with those on ImageNet-C. It differs in:
 
 - Lengths are in pixels of an image whose shorter side is 224, and are scaled to the image.
 - Fog is noise whose amplitude falls as a power of the frequency, in place of a plasma fractal;
   frost is drawn from the zero lines of such noise, thicker at the border, in place of photographs.
 - Glass displaces each pixel at random, at once, in place of swaps one after the other.
-- Snow, fog and the elastic transform have strengths of their own, which grow with the severity: the
-  published elastic transform, for one, does not.
+- Snow, fog and the elastic transform have other strengths, which always grow with the severity.
+  Those of the published elastic transform, for example, do not.
 
-Images are (H, W, 3), uint8; inside, floats from 0 to 1. Corrupt what the network sees, after it was
-resized: a later resizing averages noise away.
+Public functions take images (H, W, 3) in uint8; private ones take floats from 0 to 1. Corrupt an
+image after resizing it to the network's input size, because resizing averages noise away.
 """
 
 import io
@@ -34,7 +34,7 @@ Pixels = NDArray[np.floating[Any]]
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
-# The side whose pixels the strengths are given in.
+# Strengths are in pixels of an image with this shorter side.
 _SIDE = 224
 
 
@@ -45,7 +45,7 @@ def corrupt(image: NDArray[np.uint8], kind: str, severity: int, seed: int = 0) -
         image: (H, W, 3).
         kind: One of `KINDS`.
         severity: 1 to 5.
-        seed: Of the random draws, zero or more; give each image its own.
+        seed: Seed of the random draws, zero or more; give each image another one.
 
     Returns:
         (H, W, 3).
@@ -62,7 +62,7 @@ def corrupt(image: NDArray[np.uint8], kind: str, severity: int, seed: int = 0) -
         raise UsageError(f"severity is {severity}, allowed: 1 to 5")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"image is {image.shape} of {image.dtype}, must be (H, W, 3) of uint8")
-    # Seeded by the kind too, so that two kinds share no draws.
+    # The seed includes the kind, so that no two kinds use the same draws.
     random = np.random.default_rng((seed, KINDS.index(kind)))
     x = image.astype(np.float32) / 255
     return _to_bytes(_CORRUPTIONS[kind](x, severity - 1, random))
@@ -77,7 +77,7 @@ def _gaussian_noise(x: Pixels, level: int, random: Generator) -> Pixels:
 
 
 def _shot_noise(x: Pixels, level: int, random: Generator) -> Pixels:
-    photons = (60, 25, 12, 5, 3)[level]  # that a white pixel collects
+    photons = (60, 25, 12, 5, 3)[level]  # collected by a white pixel
     return (random.poisson(x * photons) / photons).astype(np.float32)
 
 
@@ -94,7 +94,7 @@ def _defocus_blur(x: Pixels, level: int, random: Generator) -> Pixels:
     radius = (3, 4, 6, 8, 10)[level] * _scale(x)
     grid = np.arange(-math.ceil(radius), math.ceil(radius) + 1)
     distance = np.hypot(grid[:, None], grid)
-    # A disc whose edge is one pixel soft: a lens without aliasing.
+    # A disc with an edge one pixel wide, to avoid aliasing.
     return _convolve(x, (radius + 0.5 - distance).clip(0, 1))
 
 
@@ -138,7 +138,7 @@ def _snow(x: Pixels, level: int, random: Generator) -> Pixels:
 
 def _frost(x: Pixels, level: int, random: Generator) -> Pixels:
     kept, laid = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))[level]
-    # Crystals: the thin lines where noise changes its sign, thicker the nearer to the border.
+    # Crystals are the thin lines where noise changes its sign, thicker near the border.
     lines = [np.exp(-6 * np.abs(_cloud(random, x.shape, slope))) for slope in (1.0, 1.4, 1.8)]
     height, width = x.shape[:2]
     rows, columns = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
@@ -194,11 +194,11 @@ def _jpeg_compression(x: Pixels, level: int, random: Generator) -> Pixels:
     return _to_pixels(Image.open(buffer).convert("RGB"))
 
 
-# ---- what several kinds are made of
+# ---- building blocks
 
 
 def _scale(x: Pixels) -> float:
-    """Returns the image's pixels for one of an image of side 224."""
+    """Returns the factor from pixels at a shorter side of 224 to pixels of this image."""
     return min(x.shape[:2]) / _SIDE
 
 
@@ -231,13 +231,13 @@ def _convolve(x: Pixels, kernel: NDArray[Any]) -> Pixels:
     height, width = kernel.shape
     padding = (width // 2, width // 2, height // 2, height // 2)
     weight = torch.from_numpy((kernel / kernel.sum()).astype(np.float32))
-    weight = weight.expand(x.shape[2], 1, -1, -1)  # a channel each
+    weight = weight.expand(x.shape[2], 1, -1, -1)  # one per channel
     padded = F.pad(_to_tensor(x), padding, mode="replicate")
     return _to_array(F.conv2d(padded, weight, groups=x.shape[2]))
 
 
 def _smooth(x: Pixels, deviation: float) -> Pixels:
-    """Blurs by a Gaussian, as far as four deviations, or as the image has pixels to mirror."""
+    """Blurs by a Gaussian cut off at four deviations, or where reflection runs out of pixels."""
     reach = min(math.ceil(4 * deviation), min(x.shape[:2]) - 1)
     if reach < 1:
         return x
@@ -245,7 +245,7 @@ def _smooth(x: Pixels, deviation: float) -> Pixels:
 
 
 def _move(x: Pixels, length: float, deviation: float, degrees: float) -> Pixels:
-    """Smears along a line, by a Gaussian cut off at `length` either side."""
+    """Blurs along a line, by a Gaussian cut off at `length` on either side."""
     scale = _scale(x)
     reach = math.ceil(length * scale)
     rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
@@ -257,7 +257,7 @@ def _move(x: Pixels, length: float, deviation: float, degrees: float) -> Pixels:
 
 
 def _displace(x: Pixels, offsets: NDArray[Any]) -> Pixels:
-    """Takes each pixel from elsewhere, between pixels bilinearly.
+    """Moves pixels: each is read at an offset from its place, with bilinear interpolation.
 
     Args:
         x: (H, W, C).
@@ -274,7 +274,7 @@ def _displace(x: Pixels, offsets: NDArray[Any]) -> Pixels:
 
 
 def _zoom(x: Pixels, factor: float) -> Pixels:
-    """Enlarges about the centre, and crops to the size as it was."""
+    """Enlarges about the centre, and crops to the original size."""
     height, width = x.shape[:2]
     rows, columns = np.mgrid[:height, :width]
     shrink = 1 / factor - 1
@@ -287,7 +287,7 @@ def _cloud(random: Generator, shape: tuple[int, ...], slope: float) -> Pixels:
     height, width = shape[:2]
     rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)  # cycles per pixel
     frequency = np.hypot(rows, columns)
-    frequency[0, 0] = np.inf  # no mean
+    frequency[0, 0] = np.inf  # sets the mean to 0
     spectrum = np.fft.rfft2(_normal(random, (height, width))) * frequency**-slope
     cloud = np.fft.irfft2(spectrum, s=(height, width))
     return (cloud / max(cloud.std(), 1e-6))[..., None].astype(np.float32)

@@ -1,4 +1,4 @@
-"""What a run knows of the data that it began with: for going on with it, and for evaluating it."""
+"""What a run recorded about its data, so that it can be resumed and evaluated on the same split."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from spanets.data.split_list import SplitList
 
 @dataclass(frozen=True)
 class Kept:
-    """What is known from a run's folder and its checkpoint.
+    """What a run's folder and checkpoint say about its data.
 
     Attributes:
-        folder: The run's.
-        is_new: The run begins now: there is nothing to keep to.
-        split: Which image is in which part; None where that was not drawn, or not kept.
-        classes: The checkpoint's, or None.
-        started: When the run began, in seconds since 1970, or None.
-        count_trained: Returns how many images an epoch can have had, by the checkpoint; None where
-            it does not tell.
+        folder: The run folder.
+        is_new: Whether the run starts now, with no split to follow.
+        split: The run's split list; None if no split was drawn or recorded.
+        classes: Class names of the checkpoint, or None.
+        started: Start of the run in seconds since 1970, or None.
+        count_trained: Returns the possible numbers of images in an epoch, from the checkpoint's
+            step count, or None if unknown.
     """
 
     folder: Path

@@ -1,4 +1,4 @@
-"""From a data set to batches, for every task: shares, worker processes, and their errors."""
+"""Data loaders for every task: distributed samplers, worker processes and their errors."""
 
 import os
 import signal
@@ -19,18 +19,18 @@ from spanets.data.worker_processes import ImageLoader
 from spanets_runtime.errors import UserError, first_line, missing_memory
 
 MAX_WORKERS_PER_CORE = 4
-"""Beyond these, processes that load images wait for each other."""
+"""With more worker processes than this per core, they wait for each other."""
 
 
-class Share(Sampler[tuple[int, int]]):
-    """The share of an order that this process has of several: every n-th sample.
+class RankSampler(Sampler[tuple[int, int]]):
+    """A distributed sampler: of n processes, each draws every n-th sample of an order.
 
     Args:
         order: The order of all samples.
-        processes: That share them.
-        whole: Where they do not divide, some have a sample more, so that each sample is seen once;
-            if not, the last samples are left out, so that all have as many. Of fewer samples than
-            processes, which would leave some without, every process sees all.
+        processes: Number of processes that share the samples.
+        whole: True draws every sample once, and some processes may get one sample more than
+            others; if there are fewer samples than processes, every process draws all of them.
+            False drops the last samples, so that all processes get the same number.
     """
 
     def __init__(self, order: EpochSampler, processes: int, whole: bool) -> None:
@@ -44,10 +44,10 @@ class Share(Sampler[tuple[int, int]]):
         self.order.set_epoch(epoch)
 
     def skip(self, samples: int) -> None:
-        """Makes the next iteration, and no later one, begin after so many samples of this share.
+        """Makes the next iteration, and only that one, skip this many samples of this process.
 
-        A run resumed within an epoch so goes on without decoding what it has seen. The length
-        stays that of the epoch, of which the iteration is the rest.
+        A run that resumes within an epoch need not decode the images that it has already seen.
+        `len` still returns the number of samples in the whole epoch.
         """
         self.seen = samples
 
@@ -62,24 +62,24 @@ class Share(Sampler[tuple[int, int]]):
 
     @property
     def rank(self) -> int:
-        """The place of this process among those that share."""
+        """The rank of this process."""
         return dist.get_rank() if self.processes > 1 else 0
 
 
 class EvenBatches(Sampler[list[tuple[int, int]]]):
-    """Parts a share into as many batches as the other processes make of theirs.
+    """Divides the samples of this process into as many batches as every other process has.
 
-    A share may be one sample longer than another, and that sample a batch of its own; models whose
-    parameters are spread over processes can only be computed by all of them together. Only batches
-    of one sample cannot be evened out.
+    One process may have one sample more than another, which would fill a batch of its own. Models
+    with parameters spread over processes hang if the processes run different numbers of batches.
+    With a batch size of 1 the numbers can still differ.
 
     Args:
-        share: Of this process.
-        size: The largest batch.
+        share: The sampler of this process.
+        size: Largest number of samples in a batch.
     """
 
-    def __init__(self, share: Share, size: int) -> None:
-        self.sampler = share  # the name by which Lightning finds whom to tell the epoch
+    def __init__(self, share: RankSampler, size: int) -> None:
+        self.sampler = share  # Lightning looks for this name to call `set_epoch`
         self.size = size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -94,15 +94,15 @@ class EvenBatches(Sampler[list[tuple[int, int]]]):
 
 @dataclass(frozen=True)
 class Loaders:
-    """Loaders of one data set, for training and for validation.
+    """The training and the validation loader of one data set.
 
     Attributes:
         train, val: The loaders.
         classes: Names of the classes.
-        notes: Lines for people about what of the data set was left out, renamed or changed.
-        unreadable: What their data sets find unreadable, by part, where they put up with any.
-        split: Names of the images that were split, by part, for the run's list; none where the
-            data set came in parts; None where it is never split.
+        notes: Messages about images or classes that were left out, renamed or changed.
+        unreadable: The unreadable images found so far, by part; empty if none are allowed.
+        split: Names of the images by part, for the run's split list; empty if the data set came
+            in parts, None if it is never split.
     """
 
     train: DataLoader[Any]
@@ -115,27 +115,27 @@ class Loaders:
 
 def make_loader(
     dataset: Dataset[Any],
-    sampler: Share,
+    sampler: RankSampler,
     batch_size: int,
     workers: int,
     drop_last: bool = False,
     collate: Callable[[list[Any]], Any] | None = None,
 ) -> DataLoader[Any]:
-    """Loads the sampler's share of a data set in batches, in this many processes beside ours.
+    """Returns a loader of the sampler's images in batches, with worker processes.
 
     Args:
-        dataset: Takes `(epoch, index)` pairs.
-        sampler: Which of them.
-        batch_size: Samples in a batch.
-        workers: Processes; 0 loads in our own. No more are started than there are batches, and no
-            more than `MAX_WORKERS_PER_CORE` allows.
-        drop_last: Leave out what does not fill a last batch.
-        collate: Makes a batch of samples; torch's way by default.
+        dataset: A data set indexed by `(epoch, index)` pairs.
+        sampler: The sampler of this process.
+        batch_size: Number of samples in a batch.
+        workers: Number of worker processes; 0 loads in the main process. It is limited to the
+            number of batches and to `max_workers()`.
+        drop_last: Whether to leave out a last batch that is not full.
+        collate: Makes a batch of samples; torch's function by default.
     """
     batches: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler, "drop_last": drop_last}
     if sampler.whole and sampler.processes > 1:
         batches = {"batch_sampler": EvenBatches(sampler, batch_size)}
-    most = -(-len(sampler.order) // sampler.processes)  # of a share
+    most = -(-len(sampler.order) // sampler.processes)  # samples of one process
     workers = min(workers, -(-most // batch_size), max_workers())
     return ImageLoader(
         dataset,
@@ -156,18 +156,18 @@ def shuffled_loader(
     seed: int,
     collate: Callable[[list[Any]], Any] | None = None,
 ) -> DataLoader[Any]:
-    """Loads this process's share for training, each epoch in another order.
+    """Returns the training loader of this process, which shuffles anew in each epoch.
 
-    Samples that do not fill a last batch are left out, others in every epoch. A data set smaller
-    than a batch makes a smaller batch.
+    The last batch of an epoch is dropped if it is not full. A data set smaller than a batch gives
+    one smaller batch.
 
     Args:
-        dataset: Takes `(epoch, index)` pairs.
-        batch_size: Samples in a batch of one process.
-        workers: As for `make_loader`.
-        processes: That share the samples.
-        seed: Of the order.
-        collate: As for `make_loader`.
+        dataset: A data set indexed by `(epoch, index)` pairs.
+        batch_size: Number of samples in a batch of one process.
+        workers: See `make_loader`.
+        processes: Number of processes that share the samples.
+        seed: Seed of the order.
+        collate: See `make_loader`.
 
     Raises:
         UserError: fewer samples than processes.
@@ -175,7 +175,7 @@ def shuffled_loader(
     count: int = len(dataset)  # type: ignore[arg-type]
     if (size := min(batch_size, count // processes)) < 1:
         raise UserError(f"{count} training images are too few for {processes} devices")
-    share = Share(EpochSampler(count, shuffle=True, seed=seed), processes, whole=False)
+    share = RankSampler(EpochSampler(count, shuffle=True, seed=seed), processes, whole=False)
     return make_loader(dataset, share, size, workers, drop_last=True, collate=collate)
 
 
@@ -186,37 +186,39 @@ def ordered_loader(
     processes: int = 1,
     collate: Callable[[list[Any]], Any] | None = None,
 ) -> DataLoader[Any]:
-    """Loads this process's share for evaluation, in order: each sample once in one process.
+    """Returns the evaluation loader of this process, in order; see `RankSampler` with `whole`.
 
     Args:
-        dataset: Takes `(epoch, index)` pairs.
-        batch_size: Samples in a batch of one process.
-        workers: As for `make_loader`.
-        processes: That share the samples.
-        collate: As for `make_loader`.
+        dataset: A data set indexed by `(epoch, index)` pairs.
+        batch_size: Number of samples in a batch of one process.
+        workers: See `make_loader`.
+        processes: Number of processes that share the samples.
+        collate: See `make_loader`.
     """
     order = EpochSampler(len(dataset), shuffle=False, seed=0)  # type: ignore[arg-type]
-    return make_loader(dataset, Share(order, processes, True), batch_size, workers, collate=collate)
+    return make_loader(
+        dataset, RankSampler(order, processes, True), batch_size, workers, collate=collate
+    )
 
 
 def max_workers() -> int:
-    """Returns how many processes that load images this machine can use, and more."""
+    """Returns the largest number of worker processes that make sense on this machine."""
     return max(16, MAX_WORKERS_PER_CORE * (os.cpu_count() or 1))
 
 
 def _start_worker(_: int) -> None:
-    """Leaves Ctrl-C to the main process, and is silent when that one hangs up."""
+    """Ignores Ctrl-C, which the main process handles, and hides errors when that process ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.excepthook = _report_all_but_hanging_up
+    sys.excepthook = _report_unless_disconnected
 
 
-def _report_all_but_hanging_up(kind: type[BaseException], *error: Any) -> None:
+def _report_unless_disconnected(kind: type[BaseException], *error: Any) -> None:
     if not issubclass(kind, EOFError | ConnectionError):
         sys.__excepthook__(kind, *error)
 
 
 def _hide_unstarted() -> None:
-    """Hides what torch's iterator says when it is cleared away, if its processes never started."""
+    """Hides the error that torch's iterator prints when collected before its processes started."""
     before = sys.unraisablehook
 
     def report(unraisable: Any) -> None:
@@ -228,15 +230,15 @@ def _hide_unstarted() -> None:
 
 @contextmanager
 def plain_worker_errors() -> Iterator[None]:
-    """Says plainly what went wrong in a process that loads images.
+    """Turns errors of worker processes into a `UserError` of one line.
 
     Raises:
-        UserError: that which the process raised, or that it died.
+        UserError: the process raised one, or it died.
     """
     try:
         yield
     except UserError as error:
-        # torch raises it again with the process's traceback for a message, whose last line is
+        # torch raises it again with the worker's traceback as the message; its last line is
         # "module.Type: message".
         lines = str(error.args[0]).splitlines()
         if len(lines) < 2:

@@ -1,4 +1,4 @@
-"""Splits of runs that kept no list of theirs: drawn again, where the data are as they were."""
+"""Splits of old runs without a split list: drawn again if the data set has not changed."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -10,24 +10,24 @@ from spanets.runs.folder import SPLIT
 from spanets_runtime.errors import UserError
 from spanets_runtime.listing import is_system
 
-_ROUNDING = 1.0  # in seconds, of the time that a run records
-_TOGETHER = 2.0  # in seconds, between a file and its folder's note of it
+_ROUNDING = 1.0  # seconds; precision of a run's recorded start time
+_TOGETHER = 2.0  # seconds; a file and its folder may record one change this far apart
 
 
 def check_unchanged(kept: Kept, images: Sequence[Any], trained: int, origin: str) -> str:
-    """Looks for signs that images came or went since the run began.
+    """Checks for signs that images were added or removed since the run began.
 
     Args:
-        kept: What the run knows.
-        images: Of the data set; files, or what stores them.
-        trained: How many of them a split drawn now trains on.
-        origin: The data set.
+        kept: What the run recorded about its data.
+        images: All images of the data set: files or stored images.
+        trained: Number of training images in a split drawn now.
+        origin: Name of the data set, for messages.
 
     Returns:
-        A line which says on what the split rests.
+        A message that the split was drawn anew.
 
     Raises:
-        UserError: there are signs.
+        UserError: the data set has changed.
     """
     reason = _count_sign(kept, trained) or _time_sign(
         kept, images, Path(os.path.expanduser(origin))
@@ -52,7 +52,7 @@ def _count_sign(kept: Kept, trained: int) -> str:
 
 
 def _time_sign(kept: Kept, images: Sequence[Any], root: Path) -> str:
-    """Names a folder that has changed since; of a copy, where all is newer, nothing can be told."""
+    """Names a folder that changed since the run began; "" for a copy, where every file is newer."""
     files = [image for image in images if isinstance(image, Path)]
     if kept.started is None or len(files) < len(images):
         return ""
@@ -64,7 +64,7 @@ def _time_sign(kept: Kept, images: Sequence[Any], root: Path) -> str:
 
 
 def _folders(files: Iterable[Path], root: Path) -> list[Path]:
-    """Returns the folders of files, and those above them, below the root."""
+    """Returns all folders below the root that hold the files, directly or deeper."""
     found: set[Path] = set()
     for folder in {path.parent for path in files}:
         below = [f for f in (folder, *folder.parents) if f != root and f.is_relative_to(root)]
@@ -73,7 +73,7 @@ def _folders(files: Iterable[Path], root: Path) -> list[Path]:
 
 
 def _has_changed(folder: Path, limit: float) -> bool:
-    """Whether entries came or went later; what a file browser leaves behind counts for nothing."""
+    """Whether entries were added or removed after `limit`, hidden system files not counted."""
     changed = folder.stat().st_mtime
     if changed <= limit:
         return False

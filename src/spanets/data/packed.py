@@ -1,4 +1,4 @@
-"""Long lists of texts without a Python object for each."""
+"""Long lists of strings in two arrays, without one Python object per string."""
 
 from collections.abc import Iterable, Sequence
 from typing import overload
@@ -7,11 +7,11 @@ import numpy as np
 
 
 class PackedTexts(Sequence[str]):
-    """A list of texts in two arrays.
+    """A list of strings in two arrays.
 
-    Processes that load images share the memory of their parent until either writes to it, and
-    Python writes to an object when it looks at it, to count references. A list of a million names
-    is so copied into every process; arrays are not.
+    Worker processes share the memory of their parent until one of them writes to it. Python writes
+    to an object whenever it uses it, to count references, so every worker would end up with its own
+    copy of a list of a million names. Arrays are not copied.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:

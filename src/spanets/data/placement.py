@@ -1,8 +1,8 @@
-"""Where an image's file lies in what random flips, turns, resizes and crops have made of it.
+"""The affine map from an image file to the augmented image.
 
-torchvision's transforms move it as they move the image and its boxes, with the same random draws.
-What is drawn in the file's coordinates, such as polygons, can then be drawn at the size that a
-network is trained at, without a picture of the file's size for each.
+torchvision's transforms update it together with the image and its boxes, with the same random
+draws. Polygons in the file's coordinates can then be rasterised at the training size, without a
+mask of the file's size for each object.
 """
 
 from typing import Any
@@ -15,20 +15,20 @@ from torchvision.transforms.v2.functional import register_kernel
 
 
 class Placement(tv_tensors.TVTensor):
-    """An affine map from the file's x and y to those of the image now, in pixels.
+    """An affine map from x and y in the file to x and y in the current image, in pixels.
 
-    A tensor (2, 3) in float64: two columns for x and y, one that is added. Pixel edges are whole
-    numbers. Flips, quarter turns, resizes and crops never mix the axes, they exchange them at most.
+    A float64 tensor (2, 3): two columns of factors for x and y, and an offset. Pixel edges have
+    integer coordinates. Flips, resizes and crops keep the axes; a quarter turn swaps them.
 
     Attributes:
-        canvas_size: Height and width of the image now.
+        canvas_size: Height and width of the current image.
     """
 
     canvas_size: tuple[int, int]
 
     @classmethod
     def of_file(cls, height: int, width: int) -> "Placement":
-        """Returns that of an image as it is in its file."""
+        """Returns the placement of an image before any transform."""
         return cls.make(torch.eye(2, 3, dtype=torch.float64), (height, width))
 
     @classmethod
@@ -39,7 +39,7 @@ class Placement(tv_tensors.TVTensor):
         return placement
 
     def then(self, rows: list[list[float]], canvas_size: tuple[int, int]) -> "Placement":
-        """Returns the placement after one more affine map (2, 3), on another canvas."""
+        """Returns the placement after another affine map (2, 3), on a canvas of the given size."""
         matrix, step = self.as_subclass(Tensor), torch.tensor(rows, dtype=torch.float64)
         moved = step[:, :2] @ matrix
         moved[:, 2] += step[:, 2]
@@ -65,7 +65,7 @@ def _crop(placement: Placement, top: int, left: int, height: int, width: int) ->
 
 
 def turn_placement(placement: Placement, turns: int) -> Placement:
-    """Returns the placement after so many quarter turns, anticlockwise as `torch.rot90` has it."""
+    """Returns the placement after a number of quarter turns anticlockwise, like `torch.rot90`."""
     for _ in range(turns % 4):
         height, width = placement.canvas_size
         placement = placement.then([[0, 1, 0], [-1, 0, width]], (width, height))

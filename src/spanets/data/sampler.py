@@ -1,4 +1,4 @@
-"""The order in which samples are drawn, and the randomness of each, as functions of integers."""
+"""The order of samples and the random state of each, as functions of (seed, epoch, index)."""
 
 import hashlib
 import random
@@ -14,14 +14,14 @@ from torch.utils.data import Sampler, get_worker_info
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yields `(epoch, index)` pairs, in an order that depends on the seed and the epoch alone.
 
-    The data set is handed the epoch with the index, so that it can seed every random draw of an
-    image's augmentation by (seed, epoch, index), see `seed_sample`. A run is then the same for
-    any number of workers, and one resumed at an epoch goes on exactly as if never stopped. The
-    pair carries the epoch because workers that outlive an epoch would not see it change otherwise.
+    The data set gets the epoch with the index, so that it can seed an image's augmentation by
+    (seed, epoch, index), see `seed_sample`. A run is then the same for any number of workers, and a
+    resumed run continues as if it had never stopped. The pair carries the epoch because persistent
+    workers do not see an attribute of the data set change.
 
     Args:
         length: number of samples.
-        shuffle: whether each epoch has an order of its own; if not, it is that of the indices.
+        shuffle: whether each epoch has its own random order; if not, indices ascend.
         seed: zero or more.
     """
 
@@ -52,14 +52,14 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 class ShardSampler(EpochSampler):
-    """Draws a few shards at a time: they in a new order every epoch, their images shuffled.
+    """Shuffles the shards anew in every epoch, and the images within each window of shards.
 
-    For shards that are slow to jump about in, or not yet here: only a window of them is read from
-    at any time. Shuffling is as good as the windows are like the whole.
+    For shards with slow random access, or not downloaded yet: at any time samples come from one
+    window only. Shuffling is good if each window is representative of the data set.
 
     Args:
         shards: number of the shard of each sample, from 0.
-        window: how many shards are shuffled together.
+        window: number of shards that are shuffled together.
         seed: zero or more.
     """
 
@@ -87,8 +87,7 @@ def seed_sample(*key: int) -> None:
     """
     if min(key) < 0:
         raise ValueError(f"a key must not be negative: {key}")
-    # Between two images nothing of it is in the processor's caches, and NumPy's SeedSequence took
-    # 0.1 to 0.25 ms of some 3 that an image takes.
+    # With cold caches, NumPy's SeedSequence took 0.1 to 0.25 ms of the 3 ms that an image takes.
     mixed = hashlib.blake2b(struct.pack(f"<{len(key)}Q", *key), digest_size=12).digest()
     words = struct.unpack("<3I", mixed)
     random.seed(words[0])
@@ -99,12 +98,11 @@ def seed_sample(*key: int) -> None:
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """Puts the global generators back on leaving as they were, except in a worker.
+    """Restores the global random generators on exit, except in a worker process.
 
-    Without workers a data set shares the generators with the model: seeded and left so, every
-    batch would decide the model's dropout too, and a run would depend on the number of workers.
-    In a worker nobody else draws. Keeping the states takes ten times as long as seeding, so those
-    who can do it once a batch.
+    Without workers, the data set shares the generators with the model. Without restoring them, each
+    batch would also set the model's dropout, and a run would depend on the number of workers.
+    Saving the states takes ten times as long as seeding, so do it once a batch where possible.
     """
     if get_worker_info() is not None:
         yield
@@ -120,7 +118,7 @@ def isolated() -> Iterator[None]:
 
 @contextmanager
 def isolated_seed(*key: int) -> Iterator[None]:
-    """Seeds as `seed_sample` does, and is `isolated`."""
+    """Combines `isolated` and `seed_sample`."""
     with isolated():
         seed_sample(*key)
         yield

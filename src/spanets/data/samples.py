@@ -1,4 +1,4 @@
-"""A labelled list of images: what every reader of a data set returns."""
+"""A labelled list of images, which every reader of a data set returns."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -10,18 +10,17 @@ from spanets_runtime.images import StoredImage
 
 @dataclass(frozen=True)
 class Samples:
-    """Images with their classes; all lists but `classes` have one entry an image.
+    """Images with their classes; all lists but `classes` have one entry per image.
 
     Attributes:
-        images: the files, or what stores the images.
+        images: image files, or images stored in shards or tables.
         labels: the class of each image, as an index into `classes`.
         classes: the class names.
         targets: soft labels, the probability of every class for each image, or None.
-        strata: the kind of each image, for splits that divide every kind alike, or None.
-        shards: the number of the file that stores each image, for orders that read one file after
-            the other, or None where each image is a file.
-        names: what the images are called in the list of a split, or None where none was drawn.
-        notes: lines for people about what was left out, renamed or changed, each with a count.
+        strata: the stratum of each image, for stratified splits, or None.
+        shards: the number of the shard that stores each image, or None if each image is a file.
+        names: names of the images in the run's split list, or None if no split was drawn.
+        notes: messages about what was left out, renamed or changed, each with a count.
 
     Raises:
         ValueError: the lists disagree in length, or a label is no index into `classes`.
@@ -63,11 +62,11 @@ class Samples:
         )
 
     def joined(self, other: "Samples") -> "Samples":
-        """Returns the samples of both, of the same classes, without what but one of them has."""
+        """Returns the samples of both, of the same classes; drops targets, strata and names."""
         assert self.classes == other.classes
         shards = None
         if self.shards is not None and other.shards is not None:
-            first = max(self.shards, default=-1) + 1  # files of their own
+            first = max(self.shards, default=-1) + 1  # the other's shards are other files
             shards = self.shards + [first + number for number in other.shards]
         return Samples(
             images=[*self.images, *other.images],
@@ -89,7 +88,7 @@ def map_classes(samples: Samples, classes: list[str]) -> Samples:
     """Renumbers labels for a model with these classes.
 
     Raises:
-        UserError: the samples have images of a class that the model does not know.
+        UserError: the samples have images of a class that the model lacks.
     """
     present = sorted(set(samples.labels))
     numbers = match_classes([samples.classes[label] for label in present], classes)

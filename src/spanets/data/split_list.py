@@ -1,13 +1,13 @@
-"""Which image is in which part of a split, kept with a run: split.csv.
+"""The split list of a run, split.csv: the part of every image.
 
     image,part
     cat/0001.jpg,train
     cat/0002.jpg,val
 
-A split depends on all images of the data set. The list is written when a run begins, and read when
-the run goes on or is evaluated: an image stays in its part whatever comes and goes beside it.
-Images are known by their path below the data set's folder, with forward slashes, so that the folder
-may move. The file is UTF-8; the bytes of names that are none stand in it as they are.
+A drawn split depends on all images of the data set. The list is written when a run begins, and read
+when the run is resumed or evaluated, so that each image keeps its part when others are added or
+removed. An image is named by its path below the data set's folder, with forward slashes, so that
+the folder may move. The file is UTF-8; file names with other bytes keep these bytes.
 """
 
 import csv
@@ -27,11 +27,11 @@ _SPECIAL = frozenset(',"\r\n')
 
 @dataclass(frozen=True)
 class SplitList:
-    """A list that was read.
+    """A split list that was read.
 
     Attributes:
         path: The file.
-        parts: "train" or "val" by image.
+        parts: "train" or "val" by image name.
     """
 
     path: Path
@@ -39,7 +39,7 @@ class SplitList:
 
 
 def write_split(folder: Path, names: Mapping[str, Sequence[str]]) -> None:
-    """Writes the list of a run, from the names of the images of each part.
+    """Writes the split list of a run, from the image names by part.
 
     Raises:
         UserError: it cannot be written.
@@ -55,12 +55,12 @@ def write_split(folder: Path, names: Mapping[str, Sequence[str]]) -> None:
 
 
 def _cell(text: str) -> str:
-    """Quotes where it is needed; Python's writer leaves a carriage return as it is."""
+    """Quotes a cell if needed; Python's csv writer does not quote a carriage return."""
     return '"' + text.replace('"', '""') + '"' if _SPECIAL & set(text) else text
 
 
 def read_split(folder: Path) -> SplitList | None:
-    """Reads the list of a run; None where there is none.
+    """Reads the split list of a run; returns None if there is none.
 
     Raises:
         UserError: it cannot be read, or is damaged; the message names the line.
@@ -78,7 +78,7 @@ def read_split(folder: Path) -> SplitList | None:
 
 
 def _rows(reader: Any, path: Path) -> Iterator[list[str]]:
-    """Yields name and part of each row behind the header."""
+    """Yields name and part of each row after the header."""
     seen: dict[str, str] = {}
     try:
         if next(reader, None) != _HEADER:

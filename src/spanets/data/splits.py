@@ -1,4 +1,4 @@
-"""Divides images in two so that every kind of them is divided alike."""
+"""Stratified splits into train and val, drawn anew or read from a run's split list."""
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -18,7 +18,7 @@ from spanets_runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Division:
-    """The numbers of the images of each part, ascending, and lines about those in neither."""
+    """Image indices of both parts, ascending, and messages about images in neither part."""
 
     train: list[int]
     val: list[int]
@@ -32,18 +32,18 @@ def divide(
     origin: str,
     kept: Kept | None = None,
 ) -> Division:
-    """Divides images as a run has divided them, or anew where none has.
+    """Divides images by the split list of a run, or draws a new split if there is none.
 
     Args:
-        images: Files, or what stores them.
-        names: What they are called in a run's list.
-        draw: Divides the images anew: returns the numbers of those of each part.
-        origin: Where the images are from, for messages.
-        kept: What the run knows.
+        images: Image files, or images stored in shards or tables.
+        names: Names of the images in the split list.
+        draw: Draws a split; returns the indices of each part.
+        origin: Name of the data set, for messages.
+        kept: What the run recorded about its data.
 
     Raises:
-        UserError: none of the run's images is there, or the run has no list and the images are not
-            those that it began with.
+        UserError: none of the run's images is there, or the run has no split list and the images
+            have changed since it began.
     """
     if kept is not None and kept.split is not None:
         return _follow(kept.split, names, origin)
@@ -54,11 +54,11 @@ def divide(
 
 
 def _follow(split: SplitList, names: Sequence[str], origin: str) -> Division:
-    """Divides by a list; what is not in it is in neither part."""
+    """Divides by a split list; images that it lacks are in neither part."""
     if not split.parts:
         raise UserError(
-            f"{origin}: has no part for validation any more, and {split.path} lists no images, for "
-            "the run began with parts; put the part back, or name other images with --data"
+            f"{origin}: has no part for validation any more, and {split.path} lists no images, "
+            "because the run began with parts; put the part back, or name other images with --data"
         )
     numbers: dict[str, list[int]] = {part: [] for part in SPLIT_PARTS}
     new, found = [], set()
@@ -83,7 +83,7 @@ def _follow(split: SplitList, names: Sequence[str], origin: str) -> Division:
 def _describe_changes(
     split: SplitList, new: list[str], gone: list[str], origin: str
 ) -> tuple[str, ...]:
-    """Tells of images that a list lacks, and of those that it has and are gone."""
+    """Returns messages about images that the list lacks, and listed images that are gone."""
     notes = []
     if new:
         notes.append(
@@ -112,22 +112,22 @@ def split_parts(
     name_images: Callable[[Sequence[Any]], Sequence[str]],
     kept: Kept | None = None,
 ) -> dict[str, Samples]:
-    """Divides "train" in "train" and "val", alike in every class, where there is no "val".
+    """Splits "train" into "train" and "val", stratified by class, if there is no "val".
 
     Args:
         parts: "train", perhaps "val", perhaps "test".
-        origin: Where they are from, for messages.
-        fraction: Share of the images for "val", between 0 and 1, both excluded.
-        seed: What the split depends on.
-        name_images: Tells what images are called in a run's list.
-        kept: What a run knows; its list decides, also about images that have a part by now.
+        origin: Name of the data set, for messages.
+        fraction: Fraction of the images for "val", between 0 and 1, both excluded.
+        seed: Seed of the split.
+        name_images: Returns the names of images in a split list.
+        kept: What the run recorded about its data; its split list overrides parts of the data set.
 
     Returns:
-        The parts; those that were divided with `Samples.names`.
+        The parts; "train" and "val" have `Samples.names` if they were split.
 
     Raises:
-        UserError: too few images to be split, or images that are not those of the run.
-        ValueError: as for `stratified_split`.
+        UserError: too few images to split, or the images are not those of the run.
+        ValueError: see `stratified_split`.
     """
     listed = kept is not None and kept.split is not None and bool(kept.split.parts)
     if "val" in parts and not listed:
@@ -152,12 +152,12 @@ def split_parts(
 
 
 def list_split(parts: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-    """Returns the names of the images of each part that was divided, for a run's list."""
+    """Returns the image names of the parts that were split, for the run's split list."""
     return {name: parts[name].names for name in SPLIT_PARTS if parts[name].names is not None}
 
 
 def number_repeats(names: Sequence[str]) -> Sequence[str]:
-    """Makes names of their own for images that are called alike, or whose bytes are the same."""
+    """Makes names unique by appending numbers such as " (2)" to repeats."""
     taken = set(names)
     if len(taken) == len(names):
         return names
@@ -197,20 +197,18 @@ def _check_divided(
 def stratified_split(
     strata: Sequence[Hashable], fraction: float, seed: int
 ) -> tuple[list[int], list[int]]:
-    """Divides the indices of `strata` in two parts, `fraction` of each stratum in the second.
+    """Divides the indices of `strata` in two, with `fraction` of each stratum in the second part.
 
-    A stratum with one member cannot be divided and stays in the first part. Of the n members of
-    all others, the second part holds exactly round(fraction * n): each stratum gives its share
-    rounded down, and what then lacks is given, one each, by the strata that would give none, then
-    by those that lost most in rounding. So every stratum is within one of its share; the small
-    ones are the last to be absent from the second part; and with a fraction of a half or less,
-    none is absent from the first.
+    A stratum with one member stays in the first part. Of the n members of all other strata, the
+    second part gets exactly round(fraction * n). Each stratum gives its quota rounded down. The
+    rest comes, one item each, first from strata that gave none, then from those that lost most by
+    rounding. So every stratum is within one item of its quota, and with a fraction of at most a
+    half, every stratum is in the first part.
 
     Args:
         strata: the stratum of each item, compared by equality.
-        fraction: share of the second part, between 0 and 1, both excluded.
-        seed: what the choice within the strata depends on, besides the arguments; no global random
-            state is read or changed.
+        fraction: fraction of the second part, between 0 and 1, both excluded.
+        seed: seed of the choice; the global random state is neither read nor changed.
 
     Returns:
         The indices of the first and of the second part, each in ascending order.
@@ -220,7 +218,7 @@ def stratified_split(
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must be between 0 and 1, both excluded, not {fraction}")
-    groups: dict[Hashable, list[int]] = {}  # in order of appearance, never in that of a set
+    groups: dict[Hashable, list[int]] = {}  # in order of appearance; a set's order is random
     for index, stratum in enumerate(strata):
         groups.setdefault(stratum, []).append(index)
     divisible = [members for members in groups.values() if len(members) > 1]
@@ -234,7 +232,7 @@ def stratified_split(
 
 
 def _apportion(sizes: list[int], fraction: float) -> list[int]:
-    """Rounds the shares `fraction * size` to integers whose sum is the rounded total."""
+    """Rounds the quotas `fraction * size` to integers whose sum is the rounded total."""
     shares = [fraction * size for size in sizes]
     counts = [int(share) for share in shares]
     missing = round(fraction * sum(sizes)) - sum(counts)

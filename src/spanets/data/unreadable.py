@@ -1,8 +1,8 @@
-"""Images that cannot be read: so many are put up with, and each is known by its number.
+"""Tolerates a limited number of unreadable images, and records which they are.
 
-Whether a data set of millions has a few damaged files is found out on the way. In training another
-image takes the place of one that cannot be read, chosen by (seed, epoch, index) as all else is, so
-that a run stays the same for any number of processes, and resumed. In evaluation it is left out.
+A run discovers damaged files only when it loads them. Training replaces an unreadable image by
+another, drawn from (seed, epoch, index), so that a run stays the same for any number of workers and
+when resumed. Evaluation leaves it out.
 """
 
 from collections.abc import Sequence
@@ -20,15 +20,16 @@ from spanets_runtime.preprocessing import check_shape
 
 
 class Unreadable:
-    """Which images of a data set were found unreadable, by any process that loads them.
+    """The unreadable images of a data set, as found by any worker process.
 
     Args:
         samples: The data set.
-        share: Of its images that may be unreadable; with more the run stops.
-        short_side: What shorter sides are resized to: images too elongated for it are unreadable.
+        share: Fraction of the images that may be unreadable; with more, the run stops.
+        short_side: Length in pixels to which shorter sides are resized; images too elongated for
+            it count as unreadable. None skips this check.
 
     Attributes:
-        allowed: Their number.
+        allowed: Number of images that may be unreadable.
     """
 
     def __init__(self, samples: Samples, share: float, short_side: int | None = None) -> None:
@@ -36,16 +37,16 @@ class Unreadable:
         self.short_side = short_side
         self.share = share
         self.allowed = int(share * len(samples))
-        # Shared by the processes; with none allowed there is nothing to share.
+        # In memory shared by all workers; empty if no image may be unreadable.
         self._found = torch.zeros(len(samples) if self.allowed else 0, dtype=torch.bool)
         self._found.share_memory_()
 
     def load(self, index: int) -> Image.Image | None:
-        """Decodes an image, or notes that it cannot be read.
+        """Decodes an image, or records it as unreadable and returns None.
 
         Raises:
-            ImageError: it cannot, and none may be unreadable.
-            UserError: more are unreadable than allowed.
+            ImageError: it cannot be read, and no image may be unreadable.
+            UserError: more images are unreadable than allowed.
         """
         try:
             return self._read(index)
@@ -58,15 +59,15 @@ class Unreadable:
             return None
 
     def found(self) -> list[int]:
-        """Returns the numbers of the images found so far."""
+        """Returns the indices of the unreadable images found so far."""
         return self._found.nonzero().flatten().tolist()
 
     def add(self, indices: Sequence[int]) -> None:
-        """Adds what other processes, or a run before a restart, have found."""
+        """Adds unreadable images that other processes, or the run before a restart, have found."""
         self._found[list(indices)] = True
 
     def reason(self, index: int) -> str:
-        """Says once more why an image cannot be read."""
+        """Returns the reason why an image cannot be read, by trying again."""
         try:
             self._read(index)
         except UserError as error:
@@ -83,7 +84,7 @@ class Unreadable:
         return image
 
     def check(self, example: str) -> None:
-        """Raises a UserError if there are more than allowed."""
+        """Raises a UserError, with an example, if more images are unreadable than allowed."""
         count = int(self._found.sum())
         if count > self.allowed:
             raise UserError(
@@ -93,11 +94,11 @@ class Unreadable:
 
 
 def draw_replacement(seed: int, epoch: int, index: int, attempt: int, count: int) -> int:
-    """Returns the number of an image to take the place of `index`, of `count`."""
+    """Returns the index of a replacement for image `index` in a data set of `count` images."""
     return int(np.random.default_rng((seed, epoch, index, attempt)).integers(count))
 
 
 def collate_readable(samples: list[Any]) -> Any:
-    """Makes a batch of the samples that are not None, perhaps of none: (0,) images and targets."""
+    """Collates the samples that are not None; without any, images and targets have shape (0,)."""
     kept = [sample for sample in samples if sample is not None]
     return default_collate(kept) if kept else (torch.empty(0), torch.empty(0, dtype=torch.long))

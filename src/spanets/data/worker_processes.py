@@ -1,4 +1,4 @@
-"""A loader whose processes start, or that says in one line why they cannot."""
+"""A data loader that reports in one line why its worker processes cannot start."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from spanets_runtime.errors import UserError, missing_memory
 
 
 class ImageLoader(DataLoader[Any]):
-    """Torch's loader, whose processes need locks in shared memory and memory of their own."""
+    """Torch's loader, with a `UserError` if locks or memory for worker processes are missing."""
 
-    # No public hook of torch's is called where the processes start.
+    # Torch has no public hook at the start of the processes.
     def _get_iterator(self) -> _BaseDataLoaderIter:
         if not self.num_workers:
             return super()._get_iterator()
@@ -27,6 +27,6 @@ class ImageLoader(DataLoader[Any]):
 
 
 class _Iterator(_MultiProcessingDataLoaderIter):
-    # Until torch sets it, before the first process starts. An iterator without it, of which nothing
-    # was started, complains when it is collected.
+    # Torch sets it just before the first process starts. Without it, an iterator whose start failed
+    # raises an error when it is garbage-collected.
     _shutdown = True

@@ -1,7 +1,7 @@
 """Detectors on any timm backbone: RetinaNet, Mask R-CNN and Cascade Mask R-CNN.
 
-`make_detector` builds one. Settings are those of both papers' COCO runs. Images come normalised;
-targets and results are torchvision's dictionaries, with labels from 1 up.
+`make_detector` builds one, by default with the settings of both papers' COCO runs. Input images are
+normalised. Targets and results are torchvision's dictionaries, with labels from 1.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,14 +41,14 @@ def make_detector(
     frozen_stages: int = 0,
     settings: Settings | None = None,
 ) -> nn.Module:
-    """Builds a detector with fresh weights; `detector.backbone.body.load(path)` loads a backbone's.
+    """Builds a detector with random weights; `detector.backbone.body.load(path)` loads a backbone.
 
     Args:
-        kind: Of `KINDS`.
-        backbone: timm name.
-        classes: Without the background.
+        kind: One of `KINDS`.
+        backbone: timm's name of the backbone.
+        classes: Number of classes without the background.
         backbone_args: Arguments of `timm.create_model`.
-        frozen_stages: Of the backbone, see `DenseBackbone`.
+        frozen_stages: Number of frozen stages; see `DenseBackbone`.
         settings: Sizes of the parts; None takes the papers', `PAPERS[kind]`.
 
     Returns:
@@ -70,17 +70,17 @@ def make_detector(
 
 
 def describe_detector(kind: str, frozen_stages: int, settings: Settings) -> dict[str, Any]:
-    """Returns plain values for a checkpoint, from which `build_detector` builds it again."""
+    """Returns a description of a detector, for a checkpoint and `build_detector`."""
     return {"kind": kind, "frozen_stages": frozen_stages, "settings": asdict(settings)}
 
 
 def build_detector(
     backbone: str, backbone_args: Mapping[str, Any], classes: int, described: Mapping[str, Any]
 ) -> nn.Module:
-    """Builds a detector as `describe_detector` told.
+    """Builds a detector from the description of `describe_detector`.
 
     Raises:
-        UsageError: the description is damaged, or as for `make_detector`.
+        UsageError: the description is damaged; or see `make_detector`.
     """
     try:
         settings = Settings(**described["settings"])
@@ -91,5 +91,5 @@ def build_detector(
 
 
 def has_masks(kind: str) -> bool:
-    """Tells whether a kind of detector is trained on masks and predicts them."""
+    """Whether a kind of detector predicts masks, and needs them in training."""
     return kind != "retinanet"

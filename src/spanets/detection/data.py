@@ -1,10 +1,10 @@
-"""Object detection: from COCO's format to batches.
+"""Data loaders of object detection, from data in COCO's format.
 
-A batch is `(images, targets)`, two lists. Images are (3, H, W), normalised, each of its own size;
-detectors pad them. Targets of training are torchvision's: boxes (N, 4) as x1, y1, x2, y2 in the
-pixels of the resized image, labels (N,) from 1 up, and where asked `mask_bits`, masks of the
-resized image with eight pixels to a byte; those of evaluation hold `image_id` and `size`, height
-and width of the image in its file, which a detector scales its results to.
+A batch is a pair of lists, `(images, targets)`. Images are (3, H, W), normalised, of different
+sizes; detectors pad them. Training targets are torchvision's: boxes (N, 4) as x1, y1, x2, y2 in
+pixels of the resized image, labels (N,) from 1, and optionally `mask_bits`, masks of the resized
+image with eight pixels in a byte. Evaluation targets hold `image_id` and `size`, the height and
+width of the image file, to which a detector scales its results.
 """
 
 import os
@@ -20,7 +20,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from spanets.data.augment import ShortestSize, fit_sides, placements, recolouring
-from spanets.data.loaders import Loaders, Share, make_loader, shuffled_loader
+from spanets.data.loaders import Loaders, RankSampler, make_loader, shuffled_loader
 from spanets.data.placement import Placement
 from spanets.data.sampler import EpochSampler, isolated_seed
 from spanets.detection.coco.bits import count_pixels, pack_masks
@@ -41,10 +41,10 @@ from spanets_runtime.errors import UsageError, UserError
 
 Sample = tuple[Tensor, dict[str, Tensor]]
 
-# Of the crop in the papers' 3x recipe, which is DETR's (arXiv 2005.12872, section 4).
+# The random crop of the papers' 3x recipe, from DETR (arXiv 2005.12872, section 4).
 CROP_SIDES = (384, 600)
 CROP_SHORT_SIDES = (400, 500, 600)
-CROP_LONG_SIDE = 8192  # or a strip of 4000x2 pixels would become one of a gigabyte
+CROP_LONG_SIDE = 8192  # without it, a strip of 4000x2 pixels would grow to a gigabyte
 STEP = 32
 
 
@@ -52,10 +52,10 @@ class TrainingImages(Dataset[Sample]):
     """Images with their objects, augmented.
 
     Args:
-        data: Without crowd regions, see `select_for_training`.
-        transform: From an image and its target to a tensor and a target.
+        data: The data set without crowd regions; see `select_for_training`.
+        transform: Maps an image and its geometry to a tensor and the changed geometry.
         masks: Whether targets have masks.
-        seed: All random draws for an image depend on (seed, epoch, index) alone.
+        seed: Seed; random draws for an image depend on (seed, epoch, index) alone.
     """
 
     def __init__(
@@ -79,10 +79,10 @@ class TrainingImages(Dataset[Sample]):
 
 
 class EvaluationImages(Dataset[Sample]):
-    """Images as they are measured, with their number and size.
+    """Preprocessed images for evaluation, with their ids and sizes.
 
     Args:
-        data: With crowd regions, which its objects are measured with.
+        data: The data set, including crowd regions.
         preprocessing: See `preprocessing_of`.
     """
 
@@ -95,17 +95,17 @@ class EvaluationImages(Dataset[Sample]):
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
         index = key[1] if isinstance(key, tuple) else key
-        image = self.data.images[index % len(self)]  # the first ones once more fill up the shares
+        image = self.data.images[index % len(self)]  # repeats the first ones to fill up all ranks
         size = torch.tensor([image.height, image.width])
         target = {"image_id": torch.tensor(image.id), "size": size}
         return self.transform(load_checked(image)), target
 
 
 def describe_geometry(image: CocoImage) -> dict[str, Tensor]:
-    """Returns what an image's transform is to move with it.
+    """Returns the geometry that a transform changes together with an image.
 
-    The boxes of its objects, the objects' numbers, of which those are left whose boxes are, and a
-    `Placement`, from which masks are made once it is known where everything lies.
+    It holds the boxes of the objects, the objects' indices, which are dropped together with boxes,
+    and a `Placement`, from which masks are made after the transform.
     """
     size = (image.height, image.width)
     boxes = torch.tensor([a.box for a in image.annotations], dtype=torch.float32).reshape(-1, 4)
@@ -120,9 +120,9 @@ def make_target(image: CocoImage, moved: dict[str, Tensor], masks: bool) -> dict
     """Returns torchvision's target of an image after its transform.
 
     Args:
-        image: As it is in its file.
-        moved: What became of `describe_geometry`.
-        masks: Whether to make masks; objects that are left without a pixel of them are left out.
+        image: The annotated image.
+        moved: The result of `describe_geometry` after the transform.
+        masks: Whether to make masks; objects whose mask has no pixel are then left out.
     """
     boxes, objects = moved["boxes"].as_subclass(Tensor), moved["objects"]
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
@@ -153,7 +153,7 @@ def _make_masks(image: CocoImage, objects: list[int], placement: Any) -> Tensor:
 
 
 def train_transform(data: DetectionData) -> v2.Compose:
-    """Makes the random transform of training: what a recipe asks for, and a random scale."""
+    """Makes the random training transform: the recipe's augmentation and a random scale."""
     first, last = data.train_short_sides
     sides = [*range(first, last, STEP), last]
     scale: v2.Transform | v2.Compose = ShortestSize(sides, data.long_side)
@@ -173,15 +173,16 @@ def train_transform(data: DetectionData) -> v2.Compose:
 
 
 def _objects_of(inputs: Any) -> Tensor:
-    """Returns what a sample has one of for each box, and is to keep with it."""
+    """Returns the object indices, which are dropped together with invalid boxes."""
     return inputs[1]["objects"]
 
 
 class RandomSizeCrop(v2.Transform):
-    """Cuts out a random part; objects lose what lies outside, and may be gone.
+    """Crops at random; objects are clipped to the crop or dropped.
 
     Args:
-        smallest, largest: Sides of the part, each drawn by itself; at most the image's.
+        smallest, largest: Range of height and width in pixels, drawn independently and limited to
+            the image.
     """
 
     def __init__(self, smallest: int, largest: int) -> None:
@@ -190,14 +191,14 @@ class RandomSizeCrop(v2.Transform):
         self.largest = largest
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, int]:
-        """Draws the part."""
+        """Draws the crop."""
         height, width = v2.functional.get_size(flat_inputs[0])
         sides = [self._draw(min(self.smallest, s), min(self.largest, s)) for s in (height, width)]
         top, left = self._draw(0, height - sides[0]), self._draw(0, width - sides[1])
         return {"top": top, "left": left, "height": sides[0], "width": sides[1]}
 
     def transform(self, inpt: Any, params: dict[str, int]) -> Any:
-        """Cuts the part out of an image, boxes or a placement."""
+        """Crops an image, boxes or a placement."""
         return v2.functional.crop(inpt, **params)
 
     @staticmethod
@@ -206,7 +207,7 @@ class RandomSizeCrop(v2.Transform):
 
 
 def preprocessing_of(data: DetectionData) -> dict[str, Any]:
-    """Returns what `evaluation_transform` takes, as plain values for a checkpoint's metadata."""
+    """Returns the preprocessing of evaluation as plain values, for a checkpoint's metadata."""
     return {
         "short_side": data.short_side,
         "long_side": data.long_side,
@@ -219,7 +220,7 @@ def evaluation_transform(preprocessing: Mapping[str, Any]) -> v2.Compose:
     """Makes the transform of evaluation and prediction, from an RGB image to (3, H, W).
 
     Raises:
-        UserError: the description is damaged.
+        UserError: the preprocessing is damaged.
     """
     try:
         short, long = int(preprocessing["short_side"]), int(preprocessing["long_side"])
@@ -243,7 +244,7 @@ def read_part(data: DetectionData, part: str) -> CocoData:
 
     Raises:
         UsageError: no folder is given.
-        UserError: as for `read_coco`.
+        UserError: see `read_coco`.
     """
     if data.root is None:
         raise UsageError(
@@ -261,19 +262,16 @@ def make_loaders(
 ) -> Loaders:
     """Reads a data set and makes its loaders.
 
-    Training images that do not fill a last batch are left out, others in every epoch. A data set
-    smaller than a batch makes a smaller batch.
-
     Args:
-        data: A recipe's section.
+        data: The recipe's data section.
         masks: Whether targets have masks.
-        seed: Of the recipe.
-        batch_size: Images in a batch of one process.
-        processes: That share the images.
+        seed: The recipe's seed.
+        batch_size: Images in a batch of one process; see `shuffled_loader`.
+        processes: Number of processes that share the images.
 
     Raises:
-        UserError: no such data, data that cannot be used, a class of "val" that "train" lacks, or
-            an object without a mask where masks are asked for.
+        UserError: the data are missing or cannot be used, "val" has a class that "train" lacks, or
+            masks are wanted and an object has none.
     """
     listed = read_part(data, "train")
     train = select_for_training(listed, data.keep_empty)
@@ -291,10 +289,10 @@ def make_loaders(
 
 
 def _describe(data: DetectionData, listed: CocoData, train: CocoData, val: CocoData) -> list[str]:
-    """Says what else is to be known of both parts, of the first as it is listed as well.
+    """Returns notes about classes, files and small objects of both parts.
 
     Raises:
-        UserError: every object is too small to be trained on.
+        UserError: every object is too small for training.
     """
     root = Path(os.path.expanduser(data.root or ""))
     lines = describe_classes(train, val)
@@ -304,10 +302,10 @@ def _describe(data: DetectionData, listed: CocoData, train: CocoData, val: CocoD
 
 
 def describe_lost(data: DetectionData, train: CocoData) -> str:
-    """Says how many objects are too small to be trained on, or returns "".
+    """Returns a note on objects that are too small for training, or "".
 
     Raises:
-        UserError: all of them.
+        UserError: all objects are too small.
     """
     first, last = (
         count_small(train.images, partial(fit_sides, short=side, long=data.long_side))
@@ -329,7 +327,7 @@ def describe_lost(data: DetectionData, train: CocoData) -> str:
 
 
 def describe_unseen(val: CocoData, preprocessing: Mapping[str, Any]) -> str:
-    """Says how many objects are too small to be found, or returns ""."""
+    """Returns a note on objects that are too small to be detected, or ""."""
     short, long = preprocessing["short_side"], preprocessing["long_side"]
     count = count_small(val.images, partial(fit_sides, short=short, long=long))
     total = sum(len(image.annotations) for image in val.images)
@@ -348,17 +346,17 @@ def evaluation_loader(
     workers: int,
     processes: int = 1,
 ) -> DataLoader[Any]:
-    """Loads images in order, as many in every process; some may see what another has seen.
+    """Returns an evaluation loader of images in order, with equally many images in every process.
 
-    A detector looks at each image by itself. Where its parameters are spread over processes, these
-    have to look at equally many.
+    Some images may repeat. A detector processes images one by one, and if its parameters are spread
+    over processes, all must process the same number.
 
     Args:
-        data: The truth.
+        data: The ground truth.
         preprocessing: See `preprocessing_of`.
-        batch_size: Images that are loaded together; what is found does not depend on it.
-        workers: Processes that load.
-        processes: That share the images.
+        batch_size: Images loaded together; results do not depend on it.
+        workers: Number of worker processes.
+        processes: Number of processes that share the images.
 
     Raises:
         UserError: an image is missing.
@@ -366,11 +364,11 @@ def evaluation_loader(
     check_files(data)
     dataset = EvaluationImages(data, preprocessing)
     count = -(-len(dataset) // processes) * processes
-    share = Share(EpochSampler(count, shuffle=False, seed=0), processes, whole=True)
+    share = RankSampler(EpochSampler(count, shuffle=False, seed=0), processes, whole=True)
     return make_loader(dataset, share, batch_size, workers, collate=as_lists)
 
 
 def as_lists(samples: list[Sample]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Makes a batch: a list of images and one of targets."""
+    """Collates samples into a list of images and a list of targets."""
     images, targets = zip(*samples, strict=True)
     return list(images), list(targets)

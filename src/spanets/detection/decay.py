@@ -1,7 +1,7 @@
-"""Layer decay of the 3x runs: deeper layers of the backbone learn faster than earlier ones.
+"""Layer-wise learning-rate decay of the 3x runs: earlier backbone layers learn more slowly.
 
-The rule is that of the released scripts, for depths like theirs: the third stage counts a layer
-every three blocks. Names are those of `DenseBackbone` parameters.
+As in the released scripts, three blocks of the third stage count as one layer. Parameter names are
+those of `DenseBackbone`.
 """
 
 import re
@@ -15,10 +15,10 @@ BLOCKS_A_LAYER = 3
 
 
 def count_layers(names: Iterable[str]) -> int:
-    """Returns the layers of a backbone: 6 where the third stage has 9 blocks, 9 where it has 18.
+    """Returns the number of layers of a backbone, such as 6 if the third stage has 9 blocks.
 
     Raises:
-        UsageError: its parameters are not named by stages and blocks.
+        UsageError: the parameters are not named by stages and blocks.
     """
     matches = [match for match in map(_STAGE.search, names) if match]
     blocks = [int(match[3]) for match in matches if match[1] == "2" and match[3]]
@@ -31,18 +31,18 @@ def count_layers(names: Iterable[str]) -> int:
 
 
 def layer_of(name: str, layers: int) -> int:
-    """Returns the layer of a parameter: 0 of the stem, `layers + 1` of what is in no stage."""
+    """Returns the layer of a parameter: 0 for the stem, `layers + 1` outside of all stages."""
     if _STEM.search(name):
         return 0
     match = _STAGE.search(name)
     if not match:
         return layers + 1
     stage = int(match[1])
-    if match[2]:  # the downsampling before it
+    if match[2]:  # downsampling before the stage
         return (0, 2, 3, layers)[stage]
     return (1, 2, 3 + int(match[3] or 0) // BLOCKS_A_LAYER, layers)[stage]
 
 
 def scale_of(name: str, layers: int, rate: float) -> float:
-    """Returns the factor of a parameter's learning rate: `rate` to the power of its distance."""
+    """Returns the factor of a parameter's learning rate: `rate ** (layers + 1 - layer)`."""
     return rate ** (layers + 1 - layer_of(name, layers))

@@ -33,19 +33,19 @@ def evaluate(
     """Measures a checkpoint on the validation part of a data set in COCO's format.
 
     Args:
-        source: A checkpoint, open or its path.
-        root: The data set's folder, laid out as the recipe says; None takes the recipe's own.
-        workers: Processes that load images.
-        batch_size: Images that are loaded together; the detector looks at each by itself.
-        trusted: Let the checkpoint's recipe decide which images are read; see `own_data`.
+        source: A checkpoint or its path.
+        root: A data set folder with the recipe's layout; None takes the recipe's data set.
+        workers: Number of worker processes.
+        batch_size: Images loaded together; the detector processes them one by one.
+        trusted: Whether the checkpoint's recipe may choose the data set; see `own_data`.
 
     Returns:
-        Metrics by name (`box_ap`, …; None where no object defines one), number of images, classes,
-        and what of the annotations was left out.
+        Metrics by name (`box_ap`, …; None if undefined), number of images, classes, and notes
+        about skipped annotations.
 
     Raises:
-        UsageError: a checkpoint that may not decide which images are read.
-        UserError: an unreadable checkpoint, or data that does not fit it.
+        UsageError: the checkpoint may not choose the data set.
+        UserError: the checkpoint cannot be read, or the data do not fit it.
     """
     source = as_source(source)
     info, data = source.info, _data_of(source, root, trusted)
@@ -77,7 +77,7 @@ def _data_of(source: Source, root: str | None, trusted: bool) -> DetectionData:
 
 
 def _is_below(location: str) -> bool:
-    """Tells a path that stays below the folder it is relative to."""
+    """Whether a relative path stays below its folder."""
     path = Path(location)
     return not path.is_absolute() and ".." not in path.parts
 
@@ -86,7 +86,7 @@ def _is_below(location: str) -> bool:
 def measure(
     model: nn.Module, loader: DataLoader[Any], truth: CocoData, masks: bool
 ) -> dict[str, float | None]:
-    """Returns COCO's average precisions of a detector on a loader of `truth`."""
+    """Returns COCO's average precisions of a detector, on a loader of the images of `truth`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device).eval()
     metrics = DetectionMetrics(truth, masks)

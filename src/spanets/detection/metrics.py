@@ -1,4 +1,4 @@
-"""What is measured of a detector: COCO's average precisions, of boxes and of masks."""
+"""Metrics of detection: COCO's average precisions of boxes and masks."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,24 +13,24 @@ from spanets.detection.coco.results import Result, to_results
 from spanets_runtime.errors import UserError, require
 
 NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
-"""In the order of COCO's summary: IoU 0.5 to 0.95, IoU 0.5, IoU 0.75, and by area in pixels, with
-the bounds 32² and 96²."""
+"""Metrics in the order of COCO's summary: at IoU 0.5 to 0.95, at 0.5, at 0.75, and for small,
+medium and large objects, with the bounds 32² and 96² pixels."""
 
 
 class DetectionMetrics:
-    """Collects what was found in the images of a data set, and measures it.
+    """Collects the detections of a data set, and computes the metrics.
 
-    The result depends neither on the order of the images nor on how they are divided among
-    batches and processes; an image that several processes have seen counts once.
+    The result does not depend on the order of images, nor on their division into batches and
+    processes. An image that several processes have seen counts once.
 
     Args:
-        data: The truth, with crowd regions.
-        masks: Whether masks are measured as well.
-        shared: Whether several processes have a share of the images each.
+        data: The ground truth, including crowd regions.
+        masks: Whether to measure masks as well.
+        shared: Whether several processes measure different images.
 
     Raises:
-        UserError: the extra `detection` is not installed, or masks are asked for and an object
-            has none.
+        UserError: the extra `detection` is not installed, or masks are wanted and an object has
+            none.
     """
 
     def __init__(self, data: CocoData, masks: bool, shared: bool = False) -> None:
@@ -47,20 +47,20 @@ class DetectionMetrics:
         self.results: dict[int, list[Result]] = {}
 
     def update(self, targets: Iterable[Mapping[str, Tensor]], found: Iterable[Any]) -> None:
-        """Adds what was found in images.
+        """Adds the detections of images.
 
         Args:
-            targets: With "image_id".
-            found: As for `to_results`.
+            targets: Targets of the images, with "image_id".
+            found: Detections of each image; see `to_results`.
         """
         for target, detections in zip(targets, found, strict=True):
             number = int(target["image_id"])
             self.results[number] = to_results(number, detections, self.data.category_ids)
 
     def compute(self) -> dict[str, float]:
-        """Returns "box_ap" to "box_ap_large", and "mask_ap" and so on, of all processes' images.
+        """Returns "box_ap" to "box_ap_large" and the same for "mask", over all processes.
 
-        NaN where no object of the size exists.
+        A value is NaN if no object of that size exists.
         """
         gathered = self._gather()
         results = [result for number in sorted(gathered) for result in gathered[number]]
@@ -71,7 +71,7 @@ class DetectionMetrics:
         return values
 
     def reset(self) -> None:
-        """Forgets what was found."""
+        """Removes all detections."""
         self.results = {}
 
     def _gather(self) -> dict[int, list[Result]]:
@@ -83,24 +83,25 @@ class DetectionMetrics:
 
 
 def average_precisions(data: CocoData, results: Sequence[Result], kind: str) -> dict[str, float]:
-    """Measures results as COCO's own tools do, with at most 100 an image, by faster-coco-eval.
+    """Computes COCO's average precisions with faster-coco-eval, at most 100 results per image.
 
     Args:
-        data: The truth. All its images are measured: what is found in none counts as missed.
-        results: Of its images.
-        kind: "bbox" or "segm". The size of a result is its mask's area for "segm", its box's else.
+        data: The ground truth. In images without results, all objects count as missed.
+        results: Results on its images.
+        kind: "bbox" or "segm", which also decides whether the area of a result is its box's or
+            its mask's.
 
     Returns:
-        A value for each of `NAMES`; NaN where no object of the size exists.
+        A value for each of `NAMES`; NaN if no object of that size exists.
     """
     coco = require("faster_coco_eval", "detection")
     data, results = _renumber(data, results)
-    # With a box, the library would take the box's area for the mask's.
+    # If masks came with boxes, the library would use the area of the box.
     left_out = "bbox" if kind == "segm" else "segmentation"
     found = [{k: v for k, v in result.items() if k != left_out} for result in results]
     content = to_coco(data)
     truth = coco.COCO(content)
-    # Versions before 1.8 cannot load an empty list, which a network that has not learnt yet finds.
+    # Versions before 1.8 cannot load an empty list, which an untrained network may produce.
     detections = truth.loadRes(found) if found else coco.COCO({**content, "annotations": []})
     evaluation = coco.COCOeval_faster(truth, detections, kind, print_function=_silent)
     evaluation.evaluate()
@@ -111,9 +112,9 @@ def average_precisions(data: CocoData, results: Sequence[Result], kind: str) -> 
 
 
 def _renumber(data: CocoData, results: Sequence[Result]) -> tuple[CocoData, list[Result]]:
-    """Returns both with images and classes numbered from 1, in the order of their own numbers.
+    """Renumbers images and classes from 1, because the library fails on negative ids.
 
-    The library fails at negative ones. The order, which equal scores go by, is COCO's.
+    Keeps the order of ids, which COCO uses for equal scores.
     """
     images = sorted(data.images, key=lambda image: image.id)
     image_ids = {image.id: number for number, image in enumerate(images, start=1)}
@@ -135,4 +136,4 @@ def _renumber(data: CocoData, results: Sequence[Result]) -> tuple[CocoData, list
 
 
 def _silent(*_: Any) -> None:
-    """Takes the place of the library's printing."""
+    """Replaces the library's printing."""

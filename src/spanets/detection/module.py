@@ -1,4 +1,4 @@
-"""Object detection: losses, metrics, learning rates."""
+"""The Lightning module of object detection: losses, metrics and learning rates."""
 
 import math
 from typing import Any
@@ -23,10 +23,10 @@ class DetectionModule(RecipeModule[DetectionRecipe]):
     """Trains a detector by a recipe.
 
     Args:
-        model: From images and targets to losses, from images to detections.
-        info: What its checkpoints say about it.
-        recipe: Optimizer and schedule.
-        steps_per_epoch: Updates of the optimizer in an epoch.
+        model: A detector, which returns losses in training and detections in evaluation.
+        info: Metadata for its checkpoints.
+        recipe: The recipe, with optimizer and schedule.
+        steps_per_epoch: Optimizer updates in an epoch.
 
     Raises:
         UsageError: an unknown optimizer.
@@ -49,19 +49,19 @@ class DetectionModule(RecipeModule[DetectionRecipe]):
         return self.log_loss(total, batch_idx, len(images))
 
     def on_validation_epoch_start(self) -> None:
-        """Begins to measure on the validation images."""
+        """Creates the metrics of the validation images."""
         loader: Any = self.trainer.val_dataloaders
         masks = has_masks(self.recipe.model.head)
         self.val_metrics = DetectionMetrics(loader.dataset.data, masks, shared=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds what is found in a batch."""
+        """Adds the detections of a batch to the metrics."""
         assert self.val_metrics is not None
         images, targets = batch
         self.val_metrics.update(targets, find_objects(self.model, images, targets))
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the metrics of the epoch, but for those that no object defines."""
+        """Logs the metrics of the epoch, except undefined ones."""
         assert self.val_metrics is not None
         for name, value in self.val_metrics.compute().items():
             if not math.isnan(value):
@@ -80,7 +80,7 @@ class DetectionModule(RecipeModule[DetectionRecipe]):
         )
 
     def describe_schedule(self) -> dict[str, Any]:
-        """Returns a linear warm-up, then steps down at the milestones."""
+        """Returns a schedule of linear warm-up and steps at the milestones."""
         optim = self.recipe.optim
         return {
             "sched": "multistep",
@@ -93,12 +93,12 @@ class DetectionModule(RecipeModule[DetectionRecipe]):
 def find_objects(
     model: nn.Module, images: list[Tensor], targets: list[Target]
 ) -> list[dict[str, Any]]:
-    """Returns what a detector finds in images, in the pixels of their files.
+    """Returns a detector's detections in pixels of the image files.
 
     Args:
         model: A detector in evaluation mode.
-        images: Preprocessed.
-        targets: With "size", height and width of the file.
+        images: Preprocessed images.
+        targets: Targets with "size", the height and width of the image file.
     """
     sizes = [(int(height), int(width)) for height, width in (t["size"] for t in targets)]
     found = model(images, sizes=sizes, paste=False)

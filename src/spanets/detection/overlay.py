@@ -1,4 +1,4 @@
-"""Pictures of what a detector found: boxes with class and score, and masks, over the image."""
+"""Draws detections over an image: boxes with class and score, and masks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,11 +8,11 @@ from PIL import Image, ImageDraw
 from spanets.detection.coco.results import MASK_THRESHOLD
 from spanets_runtime.fonts import font_for, picture_label
 
-# Told apart by people who see colours differently: Okabe and Ito's, without black and yellow.
+# Okabe and Ito's colour-blind-safe palette, without black and yellow.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
 
 MAX_NAME = 40
-"""Characters of a class name beside its box."""
+"""Largest number of characters of a class name beside its box."""
 
 
 def draw_objects(
@@ -21,17 +21,17 @@ def draw_objects(
     classes: Sequence[str],
     min_score: float = 0.5,
 ) -> Image.Image:
-    """Draws the objects that were found with some certainty.
+    """Draws the detections with a high enough score.
 
     Args:
-        image: RGB.
-        found: torchvision's detections in the pixels of the image: boxes (N, 4), labels (N,) from 1
-            up, scores (N,) and perhaps masks, each (1, H, W), the probability of each pixel.
+        image: An RGB image.
+        found: torchvision's detections in pixels of the image: boxes (N, 4), labels (N,) from 1,
+            scores (N,), and possibly masks, probabilities (1, H, W) each.
         classes: The name of label 1, 2, and so on.
-        min_score: Objects of a lower score are left out.
+        min_score: Smallest score to draw.
 
     Returns:
-        A picture of the image's size.
+        An image of the same size.
     """
     kept = (found["scores"] >= min_score).cpu()
     boxes, labels = found["boxes"].cpu()[kept].tolist(), found["labels"].cpu()[kept].tolist()
@@ -59,7 +59,7 @@ def draw_objects(
 def _write_words(
     draw: ImageDraw.ImageDraw, boxes: list[list[float]], words: list[str], colours: list[Any]
 ) -> None:
-    """Writes above each box, on its colour; below its upper edge where there is no room above."""
+    """Writes a label above each box on its colour, or inside the box if there is no room above."""
     for (left, top, _, _), word, colour in zip(boxes, words, colours, strict=True):
         font = font_for(word)
         height = draw.textbbox((0, 0), word, font)[3] + 1

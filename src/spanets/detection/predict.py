@@ -1,4 +1,4 @@
-"""Images to objects, with a detector's checkpoint that says how."""
+"""Predicts objects with a detector's checkpoint."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,23 +27,23 @@ class ObjectPrediction(ImagePrediction):
     """The objects in an image.
 
     Attributes:
-        image, error, was_read: As in `ImagePrediction`.
-        objects: "label", "score", "box" (x, y, width and height in pixels) and, of detectors with
-            masks, "segmentation" (COCO's run lengths), the likeliest first.
-        overlay: JPEG file of the image with the objects on it, if one was asked for.
+        image, error, was_read: See `ImagePrediction`.
+        objects: "label", "score", "box" (x, y, width and height in pixels) and, from detectors with
+            masks, "segmentation" (COCO's run lengths), in order of falling score.
+        overlay: JPEG file of the image with the objects drawn on it, if one was written.
     """
 
     objects: list[dict[str, Any]] = field(default_factory=list)
     overlay: str | None = None
 
     def __str__(self) -> str:
-        """Returns a line for people."""
+        """Returns a readable line."""
         found = "  ".join(f"{one['label']} {one['score']:.3f}" for one in self.objects)
         picture = f"{self.overlay}  " if self.overlay else ""
         return f"{self.image}: {picture}{found or 'nothing'}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain values for machines."""
+        """Returns plain values, for example for JSON."""
         picture = {"overlay": self.overlay} if self.overlay else {}
         return {"image": self.image, **picture, "predictions": self.objects}
 
@@ -52,16 +52,16 @@ class ObjectPredictor(ReadyModel):
     """A detector's checkpoint with its preprocessing and class names.
 
     Args:
-        source: A checkpoint, open or its path.
-        device: None takes a GPU if there is one.
+        source: A checkpoint or its path.
+        device: Name of a device; None takes a GPU if there is one.
 
     Attributes:
-        category_ids: Of the classes, those of the data set that it was trained on; of checkpoints
-            that do not have them, 1, 2, and so on.
+        category_ids: Category ids of the classes in the training data set, or 1, 2, and so on
+            if the checkpoint lacks them.
 
     Raises:
-        WeightsError: an unreadable checkpoint.
-        UserError: damaged preprocessing.
+        WeightsError: the checkpoint cannot be read.
+        UserError: the preprocessing in it is damaged.
     """
 
     def __init__(self, source: Source | str | Path, device: str | None = None) -> None:
@@ -75,19 +75,19 @@ class ObjectPredictor(ReadyModel):
         min_score: float = 0.5,
         annotations: Path | None = None,
     ) -> Iterator[ObjectPrediction]:
-        """Yields what was found in each image; one that cannot be used has its error.
+        """Yields the objects of each image, or an error for an image that cannot be used.
 
         Args:
-            images: Paths.
-            out: A folder for NAME-overlay.jpg of each image, in sub-folders as the images are,
-                numbered where names are alike or another's, and for the files of `Record`: with the
-                objects below `min_score` as well.
-            min_score: Of the objects that are yielded and drawn.
-            annotations: A file in COCO's format that lists the images, whose numbers of images and
-                classes `out` is to have; None numbers the images from 1.
+            images: Image paths.
+            out: A folder for NAME-overlay.jpg of each image, in the images' sub-folders, with a
+                number if the name is taken; and for the files of `Record`, which also hold the
+                objects below `min_score`.
+            min_score: Smallest score of objects to yield and draw.
+            annotations: A file in COCO's format that lists the images; `out` uses its image and
+                category ids. None numbers the images from 1.
 
         Raises:
-            UsageError: the folder holds files of these names that are another's.
+            UsageError: the folder holds files of these names that `predict` did not write.
             UserError: the folder cannot be written, or the annotations cannot be read.
         """
         numbering = None if annotations is None else Numbering(read_listing(annotations))
@@ -99,7 +99,7 @@ class ObjectPredictor(ReadyModel):
         try:
             predict = partial(self._predict, min_score, record, place)
             yield from predict_each(images, predict, ObjectPrediction)
-        finally:  # of an image that fails, the others have their results
+        finally:  # if an image fails, keep the results of the others
             if out is not None:
                 record.write(out)
 
@@ -124,7 +124,7 @@ class ObjectPredictor(ReadyModel):
 
     @torch.inference_mode()
     def find(self, image: Image.Image) -> dict[str, Any]:
-        """Returns what is found in an RGB image, in its pixels; masks are `PastedMasks`."""
+        """Returns the detections in an RGB image, in its pixels; masks are `PastedMasks`."""
         pixels, size = self.preprocess(image).to(self.device), (image.height, image.width)
         (found,) = self.model([pixels], sizes=[size], paste=False)
         return paste_lazily(found, size)
@@ -139,18 +139,18 @@ class ObjectPredictor(ReadyModel):
         }
 
     def _to_results(self, number: int, found: dict[str, Any]) -> list[Result]:
-        """Returns what was found, with the labels for numbers of classes."""
+        """Returns results with the label of each object as its category id."""
         return to_results(number, found, range(1, 1 + len(self.info.classes)))
 
 
 def choose(found: dict[str, Any], min_score: float) -> dict[str, Any]:
-    """Returns the objects of a score, before masks are made of others."""
+    """Returns the detections with at least this score, before any masks are pasted."""
     kept = found["scores"] >= min_score
     return {name: value[kept] for name, value in found.items()}
 
 
 def category_ids_of(head: Mapping[str, Any], classes: int) -> list[int]:
-    """Returns a checkpoint's numbers of its classes; those of earlier versions count from 1."""
+    """Returns a checkpoint's category ids; earlier versions have none and count from 1."""
     ids: Any = head.get("category_ids")
     fits = isinstance(ids, list) and all(type(i) is int for i in ids) and len(set(ids)) == classes
     return list(ids) if fits else list(range(1, 1 + classes))
@@ -159,15 +159,15 @@ def category_ids_of(head: Mapping[str, Any], classes: int) -> list[int]:
 def _place_overlay(
     out: Path, taken: set[str], read: Collection[Any], image: ImageSource
 ) -> tuple[Path, str]:
-    """Returns where the picture of an image goes, and that place below the folder.
+    """Returns the path of an image's overlay, and its name relative to the folder.
 
-    Another's file is never replaced, nor an image that is read.
+    The path never belongs to an input image or to a file that `predict` did not write.
 
     Args:
-        out: The folder.
-        taken: Names in it that are another's, or given already; the one found is added.
-        read: The images that are read, as `identify` knows them.
-        image: One of them.
+        out: The output folder.
+        taken: Names in it that are already taken; the new name is added.
+        read: The input images, as keys of `identify`.
+        image: The image.
     """
     while True:
         name = f"{free_name(place_of(image), taken)}{OVERLAY}"

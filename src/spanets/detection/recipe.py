@@ -26,28 +26,28 @@ class DetectionData(DenseData):
     keep_empty: bool = key(False, "Train on images without objects as well.")
     short_side: int = key(
         800,
-        "Side that the shorter one of an evaluated image is resized to, in pixels.",
+        "Length to which the shorter side is resized in evaluation, in pixels.",
         between=(32, 4096),
     )
     long_side: int = key(
         1333,
-        "Largest longer side of a resized image, in pixels; where it would be exceeded, the image "
-        "is resized to it.",
+        "Largest length of the longer side in pixels; images that would exceed it are resized to "
+        "it.",
         between=(32, 8192),
     )
     train_short_sides: tuple[int, int] = key(
         (800, 800),
-        "Smallest and largest short side in training, in pixels, drawn in steps of 32.",
+        "Range of the random short side in training, in pixels, in steps of 32.",
         between=(32, 4096),
     )
     train_crop: bool = key(
         False,
-        "First cut a part of 384 to 600 pixels out of half of the training images, at a short side "
-        "of 400, 500 or 600.",
+        "First resize half of the training images to a short side of 400, 500 or 600 pixels, and "
+        "crop sides of 384 to 600.",
     )
 
     def check(self) -> None:
-        """Raises a UsageError for sides that are not in order."""
+        """Raises a UsageError for sides in the wrong order."""
         first, last = self.train_short_sides
         if first > last:
             raise UsageError(
@@ -62,31 +62,31 @@ class DetectionData(DenseData):
 
 @dataclass
 class DetectionModel(Model):
-    """A backbone, and the detector on it."""
+    """The backbone and the detector."""
 
     head: Literal["retinanet", "mask_rcnn", "cascade_mask_rcnn"] = key(
         "mask_rcnn", "Kind of the detector."
     )
     frozen_stages: int = key(
         0,
-        "First stages of the backbone, with the stem, whose weights stay as they are.",
+        "Number of frozen first stages of the backbone; the stem is frozen with them.",
         between=(0, 4),
     )
     channels: int | None = key(
         None,
-        "Channels of the feature pyramid and of the convolutions on it; null is 256.",
+        "Channels of the feature pyramid and of convolutions in the heads; null is 256.",
         between=(1, 4096),
     )
     features: int | None = key(
         None, "Features of the heads' linear layers; null is 1024.", between=(1, 16384)
     )
     regions: int | None = key(
-        None, "Regions that are sampled of an image in training; null is 512.", between=(1, 4096)
+        None, "Regions sampled per image in training; null is 512.", between=(1, 4096)
     )
     proposals: int | None = key(
         None,
-        "Regions that are proposed for an image, at most 1000 in evaluation; null is 1000 for "
-        "mask_rcnn, 2000 for cascade_mask_rcnn.",
+        "Regions proposed per image, at most 1000 in evaluation; null is 1000 for mask_rcnn, 2000 "
+        "for cascade_mask_rcnn.",
         between=(1, 4096),
     )
     anchor_scale: float | None = key(
@@ -103,13 +103,13 @@ class DetectionModel(Model):
     )
     norm_groups: int | None = key(
         None,
-        "Groups of a GroupNorm after the convolutions of pyramid, boxes and masks, for training "
-        "from scratch; null is no norm.",
+        "Groups of a GroupNorm after the convolutions of pyramid, box and mask heads, for "
+        "training from scratch; null is no norm.",
         between=(1, 4096),
     )
 
     def sizes(self) -> dict[str, int | float]:
-        """Returns those of the detector's sizes that are set."""
+        """Returns the sizes of the detector that are not null."""
         names = (
             *("channels", "features", "regions", "proposals", "anchor_scale"),
             *("box_convolutions", "norm_groups"),
@@ -127,27 +127,27 @@ class DetectionOptim(Optim):
     weight_decay: float = 1e-4
     layer_decay: float | None = key(
         None,
-        "Factor of the learning rate from each layer of the backbone to the one before it, by the "
-        "rule of `detection.decay`; null is none.",
+        "Factor of the learning rate from each layer of the backbone to the one before it, as "
+        "defined in `detection.decay`; null is none.",
     )
     warmup_epochs: float = key(
-        0, "Epochs of linear warm-up from `warmup_lr`; 0 where `warmup_updates` is not."
+        0, "Epochs of linear warm-up from `warmup_lr`; must be 0 if `warmup_updates` is not."
     )
     warmup_lr: float = 1e-7
     min_lr: float = key(0.0, "Not used in detection.")
-    cooldown_epochs: int = key(0, "Epochs at the last rate after `trainer.epochs`.")
+    cooldown_epochs: int = key(0, "Epochs at the last learning rate after `trainer.epochs`.")
     label_smoothing: float = key(0.0, "Not used in detection.")
     milestones: tuple[int, int] = key(
-        (8, 11), "Epochs after which the learning rate falls to a tenth.", between=(1, 10**6)
+        (8, 11), "Epochs after which the learning rate drops to a tenth.", between=(1, 10**6)
     )
     warmup_updates: int = key(
         500,
-        "Updates of linear warm-up from `warmup_lr`; 0 where `warmup_epochs` is not.",
+        "Updates of linear warm-up from `warmup_lr`; must be 0 if `warmup_epochs` is not.",
         between=(0, 10**8),
     )
 
     def check(self) -> None:
-        """Raises a UsageError for milestones that are not in order."""
+        """Raises a UsageError for milestones in the wrong order."""
         first, second = self.milestones
         if first >= second:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""What a detector found in many images, as files in COCO's formats."""
+"""Writes the detections of many images as files in COCO's formats."""
 
 import json
 import os
@@ -14,22 +14,22 @@ from spanets_runtime.files import write_atomically
 from spanets_runtime.images import ImageError
 
 COCO_FILE = "predictions.json"
-"""A data set: images, categories, and annotations with scores."""
+"""Name of the file with images, categories, and annotations with scores."""
 
 RESULTS_FILE = "detections.json"
-"""The annotations alone, as pycocotools' `loadRes` and COCO's server take them."""
+"""Name of the file with annotations only, for pycocotools' `loadRes` and COCO's server."""
 
 OVERLAY = "-overlay.jpg"
-"""What the pictures' names end with."""
+"""Suffix of the overlays' names."""
 
 
 class Record:
-    """Collects what was found in images, for `COCO_FILE` and `RESULTS_FILE`.
+    """Collects detections, and writes `COCO_FILE` and `RESULTS_FILE`.
 
     Args:
-        classes: Of label 1, 2, and so on.
-        category_ids: Of these classes.
-        numbering: That of a data set whose images they are; None numbers images from 1.
+        classes: The name of label 1, 2, and so on.
+        category_ids: The category id of each class.
+        numbering: Ids of an annotation file that lists the images; None numbers images from 1.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class Record:
         self.results: list[Result] = []
 
     def number(self, path: Path) -> int:
-        """Returns the number of an image.
+        """Returns the id of an image.
 
         Raises:
-            ImageError: the data set does not list it, or another image has its number.
+            ImageError: the annotation file does not list it, or another image has its id.
         """
         if self.numbering is None:
             return len(self.images) + 1
@@ -60,14 +60,14 @@ class Record:
     def add(
         self, path: Path, number: int, size: tuple[int, int], found: list[Result], overlay: str
     ) -> None:
-        """Adds an image and what was found in it.
+        """Adds an image and its detections.
 
         Args:
-            path: Of the image.
-            number: See `number`.
-            size: Width and height.
-            found: With the label of each object as its "category_id".
-            overlay: Name of its picture.
+            path: Path of the image.
+            number: Id of the image; see `number`.
+            size: Width and height in pixels.
+            found: Results, with the label of each object as its "category_id".
+            overlay: Name of the image's overlay.
         """
         self.paths[number] = path
         self.images.append({"id": number, "width": size[0], "height": size[1], "overlay": overlay})
@@ -99,7 +99,7 @@ class Record:
             write_atomically(out / name, partial(_write, text))
 
     def _folder(self) -> Path:
-        """Returns the folder that the images' names are relative to: the nearest that has all."""
+        """Returns the nearest common folder of the images, to which their names are relative."""
         parents = {str(path.absolute().parent) for path in self.paths.values()}
         return Path(os.path.commonpath(parents)) if parents else Path.cwd()
 
@@ -114,12 +114,12 @@ def _write(content: bytes, file: BinaryIO) -> None:
 
 
 def find_taken(out: Path) -> set[str]:
-    """Returns the names, without their ending, of pictures in a folder that are another's.
+    """Returns the names, without suffix, of overlays in a folder that `predict` did not write.
 
-    Those that an earlier call has left there may be written over.
+    Overlays of an earlier call may be overwritten.
 
     Raises:
-        UsageError: it holds a `COCO_FILE` or `RESULTS_FILE` of another's.
+        UsageError: the folder holds a `COCO_FILE` or `RESULTS_FILE` that `predict` did not write.
     """
     if not out.is_dir():
         return set()
@@ -134,9 +134,9 @@ def find_taken(out: Path) -> set[str]:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Returns the images and annotations of a file, None if there is none.
+    """Returns the images and annotations of a file, or None if there is none.
 
-    What is neither of our files has an annotation without a score.
+    For any other file, the result has an annotation without a score.
     """
     if not path.exists():
         return None

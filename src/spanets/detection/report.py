@@ -1,4 +1,4 @@
-"""A detector's metrics as lines."""
+"""Reports of detection: metrics as text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ HEADER = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 def describe_metrics(results: Mapping[str, Any]) -> str:
-    """Returns what `evaluate` measured as a table for people, COCO's names above it."""
+    """Returns the metrics of `evaluate` as a readable table with COCO's names."""
     lines = [f"{results['checkpoint']} on {results['data']} ({results['images']} images)"]
     lines.append("  " + " " * 4 + "".join(f"{name:>8}" for name in HEADER))
     metrics = results["metrics"]

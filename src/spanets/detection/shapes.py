@@ -1,12 +1,12 @@
-"""A generated data set: shapes on photographs, in COCO's format and as images and masks.
+"""Generates a data set of shapes on photographs, in COCO's format and as images with masks.
 
-The photographs come with the pip package scikit-image, whose licence notes name each of those
-used here as CC0 or public domain: what is drawn on them may be shown and passed on freely. Those
-under the validation images are none of those under the training images.
+The photographs come with the pip package scikit-image, which lists each of those used here as CC0
+or public domain, so the data set may be shown and shared freely. Training and validation use
+different photographs.
 
-    root/images/train/00000.png      8-bit RGB
-    root/masks/train/00000.png       a class a pixel: 0 is background, 1 the first of `CLASSES`
-    root/annotations/train.json      COCO's instances; category ids as in the masks
+root/images/train/00000.png      8-bit RGB
+root/masks/train/00000.png       class of each pixel: 0 is background, 1 the first of `CLASSES`
+root/annotations/train.json      COCO's instances; category ids as in the masks
     root/classes.txt                 the masks' classes, background first
     root/images/val/…                likewise
 """
@@ -40,10 +40,10 @@ PHOTOGRAPHS = {
     "val": ("camera.png", "coffee.png", "rocket.jpg"),
 }
 
-# Of background and the classes, so that people can look at the masks as pictures.
+# Colours of background and classes in the mask files, for image viewers.
 PALETTE = (0, 0, 0, 230, 60, 60, 60, 120, 230, 70, 180, 80, 240, 190, 40)
 
-# A shape of which less is left is no fair question.
+# Smallest visible fraction of a shape, because less is hard to recognise.
 MIN_VISIBLE = 0.4
 
 _SUPERSAMPLING = 4
@@ -54,9 +54,9 @@ class Scene:
     """An image with the shapes on it.
 
     Attributes:
-        image: (S, S, 3), 8 bits.
+        image: (S, S, 3), uint8.
         labels: The class of each shape, an index into `CLASSES`.
-        masks: (N, S, S) of bool: what is seen of each, so that no two overlap.
+        masks: (N, S, S), bool: the visible part of each shape, without overlaps.
     """
 
     image: NDArray[np.uint8]
@@ -64,7 +64,7 @@ class Scene:
     masks: NDArray[np.bool_]
 
     def class_map(self) -> NDArray[np.uint8]:
-        """Returns the class of each pixel (S, S), 0 where there is no shape."""
+        """Returns the class of each pixel, (S, S), 0 for the background."""
         classes = np.zeros(self.image.shape[:2], np.uint8)
         for label, mask in zip(self.labels, self.masks, strict=True):
             classes[mask] = label + 1
@@ -72,14 +72,14 @@ class Scene:
 
 
 def draw_scene(photograph: Image.Image, size: int, rng: np.random.Generator) -> Scene:
-    """Draws up to five shapes, later ones over earlier ones, on a part of a photograph.
+    """Draws up to five shapes on a part of a photograph, later ones over earlier ones.
 
-    One that would leave too little of itself or of another is left out.
+    A shape is left out if too little of it or of another shape would be visible.
 
     Args:
-        photograph: RGB.
-        size: Side of the image in pixels; shapes are 0.2 to 0.5 of it across.
-        rng: All that the scene depends on besides the photograph.
+        photograph: An RGB image.
+        size: Side of the result in pixels; shapes are 0.2 to 0.5 of it across.
+        rng: Random generator.
     """
     image = _crop(photograph, size, rng)
     labels: list[int] = []
@@ -102,9 +102,9 @@ def draw_scene(photograph: Image.Image, size: int, rng: np.random.Generator) -> 
 
 
 def _crop(photograph: Image.Image, size: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Cuts a random square, a seventh to all of the short side, and resizes and turns it.
+    """Crops a random square, from a seventh to all of the short side, and resizes and turns it.
 
-    Small ones are smooth when enlarged, like skies and walls, of which few photographs have any.
+    Small crops are smooth when enlarged, like skies and walls, which few of the photographs show.
     """
     width, height = photograph.size
     side = int(min(width, height) * math.exp(rng.uniform(math.log(1 / 7), 0)))
@@ -132,7 +132,7 @@ def _unit_outline(kind: str, angle: float) -> NDArray[np.float64]:
 
 
 def _rasterise(corners: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """Returns the covered share (S, S) of each pixel."""
+    """Returns the covered fraction of each pixel, (S, S)."""
     fine = Image.new("L", (size * _SUPERSAMPLING,) * 2)
     points = [(float(x), float(y)) for x, y in corners * _SUPERSAMPLING - 0.5]
     ImageDraw.Draw(fine).polygon(points, fill=255)
@@ -145,7 +145,7 @@ def _paint(
     mask: NDArray[np.bool_],
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Lays a shaded, grainy colour over an image (S, S, 3)."""
+    """Paints a shaded colour with noise over an image (S, S, 3)."""
     size = len(image)
     colour = _contrasting_colour(image[mask].mean(axis=0), rng)
     angle = rng.uniform(0, 2 * math.pi)
@@ -157,7 +157,7 @@ def _paint(
 
 
 def _contrasting_colour(ground: NDArray[np.float64], rng: np.random.Generator) -> Any:
-    """Returns an RGB colour that can be told from the mean colour of what it will cover."""
+    """Returns a random RGB colour that differs clearly from the mean colour below it."""
     while True:
         colour = rng.uniform(20, 235, 3)
         if np.abs(colour - ground).max() > 80:
@@ -172,7 +172,7 @@ def _polygon_area(corners: NDArray[np.float64]) -> float:
 def draw_part(
     photographs: list[Image.Image], part: str, count: int, size: int, seed: int
 ) -> Iterator[Scene]:
-    """Yields the scenes of a part; each depends on (seed, part, its number) and the photographs."""
+    """Yields the scenes of a part; each depends on (seed, part, number) and a photograph."""
     stream = list(PHOTOGRAPHS).index(part)
     for number in range(count):
         rng = np.random.default_rng((seed, stream, number))
@@ -183,8 +183,8 @@ def coco_annotations(scenes: list[Scene], names: list[str]) -> dict[str, Any]:
     """Returns scenes in COCO's format, masks as uncompressed run lengths.
 
     Args:
-        scenes: With one image each.
-        names: File names of the images.
+        scenes: The scenes, one per image.
+        names: The file name of each image.
     """
     images = [
         {"id": number, "file_name": name, "width": len(scene.image), "height": len(scene.image)}
@@ -226,18 +226,18 @@ def load_photographs(part: str) -> list[Image.Image]:
 def write_shapes(
     out: Path, images: int = 300, size: int = 160, seed: int = 0, val_fraction: float = 0.2
 ) -> None:
-    """Writes the data set into a new folder: the same bytes for the same arguments.
+    """Writes the data set into a new folder; the same arguments give the same bytes.
 
     Args:
-        out: The folder, which appears when all is written.
-        images: In both parts.
-        size: Side of each in pixels.
-        seed: What all scenes depend on.
-        val_fraction: Share of the images in "val".
+        out: The folder, which is created when all files are written.
+        images: Number of images in both parts.
+        size: Side of an image in pixels.
+        seed: Random seed.
+        val_fraction: Fraction of the images in "val".
 
     Raises:
-        UsageError: the folder exists, or there would be no image in a part.
-        UserError: as for `load_photographs`.
+        UsageError: the folder exists, or a part would have no image.
+        UserError: see `load_photographs`.
     """
     counts = {"val": round(images * val_fraction)}
     counts = {"train": images - counts["val"], **counts}
@@ -265,7 +265,7 @@ def _write_part(root: Path, part: str, scenes: Iterable[Scene]) -> None:
     for number, scene in enumerate(scenes):
         Image.fromarray(scene.image).save(folders[0] / f"{number:05}.png")
         classes = Image.fromarray(scene.class_map())
-        classes.putpalette(PALETTE)  # mode "P": indices, with colours to look at
+        classes.putpalette(PALETTE)  # mode "P": class numbers with colours
         classes.save(folders[1] / f"{number:05}.png")
         drawn.append(scene)
     names = [f"{number:05}.png" for number in range(len(drawn))]

@@ -1,4 +1,4 @@
-"""Object detection and instance segmentation as a task."""
+"""The task of object detection and instance segmentation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class DetectionTask(Task[DetectionRecipe]):
-    """Boxes of objects, and of some detectors their masks."""
+    """Predicts boxes of objects and, with some detectors, masks."""
 
     name = "detection"
     recipe_type = DetectionRecipe
@@ -50,11 +50,11 @@ class DetectionTask(Task[DetectionRecipe]):
 
     @classmethod
     def check_preprocessing(cls, preprocessing: Mapping[str, Any]) -> None:
-        """Checks a checkpoint's sides of images, and its statistics."""
+        """Checks a checkpoint's image sides, mean and standard deviation."""
         values = dict(preprocessing)
         if unknown := values.keys() - cls.preprocessing_keys:
             raise KeyError(min(unknown, key=str))
-        if "short_side" in values:  # training has sides of its own, which are compared with these
+        if "short_side" in values:  # the check would compare it with the default training sides
             values["train_short_sides"] = [values["short_side"]] * 2
         if values:
             parse_recipe({"task": cls.name, "data": values}, origin="preprocessing")
@@ -68,7 +68,7 @@ class DetectionTask(Task[DetectionRecipe]):
 
     @classmethod
     def make_predictor(cls, source: Source, options: PredictOptions) -> Predict:
-        """Returns what finds objects."""
+        """Returns a function that detects objects."""
         from spanets.detection.predict import ObjectPredictor
 
         if source.exported:
@@ -77,7 +77,7 @@ class DetectionTask(Task[DetectionRecipe]):
                 "anchors; predict with the checkpoint it was exported from"
             )
         if options.annotations is not None and options.out is None:
-            raise UsageError("--annotations numbers what --out leaves; add --out DIR")
+            raise UsageError("--annotations sets the ids in the files of --out; add --out DIR")
         return partial(
             ObjectPredictor(source),
             out=options.out,
@@ -102,7 +102,7 @@ class DetectionTask(Task[DetectionRecipe]):
 
     @classmethod
     def exportable(cls, source: Source, features_only: bool) -> nn.Module:
-        """Returns a RetinaNet without its choice among boxes, or the backbone of any detector."""
+        """Returns a RetinaNet without postprocessing, or the backbone of any detector."""
         from spanets.detection.network.exporting import to_dense
 
         neck: Any = source.network.backbone
@@ -110,7 +110,7 @@ class DetectionTask(Task[DetectionRecipe]):
 
     @classmethod
     def make_calibration(cls, info: ModelInfo, origin: str, dynamic: bool) -> Any:
-        """Refuses: detectors have no 8-bit form."""
+        """Raises a UsageError, because detectors have no 8-bit form."""
         raise UsageError(
             f"--dtype int8 is for classifiers and segmenters, and {origin} is a detector; export "
             "it in float32"
@@ -118,7 +118,7 @@ class DetectionTask(Task[DetectionRecipe]):
 
     @classmethod
     def describe_export(cls, info: ModelInfo) -> dict[str, Any]:
-        """Adds the detector's settings, by which anchors become boxes."""
+        """Adds the detector's settings, which postprocessing needs."""
         return {**super().describe_export(info), "head": info.head}
 
     def __init__(self, recipe: DetectionRecipe) -> None:
@@ -129,7 +129,7 @@ class DetectionTask(Task[DetectionRecipe]):
         """Makes the loaders of a recipe; see `detection.data.make_loaders`."""
         from spanets.detection.data import make_loaders
 
-        require("faster_coco_eval", "detection")  # before hours of training, not after
+        require("faster_coco_eval", "detection")  # fail before training, not at its end
         recipe = self.recipe
         masks = has_masks(recipe.model.head)
         loaders = make_loaders(recipe.data, masks, recipe.seed, batch_size, processes)
@@ -138,7 +138,7 @@ class DetectionTask(Task[DetectionRecipe]):
         return loaders
 
     def make_info(self, classes: list[str]) -> ModelInfo:
-        """Describes the detector, with the numbers that the data set has for its classes."""
+        """Returns the checkpoint metadata of the detector, including the category ids."""
         from spanets.detection.data import preprocessing_of
 
         model = self.recipe.model
@@ -154,12 +154,12 @@ class DetectionTask(Task[DetectionRecipe]):
         )
 
     def load_weights(self, model: nn.Module, path: str | Path) -> LoadReport:
-        """Loads the backbone's weights: a classifier's or a detector's, ours or released."""
+        """Loads the backbone's weights from a classifier or detector, ours or the authors'."""
         body: DenseBackbone = model.backbone.body  # type: ignore[union-attr, assignment]
         return body.load(path, self.recipe.model.weights_ema)
 
     def check_model(self, model: nn.Module, classes: int) -> None:
-        """Raises a UsageError for settings that do not go with the detector."""
+        """Raises a UsageError for settings that the detector does not support."""
         from spanets.detection.decay import count_layers
 
         optim = self.recipe.optim
@@ -182,13 +182,13 @@ class DetectionTask(Task[DetectionRecipe]):
             count_layers(name for name, _ in model.named_parameters())
 
     def make_module(self, model: nn.Module, info: ModelInfo, updates: int) -> L.LightningModule:
-        """Makes what trains the detector."""
+        """Makes the Lightning module."""
         from spanets.detection.module import DetectionModule
 
         return DetectionModule(model, info, self.recipe, updates)
 
     def pictures(self, history: list[Row], results: Mapping[str, Any]) -> dict[str, Picture]:
-        """Returns learning curves."""
+        """Returns a figure of learning curves."""
         from spanets.training.report import plot_curves
 
         metrics = {"val/box_ap": "box AP", "val/box_ap50": "box AP50", "val/mask_ap": "mask AP"}

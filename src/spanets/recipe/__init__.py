@@ -1,7 +1,7 @@
-"""What a run can say: sections of typed values, read from YAML and the command line.
+"""Recipes: sections of typed keys, read from YAML and the command line.
 
-`keys` declares a key; `sections` holds those that all tasks share, the wings their own. `reading`
-reads them, `documentation` shows them.
+`keys` declares a key. `sections` holds the keys that all tasks share; each task's package holds its
+own. `reading` reads recipes, and `documentation` prints and documents them.
 """
 
 from spanets.recipe.reading import (

@@ -1,7 +1,7 @@
-"""Bounds of plain nested values that a file holds, before anything copies them or writes them out.
+"""Limits the size of nested values from a file, before anything copies or prints them.
 
-A value that stands in several places is one object in memory, so a few hundred bytes can stand for
-billions of values. It is counted at each place here.
+With YAML aliases, one object in memory can occur in many places, so that a few hundred bytes stand
+for billions of values. Every occurrence counts here.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,21 +13,21 @@ from spanets_runtime.errors import UsageError
 MOST_VALUES = 10_000
 MOST_DEPTH = 50
 MOST_CHARACTERS = 2**18
-MOST_DIGITS = 1000  # of a whole number; Python itself writes out 4300
+MOST_DIGITS = 1000  # of an integer; Python's own limit is 4300
 
 
 class BoundError(ValueError):
-    """A value beyond a bound; the message says which, as the end of a sentence."""
+    """A value exceeds a bound; the message continues a sentence that names the value."""
 
 
 @dataclass(frozen=True)
 class Extent:
-    """How large a nested value is, with what stands in several places counted at each.
+    """The size of a nested value, with every occurrence of a shared object counted.
 
     Attributes:
-        values: How many there are, containers and keys among them.
-        characters: Of all texts.
-        depth: Containers around the innermost value.
+        values: Number of values, including containers and keys.
+        characters: Number of characters in all texts.
+        depth: Number of containers around the innermost value.
     """
 
     values: int = 1
@@ -36,10 +36,10 @@ class Extent:
 
 
 def add_extents(parts: Iterable[Extent]) -> Extent:
-    """Returns the extent of a container of these parts.
+    """Returns the extent of a container from those of its items.
 
     Raises:
-        BoundError: it is beyond a bound.
+        BoundError: it exceeds a bound.
     """
     values, characters, depth = 1, 0, 0
     for part in parts:
@@ -55,7 +55,7 @@ def add_extents(parts: Iterable[Extent]) -> Extent:
 
 
 def check_depth(depth: int) -> None:
-    """Raises BoundError for more nested containers than are allowed."""
+    """Raises a BoundError for a value nested too deep."""
     if depth > MOST_DEPTH:
         raise BoundError(f"is nested deeper than {MOST_DEPTH} levels")
 
@@ -64,8 +64,8 @@ def check_plain(value: Any, origin: str) -> None:
     """Checks that nested values of dicts, lists, tuples and texts are within the bounds.
 
     Args:
-        value: What a file holds, or a program gives.
-        origin: Where it is from, for the message.
+        value: The nested value.
+        origin: Source of the value, for the message.
 
     Raises:
         UsageError: it is too large or nested too deep, or a text in it holds a NUL character.
@@ -79,7 +79,7 @@ def check_plain(value: Any, origin: str) -> None:
 def _measure(value: Any, level: int, known: dict[int, Extent]) -> Extent:
     if id(value) in known:
         return known[id(value)]
-    check_depth(level)  # before the recursion: a value may hold itself
+    check_depth(level)  # before the recursion, because a value may contain itself
     if isinstance(value, Mapping):
         parts: Iterable[Any] = (inner for pair in value.items() for inner in pair)
     elif isinstance(value, list | tuple | set | frozenset):
@@ -105,10 +105,10 @@ def _measure_leaf(value: Any) -> Extent:
 
 
 def _check_text(text: str) -> None:
-    """Refuses what no path of a file and no line of a terminal can hold."""
+    """Refuses characters that file paths and terminals cannot handle."""
     if "\0" in text:
         raise BoundError("a text in it holds a NUL character")
     try:
-        text.encode("utf-8", "surrogateescape")  # as Python reads names of files that are no UTF-8
+        text.encode("utf-8", "surrogateescape")  # allows file names that are not UTF-8
     except UnicodeEncodeError:
         raise BoundError("a text in it holds half a character, a surrogate") from None

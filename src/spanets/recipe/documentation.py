@@ -1,4 +1,4 @@
-"""What people read about keys: the YAML of `--print-recipe`, and the page docs/recipe-keys.md.
+"""Documents the keys of recipes: the YAML of `--print-recipe`, and the page docs/recipe-keys.md.
 
 python -m spanets.recipe.documentation > docs/recipe-keys.md
 """
@@ -22,7 +22,7 @@ _KINDS = {
     dict: "map",
     NoneType: "null",
 }
-_WIDTH = 98  # of a comment, which a section indents by two
+_WIDTH = 98  # characters in a comment line; sections add an indent of two
 
 _INTRODUCTION = """\
 # Keys of a recipe
@@ -42,7 +42,7 @@ ends and holds for each number of a list.
 
 
 def print_recipe(recipe: Recipe) -> str:
-    """Returns a recipe as YAML that reads back as it is, with a comment above each key."""
+    """Returns a recipe as YAML, with a comment above each key, that reads back unchanged."""
     keys, sections = read_keys(type(recipe)), read_sections(type(recipe))
     parts = []
     for name, value in recipe.to_dict().items():
@@ -80,7 +80,7 @@ def keys_page() -> str:
 
 
 def _shared_sections(kinds: Iterable[type[Recipe]]) -> dict[str, type]:
-    """Returns the sections that are the same for all kinds of recipes."""
+    """Returns the sections that all kinds of recipes share."""
     first, *others = map(read_sections, kinds)
     return {
         name: section
@@ -122,7 +122,7 @@ def _describe_kind(wanted: Any) -> str:
 
 
 def _allowed(key: Key) -> list[str]:
-    """Returns the range and the words of a key, if it has any."""
+    """Returns the range and the allowed words of a key, if it has any."""
     options = (key.type,) if get_origin(key.type) is Literal else get_args(key.type)
     ranges = [f"{key.between[0]} to {key.between[1]}"] if key.between else []
     choices = [option for option in options if get_origin(option) is Literal]

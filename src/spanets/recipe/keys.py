@@ -1,14 +1,14 @@
-"""Keys of a recipe, each declared once, as a field of its section.
+"""Declares the keys of a recipe, each once, as a field of its section.
 
-    workers: int = key(2, "Processes that load images.", between=(0, 1024))
+    workers: int = key(2, "Worker processes that load images.", between=(0, 1024))
 
-The YAML reader, the command line, the errors, `--print-recipe` and docs/recipe-keys.md read this
-line. A subclass that changes only the default writes `workers: int = 4`, and inherits the rest.
+The YAML reader, the command line, error messages, `--print-recipe` and docs/recipe-keys.md use this
+declaration. A subclass that changes only the default writes `workers: int = 4` and inherits the
+rest.
 
-The code is our own because the YAML reader and the messages would be our own on top of a library,
-too: pydantic 2.14 drops help and range where a subclass changes a default, jsonargparse 4.53 reads
-`010` as 8, takes the last of two equal keys and expands aliases without a bound, and neither names
-the nearest key, answers in one line or knows `extends`.
+No library replaces this code. pydantic 2.14 drops help and range if a subclass changes a default.
+jsonargparse 4.53 reads `010` as 8, accepts a repeated key and expands aliases without limit.
+Neither suggests the nearest key, reports errors in one line or supports `extends`.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,14 +23,14 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Key:
-    """All that is known about a key.
+    """The declaration of a key.
 
     Attributes:
-        name: Dotted, such as "optim.lr".
-        type: What its values are converted to.
-        default: Of a recipe that leaves it out.
-        help: What it does.
-        between: Smallest and largest number, both allowed; of a list, each number's.
+        name: Dotted name, such as "optim.lr".
+        type: Type of its values.
+        default: Default value.
+        help: Description of its effect.
+        between: Smallest and largest allowed number, for each number of a list; or None.
     """
 
     name: str
@@ -44,9 +44,9 @@ def key(default: Any, help: str, between: Range | None = None) -> Any:
     """Declares a key, as the default of a dataclass field.
 
     Args:
-        default: Of a plain run; a dict is copied for each recipe.
-        help: Sentences: what it does, its unit, what null means.
-        between: Smallest and largest number, both allowed; left out, a subclass inherits them.
+        default: Default value; a dict is copied for each recipe.
+        help: Description: effect, unit, meaning of null.
+        between: Smallest and largest allowed number; a subclass inherits them.
     """
     known = {"help": help} if between is None else {"help": help, "between": between}
     if isinstance(default, dict):
@@ -55,7 +55,7 @@ def key(default: Any, help: str, between: Range | None = None) -> Any:
 
 
 def read_keys(kind: type) -> Mapping[str, Key]:
-    """Returns every key of a kind of recipe by its dotted name, those of no section first."""
+    """Returns every key of a kind of recipe by dotted name, keys outside of sections first."""
     return _read_keys(kind)
 
 
@@ -77,12 +77,12 @@ def _read_all(kind: type) -> Mapping[str, Key]:
     return MappingProxyType(keys)
 
 
-# mypy takes dataclass types for unhashable, so `@cache` would refuse them.
+# mypy regards dataclass types as unhashable, and rejects a direct `@cache`.
 _read_keys: Callable[[Any], Mapping[str, Key]] = cache(_read_all)
 
 
 def _own_keys(kind: Any, prefix: str = "") -> dict[str, Key]:
-    """Returns the keys of a dataclass, but not those of its sections, by dotted name."""
+    """Returns the keys of a dataclass, without those of its sections, by dotted name."""
     types, defaults, keys = _field_types(kind), kind(), {}
     for name, known in _inherited_metadata(kind).items():
         if not is_dataclass(types[name]):
@@ -93,7 +93,7 @@ def _own_keys(kind: Any, prefix: str = "") -> dict[str, Key]:
 
 
 def _inherited_metadata(kind: type) -> dict[str, dict[str, Any]]:
-    """Returns what each field declares, or else what the nearest parent's field does."""
+    """Returns the metadata of each field, inherited from parent classes where not declared."""
     known: dict[str, dict[str, Any]] = {}
     for parent in reversed(kind.__mro__):
         for item in fields(parent) if is_dataclass(parent) else ():

@@ -1,7 +1,7 @@
-"""Reads recipes from YAML and the command line, and says what is wrong with one.
+"""Reads recipes from YAML and the command line, with helpful errors.
 
-Every key can be set on the command line: `--optim.lr 1e-3`. A word there is read by the type of its
-key: a text as it stands, a number as decimal, and the last of a repeated key counts.
+Every key can be set on the command line: `--optim.lr 1e-3`. The key's type decides how a word there
+is read: a text is taken literally, a number is decimal. If a key is repeated, the last one counts.
 """
 
 from collections import Counter
@@ -31,16 +31,16 @@ def list_recipes() -> list[str]:
 
 
 def load_recipe(name: str, overrides: Sequence[str] = (), trusted: bool = False) -> Recipe:
-    """Reads a recipe by name or path, and sets the keys given on the command line.
+    """Reads a recipe by name or path, and applies the keys given on the command line.
 
     Args:
-        name: A name of `list_recipes`, or a YAML file.
+        name: A name from `list_recipes`, or the path of a YAML file.
         overrides: Command-line words: `["--optim.lr", "1e-3", "--trainer.epochs=5"]`.
-        trusted: Let the file name addresses and folders to write to; see `recipe.trust`.
+        trusted: Whether the file may set URLs and output folders; see `recipe.trust`.
 
     Raises:
-        UsageError: an unknown recipe, key or value, with the nearest right name; or a file that
-            decides where data are fetched from or written to.
+        UsageError: an unknown recipe, key or value, with the nearest valid name; or an
+            untrusted file sets a URL or output folder.
     """
     recipe = parse_recipe(_read(name), overrides, origin=name)
     if not trusted:
@@ -51,12 +51,12 @@ def load_recipe(name: str, overrides: Sequence[str] = (), trusted: bool = False)
 def parse_recipe(
     values: Mapping[Any, Any], overrides: Sequence[str] = (), origin: str = "recipe"
 ) -> Recipe:
-    """Builds a recipe from nested values and command-line words, which come last.
+    """Builds a recipe from nested values and command-line words, which take precedence.
 
     Args:
-        values: As in a YAML file; what is left out has its default.
-        overrides: Command-line words, as for `load_recipe`.
-        origin: Where the values are from, for messages.
+        values: Nested values as in a YAML file; missing keys have their defaults.
+        overrides: Command-line words; see `load_recipe`.
+        origin: Source of the values, for messages.
 
     Raises:
         UsageError: an unknown key, or a value of another type or out of range.
@@ -74,7 +74,7 @@ def parse_recipe(
 
 
 def describe_repeated(overrides: Sequence[str], kind: type[Recipe]) -> list[str]:
-    """Returns a line for each key that command-line words set more than once; the last counts."""
+    """Returns a note for each key that the command line sets more than once; the last counts."""
     pairs = list(_pair_words(overrides, kind))
     counts, last = Counter(key for key, _ in pairs), dict(pairs)
     notes = [
@@ -95,7 +95,7 @@ def _recipe_type(values: Mapping[Any, Any], origin: str) -> type[Recipe]:
 
 
 def _read(name: str) -> dict[str, Any]:
-    """Returns what a recipe sets, by dotted key, over what the recipe sets that it extends."""
+    """Returns the values of a recipe by dotted key, including those of the recipe it extends."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         text = _read_file(path)
@@ -119,12 +119,12 @@ def _read(name: str) -> dict[str, Any]:
 def _read_file(path: Path) -> str:
     try:
         return read_text_file(path, MOST_CHARACTERS)
-    except UserError as error:  # the command was wrong as written
+    except UserError as error:  # a wrong path is an error in the command
         raise UsageError(str(error)) from None
 
 
 def _read_base(base: Any, name: str) -> dict[str, Any]:
-    # Only recipes of the package can be extended, and those end somewhere: no loops.
+    # Only recipes of the package can be extended, so that there are no loops.
     if base not in list_recipes() or base == name:
         hint = nearest(str(base), list_recipes())
         raise UsageError(f"{name}: extends is {_show(base)}, must be a recipe of the package{hint}")
@@ -132,7 +132,7 @@ def _read_base(base: Any, name: str) -> dict[str, Any]:
 
 
 def _put_over(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `base` with what `own` sets; of `model.args` an own whole replaces all of them."""
+    """Returns `base` updated by `own`; an own `model.args` replaces all arguments of the base."""
     kept = dict(base)
     if "model.args" in own:
         kept = {key: value for key, value in base.items() if not key.startswith("model.args.")}
@@ -144,10 +144,10 @@ def _put_over(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _flatten(values: Mapping[Any, Any], origin: str) -> dict[str, Any]:
-    """Returns dotted keys with their values: those of a section, and those of no section.
+    """Returns the values by dotted key.
 
     Raises:
-        UsageError: a section that is none, or a key that is given in two ways.
+        UsageError: a section is not a mapping, or a key is given twice.
     """
     flat: dict[str, Any] = {}
     for key, value in _pairs(values, origin):
@@ -158,7 +158,7 @@ def _flatten(values: Mapping[Any, Any], origin: str) -> dict[str, Any]:
     for key in arguments if isinstance(arguments, Mapping) else ():
         if f"model.args.{key}" in flat:
             raise UsageError(f"{origin}: model.args.{key} is given twice; keep one of them")
-    # One more argument of the model comes after those that are given as a whole.
+    # `model.args` comes before single arguments, which would otherwise be overwritten.
     return dict(sorted(flat.items(), key=lambda pair: pair[0].startswith("model.args.")))
 
 
@@ -198,16 +198,16 @@ def known_keys(kind: type[Recipe]) -> dict[str, Any]:
 
 
 def known_ranges(kind: type[Recipe]) -> dict[str, Range]:
-    """Returns the smallest and largest value of every number of a kind of recipe."""
+    """Returns the range of every numeric key of a kind of recipe."""
     return {name: key.between for name, key in read_keys(kind).items() if key.between}
 
 
 def _check_key(kind: type[Recipe], key: str, where: str) -> None:
     known = read_keys(kind)
-    # model.args holds the model's own keys.
+    # model.args may have any key.
     if key in known or key.startswith("model.args."):
         return
-    # A key given without its section, or with a wrong one, is the likeliest slip.
+    # The most likely mistake is a missing or wrong section.
     tail = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
     close = tail or get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -215,21 +215,21 @@ def _check_key(kind: type[Recipe], key: str, where: str) -> None:
 
 
 def _set_value(recipe: Recipe, key: str, value: Any, where: str) -> None:
-    """Sets a key to a value of a file, if it has its type."""
+    """Sets a key to a value from a file, converted to its type."""
     wanted = _wanted(recipe, key, where)
     try:
         converted = convert(value, wanted)
     except TypeError:
         wrong = f"{where}{key} is {_show(value)}, {describe_wanted(value, wanted)}"
         raise UsageError(wrong) from None
-    # As a path an empty text is the current folder, which nobody means.
+    # An empty path would mean the current folder.
     if converted == "" and wanted == str | None:
         raise UsageError(f"{where}{key} is empty; leave it out, or write null")
     _set(recipe, key, converted)
 
 
 def _set_word(recipe: Recipe, key: str, text: str) -> None:
-    """Sets a key to a word of the command line, if it can be read as its type."""
+    """Sets a key to a word from the command line, converted to its type."""
     wanted, origin = _wanted(recipe, key, "--"), f"--{key}"
     check_plain(text, origin)
     if not text:
@@ -243,7 +243,7 @@ def _set_word(recipe: Recipe, key: str, text: str) -> None:
 
 
 def _wanted(recipe: Recipe, key: str, where: str) -> Any:
-    """Returns the type of a key; the arguments of a model can be anything."""
+    """Returns the type of a key, `Any` for arguments of the model."""
     _check_key(type(recipe), key, where)
     known = read_keys(type(recipe)).get(key)
     return known.type if known else Any

@@ -1,7 +1,6 @@
-"""The sections that every task's recipe has: typed keys with their ranges.
+"""The recipe sections that every task has: typed keys with defaults and ranges.
 
-Each default is that of a plain run; recipes under `recipes/` change them. A task adds its own keys
-in a subclass. Sections whose values depend on each other check that in `check`.
+A task adds its own keys in a subclass. `check` validates values that depend on each other.
 """
 
 from collections.abc import Mapping
@@ -20,21 +19,21 @@ class Model:
         {}, "Arguments of `timm.create_model`, such as `{drop_path_rate: 0.1}`."
     )
     weights: str | None = key(
-        None, "File of weights to start from, ours or the authors'; null starts from scratch."
+        None, "Initial weights, a file of ours or the authors'; null starts from scratch."
     )
     weights_ema: bool | None = key(
         None,
         "For a weights file that also holds an exponential moving average (EMA): true loads the "
-        "average, false the other weights, null those in the file's main place.",
+        "average, false the other weights, null the file's main entry.",
     )
 
 
 @dataclass
 class Data:
-    """Where the images are."""
+    """The data set."""
 
     root: str | None = key(None, "Folder of the data set.")
-    workers: int = key(2, "Processes that load images.", between=(0, 1024))
+    workers: int = key(2, "Worker processes that load images.", between=(0, 1024))
 
     def check(self) -> None:
         """Raises a UsageError for values that are allowed each, but not together."""
@@ -47,13 +46,13 @@ class DenseData(Data):
     hflip: float = key(0.5, "Probability of a flip from left to right.", between=(0, 1))
     quarter_turns: bool = key(
         False,
-        "Turn by 0, 90, 180 or 270 degrees: for images without an up, such as aerial images, "
-        "microscopy or shapes.",
+        "Randomly turn by 0, 90, 180 or 270 degrees: for images without a preferred orientation, "
+        "such as aerial images, microscopy or shapes.",
     )
     recolour: float = key(
         0.0,
-        "Probability of a strong change of colours: channels in another order, gray, inverted. For "
-        "data sets so small that a network learns their colours.",
+        "Probability of strong colour augmentation: permuted channels, grayscale, inversion. For "
+        "small data sets, whose colours a network would memorise.",
         between=(0, 1),
     )
     mean: tuple[float, float, float] = key(
@@ -75,18 +74,18 @@ class Optim:
     name: str = key("adamw", "timm's name of the optimizer, such as adamw or lamb; or muon.")
     lr: float = key(
         1e-3,
-        "Learning rate at `lr_batch_size`, or at any batch size where that is null.",
+        "Learning rate at `lr_batch_size`, or at any batch size if that is null.",
         between=(0, 1000),
     )
     lr_batch_size: int | None = key(
         None,
-        "Batch size that `lr` is for; `lr` is scaled linearly from it to `batch_size`. null does "
-        "not scale.",
+        "Batch size to which `lr` applies; `lr` is scaled linearly from it to `batch_size`. null "
+        "does not scale.",
         between=(1, 2**20),
     )
     batch_size: int = key(
         32,
-        "Images for one update, over all devices and accumulated batches.",
+        "Images in one update, over all devices and accumulated batches.",
         between=(1, 2**20),
     )
     weight_decay: float = key(
@@ -110,12 +109,12 @@ class Optim:
         None, "Largest norm of the gradient; null does not clip.", between=(1e-9, 1e9)
     )
     label_smoothing: float = key(
-        0.0, "Share of the target that is spread over all classes.", between=(0, 0.999)
+        0.0, "Fraction of the target that is spread over all classes.", between=(0, 0.999)
     )
     ema_decay: float | None = key(
         None,
-        "Decay of an exponential moving average of the weights, which is evaluated and saved in "
-        "their place; null keeps none.",
+        "Decay of an exponential moving average of the weights, which is evaluated and saved "
+        "instead of them; null keeps none.",
         between=(0, 0.999999),
     )
 
@@ -125,7 +124,7 @@ class Optim:
 
 @dataclass
 class Trainer:
-    """Where and how long."""
+    """Duration, devices, precision, validation, checkpoints and logging."""
 
     epochs: int = key(
         20,
@@ -147,7 +146,7 @@ class Trainer:
     )
     strategy: Literal["auto", "ddp", "fsdp"] = key(
         "auto",
-        "With ddp each device holds the whole model, with fsdp a part of it, for models too large "
+        "ddp keeps the whole model on each device; fsdp keeps a part of it, for models too large "
         "for one device. auto is ddp on several devices.",
     )
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "bf16-true"] = key(
@@ -174,12 +173,12 @@ class Trainer:
 
 @dataclass
 class Recipe:
-    """A whole run; each task has its own, in its wing."""
+    """The recipe of a run; each task has a subclass."""
 
-    task: str = key("", "What is learnt; a recipe file sets it, the command line does not.")
+    task: str = key("", "Name of the task; only a recipe file can set it, not the command line.")
     seed: int = key(
         0,
-        "Random seed of initial weights, order of images and augmentation.",
+        "Random seed of initial weights, image order and augmentation.",
         between=(0, 2**32 - 1),
     )
     model: Model = field(default_factory=Model)

@@ -1,8 +1,8 @@
-"""What a recipe may decide on the command line alone: where data are fetched, where files go.
+"""Keys that an untrusted recipe must not set: where data are fetched from and files are written.
 
-A recipe, and a checkpoint with the recipe in it, may come from others. Such a file sets how a
-network is trained. It does not choose an address that this machine asks, nor a folder outside the
-run folder that this machine writes to.
+A recipe, or a checkpoint that contains one, may come from somebody else. It may set how a network
+is trained, but not which addresses the run contacts or which folders outside of the run folder it
+writes to.
 """
 
 import os
@@ -14,15 +14,15 @@ from spanets_runtime.errors import UsageError
 
 FLAG = "--trust-recipe"
 
-# They write into the run folder and reach for no network.
+# These write into the run folder and use no network.
 _LOCAL_LOGGERS = ("tensorboard", "csv", "none")
 
 
 def places_outside(recipe: Recipe) -> dict[str, str]:
-    """Returns the keys that make a run fetch from elsewhere or write elsewhere, each with a reason.
+    """Returns the keys that make a run use the internet or write outside its folder, with reasons.
 
     Args:
-        recipe: Of any task.
+        recipe: A recipe of any task.
     """
     places = {}
     root, data, trainer = recipe.data.root, recipe.data, recipe.trainer
@@ -42,23 +42,23 @@ def places_outside(recipe: Recipe) -> dict[str, str]:
 
 
 def is_address(location: str) -> bool:
-    r"""Tells whether reading a location asks another machine; `\\host\share` is one, too."""
+    r"""Whether reading a location contacts another machine, as a URL or `\\host\share` does."""
     return "://" in location or location.startswith(("pipe:", "\\\\", "//"))
 
 
 def check_places(recipe: Recipe, origin: str, given: Collection[str] = ()) -> None:
-    """Raises a UsageError if a file's recipe decides where data are fetched or files are written.
+    """Raises a UsageError if a recipe file sets where data are fetched from or files are written.
 
     Args:
-        recipe: As read from the file.
-        origin: The file, for the message.
-        given: Keys that the command line sets, and that the file therefore does not decide.
+        recipe: The recipe.
+        origin: Name of the file, for the message.
+        given: Keys set on the command line, which are allowed.
     """
     places = {key: why for key, why in places_outside(recipe).items() if key not in given}
     if places:
         told = ", ".join(f"{key} {why}" for key, why in places.items())
         raise UsageError(
-            f"{origin}: {told}; a file does not decide where data are fetched from or written to: "
+            f"{origin}: {told}; a file must not set where data are fetched from or written to: "
             f"set {'these keys' if len(places) > 1 else 'this key'} on the command line "
             f"(--{next(iter(places))} VALUE), or add {FLAG} if you trust the file"
         )
@@ -71,5 +71,5 @@ def _plain_name(logger: str) -> str:
 def _exists(root: str) -> bool:
     try:
         return Path(os.path.expanduser(root)).exists()
-    except (OSError, RuntimeError, ValueError):  # no name of a path
+    except (OSError, RuntimeError, ValueError):  # not a valid path
         return False

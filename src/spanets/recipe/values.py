@@ -1,4 +1,4 @@
-"""Values as people write them, in YAML or as words of a command, as the types that keys have."""
+"""Converts values from YAML and words from the command line to the types of keys."""
 
 import math
 import re
@@ -17,7 +17,7 @@ _NOUNS = {
     NoneType: "null",
 }
 
-# Decimal, as Python reads them; digits may be grouped: 1_000.
+# Decimal numbers; digits may be grouped, as in 1_000.
 _DIGITS = "[0-9]+(?:_[0-9]+)*"
 _WHOLE = re.compile(rf"[-+]?{_DIGITS}")
 _NUMBER = re.compile(rf"[-+]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:[eE][-+]?{_DIGITS})?")
@@ -30,16 +30,16 @@ _NULL = ("null", "none")
 
 
 def read_word(text: str, wanted: Any, origin: str) -> Any:
-    """Returns a word of the command line as a type; as a text it is taken as it stands.
+    """Converts a word of the command line to a type; a text is taken literally.
 
     Args:
         text: The word.
         wanted: A plain type, a `Literal`, a union, a tuple, a dict, or `Any`.
-        origin: What the word is of, for messages.
+        origin: Name of the option, for messages.
 
     Raises:
-        TypeError: it is no such value.
-        UsageError: it is YAML that cannot be read, of a dict or `Any`.
+        TypeError: the word does not have this type.
+        UsageError: the word, for a dict or `Any`, is invalid YAML.
     """
     kind, options = get_origin(wanted), get_args(wanted)
     if kind in (Union, UnionType):
@@ -58,7 +58,7 @@ def read_word(text: str, wanted: Any, origin: str) -> Any:
 
 
 def _read_one_of(text: str, options: tuple[Any, ...], origin: str) -> Any:
-    # Every word is a text, so that comes last.
+    # Every word is a valid text, so try `str` last.
     for option in sorted(options, key=lambda option: option is str):
         try:
             return read_word(text, option, origin)
@@ -93,7 +93,7 @@ def _read_tuple(text: str, options: tuple[Any, ...], origin: str) -> tuple[Any, 
 
 
 def _read_any(text: str, origin: str) -> Any:
-    """Reads a word for a key whose type is unknown: a scalar, a list, a dict or a quoted text."""
+    """Reads a word for a key of any type: a scalar, a list, a dict or a quoted text."""
     if text.lstrip()[:1] in ("[", "{", '"', "'"):
         return _read_yaml(text, origin)
     for kind in (NoneType, bool, int, float):
@@ -114,10 +114,10 @@ def _read_yaml(text: str, origin: str) -> Any:
 
 
 def convert(value: Any, wanted: Any) -> Any:
-    """Returns a value as a type: a plain one, a `Literal`, a union, a tuple or a dict.
+    """Converts a value to a plain type, a `Literal`, a union, a tuple or a dict.
 
     Raises:
-        TypeError: it is no such value.
+        TypeError: the value does not have this type.
     """
     if wanted is Any:
         return value
@@ -126,7 +126,7 @@ def convert(value: Any, wanted: Any) -> Any:
             return float(value)
         except OverflowError:
             raise TypeError from None
-    if wanted in _NOUNS and type(value) is wanted:  # a bool is no int here
+    if wanted in _NOUNS and type(value) is wanted:  # not isinstance: a bool is not an int here
         return value
     kind, options = get_origin(wanted), get_args(wanted)
     if kind is Literal and value in options:
@@ -151,7 +151,7 @@ def _convert_to_one_of(value: Any, options: tuple[Any, ...]) -> Any:
 
 
 def describe_wanted(value: Any, wanted: Any) -> str:
-    """Says what a type allows, and for a choice which is the nearest to a wrong value."""
+    """Describes the allowed values of a type; for a choice, suggests the nearest one."""
     kind, options = get_origin(wanted), get_args(wanted)
     if kind is Literal:
         return f"allowed: {', '.join(options)}{nearest(str(value), options)}"

@@ -1,7 +1,7 @@
-"""YAML as recipes use it: plain values, within bounds, each key once, and no surprising numbers.
+"""A safe subset of YAML: plain values within bounds, no repeated keys, no surprising numbers.
 
-Numbers with an exponent are read as YAML 1.2 does, `yes` and `1_000` as YAML 1.1; what the two read
-as different numbers is refused. Dates are texts. No tag makes an object.
+Numbers with an exponent follow YAML 1.2; `yes` and `1_000` follow YAML 1.1. Numbers that the two
+versions read differently are refused. Dates are texts. Tags cannot create objects.
 """
 
 import re
@@ -23,7 +23,7 @@ from spanets_runtime.text import shorten
 
 _TAG = "tag:yaml.org,2002:"
 
-# What each plain scalar is, with the characters that it may begin with.
+# Patterns of plain scalars, with the characters that they may begin with.
 _NULL = re.compile(r"~|null|Null|NULL|"), ["~", "n", "N", ""]
 _BOOL = (
     re.compile(
@@ -52,12 +52,12 @@ def load_yaml(text: str, origin: str, word: bool = False) -> Any:
     """Reads a YAML text.
 
     Args:
-        text: One document.
-        origin: Where it is from, for the message.
-        word: It is a word of the command line: one line without a comment.
+        text: One YAML document.
+        origin: Source of the text, for messages.
+        word: Whether it is a word of the command line, which must be one line without a comment.
 
     Raises:
-        UsageError: it is not YAML, holds a key twice, or more than `bounds` allow.
+        UsageError: it is invalid YAML, repeats a key, or exceeds `bounds`.
     """
     loader = _open(text, origin)
     if word and ("\n" in text or _has_comment(text, origin)):
@@ -66,12 +66,12 @@ def load_yaml(text: str, origin: str, word: bool = False) -> Any:
 
 
 def key_lines(text: str, origin: str) -> dict[str, list[int]]:
-    """Returns the lines, from 1, in which the keys of a YAML text stand, by dotted name.
+    """Returns the line numbers, from 1, of the keys of a YAML text by dotted name.
 
-    `optim: {lr: 1}` and `optim.lr: 1` are one name.
+    `optim: {lr: 1}` and `optim.lr: 1` are the same name.
 
     Raises:
-        UsageError: as for `load_yaml`.
+        UsageError: see `load_yaml`.
     """
     loader = _open(text, origin)
     found: dict[str, list[int]] = {}
@@ -80,24 +80,24 @@ def key_lines(text: str, origin: str) -> dict[str, list[int]]:
 
 
 def dump_yaml(values: Any, flat_lists: bool = False) -> str:
-    """Returns plain nested values as YAML that `load_yaml` reads back as they are.
+    """Returns plain nested values as YAML that `load_yaml` reads back unchanged.
 
     Args:
-        values: Of dicts, lists, texts, numbers, booleans and None.
-        flat_lists: Write `[1, 2]` instead of a line for each item.
+        values: Dicts, lists, texts, numbers, booleans and None, possibly nested.
+        flat_lists: Whether to write `[1, 2]` instead of a line for each item.
     """
     dumper = _FlatListDumper if flat_lists else _Dumper
     return yaml.dump(values, Dumper=dumper, sort_keys=False)
 
 
 class _ScalarError(yaml.YAMLError):
-    """A number that can be read in two ways, or a text that its tag does not fit."""
+    """An ambiguous number, or a text that does not fit its tag."""
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's, for plain values alone and within `bounds`."""
+    """PyYAML's loader, restricted to plain values within `bounds`."""
 
-    # Those of PyYAML know dates, binary data and more; ours are added below.
+    # PyYAML's own include dates, binary data and more; ours are added below.
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's name and kind)
     yaml_constructors: ClassVar[dict[Any, Any]] = {}
 
@@ -108,7 +108,7 @@ class _Loader(yaml.SafeLoader):
         self.level = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Counts the nodes and their levels, aliases as what they stand for."""
+        """Checks the number and depth of nodes, counting aliases as their targets."""
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
             node: Any = super().compose_node(parent, index)
@@ -132,7 +132,7 @@ class _Loader(yaml.SafeLoader):
         return add_extents(self.extents[part] for part in parts)
 
     def compose_mapping_node(self, anchor: Any) -> Any:
-        """Refuses a key that stands twice; YAML asks for that, and PyYAML takes the last."""
+        """Refuses a repeated key, as YAML demands; PyYAML would take the last."""
         node = super().compose_mapping_node(anchor)
         lines: dict[Any, int] = {}
         for key_node, _ in node.value:
@@ -148,12 +148,12 @@ class _Loader(yaml.SafeLoader):
 
 
 class _WordLoader(_Loader):
-    """Notices a comment, which PyYAML skips."""
+    """Detects comments, which PyYAML skips."""
 
     comment = False
 
     def scan_to_next_token(self) -> None:
-        """Looks for one in the place where PyYAML skips it."""
+        """Looks for a comment where PyYAML would skip it."""
         ahead = 0
         while self.peek(ahead) == " ":
             ahead += 1
@@ -162,14 +162,14 @@ class _WordLoader(_Loader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes texts that `_Loader` would read as numbers, beside those of YAML 1.1."""
+    """Quotes texts that `_Loader` would read as numbers, besides those of YAML 1.1."""
 
 
 class _FlatListDumper(_Dumper):
     """Writes lists on one line."""
 
     def represent_list(self, data: Any) -> Any:
-        """Asks PyYAML for its flow style."""
+        """Represents a list in PyYAML's flow style."""
         return self.represent_sequence(f"{_TAG}seq", data, flow_style=True)
 
 
@@ -177,7 +177,7 @@ _FlatListDumper.add_representer(list, _FlatListDumper.represent_list)
 
 
 def describe_twice(key: str, lines: list[int]) -> str:
-    """Says in which lines a key stands."""
+    """Returns a message about a repeated key with its line numbers."""
     first, second = lines[:2]
     where = f"in lines {first} and {second}" if first != second else f"twice in line {first}"
     return f"{shorten(key)} stands {where}; keep one of them"
@@ -279,7 +279,7 @@ def _construct_other(_: _Loader, node: Any) -> None:
 
 
 def _matching(loader: _Loader, node: Any, pattern: tuple[re.Pattern[str], list[str]]) -> str:
-    """Returns the text of a scalar, which a tag may have made of this kind."""
+    """Returns the text of a scalar; a tag may have given it this kind, so the text is checked."""
     text: str = loader.construct_scalar(node)
     if not pattern[0].fullmatch(text):
         raise _wrong(node, f"does not fit its tag, {node.tag.removeprefix(_TAG)}")

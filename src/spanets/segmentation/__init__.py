@@ -1,4 +1,4 @@
-"""Segmenters: a decoder and a classifier of pixels on a backbone's four maps."""
+"""Semantic segmentation: a backbone, a decoder and a pixel classifier."""
 
 from spanets.segmentation.network.decoders import SemanticFPN, UPerNet
 from spanets.segmentation.network.segmenter import (

@@ -1,7 +1,8 @@
-"""Semantic segmentation: from a recipe's data section to loaders of images and their masks.
+"""Data loaders of semantic segmentation, from a recipe's data section.
 
-A training batch is `(images (B, 3, S, S), masks (B, S, S))`; images for evaluation differ in size
-and come one by one, resized, with the mask as it is: `(images (1, 3, h, w), masks (1, H, W))`.
+A training batch is `(images (B, 3, S, S), masks (B, S, S))`. Images for evaluation come one by one,
+because their sizes differ. The image is resized and the mask is not:
+`(images (1, 3, h, w), masks (1, H, W))`.
 """
 
 import os
@@ -35,7 +36,7 @@ from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.fitting import Fitting, fit_size
 from spanets_runtime.images import ImageError, load_image
 
-# Draws of a crop before one in which a class has more than its share is taken.
+# Draws of a crop before accepting one in which a class exceeds `data.crop_share`.
 CROP_DRAWS = 10
 
 Transform = Callable[[Image.Image, NDArray[np.uint8]], tuple[Tensor, Tensor]]
@@ -45,9 +46,9 @@ class MaskDataset(Dataset[tuple[Tensor, Tensor]]):
     """Decodes images and masks; an index may be an `(epoch, index)` pair of `EpochSampler`.
 
     Args:
-        samples: The files.
-        transform: From an RGB image and its mask (H, W) to tensors.
-        seed: All random draws for an image depend on (seed, epoch, index) alone.
+        samples: Image and mask files.
+        transform: Maps an RGB image and its mask (H, W) to tensors.
+        seed: Seed; random draws for an image depend on (seed, epoch, index) alone.
     """
 
     def __init__(self, samples: MaskedImages, transform: Transform, seed: int = 0) -> None:
@@ -70,13 +71,13 @@ class MaskDataset(Dataset[tuple[Tensor, Tensor]]):
 
 
 class TrainTransform:
-    """Random size, crop, flip and colours, then standardized and padded to the crop.
+    """Resizes, crops, flips and recolours at random, then standardizes and pads to the crop size.
 
-    Padding has the mean colour and the mask `IGNORED`. As in mmsegmentation's pipeline, by which
-    the papers trained.
+    Padding has the mean colour and the mask value `IGNORED`, as in mmsegmentation's pipeline, which
+    the papers use.
 
     Args:
-        data: A recipe's settings.
+        data: The recipe's data section.
     """
 
     def __init__(self, data: SegmentationData) -> None:
@@ -110,10 +111,10 @@ class TrainTransform:
 
 
 class EvaluationTransform:
-    """Resizes and standardizes the image, and leaves the mask as it is.
+    """Resizes and standardizes the image, and leaves the mask unchanged.
 
     Args:
-        fitting: What is done to the image.
+        fitting: Preprocessing of the image.
     """
 
     def __init__(self, fitting: Fitting) -> None:
@@ -125,15 +126,15 @@ class EvaluationTransform:
 
 
 def choose_crop(labels: Tensor, side: int, share: float) -> tuple[int, int, int, int]:
-    """Draws a square of which no class has more than its share, if ten draws suffice.
+    """Draws a crop in which no class has more than `share` of the pixels, in at most ten draws.
 
     Args:
-        labels: Of the image, (H, W).
-        side: Of the square; what the image has less of, the crop has less of.
-        share: The most of one class, of the pixels that are not ignored.
+        labels: Mask of the image, (H, W).
+        side: Side of the square in pixels; the crop is smaller where the image is.
+        share: Largest fraction of one class among pixels that are not ignored.
 
     Returns:
-        Top, left, height, width.
+        Top, left, height and width in pixels.
     """
     height, width = (min(side, length) for length in labels.shape)
     box = (0, 0, height, width)
@@ -153,17 +154,14 @@ def make_loaders(
 ) -> Loaders:
     """Reads the data set of a recipe and makes its loaders.
 
-    Training images that do not fill a last batch are left out, others in every epoch. A data set
-    smaller than a batch makes a smaller batch.
-
     Args:
-        recipe: Its data section is read.
-        batch_size: Images in a training batch of one process.
-        processes: That share the images.
-        kept: What the run knows of its data.
+        recipe: The recipe.
+        batch_size: Images in a training batch of one process; see `shuffled_loader`.
+        processes: Number of processes that share the images.
+        kept: What the run recorded about its data.
 
     Raises:
-        UserError: no such data, or data that cannot be used; see `segmentation.masks`.
+        UserError: the data are missing or cannot be used; see `segmentation.masks`.
     """
     data, parts = recipe.data, read_parts(recipe.data, kept=kept)
     missing = {"train", "val"} - parts.keys()
@@ -187,18 +185,17 @@ def make_loaders(
 
 
 def check_parts(parts: Mapping[str, MaskedImages], is_training: bool) -> tuple[str, ...]:
-    """Looks at images and masks before they are used; see `segmentation.masks.survey`.
+    """Checks images and masks before they are used; see `segmentation.masks.survey`.
 
     Args:
-        parts: By name.
-        is_training: Whether a network learns from the part "train".
+        parts: Parts of the data set by name.
+        is_training: Whether a network is trained on the part "train".
 
     Returns:
-        Lines for people about what was left out, renamed or changed, and what masks lack.
+        Messages about what was left out, renamed or changed, and about missing classes.
 
     Raises:
-        UserError: files that cannot be used, or masks whose numbers are hardly meant as they are
-            read.
+        UserError: files cannot be used, or the mask values are probably misread.
     """
     order = sorted(parts, key=lambda part: part != "train")
     surveys = {part: survey(parts[part], part) for part in order}
@@ -210,7 +207,7 @@ def check_parts(parts: Mapping[str, MaskedImages], is_training: bool) -> tuple[s
 def evaluation_loader(
     samples: MaskedImages, preprocessing: dict[str, Any], workers: int, processes: int = 1
 ) -> DataLoader[Any]:
-    """Loads images in order, one by one, each once in one process."""
+    """Returns an evaluation loader of images in order, one by one."""
     fitting = Fitting.parse(preprocessing, "the checkpoint")
     dataset = MaskDataset(samples, EvaluationTransform(fitting))
     return ordered_loader(dataset, 1, workers, processes)
@@ -225,14 +222,14 @@ def read_parts(
     """Lists the images of a recipe's data section: "train", "val" and perhaps "test".
 
     Args:
-        data: The section.
-        split: Divide training images where there are none for validation.
-        classes: Their names, where no file of the data set names them.
-        kept: What a run knows of its data: images stay in the part that its list says.
+        data: The data section.
+        split: Whether to split the training images if there is no part "val".
+        classes: Class names, used if no file of the data set names them.
+        kept: What the run recorded about its data; images keep the part in its split list.
 
     Raises:
         UsageError: no data set is named, or a new run's folder lies among its images.
-        UserError: no such data, or data that cannot be used.
+        UserError: the data are missing or cannot be used.
     """
     if data.root is None:
         raise UsageError(
@@ -249,11 +246,11 @@ def read_parts(
 
 
 def preprocessing_of(data: SegmentationData, classes: Sequence[str] = ()) -> dict[str, Any]:
-    """Returns what is done to an image that is evaluated, as plain values.
+    """Returns the preprocessing of evaluation as plain values, for a checkpoint.
 
     Args:
-        data: A recipe's section.
-        classes: Names, to tell the numbers that masks are written with.
+        data: The recipe's data section.
+        classes: Class names; with `data.mask_values`, they set the numbers of written masks.
     """
     numbers: dict[str, Any] = {"first": 1 if data.layout == "ade20k" else 0}
     if data.mask_values is not None and classes:

@@ -1,4 +1,4 @@
-"""Learning rates that fall from the head to the backbone's first stage."""
+"""Learning rates that decrease from the head to the backbone's first stage."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,15 +9,16 @@ _BACKBONE = "backbone.net."
 
 
 def stage_scales(model: Segmenter, rate: float, layers: int) -> Callable[[str], float]:
-    """Returns the function from a parameter's name to the factor of its learning rate.
+    """Returns a function from a parameter's name to the factor of its learning rate.
 
-    Stage i has `rate ** (layers - i)`, stem and downsamplings `rate ** (layers + 1)`, output norms
-    and heads 1: what SPANetV2's UPerNets were trained with, of layers 7 (s18) and 11 (s36).
+    Stage i has the factor `rate ** (layers - i)`, stem and downsampling layers
+    `rate ** (layers + 1)`, output norms and heads 1. SPANetV2's UPerNets use this with 7 (s18) and
+    11 (s36) layers.
 
     Args:
-        model: On a backbone of any kind.
-        rate: At most 1.
-        layers: See above.
+        model: A segmenter with any backbone.
+        rate: Factor between stages, at most 1.
+        layers: Exponent of stage 0.
     """
     net: Any = model.backbone.net
     stages = [_flat(name) for name in net.feature_info.module_name()]
@@ -29,7 +30,7 @@ def stage_scales(model: Segmenter, rate: float, layers: int) -> Callable[[str], 
 
 
 def _distance(name: str, stages: list[str], layers: int) -> int:
-    """Returns how far a parameter is from the head, in powers of the rate."""
+    """Returns the distance of a parameter from the head, as an exponent of the rate."""
     if not name.startswith(_BACKBONE) or "output_norms" in name:
         return 0
     flat = _flat(name.removeprefix(_BACKBONE).removeprefix("model."))
@@ -40,5 +41,5 @@ def _distance(name: str, stages: list[str], layers: int) -> int:
 
 
 def _flat(name: str) -> str:
-    """The name of a module as timm's feature extractors write it."""
+    """Returns a module's name as timm's feature extractors write it."""
     return name.replace(".", "_")

@@ -35,20 +35,20 @@ def evaluate(
     """Measures a checkpoint on images with masks.
 
     Args:
-        source: A checkpoint, open or its path.
-        root: A folder laid out as that of the training images; None takes that one. Its test part
-            is measured, or where it has none its validation part, or all that there is.
-        workers: Processes that load images.
-        batch_size: Of no effect: images differ in size and are measured one by one.
-        trusted: Let the checkpoint's recipe decide which images are read; see `own_data`.
+        source: A checkpoint or its path.
+        root: A folder with the layout of the training data; None takes the training data set. The
+            part "test" is measured, else "val", else all images.
+        workers: Number of worker processes.
+        batch_size: Without effect: images differ in size and are measured one by one.
+        trusted: Whether the checkpoint's recipe may choose the data set; see `own_data`.
 
     Returns:
-        Metrics by name, each class's IoU, the number of images, the confusion matrix (pixels, rows:
-        truth), and notes of what was left out. What the images do not define is None.
+        Metrics by name, IoU by class, number of images, confusion matrix in pixels (rows:
+        truth), and notes. A value that the images do not define is None.
 
     Raises:
-        UsageError: a checkpoint that may not decide which images are read.
-        UserError: an unreadable checkpoint, or data that does not fit it.
+        UsageError: the checkpoint may not choose the data set.
+        UserError: the checkpoint cannot be read, or the data do not fit it.
     """
     source = as_source(source)
     part, samples = evaluation_images(source, root, trusted)
@@ -78,7 +78,7 @@ def evaluation_images(
         raise type(error)(f"{error}{'' if root else '; or name a folder with --data'}") from None
     part = next(name for name in ("test", "val", *parts) if name in parts)
     samples = parts[part]
-    # Earlier versions left invisible characters in names.
+    # Earlier versions kept invisible characters in names.
     if [clean_name(name) for name in info.classes] != samples.classes:
         raise UserError(
             f"{data.root}: its classes are {_list(samples.classes)}, those of {path} "

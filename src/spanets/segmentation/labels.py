@@ -1,23 +1,23 @@
-"""From logits to the class of each pixel."""
+"""Turns logits into the class of each pixel."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Logits that are resized at a time: 256 MB.
+# Largest number of logits resized at a time, 256 MB.
 _RESIZED_VALUES = 64 * 2**20
 
 
 def label_map(logits: Tensor, height: int, width: int) -> Tensor:
-    """Returns the likeliest class of each pixel, (H, W), int64.
+    """Returns the most likely class of each pixel, (H, W), int64.
 
-    The same as the maximum of the bilinearly resized logits, of which only a few classes exist at
-    a time: those of all classes at the size of a large photograph would not fit into memory.
+    The result is the argmax of the bilinearly resized logits. Only a few classes are resized at a
+    time, because those of all classes at the size of a large photograph would not fit into memory.
 
     Args:
-        logits: Of one image, (1, classes, h, w).
-        height: Of the result.
-        width: Of the result.
+        logits: Logits of one image, (1, classes, h, w).
+        height: Height of the result in pixels.
+        width: Width of the result in pixels.
     """
     best, labels = None, torch.zeros(height, width, dtype=torch.long, device=logits.device)
     count = max(1, _RESIZED_VALUES // (height * width))

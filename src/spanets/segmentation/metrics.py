@@ -1,4 +1,4 @@
-"""What is measured of a segmenter, all of it from one confusion matrix of pixels."""
+"""Metrics of segmentation, all computed from one confusion matrix of pixels."""
 
 import torch
 from torch import Tensor
@@ -8,14 +8,14 @@ from spanets.segmentation.masks.values import IGNORED
 
 
 def make_confusion(classes: int, shared: bool = False) -> MulticlassConfusionMatrix:
-    """Makes the count of pixels by true (rows) and predicted class; `IGNORED` is left out.
+    """Makes a confusion matrix of pixels, rows the true class, without `IGNORED` pixels.
 
-    It takes classes of pixels (H, W), predicted and true, and adds up whole numbers: how images
-    are divided into batches and processes changes nothing.
+    Its `update` takes predicted and true classes, (H, W). It adds integers, so that the result does
+    not depend on the division into batches and processes.
 
     Args:
-        classes: Two or more.
-        shared: Whether several processes have a share of the images each.
+        classes: Number of classes, two or more.
+        shared: Whether several processes measure different images.
     """
     return MulticlassConfusionMatrix(
         classes, ignore_index=IGNORED, validate_args=False, sync_on_compute=shared
@@ -23,7 +23,7 @@ def make_confusion(classes: int, shared: bool = False) -> MulticlassConfusionMat
 
 
 def class_ious(confusion: Tensor) -> Tensor:
-    """Returns each class's intersection over union, NaN where it has neither truth nor guess.
+    """Returns the IoU of each class, NaN for a class without true or predicted pixels.
 
     Args:
         confusion: Pixels by true and predicted class, (classes, classes).
@@ -36,9 +36,9 @@ def class_ious(confusion: Tensor) -> Tensor:
 def summarise(confusion: Tensor) -> dict[str, float]:
     """Returns mIoU, mAcc and aAcc of a confusion matrix.
 
-    mIoU is the mean over classes of intersection over union, mAcc of the share of a class's pixels
-    that are found, aAcc the share of all pixels. What is undefined, as of a class that no image
-    has, is left out of the means; without any they are NaN.
+    mIoU is the mean over classes of the intersection over union, mAcc the mean over classes of the
+    recall, and aAcc the accuracy over all pixels. Means leave out classes for which the value is
+    undefined; they are NaN if it is undefined for all.
     """
     counts = confusion.double()
     recalls = counts.diagonal() / counts.sum(1)

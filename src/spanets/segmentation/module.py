@@ -1,4 +1,4 @@
-"""Semantic segmentation: loss, metrics, optimizer and schedule of a recipe."""
+"""The Lightning module of semantic segmentation: loss, metrics, optimizer and schedule."""
 
 from typing import Any
 
@@ -22,11 +22,11 @@ class Segmentation(RecipeModule[SegmentationRecipe]):
     """Trains a segmenter by a recipe; its checkpoints carry the `ModelInfo`.
 
     Args:
-        model: From images (B, 3, H, W) to logits (B, classes, H, W); in training mode perhaps
-            with the auxiliary head's.
-        info: What its checkpoints say about it.
-        recipe: Loss, optimizer and schedule.
-        steps_per_epoch: Updates of the optimizer in an epoch.
+        model: Maps images (B, 3, H, W) to logits (B, classes, H, W); in training mode, an
+            auxiliary head adds its own logits.
+        info: Metadata for its checkpoints.
+        recipe: The recipe, with loss, optimizer and schedule.
+        steps_per_epoch: Optimizer updates in an epoch.
 
     Raises:
         UsageError: an unknown optimizer.
@@ -42,7 +42,7 @@ class Segmentation(RecipeModule[SegmentationRecipe]):
         self.val_loss = ExactMean()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Returns the cross entropy of a batch, the auxiliary head's added with its weight."""
+        """Returns the cross entropy of a batch, plus the weighted one of the auxiliary head."""
         images, masks = batch
         outputs = self.model(self.lay_out(images))
         logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -70,7 +70,7 @@ class Segmentation(RecipeModule[SegmentationRecipe]):
         self.val_loss.reset()
 
     def make_parameter_groups(self) -> nn.Module | list[dict[str, Any]]:
-        """Returns the model, or its stages in groups of their own learning rates."""
+        """Returns the model, or parameter groups with learning rates by stage (`stage_decay`)."""
         optim = self.recipe.optim
         if optim.stage_decay is None:
             return self.model
@@ -78,7 +78,7 @@ class Segmentation(RecipeModule[SegmentationRecipe]):
         return group_parameters(self.model, optim.weight_decay, scale_of)
 
     def describe_schedule(self) -> dict[str, Any]:
-        """Returns a polynomial from the end of the warm-up to that of the run."""
+        """Returns a polynomial schedule from the end of the warm-up to the end of the run."""
         optim = self.recipe.optim
         warmup = optim.warmup_epochs + optim.warmup_updates / self.steps_per_epoch
         return {
@@ -91,14 +91,15 @@ class Segmentation(RecipeModule[SegmentationRecipe]):
 
 
 def pixel_loss(logits: Tensor, masks: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Returns the mean cross entropy over all pixels, of which those ignored add nothing.
+    """Returns the mean cross entropy over all pixels, in which ignored pixels count as 0.
 
-    They do count in the mean, as in mmsegmentation; so a batch of nothing else has the loss 0.
+    The divisor includes ignored pixels, as in mmsegmentation. So a batch of ignored pixels has the
+    loss 0.
 
     Args:
         logits: (B, classes, H, W).
-        masks: Classes, or `IGNORED`, (B, H, W).
-        smoothing: Share of the target that is spread over all classes.
+        masks: Classes or `IGNORED`, (B, H, W).
+        smoothing: Fraction of the target that is spread over all classes.
     """
     total = F.cross_entropy(
         logits.float(), masks, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing

@@ -1,4 +1,4 @@
-"""Images to masks, with a segmenter's checkpoint that says how."""
+"""Predicts masks with a segmenter's checkpoint."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,12 +20,12 @@ class MaskPredictor(ReadyModel):
     """A segmenter's checkpoint with its preprocessing and class names.
 
     Args:
-        source: A checkpoint, open or its path.
-        device: None takes a GPU if there is one.
+        source: A checkpoint or its path.
+        device: Name of a device; None takes a GPU if there is one.
 
     Raises:
-        WeightsError: an unreadable checkpoint.
-        UserError: damaged preprocessing.
+        WeightsError: the checkpoint cannot be read.
+        UserError: the preprocessing in it is damaged.
     """
 
     def __init__(self, source: Source | str | Path, device: str | None = None) -> None:
@@ -34,7 +34,7 @@ class MaskPredictor(ReadyModel):
         self.numbers = read_numbers(self.info.preprocessing, classes, self.source.word)
 
     def __call__(self, images: Iterable[ImageSource], out: Path) -> Iterator[MaskPrediction]:
-        """Writes mask and overlay of each image, and yields what was found: `predict_masks`."""
+        """Writes mask and overlay of each image, and yields predictions; see `predict_masks`."""
         return predict_masks(images, self._label_checked, self.info.classes, out, self.numbers)
 
     def _label_checked(self, image: Image.Image) -> NDArray[np.uint8]:
@@ -45,11 +45,11 @@ class MaskPredictor(ReadyModel):
         """Returns the class of each pixel of an RGB image, (H, W).
 
         Args:
-            image: Of any size.
-            check: Refuse an answer that is no number; without, such pixels have the first class.
+            image: An RGB image of any size.
+            check: Whether to raise on logits that are not finite; if not, such pixels get class 0.
 
         Raises:
-            AnswerError: as said.
+            AnswerError: logits are not finite, and `check` is true.
         """
         pixels = torch.from_numpy(self.preprocess(image))[None].to(self.device)
         logits = infer(self.model, pixels, self.info.preprocessing)

@@ -15,52 +15,48 @@ class SegmentationData(DenseData):
 
     layout: Literal["folder", "ade20k"] = key(
         "folder",
-        "How the data set is laid out: `images/` and `masks/` under `root`, or as ADE20K.",
+        "Layout of the data set: `images/` and `masks/` under `root`, or that of ADE20K.",
     )
     num_classes: int | None = key(
-        None, "Number of classes where no classes.txt names them.", between=(2, 255)
+        None, "Number of classes, if no classes.txt names them.", between=(2, 255)
     )
     mask_values: Literal["binary"] | dict[int, int | str] | None = key(
         None,
-        "Class of each number in the masks, by number or name, such as "
-        "`{0: ground, 128: road, 255: ignore}`; binary for 0 and every other number. null: 255 is "
-        "ignored, the other numbers are the classes.",
+        "Class of each mask value, by number or name, such as "
+        "`{0: ground, 128: road, 255: ignore}`; binary for 0 and all other values. null: 255 is "
+        "ignored, and the other values are class numbers.",
     )
     val_fraction: float = key(
         0.25,
-        "Share of the images for validation where there is no `images/val`.",
+        "Fraction of the images for validation, if there is no `images/val`.",
         between=(0.001, 0.999),
     )
     split_seed: int = key(0, "Random seed of that split.", between=(0, 2**32 - 1))
     resize: tuple[int, int] = key(
         (512, 2048),
-        "Short and long side that images are resized to fit, in pixels: as large as neither is "
-        "exceeded, aspect ratio kept.",
+        "Largest short and long side in pixels: images are resized to the largest size within "
+        "both, keeping the aspect ratio.",
         between=(32, 16384),
     )
     scale: tuple[float, float] = key(
         (0.5, 2.0),
-        "Smallest and largest random factor of that size in training.",
+        "Range of the random factor on that size in training.",
         between=(0.01, 10),
     )
-    crop: int = key(
-        512, "Side of the square that training cuts out, in pixels.", between=(32, 4096)
-    )
+    crop: int = key(512, "Side of the square training crop, in pixels.", between=(32, 4096))
     crop_share: float = key(
         0.75,
-        "Largest share of that square that one class may have; after ten draws the last is taken.",
+        "Largest fraction of the crop that one class may cover; after ten draws the last is used.",
         between=(0.01, 1),
     )
     photometric: bool = key(True, "Distort brightness, contrast, saturation and hue in training.")
-    test: Literal["whole", "slide"] = key(
-        "whole", "Evaluate whole images, or windows that slide over them."
-    )
+    test: Literal["whole", "slide"] = key("whole", "Evaluate whole images, or sliding windows.")
     slide: tuple[int, int] = key(
         (341, 512), "Step and side of the sliding window, in pixels.", between=(32, 8192)
     )
 
     def check(self) -> None:
-        """Raises a UsageError for values that are allowed each, but not together."""
+        """Raises a UsageError for values that cannot be combined."""
         if self.mask_values is not None and self.layout != "folder":
             raise UsageError(f"data.mask_values does not go with data.layout {self.layout}")
         if isinstance(self.mask_values, dict):
@@ -94,7 +90,7 @@ class SegmentationOptim(Optim):
     min_lr: float = 0.0
     power: float = key(
         0.9,
-        "Power of the polynomial schedule: `(1 - t / updates) ** power`.",
+        "Exponent of the polynomial schedule: `(1 - t / updates) ** power`.",
         between=(0.01, 10),
     )
     warmup_updates: int = key(
@@ -105,7 +101,7 @@ class SegmentationOptim(Optim):
     stage_decay: float | None = key(
         None,
         "Factor of the learning rate from each stage to the one before it, in place of "
-        "`layer_decay`: stage i has `stage_decay ** (decay_layers - i)` of the head's rate. "
+        "`layer_decay`: stage i has `stage_decay ** (decay_layers - i)` times the head's rate. "
         "null is none.",
         between=(0.01, 1),
     )
@@ -117,13 +113,13 @@ class SegmentationOptim(Optim):
 
 @dataclass
 class SegmentationModel(Model):
-    """A backbone, and the segmenter on it."""
+    """The backbone and the segmenter."""
 
     head: Literal["semantic_fpn", "upernet"] = key("semantic_fpn", "Kind of the segmenter.")
     head_args: dict[str, Any] = key({}, "Arguments of the segmenter, such as `{channels: 512}`.")
     frozen_stages: int = key(
         0,
-        "First stages of the backbone, with the stem, whose weights stay as they are.",
+        "Number of frozen first stages of the backbone; the stem is frozen with them.",
         between=(0, 4),
     )
 

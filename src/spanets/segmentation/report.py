@@ -1,4 +1,4 @@
-"""A segmenter's metrics as lines, and what it makes of some images as a picture."""
+"""Reports of segmentation: metrics as text, and a figure of example predictions."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +16,12 @@ from spanets_runtime.figures import name_label
 from spanets_runtime.images import load_image
 from spanets_runtime.masks import class_colours, overlay
 
-# Of the sheet: images, their longest side in pixels, classes that its legend has room for.
+# Number of example images, their longest side in pixels, and most classes in the legend.
 SHOWN, SHOWN_SIDE, MAX_NAMES = 4, 480, 24
 
 
 def describe_metrics(results: Mapping[str, Any]) -> str:
-    """Returns the metrics of `evaluate` as lines for people."""
+    """Returns the metrics of `evaluate` as readable lines."""
     lines = [f"{results['checkpoint']} on {results['data']} ({results['images']} images)"]
     lines += [f"  {name:14} {_show(value)}" for name, value in results["metrics"].items()]
     lines += [f"  IoU of {name}: {_show(value)}" for name, value in results["iou"].items()]
@@ -33,7 +33,7 @@ def _show(value: float | None) -> str:
 
 
 def plot_examples(source: Source, samples: MaskedImages, path: Path) -> None:
-    """Draws some images, their masks and what a checkpoint makes of them, side by side."""
+    """Draws example images, their masks and a checkpoint's predictions side by side."""
     predictor = MaskPredictor(source)
     count = min(SHOWN, len(samples))
     figure, axes = subplots(count, 3, (9, 0.4 + 3 * count))
@@ -56,7 +56,7 @@ def plot_examples(source: Source, samples: MaskedImages, path: Path) -> None:
 
 
 def _lay_over(image: Image.Image, truth: Any, samples: MaskedImages) -> Image.Image:
-    """Lays a mask over its image, black where it is ignored."""
+    """Draws a mask over its image, with ignored pixels in black."""
     known = truth != IGNORED
     shown = np.array(overlay(image, np.where(known, truth, 0), len(samples.classes)))
     return Image.fromarray(np.where(known[..., None], shown, 0).astype(np.uint8))

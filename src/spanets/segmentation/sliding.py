@@ -1,4 +1,4 @@
-"""Segmentation of images larger than those of training, window by window."""
+"""Sliding-window segmentation of images larger than the training crops."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,19 +9,19 @@ from torch import Tensor
 from spanets_runtime.windows import windows
 
 WINDOW, STRIDE = 512, 341
-"""Side of the window and its step, in pixels: the papers'."""
+"""Side and step of the window in pixels, as in the papers."""
 
 
 def slide(
     model: Callable[[Tensor], Tensor], images: Tensor, window: int = WINDOW, stride: int = STRIDE
 ) -> Tensor:
-    """Returns the mean of the logits of all windows that see a pixel, (B, classes, H, W).
+    """Returns logits (B, classes, H, W): at each pixel, the mean over all windows that contain it.
 
     Args:
-        model: From images (B, C, h, w) to logits (B, classes, h, w).
-        images: (B, C, H, W), perhaps smaller than the window.
-        window: Side of the square window, in pixels.
-        stride: From a window to the next.
+        model: Maps images (B, C, h, w) to logits (B, classes, h, w).
+        images: (B, C, H, W), possibly smaller than the window.
+        window: Side of the square window in pixels.
+        stride: Step between windows in pixels.
     """
     height, width = images.shape[2:]
     total: Tensor | None = None
@@ -40,12 +40,13 @@ def slide(
 def infer(
     model: Callable[[Tensor], Tensor], images: Tensor, preprocessing: Mapping[str, Any]
 ) -> Tensor:
-    """Returns logits (B, classes, H, W) as a checkpoint's `preprocessing` says: whole or sliding.
+    """Returns logits (B, classes, H, W), from whole images or sliding windows.
 
     Args:
-        model: In evaluation mode.
+        model: The segmenter, in evaluation mode.
         images: (B, 3, H, W).
-        preprocessing: Its "test" is "whole" or "slide", its "slide" step and side of the window.
+        preprocessing: Preprocessing of a checkpoint: "test" is "whole" or "slide", and "slide" the
+            step and side of the window.
     """
     if preprocessing["test"] == "whole":
         return model(images)

@@ -1,4 +1,4 @@
-"""Semantic segmentation as a task."""
+"""The task of semantic segmentation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class SegmentationTask(Task[SegmentationRecipe]):
-    """The class of every pixel."""
+    """Predicts the class of every pixel."""
 
     name = "segmentation"
     recipe_type = SegmentationRecipe
@@ -61,7 +61,7 @@ class SegmentationTask(Task[SegmentationRecipe]):
 
     @classmethod
     def check_preprocessing(cls, preprocessing: Mapping[str, Any]) -> None:
-        """Checks all but the numbers of masks."""
+        """Checks the preprocessing, except the numbers that masks are written with."""
         super().check_preprocessing(
             {key: value for key, value in preprocessing.items() if key not in cls.mask_keys}
         )
@@ -73,7 +73,7 @@ class SegmentationTask(Task[SegmentationRecipe]):
 
     @classmethod
     def make_predictor(cls, source: Source, options: PredictOptions) -> Predict:
-        """Returns what writes masks."""
+        """Returns a function that writes masks."""
         from spanets.segmentation.predict import MaskPredictor
 
         if options.out is None:
@@ -102,13 +102,13 @@ class SegmentationTask(Task[SegmentationRecipe]):
 
     @classmethod
     def make_calibration(cls, info: ModelInfo, origin: str, dynamic: bool) -> Any:
-        """Makes whole images, at least as large as the exporter takes."""
+        """Returns the preprocessing of calibration: whole images, large enough for the exporter."""
         if not dynamic:
             raise UsageError("--dtype int8 of a segmenter needs free sizes; leave out --static")
         return partial(cls.make_preprocess(info, origin), least=MIN_FREE_SIDE)
 
     def check_batch(self, size: int) -> None:
-        """Raises a UsageError for a batch of one, of which batch norm has no variance."""
+        """Raises a UsageError for a batch of one image, for which batch norm has no variance."""
         if size < 2:
             raise UsageError(
                 "optim.batch_size gives each device one image, and batch norm needs two; raise it"
@@ -121,7 +121,7 @@ class SegmentationTask(Task[SegmentationRecipe]):
         return make_loaders(self.recipe, batch_size, processes, kept)
 
     def make_info(self, classes: list[str]) -> ModelInfo:
-        """Describes the segmenter."""
+        """Returns the checkpoint metadata of the segmenter."""
         from spanets.segmentation.data import preprocessing_of
 
         model = self.recipe.model
@@ -132,7 +132,7 @@ class SegmentationTask(Task[SegmentationRecipe]):
         )
 
     def load_weights(self, model: nn.Module, path: str | Path) -> LoadReport:
-        """Loads the backbone's weights: a classifier's or a segmenter's, ours or released."""
+        """Loads the backbone's weights from a classifier or segmenter, ours or the authors'."""
         body: DenseBackbone = model.backbone  # type: ignore[assignment]
         return body.load(path, self.recipe.model.weights_ema)
 
@@ -142,7 +142,7 @@ class SegmentationTask(Task[SegmentationRecipe]):
         try:
             with torch.no_grad():
                 model.eval()(torch.zeros(1, 3, side, side))
-        # Whatever the model raises, and models check sizes in every way there is.
+        # Models check sizes in different ways, and raise any kind of error.
         except Exception as error:
             raise UsageError(
                 f"model {name} cannot take images of {side}x{side} pixels ({first_line(error)}); "
@@ -151,13 +151,13 @@ class SegmentationTask(Task[SegmentationRecipe]):
         model.train()
 
     def make_module(self, model: nn.Module, info: ModelInfo, updates: int) -> L.LightningModule:
-        """Makes what trains the segmenter."""
+        """Makes the Lightning module."""
         from spanets.segmentation.module import Segmentation
 
         return Segmentation(model, info, self.recipe, updates)
 
     def pictures(self, history: list[Row], results: Mapping[str, Any]) -> dict[str, Picture]:
-        """Returns learning curves, and some images with mask and prediction."""
+        """Returns figures of learning curves and of example predictions."""
         from spanets.segmentation.evaluation import evaluation_images
         from spanets.segmentation.report import plot_examples
         from spanets.sources import open_checkpoint

@@ -27,7 +27,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from spanets.checkpoint import ModelInfo
-from spanets.data.loaders import Loaders, Share
+from spanets.data.loaders import Loaders, RankSampler
 from spanets.data.split_list import write_split
 from spanets.recipe import Recipe
 from spanets.runs.folder import BEST, LAST, RESULTS
@@ -135,7 +135,7 @@ def train_claimed(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, 
 def _skip_to(start: Start, loaders: Loaders) -> None:
     """Lets the training images begin where a run goes on."""
     # Lightning begins to load the first epoch of a resumed run before it tells the sampler which.
-    sampler: Share = loaders.train.sampler  # type: ignore[assignment]
+    sampler: RankSampler = loaders.train.sampler  # type: ignore[assignment]
     sampler.set_epoch(start.epoch)
     sampler.skip(start.batches * (loaders.train.batch_size or 0))
 
@@ -194,7 +194,7 @@ def _make_trainer(
                 # A batch of validation images would be evaluated before there is anything to see.
                 num_sanity_val_steps=0,
                 log_every_n_steps=1_000_000,  # epochs are logged, not steps
-                use_distributed_sampler=False,  # ours know the epoch, see `Share`
+                use_distributed_sampler=False,  # ours know the epoch, see `RankSampler`
             )
     except MisconfigurationException as error:
         raise UsageError(f"trainer: {' '.join(str(error).split())}") from error

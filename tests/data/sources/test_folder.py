@@ -269,7 +269,7 @@ def test_a_test_part_without_classes_is_left_out(tmp_path):
     parts = folder_splits(tmp_path)
     assert list(parts) == ["train", "val"]
     (note,) = parts["val"].notes
-    assert note == f"{tmp_path}: left out, for it has no class folders: test"
+    assert note == f"{tmp_path}: left out, because it has no class folders: test"
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_what_is_left_out_is_told_once(tmp_path):
         f"{tmp_path}: 5 files left out, not known as images (1 without suffix, 1 .md, 3 .psd)",
         f"{tmp_path}: 1 link to folders not followed, such as {tmp_path}/train/cat/more",
         f"{tmp_path}: 1 image left out, in no class folder, such as {tmp_path}/train/loose.png",
-        f"{tmp_path}: left out, for they are no parts: annotations, extra",
+        f"{tmp_path}: left out, because they are not parts: annotations, extra",
     )
 
 
@@ -363,7 +363,7 @@ def test_run_folders_are_no_classes(place, tmp_path):
     samples = scan_folder(tmp_path)
     assert samples.classes == ["cat", "dog"]
     first = tmp_path / place.split("/")[0]
-    assert samples.notes == (f"{tmp_path}: left out, for it holds a run: {first}",)
+    assert samples.notes == (f"{tmp_path}: left out, because it holds a run: {first}",)
 
 
 def test_unreadable_folders_at_any_depth(tmp_path, monkeypatch):

@@ -283,4 +283,4 @@ def test_parts_that_are_none_are_told(parts, tmp_path):
     datasets.DatasetDict(both).save_to_disk(tmp_path / "set")
     found = hub_parts(str(tmp_path / "set"))
     assert list(found) == ["train", "val"]
-    assert found["val"].notes == (f"{tmp_path}/set: left out, for they are no parts: extra",)
+    assert found["val"].notes == (f"{tmp_path}/set: left out, because they are not parts: extra",)

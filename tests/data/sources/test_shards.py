@@ -167,8 +167,7 @@ def test_parts_are_told_from_names(tmp_path):
     }
     line = failure(read_shards, str(tmp_path))
     assert (
-        line == f"{tmp_path}/other/trainer-0.tar: tells no part in its name, train or val, "
-        "others do"
+        line == f"{tmp_path}/other/trainer-0.tar: its name has no part, train or val, but others do"
     )
     line = failure(read_shards, f"{tmp_path}/photos_val_*.tar")
     assert line.endswith("shards of val, none to train on")
@@ -232,7 +231,7 @@ def test_files_that_are_no_tar(content, tmp_path):
 def test_a_compressed_tar_is_refused(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w:gz"):
         pass
-    assert "a.tar: is compressed, and " in failure(read_shards, str(tmp_path / "a.tar"))
+    assert "a.tar: is compressed and " in failure(read_shards, str(tmp_path / "a.tar"))
 
 
 def test_a_tar_that_ends_early(tmp_path):
@@ -319,9 +318,9 @@ def test_damaged_indices(change, shards):
     change(values)
     path.write_text(json.dumps(values))
     line = failure(read_shards, str(shards))
-    assert line.startswith(f"{path}: no index of a shard (")
+    assert line.startswith(f"{path}: is not a shard index (")
     path.write_text("[" * 10**5)
-    assert failure(read_shards, str(shards)).startswith(f"{path}: no index of a shard (")
+    assert failure(read_shards, str(shards)).startswith(f"{path}: is not a shard index (")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1, "classes": [], "parts": {}}'])
@@ -505,7 +504,7 @@ def test_classes_of_folders_called_like_numbers(tmp_path):
     unnamed = read_shards(str(tmp_path / "shards/*.tar"))["train"]
     assert unnamed.classes == ["0", "1", "2"]
     assert unnamed.notes[0].endswith(
-        "classes are called by their numbers, for no dataset.json beside names them"
+        "classes are named by their numbers, because there is no dataset.json beside"
     )
 
 
@@ -606,13 +605,13 @@ def test_numbers_out_of_range(change, shards):
         else:
             values[key] = value
     path.write_text(json.dumps(values))
-    assert failure(read_shards, str(shards)).startswith(f"{path}: no index of a shard (")
+    assert failure(read_shards, str(shards)).startswith(f"{path}: is not a shard index (")
 
 
 def test_an_index_of_5000_digits(shards):
     path = shards / f"train-000000.tar{SUFFIX}"
     path.write_text(path.read_text().replace('"length":', '"length":' + "9" * 5000))
-    assert failure(read_shards, str(shards)).startswith(f"{path}: no index of a shard (")
+    assert failure(read_shards, str(shards)).startswith(f"{path}: is not a shard index (")
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_one_name_twice(tmp_path):
 def test_compressed_files_are_named(head, command, tmp_path):
     (tmp_path / "a.tar").write_bytes(head + bytes(600))
     with pytest.raises(
-        UserError, match=f"is compressed, and images .*; uncompress it with {command}"
+        UserError, match=f"is compressed and has no random access; uncompress it with {command}"
     ):
         list_tar(tmp_path / "a.tar")
 

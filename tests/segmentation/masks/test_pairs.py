@@ -63,7 +63,7 @@ def test_a_png_of_the_same_name_comes_first(make):
     pairs = make(["a.jpg", "A.jpg"], ["a.png", "A.png", "a.tif"])
     assert names(pairs) == {"a.jpg": "a.png", "A.jpg": "A.png"}
     (note,) = pairs.notes
-    assert "1 file left out, the mask of no image, such as a.tif" in note
+    assert "1 file left out, no image has that name, such as a.tif" in note
 
 
 @pytest.mark.parametrize("ending", ["_mask", "-label", ".jpg", "_gtFine_labelIds", " (mask)"])
@@ -81,7 +81,7 @@ def test_what_is_left_out_is_counted(make, tmp_path):
     assert pairs.notes == (
         f"{tmp_path}/images: 1 file left out, not known as images (1 .txt)",
         f"{tmp_path}/masks: 1 file left out, not known as images (1 .json)",
-        f"{tmp_path}/masks: 2 files left out, the mask of no image, such as b.png",
+        f"{tmp_path}/masks: 2 files left out, no image has that name, such as b.png",
     )
 
 

@@ -186,7 +186,7 @@ def test_what_lies_beside_the_parts_is_told(root):
     notes = folder_parts(root)["val"].notes
     for folder in ("images", "masks"):
         suffix = {"images": "jpg", "masks": "png"}[folder]
-        of_parts = "left out, in no folder of a part (train, val), such as x"
+        of_parts = "left out, outside of the part folders (train, val), such as x"
         assert f"{root}/{folder}: 1 image {of_parts}.{suffix}" in notes
         assert f"{root}/{folder}/extra: 3 images {of_parts}.{suffix}" in notes
 
@@ -287,7 +287,7 @@ def test_folders_that_are_refused(tmp_path, root):
     with pytest.raises(UserError, match="names 1 class, must be 2 to 255, a line each"):
         folder_parts(root)
     (root / "classes.txt").unlink()
-    with pytest.raises(UsageError, match=r"name a class a line there.* or set data\.num_classes"):
+    with pytest.raises(UsageError, match=r"write the class names there.* or set data\.num_classes"):
         folder_parts(root)
     with pytest.raises(UserError, match=r"1 images are too few for a val_fraction of 0\.5"):
         make_set(tmp_path / "one", "", names="a")

@@ -1,1 +1,1 @@
-"""Where data sets are read from: folders, shards, hubs, and those that are known by name."""
+"""Readers of data sets: folders, shards, Hugging Face's format, and data sets known by name."""

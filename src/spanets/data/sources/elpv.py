@@ -1,9 +1,8 @@
-"""ELPV: 2,624 solar cells seen by electroluminescence, functional or defective.
+"""ELPV: electroluminescence images of 2,624 solar cells, functional or defective.
 
-300 x 300 pixels, 8-bit gray, cut from 44 photovoltaic modules of mono- and polycrystalline
-silicon. An expert graded each cell, and the grade is given as a probability of defect: 0, 1/3, 2/3
-or 1. The images come with the pip package `elpv-dataset` (some 90 MB), so nothing is downloaded
-here.
+Images are 300 x 300 pixels, 8-bit gray, cut from 44 photovoltaic modules of mono- and
+polycrystalline silicon. An expert graded each cell by a probability of defect: 0, 1/3, 2/3 or 1.
+The images come with the pip package `elpv-dataset` (about 90 MB).
 
 Source: Deitsch et al., "Automatic classification of defective photovoltaic module cells in
 electroluminescence images", Solar Energy 185, 2019, pages 455-468. The images are licensed under
@@ -48,17 +47,17 @@ def load_elpv() -> Samples:
 
 
 def elpv_splits(test_fraction: float = 0.25, seed: int = 0) -> dict[str, Samples]:
-    """Splits the cells into "train" and "val", alike in probability of defect and module type.
+    """Splits the cells into "train" and "val", stratified by probability of defect and module type.
 
-    The package has no split of its own, and does not tell which cells come from the same module:
-    a module's cells may lie on both sides.
+    The package has no official split, and does not say which cells come from the same module, so
+    both parts may have cells of one module.
 
     Args:
-        test_fraction: share of the cells in "val", between 0 and 1.
-        seed: what the split depends on.
+        test_fraction: fraction of the cells in "val", between 0 and 1.
+        seed: seed of the split.
 
     Raises:
-        UserError: as for `load_elpv`.
+        UserError: see `load_elpv`.
         ValueError: `test_fraction` is out of range.
     """
     samples = load_elpv()

@@ -1,13 +1,13 @@
-"""Folders of images, one sub-folder a class, with or without a division into parts.
+"""Reads folders of images with one sub-folder per class, with or without folders for parts.
 
-Either of these, and images may lie any number of folders deep:
+Either layout works, and images may lie at any depth below a class folder:
 
     root/cat/1.jpg                      root/train/cat/1.jpg
     root/dog/2.jpg                      root/val/dog/2.jpg
 
-`parts.part_of` knows the names of parts, `spanets_runtime.listing` which files and folders count.
-Links to images are followed. Links to folders are followed where they stand for a class or a part
-and nowhere deeper, so that no loop of links can trap the scan.
+`parts.part_of` defines the names of parts, and `spanets_runtime.listing` which files and folders
+count. Links to images are followed. Links to folders are followed for classes and parts only, not
+deeper, so that a loop of links cannot trap the scan.
 """
 
 import os
@@ -34,14 +34,14 @@ from spanets_runtime.listing import (
 
 @dataclass
 class _LeftOut:
-    """What a data set holds beside its images.
+    """Files and folders of a data set that are left out.
 
     Attributes:
-        suffixes: Of files that are no images, with their numbers.
-        loose: Images that lie in no class folder.
+        suffixes: Suffixes of files that are not images, with counts.
+        loose: Images outside of class folders.
         runs: Run folders.
         unused: Folders beside those of the parts.
-        unlabelled: Folders of parts without class folders.
+        unlabelled: Part folders without class folders.
         links: Links to folders that are not followed.
     """
 
@@ -53,7 +53,7 @@ class _LeftOut:
     links: list[Path] = field(default_factory=list)
 
     def add_files(self, folder: Path) -> None:
-        """Adds the files directly in a folder of folders."""
+        """Adds the files that lie beside class or part folders."""
         for entry in list_entries(folder):
             if entry.is_dir():
                 continue
@@ -63,7 +63,7 @@ class _LeftOut:
                 self.suffixes[os.path.splitext(entry.name)[1].lower()] += 1
 
     def notes(self, root: Path) -> tuple[str, ...]:
-        """Returns a line for each kind."""
+        """Returns a message for each kind."""
         notes = list(describe_left_out(root, Counter(dict(sorted(self.suffixes.items())))))
         notes += describe_links(root, self.links)
         if self.loose:
@@ -74,12 +74,12 @@ class _LeftOut:
             )
         if self.runs:
             names = ", ".join(map(str, self.runs))
-            notes.append(f"{root}: left out, for it holds a run: {names}")
+            notes.append(f"{root}: left out, because it holds a run: {names}")
         if self.unlabelled:
             names = ", ".join(self.unlabelled)
-            notes.append(f"{root}: left out, for it has no class folders: {names}")
+            notes.append(f"{root}: left out, because it has no class folders: {names}")
         if self.unused:
-            notes.append(f"{root}: left out, for they are no parts: {', '.join(self.unused)}")
+            notes.append(f"{root}: left out, because they are not parts: {', '.join(self.unused)}")
         return tuple(notes)
 
 
@@ -90,12 +90,12 @@ def scan_folder(
 
     Args:
         root: The folder.
-        least: Classes that there must be.
-        known: Classes of a checkpoint, which are classes whatever their folders look like.
+        least: Smallest number of classes allowed.
+        known: Classes of a checkpoint; folders with these names are classes whatever they hold.
 
     Raises:
         UserError: there is no such folder, it has fewer class folders, one of them holds no images,
-            or all hold the same sub-folders, as parts do.
+            or all hold the same sub-folders, so that they look like parts.
     """
     root, left_out = existing_folder(root), _LeftOut()
     samples = _scan_classes(root, left_out, least, known)
@@ -107,15 +107,16 @@ def folder_splits(
 ) -> dict[str, Samples]:
     """Lists the images of a data set by part: "train", "val" and, if there is one, "test".
 
-    What has no folder for validation is split by class: test images are never used for validation.
+    Without a folder for validation, the training images are split, stratified by class. Test images
+    are never used for validation.
 
     Args:
-        root: As for `folder_parts`.
-        val_fraction: share of the images that a split puts in "val", between 0 and 1.
-        seed: what the split depends on.
+        root: See `folder_parts`.
+        val_fraction: fraction of the training images for "val" if they are split, between 0 and 1.
+        seed: seed of the split.
 
     Raises:
-        UserError: as for `folder_parts`, or there are too few images to split.
+        UserError: see `folder_parts`; or there are too few images to split.
         ValueError: `val_fraction` is out of range.
     """
     parts = folder_parts(root)
@@ -131,20 +132,19 @@ def names_in(root: str | os.PathLike[str], images: Sequence[Any]) -> list[str]:
 def folder_parts(
     root: str | os.PathLike[str], known: Sequence[str] | None = None
 ) -> dict[str, Samples]:
-    """Lists the images of a data set by part: "train", and if there are any "val" and "test".
+    """Lists the images of a data set by part: "train" and, if there are any, "val" and "test".
 
-    A folder for training beside one for validation or testing, or alone, is taken as a part; other
-    folders beside it are left out, and named in the notes. Without these names, `root` is one
-    folder of classes. Classes and their order are those of the training images; other parts may
-    lack some of them.
+    A training folder is a part if it is alone or beside a validation or test folder. Other folders
+    beside the parts are left out, with a note. Without parts, `root` holds class folders. The
+    training images define the classes and their order; other parts may lack some classes.
 
     Args:
         root: The folder.
-        known: As for `scan_folder`.
+        known: See `scan_folder`.
 
     Raises:
-        UserError: as for `scan_folder`; or a part has a class that the training images lack, two
-            folders stand for one part, or none for training.
+        UserError: see `scan_folder`; or a part has a class that the training images lack, two
+            folders stand for one part, or none is for training.
     """
     root, left_out = existing_folder(root), _LeftOut()
     folders = part_folders(root)
@@ -157,7 +157,7 @@ def folder_parts(
     for part, folder in folders.items():  # "train" first
         if part == "train":
             parts[part] = _scan_classes(folder, left_out, 2, known)
-        elif part == "test" and not subfolders(folder):  # many are published without labels
+        elif part == "test" and not subfolders(folder):  # many test sets have no public labels
             left_out.unlabelled.append(folder.name)
         else:
             parts[part] = _scan_part(folder, left_out, parts["train"].classes)
@@ -169,7 +169,7 @@ def folder_parts(
 
 
 def part_folders(root: str | os.PathLike[str]) -> dict[Part, Path]:
-    """Returns the folders of a data set's parts, or none where it is one folder of classes.
+    """Returns the folders of a data set's parts; empty if it has class folders and no parts.
 
     Raises:
         UserError: no such folder, or two of its folders stand for one part.
@@ -179,18 +179,18 @@ def part_folders(root: str | os.PathLike[str]) -> dict[Part, Path]:
     found = {part_of(name) for name in names}
     parts, others = found - {None}, None in found
     if "train" in parts:
-        # It is also a good name for a class, as in bus, car, train.
+        # "train" may also be a class, as in bus, car, train.
         are_parts = len(parts) > 1 or not others
-    else:  # as are "valid" and "test"
+    else:  # "valid" and "test" may be classes, too
         are_parts = not others and any(subfolders(root / name) for name in names)
     return named_parts(root, names) if are_parts else {}
 
 
 def named_parts(root: Path, names: Sequence[str]) -> dict[Part, Path]:
-    """Returns those of a folder's folders that stand for parts.
+    """Returns the part folders among the sub-folders of a folder.
 
     Raises:
-        UserError: two stand for one.
+        UserError: two stand for one part.
     """
     return {part: root / name for part, name in name_parts(names, str(root)).items()}
 
@@ -198,7 +198,7 @@ def named_parts(root: Path, names: Sequence[str]) -> dict[Part, Path]:
 def _scan_classes(
     root: Path, left_out: _LeftOut, least: int, known: Sequence[str] | None
 ) -> Samples:
-    """Lists the images of class folders, which say what classes there are."""
+    """Lists the images of class folders, which define the classes."""
     folders, notes = _class_folders(root, left_out)
     if not folders:
         raise UserError(f"{root}: {_without_classes(root)}; put the images in one folder a class")
@@ -218,7 +218,7 @@ def _scan_classes(
 
 
 def _scan_part(root: Path, left_out: _LeftOut, classes: list[str]) -> Samples:
-    """Lists the images of a part whose classes are given by the training images."""
+    """Lists the images of a part, with the classes of the training images."""
     folders, notes = _class_folders(root, left_out)
     spelled = {normal(name): name for name in classes}
     for name in folders:
@@ -233,7 +233,10 @@ def _scan_part(root: Path, left_out: _LeftOut, classes: list[str]) -> Samples:
 
 
 def _class_folders(root: Path, left_out: _LeftOut) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
-    """Returns the folders of each class, mostly one, sorted by name, and lines about odd names."""
+    """Returns the folders of each class, sorted by name, and messages about odd names.
+
+    A class has several folders if they spell one name in different Unicode forms.
+    """
     spellings: dict[str, list[Path]] = {}
     for folder in subfolders(root):
         if holds_only_runs(folder):
@@ -251,7 +254,7 @@ def _class_folders(root: Path, left_out: _LeftOut) -> tuple[dict[str, list[Path]
 
 
 def _refuse_unnamed_parts(root: Path, classes: Sequence[str]) -> None:
-    """Refuses classes that all hold the same folders and no images: these are the classes."""
+    """Refuses class folders that all hold the same sub-folders and no images, as parts do."""
     inside: list[str] | None = None
     for name in classes:
         entries = list_entries(root / name)
@@ -297,12 +300,12 @@ def _collect(
 
 
 def existing_folder(root: str | os.PathLike[str]) -> Path:
-    """Returns the path of a folder that is there.
+    """Returns the path of an existing folder.
 
     Raises:
-        UserError: nothing is there, or a file.
+        UserError: the path does not exist, or is a file.
     """
-    root = Path(os.path.expanduser(root))  # a "~" in a recipe has met no shell
+    root = Path(os.path.expanduser(root))  # no shell has expanded a "~" in a recipe
     if not root.exists():
         raise UserError(f"{root}: no such folder")
     if not root.is_dir():
@@ -311,7 +314,7 @@ def existing_folder(root: str | os.PathLike[str]) -> Path:
 
 
 def subfolders(root: Path) -> list[Path]:
-    """Returns the folders directly in a folder, sorted by name, without those of systems.
+    """Returns the sub-folders of a folder, sorted by name, without hidden and system folders.
 
     Raises:
         UserError: the folder cannot be read.
@@ -320,7 +323,7 @@ def subfolders(root: Path) -> list[Path]:
 
 
 def _without_classes(root: Path) -> str:
-    """Says what a folder without sub-folders is like."""
+    """Describes a folder that has no class folders."""
     entries = list_entries(root)
     if any(is_image_name(entry.name) for entry in entries):
         return "images, but no class folders"

@@ -1,7 +1,7 @@
-"""Data sets in Hugging Face's format: saved to disk, parquet files, or by their name on the hub.
+"""Reads data sets in Hugging Face's format: saved to disk, parquet files, or named on the hub.
 
-The library `datasets` finds, fetches and stores them; their images are decoded here, under the
-same limits as all others. It runs no code that comes with a data set from version 4 on.
+The library `datasets` finds, downloads and stores them. Images are decoded here, under the same
+limits as all others. Since version 4, the library runs no code that comes with a data set.
 """
 
 import hashlib
@@ -28,10 +28,10 @@ _HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
 @dataclass(frozen=True)
 class HubImage:
-    """One image of a data set, at a row of a column that is not decoded.
+    """One image of a data set: a row of an undecoded image column.
 
     Attributes:
-        folders: Where its file may lie, if it is one.
+        folders: Folders that may hold the image, if it is a file.
     """
 
     rows: Any
@@ -44,8 +44,8 @@ class HubImage:
         """Returns its encoded bytes.
 
         Raises:
-            ImageError: there are none, or too many.
-            UserError: the data set names a file outside of it.
+            ImageError: there is no image, or it is too large.
+            UserError: the data set names a file outside of its own folders.
         """
         content, path = self._stored()
         if content is None and path is not None:
@@ -58,7 +58,7 @@ class HubImage:
 
     @property
     def key(self) -> str:
-        """Its name in a run's list, which does not depend on the other rows."""
+        """The image's name in a run's split list, which does not depend on the other rows."""
         content, path = self._stored()
         if content is not None:
             digest = hashlib.blake2b(content, digest_size=10).hexdigest()
@@ -88,10 +88,10 @@ class HubImages(Sequence[HubImage]):
     """The image column of a data set.
 
     Args:
-        rows: A `datasets.Dataset` with that column, not decoded.
-        column: Its name.
-        origin: Where the data set is from, for messages.
-        folders: Where its images may lie that are files.
+        rows: A `datasets.Dataset` with the undecoded column.
+        column: Name of the column.
+        origin: Name of the data set, for messages.
+        folders: Folders that may hold images stored as files.
     """
 
     def __init__(self, rows: Any, column: str, origin: str, folders: Sequence[Path]) -> None:
@@ -121,8 +121,8 @@ def hub_parts(
 
     Args:
         root: A folder of `save_to_disk` or of parquet files, or a name such as "owner/name".
-        image_column: None takes the one that holds images.
-        label_column: None takes the one that holds classes.
+        image_column: Name of the image column; None finds it by its type.
+        label_column: Name of the label column; None finds it by its type or name.
 
     Raises:
         UserError: no such data set, no such columns, or images without labels.
@@ -137,7 +137,7 @@ def hub_parts(
         read[name] = _read_labels(rows, label, classes, f"{root}, {name}")
         if read[name] is None and name != "test":
             raise UserError(f"{root}: images of {name} have no label in column {label!r}")
-        if read[name] is None:  # many a test set is published without labels
+        if read[name] is None:  # many test sets have no public labels
             notes.append(f"{root}: the {len(rows)} images of test have no labels, left out")
     folders = _image_folders(root)
     return {
@@ -153,7 +153,7 @@ def hub_parts(
 
 
 def _image_folders(root: str) -> list[Path]:
-    """Returns where images that are files may lie: in the data set, or where it was unpacked."""
+    """Returns the folders that may hold image files: the data set's, and those of the cache."""
     config = require("datasets", "hf").config
     unpacked = [Path(config.DOWNLOADED_DATASETS_PATH), Path(config.EXTRACTED_DATASETS_PATH)]
     path = Path(os.path.expanduser(root))
@@ -164,7 +164,7 @@ def _image_folders(root: str) -> list[Path]:
 
 
 def _load(root: str) -> tuple[dict[Part, Any], list[str]]:
-    """Returns the data sets by part, and lines about those that are no part."""
+    """Returns the data sets by part, and notes about splits that are not a part."""
     datasets = require("datasets", "hf")
     path = Path(os.path.expanduser(root))
     if not path.exists() and not _HUB_NAME.fullmatch(root):
@@ -174,7 +174,7 @@ def _load(root: str) -> tuple[dict[Part, Any], list[str]]:
             found = _load_folder(datasets, path) if path.exists() else _load_named(datasets, root)
     except UserError:
         raise
-    # Its readers have no closed set of errors.
+    # The readers of `datasets` raise many kinds of errors.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{root}: cannot be read as a data set ({reason})") from error
@@ -184,7 +184,7 @@ def _load(root: str) -> tuple[dict[Part, Any], list[str]]:
     if "train" not in names:
         raise UserError(f"{root}: has {', '.join(found)}, but no part named train")
     unused = [name for name in found if name not in names.values()]
-    notes = [f"{root}: left out, for they are no parts: {', '.join(unused)}"] if unused else []
+    notes = [f"{root}: left out, because they are not parts: {', '.join(unused)}"] if unused else []
     return {part: found[name] for part, name in names.items()}, notes
 
 
@@ -204,7 +204,7 @@ def _load_named(datasets: Any, name: str) -> Any:
 
 @contextmanager
 def _quiet(datasets: Any) -> Iterator[None]:
-    """Hides progress bars where nobody watches."""
+    """Hides progress bars if stderr is not a terminal."""
     if sys.stderr.isatty() or not datasets.is_progress_bar_enabled():
         yield
         return
@@ -229,7 +229,7 @@ def _find_label_column(rows: Any, wanted: str | None, root: str) -> str:
 
 
 def _choose(rows: Any, wanted: str | None, found: list[str], root: str, what: str) -> str:
-    """Returns the column that is asked for, or the only one that can be meant."""
+    """Returns the wanted column, or the only candidate."""
     columns, key = list(rows.features), f"data.{what}_column"
     if wanted is not None and wanted not in columns:
         hint = nearest(wanted, columns) or f"; it has {', '.join(columns)}"
@@ -244,7 +244,7 @@ def _undecoded(rows: Any, column: str, root: str) -> Any:
     kind = require("datasets", "hf").Image(decode=False)
     try:
         return rows.select_columns([column]).cast_column(column, kind)
-    # Whatever pyarrow says of other types.
+    # pyarrow raises many kinds of errors for other types.
     except Exception as error:
         raise UserError(f"{root}: column {column!r} holds no images ({error})") from error
 
@@ -262,12 +262,12 @@ def _find_classes(rows: Any, column: str, root: str) -> list[str]:
 
 
 def _read_labels(rows: Any, column: str, classes: list[str], origin: str) -> list[int] | None:
-    """Returns the labels, or None where some are missing."""
+    """Returns the labels, or None if some are missing."""
     values = list(rows[column])
     if any(value in (None, -1) for value in values):
         return None
     if values and isinstance(values[0], int):
-        labels = [int(value) for value in values]  # true and false are numbers, too
+        labels = [int(value) for value in values]  # a bool is an int, too
     else:
         numbers = {name: number for number, name in enumerate(classes)}
         labels = [numbers.get(value, -1) for value in values]

@@ -1,8 +1,7 @@
-"""What a Hugging Face data set may read: files of its own.
+"""Restricts a Hugging Face data set to its own files.
 
-A table may name any file as an image, a README.md any file or address as data, and what was saved
-to disk any file as a table. None of them decides what is read here, for a data set mostly comes
-from others.
+A data set may come from an untrusted source, and can name any file of this computer: a table as an
+image, a README.md as data (also a URL), and a saved data set as a table. Such names are refused.
 """
 
 import json
@@ -19,12 +18,12 @@ _MAX_BYTES = 2**22
 
 
 def check_descriptions(root: Path) -> None:
-    """Refuses a folder whose README.md, or what `save_to_disk` left, names files outside of it.
+    """Refuses a folder whose README.md or `save_to_disk` files name files outside of it.
 
     Raises:
-        UserError: one does, or is damaged.
+        UserError: a description names such a file, or is damaged.
     """
-    # The header as `datasets` finds it, so that both read the same.
+    # With the pattern that `datasets` uses, so that both read the same header.
     if (text := _read(root / "README.md")) and (header := REGEX_YAML_BLOCK.search(text)):
         _check_places(_named_places(load_yaml(header[2], str(root / "README.md"))), root)
     if text := _read(root / ".huggingface.yaml"):
@@ -41,7 +40,7 @@ def check_descriptions(root: Path) -> None:
 
 
 def _read(path: Path) -> str:
-    """Returns a text, or nothing where there is no such file."""
+    """Returns the text of a file, or "" if it does not exist."""
     if not path.is_file():
         return ""
     try:
@@ -71,7 +70,7 @@ def _named_places(values: Any) -> Iterator[str]:
 
 
 def _strings(values: Any) -> Iterator[str]:
-    """Yields all texts in nested values, but for names of parts."""
+    """Yields all strings in nested values, except names of splits."""
     if isinstance(values, str):
         yield values
     elif isinstance(values, dict):
@@ -88,10 +87,10 @@ def _check_places(places: Iterable[str], root: Path) -> None:
 
 
 def check_inside(place: str | Path, roots: Sequence[Path], origin: str) -> Path:
-    """Returns the path of a file of a data set; one that is relative is below its first folder.
+    """Returns the path of a data set's file; a relative path starts at the first of `roots`.
 
     Raises:
-        UserError: it lies elsewhere, links followed; the message names `origin`.
+        UserError: after following links it lies outside of `roots`; the message names `origin`.
     """
     if not (isinstance(place, str) and "://" in place):
         path = Path(roots[0], place)
@@ -105,15 +104,15 @@ def check_inside(place: str | Path, roots: Sequence[Path], origin: str) -> Path:
 
 
 def check_built(files: Any, start: str, origin: str) -> None:
-    """Refuses files that a data set of the hub names elsewhere.
+    """Refuses a data set on the hub whose files lie elsewhere.
 
     Args:
-        files: What the library found, by part.
-        start: What addresses on the hub begin with.
-        origin: The data set, for messages.
+        files: The data files that the library found, by split.
+        start: Prefix of URLs on the hub.
+        origin: Name of the data set, for messages.
 
     Raises:
-        UserError: one lies elsewhere.
+        UserError: a file does not lie on the hub.
     """
     for place in (str(place) for some in (files or {}).values() for place in some):
         if not place.startswith(start) or ".." in place.split("/"):

@@ -1,16 +1,16 @@
-"""ImageNet's evaluation sets, as their authors lay them out.
+"""Reads ImageNet's evaluation sets in their authors' folder layouts.
 
 | layout | what it measures | source |
 | --- | --- | --- |
-| imagenet | the validation images, a folder a WordNet id | Russakovsky et al., IJCV 2015 |
-| imagenet-real | the same images by reassessed labels, several an image | arXiv:2006.07159 |
-| imagenet-v2 | new images, collected alike | Recht et al., ICML 2019 |
+| imagenet | the validation images, one folder per WordNet id | Russakovsky et al., IJCV 2015 |
+| imagenet-real | the same images, with several reassessed labels each | arXiv:2006.07159 |
+| imagenet-v2 | new images, collected in the same way | Recht et al., ICML 2019 |
 | imagenet-c | 15 corruptions at 5 severities | Hendrycks & Dietterich, ICLR 2019 |
 | imagenet-a | images that fooled ResNet-50; 200 classes | Hendrycks et al., CVPR 2021 |
 | imagenet-r | art, cartoons, toys, …; 200 classes | Hendrycks et al., ICCV 2021 |
 
-WordNet ids ("n01440764") name the classes; their lists are timm's. A checkpoint may know its
-classes in any order, and more of them.
+WordNet ids ("n01440764") name the classes, and timm has their lists. A checkpoint may have the
+classes in any order, and more classes.
 """
 
 import json
@@ -38,10 +38,10 @@ LAYOUTS = {
     "imagenet-a": "a folder for each WordNet id of ImageNet-A's 200 classes",
     "imagenet-r": "a folder for each WordNet id of ImageNet-R's 200 classes",
 }
-"""What lies in the folder of each layout."""
+"""The expected content of a folder by layout, for messages."""
 
 EXTRA_KINDS = ("gaussian_blur", "saturate", "spatter", "speckle_noise")
-"""Corruptions that come with ImageNet-C and are no part of its error."""
+"""Corruptions that come with ImageNet-C but do not count in its error."""
 
 REAL_LABELS = "real.json"
 
@@ -51,7 +51,7 @@ _VALIDATION_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})$")
 
 @cache
 def wordnet_ids(layout: str = "imagenet") -> tuple[str, ...]:
-    """Returns the classes of ImageNet-1K, or of a layout that has some of them, in order."""
+    """Returns the classes of ImageNet-1K, or of a layout with a subset, in order."""
     if layout not in _SUBSETS:
         return tuple(ImageNetInfo().label_names())
     text = pkgutil.get_data("timm.data", f"_info/{_SUBSETS[layout]}_synsets.txt")
@@ -60,14 +60,14 @@ def wordnet_ids(layout: str = "imagenet") -> tuple[str, ...]:
 
 
 def find_layout(root: str | Path, classes: Sequence[str]) -> str | None:
-    """Tells which layout a folder has, by the names in it.
+    """Recognises the layout of a folder by the names in it.
 
     Args:
         root: The folder.
-        classes: Those of the checkpoint.
+        classes: Class names of the checkpoint.
 
     Returns:
-        A key of `LAYOUTS`, or None: a plain folder of classes, or one that is none of these.
+        A key of `LAYOUTS`, or None for any other folder.
 
     Raises:
         UserError: no such folder, or it cannot be read.
@@ -90,22 +90,22 @@ def find_layout(root: str | Path, classes: Sequence[str]) -> str | None:
 
 
 def scan_classes(root: str | Path, layout: str, classes: Sequence[str]) -> Samples:
-    """Lists the images of a layout that has a folder a class.
+    """Lists the images of a layout with one folder per class.
 
     Args:
         root: The folder.
         layout: "imagenet", "imagenet-v2", "imagenet-a" or "imagenet-r".
-        classes: Those of the checkpoint.
+        classes: Class names of the checkpoint.
 
     Returns:
-        Samples whose classes are those that can be answered: the checkpoint's, or for ImageNet-A
-        and -R their 200.
+        Samples with the classes among which the model chooses: the checkpoint's, or the 200 of
+        ImageNet-A and ImageNet-R.
 
     Raises:
-        UserError: the folder is laid out otherwise, or the checkpoint lacks classes.
+        UserError: the folder has another layout, or the checkpoint lacks classes.
     """
     root = existing_folder(root)
-    ids = wordnet_ids(layout)  # of all classes, for those that have no fewer
+    ids = wordnet_ids(layout)  # all of ImageNet-1K, or the subset of the layout
     _check_known(() if layout == "imagenet" else ids, classes, layout)
     if layout == "imagenet" and not _has_ids(root):
         root = _validation_folder(root) or root
@@ -122,14 +122,14 @@ def scan_reassessed(
 ) -> tuple[Samples, list[frozenset[int]], int]:
     """Lists ImageNet's validation images with their reassessed labels.
 
-    The labels are those of real.json in the folder, or where there is none timm's copy.
+    The labels come from real.json in the folder or, without it, from timm's copy.
 
     Returns:
-        Samples labelled by the first of an image's labels, all its labels as indices into
-        `classes`, and the number of images that are left out because they have none.
+        Samples labelled by each image's smallest label; all labels of each image, as indices into
+        `classes`; and the number of images left out because they have no label.
 
     Raises:
-        UserError: the folder is laid out otherwise, or the checkpoint lacks classes.
+        UserError: the folder has another layout, or the checkpoint lacks classes.
     """
     root, ids = existing_folder(root), wordnet_ids()
     _check_known(ids, classes, "imagenet-real")
@@ -154,10 +154,10 @@ def scan_reassessed(
 
 
 def scan_corrupted(root: str | Path, classes: Sequence[str]) -> dict[str, dict[int, Samples]]:
-    """Lists the images of ImageNet-C by kind and severity, those that are there.
+    """Lists the available images of ImageNet-C by kind and severity.
 
     Raises:
-        UserError: the folder is laid out otherwise.
+        UserError: the folder has another layout.
     """
     root, known = existing_folder(root), (*KINDS, *EXTRA_KINDS)
     names = [folder.name for folder in subfolders(root)]
@@ -173,7 +173,7 @@ def scan_corrupted(root: str | Path, classes: Sequence[str]) -> dict[str, dict[i
 
 
 def _validation_folder(root: Path) -> Path | None:
-    """Returns the folder of the validation images, by any of the names that it may have."""
+    """Returns the folder of the validation images under any of its names, or None."""
     names = [folder.name for folder in subfolders(root)]
     return named_parts(root, names).get("val")
 
@@ -216,7 +216,7 @@ def _expected(root: Path, layout: str, found: str) -> str:
 
 
 def _image_number(path: Path, count: int, root: Path) -> int:
-    """Returns the number, from 0, of a validation image."""
+    """Returns the number of a validation image, from 0."""
     match = _VALIDATION_IMAGE.match(path.stem)
     if match is None:
         raise UserError(_expected(root, "imagenet-real", f"an image {path.name!r}"))
@@ -226,7 +226,7 @@ def _image_number(path: Path, count: int, root: Path) -> int:
 
 
 def _read_real_labels(root: Path) -> list[list[int]]:
-    """Returns each validation image's labels, numbers of ImageNet-1K's classes."""
+    """Returns the labels of each validation image, as indices of ImageNet-1K's classes."""
     path = root / REAL_LABELS
     try:
         text = path.read_text("utf-8-sig") if path.exists() else _timms_real_labels()

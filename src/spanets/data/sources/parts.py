@@ -1,4 +1,4 @@
-"""What the parts of a data set are called: train, val and test, in the common spellings."""
+"""Common names of the parts of a data set: train, val and test."""
 
 import re
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 
 PURPOSES: dict[Part, str] = {"train": "training", "val": "validation", "test": "testing"}
-"""What each part is for, for messages."""
+"""The purpose of each part, for messages."""
 
 _WORDS: dict[Part, tuple[str, ...]] = {
     "train": ("training", "train"),
@@ -27,9 +27,9 @@ _PATTERNS: dict[Part, str] = {
 
 
 def part_of(name: str) -> Part | None:
-    """Returns the part that a folder, split or shard folder of this name stands for, or None.
+    """Returns the part that a folder or split of this name stands for, or None.
 
-    "Train", "train_set", "training" and "TRAINING SET" are one; likewise for the others.
+    "Train", "train_set", "training" and "TRAINING SET" all stand for "train".
     """
     return next(
         (part for part, spelling in _PATTERNS.items() if re.fullmatch(spelling, name.lower())), None
@@ -37,9 +37,9 @@ def part_of(name: str) -> Part | None:
 
 
 def part_in(name: str) -> Part | None:
-    """Returns the part that is named somewhere in a longer name, such as "photos-train-0001.tar".
+    """Returns the part named within a longer name such as "photos-train-0001.tar", or None.
 
-    Letters beside it make another word: "trainer-0.tar" names none. Of several, the first counts.
+    Only whole words count: "trainer-0.tar" names no part. Of several parts, the first counts.
     """
     found: list[tuple[int, Part]] = []
     for part, spelling in _PATTERNS.items():
@@ -49,7 +49,7 @@ def part_in(name: str) -> Part | None:
 
 
 def name_parts(names: Iterable[str], where: str) -> dict[Part, str]:
-    """Returns which of several names stands for which part, in the order train, val, test.
+    """Returns the name that stands for each part, in the order train, val, test.
 
     Raises:
         UserError: two of them stand for the same part; the message names `where`.

@@ -1,7 +1,7 @@
-"""Files that are elsewhere: fetched whole, once a machine, into a folder that is kept.
+"""Downloads remote files into a cache folder, each once per machine.
 
-A copy's name is a digest of its address. Nothing of the address stays in the name, neither a
-suffix that would make a program of the copy nor a path that would put it elsewhere.
+The name of a copy is a digest of its URL. It keeps nothing of the URL, so that no suffix makes the
+copy executable and no path places it outside of the cache.
 """
 
 import hashlib
@@ -19,25 +19,25 @@ from filelock import FileLock
 from spanets_runtime.errors import UserError, require
 from spanets_runtime.files import write_atomically
 
-# No other of fsspec's: some run commands or read what another file names.
+# Other schemes of fsspec may run commands, or read files that another file names.
 SCHEMES = ("http", "https", "s3", "gs", "az", "hf")
 CHUNK = 2**20
-_PAUSES = (1.0, 4.0)  # in seconds, before another try
+_PAUSES = (1.0, 4.0)  # seconds before each retry
 
 
 class _Missing(UserError):
-    """There is no such file, or not for us; asking again is of no use."""
+    """The file does not exist or access is denied; a retry cannot help."""
 
 
 class _Unfetched(UserError):
-    """The network or the server failed; another try may do."""
+    """The network or the server failed; a retry may help."""
 
 
 def is_url(location: str) -> bool:
-    """Tells a URL from a path.
+    """Whether a location is a URL and not a path.
 
     Raises:
-        UserError: a scheme that is not read, or an address that is none.
+        UserError: an unsupported scheme, or a malformed URL.
     """
     scheme, separator, _ = location.partition("://")
     if location.startswith("pipe:") or (separator and scheme not in SCHEMES):
@@ -54,26 +54,26 @@ def is_url(location: str) -> bool:
 
 
 def beside(url: str, ending: str) -> str:
-    """Appends to the path of a URL, before what asks or signs."""
+    """Appends to the path of a URL, before its query and fragment."""
     path, *rest = re.split(r"(?=[?#])", url, maxsplit=1)
     return path + ending + "".join(rest)
 
 
 def default_cache() -> Path:
-    """Returns the folder for what was fetched, as the XDG rules have it."""
+    """Returns the default cache folder, following the XDG base directory specification."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base, "spanets")
 
 
 def fetch(url: str, cache: Path, size: int | None = None) -> Path:
-    """Returns the local copy of a file, fetching it if there is none of the right size.
+    """Returns the local copy of a file, and downloads it if there is none of the right size.
 
-    Of several processes one fetches, and the others wait.
+    If several processes need it, one downloads and the others wait.
 
     Args:
-        url: Of one of `SCHEMES`.
-        cache: The folder of the copies.
-        size: Of the file in bytes, where that is known.
+        url: A URL with one of `SCHEMES`.
+        cache: The cache folder.
+        size: Size of the file in bytes, if known.
 
     Raises:
         UserError: it cannot be fetched, has another size, or cannot be written.
@@ -95,12 +95,12 @@ def fetch(url: str, cache: Path, size: int | None = None) -> Path:
 
 
 def cached_path(url: str, cache: Path) -> Path:
-    """Returns where the copy of a file is kept."""
+    """Returns the path of a file's copy in the cache."""
     return cache / hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _rename_older_copy(url: str, path: Path) -> None:
-    """Takes over the copy that version 0.1.0 made, whose name ended in that of the address."""
+    """Renames a copy made by version 0.1.0, whose name ended in the file's name."""
     older = path.with_name(f"{path.name[:16]}-{Path(urlsplit(url).path).name}")
     if older.is_file() and not path.exists():
         with suppress(OSError):
@@ -108,7 +108,7 @@ def _rename_older_copy(url: str, path: Path) -> None:
 
 
 def read_small(url: str, limit: int = 2**28) -> bytes | None:
-    """Returns what a file holds, or None where there is none.
+    """Returns the content of a remote file, or None if there is no such file.
 
     Raises:
         UserError: it cannot be read, or has more than `limit` bytes.
@@ -125,14 +125,14 @@ def read_small(url: str, limit: int = 2**28) -> bytes | None:
 
 
 def expand(url: str) -> list[str]:
-    """Returns the URLs that a pattern of `*`, `?` and `[…]` stands for, sorted; not over HTTP."""
+    """Returns the sorted URLs that match a pattern with `*`, `?` or `[…]`; HTTP has no patterns."""
     scheme = url.partition("://")[0]
     if scheme in ("http", "https") or not set(url) & set("*?["):
         return [url]
     filesystem = _filesystem(scheme)
     try:
         return sorted(filesystem.unstrip_protocol(path) for path in filesystem.glob(url))
-    # Each kind of storage has errors of its own.
+    # Each kind of storage raises its own errors.
     except Exception as error:
         raise UserError(f"{url}: cannot be listed ({_reason(error)})") from error
 
@@ -164,22 +164,22 @@ def _fetch_patiently(url: str, path: Path) -> None:
 
 
 def _chunks(url: str) -> Iterator[bytes]:
-    """Yields the content of a file; errors of the network become a UserError."""
+    """Yields the content of a remote file; network errors become a `UserError`."""
     scheme = url.partition("://")[0]
     filesystem = _filesystem(scheme)
-    # Over HTTP, one stream: not every server knows ranges.
+    # One stream over HTTP, because not every server supports range requests.
     options = {"block_size": 0} if scheme in ("http", "https") else {}
     try:
         with filesystem.open(url, "rb", **options) as file:
             while chunk := file.read(CHUNK):
                 yield chunk
-    # Each kind of storage has errors of its own.
+    # Each kind of storage raises its own errors.
     except Exception as error:
         raise _explain(url, error) from error
 
 
 def _explain(url: str, error: Exception) -> UserError:
-    """Says what became of a request: fsspec calls a file missing whatever the server's answer."""
+    """Turns an error into a `UserError` with its cause; fsspec reports most as a missing file."""
     cause: BaseException = error
     while isinstance(cause, FileNotFoundError) and cause.__cause__ is not None:
         cause = cause.__cause__
@@ -201,7 +201,7 @@ def _filesystem(scheme: str) -> Any:
     options: dict[str, Any] = {}
     if scheme in ("http", "https"):
         aiohttp = require("aiohttp", "train")
-        # By default a file must arrive within five minutes.
+        # The default total timeout of five minutes is too short for large files.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
         options = {"client_kwargs": {"timeout": timeout, "trust_env": True}}
     try:

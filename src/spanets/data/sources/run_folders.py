@@ -1,4 +1,4 @@
-"""Run folders among images: they hold pictures, and are no class."""
+"""Recognises run folders among images: they hold plots, and are not classes."""
 
 import os
 from collections.abc import Iterable
@@ -11,18 +11,16 @@ from spanets_runtime.listing import is_system
 
 
 def holds_only_runs(folder: Path, depth: int = 3) -> bool:
-    """Whether a folder is a run's, or holds folders of runs and nothing else.
-
-    A folder of images ends the search at its first file.
+    """Whether a folder is a run folder, or holds nothing but run folders.
 
     Args:
-        folder: Where to look.
-        depth: Levels of folders in which a run's may lie.
+        folder: The folder.
+        depth: Number of folder levels to search.
     """
     if (folder / RECIPE).is_file() and (folder / RECORD).is_file():
         return True
     found = False
-    with suppress(OSError), os.scandir(folder) as entries:  # the scan for images tells of it
+    with suppress(OSError), os.scandir(folder) as entries:  # the image scan reports the error
         for entry in entries:
             if is_system(entry.name):
                 continue
@@ -33,10 +31,10 @@ def holds_only_runs(folder: Path, depth: int = 3) -> bool:
 
 
 def refuse_inside(out: Path, scanned: Iterable[Path]) -> None:
-    """Refuses a folder for a run below one that is scanned for images, unless it is hidden there.
+    """Refuses a run folder inside a folder that is scanned for images, unless it is hidden.
 
     Raises:
-        UsageError: it lies there; the message says what to do.
+        UsageError: `out` lies in one of the scanned folders.
     """
     place = Path(os.path.expanduser(out)).resolve()
     for folder in scanned:

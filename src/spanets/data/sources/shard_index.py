@@ -1,12 +1,12 @@
-"""What a tar file of images holds and where: listed once, and kept beside the file.
+"""The index of a shard: what a tar file of images holds and where, stored beside the file.
 
-A sample is a run of members whose names differ in their endings alone, as WebDataset has it:
+As in WebDataset, a sample is a run of members whose names differ only in their suffixes:
 
-    000000017.jpg   the image, its ending one of `IMAGE_SUFFIXES`
+    000000017.jpg   the image, with one of `IMAGE_SUFFIXES`
     000000017.cls   its label, a text; or .txt, a class name; or a key of a .json
 
-With the index, any image is read by one seek, so that shards are drawn from like a folder. No
-member is extracted or unpickled: shards with pickles, which WebDataset knows as well, are refused.
+    With the index, one seek reads any image, so that shards allow random access like a folder. No
+    member is extracted or unpickled; shards with pickles, which WebDataset supports, are refused.
 """
 
 import json
@@ -19,7 +19,7 @@ SUFFIX = ".index.json"
 FORMATS = (1, 2)
 MAX_IMAGE_BYTES = 2**28
 MAX_INDEX_BYTES = 2**28
-MAX_LABEL_LENGTH = 256  # a caption is no class
+MAX_LABEL_LENGTH = 256  # longer texts are captions, not class names
 MAX_CLASSES = 2**20
 
 _MAX_SHARD_BYTES = 2**50
@@ -33,20 +33,20 @@ _NUMBERS = {
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Where a shard's images are; all lists have one entry an image, in the order of the file.
+    """Where a shard's images are; all lists have one entry per image, in the order of the file.
 
     Attributes:
-        length: Of the shard, in bytes.
-        names: What messages call the images.
-        offsets, sizes: Of the encoded images, in bytes.
-        labels: Whole numbers or texts.
-        label_key: The key of the .json members that the labels are from, or None.
+        length: Length of the shard in bytes.
+        names: Names of the images, for messages.
+        offsets, sizes: Offset and size of the encoded images, in bytes.
+        labels: Labels: integers or texts.
+        label_key: Key of the .json members that holds the labels, or None.
         checksums: CRC-32 of the encoded images, or None.
-        positions: Places of the images in the order of the whole data set, or None.
-        from_cls: Whether the labels are texts of .cls members, which may be meant as numbers.
-        links: How many links, devices and other members that are no files were passed over.
-        format: Of the file: 1 is what `spanets shard` writes, and what earlier versions listed; 2
-            is listed from a shard, and keeps a label such as "007" as it is.
+        positions: Positions of the images in the order of the whole data set, or None.
+        from_cls: Whether the labels are texts of .cls members, which may mean numbers.
+        links: Number of links, devices and other irregular members that were skipped.
+        format: Format of the index: 1 if written by `spanets shard` or listed by earlier versions,
+            2 if listed from a shard with labels such as "007" kept as they are.
     """
 
     length: int
@@ -63,16 +63,16 @@ class ShardIndex:
 
     @property
     def is_written(self) -> bool:
-        """Whether it was written with the shard, and not listed from it."""
+        """Whether the index was written with the shard, not listed from it later."""
         return self.checksums is not None
 
     @property
     def is_faithful(self) -> bool:
-        """Whether labels are as the shard has them; earlier versions listed "007" as 7."""
+        """Whether labels are the same as in the shard; earlier versions listed "007" as 7."""
         return self.is_written or self.format > 1
 
     def to_json(self) -> bytes:
-        """Returns what `parse_index` reads."""
+        """Returns the index as JSON for `parse_index`."""
         values = {"format": self.format, **asdict(self)}
         if self.format == 1:
             del values["from_cls"], values["links"]
@@ -80,7 +80,7 @@ class ShardIndex:
 
 
 def parse_index(content: bytes, origin: str) -> ShardIndex:
-    """Reads an index that `ShardIndex.to_json` wrote, believing nothing of it.
+    """Reads and validates an index written by `ShardIndex.to_json`.
 
     Raises:
         UserError: it is damaged; the message names `origin`.
@@ -93,35 +93,35 @@ def parse_index(content: bytes, origin: str) -> ShardIndex:
             raise ValueError("written by another version")
         index = ShardIndex(**values)
         _check(index)
-    # Whatever a file that is none of ours leads to.
+    # A file that is not an index can cause any of these.
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{origin}: no index of a shard ({error}); remove it, and it is made again"
+            f"{origin}: is not a shard index ({error}); remove it to have it created again"
         ) from None
     return index
 
 
 def _check(index: ShardIndex) -> None:
-    """Raises a ValueError for lists out of step, of other types, or that leave the shard."""
+    """Raises a ValueError for lists of unequal length, wrong types, or images outside the shard."""
     if not _is_number(index.length, _MAX_SHARD_BYTES) or not _is_number(index.links, 2**40):
-        raise ValueError("no length in bytes")
+        raise ValueError("length or links is invalid")
     if not isinstance(index.label_key, str | None) or not isinstance(index.from_cls, bool):
-        raise ValueError("tells nothing of its labels")
+        raise ValueError("label_key or from_cls is invalid")
     for name in ("names", "labels", *_NUMBERS):
         column = getattr(index, name)
         if column is None and name in ("checksums", "positions"):
             continue
         if not isinstance(column, list) or len(column) != len(index.names):
-            raise ValueError(f"{name} is out of step")
+            raise ValueError(f"{name} has a wrong length")
         if not _is_column(column, name):
-            raise ValueError(f"{name} holds other things, or numbers out of range")
+            raise ValueError(f"{name} holds invalid values")
     for offset, size in zip(index.offsets, index.sizes, strict=True):
         if offset + size > index.length:
             raise ValueError("an image lies outside of the shard")
 
 
 def _is_column(column: list[Any], name: str) -> bool:
-    """Whether a list of perhaps a million values holds what its name says."""
+    """Whether all values of a list are valid; fast enough for a million values."""
     kinds = set(map(type, column))
     if name == "names":
         return kinds <= {str}
@@ -132,7 +132,7 @@ def _is_column(column: list[Any], name: str) -> bool:
 
 
 def is_label(value: Any) -> bool:
-    """Whether a value can be a label: a class name, or the number of a class."""
+    """Whether a value can be a label: a class name or a class number."""
     if isinstance(value, str):
         return 0 < len(value) <= MAX_LABEL_LENGTH
     return _is_number(value, MAX_CLASSES - 1)

@@ -1,15 +1,15 @@
 """Class names from the labels of shards.
 
-| label | is |
+| label | meaning |
 | --- | --- |
-| a whole number in a .json | the number of a class: classes are 0 to the largest |
-| a text in a .json or .txt | a class name, also "2019" or "007" |
-| a text in a .cls | a class number if all of the data set can be that, else a class name |
-| what `spanets shard` wrote | a number in the list of names of `dataset.json` |
+| an integer in a .json | a class number: classes are 0 to the largest |
+| a text in a .json or .txt | a class name, even "2019" or "007" |
+| a text in a .cls | a class number if all in the data set can be numbers, else a class name |
+| a label written by `spanets shard` | an index into the class names of `dataset.json` |
 
-WebDataset reads .cls as whole numbers, and many write names into it. They are taken for numbers if
-each is written as one, without zeros in front, and at least half of 0 to the largest occur: years
-are names.
+WebDataset reads .cls as integers, but many data sets write names into it. Texts of .cls are numbers
+here if each is an integer without leading zeros, and at least half of 0 to the largest occur. By
+the second condition, years are names.
 """
 
 from collections.abc import Sequence
@@ -22,15 +22,15 @@ from spanets_runtime.errors import UserError
 def find_classes(
     indices: Sequence[ShardIndex], origin: str, known: Sequence[str] | None = None
 ) -> tuple[list[str], tuple[str, ...]]:
-    """Returns the class names that labels tell, and lines about what is odd in them.
+    """Returns the class names according to the labels, and notes about odd ones.
 
     Args:
-        indices: Of the shards to train on.
-        origin: The data set, for messages.
-        known: Classes of a checkpoint; if these are numbers, so are labels that can be.
+        indices: Indices of the training shards.
+        origin: Name of the data set, for messages.
+        known: Classes of a checkpoint; if they are the numbers from 0, .cls labels are numbers.
 
     Raises:
-        UserError: labels are numbers and names, or there are none.
+        UserError: labels mix numbers and names, or there are no images.
     """
     labels = dict.fromkeys(label for index in indices for label in index.labels)
     if not labels:
@@ -64,17 +64,17 @@ def _is_number(word: str) -> bool:
 
 def _number_classes(numbers: Sequence[int], origin: str) -> tuple[list[str], tuple[str, ...]]:
     count = max(numbers) + 1
-    assert count <= MAX_CLASSES  # as indices are checked
+    assert count <= MAX_CLASSES  # `parse_index` and `list_tar` check labels
     lacking = count - len(numbers)
     note = f"{origin}: of the classes 0 to {count - 1}, {lacking} have no image to train on"
     return [str(number) for number in range(count)], (note,) if lacking else ()
 
 
 def number_labels(indices: Sequence[ShardIndex], classes: Sequence[str], origin: str) -> list[int]:
-    """Returns the labels as places in the list of classes.
+    """Returns the labels as indices into the list of classes.
 
     Raises:
-        UserError: a label is none of them.
+        UserError: a label is not among the classes.
     """
     places: dict[int | str, int] = {name: place for place, name in enumerate(classes)}
     places |= {place: place for place in range(len(classes))}

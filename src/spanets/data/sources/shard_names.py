@@ -1,4 +1,4 @@
-"""Which shards a data set has: by the `dataset.json` of a folder, by its files, or by a pattern."""
+"""Finds the shards of a data set: by a folder's `dataset.json` or files, or by a pattern."""
 
 import glob
 import json
@@ -24,7 +24,7 @@ MAX_SHARDS = 2**18
 _MAX_DESCRIPTION_BYTES = 2**28
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
-# A range in braces: its first and last number.
+# First and last number of a range in braces.
 _RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.-?\d+)?\}")
 
 
@@ -33,10 +33,10 @@ class ShardSet:
     """The shards of a data set.
 
     Attributes:
-        parts: Paths or URLs by part.
-        classes: Class names, where a `dataset.json` tells them.
-        base: What all locations begin with; what follows names a shard wherever the set lies.
-        notes: Lines about what was left out.
+        parts: Paths or URLs of the shards by part.
+        classes: Class names from `dataset.json`, or None.
+        base: Common prefix of all locations; the rest names a shard even if the data set moves.
+        notes: Messages about what was left out.
     """
 
     parts: dict[str, list[str]]
@@ -49,8 +49,8 @@ def find_shards(root: str) -> ShardSet:
     """Finds the shards of a folder, URL or pattern.
 
     Raises:
-        UserError: none, too many, compressed ones, or some whose names tell a part beside others
-            whose names tell none.
+        UserError: there are no shards or too many, some are compressed, or only some names contain
+            a part.
     """
     described = read_description(root)
     if described is not None:
@@ -66,7 +66,7 @@ def find_shards(root: str) -> ShardSet:
     if parts.keys() == {None}:
         return ShardSet({"train": shards}, None, base)
     if None in parts:
-        raise UserError(f"{parts[None][0]}: tells no part in its name, train or val, others do")
+        raise UserError(f"{parts[None][0]}: its name has no part, train or val, but others do")
     if "train" not in parts:
         raise UserError(f"{root}: shards of {' and '.join(map(str, parts))}, none to train on")
     return ShardSet({str(part): found for part, found in parts.items()}, None, base)
@@ -92,13 +92,13 @@ def read_description(root: str) -> ShardSet | None:
             raise ValueError("written by another version")
         parts = {str(part): _locations(where, told) for part, told in values["parts"].items()}
         return ShardSet(parts, _read_classes(values["classes"]), f"{where}/")
-    # Whatever a file that is none of ours leads to.
+    # A file of another kind can cause any of these.
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{where}/{DATASET}: damaged ({error})") from None
 
 
 def _read_file(path: Path) -> bytes | None:
-    if not os.path.isfile(path):  # nor is one whose name is too long
+    if not os.path.isfile(path):  # False, without an error, also for a name that is too long
         return None
     try:
         with path.open("rb") as file:
@@ -111,7 +111,7 @@ def _read_file(path: Path) -> bytes | None:
 
 
 def _locations(where: str, told: dict[str, Any]) -> list[str]:
-    # Names alone: a description cannot point elsewhere.
+    # Only the file names, so that a description cannot point elsewhere.
     names = [os.path.basename(row["name"]) for row in told["shards"]]
     if not 0 < len(names) <= MAX_SHARDS or not all(names):
         raise ValueError(f"lists {len(names)} shards for a part, or one without a name")
@@ -127,12 +127,12 @@ def _read_classes(classes: Any) -> list[str]:
 
 
 def read_classes_beside(found: ShardSet) -> list[str] | None:
-    """Returns the class names of the `dataset.json` beside shards that are named by a pattern."""
+    """Returns the class names of the `dataset.json` beside shards found by a pattern, or None."""
     folders = {os.path.dirname(location) for some in found.parts.values() for location in some}
     if len(folders) > 1:
         return None
     folder = folders.pop() or "."
-    with suppress(UserError):  # many servers refuse to say that there is no such file
+    with suppress(UserError):  # many servers answer a missing file with an error other than 404
         described = read_description(folder)
         return None if described is None else described.classes
     return None
@@ -148,14 +148,14 @@ def _find_in(folder: str) -> list[str]:
     compressed = sorted(path for path in files if path.lower().endswith(_COMPRESSED))
     if compressed:
         raise UserError(
-            f"{compressed[0]}: a compressed shard, one of {len(compressed)}; uncompress them, for "
-            "images cannot be found in them without reading all before"
+            f"{compressed[0]}: a compressed shard, one of {len(compressed)}; uncompress them, "
+            "because compressed shards have no random access"
         )
     return sorted(path for path in files if path.lower().endswith(".tar"))
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """Yields the files below a folder, those below links to folders too, each folder once."""
+    """Yields the files below a folder; follows links to folders, and visits each folder once."""
     waiting, seen = [folder], set[str]()
     while waiting:
         here = waiting.pop()
@@ -170,7 +170,7 @@ def _walk(folder: str) -> Iterator[str]:
 
 
 def _expand(root: str) -> list[str]:
-    """Returns the files that a pattern stands for, each once, in order."""
+    """Returns the files that match a pattern, each once, in order."""
     found: list[str] = []
     for pattern in _expand_braces(root):
         if remote.is_url(pattern):
@@ -191,7 +191,7 @@ def _expand_braces(root: str) -> list[str]:
     braces = require("braceexpand", "train")
     too_many = f"{root}: stands for more than {MAX_SHARDS} shards; correct the numbers in braces"
     for first, last in _RANGE.findall(root):
-        # Of so many digits Python makes no number.
+        # Python refuses to convert strings of too many digits.
         if max(len(first), len(last)) > 18 or abs(int(last) - int(first)) >= MAX_SHARDS:
             raise UserError(too_many)
     try:
@@ -204,18 +204,18 @@ def _expand_braces(root: str) -> list[str]:
 
 
 def _fixed_start(pattern: str) -> str:
-    """Returns the folders of a pattern that stand before its first special character."""
+    """Returns the folders of a pattern before its first special character."""
     fixed = re.match(r"[^*?\[{]*", pattern)
     assert fixed is not None  # it matches nothing as well
     return fixed[0][: fixed[0].rfind("/") + 1]
 
 
 def _part_of(location: str) -> str | None:
-    """Tells the part from the name of a shard, or else from its folder's."""
+    """Returns the part by the name of a shard, else by that of its folder, or None."""
     *_, folder, name = ["", *location.split("/")]
     return part_in(name) or part_of(folder)
 
 
 def names_below(base: str, locations: Sequence[str]) -> list[str]:
-    """Returns what the locations of shards are called wherever the data set lies."""
+    """Returns the names of shards relative to `base`, which stay when the data set moves."""
     return [location.removeprefix(base) for location in locations]

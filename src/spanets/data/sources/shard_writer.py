@@ -4,10 +4,10 @@
     out/train-000000.tar.index.json      where each image is, see `ShardIndex`
     out/dataset.json                     parts, classes, counts, shards; written last
 
-Which image goes where depends on the folder, the size and the seed alone, and nothing but that is
-in a shard, no times and no owners: written again it is the same, byte for byte. Images are shuffled
-over the shards, so that each holds all classes; their places in the folder's order are kept in the
-index, and a run from the shards draws them as one from the folder does.
+Shards depend on the folder, the size and the seed alone, and hold no times or owners. Writing them
+again gives the same bytes. Images are shuffled over the shards, so that each shard holds all
+classes. The index keeps the position of each image in the folder's order, so that a run on the
+shards draws images in the same order as a run on the folder.
 """
 
 import io
@@ -33,7 +33,7 @@ from spanets_runtime.files import is_aside, write_atomically
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a shard will hold: positions in its part's samples, and sizes of the files."""
+    """The content of a shard to write: positions in its part's samples, and file sizes in bytes."""
 
     path: Path
     positions: list[int]
@@ -41,20 +41,20 @@ class _Plan:
 
 
 def write_shards(root: str | Path, out: str | Path, size: int, seed: int = 0) -> dict[str, Any]:
-    """Writes shards from class folders, parts kept; goes on where it was stopped.
+    """Writes shards from class folders, by part; continues if it was interrupted before.
 
     Args:
-        root: As for `folder_splits`.
-        out: A folder that is empty, missing, or left by a stop.
-        size: Of a shard in bytes, about; a shard has at least one image.
-        seed: Of the order in which images are laid over shards.
+        root: See `folder_splits`.
+        out: A folder that is empty, missing, or left by an interrupted call.
+        size: Approximate size of a shard in bytes; a shard has at least one image.
+        seed: Seed of the order in which images fill the shards.
 
     Returns:
-        The content of dataset.json, and "notes": lines about what of the folder was left out.
+        The content of dataset.json, and "notes": messages about files that were left out.
 
     Raises:
-        UsageError: `out` holds shards already or other files, or lies in `root`.
-        UserError: a folder or file that cannot be used, a full disk.
+        UsageError: `out` holds finished shards or other files, or lies in `root`.
+        UserError: a folder or file cannot be used, or the disk is full.
     """
     root, out = Path(os.path.expanduser(root)), Path(os.path.expanduser(out))
     parts = folder_parts(root)
@@ -68,14 +68,14 @@ def write_shards(root: str | Path, out: str | Path, size: int, seed: int = 0) ->
         for name, part in parts.items():
             rows = [_write_shard(plan, part, root, bar) for plan in plans[name]]
             told["parts"][name] = {"images": len(part), "counts": part.counts(), "shards": rows}
-    text = json.dumps(told, indent=2) + "\n"  # a name that is not UTF-8 has no other form
+    text = json.dumps(told, indent=2) + "\n"  # ASCII: names may not be valid UTF-8
     write_atomically(out / DATASET, lambda file: file.write(text.encode()))
     notes = dict.fromkeys(note for part in parts.values() for note in part.notes)
     return {**told, "notes": list(notes)}
 
 
 def _plan(samples: Samples, out: Path, part: str, size: int, seed: int) -> list[_Plan]:
-    """Lays the images over shards, filling each up to its size."""
+    """Assigns images to shards, filling each up to its size."""
     plans: list[_Plan] = []
     paths = _files(samples)
     room = 0
@@ -92,7 +92,7 @@ def _plan(samples: Samples, out: Path, part: str, size: int, seed: int) -> list[
 
 
 def _files(samples: Samples) -> list[Path]:
-    return [path for path in samples.images if isinstance(path, Path)]  # all, of class folders
+    return [path for path in samples.images if isinstance(path, Path)]  # in class folders, all
 
 
 def _file_size(path: Path) -> int:
@@ -119,7 +119,7 @@ def _check_out(root: Path, out: Path, ours: set[str]) -> None:
 
 
 def _write_shard(plan: _Plan, samples: Samples, root: Path, bar: Any) -> dict[str, Any]:
-    """Writes a shard and then its index, if they are not there; returns its row of dataset.json."""
+    """Writes a shard and its index, unless they exist; returns the shard's row of dataset.json."""
     paths = _files(samples)
     names = [str(paths[i].relative_to(root)) for i in plan.positions]
     labels = [samples.labels[i] for i in plan.positions]
@@ -134,7 +134,7 @@ def _write_shard(plan: _Plan, samples: Samples, root: Path, bar: Any) -> dict[st
                 for number, position in enumerate(plan.positions):
                     path = paths[position]
                     content = _read(path, plan.sizes[number])
-                    offsets.append(tar.offset + tarfile.BLOCKSIZE)  # behind the header
+                    offsets.append(tar.offset + tarfile.BLOCKSIZE)  # after the header
                     checksums.append(zlib.crc32(content))
                     _add(tar, f"{number:09}{path.suffix.lower()}", content)
                     _add(tar, f"{number:09}.cls", str(labels[number]).encode())
@@ -151,7 +151,7 @@ def _write_shard(plan: _Plan, samples: Samples, root: Path, bar: Any) -> dict[st
 
 
 def _read_written(plan: _Plan, names: list[str], labels: list[int]) -> ShardIndex | None:
-    """Returns the index of a shard that was written before a stop, as planned now."""
+    """Returns the index of a shard that an interrupted call wrote, if it matches the plan."""
     with suppress(OSError, UserError):
         beside = plan.path.with_name(plan.path.name + SUFFIX)
         index = parse_index(beside.read_bytes(), str(beside))

@@ -1,15 +1,15 @@
-"""Shards: tar files of images in WebDataset's layout, here or elsewhere, drawn from like a folder.
+"""Reads shards: local or remote tar files of images in WebDataset's layout, with random access.
 
-What `spanets shard` wrote is a folder with a `dataset.json`, which names parts, classes and shards.
-Other people's shards are named by a pattern; their parts are told from the names, train-0000.tar
-or train/0000.tar, and are one set to be split where no name says so:
+`spanets shard` writes a folder with a `dataset.json`, which lists parts, classes and shards. Other
+shards are named by a pattern. Their parts follow from the names, such as train-0000.tar or
+train/0000.tar; if no name contains a part, all are one set to be split:
 
     shards                              https://host/shards
     photos-{train,val}-*.tar            s3://bucket/photos-{train,val}-{0000..0063}.tar
 
-WebDataset's own pipeline reads shards as streams and shuffles in a buffer: what an epoch holds then
-depends on the number of processes, and it cannot begin in the middle. Here every image has a number
-and a place, so that `EpochSampler` draws each once an epoch, whoever reads it.
+WebDataset's own pipeline streams shards and shuffles in a buffer, so that an epoch depends on the
+number of processes and cannot resume in the middle. Here every image has an index, and
+`EpochSampler` draws each once per epoch.
 """
 
 import os
@@ -42,7 +42,7 @@ from spanets_runtime.errors import UserError
 from spanets_runtime.files import write_atomically
 from spanets_runtime.images import ImageError
 
-_READERS = 16  # of indices; they wait for the network, mostly
+_READERS = 16  # threads that read indices; they mostly wait for the network
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class Shard:
 
     Attributes:
         location: Path or URL.
-        length: In bytes.
-        cache: The folder for its copy, if it is a URL.
-        name: What its images' names in a run's list begin with; "" where they need nothing more.
+        length: Length in bytes.
+        cache: Cache folder for its copy, if it is a URL.
+        name: Prefix of its images' names in a run's split list, or "" if names need none.
     """
 
     location: str
@@ -62,7 +62,7 @@ class Shard:
     name: str = ""
 
     def local(self) -> Path:
-        """Returns a path to read it from; fetches it if it is elsewhere."""
+        """Returns the local path of the shard, and downloads a remote one."""
         if remote.is_url(self.location):
             return remote.fetch(self.location, self.cache, self.length)
         return Path(self.location)
@@ -73,7 +73,7 @@ class ShardImage:
     """One image of a shard; see `ShardIndex`.
 
     Attributes:
-        names, number: Where its name stands, which is looked up for a message alone.
+        names, number: The list of names and this image's index in it; read for messages only.
     """
 
     shard: Shard
@@ -87,7 +87,7 @@ class ShardImage:
         """Returns its encoded bytes.
 
         Raises:
-            ImageError: they are not those that the index tells of.
+            ImageError: they do not match the index.
             UserError: the shard cannot be fetched or read.
         """
         path = self.shard.local()
@@ -105,7 +105,7 @@ class ShardImage:
 
     @property
     def key(self) -> str:
-        """Its name in a run's list, wherever the data set lies."""
+        """The image's name in a run's split list, which stays when the data set moves."""
         return self.shard.name + self.names[self.number]
 
     def __str__(self) -> str:
@@ -113,12 +113,12 @@ class ShardImage:
 
 
 class ShardImages(Sequence[ShardImage]):
-    """All images of several shards, as arrays; see `PackedTexts` for the reason.
+    """All images of several shards, stored in arrays for the reason given in `PackedTexts`.
 
     Args:
         shards: The tar files.
-        indices: What they hold.
-        order: Of all images, as numbers in that of the files.
+        indices: The index of each.
+        order: Order of all images, as positions in the order of the files, (N,).
     """
 
     def __init__(
@@ -159,7 +159,7 @@ def _column(indices: Sequence[ShardIndex], name: str, kind: Any) -> np.ndarray:
 
 
 def _order(indices: Sequence[ShardIndex]) -> np.ndarray:
-    """Returns the order in which the data set was listed, or that of the files."""
+    """Returns the original order of the data set if indices hold it, else that of the files."""
     count = sum(len(index.names) for index in indices)
     if all(index.positions is not None for index in indices):
         positions = _column(indices, "positions", np.int64)
@@ -176,17 +176,17 @@ def read_shards(
 ) -> dict[str, Samples]:
     """Lists the images of shards by part: "train", perhaps "val", perhaps "test".
 
-    Indices are read from beside the shards, and made where there are none.
+    Reads the indices beside the shards, and creates missing ones.
 
     Args:
         root: A folder or URL with a `dataset.json`, or a pattern of shards.
         label_key: See `list_tar`.
-        cache: The folder for copies of what is elsewhere; None takes `default_cache()`.
-        known: Classes of a checkpoint, which may have been numbered where a version of today finds
-            names.
+        cache: The folder for copies of remote files; None takes `default_cache()`.
+        known: Classes of a checkpoint. Earlier versions read labels as numbers that this one
+            reads as names.
 
     Raises:
-        UserError: no shards, shards that cannot be read, or labels that are no classes.
+        UserError: there are no shards, or shards or labels cannot be used.
     """
     folder = remote.default_cache() if cache is None else Path(os.path.expanduser(cache))
     root = os.path.expanduser(root)
@@ -213,7 +213,7 @@ def _choose_classes(
     origin: str,
     known: Sequence[str] | None,
 ) -> tuple[list[str], tuple[str, ...]]:
-    """Returns the class names, and lines about them: those that are told, else what labels say."""
+    """Returns the class names, from `dataset.json` or else from the labels, and notes on them."""
     if found.classes is not None:
         return found.classes, describe_twins(found.classes, origin)
     classes, notes = find_classes(indices, origin, known)
@@ -222,7 +222,7 @@ def _choose_classes(
     named = read_classes_beside(found)
     if named is not None:
         return named, describe_twins(named, origin)
-    unnamed = f"{origin}: classes are called by their numbers, for no {DATASET} beside names them"
+    unnamed = f"{origin}: classes are named by their numbers, because there is no {DATASET} beside"
     return classes, (unnamed, *notes)
 
 
@@ -236,17 +236,17 @@ def _read_indices(locations: Sequence[str], cache: Path, label_key: str | None) 
 
 
 def read_index(location: str, cache: Path, label_key: str | None = None) -> ShardIndex:
-    """Reads what stands beside a shard, or lists the shard and leaves that beside it.
+    """Reads the index beside a shard, or lists the shard and writes the index beside it.
 
     Raises:
-        UserError: the shard cannot be read, or is not what its index tells of.
+        UserError: the shard cannot be read, or does not match its index.
     """
     path = Path(location)
     if remote.is_url(location):
         content = remote.read_small(remote.beside(location, SUFFIX))
         if content is not None:
             index = parse_index(content, location + SUFFIX)
-            # Of another the shard may have changed since.
+            # For an index listed later, the shard may have changed since.
             if index.is_written and label_key in (None, index.label_key):
                 return index
         path = remote.fetch(location, cache)
@@ -254,16 +254,16 @@ def read_index(location: str, cache: Path, label_key: str | None = None) -> Shar
 
 
 def _index_here(path: Path, label_key: str | None) -> ShardIndex:
-    """Reads the index beside a shard if it is the shard's, and else lists the shard."""
+    """Reads the index beside a local shard if it is up to date, else lists the shard."""
     try:
         size = path.stat().st_size
-    except (OSError, ValueError) as error:  # a name that no file can have
+    except (OSError, ValueError) as error:  # a ValueError for an impossible file name
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{path}: cannot be read ({reason})") from None
     beside = path.with_name(path.name + SUFFIX)
     before = _read_beside(beside)
     if before is not None and label_key not in (None, before.label_key):
-        before = None  # it tells of other labels
+        before = None  # its labels come from another key
     if before is not None and before.is_written and before.length != size:
         raise UserError(f"{path}: has {size} bytes, its index says {before.length}; copy it again")
     whole = before is not None and before.is_faithful and before.length == size
@@ -273,13 +273,13 @@ def _index_here(path: Path, label_key: str | None) -> ShardIndex:
     if before is not None and before.is_written:
         _compare(before, index, path, beside)
         return before
-    with suppress(UserError):  # a folder that cannot be written costs time alone
+    with suppress(UserError):  # in a read-only folder, the shard is listed again next time
         write_atomically(beside, lambda file: file.write(index.to_json()))
     return index
 
 
 def _compare(written: ShardIndex, listed: ShardIndex, path: Path, beside: Path) -> None:
-    """Compares an index that was written with a shard with what is in the shard now.
+    """Compares an index written with a shard to the current content of the shard.
 
     Raises:
         UserError: they differ.
@@ -291,7 +291,7 @@ def _compare(written: ShardIndex, listed: ShardIndex, path: Path, beside: Path) 
             f"write the shards anew, or remove {beside.name}"
         )
     with suppress(OSError):
-        os.utime(beside)  # else it is compared again at every start
+        os.utime(beside)  # marks the index as newer, so that the next start skips this comparison
 
 
 def _read_beside(path: Path) -> ShardIndex | None:
@@ -305,13 +305,13 @@ def _read_beside(path: Path) -> ShardIndex | None:
 
 
 def _is_newer(index: Path, shard: Path) -> bool:
-    """Whether an index was written after the last change of a shard, a copy counting as one."""
+    """Whether an index is newer than the last change of a shard, including copying it."""
     changed = shard.stat()
     return index.stat().st_mtime_ns > max(changed.st_mtime_ns, changed.st_ctime_ns)
 
 
 def _describe_members(indices: Sequence[ShardIndex], origin: str) -> tuple[str, ...]:
-    """Returns lines about members that were passed over, and about names that come twice."""
+    """Returns notes about skipped members and repeated names."""
     notes = []
     if links := sum(index.links for index in indices):
         notes.append(f"{origin}: {links} links or devices in its shards left out")

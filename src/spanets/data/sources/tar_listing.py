@@ -1,4 +1,4 @@
-"""Lists the images of a tar file by its headers, in bounded time and memory whatever it holds."""
+"""Lists the images of a tar file by its headers, in bounded time and memory for any content."""
 
 import json
 import os
@@ -26,7 +26,7 @@ _MAX_HEADER_BYTES = 2**22
 _LABEL_KEYS = ("label", "cls", "class", "class_name", "target")
 _PICKLES = frozenset({"pyd", "pickle", "pkl", "pt", "pth", "joblib"})
 
-# The first bytes of compressed files, and what uncompresses them.
+# First bytes of compressed files, and the command that uncompresses them.
 _COMPRESSED = {
     b"\x1f\x8b": "gunzip",
     b"BZh": "bunzip2",
@@ -34,7 +34,7 @@ _COMPRESSED = {
     b"\x28\xb5\x2f\xfd": "unzstd",
 }
 
-# What Python's reader raises for headers that are none, beside its own errors.
+# Raised by Python's tarfile for invalid headers.
 _HEADER_ERRORS = (
     tarfile.TarError,
     EOFError,
@@ -46,11 +46,11 @@ _HEADER_ERRORS = (
 
 
 class _BadShard(Exception):
-    """A member or a sample that is refused; the message says why."""
+    """A refused member or sample; the message gives the reason."""
 
 
 class _Frugal:
-    """A file of which few bytes are read at a time: what is longer is no header and no label."""
+    """A file with a limit on the bytes read per member, which headers and labels never reach."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -58,10 +58,10 @@ class _Frugal:
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int) -> bytes:
-        """Returns so many bytes.
+        """Returns the next `size` bytes.
 
         Raises:
-            _BadShard: these are more than a member's headers can have.
+            _BadShard: a member's headers exceed the limit.
         """
         self.left -= size
         if size < 0 or self.left < 0:
@@ -78,7 +78,7 @@ class _Sample:
 
 
 def list_tar(path: Path, label_key: str | None = None) -> ShardIndex:
-    """Lists the samples of a tar file by its headers and labels; images are passed over.
+    """Lists the samples of a tar file by its headers and labels, without reading images.
 
     Args:
         path: An uncompressed tar file.
@@ -86,8 +86,8 @@ def list_tar(path: Path, label_key: str | None = None) -> ShardIndex:
             the usual keys of .json.
 
     Raises:
-        UserError: it is no tar file, damaged, holds pickles, or a sample lacks image or label; or
-            it changed meanwhile.
+        UserError: it is damaged or no tar file, holds pickles, a sample lacks its image or label,
+            or the file changed during the listing.
     """
     try:
         with open_regular(path) as file:
@@ -106,11 +106,11 @@ def list_tar(path: Path, label_key: str | None = None) -> ShardIndex:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Opens a file to be read; a pipe or a device, which might never end, is refused.
+    """Opens a regular file for reading; refuses pipes and devices, which might never end.
 
     Raises:
-        OSError: there is none, or it cannot be opened.
-        UserError: it is something else.
+        OSError: it does not exist or cannot be opened.
+        UserError: it is not a regular file.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise UserError(f"{path}: is not a regular file")
@@ -147,26 +147,23 @@ def _refuse_compressed(file: BinaryIO) -> None:
     file.seek(0)
     for magic, command in _COMPRESSED.items():
         if head.startswith(magic):
-            raise _BadShard(
-                "is compressed, and images cannot be found in it without reading all before them; "
-                f"uncompress it with {command}"
-            )
+            raise _BadShard(f"is compressed and has no random access; uncompress it with {command}")
 
 
 def _files(
     tar: tarfile.TarFile, frugal: _Frugal, length: int, links: list[str]
 ) -> Iterator[tarfile.TarInfo]:
-    """Yields the files that count, none that are hidden; notes links and devices in `links`."""
+    """Yields regular files that are not hidden; appends links and devices to `links`."""
     last = -1
     while (member := tar.next()) is not None:
-        # A size below zero leads back to where it has been.
+        # A negative size would lead back to an earlier member.
         if not last < tar.offset <= length:
             raise _BadShard(
                 f"damaged: {member.name!r} claims to have {member.size} bytes, and the file ends "
                 "before that"
             )
         last, frugal.left = tar.offset, _MAX_HEADER_BYTES
-        tar.members = []  # type: ignore[attr-defined]  # else it keeps all of them
+        tar.members = []  # type: ignore[attr-defined]  # else memory grows with each member
         if member.isdir() or _is_passed_over(member.name):
             continue
         if not member.isreg():
@@ -177,7 +174,7 @@ def _files(
 
 
 def _is_passed_over(name: str) -> bool:
-    """Tells hidden files, and those in folders that systems and archivers add."""
+    """Whether a member is hidden, or lies in a folder that a system or archiver adds."""
     *folders, last = name.split("/")
     return is_system(last) or any(is_system(part) and part[:1] != "." for part in folders)
 
@@ -193,7 +190,7 @@ def _check_kind(member: tarfile.TarInfo) -> None:
 
 
 def _split(member: tarfile.TarInfo) -> tuple[str, str]:
-    """Returns the name of the sample, and the ending in lower case, from the first dot on."""
+    """Returns the name of the sample, and the lower-case suffix after the first dot."""
     folder, name = os.path.split(member.name)
     stem, _, ending = name.partition(".")
     return os.path.join(folder, stem), ending.lower()

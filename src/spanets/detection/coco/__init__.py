@@ -1,1 +1,1 @@
-"""COCO's format: annotations read and checked, results written, masks as run lengths."""
+"""COCO's format: reads and checks annotations, writes results, and codes masks as run lengths."""

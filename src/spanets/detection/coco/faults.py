@@ -1,4 +1,4 @@
-"""All that is wrong with a file, in one line: each kind once, with its count."""
+"""Reports all faults of a file in one line: each kind once, with its count."""
 
 import reprlib
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from pathlib import Path
 
 from spanets_runtime.errors import UserError
 
-# Kinds of faults that one line names; more would hide the first.
+# Largest number of kinds of faults in the message.
 MAX_KINDS = 10
 
-# Characters of a value that a line shows.
+# Largest number of characters shown of a value.
 MAX_SHOWN = 200
 
 _SHORT = reprlib.Repr()
@@ -19,17 +19,17 @@ _SHORT.maxstring = _SHORT.maxother = 160
 
 
 def shown(value: object) -> str:
-    """Returns a value of a file for a message: escaped, and short however deep or long it is."""
+    """Returns a value of a file for a message, escaped and shortened."""
     text = _SHORT.repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 class Fault(Exception):
-    """An entry that contradicts itself.
+    """An invalid entry of a file.
 
     Args:
-        kind: What faults of the same kind have in common.
-        problem: What is wrong with this one; follows the entry's place in a sentence.
+        kind: Name of the kind of fault, for counting.
+        problem: Description; continues a sentence that begins with the entry's place.
     """
 
     def __init__(self, kind: str, problem: str) -> None:
@@ -39,7 +39,7 @@ class Fault(Exception):
 
 
 class Faults:
-    """Collects what is wrong with the entries of a file.
+    """Collects the faults of a file.
 
     Args:
         path: The file.
@@ -52,7 +52,7 @@ class Faults:
 
     @contextmanager
     def of(self, where: str) -> Iterator[None]:
-        """Notes the fault that ends this block, if one does; `where` is the entry's place."""
+        """Records a `Fault` raised in this block; `where` is the entry's place."""
         try:
             yield
         except Fault as fault:
@@ -61,7 +61,7 @@ class Faults:
             self._counts[kind] = self._counts.get(kind, 0) + 1
 
     def check(self) -> None:
-        """Raises a UserError that names every kind of fault, if there are any."""
+        """Raises a UserError that names every kind of fault, if there are faults."""
         if not self._counts:
             return
         kinds = list(self._first.items())[:MAX_KINDS]

@@ -1,4 +1,4 @@
-"""Objects' masks at the size that a network sees them at, made there and not shrunk to it."""
+"""Rasterises objects' masks directly at the network's input size, without resizing masks."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,19 +10,19 @@ from spanets.detection.coco.rle import Mask, decode_runs
 from spanets_runtime.errors import require
 
 Matrix = NDArray[np.float64]
-"""(2, 3): from the file's x and y to those of the mask, see `Placement`."""
+"""(2, 3): the affine map from x and y in the file to the mask, see `Placement`."""
 
 
 def fill(shape: Any, file_size: tuple[int, int], matrix: Matrix, size: tuple[int, int]) -> Mask:
-    """Returns an object's mask (H, W) of 0 and 1 in an image that was moved and resized.
+    """Returns an object's mask (H, W) of 0 and 1 in a transformed image.
 
-    Polygons are moved, then filled as COCO's own tools do. Run lengths have each pixel's value at
-    its centre.
+    Polygons are transformed and then filled, as in COCO's own tools. Run lengths are sampled at the
+    centre of each pixel.
 
     Args:
-        shape: Polygons or run lengths, in the file's pixels.
-        file_size: Height and width of the image in its file.
-        matrix: Where the file's pixels lie.
+        shape: Polygons or run lengths, in pixels of the file.
+        file_size: Height and width of the image file.
+        matrix: Affine map from the file to the mask.
         size: Height and width of the mask.
 
     Raises:
@@ -34,20 +34,20 @@ def fill(shape: Any, file_size: tuple[int, int], matrix: Matrix, size: tuple[int
 
 
 def fill_polygons(polygons: Iterable[list[float]], size: tuple[int, int]) -> Mask:
-    """Returns polygons, x and y in turn, as a mask (H, W), as COCO's own tools fill them."""
+    """Fills polygons (x and y alternating) with COCO's own tools, and returns the mask (H, W)."""
     coco_mask = require("faster_coco_eval.core.mask", "detection")
     return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(list(polygons), *size)))
 
 
 def move(polygon: list[float], matrix: Matrix) -> list[float]:
-    """Returns a polygon, x and y in turn, where it lies after the map."""
+    """Applies an affine map to a polygon (x and y alternating)."""
     points = np.array(polygon).reshape(-1, 2) @ matrix[:, :2].T + matrix[:, 2]  # (points, 2)
     return points.ravel().tolist()
 
 
 def sample(mask: Mask, matrix: Matrix, size: tuple[int, int]) -> Mask:
-    """Returns a mask of the file moved and resized; each pixel has the value at its centre."""
-    if not matrix[0, 0]:  # a quarter turn: x now goes along the file's columns
+    """Applies an affine map to a mask, sampling it at the centre of each pixel."""
+    if not matrix[0, 0]:  # after a quarter turn, x and y are swapped
         mask, matrix = mask.T, matrix[:, [1, 0, 2]]
     (columns, rows) = (
         _sources(matrix[axis, axis], matrix[axis, 2], count, limit)
@@ -57,6 +57,6 @@ def sample(mask: Mask, matrix: Matrix, size: tuple[int, int]) -> Mask:
 
 
 def _sources(scale: float, shift: float, count: int, limit: int) -> NDArray[np.int64]:
-    """Returns the index, of `limit`, that each of `count` pixels has its value from."""
+    """Returns the source index, below `limit`, of each of `count` pixels."""
     centres = (np.arange(count) + 0.5 - shift) / scale
     return np.floor(centres).astype(np.int64).clip(0, limit - 1)

@@ -1,19 +1,19 @@
-"""Decodes an annotated image, and checks that it is the one that was annotated."""
+"""Decodes an annotated image, and checks its size against the annotations."""
 
 from PIL import ExifTags, Image
 
 from spanets.detection.coco.objects import CocoImage
 from spanets_runtime.images import FORMATS, ImageError, load_image
 
-# EXIF orientations that exchange width and height.
+# EXIF orientations that swap width and height.
 _TURNED = (5, 6, 7, 8)
 
 
 def load_checked(image: CocoImage) -> Image.Image:
-    """Decodes an image, upright.
+    """Decodes an image and turns it upright.
 
     Raises:
-        ImageError: it cannot be decoded, or has another size than its annotations say.
+        ImageError: it cannot be decoded, or its size differs from the annotations.
     """
     try:
         pixels = load_image(image.path)
@@ -25,7 +25,7 @@ def load_checked(image: CocoImage) -> Image.Image:
 
 
 def _explain(image: CocoImage, pixels: Image.Image) -> str:
-    """Says why an image has another size than its annotations."""
+    """Explains why the size of an image differs from its annotations."""
     sizes = (
         f"has {pixels.width}x{pixels.height} pixels, its annotations are for "
         f"{image.width}x{image.height}"

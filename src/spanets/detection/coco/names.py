@@ -1,4 +1,4 @@
-"""From the file names of an annotation file to files of a folder."""
+"""Finds the files of a folder that an annotation file names."""
 
 import os
 import unicodedata
@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from spanets.detection.coco.faults import Fault, shown
 
-# How names may differ from the files', the least first.
+# Allowed differences between names and files, the smallest first.
 _NORMALIZE: dict[str, Callable[[str], str]] = {
     "Unicode forms": lambda name: unicodedata.normalize("NFC", name),
     "letter case": lambda name: unicodedata.normalize("NFC", name).casefold(),
@@ -16,7 +16,7 @@ _NORMALIZE: dict[str, Callable[[str], str]] = {
 
 
 def check_name(name: str) -> None:
-    """Raises a Fault for a name that leaves its folder, or that no file can have."""
+    """Raises a Fault for a name that leaves its folder, or is no valid file name."""
     for path in (PurePosixPath(name), PureWindowsPath(name)):
         if path.root or path.drive or ".." in path.parts:
             problem = f"has the file_name {shown(name)}, which leaves the folder"
@@ -31,18 +31,18 @@ def check_name(name: str) -> None:
 
 
 class FileNames:
-    r"""Finds files of a folder by the names that an annotation file has for them.
+    r"""Finds files of a folder by the names in an annotation file.
 
-    A name that no file has is tried in other forms: with `/` for `\`, without the folder's own
-    name before it, in another Unicode form, in another letter case. It is taken where exactly one
-    file fits. Nothing outside the folder is looked at.
+    If no file has a name, other forms of it are tried: with `/` for `\`, without the folder's own
+    name in front, in another Unicode form, and in another letter case. A form counts if exactly one
+    file has it. Files outside the folder are never considered.
 
     Args:
-        folder: That the names are relative to; it need not be there.
+        folder: The folder of the files; it need not exist.
 
     Attributes:
-        changed: How many names were found in another form, by the form.
-        example: The first of them, and the file.
+        changed: Number of names found in each other form.
+        example: The first such name and its file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,7 +52,7 @@ class FileNames:
         self._entries: dict[tuple[Path, str], dict[str, list[str]]] = {}
 
     def find(self, name: str) -> Path:
-        """Returns the file of a name that `check_name` has passed; if there is none, its place."""
+        """Returns the file for a name checked by `check_name`, or the expected path if missing."""
         exact = self.folder / name
         if os.path.isfile(exact):
             return exact
@@ -67,7 +67,7 @@ class FileNames:
         return exact
 
     def note(self, source: Path) -> str:
-        """Returns a line about names that were found in another form, or an empty one."""
+        """Returns a note about names found in another form, or ""."""
         if self.example is None:
             return ""
         count, (name, path) = sum(self.changed.values()), self.example
@@ -78,7 +78,7 @@ class FileNames:
         )
 
     def _other_forms(self, name: str) -> Iterator[tuple[str, set[Path]]]:
-        """Yields the files that a name may stand for, by what has to be changed in it."""
+        """Yields pairs of a change to the name and the files that it then matches."""
         parts = PurePosixPath(name.replace("\\", "/")).parts
         own = self.folder.absolute().parts
         shorter = [parts[n:] for n in range(1, len(parts)) if own[-n:] == parts[:n]]
@@ -89,7 +89,7 @@ class FileNames:
             yield change, {path for form in (parts, *shorter) for path in self._match(form, change)}
 
     def _match(self, parts: tuple[str, ...], change: str) -> list[Path]:
-        """Returns the files whose names are these parts, once both are normalized."""
+        """Returns the files whose path matches these parts after normalisation."""
         places = [self.folder]
         for part in parts:
             wanted = _NORMALIZE[change](part)
@@ -101,7 +101,7 @@ class FileNames:
         return [place for place in places if os.path.isfile(place)]
 
     def _list(self, folder: Path, change: str) -> dict[str, list[str]]:
-        """Returns what is in a folder, by normalized name."""
+        """Returns the entries of a folder by normalised name."""
         if (folder, change) not in self._entries:
             entries: dict[str, list[str]] = {}
             with suppress(OSError):
@@ -112,7 +112,7 @@ class FileNames:
 
 
 def identify(path: Path) -> tuple[int, int] | str:
-    """Returns what two names of one file have in common, through links as well."""
+    """Returns a key that is equal for all names of one file, links included."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What is to be known of two annotation files before hours of training: one line each, counted."""
+"""Notes about two annotation files, shown before training: classes, files and small objects."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,15 +9,15 @@ from spanets.detection.coco.objects import CocoData, CocoImage
 from spanets_runtime.listing import list_images
 
 Rescale = Callable[[int, int], tuple[int, int]]
-"""From the height and width of an image to those that a network sees it with."""
+"""Maps the height and width of an image to those of the network's input."""
 
 
 def describe_classes(train: CocoData, val: CocoData) -> list[str]:
-    """Says which classes have no object to learn from, and which none to be measured on.
+    """Returns notes on classes without an object in training or validation.
 
     Args:
-        train: What is trained on.
-        val: With the same classes.
+        train: The training part.
+        val: The validation part, with the same classes.
     """
     learnt, measured = _used(train), _used(val)
     unlearnt = [name for name in train.classes if name not in learnt]
@@ -33,10 +33,10 @@ def describe_classes(train: CocoData, val: CocoData) -> list[str]:
 
 
 def describe_files(train: CocoData, val: CocoData, folders: Iterable[Path]) -> list[str]:
-    """Says which files both parts list, and how many images of the folders none lists.
+    """Returns notes on files listed in both parts, and on images of the folders listed in neither.
 
     Raises:
-        UserError: a folder below these cannot be read.
+        UserError: a folder cannot be read.
     """
     of_train = {identify(image.path): image for image in train.images}
     of_val = {identify(image.path): image for image in val.images}
@@ -60,18 +60,18 @@ def describe_files(train: CocoData, val: CocoData, folders: Iterable[Path]) -> l
 
 
 def count_small(images: Iterable[CocoImage], rescale: Rescale) -> int:
-    """Returns how many objects are less than a pixel wide or high as a network sees them."""
+    """Returns the number of objects less than a pixel wide or high in the network's input."""
     count = 0
     for image in images:
         height, width = rescale(image.height, image.width)
-        least = (image.width / width, image.height / height)  # a pixel of the network's, here
+        least = (image.width / width, image.height / height)  # size of an input pixel in the file
         for x1, y1, x2, y2 in (annotation.box for annotation in image.annotations):
             count += x2 - x1 < least[0] or y2 - y1 < least[1]
     return count
 
 
 def _used(data: CocoData) -> dict[str, None]:
-    """Returns the classes that have an object, crowd regions aside, in their order."""
+    """Returns the classes that have an object other than crowd regions, in order."""
     labels = {a.label for image in data.images for a in image.annotations if not a.crowd}
     return {name: None for i, name in enumerate(data.classes, start=1) if i in labels}
 

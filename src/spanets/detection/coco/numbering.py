@@ -1,4 +1,4 @@
-"""The numbers that an annotation file has for images and classes, for results on its images."""
+"""Image and category ids of an annotation file, for writing results on its images."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from spanets.detection.coco.objects import CocoData, CocoImage, find_numbers
 
 
 class Numbering:
-    """Finds the entry of an annotation file that an image file belongs to, by the end of its path.
+    """Finds the entry of an image file in an annotation file, by the end of its path.
 
     Args:
         listing: See `read_listing`.
@@ -22,7 +22,7 @@ class Numbering:
             self._by_name.setdefault(parts[-1], []).append((parts, image))
 
     def find(self, path: Path) -> CocoImage | None:
-        """Returns the entry whose file name is the longest end of an image's path, or None."""
+        """Returns the entry whose file name is the longest end of the image's path, or None."""
         parts = _parts(path.absolute())
         fitting = [
             (len(own), image)
@@ -32,11 +32,11 @@ class Numbering:
         return max(fitting, key=lambda pair: pair[0])[1] if fitting else None
 
     def category_ids(self, classes: Sequence[str]) -> list[int]:
-        """Returns the file's number of each class; higher ones for those that it does not list."""
+        """Returns the file's id of each class, or an unused higher id if it has none."""
         return find_numbers(self.listing, classes)
 
 
 def _parts(path: Path) -> tuple[str, ...]:
-    """Returns the parts of a path in one form, whichever slashes and Unicode it is written with."""
+    """Returns the parts of a path, with slashes and Unicode form normalised."""
     text = unicodedata.normalize("NFC", str(path).replace("\\", "/"))
     return PurePosixPath(text).parts

@@ -1,4 +1,4 @@
-"""Images with annotated objects: what `read_coco` reads, and what training and evaluation take."""
+"""Images with annotated objects, from `read_coco` to training and evaluation."""
 
 import os
 import unicodedata
@@ -11,7 +11,7 @@ from typing import Any
 from spanets.detection.coco.rle import read_lengths
 from spanets_runtime.errors import UserError, nearest, require
 
-# In training, an image's objects are in memory together with their masks, and with each anchor.
+# Training keeps all masks of an image in memory, and a value for each pair of object and anchor.
 MAX_OBJECTS = 10_000
 
 
@@ -20,13 +20,13 @@ class Annotation:
     """An object in an image.
 
     Attributes:
-        id: The file's.
-        label: 1 for the first of the classes; 0 is left to the background.
+        id: Id in the annotation file.
+        label: Class number from 1; 0 is the background.
         box: x1, y1, x2, y2 in pixels.
-        area: In pixels, the file's, which is that of the mask: COCO's "small", "medium" and
-            "large" go by it.
-        crowd: Whether this is a region of many objects, neither learnt nor counted against one.
-        segmentation: Polygons or run lengths as in the file; None where it has none.
+        area: Area of the mask in pixels, from the file; it decides COCO's sizes "small", "medium"
+            and "large".
+        crowd: Whether this is a region of many objects, which training and evaluation ignore.
+        segmentation: Polygons or run lengths as in the file, or None.
     """
 
     id: int
@@ -39,7 +39,7 @@ class Annotation:
 
 @dataclass(frozen=True)
 class CocoImage:
-    """An image file with its objects; width and height in pixels, upright."""
+    """An image file with its objects; width and height are those of the upright image in pixels."""
 
     id: int
     path: Path
@@ -53,11 +53,11 @@ class CocoData:
     """A data set.
 
     Attributes:
-        images: In the file's order.
-        classes: Names; label 1 is the first.
-        category_ids: The file's number of each class.
-        notes: What was left out or changed, one line or none.
-        source: The file, for messages.
+        images: Images in the file's order.
+        classes: Class names; label 1 is the first.
+        category_ids: The file's id of each class.
+        notes: Messages about what was left out or changed.
+        source: Name of the file, for messages.
     """
 
     images: list[CocoImage]
@@ -68,10 +68,10 @@ class CocoData:
 
 
 def select_for_training(data: CocoData, keep_empty: bool) -> CocoData:
-    """Leaves out crowd regions, missing files and, if asked, images without objects.
+    """Leaves out crowd regions, missing files and, unless `keep_empty`, images without objects.
 
     Raises:
-        UserError: no image is left, or one has more objects than memory bears.
+        UserError: no image is left, or one has too many objects for the memory.
     """
     missing = find_missing(data)
     gone = {image.path for image in missing}
@@ -106,7 +106,7 @@ def _check_numbers(images: list[CocoImage], source: str) -> None:
 
 
 def check_masks(data: CocoData) -> None:
-    """Raises a UserError if an object has no mask: told before training and not in its midst."""
+    """Raises a UserError if an object has no mask, so that training does not fail later."""
     objects = [a for image in data.images for a in image.annotations]
     lacking = [a.id for a in objects if a.segmentation is None]
     if lacking:
@@ -118,7 +118,7 @@ def check_masks(data: CocoData) -> None:
 
 
 def check_files(data: CocoData) -> None:
-    """Raises a UserError if an image is missing: measured without it, the numbers would differ."""
+    """Raises a UserError if an image is missing, which would change the metrics."""
     missing = find_missing(data)
     if missing:
         what = _name_missing(missing)
@@ -126,7 +126,7 @@ def check_files(data: CocoData) -> None:
 
 
 def find_missing(data: CocoData) -> list[CocoImage]:
-    """Returns the images whose files are not there."""
+    """Returns the images whose files are missing."""
     return [image for image in data.images if not os.path.isfile(image.path)]
 
 
@@ -136,10 +136,10 @@ def _name_missing(images: list[CocoImage]) -> str:
 
 
 def map_classes(data: CocoData, classes: list[str]) -> CocoData:
-    """Renumbers labels for a model with these classes, which the file may know but in part.
+    """Renumbers labels for a model with these classes; the file may lack some of them.
 
     Raises:
-        UserError: an object has a class that the model does not know.
+        UserError: an object has a class that the model lacks.
     """
     used = {a.label for image in data.images for a in image.annotations}
     place = {_composed(name): label for label, name in enumerate(classes, start=1)}
@@ -161,7 +161,7 @@ def map_classes(data: CocoData, classes: list[str]) -> CocoData:
 
 
 def find_numbers(data: CocoData, classes: Iterable[str]) -> list[int]:
-    """Returns the file's number of each class; higher ones for classes that it does not list."""
+    """Returns the file's id of each class, and unused higher ids for classes it does not list."""
     pairs = zip(data.classes, data.category_ids, strict=True)
     known = {_composed(name): number for name, number in pairs}
     unused = count(max(data.category_ids) + 1)
@@ -169,12 +169,12 @@ def find_numbers(data: CocoData, classes: Iterable[str]) -> list[int]:
 
 
 def _composed(name: str) -> str:
-    """Returns a name in the one Unicode form that names are compared in."""
+    """Returns a name in Unicode's NFC form, in which names are compared."""
     return unicodedata.normalize("NFC", name)
 
 
 def area_of(shape: Any, height: int, width: int) -> int:
-    """Returns the pixels of polygons or run lengths in an image of this size.
+    """Returns the area in pixels of polygons or run lengths in an image of this size.
 
     Raises:
         UserError: polygons need the extra `detection`.
@@ -186,9 +186,9 @@ def area_of(shape: Any, height: int, width: int) -> int:
 
 
 def to_coco(data: CocoData) -> dict[str, Any]:
-    """Returns a data set in COCO's format, annotations numbered from 1.
+    """Returns a data set in COCO's format, with annotation ids from 1.
 
-    COCO's evaluation takes an annotation of the number 0 for one that no detection has met.
+    COCO's evaluation treats an annotation with the id 0 as unmatched.
     """
     images = [{"id": i.id, "width": i.width, "height": i.height} for i in data.images]
     categories = [
@@ -212,6 +212,6 @@ def to_coco(data: CocoData) -> dict[str, Any]:
 
 
 def to_xywh(box: Iterable[float]) -> list[float]:
-    """Returns x, y, width and height of x1, y1, x2, y2."""
+    """Converts x1, y1, x2, y2 to x, y, width and height."""
     left, top, right, bottom = box
     return [left, top, right - left, bottom - top]

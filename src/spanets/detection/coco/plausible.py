@@ -1,4 +1,4 @@
-"""Boxes that cannot be right, known from all of a file's at once: shares, corners, another size."""
+"""Detects boxes in a wrong format from a file's statistics: relative, corners, another size."""
 
 from array import array
 from typing import Any
@@ -8,30 +8,30 @@ from numpy.typing import NDArray
 
 from spanets.detection.coco.faults import Fault
 
-# Fewer boxes than this may look like anything.
+# Smallest number of boxes for a judgement.
 FEW = 3
 
-# Most that a box may leave its image by and still be one that was drawn a little too large.
+# Fraction of the image by which an imprecise box may exceed it.
 SLACK = 0.1
 
 
 class Boxes:
-    """The boxes of a file as they are written, and those around the objects' polygons."""
+    """The boxes of a file, and the boxes around the objects' polygons."""
 
     def __init__(self) -> None:
         self._written = array("d")
         self._polygons = array("d")
 
     def add(self, box: list[float], width: int, height: int) -> None:
-        """Adds an object's x, y, width and height in an image of a width and a height."""
+        """Adds an object's x, y, width and height, with the width and height of its image."""
         self._written.extend((*box, width, height))
 
     def add_polygons(self, box: tuple[float, ...], around: tuple[float, ...]) -> None:
-        """Adds an object's box and that around its polygons, both as x1, y1, x2, y2."""
+        """Adds an object's box and the box around its polygons, both as x1, y1, x2, y2."""
         self._polygons.extend((*box, *around))
 
     def check(self) -> None:
-        """Raises a Fault if the boxes cannot be x, y, width and height in pixels of their image."""
+        """Raises a Fault if the boxes are not x, y, width and height in pixels of their image."""
         written = np.frombuffer(self._written).reshape(-1, 6)  # x, y, width, height of each, image
         if len(written):
             _check_shares(written)
@@ -43,7 +43,7 @@ class Boxes:
             _check_polygons(polygons)
 
     def notes(self) -> list[str]:
-        """Returns what may be wrong, one line each; the file's name goes before it."""
+        """Returns warnings about suspicious boxes, to be prefixed by the file's name."""
         written = np.frombuffer(self._written).reshape(-1, 6)
         notes = []
         shares = int(_are_shares(written[:, :4], written[:, 4:]).sum())
@@ -59,7 +59,7 @@ class Boxes:
 
 
 def _are_shares(values: NDArray[Any], images: NDArray[Any]) -> NDArray[np.bool_]:
-    """Tells which rows are numbers within 0..1 that are no pixels of an image (width, height)."""
+    """Returns which rows have only numbers within 0..1, in images larger than a pixel."""
     within = ((values >= -0.01) & (values <= 1.01)).all(1)
     return within & (images.max(1) > 1)
 
@@ -67,7 +67,7 @@ def _are_shares(values: NDArray[Any], images: NDArray[Any]) -> NDArray[np.bool_]
 def _check_shares(written: NDArray[Any]) -> None:
     shares = _are_shares(written[:, :4], written[:, 4:])
     found, total = int(shares.sum()), len(written)
-    # The first pixel of an image may be an object; whole numbers tell that it is meant.
+    # An object may be the first pixel of an image; its box then has whole numbers.
     whole = (written[:, :4] == written[:, :4].round()).all()
     if 2 * found <= total or (whole and total < FEW):
         return
@@ -109,7 +109,7 @@ def _leaves(written: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _check_polygons(pairs: NDArray[Any]) -> None:
-    """Compares boxes with those around polygons, rows of x1, y1, x2, y2 twice."""
+    """Compares boxes with the boxes around polygons; a row has x1, y1, x2, y2 of both."""
     box, around = pairs[:, :4], pairs[:, 4:]
     start, end = np.maximum(box[:, :2], around[:, :2]), np.minimum(box[:, 2:], around[:, 2:])
     shared = (end - start).clip(0).prod(1)

@@ -1,9 +1,8 @@
-"""Reads annotations in COCO's format, and checks all that a later step would trust.
+"""Reads annotations in COCO's format, and validates them.
 
-A file that contradicts itself is refused, and one line says where, with all kinds of faults that
-it has. What can be left out without changing what the rest means is left out and counted, for one
-line of `CocoData.notes`: boxes that are empty or outside their image, polygons without an area,
-and annotations of images that the file does not list.
+An inconsistent file is refused, with all kinds of faults in one message. Harmless entries are
+skipped and counted in a note: boxes that are empty or outside their image, polygons without an
+area, and annotations of images that the file does not list.
 
 Format: https://cocodataset.org/#format-data, "object detection".
 """
@@ -24,10 +23,10 @@ from spanets.detection.coco.segmentations import MAX_NUMBER, bounds, is_number, 
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import MAX_PIXELS
 
-# COCO's own boxes leave their images by roundings of this size, in pixels.
+# COCO's own boxes exceed their images by rounding errors up to this size in pixels.
 TOLERANCE = 1.0
 
-# Bytes of a class's name.
+# Largest length of a class name in bytes.
 MAX_NAME = 1000
 
 T = TypeVar("T")
@@ -37,28 +36,28 @@ def read_coco(path: Path, folder: Path) -> CocoData:
     """Reads and checks an annotation file.
 
     Args:
-        path: The file.
-        folder: That its file names are relative to; the images need not be there.
+        path: The annotation file.
+        folder: The folder of the image files, which need not exist.
 
     Raises:
-        UserError: no such file, no JSON, a missing key, a value that is none of its kind, an id
-            given twice, an unknown category, a mask of another size than its image, a file name
-            that leaves the folder, or boxes that cannot be in pixels.
+        UserError: the file is missing or not JSON; or it has a missing key, an invalid value, a
+            repeated id, an unknown category, a mask of another size than its image, a file name
+            that leaves the folder, or boxes that are not in pixels.
     """
     return _Reader(path, folder).read()
 
 
 def read_listing(path: Path) -> CocoData:
-    """Reads which images and classes a file lists, without annotations, which it may lack.
+    """Reads the images and classes of a file, ignoring annotations.
 
     Raises:
-        UserError: as for `read_coco`.
+        UserError: see `read_coco`.
     """
     return _Reader(path, Path()).read(annotated=False)
 
 
 class _Reader:
-    """Reads one file; counts what it leaves out, and what is wrong."""
+    """Reads one file, and counts skipped entries and faults."""
 
     def __init__(self, path: Path, folder: Path) -> None:
         self.path = path
@@ -96,7 +95,7 @@ class _Reader:
         return content[key]
 
     def _each(self, section: str, entries: list[Any], read: Callable[[Any], T]) -> dict[int, T]:
-        """Returns what is read of each entry by its index, but for those that are refused."""
+        """Returns the valid entries by index, as read by `read`."""
         found = {}
         for index, entry in enumerate(entries):
             with self.faults.of(f"{section}[{index}]"):
@@ -132,7 +131,7 @@ class _Reader:
         entries = _Entries(
             {image.id: image for image in images},
             {number: label for label, (number, _) in enumerate(categories, start=1)},
-            # Those that are refused as well: annotations of them are no further fault.
+            # Including invalid ones, so that their annotations are not reported as well.
             *(_numbers(lists[section]) for section in ("images", "categories")),
         )
 
@@ -168,7 +167,7 @@ class _Reader:
         return found if area is not None else replace(found, area=_measure(found, image))
 
     def _box(self, entry: Any, image: CocoImage) -> tuple[Any, ...] | None:
-        """Returns the box, within its image but for roundings, or None for one to be skipped."""
+        """Returns the box, clipped to its image except for rounding errors, or None to skip it."""
         box = _field(entry, "bbox", list)
         if len(box) != 4 or not all(map(is_number, box)):
             raise Fault("bbox", f"has the bbox {shown(box)}, must be x, y, width and height")
@@ -209,7 +208,7 @@ class _Reader:
         return tuple(filter(None, lines))
 
     def _describe_counts(self) -> str:
-        """Says on one line what was skipped and changed, with the first id of each."""
+        """Returns a note on skipped and changed annotations, with the first id of each kind."""
         told = {what: (len(ids), _first(ids)) for what, ids in self.counts.items()}
         clipped, polygons = told.pop("clipped", None), told.pop("polygons", None)
         parts = [f"skipped {count} {what} {ids}" for what, (count, ids) in told.items()]
@@ -221,7 +220,7 @@ class _Reader:
 
 
 class _Entries:
-    """What annotations may refer to."""
+    """The images and categories that annotations may refer to."""
 
     def __init__(
         self,
@@ -236,9 +235,9 @@ class _Entries:
         self.listed_categories = listed_categories
 
     def find(self, entry: dict[str, Any]) -> tuple[CocoImage | None, int | None]:
-        """Returns an annotation's image, None if none is listed, and its label.
+        """Returns the image and label of an annotation.
 
-        The label is None where image or category are listed but refused.
+        The image is None if it is not listed or invalid, the label if the category is invalid.
         """
         category, number = _field(entry, "category_id", int), _field(entry, "image_id", int)
         if category not in self.listed_categories:
@@ -266,7 +265,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns a JSON object, in which no key may stand twice: the last would hide the first."""
+    """Returns a JSON object; raises a Fault if a key is repeated, as the last would win."""
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -288,7 +287,7 @@ def _field(entry: Any, key: str, kind: type) -> Any:
 
 
 def _numbers(entries: list[Any]) -> set[int]:
-    """Returns the ids of entries, refused or not."""
+    """Returns the ids of all entries, valid or not."""
     numbers = (entry.get("id") for entry in entries if isinstance(entry, dict))
     return {number for number in numbers if type(number) is int}
 
@@ -303,7 +302,7 @@ def _area(entry: dict[str, Any]) -> float | None:
 
 
 def _measure(found: Annotation, image: CocoImage) -> float:
-    """Returns the area of an object for which the file has none."""
+    """Computes the area of an object if the file does not give it."""
     if found.segmentation is not None:
         return float(area_of(found.segmentation, image.height, image.width))
     _, _, width, height = to_xywh(found.box)
@@ -311,7 +310,7 @@ def _measure(found: Annotation, image: CocoImage) -> float:
 
 
 def _describe_twice(images: list[CocoImage]) -> list[str]:
-    """Says of files that are listed more than once how many there are, with the first."""
+    """Returns a note on files that are listed more than once."""
     by_file: dict[Any, list[CocoImage]] = {}
     for image in images:
         by_file.setdefault(identify(image.path), []).append(image)

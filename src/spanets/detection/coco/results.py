@@ -1,7 +1,7 @@
-"""What detectors find, in COCO's result format.
+"""Converts detections to COCO's result format.
 
-A list of `{"image_id", "category_id", "bbox": [x, y, width, height], "score", "segmentation"}`, the
-last where there are masks: compressed run lengths.
+It is a list of `{"image_id", "category_id", "bbox": [x, y, width, height], "score",
+"segmentation"}`. The last exists only with masks, and holds compressed run lengths.
 
 Format: https://cocodataset.org/#format-results
 """
@@ -17,21 +17,21 @@ from spanets_runtime.errors import require
 
 Result = dict[str, Any]
 
-# A pixel belongs to an object from this probability on.
+# Smallest probability of a pixel of an object.
 MASK_THRESHOLD = 0.5
 
 
 def to_results(
     image_id: int | str, found: Mapping[str, Any], category_ids: Sequence[int]
 ) -> list[Result]:
-    """Returns what was found in an image in COCO's format, one entry an object.
+    """Converts the detections of an image to COCO's format, one entry per object.
 
     Args:
-        image_id: Of the annotation file, or any name where there is none.
-        found: torchvision's detections in the pixels of the image file: boxes (N, 4) as x1, y1,
-            x2, y2, labels (N,) from 1 up, scores (N,) and perhaps masks, each (1, H, W), the
-            probability of each pixel; they are gone through one at a time, see `PastedMasks`.
-        category_ids: Of label 1, 2, and so on.
+        image_id: Id in the annotation file, or any name without one.
+        found: torchvision's detections in pixels of the image file: boxes (N, 4) as x1, y1, x2,
+            y2, labels (N,) from 1, scores (N,), and possibly masks, probabilities (1, H, W) each,
+            which are read one at a time (see `PastedMasks`).
+        category_ids: The category id of label 1, 2, and so on.
 
     Raises:
         UserError: there are masks, and the extra `detection` is not installed.
@@ -54,14 +54,14 @@ def to_results(
 
 
 def area_of_result(result: Result) -> float:
-    """Returns the pixels of a result's mask, or of its box where it has no mask."""
+    """Returns the area in pixels of a result's mask, or of its box without a mask."""
     if "segmentation" not in result:
         return result["bbox"][2] * result["bbox"][3]
     return float(area_of(result["segmentation"], *result["segmentation"]["size"]))
 
 
 def _encode(mask: Tensor) -> dict[str, Any]:
-    """Returns the probabilities of an object's pixels (1, H, W) as compressed run lengths."""
+    """Thresholds an object's probabilities (1, H, W), and returns compressed run lengths."""
     coco_mask = require("faster_coco_eval.core.mask", "detection")
     pixels = (mask[0] >= MASK_THRESHOLD).cpu().numpy()
     counts = coco_mask.encode(np.asfortranarray(pixels, np.uint8))["counts"]

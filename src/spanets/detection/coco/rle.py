@@ -1,8 +1,8 @@
-"""COCO's run lengths: a mask as the lengths of its runs of 0 and 1 in turn, column by column.
+"""COCO's run lengths: a mask as alternating lengths of runs of 0 and 1, column by column.
 
-`{"size": [height, width], "counts": …}`, where the counts are a list ("uncompressed") or a text of
-printable characters ("compressed"). Decoding checks what it is given, because annotation files
-come from anywhere: COCO's own decoder writes past its memory when counts do not add up.
+The format is `{"size": [height, width], "counts": …}`. Counts are a list ("uncompressed") or a text
+of printable characters ("compressed"). Decoding validates them, because annotation files may come
+from anywhere, and COCO's own decoder writes past its memory when counts do not add up.
 
 Source: https://github.com/cocodataset/cocoapi, `common/maskApi.h`.
 """
@@ -17,7 +17,7 @@ Mask = NDArray[np.uint8]
 
 
 def encode_runs(mask: NDArray[Any]) -> list[int]:
-    """Returns the uncompressed counts of a mask (H, W); the first counts zeros, and may be 0."""
+    """Returns the uncompressed counts of a mask (H, W); the first is for zeros, and may be 0."""
     flat = np.asarray(mask, bool).ravel(order="F")  # (H, W) -> (W·H)
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     lengths = np.diff([0, *changes, flat.size]).tolist()
@@ -25,10 +25,10 @@ def encode_runs(mask: NDArray[Any]) -> list[int]:
 
 
 def decode_runs(counts: Sequence[int] | str, height: int, width: int) -> Mask:
-    """Returns the mask (H, W) of 0 and 1 of compressed or uncompressed counts.
+    """Decodes compressed or uncompressed counts to a mask (H, W) of 0 and 1.
 
     Raises:
-        ValueError: they are no counts, or do not add up to height times width.
+        ValueError: the counts are invalid, or do not add up to height times width.
     """
     lengths = read_lengths(counts, height, width)
     values = np.arange(len(lengths), dtype=np.uint8) % 2
@@ -36,10 +36,10 @@ def decode_runs(counts: Sequence[int] | str, height: int, width: int) -> Mask:
 
 
 def read_lengths(counts: Sequence[int] | str, height: int, width: int) -> list[int]:
-    """Returns the uncompressed counts of a mask, checked, without decoding it.
+    """Returns validated uncompressed counts, without decoding the mask.
 
     Raises:
-        ValueError: as for `decode_runs`.
+        ValueError: see `decode_runs`.
     """
     lengths = _read_text(counts) if isinstance(counts, str) else list(counts)
     if not all(type(length) is int and length >= 0 for length in lengths):
@@ -50,9 +50,9 @@ def read_lengths(counts: Sequence[int] | str, height: int, width: int) -> list[i
 
 
 def _read_text(text: str) -> list[int]:
-    """Reads compressed counts: five bits a character, the lowest first, then a bit for "more".
+    """Reads compressed counts: five bits per character, lowest first, and a continuation bit.
 
-    From the fourth on, a count is written as its difference to the one two before it.
+    From the fourth on, a count is stored as the difference to the count two places before.
     """
     lengths: list[int] = []
     value = shift = 0
@@ -62,7 +62,7 @@ def _read_text(text: str) -> list[int]:
             raise ValueError("run lengths are not COCO's compressed text")
         value |= (bits & 31) << shift
         shift += 5
-        if bits & 32:  # more of this number follows
+        if bits & 32:  # the number continues
             continue
         if bits & 16:  # its sign
             value -= 1 << shift

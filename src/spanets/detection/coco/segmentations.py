@@ -1,4 +1,4 @@
-"""Checks an object's polygons or run lengths: what they may be, and what filling them may cost."""
+"""Validates an object's polygons or run lengths, and limits the cost of filling them."""
 
 import math
 from typing import Any
@@ -8,10 +8,10 @@ import numpy as np
 from spanets.detection.coco.faults import Fault, shown
 from spanets.detection.coco.rle import read_lengths
 
-# Whole numbers that are exact in every reader's arithmetic.
+# Integers up to this are exact in float64.
 MAX_NUMBER = 2**53
 
-# Pixels along an object's outline: filling it takes some 40 bytes for each.
+# Largest number of pixels along an object's outline; filling it takes about 40 bytes for each.
 MAX_OUTLINE = 2**22
 
 
@@ -19,12 +19,12 @@ def read_segmentation(shape: Any, height: int, width: int) -> tuple[Any, bool]:
     """Checks an object's polygons or run lengths in an image of this size.
 
     Returns:
-        Polygons, run lengths, or None where there are none; and whether all of them have an area.
-        Polygons without one are left out. Of an object that has no others, run lengths without a
-        pixel are left, as COCO's own tools would fill it.
+        Polygons, run lengths or None, and whether all polygons have an area. Polygons without an
+        area are left out. If none is left, empty run lengths are returned, as COCO's own tools
+        would fill it.
 
     Raises:
-        Fault: it is neither, or does not fit the image.
+        Fault: the shape is neither polygons nor run lengths, or does not fit the image.
     """
     if not shape:
         return None, True
@@ -42,18 +42,18 @@ def read_segmentation(shape: Any, height: int, width: int) -> tuple[Any, bool]:
 
 
 def bounds(polygons: list[list[float]]) -> tuple[float, ...]:
-    """Returns the smallest box around polygons, x1, y1, x2, y2."""
+    """Returns the bounding box of polygons as x1, y1, x2, y2."""
     points = np.concatenate([np.array(polygon).reshape(-1, 2) for polygon in polygons])
     return (*points.min(0).tolist(), *points.max(0).tolist())
 
 
 def is_number(value: Any) -> bool:
-    """Tells whether a value is a number that later arithmetic can bear."""
+    """Whether a value is a finite number that is not too large."""
     return type(value) in (int, float) and abs(value) <= MAX_NUMBER and math.isfinite(value)
 
 
 def _read_runs(shape: dict[str, Any], height: int, width: int) -> dict[str, Any]:
-    """Returns run lengths without what else stands beside them."""
+    """Returns validated run lengths, without other keys."""
     size, counts = shape.get("size"), shape.get("counts")
     if size != [height, width]:
         problem = f"has a mask of size {shown(size)}, its image {[height, width]}"
@@ -80,19 +80,19 @@ def _check_polygon(polygon: Any, height: int, width: int) -> None:
 
 
 def _outline(polygon: list[float]) -> float:
-    """Returns the steps of a pixel along a closed polygon."""
+    """Returns the length of a closed polygon in pixel steps."""
     points = _points(polygon)
     return float(np.abs(points - np.roll(points, 1, axis=0)).max(1, initial=0).sum())
 
 
 def _has_area(polygon: list[float]) -> bool:
-    """Tells whether a polygon's points do not all lie on one line."""
+    """Whether a polygon has an area, that is, its points do not lie on one line."""
     if len(polygon) < 6:
         return False
     from_first = _points(polygon) - polygon[:2]
     x, y = from_first[np.abs(from_first).sum(1).argmax()]  # the furthest
     beside = np.abs(from_first[:, 0] * y - from_first[:, 1] * x)
-    return bool(beside.max() > 1e-9 * (1 + x**2 + y**2))  # a rounding in float64
+    return bool(beside.max() > 1e-9 * (1 + x**2 + y**2))  # above float64 rounding errors
 
 
 def _points(polygon: list[float]) -> Any:

@@ -1,4 +1,4 @@
-"""torchvision's anchors, as exact as their numbers."""
+"""torchvision's anchors in float32."""
 
 import torch
 from torch import Tensor
@@ -7,10 +7,10 @@ from torchvision.models.detection.image_list import ImageList
 
 
 class ExactAnchors(AnchorGenerator):
-    """Anchors in float32 whatever the maps' number format.
+    """Generates anchors in float32 for feature maps of any dtype.
 
-    In bfloat16, which torchvision would take from the maps, whole numbers from 256 on are rounded
-    to even ones, from 1024 on to multiples of 8: neighbours would fall together.
+    torchvision uses the dtype of the maps. bfloat16 rounds integers from 256 to multiples of 2, and
+    from 1024 to multiples of 8, so that neighbouring anchors would coincide.
     """
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""What goes into a detector and comes out of it: images of many sizes as one batch, and back."""
+"""Inputs and outputs of detectors, and batches of images of different sizes."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -9,49 +9,49 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform, res
 from spanets_runtime.predict import check_answer
 
 Detection = dict[str, Tensor]
-"""torchvision's: boxes (N, 4) as x1, y1, x2, y2 in pixels, labels (N,), scores (N,) in falling
-order and, of detectors with masks, masks (N, 1, H, W), the probability of each pixel."""
+"""torchvision's detections: boxes (N, 4) as x1, y1, x2, y2 in pixels, labels (N,), scores (N,) in
+falling order and, from detectors with masks, masks (N, 1, H, W) of probabilities."""
 
 Target = dict[str, Tensor]
-"""torchvision's: boxes (N, 4), labels (N,) from 1 up and, for masks, masks (N, H, W) of 0 and 1, or
-`mask_bits`, the same with eight pixels to a byte: see `spanets.detection.coco.bits`."""
+"""torchvision's targets: boxes (N, 4), labels (N,) from 1 and, with masks, masks (N, H, W) of 0 and
+1 or `mask_bits`, the same with eight pixels in a byte (see `spanets.detection.coco.bits`)."""
 
 Size = tuple[int, int]
 
 PAD_TO = 32
-"""Sides of a batch are multiples of the largest stride."""
+"""Sides of a batch are padded to multiples of this, the largest stride."""
 
 
 class Batching(GeneralizedRCNNTransform):
-    """Pads images to one size, to the right and below, and scales what was found as asked.
+    """Pads images to one size, on the right and below.
 
-    torchvision's, which would also normalise and resize: images come here preprocessed.
+    Disables torchvision's normalisation and resizing, because images are already preprocessed.
     """
 
     def __init__(self) -> None:
         super().__init__(0, 0, [], [], size_divisible=PAD_TO)
 
     def normalize(self, image: Tensor) -> Tensor:
-        """Returns the image, which is normalised."""
+        """Returns the image unchanged."""
         return image
 
     def resize(self, image: Tensor, target: Any = None) -> tuple[Tensor, Any]:
-        """Returns both as they are, of the size they are wanted in."""
+        """Returns image and target unchanged."""
         return image, target
 
 
 def detect_singly(
     detect: Callable[[Tensor], Detection], images: Sequence[Tensor], sizes: Sequence[Size] | None
 ) -> list[Detection]:
-    """Returns what is found in each image, which the other images have no part in.
+    """Returns the detections of images that are processed one by one.
 
-    Padded to the largest of a batch, an image would look different to filters that see all of it,
-    and what is found in it would depend on what it is batched with.
+    In a batch, images are padded to the largest one. Padding changes the output of global filters,
+    so that the detections in an image would depend on the other images.
 
     Args:
-        detect: From one image (3, H, W) to what is found in it, in its pixels.
-        images: Each of any size.
-        sizes: Height and width that boxes are scaled to; the images' own by default.
+        detect: Maps an image (3, H, W) to its detections, in its pixels.
+        images: Images of any size.
+        sizes: Height and width to which boxes are scaled; by default those of the images.
     """
     found = []
     for i, image in enumerate(images):
@@ -62,7 +62,7 @@ def detect_singly(
 
 
 def check_finite(answers: Iterable[Tensor]) -> None:
-    """Refuses NaN and infinity in a detector's outputs: no object would pass the threshold.
+    """Refuses NaN and infinity in outputs, which would look like an image without objects.
 
     Raises:
         AnswerError: an output is not finite.
@@ -71,7 +71,7 @@ def check_finite(answers: Iterable[Tensor]) -> None:
 
 
 def check_targets(targets: Sequence[Target] | None, images: Sequence[Tensor]) -> None:
-    """Asserts that a target belongs to every image, and that its boxes have an area."""
+    """Asserts that every image has a target, and that boxes have an area."""
     assert targets is not None, "training needs targets"
     assert len(targets) == len(images), f"{len(targets)} targets for {len(images)} images"
     for i, target in enumerate(targets):

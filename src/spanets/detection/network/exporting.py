@@ -1,4 +1,4 @@
-"""RetinaNet as one graph of fixed operators, for other runtimes."""
+"""Exportable RetinaNet, for other runtimes."""
 
 import torch
 import torch.nn.functional as F
@@ -11,18 +11,18 @@ from spanets_runtime.errors import UsageError
 
 
 class DenseRetinaNet(nn.Module):
-    """All anchors' boxes and scores; choosing among them is left to the runtime.
+    """A RetinaNet without postprocessing: returns boxes and scores of all anchors.
 
-    What `RetinaNet` does after this (1000 candidates a level above 0.05, NMS of each class at 0.5,
-    100 detections) has sizes that depend on the image, which every runtime does in its own way.
+    The runtime does the postprocessing (1000 candidates per level above 0.05, NMS per class at 0.5,
+    100 detections), whose tensor sizes depend on the image.
 
     Args:
-        detector: Its weights are shared.
+        detector: The detector, whose weights are shared.
 
     Attributes:
-        output_names: Of what `forward` returns.
-        size_step: Free sizes of exported graphs are multiples of it: only for these the strides
-            that the anchors lie at do not depend on the size.
+        output_names: Names of the outputs.
+        size_step: Dynamic sizes of exported graphs must be multiples of this, so that the strides
+            of the anchors do not depend on the size.
     """
 
     output_names = ("boxes", "scores")
@@ -32,7 +32,7 @@ class DenseRetinaNet(nn.Module):
         super().__init__()
         self.backbone = detector.backbone
         self.head = detector.head
-        self.grid_anchors = detector.anchor_generator.grid_anchors  # not called as a module
+        self.grid_anchors = detector.anchor_generator.grid_anchors  # a method, not a module
         self.coder = detector.box_coder
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,10 +52,10 @@ class DenseRetinaNet(nn.Module):
 
 
 def to_dense(detector: nn.Module) -> DenseRetinaNet:
-    """Returns the form of a detector that can be exported, in evaluation mode.
+    """Returns an exportable form of a detector, in evaluation mode.
 
     Raises:
-        UsageError: it is no RetinaNet; the others cut regions out in the midst of their work.
+        UsageError: it is not a RetinaNet; two-stage detectors cannot be exported.
     """
     if not isinstance(detector, RetinaNet):
         raise UsageError(

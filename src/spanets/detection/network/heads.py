@@ -1,6 +1,6 @@
 """The second stage of Mask R-CNN and Cascade Mask R-CNN: classes, boxes and masks of proposals.
 
-Shape legend: R regions of all images together, K classes and the background (class 0).
+Shape legend: R regions of all images together, K classes without the background (class 0).
 """
 
 from collections.abc import Sequence
@@ -24,16 +24,16 @@ from spanets.detection.network.batching import Detection, Size, Target, check_fi
 from spanets.detection.network.settings import Settings
 
 LEVELS = (2, 3, 4, 5)
-"""Regions are cut out of the maps at strides 2^2 to 2^5, by their size."""
+"""Regions are pooled from the maps at strides 2^2 to 2^5, depending on their size."""
 
 GIOU_WEIGHT = 10.0
 
 
 class RegionPool(MultiScaleRoIAlign):
-    """torchvision's RoIAlign, told its scales: it would guess them from the first images it sees.
+    """torchvision's RoIAlign with fixed scales, which it would infer from the first images.
 
     Args:
-        size: Side of the maps that are cut out.
+        size: Side of the pooled maps.
     """
 
     def __init__(self, size: int) -> None:
@@ -43,19 +43,19 @@ class RegionPool(MultiScaleRoIAlign):
 
 
 def likeliest(logits: Tensor) -> Tensor:
-    """Returns the likeliest class that is not the background, (R, 1 + K) to (R,)."""
+    """Returns the most likely class other than the background, (R, 1 + K) to (R,)."""
     return logits[:, 1:].argmax(1) + 1
 
 
 @dataclass
 class Samples:
-    """Regions to train on, by image.
+    """Sampled training regions, one tensor per image.
 
     Attributes:
-        boxes: (r, 4) each.
-        labels: (r,) each, 0 for the background.
-        objects: Which of the image's objects each is nearest to, (r,) each.
-        added: Whether it is such an object itself, (r,) each.
+        boxes: Boxes, (r, 4) each.
+        labels: Labels, (r,) each, 0 for the background.
+        objects: Index of the best matching object, (r,) each.
+        added: Whether the region is the box of an object itself, (r,) each.
     """
 
     boxes: list[Tensor]
@@ -65,18 +65,19 @@ class Samples:
 
 
 class BoxStage(RoIHeads):
-    """Classes and boxes of regions, with torchvision's assignment, sampling and test.
+    """Predicts classes and boxes of regions, with torchvision's matching, sampling and inference.
 
-    A quarter of the sampled regions are positive; score 0.05, NMS at 0.5, 100 detections.
+    Up to a quarter of the sampled regions are positive. Inference uses a score of 0.05, NMS at 0.5
+    and 100 detections.
 
     Args:
-        pool: Cuts the regions' maps out.
-        head: From (R, channels, 7, 7) to (R, features).
-        predictor: From (R, features) to logits (R, 1 + K) and deltas (R, 4 (1 + K)).
-        iou: With an object, from which a region is positive.
-        std: Of the deltas of x, y, width and height.
-        giou: Train by 10 GIoU on the decoded boxes; if not, by L1 on the deltas.
-        regions: Sampled of an image, for training.
+        pool: Pools the maps of regions.
+        head: Maps (R, channels, 7, 7) to (R, features).
+        predictor: Maps (R, features) to logits (R, 1 + K) and deltas (R, 4 (1 + K)).
+        iou: Smallest IoU of a positive region with an object.
+        std: Standard deviations of the deltas of x, y, width and height.
+        giou: Whether the box loss is 10 GIoU on decoded boxes; if not, L1 on deltas.
+        regions: Number of regions sampled per image in training.
     """
 
     def __init__(
@@ -109,11 +110,11 @@ class BoxStage(RoIHeads):
     ) -> tuple[Tensor, Tensor]:
         """Returns logits (R, 1 + K) and deltas (R, 4 (1 + K)) of regions."""
         logits, deltas = self.box_predictor(self.box_head(self.box_roi_pool(maps, boxes, sizes)))
-        # Whatever the precision: boxes have more digits than a half.
+        # In float32 at any precision, because boxes have more digits than float16.
         return logits.float(), deltas.float()
 
     def sample(self, proposals: list[Tensor], targets: list[Target]) -> Samples:
-        """Chooses regions to train on among the proposals and the objects themselves."""
+        """Samples training regions from the proposals and the boxes of objects."""
         objects = [target["boxes"].to(proposals[0]) for target in targets]
         candidates = self.add_gt_proposals(proposals, objects)
         labels = [target["labels"] for target in targets]
@@ -129,10 +130,10 @@ class BoxStage(RoIHeads):
     def losses(
         self, logits: Tensor, deltas: Tensor, samples: Samples, targets: list[Target]
     ) -> tuple[Tensor, Tensor]:
-        """Returns the losses of classes and of boxes, each over the number of regions."""
+        """Returns the losses of classes and boxes, each divided by the number of regions."""
         labels = torch.cat(samples.labels)
         positive = labels > 0
-        # (R, 4 (1 + K)) to those of the right class, (positives, 4)
+        # (R, 4 (1 + K)) -> deltas of the true class, (positives, 4)
         deltas = deltas.unflatten(1, (-1, 4))[positive, labels[positive]]
         regions = torch.cat(samples.boxes)[positive]
         pairs = zip(targets, samples.objects, samples.labels, strict=True)
@@ -151,7 +152,7 @@ class BoxStage(RoIHeads):
     def refine(
         self, boxes: list[Tensor], labels: Tensor, deltas: Tensor, sizes: list[Size]
     ) -> list[Tensor]:
-        """Returns the regions' boxes as the deltas of these classes (R,) move them."""
+        """Returns the boxes of regions after applying the deltas of the given classes (R,)."""
         decoded = self.box_coder.decode(deltas, boxes)  # (R, 1 + K, 4)
         chosen = decoded[torch.arange(len(labels), device=labels.device), labels]
         by_image = chosen.split([len(of_image) for of_image in boxes])
@@ -160,9 +161,9 @@ class BoxStage(RoIHeads):
     def refine_samples(
         self, samples: Samples, logits: Tensor, deltas: Tensor, sizes: list[Size]
     ) -> list[Tensor]:
-        """Returns the next stage's proposals: the refined samples, but for objects themselves."""
+        """Returns the next stage's proposals: the refined samples without boxes of objects."""
         labels = torch.cat(samples.labels)
-        # The background moves as the likeliest object would.
+        # Background regions use the deltas of the most likely class.
         labels = torch.where(labels > 0, labels, likeliest(logits))
         pairs = zip(self.refine(samples.boxes, labels, deltas, sizes), samples.added, strict=True)
         kept = [boxes[~added] for boxes, added in pairs]
@@ -170,11 +171,11 @@ class BoxStage(RoIHeads):
 
 
 class MaskBranch(nn.Module):
-    """Masks of regions, of 28×28 pixels: four convolutions on RoI 14, arXiv 1703.06870.
+    """Predicts masks of 28×28 pixels by four convolutions on 14×14 regions (arXiv 1703.06870).
 
     Args:
-        settings: `channels`, of the maps and of the convolutions, and `norm_groups` are used.
-        classes: Without the background.
+        settings: Settings, of which `channels` and `norm_groups` are used.
+        classes: Number of classes without the background.
     """
 
     def __init__(self, settings: Settings, classes: int) -> None:
@@ -191,13 +192,13 @@ class MaskBranch(nn.Module):
     def loss(
         self, maps: dict[str, Tensor], samples: Samples, sizes: list[Size], targets: list[Target]
     ) -> Tensor:
-        """Returns the binary cross entropy of the positive regions' masks."""
+        """Returns the binary cross entropy of the masks of positive regions."""
         positive = [labels > 0 for labels in samples.labels]
         boxes = [one[keep] for one, keep in zip(samples.boxes, positive, strict=True)]
         objects = [one[keep] for one, keep in zip(samples.objects, positive, strict=True)]
         masks, labels = [], []
         for i, (target, (_, width)) in enumerate(zip(targets, sizes, strict=True)):
-            # Of an image's objects, the masks of those alone that a region has met.
+            # Unpack only masks of objects that match a region.
             used, objects[i] = objects[i].unique(return_inverse=True)
             labels.append(target["labels"][used])
             masks.append(_masks_of(target, used, width))
@@ -205,22 +206,23 @@ class MaskBranch(nn.Module):
 
 
 def _masks_of(target: Target, objects: Tensor, width: int) -> Tensor:
-    """Returns the masks (n, H, W) of some of a target's objects, in an image of this width."""
+    """Returns the masks (n, H, W) of the given objects of a target."""
     if "mask_bits" in target:
         return unpack_masks(target["mask_bits"][objects], width)
     return target["masks"][objects]
 
 
 class CascadeHeads(nn.Module):
-    """Stages that each start from the boxes of the one before; Mask R-CNN has a single one.
+    """Box stages that each refine the boxes of the previous one; Mask R-CNN has a single stage.
 
-    Cascade R-CNN, arXiv 1906.09756: in training each stage samples anew at its own IoU, in the test
-    logits and mask probabilities are averaged over the stages, boxes are the last stage's.
+    Source: Cascade R-CNN, arXiv 1906.09756. In training, each stage samples regions at its own IoU.
+    In evaluation, logits and mask probabilities are averaged over stages, and the last stage gives
+    the boxes.
 
     Args:
-        stages: Of boxes.
-        masks: One for each stage.
-        weights: Of each stage's losses.
+        stages: The box stages.
+        masks: The mask branch of each stage.
+        weights: The loss weight of each stage.
     """
 
     def __init__(
@@ -254,7 +256,7 @@ class CascadeHeads(nn.Module):
     def detect(
         self, maps: dict[str, Tensor], proposals: list[Tensor], sizes: list[Size]
     ) -> list[Detection]:
-        """Returns what was found in each image, with masks (N, 1, 28, 28) of the boxes."""
+        """Returns the detections of each image, with masks (N, 1, 28, 28) relative to the boxes."""
         boxes, every = proposals, []
         *earlier, last = (stage for stage, _, _ in self._stages())
         for stage in earlier:

@@ -1,4 +1,4 @@
-"""Masks of boxes, laid into their images."""
+"""Pastes masks of boxes into images."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,13 +10,13 @@ from spanets.detection.network.batching import Detection, Size
 
 
 class PastedMasks:
-    """Masks of an image's objects, each (1, H, W), the probability of each pixel.
+    """Masks of an image's objects, probabilities (1, H, W) each, pasted one at a time.
 
-    Each is made when it is asked for: 100 of them in a photograph of 12 megapixels take 5 GB.
+    100 masks of a photograph of 12 megapixels would take 5 GB at once.
 
     Args:
-        masks: Of the boxes, (N, 1, 28, 28).
-        boxes: In pixels of the image, (N, 4).
+        masks: Masks relative to the boxes, (N, 1, 28, 28).
+        boxes: Boxes in pixels of the image, (N, 4).
         size: Height and width of the image.
     """
 
@@ -30,17 +30,17 @@ class PastedMasks:
             yield paste_masks_in_image(mask[None], box[None], self.size)[0]
 
     def __getitem__(self, kept: Tensor) -> "PastedMasks":
-        """Returns some of them, chosen by booleans (N,)."""
+        """Returns a selection by a boolean mask (N,)."""
         return PastedMasks(self.masks[kept], self.boxes[kept], self.size)
 
 
 def paste_all(found: Detection, size: Size) -> Detection:
-    """Returns what was found, its masks laid into an image of this size, (N, 1, H, W)."""
+    """Returns the detections with masks pasted into an image of this size, (N, 1, H, W)."""
     return {**found, "masks": paste_masks_in_image(found["masks"], found["boxes"], size)}
 
 
 def paste_lazily(found: Detection, size: Size) -> dict[str, Any]:
-    """Returns what was found, its masks, if it has any, to be laid into the image one by one."""
+    """Returns the detections with `PastedMasks`, if they have masks."""
     if "masks" not in found:
         return dict(found)
     return {**found, "masks": PastedMasks(found["masks"], found["boxes"], size)}

@@ -9,18 +9,18 @@ from spanets.detection.network.settings import Settings
 
 
 class FeaturePyramid(nn.Module):
-    """A backbone with torchvision's feature pyramid: five maps of as many channels each.
+    """A backbone with torchvision's feature pyramid: five maps with the same number of channels.
 
     Paper: Feature Pyramid Networks for Object Detection, arXiv 1612.03144.
 
     Args:
-        body: Gives maps at strides 4 to 32, or 8 to 32.
-        settings: `channels` and `norm_groups` are used.
-        extra_convolutions: Two more maps by convolutions of stride 2 on the body's last one, as
-            RetinaNet has them; if not, one more by leaving out every other pixel.
+        body: A backbone with maps at strides 4 to 32, or 8 to 32.
+        settings: Settings, of which `channels` and `norm_groups` are used.
+        extra_convolutions: Whether to add two maps by convolutions of stride 2 on the last map of
+            the body, as in RetinaNet; if not, adds one map by subsampling.
 
     Attributes:
-        out_channels: Of every map, for torchvision's detectors.
+        out_channels: Channels of every map, for torchvision's detectors.
     """
 
     def __init__(self, body: DenseBackbone, settings: Settings, extra_convolutions: bool) -> None:
@@ -29,7 +29,7 @@ class FeaturePyramid(nn.Module):
         extra: LastLevelP6P7 | LastLevelMaxPool = LastLevelMaxPool()
         if extra_convolutions:
             extra = LastLevelP6P7(body.out_channels[-1], channels)
-            extra.use_P5 = False  # torchvision's choice where the channels are the body's
+            extra.use_P5 = False  # torchvision would use P5 if the numbers of channels are equal
         self.body = body
         self.fpn = FeaturePyramidNetwork(
             list(body.out_channels), channels, extra, settings.norm_layer

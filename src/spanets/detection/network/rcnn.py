@@ -1,4 +1,4 @@
-"""Mask R-CNN (arXiv 1703.06870) and Cascade Mask R-CNN (1906.09756), of torchvision's pieces."""
+"""Mask R-CNN (arXiv 1703.06870) and Cascade Mask R-CNN (1906.09756), from torchvision's parts."""
 
 from typing import Any
 
@@ -33,12 +33,12 @@ CASCADE_WEIGHTS = (1.0, 0.5, 0.25)
 
 
 class RegionDetector(nn.Module):
-    """A detector that proposes regions, then tells their classes, boxes and masks.
+    """A two-stage detector: proposes regions, then predicts their classes, boxes and masks.
 
     Args:
-        backbone: With five maps at strides 4 to 64.
-        rpn: Proposes regions.
-        roi_heads: What is told of them.
+        backbone: A backbone with five maps at strides 4 to 64.
+        rpn: The region proposal network.
+        roi_heads: The heads of regions.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class RegionDetector(nn.Module):
         sizes: list[Size] | None = None,
         paste: bool = True,
     ) -> Any:
-        """Returns losses by name when training, or what was found in each image by itself.
+        """Returns losses by name in training, or the detections of each image in evaluation.
 
         Args:
-            images: Normalised, each (3, H, W) of any size.
-            targets: When training, with masks.
-            sizes: Height and width that boxes and masks are scaled to; the images' own by default.
-            paste: Lay masks into images of these sizes, (N, 1, H, W). If not, they are those of the
-                boxes, (N, 1, 28, 28), for `PastedMasks`, which needs memory for one at a time.
+            images: Normalised images, (3, H, W) each, of any size.
+            targets: Targets with masks, in training.
+            sizes: Height and width to which results are scaled; by default those of the images.
+            paste: Whether to paste masks into images of these sizes, (N, 1, H, W). If not, masks
+                are relative to the boxes, (N, 1, 28, 28), for `PastedMasks`.
         """
         if not self.training:
             found = detect_singly(self._detect, images, sizes)
@@ -78,7 +78,7 @@ class RegionDetector(nn.Module):
         return {**losses, **own}
 
     def _detect(self, image: Tensor) -> Detection:
-        """Returns what is found in an image (3, H, W), with masks of the boxes."""
+        """Returns the detections in an image (3, H, W), with masks relative to the boxes."""
         batch, _ = self.transform([image])
         maps = self.backbone(batch.tensors)
         proposals, _ = self.rpn(batch, maps)
@@ -87,12 +87,12 @@ class RegionDetector(nn.Module):
 
 
 def make_mask_rcnn(body: DenseBackbone, classes: int, settings: Settings) -> RegionDetector:
-    """Builds Mask R-CNN: two linear layers on RoI 7 unless the settings say so, L1 losses.
+    """Builds Mask R-CNN with L1 box losses.
 
     Args:
-        body: With maps at strides 4 to 32.
-        classes: Without the background.
-        settings: Sizes of the parts.
+        body: A backbone with maps at strides 4 to 32.
+        classes: Number of classes without the background.
+        settings: Sizes of the parts; by default the box head is two linear layers on 7×7 regions.
     """
     head: nn.Module = TwoMLPHead(settings.channels * POOLED**2, settings.features)
     if settings.box_convolutions:
@@ -108,15 +108,15 @@ def make_mask_rcnn(body: DenseBackbone, classes: int, settings: Settings) -> Reg
 
 
 def make_cascade_mask_rcnn(body: DenseBackbone, classes: int, settings: Settings) -> RegionDetector:
-    """Builds Cascade Mask R-CNN: three stages of four convolutions and a linear layer, 10 GIoU.
+    """Builds Cascade Mask R-CNN with three stages and GIoU box losses of weight 10.
 
-    Every stage has its own mask branch: the published 734 GMACs of SPANetV2-S18 (1280×800) are
-    reached with three; with one they would be 106 G less.
+    Every stage has its own mask branch. This gives the published 734 GMACs of SPANetV2-S18
+    (1280×800); a single branch would give 106 GMACs less.
 
     Args:
-        body: With maps at strides 4 to 32.
-        classes: Without the background.
-        settings: Sizes of the parts.
+        body: A backbone with maps at strides 4 to 32.
+        classes: Number of classes without the background.
+        settings: Sizes of the parts; by default a box head is four convolutions and a linear layer.
     """
     stages = [
         BoxStage(

@@ -27,16 +27,17 @@ RATIOS = (0.5, 1.0, 2.0)
 
 
 class RetinaNet(TorchvisionRetinaNet):
-    """RetinaNet of the paper's 1x runs: focal loss (γ 2, α 0.25) and L1, IoU 0.5 / 0.4.
+    """RetinaNet with the settings of the paper's 1x runs.
 
-    Three scales an octave from four times the stride, three ratios, strides 8 to 128, four
-    convolutions a head; 1000 candidates a level, score 0.05, NMS at 0.5, 100 detections. Losses are
-    averaged over each image's positives, then over the images, as torchvision has it.
+    Losses are focal (γ 2, α 0.25) and L1, with matching at IoU 0.5 / 0.4. Anchors have three scales
+    per octave from four times the stride and three ratios, at strides 8 to 128. Each head has four
+    convolutions. Inference takes 1000 candidates per level, score 0.05, NMS at 0.5, 100 detections.
+    As in torchvision, losses are averaged over each image's positives, then over images.
 
     Args:
-        body: With maps at strides 8, 16 and 32.
-        classes: Without the background, for which a sigmoid a class needs no logit.
-        settings: `channels` and `anchor_scale` are used.
+        body: A backbone with maps at strides 8, 16 and 32.
+        classes: Number of classes without the background, which needs no logit.
+        settings: Settings, of which `channels` and `anchor_scale` are used.
     """
 
     def __init__(self, body: DenseBackbone, classes: int, settings: Settings) -> None:
@@ -58,13 +59,13 @@ class RetinaNet(TorchvisionRetinaNet):
         sizes: list[Size] | None = None,
         paste: bool = True,
     ) -> Any:
-        """Returns losses by name when training, or what was found in each image by itself.
+        """Returns losses by name in training, or the detections of each image in evaluation.
 
         Args:
-            images: Normalised, each (3, H, W) of any size.
-            targets: When training.
-            sizes: Height and width that boxes are scaled to; the images' own by default.
-            paste: As for detectors with masks; there are none here.
+            images: Normalised images, (3, H, W) each, of any size.
+            targets: Targets, in training.
+            sizes: Height and width to which boxes are scaled; by default those of the images.
+            paste: Without effect, for the same signature as detectors with masks.
         """
         if not self.training:
             return detect_singly(self._detect, images, sizes)
@@ -75,12 +76,12 @@ class RetinaNet(TorchvisionRetinaNet):
         return self.compute_loss(targets or [], outputs, anchors)
 
     def _detect(self, image: Tensor) -> Detection:
-        """Returns what is found in an image (3, H, W)."""
+        """Returns the detections in an image (3, H, W)."""
         batch, _ = self.transform([image])
         maps = list(self.backbone(batch.tensors).values())
         outputs, anchors = self.head(maps), self.anchor_generator(batch, maps)
         check_finite(outputs.values())
-        # (1, anchors of all levels, …) to one (1, anchors, …) a level
+        # (1, anchors of all levels, …) -> (1, anchors, …) per level
         counts = [x.shape[2] * x.shape[3] * len(RATIOS) * SCALES for x in maps]
         split = {name: list(value.split(counts, 1)) for name, value in outputs.items()}
         by_level = [list(of_image.split(counts)) for of_image in anchors]
@@ -90,7 +91,7 @@ class RetinaNet(TorchvisionRetinaNet):
     def compute_loss(
         self, targets: list[Target], head_outputs: dict[str, Tensor], anchors: list[Tensor]
     ) -> dict[str, Tensor]:
-        """Returns the losses; torchvision's labels index the logits."""
+        """Returns the losses; labels are shifted because torchvision's index the logits."""
         shifted = [{**target, "labels": target["labels"] - 1} for target in targets]
         losses = super().compute_loss(shifted, head_outputs, anchors)
         return {f"loss_{name}": value for name, value in losses.items()}
@@ -101,20 +102,20 @@ class RetinaNet(TorchvisionRetinaNet):
         anchors: list[list[Tensor]],
         image_shapes: list[Size],
     ) -> list[Detection]:
-        """Returns what was found, with labels from 1 up."""
+        """Returns the detections with labels from 1."""
         found = super().postprocess_detections(head_outputs, anchors, image_shapes)
         return [{**one, "labels": one["labels"] + 1} for one in found]
 
 
 class _Head(RetinaNetHead):
-    """torchvision's, in float32 whatever the precision: boxes have more digits than a half."""
+    """torchvision's head with float32 outputs, because boxes have more digits than float16."""
 
     def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
         return {name: value.float() for name, value in super().forward(x).items()}
 
 
 def make_anchors(scale: float) -> ExactAnchors:
-    """Makes nine anchors for each place of the maps at strides 8 to 128.
+    """Makes nine anchors for each position of the maps at strides 8 to 128.
 
     Args:
         scale: Side of the smallest anchor of each level, in strides.

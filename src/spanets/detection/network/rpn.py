@@ -14,15 +14,15 @@ RATIOS = (0.5, 1.0, 2.0)
 
 
 class ProposalNetwork(RegionProposalNetwork):
-    """Region proposals (arXiv 1506.01497, section 3): three anchors a place, IoU 0.7 / 0.3, BCE.
+    """Proposes regions (arXiv 1506.01497, section 3), from three anchors per position.
 
-    256 anchors an image are sampled, half of them positive; NMS at 0.7 of four candidates a level
-    for each proposal that is kept, at most 2000 in training and 1000 else: its time grows with the
-    square of them.
+    Matching is at IoU 0.7 / 0.3, and the loss is binary cross entropy on 256 sampled anchors per
+    image, up to half of them positive. NMS at 0.7 gets four candidates per level for each kept
+    proposal, but at most 2000 in training and 1000 in evaluation, as its time grows quadratically.
 
     Args:
-        settings: `channels`, `proposals` and `anchor_scale` are used.
-        beta: Of the boxes' smooth L1 loss, where it begins to be linear; 0 is L1.
+        settings: Settings, of which `channels`, `proposals` and `anchor_scale` are used.
+        beta: Threshold at which the boxes' smooth L1 loss becomes linear; 0 is L1.
     """
 
     def __init__(self, settings: Settings, beta: float) -> None:
@@ -47,8 +47,8 @@ class ProposalNetwork(RegionProposalNetwork):
     def filter_proposals(
         self, proposals: Tensor, objectness: Tensor, image_shapes: list[Size], counts: list[int]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Returns the likeliest proposals of each image, and their scores."""
-        if not self.training:  # in training the loss is NaN, which is reported
+        """Returns the best proposals of each image, and their scores."""
+        if not self.training:  # in training the loss becomes NaN, which is reported
             check_finite([objectness, proposals])
         return super().filter_proposals(proposals, objectness, image_shapes, counts)
 
@@ -59,7 +59,7 @@ class ProposalNetwork(RegionProposalNetwork):
         labels: list[Tensor],
         regression_targets: list[Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """Returns the losses of objectness and of boxes, each over the number of samples."""
+        """Returns the losses of objectness and boxes, each divided by the number of samples."""
         positives, negatives = (torch.cat(x) > 0 for x in self.fg_bg_sampler(labels))
         sampled = positives | negatives
         deltas, targets = pred_bbox_deltas[positives], torch.cat(regression_targets)[positives]
@@ -71,7 +71,7 @@ class ProposalNetwork(RegionProposalNetwork):
 
 
 class _Head(RPNHead):
-    """torchvision's, in float32 whatever the precision: boxes have more digits than a half."""
+    """torchvision's head with float32 outputs, because boxes have more digits than float16."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         logits, deltas = super().forward(x)

@@ -1,4 +1,4 @@
-"""What may be smaller or larger in a detector than in the papers' COCO runs."""
+"""Sizes of detectors; the defaults are those of the papers' COCO runs."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,20 +13,20 @@ MAX_SIZE = 16384
 class Settings:
     """Sizes of a detector's parts; the defaults are the papers'.
 
-    Small ones are for small images and computers: two thirds of the operations of Mask R-CNN on a
-    small backbone are in its heads, for each region that is sampled.
+    Smaller values suit small images and computers. With a small backbone, two thirds of Mask
+    R-CNN's operations are in its heads, which process each sampled region.
 
     Attributes:
-        channels: Of the feature pyramid and the convolutions on it.
-        features: Of the linear layers.
-        regions: Sampled of an image, for training.
-        proposals: Regions that an image keeps; in the test at most 1000.
+        channels: Channels of the feature pyramid and of convolutions in the heads.
+        features: Features of the linear layers.
+        regions: Regions sampled per image in training.
+        proposals: Proposals kept per image; in evaluation at most 1000.
         anchor_scale: Side of the smallest anchor of each level, in strides.
-        box_convolutions: So many 3×3 convolutions and one linear layer tell a region's class and
-            box. None is as in the papers: two linear layers in Mask R-CNN, four convolutions in
-            Cascade Mask R-CNN.
-        norm_groups: Of a GroupNorm behind the pyramid's, the boxes' and the masks' convolutions,
-            for training from scratch (arXiv 1811.08883, section 3). None is without, as in the
+        box_convolutions: Number of 3×3 convolutions in the box head, before one linear layer. None
+            takes the papers': two linear layers in Mask R-CNN, four convolutions and one linear
+            layer in Cascade Mask R-CNN.
+        norm_groups: Groups of a GroupNorm after the convolutions of pyramid, box and mask heads,
+            for training from scratch (arXiv 1811.08883, section 3). None is no norm, as in the
             papers, whose backbones are pretrained.
     """
 
@@ -39,7 +39,7 @@ class Settings:
     norm_groups: int | None = None
 
     def __post_init__(self) -> None:
-        """Raises a ValueError for sizes that nobody means."""
+        """Raises a ValueError for sizes out of range."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
         for name, value in given.items():
             if not isinstance(value, int | float) or not 0 < value <= MAX_SIZE:
@@ -49,7 +49,7 @@ class Settings:
 
     @property
     def norm_layer(self) -> Callable[[int], nn.Module] | None:
-        """What makes the norm of so many channels, if there is one."""
+        """The function that makes a norm for a number of channels, or None."""
         return partial(nn.GroupNorm, self.norm_groups) if self.norm_groups else None
 
 

@@ -1,1 +1,1 @@
-"""Images with masks in folders: pairs of files, the values of pixels, what is wrong with them."""
+"""Folders of images with masks: pairs of files, mask values, and checks of both."""

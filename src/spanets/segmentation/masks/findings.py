@@ -1,4 +1,4 @@
-"""What a survey of images and masks means: what is refused, and what people are told."""
+"""Turns a survey of images and masks into errors and notes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,20 +8,19 @@ from spanets.segmentation.masks.survey import MAX_BROKEN, Colour, Survey
 from spanets.segmentation.masks.values import IGNORE, IGNORED, suggest_values
 from spanets_runtime.errors import UserError
 
-# That are shown of why files cannot be used.
+# Number of reasons shown for unusable files.
 MAX_REASONS = 3
 
 
 def check_surveys(surveys: Mapping[str, Survey], is_training: bool) -> None:
-    """Refuses data that cannot be used, all that was found in one message.
+    """Refuses data that cannot be used, with all problems in one message.
 
     Args:
-        surveys: By part, "train" the first.
-        is_training: Whether the first is for training, for which one class is not enough.
+        surveys: Surveys by part, "train" first.
+        is_training: Whether the first part is for training, which needs two classes.
 
     Raises:
-        UserError: files that cannot be used, numbers that stand for nothing, or numbers that are
-            hardly meant as they are read.
+        UserError: files cannot be used, mask values have no meaning, or they are probably misread.
     """
     every = list(surveys.values())
     problems = _describe_broken(every) + _describe_unknown(every)
@@ -34,7 +33,7 @@ def check_surveys(surveys: Mapping[str, Survey], is_training: bool) -> None:
 
 
 def survey_notes(surveys: Mapping[str, Survey]) -> tuple[str, ...]:
-    """Returns lines for people: of classes without pixels, ignored pixels, and palettes."""
+    """Returns notes about classes without pixels, ignored pixels and differing palettes."""
     notes: list[str] = []
     for part, found in surveys.items():
         classes, values, present = found.samples.classes, found.samples.values, found.classes()
@@ -54,7 +53,7 @@ def survey_notes(surveys: Mapping[str, Survey]) -> tuple[str, ...]:
 
 
 def _describe_broken(surveys: Sequence[Survey]) -> list[str]:
-    """Says how many files cannot be used, and shows one for each reason."""
+    """Returns a message with the number of unusable files and an example of each reason."""
     broken = [line for found in surveys for line in found.broken]
     if not broken:
         return []
@@ -74,7 +73,7 @@ def _describe_broken(surveys: Sequence[Survey]) -> list[str]:
 
 
 def _describe_unknown(surveys: Sequence[Survey]) -> list[str]:
-    """Says which numbers stand for nothing, and what may be meant by them."""
+    """Returns a message about mask values that are not classes, with a suggestion."""
     first: dict[int, Path] = {}
     masks: set[Path] = set()
     for found in surveys:
@@ -106,13 +105,13 @@ def _suggest(numbers: Sequence[int], samples: MaskedImages) -> str:
 
 
 def _refuse_white(surveys: Sequence[Survey], is_training: bool) -> None:
-    """Refuses masks in which 255 seems to be a class, and not pixels to ignore.
+    """Refuses masks in which 255 seems to be a class and not ignored pixels.
 
-    Of two classes, where no mask holds both the second and 255; of more, where the masks to train
-    on hold one class alone beside it.
+    With two classes, this is if no mask holds both class 1 and 255. With more classes, it is if the
+    training masks hold only one class and 255.
 
     Raises:
-        UserError: that is so.
+        UserError: 255 seems to be a class.
     """
     names = surveys[0].samples.classes
     if len(names) == 2:
@@ -131,7 +130,7 @@ def _refuse_white(surveys: Sequence[Survey], is_training: bool) -> None:
 
 
 def _describe_white(found: Survey) -> str:
-    """Says which masks hold 255, and which the second class."""
+    """Describes which masks hold 255 and which hold class 1."""
     white, second = found.holding(IGNORED), found.holding(1)
     if len(found.classes()) == 1:
         held = " and ".join(str(number) for number in sorted(found.holders) if number != IGNORED)
@@ -143,7 +142,7 @@ def _describe_white(found: Survey) -> str:
 
 
 def _advise(names: Sequence[str], is_training: bool) -> str:
-    """Says what to do about a 255 that may be a class."""
+    """Returns advice about a mask value of 255 that may be a class."""
     if not is_training:
         return f"if it is {names[1]!r}, save it as 1, or train with data.mask_values binary"
     if len(names) > 2:
@@ -153,19 +152,19 @@ def _advise(names: Sequence[str], is_training: bool) -> str:
 
 
 def _refuse_one_class(found: Survey) -> None:
-    """Raises a UserError where there is nothing to tell apart."""
+    """Raises a UserError if the training masks hold fewer than two classes."""
     classes = sorted(found.classes())
     if len(classes) < 2:
         names = ", ".join(f"{c} ({found.samples.classes[c]})" for c in classes) or "none"
         raise UserError(
             f"{found.samples.masks[0].parent}: of the {len(found.samples.classes)} classes the "
-            f"training masks hold {names}, and a segmenter tells two apart; check the masks and "
+            f"training masks hold {names}, but training needs two; check the masks and "
             "data.mask_values"
         )
 
 
 def _describe_palettes(surveys: Sequence[Survey]) -> list[str]:
-    """Returns a line where masks show one number in several colours."""
+    """Returns a note if palettes show one number in different colours."""
     merged: dict[int, dict[Colour, list[Path]]] = {}
     for found in surveys:
         for number, by_colour in found.colours.items():
@@ -191,7 +190,7 @@ def _describe_palettes(surveys: Sequence[Survey]) -> list[str]:
 
 
 def name_colour(colour: Colour) -> str:
-    """Returns a plain word for a colour and its red, green and blue."""
+    """Returns the nearest colour name, with the red, green and blue values."""
     named = {
         "black": (0, 0, 0), "gray": (128, 128, 128), "white": (255, 255, 255),
         "red": (255, 0, 0), "green": (0, 160, 0), "blue": (0, 0, 255),

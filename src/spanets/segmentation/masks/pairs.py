@@ -1,4 +1,4 @@
-"""Finds the mask of each image by its name, as far as names are written differently."""
+"""Finds the mask of each image by its name, with tolerance for different spellings."""
 
 import os
 import unicodedata
@@ -12,7 +12,7 @@ from spanets_runtime.listing import Listing, list_images
 
 SUFFIX = ".png"
 
-# Names that are looked at for one that is nearly right.
+# Number of names searched for a similar one.
 _MAX_NEAR = 2000
 
 
@@ -21,9 +21,9 @@ class Pairs:
     """Images and their masks.
 
     Attributes:
-        images: The files.
-        masks: One for each.
-        notes: Lines for people about names that differ, and files that were left out.
+        images: The image files.
+        masks: The mask of each image.
+        notes: Messages about names that differ, and files that were left out.
     """
 
     images: list[Path]
@@ -34,17 +34,17 @@ class Pairs:
 def pair_masks(images: Path, masks: Path) -> Pairs:
     """Finds the mask of each image of a folder, at any depth.
 
-    It is the PNG file of the same name or, where there is none, the one image file whose name is
-    the same but for its suffix, letter case, Unicode spelling, or an ending that all masks have,
-    such as `_mask`.
+    The mask is the PNG file of the same name. Without one, it is the only image file whose name
+    differs just in suffix, letter case, Unicode spelling, or an ending common to all masks, such as
+    `_mask`.
 
     Args:
-        images: The folder of the images.
-        masks: That of their masks.
+        images: The folder of images.
+        masks: The folder of masks.
 
     Raises:
-        UserError: a folder that cannot be read, no images, an image without a mask or with several,
-            or a mask of several images.
+        UserError: a folder cannot be read or has no images, an image has no mask or several, or
+            several images have one mask.
     """
     found, known = _list_both(images, masks)
     names = [path.relative_to(images).with_suffix("") for path in found.images]
@@ -59,12 +59,14 @@ def pair_masks(images: Path, masks: Path) -> Pairs:
     left_out = sorted(exact - set(paths))
     if left_out:
         count = f"{len(left_out)} file{'s' * (len(left_out) > 1)}"
-        notes.append(f"{masks}: {count} left out, the mask of no image, such as {left_out[0].name}")
+        notes.append(
+            f"{masks}: {count} left out, no image has that name, such as {left_out[0].name}"
+        )
     return Pairs(found.images, paths, (*found.notes(), *known.notes(), *notes))
 
 
 def _list_both(images: Path, masks: Path) -> tuple[Listing, Listing]:
-    """Lists images and masks; there must be some."""
+    """Lists images and masks; raises a UserError without images or a folder of masks."""
     if not os.path.isdir(images):
         raise UserError(f"{images}: no such folder")
     found = list_images(images)
@@ -83,10 +85,10 @@ def _add_others(
     masks: Sequence[Path],
     notes: list[str],
 ) -> None:
-    """Adds the masks of other names.
+    """Adds masks whose names differ from the images'.
 
     Raises:
-        UserError: an image has none, or several.
+        UserError: an image has no mask or several.
     """
     by_key: dict[str, list[Path]] = {}
     for path in masks:
@@ -124,27 +126,27 @@ def _masks(count: int) -> str:
 
 
 def _key(name: Path) -> str:
-    """Returns what names have in common that people take for the same."""
+    """Returns a key that is equal for names differing in letter case or Unicode spelling."""
     return unicodedata.normalize("NFC", name.as_posix()).casefold()
 
 
 def _find_ending(
     keys: Mapping[int, str], masks: Mapping[str, Sequence[Path]], images: Sequence[Path]
 ) -> str:
-    """Returns what the masks of all these images have behind their names, or "".
+    """Returns the ending that all masks of these images append to the image's name, or "".
 
     Args:
-        keys: Of the images.
-        masks: By their keys.
-        images: The files, for messages.
+        keys: Keys of the image names by index.
+        masks: Mask files by key.
+        images: The image files, for messages.
 
     Raises:
-        UserError: there are several such endings.
+        UserError: several endings fit.
     """
     first = min(keys)
     start = len(keys[first])
     endings = {key[start:] for key in masks if key.startswith(keys[first])}
-    # "1_mask" is the mask of 1, "12" and "12_mask" are not.
+    # "1_mask" can be the mask of "1", but "12" and "12_mask" cannot.
     endings = {ending for ending in endings if not ending[0].isalnum() and "/" not in ending}
     fitting = [e for e in endings if all(len(masks.get(k + e, ())) == 1 for k in keys.values())]
     if len(fitting) > 1:
@@ -164,7 +166,7 @@ def _refuse_missing(
     folder: Path,
     unused: Iterable[Path],
 ) -> None:
-    """Names the first image without a mask, and the file that is nearest to its mask's name."""
+    """Raises a UserError with the first image without a mask and the most similar file name."""
     first = missing[0]
     expected = folder / f"{names[first]}{SUFFIX}"
     beside = [path.name for path in unused if path.parent == expected.parent][:_MAX_NEAR]
@@ -180,5 +182,5 @@ def _refuse_shared(masks: Sequence[Path]) -> None:
     seen: set[Path] = set()
     for mask in masks:
         if mask in seen:
-            raise UserError(f"{mask}: is the mask of several images; give them names of their own")
+            raise UserError(f"{mask}: is the mask of several images; rename the images")
         seen.add(mask)

@@ -1,15 +1,15 @@
-"""Folders of images with a mask each: files of the same name, a class number a pixel.
+"""Reads folders of images with one mask per image: a file of the same name with class numbers.
 
-    root/images/train/1.jpg    root/masks/train/1.png     and val, test likewise
-    root/images/1.jpg          root/masks/1.png           to be split
-    root/classes.txt           a class name a line, that of number 0 first
+    root/images/train/1.jpg    root/masks/train/1.png     with parts, also val and test
+    root/images/1.jpg          root/masks/1.png           without parts, to be split
+    root/classes.txt           class names, one a line, in the order of their numbers from 0
 
-    root/images/training/1.jpg      root/annotations/training/1.png     ADE20K, and validation
+    root/images/training/1.jpg      root/annotations/training/1.png     ADE20K, also validation
     root/objectInfo150.txt          its class names, in the last column
 
-`parts.part_of` knows other names of parts, `mask_pairs` other names of masks, and `mask_values`
-what numbers stand for: 255 is no class, such pixels are neither learnt nor measured. In ADE20K's
-masks neither is 0, and 1 is the first class.
+`data.sources.parts` defines other names of parts, `masks.pairs` other names of masks, and
+`masks.values` the meaning of mask values. 255 means pixels to ignore, in training and evaluation.
+In ADE20K's masks, 0 means that too, and the first class is 1.
 """
 
 import os
@@ -52,12 +52,12 @@ class MaskedImages:
     """Image files with their masks.
 
     Attributes:
-        images: The files.
-        masks: One for each.
+        images: The image files.
+        masks: The mask of each image.
         classes: Class names, at most 255.
-        values: What the numbers of the masks stand for.
-        notes: Lines for people about what was left out, renamed or changed, each with a count.
-        names: What the images are called in the list of a split, or None where none was drawn.
+        values: The meaning of the mask values.
+        notes: Messages about what was left out, renamed or changed, each with a count.
+        names: Names of the images in the run's split list, or None if no split was drawn.
     """
 
     images: list[Path]
@@ -78,13 +78,13 @@ class MaskedImages:
         return replace(self, images=images, masks=masks, names=names)
 
     def load_mask(self, index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """Decodes a mask of an image of this height and width.
+        """Decodes the mask of an image of this height and width.
 
         Returns:
-            Class numbers from 0 up, and `IGNORED`, (H, W).
+            Class numbers from 0, or `IGNORED`, (H, W).
 
         Raises:
-            ImageError: an unreadable mask, one of another size, or numbers that are no class.
+            ImageError: the mask cannot be read, has another size, or holds unknown mask values.
         """
         path = self.masks[index]
         numbers = load_labels(path)
@@ -100,7 +100,7 @@ class MaskedImages:
         return classes
 
     def describe_sizes(self, index: int, image: tuple[int, ...], mask: tuple[int, ...]) -> str:
-        """Says how the sizes (height, width) of an image and its mask differ."""
+        """Returns a message about an image and a mask of different sizes (height, width)."""
         return (
             f"{self.masks[index]}: {mask[1]}x{mask[0]} pixels, but its image "
             f"{self.images[index]} has {image[1]}x{image[0]}"
@@ -120,16 +120,17 @@ def folder_parts(
 
     Args:
         root: The folder.
-        num_classes: How many there are, where no classes.txt names them.
-        val_fraction: Share of the images that a split puts in "val", if there is no such part;
-            None leaves them all in "train".
-        seed: What the split depends on.
-        mask_values: What the numbers of the masks stand for, as a recipe says it.
-        classes: Their names, where no classes.txt names them.
-        kept: What a run knows: images stay in the part that its list says.
+        num_classes: Number of classes, used if there is no classes.txt.
+        val_fraction: Fraction of the images for "val" if there is no such part; None does not
+            split.
+        seed: Seed of the split.
+        mask_values: The recipe's `data.mask_values`.
+        classes: Class names, used if there is no classes.txt.
+        kept: What the run recorded about its data; images keep the part in its split list.
 
     Raises:
-        UserError: no such folder, no images in it, an image without a mask, or too few to split.
+        UserError: the folder or its images are missing, an image has no mask, or there are too
+            few images to split.
         UsageError: the number of classes is unknown, or `mask_values` does not fit the classes.
     """
     root = _existing(root)
@@ -150,14 +151,14 @@ def folder_parts(
 def ade20k_parts(
     root: str | os.PathLike[str], classes: list[str] | None = None
 ) -> dict[str, MaskedImages]:
-    """Lists ADE20K's images, as ADEChallengeData2016 unpacks: "train" and "val".
+    """Lists the images of ADE20K by part, "train" and "val", as unpacked from ADEChallengeData2016.
 
     Args:
         root: The folder.
-        classes: Their names, where no objectInfo150.txt names them.
+        classes: Class names, used if there is no objectInfo150.txt.
 
     Raises:
-        UserError: as for `folder_parts`.
+        UserError: see `folder_parts`.
     """
     root = _existing(root)
     classes = _ade20k_classes(root / ADE20K_NAMES, classes)
@@ -169,7 +170,7 @@ def ade20k_parts(
 
 
 def _named_parts(root: Path, classes: list[str], values: MaskValues) -> dict[str, MaskedImages]:
-    """Lists the images of the folders that are named as parts; there may be none."""
+    """Lists the images of part folders; returns an empty dict if there are none."""
     images, masks = root / "images", root / "masks"
     folders = name_parts(_folders_in(images), str(images))
     if not folders:
@@ -189,18 +190,18 @@ def _folders_in(folder: Path) -> list[str]:
 
 
 def _masks_of(masks: Path, part: Part, name: str) -> str:
-    """Returns the folder of a part's masks, whose name may be spelled in another way."""
+    """Returns the folder name of a part's masks, which may be spelled differently."""
     if os.path.isdir(masks / name) or not os.path.isdir(masks):
         return name
     return name_parts(_folders_in(masks), str(masks)).get(part, name)
 
 
 def _describe_strays(folder: Path, parts: Collection[str]) -> tuple[str, ...]:
-    """Returns a line for each place, beside the folders of the parts, that holds images."""
+    """Returns a note for each folder with images outside of the part folders."""
     listings = [list_images(folder, recursive=False)]
     listings += [list_images(folder / name) for name in _folders_in(folder) if name not in parts]
     return tuple(
-        f"{found.folder}: {_count(found.images)} left out, in no folder of a part "
+        f"{found.folder}: {_count(found.images)} left out, outside of the part folders "
         f"({', '.join(parts)}), such as {found.images[0].name}"
         for found in listings
         if found.images
@@ -241,7 +242,7 @@ def _split(
 
 
 def _existing(root: str | os.PathLike[str]) -> Path:
-    root = Path(os.path.expanduser(root))  # a "~" in a recipe has met no shell
+    root = Path(os.path.expanduser(root))  # no shell has expanded a "~" in a recipe
     if not os.path.isdir(root):
         raise UserError(f"{root}: no such folder")
     if not os.path.isdir(root / "images"):
@@ -250,7 +251,7 @@ def _existing(root: str | os.PathLike[str]) -> Path:
 
 
 def _read_classes(root: Path, num_classes: int | None, named: list[str] | None) -> NameList:
-    """Returns the names of the classes: of classes.txt, a recipe's, or numbers."""
+    """Returns class names from classes.txt, else from the recipe, else numbers."""
     path = root / NAMES
     if os.path.lexists(path):
         listed = read_names(path)
@@ -260,7 +261,7 @@ def _read_classes(root: Path, num_classes: int | None, named: list[str] | None) 
         listed = NameList([str(number) for number in range(num_classes)])
     else:
         raise UsageError(
-            f"{path}: no such file; name a class a line there, that of number 0 first, "
+            f"{path}: no such file; write the class names there, one a line, from number 0, "
             "or set data.num_classes"
         )
     count = len(listed.names)

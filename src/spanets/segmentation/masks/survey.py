@@ -1,6 +1,6 @@
-"""Looks at images and masks before a run: what cannot be used, and what numbers the masks hold.
+"""Surveys images and masks before a run: unusable files, and the values that masks hold.
 
-Large data sets are looked at in part: evenly spread over the list, the same in every run.
+Of a large data set, it reads an evenly spaced sample, which is the same in every run.
 """
 
 from collections import Counter
@@ -17,12 +17,12 @@ from spanets_runtime.images import ImageError, load_image
 from spanets_runtime.labels import Labels, read_labels
 from spanets_runtime.sizes import quick_size
 
-# Of one part. Decoding takes 5 ms for 512x384 pixels, comparing two headers 0.3 ms.
+# Limits for one part. Decoding a mask of 512x384 pixels takes 5 ms, comparing two headers 0.3 ms.
 MAX_MASKS = 2000
 MAX_MASK_PIXELS = 2**28
 MAX_HEADERS = 20_000
 
-# Files that cannot be used, after which the rest need not be looked at.
+# Number of unusable files at which the survey stops.
 MAX_BROKEN = 100
 
 Colour = tuple[int, int, int]
@@ -30,15 +30,15 @@ Colour = tuple[int, int, int]
 
 @dataclass
 class Survey:
-    """What the images and masks of a part are like.
+    """The result of surveying a part.
 
     Attributes:
         samples: The part.
-        decoded: How many of its masks were decoded.
-        pixels: How many pixels of these have each number.
-        holders: By number, the masks in which it has pixels.
-        colours: By number, the masks that show it in each colour of their palettes.
-        broken: What is wrong with files that cannot be used.
+        decoded: Number of decoded masks.
+        pixels: Number of pixels by mask value.
+        holders: Masks with such pixels by mask value.
+        colours: Masks by mask value and by its colour in their palettes.
+        broken: A message for each unusable file.
     """
 
     samples: MaskedImages
@@ -49,7 +49,7 @@ class Survey:
     broken: list[str] = field(default_factory=list)
 
     def add(self, path: Path, labels: Labels) -> None:
-        """Adds what a mask holds."""
+        """Adds a decoded mask."""
         counts = np.bincount(labels.numbers.ravel())
         self.decoded += 1
         has_colours = labels.palette is not None and not _is_ramp(labels.palette)
@@ -67,16 +67,16 @@ class Survey:
         return {c for c in found if c is not None and c != IGNORED}
 
     def holding(self, number: int) -> set[Path]:
-        """Returns the masks that hold a number."""
+        """Returns the masks that hold a mask value."""
         return set(self.holders.get(number, ()))
 
     def unknown(self) -> list[int]:
-        """Returns the numbers that stand for nothing, in order."""
+        """Returns the mask values without a meaning, in order."""
         return [n for n in sorted(self.pixels) if self.samples.values.class_of(n) is None]
 
 
 def survey(samples: MaskedImages, part: str) -> Survey:
-    """Looks at the images and masks of a part.
+    """Surveys the images and masks of a part.
 
     Args:
         samples: The part.
@@ -99,7 +99,7 @@ def survey(samples: MaskedImages, part: str) -> Survey:
 
 
 def _choose_masks(samples: MaskedImages) -> list[int]:
-    """Chooses the masks that are decoded, by number and by pixels."""
+    """Chooses the masks to decode, limited in number and pixels."""
     chosen = _spread(len(samples), MAX_MASKS)
     sizes = [quick_size(samples.masks[i]) or (0, 0) for i in chosen]
     pixels = sum(height * width for height, width in sizes)
@@ -109,7 +109,7 @@ def _choose_masks(samples: MaskedImages) -> list[int]:
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """Returns at most so many indices, evenly spread from the first to the last."""
+    """Returns at most `most` indices, evenly spaced from the first to the last."""
     if count <= most:
         return list(range(count))
     return np.unique(np.linspace(0, count - 1, most).round().astype(int)).tolist()
@@ -132,7 +132,7 @@ def _header_differs(samples: MaskedImages, index: int) -> bool:
 
 
 def _check_pair(samples: MaskedImages, index: int) -> None:
-    """Decodes an image and its mask, whose headers do not fit."""
+    """Compares the sizes of an image and its mask by decoding both."""
     image = load_image(samples.images[index])
     shape = read_labels(samples.masks[index]).numbers.shape
     if shape != (image.height, image.width):
@@ -140,5 +140,5 @@ def _check_pair(samples: MaskedImages, index: int) -> None:
 
 
 def _is_ramp(palette: NDArray[np.uint8]) -> bool:
-    """Whether a palette holds shades of gray that stand for nothing but their numbers."""
+    """Whether a palette is all gray, so that its colours carry no meaning."""
     return bool((palette == palette[:, :1]).all())

@@ -1,4 +1,4 @@
-"""What the numbers stored in masks stand for: classes, or pixels that count for nothing."""
+"""The meaning of mask values: classes, or pixels to ignore."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,33 +13,33 @@ from spanets_runtime.errors import UsageError, nearest
 from spanets_runtime.labels import MAX_NUMBER
 
 IGNORED = 255
-"""The class number of pixels that count for nothing."""
+"""The class number of ignored pixels."""
 
 IGNORE = "ignore"
-"""The word for it in a recipe."""
+"""The word for ignored pixels in a recipe."""
 
 BINARY = "binary"
-"""The word for masks of two classes: 0, and every other number."""
+"""The word for masks of two classes: 0, and all other values."""
 
 BINARY_CLASSES = ("background", "foreground")
 
 _UNKNOWN = -1
 
-# Texts that YAML takes for something else.
+# Names that YAML would read as a boolean or null.
 _YAML_WORDS = frozenset({"y", "n", "yes", "no", "true", "false", "on", "off", "null"})
 
 Given = Literal["binary"] | Mapping[int, int | str]
-"""What a recipe says: `BINARY`, or for each number a class's number or name, or `IGNORE`."""
+"""`data.mask_values`: `BINARY`, or a class number, class name or `IGNORE` for each value."""
 
 
 @dataclass(frozen=True)
 class MaskValues:
-    """What the numbers of masks stand for.
+    """The meaning of mask values.
 
     Attributes:
-        classes: Pairs of a number and its class, which is `IGNORED` where it counts for nothing.
-        others: The class of all other numbers, or None where they are mistakes.
-        is_given: Whether the recipe says so; if not, it is a convention that masks may not follow.
+        classes: Pairs of a mask value and its class, or `IGNORED`.
+        others: The class of all other values, or None if they are errors.
+        is_given: Whether the recipe sets this; if not, it is a convention that masks may violate.
     """
 
     classes: tuple[tuple[int, int], ...]
@@ -47,28 +47,28 @@ class MaskValues:
     is_given: bool = False
 
     def to_classes(self, numbers: NDArray[np.uint16]) -> tuple[NDArray[np.uint8], list[int]]:
-        """Maps numbers (H, W) to classes (H, W), `IGNORED` among them.
+        """Maps mask values (H, W) to classes or `IGNORED`, (H, W).
 
         Returns:
-            The classes, and the numbers, in order, that stand for none.
+            The classes, and the values without a meaning in order.
         """
         found = _table(self.classes, self.others)[numbers]
         unknown = np.unique(numbers[found == _UNKNOWN]).tolist()
         return found.astype(np.uint8), unknown
 
     def class_of(self, number: int) -> int | None:
-        """Returns the class of a number, `IGNORED`, or None of one that stands for nothing."""
+        """Returns the class of a mask value, `IGNORED`, or None if it has no meaning."""
         found = int(_table(self.classes, self.others)[number])
         return None if found == _UNKNOWN else found
 
     def stored(self, count: int) -> list[int]:
-        """Returns the number that a mask is written with for each of so many classes."""
+        """Returns the value to write into masks for each of `count` classes."""
         known = {c: number for number, c in reversed(self.classes)}
-        rest = 255  # white: of `BINARY` every number but 0 will do
+        rest = 255  # for `BINARY` any value but 0 is right; 255 is white
         return [known.get(c, rest) for c in range(count)]
 
     def describe(self) -> str:
-        """Returns the numbers that are allowed, for messages."""
+        """Returns the allowed mask values, for messages."""
         numbers = [number for number, c in self.classes if c != IGNORED]
         ignored = [number for number, c in self.classes if c == IGNORED]
         told = _ranges(numbers)
@@ -76,7 +76,7 @@ class MaskValues:
 
 
 def plain_values(classes: int, first: int = 0) -> MaskValues:
-    """Returns the convention: numbers are classes from `first` up, smaller ones and 255 ignored."""
+    """Returns the default: classes numbered from `first`; smaller values and 255 are ignored."""
     assert first + classes <= IGNORED
     ignored = [(number, IGNORED) for number in (*range(first), IGNORED)]
     return MaskValues((*((first + c, c) for c in range(classes)), *ignored))
@@ -86,11 +86,11 @@ def given_values(given: Given, classes: Sequence[str]) -> MaskValues:
     """Reads `data.mask_values` of a recipe.
 
     Args:
-        given: What it says.
-        classes: The names of the classes.
+        given: The value of `data.mask_values`.
+        classes: The class names.
 
     Raises:
-        UsageError: a class that there is not, or one without a number.
+        UsageError: an unknown class, or a class without a mask value.
     """
     if isinstance(given, str):
         if len(classes) != 2:
@@ -107,7 +107,7 @@ def given_values(given: Given, classes: Sequence[str]) -> MaskValues:
 
 
 def named_classes(given: Given | None) -> list[str] | None:
-    """Returns the names of the classes that `data.mask_values` tells by itself, or None."""
+    """Returns the class names that `data.mask_values` contains, or None."""
     if isinstance(given, str):
         return list(BINARY_CLASSES)
     words = [word for word in (given or {}).values() if word not in (IGNORE, IGNORED)]
@@ -116,11 +116,11 @@ def named_classes(given: Given | None) -> list[str] | None:
 
 
 def suggest_values(numbers: Sequence[int], classes: Sequence[str]) -> str:
-    """Returns what `data.mask_values` may have to be for masks of these numbers, as YAML.
+    """Returns a suggestion for `data.mask_values`, as YAML.
 
     Args:
-        numbers: All that occur, in order.
-        classes: The names of the classes.
+        numbers: All mask values that occur, in order.
+        classes: The class names.
     """
     for left_out in ((), (IGNORED,), (0,), (0, IGNORED)):
         rest = [number for number in numbers if number not in left_out]
@@ -131,7 +131,7 @@ def suggest_values(numbers: Sequence[int], classes: Sequence[str]) -> str:
 
 
 def _class_of(word: Any, classes: Sequence[str]) -> int:
-    """Returns the class that a word or number of a recipe names."""
+    """Returns the class number of a class name or number in a recipe."""
     if word in (IGNORE, IGNORED):
         return IGNORED
     if isinstance(word, str):
@@ -149,13 +149,13 @@ def _class_of(word: Any, classes: Sequence[str]) -> int:
 
 
 def _quote(name: str) -> str:
-    """Returns a name as YAML reads it as a text."""
+    """Returns a name that YAML reads as a text, quoted if needed."""
     is_plain = name.isidentifier() and name.lower() not in _YAML_WORDS
     return name if is_plain else json.dumps(name, ensure_ascii=False)
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Returns numbers in order as a text, such as "0 to 3, 7"."""
+    """Returns numbers as a text with ranges, such as "0 to 3, 7"."""
     parts: list[list[int]] = []
     for number in sorted(numbers):
         if parts and number == parts[-1][-1] + 1:
@@ -167,7 +167,7 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 @lru_cache(maxsize=16)
 def _table(classes: tuple[tuple[int, int], ...], others: int | None) -> NDArray[np.int16]:
-    """Returns the class of each number, (65536,)."""
+    """Returns the class of each mask value, (65536,)."""
     table = np.full(MAX_NUMBER + 1, _UNKNOWN if others is None else others, np.int16)
     for number, c in classes:
         table[number] = c

@@ -1,1 +1,1 @@
-"""Networks of segmenters: decoders, and backbone, decoder and classifier in one module."""
+"""Networks of segmentation: decoders, and segmenters of backbone, decoder and classifier."""

@@ -1,7 +1,7 @@
-"""Decoders: from the four maps of a pyramid to one map of features at stride 4.
+"""Decoders from the four maps of a backbone to one feature map at stride 4.
 
-Everything is NCHW, the finest map first. Maps need not be twice the size of the next: every
-resizing goes to the size of a map that exists, so images of any size keep their pixels in place.
+All tensors are NCHW, and the finest map comes first. Sizes of maps need not differ by a factor of
+exactly 2: resizing goes to the size of an existing map, so images of any size stay aligned.
 """
 
 from collections import OrderedDict
@@ -20,9 +20,9 @@ class SemanticFPN(nn.Module):
     batch norm, as in the papers' experiments.
 
     Args:
-        in_channels: Channels of the maps.
-        pyramid_channels: Of the levels of the feature pyramid.
-        channels: Of the sum.
+        in_channels: Channels of the input maps.
+        pyramid_channels: Channels of the feature pyramid.
+        channels: Channels of the output.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class SemanticFPN(nn.Module):
 
 
 class _Climb(nn.Module):
-    """Brings a level of a pyramid to stride 4: a convolution for each doubling of the size."""
+    """Upsamples a pyramid level to stride 4, with a convolution before each doubling."""
 
     def __init__(self, in_channels: int, channels: int, steps: int) -> None:
         super().__init__()
@@ -68,9 +68,9 @@ class UPerNet(nn.Module):
     Xiao et al., "Unified Perceptual Parsing for Scene Understanding", ECCV 2018, section 3.2.
 
     Args:
-        in_channels: Channels of the maps.
-        channels: Of every level, and of the result.
-        pools: Sides of the grids that the coarsest map is averaged over.
+        in_channels: Channels of the input maps.
+        channels: Channels of every level and of the output.
+        pools: Sides of the grids that pool the coarsest map.
     """
 
     def __init__(
@@ -106,13 +106,13 @@ class UPerNet(nn.Module):
 
 
 class FCNHead(nn.Sequential):
-    """A convolution, dropout and a classifier of pixels: the auxiliary head.
+    """The auxiliary head: a convolution, dropout and a pixel classifier.
 
     Args:
-        in_channels: Of the map.
-        channels: Hidden ones.
-        classes: Logits of each pixel.
-        dropout: Of whole channels.
+        in_channels: Channels of the input map.
+        channels: Hidden channels.
+        classes: Number of classes.
+        dropout: Probability of dropping a channel.
     """
 
     def __init__(self, in_channels: int, channels: int, classes: int, dropout: float) -> None:
@@ -153,8 +153,8 @@ def resize_like(x: Tensor, like: Tensor) -> Tensor:
 def pool_to_grid(x: Tensor, side: int) -> Tensor:
     """Averages (B, C, H, W) over a grid of side × side cells.
 
-    The same as `F.adaptive_avg_pool2d(x, side)`, as two matrix products, which can be exported
-    for any size of the map (by einsum: `@` looks at the layout, which would fix a size).
+    The result equals `F.adaptive_avg_pool2d(x, side)`. Two matrix products can be exported with
+    dynamic sizes; einsum, because `@` depends on the memory layout, which would fix a size.
     """
     rows = _cell_means(x.shape[2], side, x)  # (side, H)
     columns = _cell_means(x.shape[3], side, x)  # (side, W)
@@ -162,7 +162,7 @@ def pool_to_grid(x: Tensor, side: int) -> Tensor:
 
 
 def _cell_means(length: int, cells: int, like: Tensor) -> Tensor:
-    """The matrix (cells, length) that averages a row of pixels over cells, which may overlap."""
+    """Returns the matrix (cells, length) that averages a row over cells, which may overlap."""
     cell = torch.arange(cells, device=like.device)[:, None]
     pixel = torch.arange(length, device=like.device)[None]
     first = cell * length // cells

@@ -1,4 +1,4 @@
-"""A backbone, a decoder and a classifier of pixels in one network, and the two that papers use."""
+"""Segmenters: backbone, decoder and pixel classifier in one network, and the papers' two."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from spanets.backbones.dense import DenseBackbone
 from spanets.segmentation.network.decoders import FCNHead, SemanticFPN, UPerNet, pixel_classifier
 from spanets_runtime.errors import UsageError, first_line, nearest
 
-# The auxiliary head reads the map of this stage, the third: stride 16.
+# Stage whose map, at stride 16, feeds the auxiliary head.
 AUXILIARY_STAGE = 2
 
 
@@ -21,21 +21,21 @@ class Pyramid(Protocol):
     out_channels: Sequence[int]
 
     def __call__(self, images: Tensor) -> list[Tensor]:
-        """Maps images (B, 3, H, W) to maps (B, C, ~H / stride, ~W / stride), the finest first."""
+        """Returns maps (B, C, ~H / stride, ~W / stride) of images (B, 3, H, W), finest first."""
 
 
 class Segmenter(nn.Module):
-    """Classifies every pixel of an image of any size that its backbone takes.
+    """Classifies every pixel of an image of any size that the backbone supports.
 
     Args:
-        backbone: Gives four maps, and tells their channels by `out_channels`.
-        decoder: From the maps to features at stride 4; tells its `channels`.
-        classes: Logits of each pixel.
-        dropout: Of whole channels, before the classifier.
-        auxiliary: A head on the third map, which helps in training and rests in evaluation.
+        backbone: A backbone with four maps, whose channels are in `out_channels`.
+        decoder: A decoder to features at stride 4, whose channels are in `channels`.
+        classes: Number of classes.
+        dropout: Probability of dropping a channel before the classifier.
+        auxiliary: A head on the third map, used in training only, or None.
 
     Attributes:
-        output_names: Of what an exported segmenter gives.
+        output_names: Names of the outputs of an exported segmenter.
     """
 
     output_names = ("logits",)
@@ -59,7 +59,7 @@ class Segmenter(nn.Module):
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Maps images (B, 3, H, W) to logits (B, classes, H, W).
 
-        Where there is an auxiliary head, in training mode its logits come second.
+        With an auxiliary head, training mode returns a pair, whose second item is its logits.
         """
         maps = self.backbone(images)
         logits = _resize(self.classifier(self.dropout(self.decoder(maps))), images)
@@ -94,8 +94,8 @@ def upernet(
 ) -> Segmenter:
     """Makes a UPerNet with an auxiliary FCN head; the defaults are SPANetV2's training scripts'.
 
-    SPANetV2's tables count 512 channels, and the classifier of ImageNet's 1000 classes that the
-    network does not use (docs/segmentation.md).
+    SPANetV2's tables count the parameters of 512 channels, and of the unused ImageNet classifier
+    (docs/segmentation.md).
     """
     dims = backbone.out_channels
     auxiliary = FCNHead(dims[AUXILIARY_STAGE], auxiliary_channels, classes, dropout)
@@ -113,8 +113,8 @@ def make_segmenter(
     Args:
         kind: "semantic_fpn" or "upernet".
         backbone: A `Pyramid`.
-        classes: Logits of each pixel.
-        arguments: Of `semantic_fpn` or `upernet` beside these, such as `{"channels": 512}`.
+        classes: Number of classes.
+        arguments: Other arguments of `semantic_fpn` or `upernet`, such as `{"channels": 512}`.
 
     Raises:
         UsageError: an unknown kind, argument or value.
@@ -131,7 +131,7 @@ def make_segmenter(
             raise UsageError(f"{kind} has no argument {name!r}{hint}")
     try:
         return build(backbone, classes, **arguments)
-    # What torch raises of numbers that are none, or out of range.
+    # Raised by torch for values of a wrong type or out of range.
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise UsageError(f"{kind} with {arguments}: {first_line(error)}") from error
 
@@ -142,10 +142,10 @@ def build_segmenter(
     """Makes the segmenter that a checkpoint's metadata describes.
 
     Args:
-        name: timm name of the backbone.
-        model_args: Its arguments.
-        classes: Logits of each pixel.
-        head: Its "kind", "args" and "frozen_stages", see `make_segmenter` and `DenseBackbone`.
+        name: timm's name of the backbone.
+        model_args: Arguments of the backbone.
+        classes: Number of classes.
+        head: "kind", "args" and "frozen_stages"; see `make_segmenter` and `DenseBackbone`.
 
     Raises:
         UsageError: an unknown model, kind or argument, or a damaged description.

@@ -1,11 +1,12 @@
-# Each target sets up what it needs, from nothing but Python 3.11 and make.
+# Each target installs what it needs; only Python 3.11 or newer and make must be there.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/quickstart
 export MPLBACKEND := Agg
-# uv leaves compiling to the first import: where that may not write, every command takes 20 s more.
+# uv leaves bytecode compilation to the first import. If that import may not write bytecode, every
+# command takes 20 s longer.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help quickstart demo-detection demo-segmentation test test-all test-lowest lint format \
@@ -14,12 +15,12 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make quickstart  train, evaluate and predict on 2,624 solar cells, in ten minutes"
 	@echo "make demo-detection  Mask R-CNN from scratch on generated shapes"
-	@echo "make demo-segmentation  Semantic FPN likewise"
-	@echo "make test        the tests           make test-all  the slow ones too"
-	@echo "make test-lowest the tests, with the lowest versions that are promised to work"
+	@echo "make demo-segmentation  Semantic FPN from scratch on generated shapes"
+	@echo "make test        run the tests       make test-all  run the slow tests too"
+	@echo "make test-lowest run the tests with the lowest supported versions of dependencies"
 	@echo "make lint        ruff, mypy, imports make format    reformat the sources"
 	@echo "make docs-keys   write docs/recipe-keys.md from the declarations of the keys"
-	@echo "make bench       the timings on a CPU, over those in benchmarks/results/"
+	@echo "make bench       time on a CPU; replaces files in benchmarks/results/"
 	@echo "make model-table  count parameters and operations of every model again"
 	@echo "make clean       remove the environment and dist/; runs/ stays"
 
@@ -60,8 +61,8 @@ test: $(VENV)/.dev
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "slow or not slow"
 
-# The promise of pyproject.toml: an empty environment with the lowest version that each dependency
-# may have. uv resolves it; pip cannot.
+# Tests pyproject.toml's lower bounds in a new environment with the lowest allowed version of each
+# dependency. uv can resolve these; pip cannot.
 LOWEST := $(VENV)-lowest
 
 test-lowest:
@@ -91,7 +92,7 @@ bench: $(VENV)/.dev
 	done
 	$(BIN)/python benchmarks/cpu_speed.py spanetv2
 
-# After a model was added or changed.
+# Run this after adding or changing a model.
 model-table: $(VENV)/.dev
 	$(BIN)/python -m spanets.bench.recount
 

@@ -1,10 +1,10 @@
-"""What measuring spectra costs beside the forward passes, and what memory it takes.
+"""Measures the time and memory that spectrum statistics add to forward passes.
 
     python benchmarks/analysis_speed.py [--threads 2] [--images 100] [--batch 10]
 
-Images of 224², random, since their content makes no difference. Each batch goes through a network
-without and with the statistics of its token mixers, in turn; then the most memory that 20 images
-and all of them need beyond the network.
+The images are random, 224². Each batch goes through a network in turn without and with the
+statistics of its token mixers. Then the script measures the peak memory beyond the network, for 20
+images and for all.
 """
 
 import argparse
@@ -26,7 +26,7 @@ SIZE = 224
 
 
 def images(count: int, batch: int) -> Iterator[Tensor]:
-    """Yields so many images, made as they are asked for."""
+    """Yields random images, one at a time."""
     generator = torch.Generator().manual_seed(0)
     for start in range(0, count, batch):
         yield torch.randn(min(batch, count - start), 3, SIZE, SIZE, generator=generator)
@@ -34,17 +34,17 @@ def images(count: int, batch: int) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def forward(model: nn.Module, batch: Tensor) -> None:
-    """A forward pass alone."""
+    """Runs a forward pass without statistics."""
     model(batch)
 
 
 def analyse(model: nn.Module, count: int, batch: int) -> None:
-    """Measures so many images."""
+    """Runs forward passes with statistics."""
     stream(model, images(count, batch), SpectrumStatistics())
 
 
 def measure(name: str, count: int, batch: int) -> dict[str, Any]:
-    """Returns times of a batch and the memory of all images."""
+    """Returns the times of a batch and the memory for all images."""
     model, statistics = build_form(name), SpectrumStatistics()
     (one,) = images(batch, batch)
     tasks = {

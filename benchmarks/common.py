@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: results with their circumstances, beside the scripts."""
+"""Writes the results of the benchmark scripts, with command, commit and machine."""
 
 import json
 import subprocess
@@ -25,6 +25,6 @@ def write(name: str, content: dict[str, Any], device: str = "cpu") -> None:
 def _git(*words: str) -> str:
     try:
         done = subprocess.run(["git", *words], capture_output=True, text=True, cwd=RESULTS.parent)
-    except OSError:  # measured on a machine that has the files alone
+    except OSError:  # a machine without git or the repository
         return ""
     return done.stdout.strip()

@@ -1,4 +1,4 @@
-"""Compiled SPANet-small against its FFT forms and ConvNeXt, float32 and bfloat16, on the CPU.
+"""Times compiled SPANet-small, its FFT forms and ConvNeXt, float32 and bfloat16, on the CPU.
 
     python benchmarks/compiled.py [--threads 2] [--batch 8] [--rounds 9]
 

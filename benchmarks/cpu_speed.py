@@ -1,19 +1,19 @@
-"""SPANet and SPANetV2 against their FFT forms and peers: eager float32, 224², CPU.
+"""Times SPANet and SPANetV2, their FFT forms and peers: eager float32, 224², CPU.
 
     python benchmarks/cpu_speed.py [spanet | spanetv2] [--threads 2] [--batch 16] [--rounds 15]
 
-Forms of SPANet-small, equal to float rounding:
+Forms of SPANet-small, which agree up to float rounding:
   closed form     the default: thin matrix products
   rfft            `spectral_method="fft"`: two real FFTs over all channels
-  released fft    as the released code computes it: complex FFT, shift, mask and inverse for each
-                  gate, and a convolution for each, on contiguous (NCHW) maps
+  released fft    like the released code: for each gate a complex FFT, shift, mask, inverse and
+                  convolution, on contiguous (NCHW) maps
 
 Forms of SPANetV2-s18:
   ours            the default: one FFT for all heads, fused attention
-  head by head    an FFT for each head, the rest as ours
-  released        the same on contiguous (NCHW) maps, attention written out
+  head by head    an FFT for each head, everything else as ours
+  released        head by head on contiguous (NCHW) maps, with explicit attention
 
-Peers are timed in their better layout of the two, contiguous and channels last.
+Each peer is timed in the faster of two memory layouts, contiguous and channels last.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from spanets.kernels import fused
 
 
 def inference(model: nn.Module, x: Tensor) -> Callable[[], object]:
-    """Returns a forward pass to be timed."""
+    """Returns a forward pass to time."""
     model.eval()
 
     def run() -> None:
@@ -41,7 +41,7 @@ def inference(model: nn.Module, x: Tensor) -> Callable[[], object]:
 
 
 def training(model: nn.Module, x: Tensor) -> Callable[[], object]:
-    """Returns a training step to be timed: forward, backward, SGD."""
+    """Returns a training step to time: forward, backward, SGD."""
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
 
@@ -54,7 +54,7 @@ def training(model: nn.Module, x: Tensor) -> Callable[[], object]:
 
 
 def contiguous(task: Callable[[], object]) -> Callable[[], object]:
-    """Runs a task with the CPU's channels-last rule of the stem switched off."""
+    """Runs a task without the rule that makes the stem use channels last on a CPU."""
 
     def run() -> None:
         layout = fused.LAYOUT
@@ -107,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("family", choices=["spanet", "spanetv2"], default="spanet", nargs="?")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch", type=int, help="default: 16, of spanetv2 8")
+    parser.add_argument("--batch", type=int, help="default: 16, for spanetv2 8")
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

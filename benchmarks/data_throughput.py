@@ -1,12 +1,12 @@
-"""Images decoded and augmented per second of one core: folders and shards, beside timm's loader.
+"""Measures images decoded and augmented per second and core: our loaders and timm's.
 
     python benchmarks/data_throughput.py [--images 192] [--rounds 9]
 
-Photographs are made up: 500 x 375 pixels, JPEG, some 84 kB, near ImageNet's average. All loaders
-make batches of 32 with the settings of a recipe, in the process that asks for them, up to the
-float32 that a network takes: ours with `standardize`, timm's in its prefetcher, batch by batch, or
-without it image by image. Each turn takes one pass of each, and its processor time is what counts,
-so that other work on the machine matters little. Loaders are compared turn by turn.
+The photographs are generated JPEGs of 500 x 375 pixels, some 84 kB, near ImageNet's average. All
+loaders make batches of 32 with the settings of a recipe, in the main process, up to float32 input:
+ours with `standardize`, timm's with its prefetcher (a batch at a time) or without it (an image at a
+time). A round is one pass of each loader. The score is processor time, so that other work on the
+machine matters little. Ratios are taken within a round.
 """
 
 import argparse
@@ -35,7 +35,7 @@ RECIPES = ("imagenet/spanet_small", "elpv")
 
 
 def make_images(root: Path, count: int) -> None:
-    """Writes photographs of two classes: smooth fields with some noise."""
+    """Writes photographs of two classes: smooth colour fields with some noise."""
     rng = np.random.default_rng(0)
     for i in range(count):
         coarse = rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)
@@ -51,7 +51,7 @@ def make_images(root: Path, count: int) -> None:
 
 
 class Ours:
-    """Our loader, with what the training step does to its batches; every pass is a new epoch."""
+    """Our loader with the batch processing of the training step; each pass is a new epoch."""
 
     def __init__(self, recipe: ClassificationRecipe) -> None:
         self.loader = make_loaders(recipe, BATCH).train
@@ -60,7 +60,9 @@ class Ours:
 
     def __iter__(self) -> Iterator[Any]:
         sampler: Any = self.loader.sampler
-        sampler.set_epoch(next(self.epochs))  # as timm's do by themselves: other augmentations
+        sampler.set_epoch(
+            next(self.epochs)
+        )  # new augmentations; timm's samplers do this themselves
         for pixels, targets in self.loader:
             yield standardize(pixels, self.data), targets
 

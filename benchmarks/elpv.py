@@ -1,9 +1,9 @@
-"""Learning from scratch on ELPV: SPANet, SPANetV2 and two peers by the same recipe, several seeds.
+"""Trains SPANet, SPANetV2 and two peers from scratch on ELPV, same recipe, several seeds.
 
     python benchmarks/elpv.py [--models spanet_nano resnet18 convnext_atto ...] [--seeds 0 1 2]
 
-Trains on three quarters of the cells and measures the last epoch's weights on the rest: no epoch is
-chosen on the images that are measured. A run that is on record in --runs is not run again.
+Trains on three quarters of the cells, and evaluates the weights of the last epoch on the rest, so
+no epoch is selected on the test images. Finished runs in --runs are not repeated.
 """
 
 import argparse
@@ -20,13 +20,13 @@ from spanets.training.engine import train
 
 
 def run(model: str, seed: int, folder: Path) -> dict[str, Any]:
-    """Trains one model with one seed, or reads what an earlier call left."""
+    """Trains one model with one seed, or reads the results of an earlier run."""
     out = folder / f"{model}-{seed}"
     done = out / "results.json"
     if done.exists():
         return json.loads(done.read_text())
     words = ["--model.name", model, "--seed", str(seed)]
-    if model.startswith("spanetv2"):  # filters of the recipe's own image size
+    if model.startswith("spanetv2"):  # filters for the recipe's image size
         words += ["--model.args", "{img_size: 128}"]
     recipe = load_recipe("elpv", words)
     return train(recipe, out, resume=(out / "recipe.yaml").exists())
@@ -38,7 +38,7 @@ def main() -> None:
     models = ["spanet_nano", "spanetv2_nano_pure", "resnet18", "convnext_atto"]
     parser.add_argument("--models", nargs="+", default=models)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--recorded", action="store_true", help="only collect what is on record")
+    parser.add_argument("--recorded", action="store_true", help="only collect finished runs")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmark-elpv"))
     arguments = parser.parse_args()
     table: dict[str, Any] = {}

@@ -1,9 +1,9 @@
-"""Robustness on ELPV: checkpoints on the test quarter under the 15 corruptions at 5 severities.
+"""Measures robustness on ELPV: the test quarter under 15 corruptions at 5 severities.
 
     python benchmarks/elpv_robustness.py RUN... [--images 656]
 
-RUN is a folder of `benchmarks/elpv.py`, named MODEL-SEED. Images are corrupted as the network sees
-them, resized, and alike for every checkpoint. Rows on record of runs that are not named are kept.
+RUN is a folder of `benchmarks/elpv.py`, named MODEL-SEED. Images are corrupted after resizing, in
+the same way for every checkpoint. Earlier results of other runs are kept.
 """
 
 import argparse
@@ -32,14 +32,14 @@ FIGURE = RESULTS / f"{NAME}.png"
 
 
 def load(runs: list[Path]) -> tuple[dict[str, nn.Module], Preprocessing]:
-    """Restores the last checkpoints by the name of their run, and their common preprocessing."""
+    """Loads the last checkpoints, by name of their run, and their common preprocessing."""
     models, preprocessings = {}, set()
     for run in runs:
         source = open_checkpoint(run / "last.ckpt")
         models[run.name] = source.network
         preprocessings.add(source.preprocess)
     if len(preprocessings) != 1:
-        raise SystemExit("these runs do not see the same images: their preprocessing differs")
+        raise SystemExit("the runs differ in their preprocessing, so they see different images")
     return models, preprocessings.pop()
 
 
@@ -56,7 +56,7 @@ def measure(model: nn.Module, batches: list[torch.Tensor], labels: torch.Tensor)
 def measure_all(
     models: dict[str, nn.Module], preprocess: Preprocessing, samples: Samples
 ) -> dict[str, Any]:
-    """Returns by run: the metrics on clean images, and by kind a list over severities."""
+    """Returns for each run the metrics on clean images, and by corruption a list by severity."""
     clean = [preprocess.crop(load_image(path)) for path in samples.images]
     labels = torch.tensor(samples.labels)
 
@@ -77,7 +77,7 @@ def measure_all(
 
 
 def summarise(runs: dict[str, Any]) -> dict[str, Any]:
-    """Returns means over seeds by model: clean and corrupted error, their difference, AUROC."""
+    """Returns for each model means over seeds: clean and corrupted error, difference, AUROC."""
     seeds: dict[str, list[Any]] = {}
     for run, row in runs.items():
         seeds.setdefault(run.rpartition("-")[0], []).append(row)
@@ -85,7 +85,7 @@ def summarise(runs: dict[str, Any]) -> dict[str, Any]:
 
 
 def summarise_model(rows: list[Any]) -> dict[str, Any]:
-    """Returns the means of a model's seeds."""
+    """Returns the means over a model's seeds."""
 
     def mean_of(kind: str, metric: str) -> float:
         return statistics.mean(at[metric] for row in rows for at in row["kinds"][kind])
@@ -109,7 +109,7 @@ def summarise_model(rows: list[Any]) -> dict[str, Any]:
 
 
 def draw(summary: dict[str, Any]) -> None:
-    """Draws AUROC against the kind of corruption, a line of marks a model."""
+    """Plots AUROC by corruption, with a row of markers for each model."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4), layout="constrained")
@@ -130,7 +130,9 @@ def main() -> None:
     """Measures, and writes results/elpv_robustness.json and .png."""
     parser = argparse.ArgumentParser()
     parser.add_argument("runs", type=Path, nargs="*")
-    parser.add_argument("--images", type=int, default=656, help="the first of a fixed random order")
+    parser.add_argument(
+        "--images", type=int, default=656, help="number of images, in a fixed random order"
+    )
     arguments = parser.parse_args()
     samples = elpv_splits()["val"]
     order = np.random.default_rng(0).permutation(len(samples))[: arguments.images]
@@ -138,7 +140,8 @@ def main() -> None:
     record = RESULTS / f"{NAME}.json"
     before = json.loads(record.read_text()) if record.exists() else {"images": len(samples)}
     if before["images"] != len(samples):
-        raise SystemExit(f"{record} is on {before['images']} images: remove it, or take as many")
+        count = before["images"]
+        raise SystemExit(f"{record} has {count} images: remove it, or use --images {count}")
     runs = before.get("runs", {})
     if arguments.runs:
         models, preprocess = load(arguments.runs)

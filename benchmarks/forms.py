@@ -1,6 +1,6 @@
-"""The networks as the released code computes them: the same function and weights, to be timed.
+"""Builds networks that compute like the released code, with the same function and weights.
 
-Built around a model of this package, whose mixers they replace.
+Each starts from a model of this package and replaces its mixers.
 """
 
 import timm
@@ -14,7 +14,7 @@ from spanets.spectral import low_frequency_mask, resize_half_spectrum
 
 
 class ReleasedContext(nn.Module):
-    """The context by complex FFTs, gate by gate; the masks are buffers, as released."""
+    """The context with complex FFTs, gate by gate; the masks are buffers, as in the release."""
 
     def __init__(self, context: SpectralContext, size: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class ReleasedContext(nn.Module):
 
 
 def released_form(name: str, size: int = 224) -> nn.Module:
-    """Builds the network as the released code computes it, weights as the default's."""
+    """Builds a network that computes like the released code, with the default's weights."""
     model = timm.create_model(name)
     for i, stage in enumerate(model.stages):
         for module in stage.modules():
@@ -67,7 +67,7 @@ class HeadByHead(nn.Module):
 
 
 class WrittenOutAttention(nn.Module):
-    """Attention by two products and a softmax."""
+    """Attention as two products and a softmax."""
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class WrittenOutAttention(nn.Module):
 
 
 def head_by_head(name: str, written_out: bool = False) -> nn.Module:
-    """Builds a SPANetV2 with filters head by head, on request attention written out."""
+    """Builds a SPANetV2 with filters head by head, optionally with explicit attention."""
     model = timm.create_model(name)
     for stage in model.stages:
         for block in stage.blocks:

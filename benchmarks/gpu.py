@@ -1,14 +1,14 @@
-"""SPANet and SPANetV2 on a CUDA GPU: bfloat16, channels last, compiled, batch 256, 224².
+"""Times SPANet and SPANetV2 on a CUDA GPU: bfloat16, channels last, compiled, batch 256, 224².
 
     python benchmarks/gpu.py                  everything, in under eight minutes on one GPU
-    python benchmarks/gpu.py --dry-run        the same steps on the CPU with the smallest models, of
-                                              which one alone is compiled; writes nothing
+    python benchmarks/gpu.py --dry-run        the same steps on the CPU with the smallest models;
+                                              compiles only one and writes nothing
     python benchmarks/gpu.py --bytes          only the memory traffic, counted without a GPU
 
-Measured: inference and training steps of the default form, of the FFT forms at their best setting
-(compiled or not, transforms in float32 within bfloat16, or all in float32), and of peers; the peak
-memory of training; where the time goes, kernel by kernel; and the compiled forms replayed as CUDA
-graphs.
+It measures inference and training steps of the default form, of the FFT forms in their best setting
+(compiled or not, transforms in float32 within bfloat16, or all in float32), and of peers. It also
+measures the peak memory of training, the time of each kernel, and the compiled forms replayed as
+CUDA graphs.
 """
 
 import argparse
@@ -33,11 +33,11 @@ from spanets_runtime.errors import UsageError
 
 
 class Models(NamedTuple):
-    """What is measured.
+    """The models to measure.
 
     Attributes:
-        spanet, spanetv2: Ours.
-        peers: Models of timm's to stand beside them.
+        spanet, spanetv2: Names of our models.
+        peers: Names of timm models to compare with.
     """
 
     spanet: str
@@ -57,14 +57,14 @@ TARGETS = {
 
 
 class Plan(NamedTuple):
-    """One thing that is timed; called, it makes the task.
+    """A task to time; calling it builds the task.
 
     Attributes:
-        model: timm name.
+        model: Name of the model in timm.
         form: "default", "fft" (real transforms), "matmul" (SPANetV2's products) or "released"
             (complex transforms, gate by gate).
-        setting: How it is run.
-        batch: Images at a time.
+        setting: Dtype, backend and memory layout.
+        batch: Images in a batch.
         size: Image side, in pixels.
     """
 
@@ -75,8 +75,8 @@ class Plan(NamedTuple):
     size: int
 
     def __call__(self) -> tuple[Task, int]:
-        """Returns the task and the bytes of its weights."""
-        # Where the maps are not to be channels last, the network must not lay them out so itself.
+        """Returns the task and the size of its weights, in bytes."""
+        # Without channels last, the network must not switch to that layout itself.
         layout = torch.channels_last if self.setting.channels_last else torch.contiguous_format
         fused.LAYOUT = layout
         if self.form == "released":
@@ -89,9 +89,9 @@ class Plan(NamedTuple):
 
 
 def plans(models: Models, arguments: argparse.Namespace, train: bool) -> dict[str, Plan]:
-    """Returns everything that is timed, by name.
+    """Returns all tasks to time, by name.
 
-    Compiling for a CPU takes minutes a model, so a dry run compiles the first alone.
+    Compiling for a CPU takes minutes a model, so a dry run compiles only the first.
     """
     told = {"device": arguments.device, "train": train}
     half = {**told, "dtype": "bfloat16", "channels_last": True}
@@ -144,7 +144,7 @@ def _rows(step: str, turns: Turns, models: Models, batch: int) -> dict[str, Any]
         return {name: value for (of, name), value in table.items() if of == step}
 
     def summary(seconds: dict[str, list[float]]) -> dict[str, Any]:
-        # Where ours failed, the others are still worth their numbers.
+        # If ours failed, still report the others.
         reference = models.spanet if models.spanet in seconds else next(iter(seconds), "")
         rows: dict[str, Any] = summarise(seconds, reference)
         for row in rows.values():
@@ -163,7 +163,7 @@ def _rows(step: str, turns: Turns, models: Models, batch: int) -> dict[str, Any]
 
 
 def verdict(models: Models, inference: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
-    """Holds the measurements against the targets."""
+    """Compares the measurements with the targets."""
     ours = models.spanet
     ratio = f"relative_to_{ours}"
 
@@ -173,7 +173,7 @@ def verdict(models: Models, inference: dict[str, Any], training: dict[str, Any])
         return min(own, key=lambda name: rows[name]["median_s"], default=None)
 
     def speed(rows: dict[str, Any], *names: str | None) -> float | None:
-        """How many times as long as ours the fastest of these takes; None where one is missing."""
+        """Returns the time of the fastest of these relative to ours; None if one is missing."""
         known = [rows.get(name, {}).get(ratio) for name in names]
         return None if None in known else min(known)
 
@@ -192,7 +192,7 @@ def verdict(models: Models, inference: dict[str, Any], training: dict[str, Any])
 
 
 class Traffic(TorchDispatchMode):
-    """Adds up the bytes that each operator reads and writes; views move nothing."""
+    """Counts the bytes that each operator reads and writes; views count as nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -239,9 +239,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--patience", type=float, default=240, help="seconds to prepare in")
+    parser.add_argument("--patience", type=float, default=240, help="seconds for the preparation")
     parser.add_argument(
-        "--only", nargs="+", metavar="NAME", help="of the forms, and ours; prints no verdict"
+        "--only", nargs="+", metavar="NAME", help="only these forms, and ours; no verdict"
     )
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--bytes", action="store_true")

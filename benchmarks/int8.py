@@ -1,10 +1,9 @@
-"""Static int8 quantisation on ELPV: accuracy and time of ELPV checkpoints' ONNX files.
+"""Measures static int8 quantisation of ELPV checkpoints: accuracy and time of their ONNX files.
 
     python benchmarks/int8.py CHECKPOINT... [--threads 2] [--images 128]
 
-Ranges come from training images; accuracy is that on the test quarter. The time of the networks
-people deploy, SPANet-small and SPANetV2-s18-pure at 224², is measured beside it with random weights
-(time does not depend on them).
+Ranges come from training images, accuracy from the test quarter. The times are those of
+SPANet-small and SPANetV2-s18-pure at 224² with random weights, which do not change the time.
 """
 
 import argparse
@@ -29,7 +28,7 @@ from spanets_runtime.preprocessing import Preprocessing
 
 
 def answers(path: Path, samples: Samples) -> list[str]:
-    """Returns the likeliest class of every image."""
+    """Returns the most likely class of every image."""
     predictor = OnnxPredictor(path)
     return [prediction.labels[0][0] for prediction in predictor(samples.images, top=1)]
 

@@ -1,10 +1,10 @@
-"""Memory and time of detectors and segmenters on one large image, on the CPU.
+"""Measures memory and time of detectors and segmenters on one large image, on the CPU.
 
     python benchmarks/large_images.py [--threads 2] [--rounds 3]
 
-Each network runs in a process of its own, whose peak of resident memory is the figure: weights,
-libraries and all. Detectors are made to find 100 objects with scores above the threshold, so that
-nothing of their work is left out; weights are random.
+Each network runs in its own process, and its peak resident memory is reported, including weights
+and libraries. The weights are random. The detectors are modified to find 100 objects with scores
+above the threshold, so that they do all of their work.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--one", choices=SIZES, help="measure this one, and print it")
+    parser.add_argument("--one", choices=SIZES, help="measure only this and print it")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.one is not None:
@@ -54,7 +54,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def measure(name: str, rounds: int) -> dict[str, Any]:
-    """Returns the peak of memory of this process, and seconds of an image."""
+    """Returns the peak memory of this process, and the seconds for an image."""
     height, width = SIZES[name]
     image = torch.randn(3, height, width, generator=torch.Generator().manual_seed(0))
     task = make_detection(name) if name in DETECTORS else make_segmentation(name)
@@ -64,13 +64,13 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         started = perf_counter()
         task(image)
         seconds.append(perf_counter() - started)
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux tells KiB
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB on Linux
     row = {"height": height, "width": width, "peak_bytes": peak, "under_limit": peak < LIMIT}
     return row | {"seconds": [round(value, 3) for value in sorted(seconds)], "found": found}
 
 
 def make_detection(kind: str) -> Any:
-    """Returns a task that finds objects in an image, and says how many."""
+    """Returns a task that detects objects in an image and returns their number."""
     torch.manual_seed(0)
     detector = make_detector(kind, BACKBONE, 80).eval()
     find_much(detector)
@@ -82,16 +82,16 @@ def make_detection(kind: str) -> Any:
 
 
 def find_much(detector: nn.Module) -> None:
-    """Gives a detector that has not learnt anything scores above its threshold."""
+    """Gives an untrained detector scores above its threshold."""
     for name, bias in detector.named_parameters():
         if name.endswith("classification_head.cls_logits.bias"):
-            bias.zero_()  # a score of a half of every class
+            bias.zero_()  # a score of 0.5 for every class
         elif name.endswith("cls_score.bias"):
-            bias[1] += 3  # of one class: more candidates for NMS than trained weights give
+            bias[1] += 3  # one class gets more candidates for NMS than with trained weights
 
 
 def make_segmentation(name: str) -> Any:
-    """Returns a task that labels the pixels of an image, and says how many."""
+    """Returns a task that labels the pixels of an image and returns their number."""
     kind, _, windows = name.partition(", ")
     segmenter = make_segmenter(kind, DenseBackbone(BACKBONE), 150).eval()
 

@@ -1,11 +1,11 @@
-"""Memory of a detector on one photograph of 12 megapixels: predicting, evaluating, loading.
+"""Measures a detector's memory on a photograph of 12 megapixels: predict, evaluate, load.
 
     python benchmarks/memory.py [--threads 1]
 
-Each row is a process of its own, whose peak of resident memory is the figure: libraries, weights
-and all. Mask R-CNN with SPANet-small at the paper's sizes, with random weights, is made to find 100
-objects with scores above its own threshold and below that of `predict`. The photograph has 1,000
-objects, as polygons and as run lengths; it is loaded as the 1x and the 3x recipe have it.
+Each row is the peak resident memory of its own process, including libraries and weights. The
+detector is Mask R-CNN with SPANet-small at the paper's sizes, with random weights. It is modified
+to find 100 objects with scores above its own threshold and below that of `predict`. The photograph
+has 1,000 objects, as polygons and as run lengths. It is loaded with the 1x and the 3x recipe.
 """
 
 import argparse
@@ -47,8 +47,8 @@ def main() -> None:
     """Measures and writes results/memory.json."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--one", help="do this alone with --data: 'make' it, or measure a row")
-    parser.add_argument("--data", type=Path, help="a folder")
+    parser.add_argument("--one", help="with --data: 'make' the data, or measure only this row")
+    parser.add_argument("--data", type=Path, help="folder for the data")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.one is not None:
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def start(name: str, folder: str, threads: int) -> dict[str, Any]:
-    """Returns what another process makes or measures."""
+    """Makes the data or measures a row in another process; returns its result."""
     command = [sys.executable, __file__, "--threads", str(threads), "--one", name, "--data", folder]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     print(name, done.stdout.strip(), file=sys.stderr)
@@ -71,7 +71,7 @@ def start(name: str, folder: str, threads: int) -> dict[str, Any]:
 
 
 def measure(name: str, root: Path) -> dict[str, Any]:
-    """Returns the peak of memory of this process, and what its imports took of it."""
+    """Returns the peak memory of this process, and the part that its imports took."""
     kind, _, rest = name.partition(" ")
     tasks: dict[str, Callable[[], int]] = {
         "predict": lambda: predict(root),
@@ -89,12 +89,12 @@ def measure(name: str, root: Path) -> dict[str, Any]:
 
 
 def peak_bytes() -> int:
-    """Returns the most that this process has had in memory."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux tells KiB
+    """Returns the peak memory of this process, in bytes."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB on Linux
 
 
 def predict(root: Path) -> int:
-    """Predicts as the command line does, and returns the number of objects in its file."""
+    """Predicts like the command line, and returns the number of objects in the output file."""
     predictor = ObjectPredictor(root / "a.ckpt", device="cpu")
     (found,) = predictor([root / "images/photograph.jpg"], out=root / "out", min_score=0.5)
     assert found.error is None
@@ -103,7 +103,7 @@ def predict(root: Path) -> int:
 
 
 def load(root: Path, form: str, recipe: str) -> int:
-    """Loads the photograph for training, as it is and flipped, cut and resized."""
+    """Loads the photograph for training: unchanged, flipped, cropped and resized."""
     keys = [*words(root), "--data.train_annotations", f"{form}.json"]
     data = load_recipe(RECIPES[recipe], keys).data
     loaders = make_loaders(data, masks=True, seed=0, batch_size=1)
@@ -131,7 +131,7 @@ def make_data(root: Path) -> None:
 
 
 def words(root: Path) -> list[str]:
-    """Returns the keys of a recipe for what `make_data` writes."""
+    """Returns the recipe keys for the data of `make_data`."""
     keys = {"root": str(root), "workers": "0"}
     for part in ("train", "val"):
         keys |= {f"{part}_images": "images", f"{part}_annotations": "polygons.json"}

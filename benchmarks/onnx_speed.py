@@ -1,12 +1,12 @@
-"""One image of 224² in ONNX Runtime on the CPU: SPANet, SPANetV2, their FFT forms, ConvNeXt.
+"""Times an image of 224² in ONNX Runtime on the CPU: SPANet, SPANetV2, FFT forms, ConvNeXt.
 
     python benchmarks/onnx_speed.py [--threads 2] [--rounds 15]
 
-Needs onnx, onnxscript and onnxruntime. Ours are exported as `spanets export --static` does, and
-compared with eager outputs there. Forms:
+Needs onnx, onnxscript and onnxruntime. Our models are exported like `spanets export --static`,
+which compares them with eager outputs. Forms:
   fft             `spectral_method="fft"`: two real FFTs over all channels
-  released        as the released code computes it: a transform, its filter and the inverse for each
-                  gate or head
+  released        like the released code: a transform, a filter and the inverse for each gate or
+                  head
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Mask R-CNN from scratch on generated shapes: SPANet-nano and a peer by the same recipe.
+"""Trains Mask R-CNN from scratch on generated shapes: SPANet-nano and a peer, same recipe.
 
     python benchmarks/shapes_detection.py [--models spanet_nano resnet18] [--recorded]
 
-Draws the images, trains on 240 of them and measures the last epoch's weights on the other 60: no
-epoch is chosen on the images that are measured. A run that is on record in --runs is not run again.
+Draws the images, trains on 240 of them, and evaluates the weights of the last epoch on the other
+60, so no epoch is selected on the test images. Finished runs in --runs are not repeated.
 """
 
 from shapes_runs import main

@@ -1,4 +1,4 @@
-"""What the benchmarks on generated shapes have in common: each model trained and read once."""
+"""Trains and evaluates the models of the benchmarks on generated shapes."""
 
 import argparse
 import json
@@ -15,16 +15,18 @@ from spanets.training.engine import train
 
 
 def run(recipe: str, model: str, shapes: Path, out: Path) -> None:
-    """Trains one model, and notes the processor's time beside the results."""
+    """Trains one model, and records the processor time beside the results."""
     words = ["--model.name", model, "--data.root", str(shapes)]
     before = os.times()
     train(load_recipe(recipe, words), out, resume=(out / "recipe.yaml").exists())
-    spent = sum(os.times()[:4]) - sum(before[:4])  # user and system, of loading processes too
+    spent = sum(os.times()[:4]) - sum(
+        before[:4]
+    )  # user and system time, including loader processes
     (out / "processor.json").write_text(json.dumps({"seconds": round(spent)}))
 
 
 def read(out: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Returns what is on record of a run: these of its results, and its times."""
+    """Returns the named results of a finished run, and its times."""
     result = json.loads((out / "results.json").read_text())
     spent = json.loads((out / "processor.json").read_text())["seconds"]
     told = {name: result[name] for name in ("parameters", "epochs", "metrics", *names)}
@@ -35,13 +37,13 @@ def main(name: str, recipe: str, names: Sequence[str] = ()) -> None:
     """Measures and writes results/NAME.json after every run.
 
     Args:
-        name: Of the benchmark.
-        recipe: That every model is trained by.
-        names: Of results that are recorded beside the metrics.
+        name: Name of the benchmark.
+        recipe: Recipe of all models.
+        names: Results to record besides the metrics.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", nargs="+", default=["spanet_nano", "resnet18"])
-    parser.add_argument("--recorded", action="store_true", help="only collect what is on record")
+    parser.add_argument("--recorded", action="store_true", help="only collect finished runs")
     folder = Path(f"runs/benchmark-{name.replace('_', '-')}")
     parser.add_argument("--runs", type=Path, default=folder)
     arguments = parser.parse_args()

@@ -1,9 +1,9 @@
-"""What a pixel costs from 224² to 1024²: SPANet, SPANetV2 and ConvNeXt, eager, CPU.
+"""Measures the time of a pixel from 224² to 1024²: SPANet, SPANetV2 and ConvNeXt, eager, CPU.
 
     python benchmarks/sizes.py [--threads 2] [--rounds 5] [--one-image]
 
-About 1024² pixels at a time, so that the pixels alone count; --one-image times single images, of
-which a small one bears what a call costs at any size. All sizes take turns in every round.
+A batch has about 1024² pixels, so that the fixed cost of a call does not matter. --one-image times
+single images; a small one also shows that fixed cost. All sizes take turns in every round.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""Where the FFT overtakes the basis: spectral pooling by both methods against the radius.
+"""Times spectral pooling by FFT and by basis functions, for several radii.
 
     python benchmarks/spectral_pool.py [--threads 2]
 
-Sets `MAX_BASIS` of `spanets.spectral`.
+The result is the reason for `MAX_BASIS` in `spanets.spectral`.
 """
 
 import argparse

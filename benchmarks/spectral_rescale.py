@@ -1,8 +1,8 @@
-"""Spectral re-scaling by FFT and by matrix products, eager on the CPU, at the sizes of the stages.
+"""Times spectral re-scaling by FFT and by matrix products at the stages' sizes, eager, CPU.
 
     python benchmarks/spectral_rescale.py [--threads 2] [--rounds 15]
 
-What `resolve_rescale_method` of `spanets.spectral` goes by.
+The result is the reason for `resolve_rescale_method` in `spanets.spectral`.
 """
 
 import argparse

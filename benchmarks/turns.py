@@ -1,8 +1,7 @@
-"""Tasks that each have a process: all are prepared at once, then timed in turn.
+"""Prepares tasks in parallel, each in its own process, then times them in turn.
 
-Compiling a network's training step takes a minute and keeps one core busy; a device is free
-meanwhile. What does not fit into the device's memory while others are prepared is prepared again
-when they have let go of it.
+Compiling a training step takes a minute on one core, while the device is idle. A task that runs out
+of device memory during the preparation is prepared again when the others have freed theirs.
 """
 
 import multiprocessing
@@ -21,18 +20,18 @@ from spanets.bench.timing import Task, interleave
 from spanets_runtime.errors import first_line
 
 Prepare = Callable[[], tuple[Task, int]]
-"""Makes a task and tells the bytes of its weights; can be pickled."""
+"""Function that returns a task and the size of its weights in bytes; must be picklable."""
 
 
 class Turns(NamedTuple):
-    """What became of the tasks.
+    """The results of the tasks.
 
     Attributes:
-        seconds: Of every round, by task.
-        peak_memory_mb: Weights, and what the task adds at its peak; None where it is not known.
-        kernels: Of the tasks that were profiled.
-        replayed: Seconds of replays of the tasks' CUDA graphs, by task.
-        failed: The first line of what went wrong, by task.
+        seconds: Seconds of every round, by task.
+        peak_memory_mb: Weights plus the task's peak memory in MB, by task; None if unknown.
+        kernels: Kernel times of the profiled tasks.
+        replayed: Seconds of CUDA graph replays, by task.
+        failed: First line of the error, by task.
     """
 
     seconds: dict[Hashable, list[float]]
@@ -50,18 +49,18 @@ def take_turns(
     replayed: Collection[Hashable] = (),
     patience: float = 240,
 ) -> Turns:
-    """Prepares all tasks side by side, then times them in turn, one at a time.
+    """Prepares all tasks in parallel, then times them in turn.
 
-    A task that fails, or is not ready in time, is a result, and no reason to lose the others.
+    If a task fails or is not ready in time, this is recorded and the others go on.
 
     Args:
-        prepare: Makes the tasks, by name.
-        rounds: Turns of each task that count.
-        device: Where they run.
-        profiled: Names of those to profile, too.
-        replayed: Names of those to time as CUDA graphs, too, which spare the processor's part of
-            each kernel's start.
-        patience: Seconds until tasks have to be ready.
+        prepare: Functions that make the tasks, by name.
+        rounds: Number of timed rounds of each task.
+        device: Device of the tasks.
+        profiled: Names of the tasks to profile as well.
+        replayed: Names of the tasks to time also as CUDA graphs, without the CPU cost of kernel
+            launches.
+        patience: Time limit of the preparation, in seconds.
     """
     end = time.monotonic() + patience
     turns = Turns({}, {}, {}, {}, {})
@@ -87,7 +86,7 @@ def take_turns(
                 turns.seconds[name] = [value for value in seconds[name] if value is not None]
             else:
                 turns.failed[name] = worker.message
-        # Last: a graph that cannot be captured leaves a process of no more use.
+        # Last, because a failed graph capture makes a process unusable.
         for name in replayed:
             if name in turns.seconds and (replays := ready[name].ask(f"replay {rounds}")):
                 turns.replayed[name] = replays
@@ -107,7 +106,7 @@ def _started(prepare: Mapping[Hashable, Prepare], device: str):
 
 
 class _Worker:
-    """The parent's side: a process that prepares one task and runs it when asked."""
+    """The parent's handle of a process that prepares one task and runs it when asked."""
 
     def __init__(self, prepare: Prepare, device: str) -> None:
         context = multiprocessing.get_context("spawn")
@@ -118,7 +117,7 @@ class _Worker:
         self.state, self.message = "preparing", ""
 
     def wait(self, end: float) -> None:
-        """Waits until the task is "ready", has "failed", or lacked "memory"."""
+        """Waits until the state is "ready", "failed" or "memory" (out of memory)."""
         if not self._pipe.poll(max(0, end - time.monotonic())):
             self.state, self.message = "failed", "not ready in time"
             self._process.kill()
@@ -129,7 +128,7 @@ class _Worker:
             self.state, self.message = "failed", "the process ended"
 
     def ask(self, what: str) -> Any:
-        """Returns the answer, or None from the first failure on."""
+        """Returns the answer, or None after a failure."""
         if self.state != "ready":
             return None
         self._pipe.send(what)
@@ -149,17 +148,17 @@ class _Worker:
 
 
 def _serve(pipe: Connection, prepare: Prepare, device: str) -> None:
-    """The process's side: prepares the task, then answers until the pipe is closed."""
+    """Runs in the child process: prepares the task, then answers until the pipe is closed."""
     try:
         torch.manual_seed(0)
-        # Sizes are fixed, so the convolutions may be chosen by trying; float32 products as usual.
+        # Sizes are fixed, so cuDNN may choose its convolutions by trial.
         torch.backends.cudnn.benchmark = True
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         task, weights = prepare()
         task()
         task()
-        _let_go(device)
-    # Compilers have errors of all kinds, and wrap those of others.
+        _free_memory(device)
+    # Compilers raise errors of many types, and wrap others.
     except Exception as error:
         lacking = "out of memory" in str(error)
         if not lacking:
@@ -174,7 +173,7 @@ def _serve(pipe: Connection, prepare: Prepare, device: str) -> None:
             return
         try:
             answer = _answer(asked, task, weights, device)
-            _let_go(device)
+            _free_memory(device)
             pipe.send(("ready", answer))
         except Exception as error:
             pipe.send(("failed", first_line(error)))
@@ -193,7 +192,7 @@ def _answer(asked: str, task: Task, weights: int, device: str) -> Any:
 
 
 def _replay(task: Task, rounds: int, device: str) -> list[float] | None:
-    """Times a task that was captured as a CUDA graph."""
+    """Times a task as a CUDA graph."""
     if device == "cpu":
         return None
     stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
@@ -206,8 +205,8 @@ def _replay(task: Task, rounds: int, device: str) -> list[float] | None:
     return interleave({"graph": graph.replay}, rounds, warmup=2, device=device)["graph"]
 
 
-def _let_go(device: str) -> None:
-    """Hands memory that is kept for reuse back to the device, for the other processes."""
+def _free_memory(device: str) -> None:
+    """Frees the allocator's cached device memory for the other processes."""
     if device != "cpu":
         torch.cuda.synchronize(device)
         torch.cuda.empty_cache()

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Draws shapes on photographs, trains on them from scratch, evaluates, and predicts.
+# Draws shapes on photographs, trains on them from scratch, evaluates and predicts.
 #   sh examples/demo_shapes.sh shapes_mask_rcnn|shapes_semantic_fpn RUN_FOLDER
 set -eu
 recipe=$1
@@ -13,7 +13,7 @@ if [ ! -e "$run/shapes" ]; then
 fi
 
 if [ -e "$run/recipe.yaml" ] && [ ! -e "$run/results.json" ]; then
-    echo "== going on with the run that was stopped in $run"
+    echo "== resuming the run in $run"
     "$python" -m spanets_cli train "$recipe" --data.root "$run/shapes" --out "$run" --resume
 elif [ ! -e "$run/results.json" ]; then
     echo "== training the $recipe recipe into $run"
@@ -21,7 +21,7 @@ elif [ ! -e "$run/results.json" ]; then
 fi
 
 echo
-echo "== evaluating on the 60 images that it was not trained on"
+echo "== evaluating on the 60 validation images"
 "$python" -m spanets_cli eval "$run/last.ckpt"
 
 echo
@@ -30,5 +30,5 @@ echo "== predicting three of them"
     --out "$run/predictions"
 
 echo
-echo "== done in $(($(date +%s) - start)) s; everything lies in $run:"
+echo "== done in $(($(date +%s) - start)) s; all files are in $run:"
 ls "$run" "$run/predictions"

@@ -1,4 +1,4 @@
-"""Convolution and attention on a grid of tokens, by window: the table of docs/analysis.md.
+"""Computes the table of docs/analysis.md: convolution and attention on a grid, by window.
 
     python examples/graph_windows.py [--samples 100] [--out docs/figures/graph_windows]
 
@@ -59,7 +59,7 @@ def measure(size: int, samples: int, rng: np.random.Generator) -> dict[str, floa
         high = [graph_spectrum(operator, grid).high_pass_ratio > 1 for operator in operators]
         ratios = [graph_spectrum(operator, grid) for operator in operators]
         column[f"{name}: share with high-pass ratio > 1"] = float(np.mean(high))
-        # Root mean squares: a kernel whose mean happens to vanish would carry a mean of ratios off.
+        # Root mean squares: one kernel with a mean near 0 would dominate a mean of ratios.
         top = np.mean([np.mean(s.gain[-(SIDE * SIDE // 3) :] ** 2) for s in ratios])
         column[f"{name}: γ ratio"] = float(np.sqrt(top / np.mean([s.gain[0] ** 2 for s in ratios])))
     return column

@@ -1,9 +1,9 @@
-"""Published accuracy against cost: SPANet's Figure 5, with SPANetV2.
+"""Draws published accuracy against cost: SPANet's Figure 5, with SPANetV2.
 
     python examples/paper_accuracy.py [--out docs/figures/accuracy]
 
-ImageNet-1K top-1 at 224², as the papers report it (SPANet, Table 2; SPANetV2's tables): nothing
-here is measured.
+ImageNet-1K top-1 at 224², as the papers report it (SPANet, Table 2; SPANetV2's tables). Nothing is
+measured here.
 """
 
 import argparse

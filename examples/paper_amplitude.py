@@ -1,10 +1,10 @@
-"""Relative log amplitude of several models side by side: SPANet's Figure 2, SPANetV2's likewise.
+"""Draws the relative log amplitude of several models: Figure 2 of SPANet, and of SPANetV2.
 
     python examples/paper_amplitude.py [MODEL…] [--sites mixers] [--images DIR] [--out FILE]
 
-Models are those of `spanets analyze`: timm's names, with random weights, and checkpoints; --sites
-mixers is SPANet's figure, blocks SPANetV2's. Without --images the solar cells of ELPV's evaluation
-part are used.
+MODEL is a timm name (random weights) or a checkpoint, as for `spanets analyze`. --sites mixers
+gives SPANet's figure, --sites blocks that of SPANetV2. The default images are the solar cells of
+ELPV's evaluation part.
 """
 
 import argparse
@@ -27,8 +27,8 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=MODELS)
     parser.add_argument("--sites", nargs="+", default=["mixers"], help="(default: mixers)")
     parser.add_argument("--images", type=Path, help="(default: ELPV)")
-    parser.add_argument("--count", type=int, default=32, help="of images (default: 32)")
-    parser.add_argument("--size", type=int, help="of images (default: each model's own)")
+    parser.add_argument("--count", type=int, default=32, help="number of images (default: 32)")
+    parser.add_argument("--size", type=int, help="image side (default: each model's own)")
     parser.add_argument("--out", type=Path, default=Path("docs/figures/amplitude"))
     arguments = parser.parse_args()
     found = elpv_splits()["val"].images if arguments.images is None else None

@@ -1,9 +1,10 @@
-"""Contexts of SPAM over images: SPANet's Figure 4, of a SPANet that was trained here.
+"""Draws contexts of SPAM over images, like SPANet's Figure 4, for a checkpoint.
 
     python examples/paper_contexts.py CHECKPOINT [IMAGE…] [--out docs/figures/contexts.png]
 
-Without images four solar cells are drawn, in the manner of ELPV's, which are not shipped with this
-project (CC BY-NC-SA 4.0): one sound, one with cracks, one with a dark region, one with both.
+Without images the script draws four solar cells in the style of ELPV's: one sound, one with cracks,
+one with a dark region, one with both. ELPV's own images (CC BY-NC-SA 4.0) are not part of this
+project.
 """
 
 import argparse
@@ -19,7 +20,7 @@ SIDE = 300
 
 
 def draw_cell(crack: bool, dark: bool, seed: int) -> Image.Image:
-    """Draws a cell: bright silicon with stains, three dark bars, and what is wrong with it."""
+    """Draws a cell: bright silicon with stains, three dark bars, and its defects."""
     noise = np.random.default_rng(seed)
     coarse = Image.fromarray(noise.integers(120, 220, (20, 20), dtype=np.uint8))
     cell = coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
@@ -51,7 +52,7 @@ def main() -> None:
                 images.append(f"{folder}/{name}.png")
                 draw_cell(crack, dark, seed).save(images[-1])
         sheet, _ = explain(arguments.checkpoint, images, folder, ["context"])
-        with Image.open(sheet) as picture:  # for a page, not for print
+        with Image.open(sheet) as picture:  # smaller, for a web page
             picture.convert("RGB").reduce(2).quantize(128).save(arguments.out)
 
 

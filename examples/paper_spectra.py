@@ -1,11 +1,10 @@
-"""Spectrum maps of token mixers side by side: SPANet's Figure 1, of any models.
+"""Draws spectrum maps of token mixers side by side: SPANet's Figure 1, for any models.
 
     python examples/paper_spectra.py [MODEL…] [--images DIR] [--out docs/figures/spectra]
 
-Of each model the last token mixer that works on maps of the given side is shown, its log amplitude
-averaged over channels and over some images. Models are those of `spanets analyze`: timm's names,
-with random weights, and checkpoints. Without --images the solar cells of ELPV's evaluation part are
-used.
+For each model it shows the last token mixer on maps of the given side: its log amplitude, averaged
+over channels and images. MODEL is a timm name (random weights) or a checkpoint, as for `spanets
+analyze`. The default images are the solar cells of ELPV's evaluation part.
 """
 
 import argparse
@@ -29,7 +28,7 @@ MODELS = (
 
 
 def spectrum_of(model_name: str, paths: Sequence[Path], size: int, side: int) -> tuple[str, Array]:
-    """Returns a title and the spectrum (side, side) of a model's last mixer on maps of a side."""
+    """Returns title and spectrum (side, side) of the last mixer on maps of a given side."""
     model, preprocess, classes = load_any(model_name, size)
     statistics = SpectrumStatistics()
     stream(model, (images for _, images in batches(paths, preprocess, 4)), statistics)
@@ -43,9 +42,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("models", nargs="*", default=MODELS)
     parser.add_argument("--images", type=Path, help="(default: ELPV)")
-    parser.add_argument("--count", type=int, default=8, help="of images (default: 8)")
-    parser.add_argument("--size", type=int, default=224, help="of images (default: 224)")
-    parser.add_argument("--side", type=int, default=14, help="of maps (default: 14)")
+    parser.add_argument("--count", type=int, default=8, help="number of images (default: 8)")
+    parser.add_argument("--size", type=int, default=224, help="image side (default: 224)")
+    parser.add_argument("--side", type=int, default=14, help="side of the maps (default: 14)")
     parser.add_argument("--out", type=Path, default=Path("docs/figures/spectra"))
     arguments = parser.parse_args()
     found = elpv_splits()["val"].images if arguments.images is None else None

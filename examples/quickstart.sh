@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains on the ELPV solar cells, evaluates, and predicts three of the images it was not trained on.
+# Trains on the ELPV solar cells, evaluates, and predicts three images of the evaluation part.
 #   sh examples/quickstart.sh [RUN_FOLDER]
 set -eu
 run=${1:-runs/quickstart}
@@ -7,7 +7,7 @@ python=${PYTHON:-python}
 start=$(date +%s)
 
 if [ -e "$run/recipe.yaml" ] && [ ! -e "$run/results.json" ]; then
-    echo "== going on with the run that was stopped in $run"
+    echo "== resuming the run in $run"
     "$python" -m spanets_cli train elpv --out "$run" --resume
 elif [ ! -e "$run/results.json" ]; then
     echo "== training the elpv recipe into $run"
@@ -24,5 +24,5 @@ echo "== predicting three cells of the evaluation part"
 "$python" -m spanets_cli predict "$run/last.ckpt" "$run"/cells/*.png
 
 echo
-echo "== done in $(($(date +%s) - start)) s; everything lies in $run:"
+echo "== done in $(($(date +%s) - start)) s; all files are in $run:"
 ls "$run"

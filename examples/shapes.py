@@ -15,7 +15,9 @@ def main() -> int:
     """Writes the folder; returns the exit status."""
     parser = argparse.ArgumentParser(description="Draws shapes on photographs, for training.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--images", type=int, default=300, help="a fifth of them is for validation")
+    parser.add_argument(
+        "--images", type=int, default=300, help="number of images; a fifth is for validation"
+    )
     parser.add_argument("--size", type=int, default=160, help="side of an image in pixels")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -270,9 +270,7 @@ def test_predict_goes_on_after_unreadable_images(small_run, photos, tmp_path, ca
 def test_predict_with_a_program_of_torch(tmp_path, refused):
     (tmp_path / "a.pt2").touch()
     said = refused(2, "predict", tmp_path / "a.pt2", tmp_path / "a.png")
-    assert said.endswith(
-        "a.pt2 is a program of torch.export; predict takes FILE.onnx or a checkpoint"
-    )
+    assert said.endswith("a.pt2 is a torch.export program; predict takes FILE.onnx or a checkpoint")
 
 
 def test_predict_an_empty_folder(small_run, photos, tmp_path, refused):

@@ -31,7 +31,7 @@ def test_numbers_that_are_none_are_null_and_said(capsys, bad):
         "rows": [1, [None, 2.5]],
         "name": "NaN",
     }
-    assert said == "spanets: 2 numbers are not finite, null in the JSON, such as metrics.loss\n"
+    assert said == "spanets: 2 numbers are not finite, printed as null, such as metrics.loss\n"
 
 
 def test_other_values_are_printed_as_they_are(capsys):
@@ -68,7 +68,7 @@ def test_broken_weights(small_run, photos, tmp_path, capsys):
     assert status == 1
     assert strictly(printed) == [{"image": str(image), "predictions": None}]
     assert said == (
-        f"spanets: {image}: the model's answer is not a number; its weights may be broken\n"
+        f"spanets: {image}: the model's output is NaN or infinite; its weights may be broken\n"
     )
 
 

@@ -169,7 +169,7 @@ def test_an_answer_that_is_no_number_is_a_failed_image(tmp_path, bad):
     Image.new("RGB", (4, 4)).save(path)
     answers = iter([np.array([bad, 0.0]), np.array([0.0, 1.0])])
     failed, good = predict_images([path, path], lambda _: next(answers), ["a", "b"], 1)
-    assert failed.error.startswith(f"{path}: the model's answer is not a number")
+    assert failed.error.startswith(f"{path}: the model's output is NaN or infinite")
     assert failed.to_dict() == {"image": str(path), "predictions": None}
     assert failed.was_read
     assert good.labels[0][0] == "b"
@@ -196,6 +196,6 @@ def test_a_segmenters_answer_that_is_no_number(tmp_path):
         check_answer(False)
 
     (found,) = predict_masks([tmp_path / "a.png"], fail, ["x"], tmp_path / "out", [0])
-    assert found.error.startswith(f"{tmp_path}/a.png: the model's answer is not a number")
+    assert found.error.startswith(f"{tmp_path}/a.png: the model's output is NaN or infinite")
     assert found.to_dict()["mask"] is None
     assert not (tmp_path / "out").exists()

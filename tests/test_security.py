@@ -177,13 +177,13 @@ def test_a_checkpoint_decides_no_place_elsewhere(
 
 def test_a_checkpoint_elsewhere_decides_no_folder(small_run, tmp_path, capsys):
     moved = shutil.copy(small_run / "last.ckpt", tmp_path)
-    assert "does not lie in the folder of its run" in refused(capsys, "eval", moved)
+    assert "not in its run folder" in refused(capsys, "eval", moved)
 
 
 def test_a_checkpoint_beside_another_runs_recipe(theirs, small_run, capsys):
     path = theirs({"model": {"name": "test_resnet", "args": {"act_layer": "silu"}}})
     shutil.copy(small_run / "recipe.yaml", path.parent)
-    assert "does not lie in the folder of its run" in refused(capsys, "eval", path)
+    assert "not in its run folder" in refused(capsys, "eval", path)
 
 
 def test_ones_own_run_is_measured(small_run, capsys):

@@ -1,7 +1,7 @@
-"""The command line: each subcommand parses its words and makes one call into the library.
+"""The command line: each subcommand parses its arguments and makes one call into the library.
 
-This package lies beside the library, not in it: importing `spanets` brings torch and timm, which
-takes seconds, and `--help` has to answer at once. The library is imported once a command is known.
+This package is separate from `spanets`, because importing `spanets` loads torch and timm, which
+takes seconds, and `--help` must answer at once. The library is imported when a command runs.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from spanets_cli.streams import safe_streams
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status: 0, 1 for a failed run, 2 for a usage error.
 
-    The status is 1, too, where nobody could be told the answer: the output is closed or full.
+    The status is also 1 if standard output is closed or its disk is full.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     with one_interrupt(for_good=arguments is None), safe_streams() as output:
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def answer(words: list[str]) -> int:
-    """Parses and runs a command; a defect of ours keeps its traceback."""
+    """Parses and runs a command; an unexpected error prints its traceback."""
     overrides: list[str] = []
     try:
         check_command(words)
@@ -41,7 +41,7 @@ def answer(words: list[str]) -> int:
         return run(known, overrides)
     except KeyboardInterrupt:
         tell("spanets: stopped")
-    except OutputLostError:  # the reader, such as `head`, has enough
+    except OutputLostError:  # the reader, such as `head`, closed the pipe
         pass
     except Exception:
         traceback.print_exc()
@@ -49,7 +49,7 @@ def answer(words: list[str]) -> int:
 
 
 def run(known: argparse.Namespace, overrides: list[str]) -> int:
-    """Runs a parsed command, and says in one line what is wrong with what the user gave."""
+    """Runs a parsed command; reports an error in the user's input in one line."""
     from spanets_runtime.errors import UserError, describe_system_error, missing_memory
 
     try:
@@ -69,9 +69,9 @@ def run(known: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def name_wrong_path(error: Exception) -> str | None:
-    """Says what is wrong with a path that a file names and that no system call takes."""
+    """Describes a path from a file that no system call accepts; None for other errors."""
     if isinstance(error, ValueError) and "embedded null" in str(error):
         return "a path holds a NUL character; correct the file that names it"
     if isinstance(error, RuntimeError) and "home directory" in str(error):
-        return "the home folder is not known; write the paths out, without ~"
+        return "the home folder is not known; write full paths, without ~"
     return None

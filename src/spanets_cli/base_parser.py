@@ -1,4 +1,4 @@
-"""argparse's parser with messages on one line."""
+"""argparse's parser with one-line error messages."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,22 +8,22 @@ from spanets_runtime.text import escape_controls, shorten
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, where argparse prints its usage as well."""
+    """Prints errors in one line; argparse would add the whole usage text."""
 
     def error(self, message: str) -> NoReturn:
-        """Prints the line and exits with status 2."""
+        """Prints the message and exits with status 2."""
         shown = shorten(escape_controls(message), 1000)
         self.exit(2, f"spanets: {shown} (see {self.prog} --help)\n")
 
 
 class ShowVersion(argparse.Action):
-    """Prints the version of the package, which is looked up only then."""
+    """Prints the version of the package; looks it up only when asked."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        """Prints it, and exits."""
+        """Prints the version and exits."""
         from importlib.metadata import PackageNotFoundError, version
 
         try:

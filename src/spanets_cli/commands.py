@@ -1,4 +1,4 @@
-"""What each command does: one call into the library, and what is printed of its result."""
+"""One function a command: it calls the library once and prints the result."""
 
 import argparse
 import shlex
@@ -12,7 +12,7 @@ from spanets_cli.output import print_json, print_notes, print_table, say, say_de
 from spanets_runtime.text import escape_controls
 
 DETECTOR_SIZE = 512
-"""Side of the images that a detector, which takes any, is exported with."""
+"""Side of the images that a detector is exported with by default; detectors take any size."""
 
 
 def run_models(arguments: argparse.Namespace, _: list[str]) -> int:
@@ -38,7 +38,7 @@ def run_models(arguments: argparse.Namespace, _: list[str]) -> int:
 
 
 def run_train(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    """Trains, and prints the summary."""
+    """Trains a model and prints the summary."""
     from spanets.recipe import describe_repeated, load_recipe
     from spanets_runtime.errors import require
 
@@ -50,7 +50,7 @@ def run_train(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
         print(print_recipe(recipe), end="")
         return 0
-    # Before hours of training, not at the first use.
+    # A missing package must fail now, not after hours of training.
     for module in ("lightning", "torchmetrics", "tensorboard", "matplotlib"):
         require(module, "train")
     from spanets.tasks import load_task
@@ -66,7 +66,7 @@ def run_train(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def run_eval(arguments: argparse.Namespace, _: list[str]) -> int:
-    """Evaluates, and prints the metrics."""
+    """Evaluates a model and prints the metrics."""
     from spanets_runtime.errors import require
 
     require("lightning", "train")
@@ -93,14 +93,14 @@ def run_eval(arguments: argparse.Namespace, _: list[str]) -> int:
 
 
 def run_predict(arguments: argparse.Namespace, _: list[str]) -> int:
-    """Predicts, and prints what was found; 1 if an image could not be read."""
+    """Predicts and prints the results; returns 1 if an image could not be used."""
     from tqdm import tqdm
 
     from spanets_runtime.listing import gather_images
 
     gathered, predict = gather_images(arguments.images), make_predictor(arguments)
     print_notes(gathered.notes)
-    # Lines tell the progress themselves.
+    # The printed lines already show the progress.
     hidden = None if arguments.json else True
     predictions = predict(gathered.images)
     watched = tqdm(predictions, "predict", len(gathered.images), disable=hidden, leave=False)
@@ -124,7 +124,7 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
     """Opens an exported model, without importing torch, or a checkpoint of any task.
 
     Returns:
-        From paths of images to predictions, which have `error`, `to_dict` and a line for people.
+        A function from paths of images to predictions, which have `error`, `to_dict` and `str`.
     """
     from spanets_runtime.onnx import is_exported
 
@@ -144,17 +144,17 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
 
 
 def refuse_program(path: str, command: str) -> None:
-    """Refuses a program of torch.export, which is code, where a checkpoint can stand."""
+    """Refuses a torch.export program in place of a checkpoint, because it is code."""
     from spanets_runtime.errors import UsageError
 
     if path.lower().endswith(".pt2"):
         raise UsageError(
-            f"{path} is a program of torch.export; {command} takes FILE.onnx or a checkpoint"
+            f"{path} is a torch.export program; {command} takes FILE.onnx or a checkpoint"
         )
 
 
 def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
-    """Exports, and prints how far the file is from eager."""
+    """Exports a model and prints how its outputs differ from eager PyTorch."""
     from spanets.deploy.export import export_model, load_source
     from spanets.deploy.quantize import calibration_images, calibration_transform
 
@@ -167,7 +167,7 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
     sides = preprocessing.get("input_size") or [DETECTOR_SIZE] * 2
     height, width = arguments.size or sides[-2:]
     if arguments.static and height == width and "input_size" in preprocessing:
-        preprocessing["input_size"][-2:] = [height, width]  # the only size the file will take
+        preprocessing["input_size"][-2:] = [height, width]  # the only size that the file takes
     calibration = None
     if arguments.calibration is not None or arguments.dtype == "int8":
         transform = calibration_transform(source, preprocessing, not arguments.static)
@@ -192,14 +192,14 @@ def run_export(arguments: argparse.Namespace, _: list[str]) -> int:
     say(f"{written.path}: {written.bytes / 1e6:.1f} MB, {written.dtype}")
     say(f"images ({shape}) -> {', '.join(written.outputs)}")
     for given, difference in written.differences.items():
-        say(f"  {given}: off by {difference:.1e} of the largest value from eager float32")
+        say(f"  {given}: differs from eager float32 by {difference:.1e} of the largest value")
     if written.agreement is not None:
         say(f"  same class as eager float32: {written.agreement:.1%} of the calibration images")
     return 0
 
 
 def run_bench(arguments: argparse.Namespace, _: list[str]) -> int:
-    """Times models, and prints a table."""
+    """Times models and prints a table."""
     from spanets.bench.compare import compare, set_threads
     from spanets.bench.report import HEADER, describe_setting, plot, table_rows
     from spanets.bench.running import Setting
@@ -228,13 +228,13 @@ def run_bench(arguments: argparse.Namespace, _: list[str]) -> int:
     else:
         say(describe_setting(result))
         print_table(HEADER, table_rows(result))
-    if arguments.plot is not None:  # last: the numbers took longer
+    if arguments.plot is not None:  # last, so that an error here does not lose the numbers
         plot(result, arguments.plot)
     return status
 
 
 def run_analyze(arguments: argparse.Namespace, _: list[str]) -> int:
-    """Analyses models, and prints where the figures are."""
+    """Analyses models and prints where the figures are."""
     from spanets.analysis.study import Options, analyze
     from spanets_runtime.errors import require
 
@@ -266,19 +266,20 @@ def run_analyze(arguments: argparse.Namespace, _: list[str]) -> int:
 
 
 def describe_analysis(row: Mapping[str, Any]) -> Iterator[str]:
-    """Says in a line each what was measured of a model."""
+    """Yields a line for each measurement of a model."""
     for name, numbers in row.get("amplitude", {}).items():
         yield f"{name}: {numbers['last']:+.2f} at the highest frequency"
     for name, numbers in row.get("response", {}).items():
         ratio = numbers["bands"]["high_pass_ratio"]
-        yield f"{name}: high-pass ratio {'too small a map' if ratio is None else f'{ratio:.2f}'}"
+        shown = "undefined, map too small" if ratio is None else f"{ratio:.2f}"
+        yield f"{name}: high-pass ratio {shown}"
     for key in ("sensitivity", "bands"):
         if key in row:
             yield f"{key}: {row[key]['images']} images, compared with {row[key]['reference']}"
 
 
 def run_explain(arguments: argparse.Namespace, _: list[str]) -> int:
-    """Draws a sheet, and prints where it is; 1 if an image could not be read."""
+    """Draws a sheet and prints its path; returns 1 if an image could not be read."""
     from spanets.analysis.study.explain import explain
     from spanets_runtime.listing import gather_images
 
@@ -299,7 +300,7 @@ def run_explain(arguments: argparse.Namespace, _: list[str]) -> int:
 
 
 def run_push(arguments: argparse.Namespace, _: list[str]) -> int:
-    """Publishes, and prints what was written."""
+    """Publishes a classifier and prints what was written."""
     from spanets.deploy.publish import publish
 
     written = publish(
@@ -311,7 +312,7 @@ def run_push(arguments: argparse.Namespace, _: list[str]) -> int:
 
 
 def run_shard(arguments: argparse.Namespace, _: list[str]) -> int:
-    """Writes shards, and prints what is in them."""
+    """Writes shards and prints their contents."""
     from spanets.data.sources.shard_writer import write_shards
 
     written = write_shards(arguments.folder, arguments.out, arguments.size)
@@ -327,7 +328,7 @@ def run_shard(arguments: argparse.Namespace, _: list[str]) -> int:
 
 
 def run_runs(arguments: argparse.Namespace, _: list[str]) -> int:
-    """Prints a table of runs, or of two or more that are named the differences."""
+    """Prints a table of runs, or, if several are named, their differences."""
     from spanets.runs.comparing import comparison_rows, find_differences, plot_runs, table_rows
     from spanets.runs.listing import choose_runs, sort_runs
 

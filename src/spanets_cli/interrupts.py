@@ -1,4 +1,4 @@
-"""Ctrl-C: the first one stops a command, and those that follow disturb nothing."""
+"""Ctrl-C: the first one stops a command; later ones are ignored."""
 
 import signal
 import threading
@@ -9,14 +9,15 @@ from types import FrameType
 
 @contextmanager
 def one_interrupt(for_good: bool) -> Iterator[None]:
-    """Lets Ctrl-C raise KeyboardInterrupt once, and never while the command clears up after it.
+    """Raises KeyboardInterrupt for the first Ctrl-C only, so that clean-up is not interrupted.
 
     Args:
-        for_good: The program ends with the command, and its end is not to be disturbed either.
+        for_good: Keep ignoring Ctrl-C after the command, because the program ends with it.
     """
     before = signal.getsignal(signal.SIGINT)
     is_main = threading.current_thread() is threading.main_thread()
-    if before is not signal.default_int_handler or not is_main:  # ignored, as in the background
+    # A background process ignores Ctrl-C; this must stay so.
+    if before is not signal.default_int_handler or not is_main:
         yield
         return
     stopped = False

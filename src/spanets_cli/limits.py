@@ -1,14 +1,14 @@
-"""What a number may be at most, beyond what anyone needs: a slip is told at once.
+"""Upper limits of numbers on the command line, far above any real use.
 
-Without a limit it fills the memory first, or starts thousands of processes.
+They catch a typing error before it fills the memory or starts thousands of processes.
 """
 
 from collections.abc import Sequence
 
 MOST_BATCH = 2**16
 MOST_SIDE = 8192  # of an image, in pixels
-MOST_PIXELS = 2**30  # of a batch of images that is made up, or analysed
-MOST_COUNT = 10**9  # of classes or images, of which no more are used than there are
+MOST_PIXELS = 2**30  # of a batch of generated or analysed images
+MOST_COUNT = 10**9  # of classes or images; a larger number than there are means all
 MOST_ROUNDS = 10**5
 MOST_FREQUENCIES = 255
 

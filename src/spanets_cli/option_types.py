@@ -1,4 +1,4 @@
-"""What the word of an option may be: types for argparse, each with its range."""
+"""Types of option values for argparse, each with its range."""
 
 import argparse
 import math
@@ -11,10 +11,10 @@ _LARGEST_SHARD = 10**13  # bytes
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
-    """Makes a type: decimal whole numbers from `low` to `high`."""
+    """Returns a type for whole numbers from `low` to `high`."""
 
     def read(text: str) -> int:
-        # As many digits as the bounds have at most: int() refuses thousands of them.
+        # int() refuses numbers of thousands of digits with another error.
         if re.fullmatch(r"[-+]?[0-9]{1,18}", text.strip()) and low <= int(text) <= high:
             return int(text)
         raise argparse.ArgumentTypeError(f"{shorten(text)} is no whole number from {low} to {high}")
@@ -23,7 +23,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def sides(low: int, high: int) -> Callable[[str], tuple[int, int]]:
-    """Makes a type: height and width, such as 256x512, or one side for both."""
+    """Returns a type for height and width, such as 256x512, or one side for both."""
 
     def read(text: str) -> tuple[int, int]:
         height, cross, width = text.partition("x")
@@ -69,7 +69,7 @@ def byte_size(text: str) -> int:
 
 
 def _number(text: str) -> float:
-    """Reads a number, NaN where it is none."""
+    """Returns a number, or NaN if the text is not a number."""
     try:
         return float(text)
     except ValueError:

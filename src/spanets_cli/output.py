@@ -1,4 +1,4 @@
-"""Prints what a command answers: lines for people, on which text of files stays, and JSON."""
+"""Prints the output of a command: lines of text, with control characters escaped, or JSON."""
 
 import json
 import math
@@ -10,14 +10,14 @@ from spanets_runtime.text import escape_controls, escape_values
 
 
 class OutputLostError(Exception):
-    """Nobody reads standard output any more, or its disk is full: there is nothing left to do."""
+    """Standard output is closed, or its disk is full."""
 
 
 def say(line: object = "") -> None:
     """Prints a line.
 
     Raises:
-        OutputLostError: it cannot be written; what a command would go on to print is in vain.
+        OutputLostError: it cannot be written; the command need not go on.
     """
     print(escape_controls(str(line)), flush=True)
     if getattr(sys.stdout, "lost", False):
@@ -25,24 +25,24 @@ def say(line: object = "") -> None:
 
 
 def tell(line: object) -> None:
-    """Prints a line on standard error: a note, a warning, or what went wrong."""
+    """Prints a line on standard error: a note, a warning or an error."""
     print(escape_controls(str(line)), file=sys.stderr, flush=True)
 
 
 def print_notes(notes: Iterable[str]) -> None:
-    """Prints what was left out, renamed or changed, a line each, on standard error."""
+    """Prints notes on what was left out, renamed or changed, one a line, on standard error."""
     for note in notes:
         tell(note)
 
 
 def say_described(describe: Callable[[Mapping[str, Any]], str], results: Mapping[str, Any]) -> None:
-    """Prints the lines that a function makes of results, whatever names are in these."""
+    """Prints the lines that `describe` makes of results; names in them are escaped first."""
     for line in describe(escape_values(results)).split("\n"):
         say(line)
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints aligned columns, numbers to the right."""
+    """Prints aligned columns; numbers are right-aligned."""
     shown = [[escape_controls(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in shown) for i in range(len(header))]
     for row in shown:
@@ -54,24 +54,24 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_json(value: Any) -> int:
-    """Prints plain values as JSON, with null for numbers that are none, which JSON does not have.
+    """Prints values as JSON; NaN and infinities become null, because JSON has neither.
 
     Args:
-        value: Lists, dictionaries, texts, numbers.
+        value: Nested lists, dictionaries, strings and numbers.
 
     Returns:
-        The exit status: 1 if there was such a number, which is said on standard error; else 0.
+        The exit status: 1 if a number became null, which standard error reports; else 0.
     """
     places: list[str] = []
     print(json.dumps(_plain(value, "", places), indent=2, allow_nan=False), flush=True)
     if places:
         count = f"{len(places)} numbers are" if len(places) > 1 else "1 number is"
-        tell(f"spanets: {count} not finite, null in the JSON, such as {places[0]}")
+        tell(f"spanets: {count} not finite, printed as null, such as {places[0]}")
     return int(bool(places))
 
 
 def _plain(value: Any, place: str, places: list[str]) -> Any:
-    """Returns the value with None for NaN and infinities, whose places are noted."""
+    """Replaces NaN and infinities by None and adds their paths to `places`."""
     if isinstance(value, float) and not math.isfinite(value):
         places.append(place.lstrip("."))
         return None

@@ -1,4 +1,4 @@
-"""The words of every command; nothing of the library is imported to read them."""
+"""The options of every command; parsing them imports nothing of the library."""
 
 import argparse
 from collections.abc import Sequence
@@ -34,17 +34,17 @@ TRAIN_KEYS = """\
 Every key of the recipe can be set: --section.key VALUE, for example
   spanets train elpv --trainer.epochs 5 --model.name resnet18
   spanets train photos --data.root photos
-Sections: model, data, optim, trainer. `--print-recipe` shows every key with its value, what it does
-and what is allowed; docs/recipe-keys.md lists the keys of all tasks.
-A text is taken as it stands, numbers are decimal, a list is written "[0.5, 2]". `null` or `none`
-unsets a key that may be unset. If a key is given more than once, the last one counts.
+Sections: model, data, optim, trainer. `--print-recipe` shows every key with its value, its meaning
+and the allowed values; docs/recipe-keys.md lists the keys of all tasks.
+Write numbers in decimal and lists as "[0.5, 2]". `null` or `none` clears an optional key.
+If you give a key more than once, the last value counts.
 """
 
 RUNS_WORDS = """\
-  spanets runs                        all below runs/
+  spanets runs                        all runs under runs/
   spanets runs experiments --sort accuracy
-  spanets runs experiments a b        what differs between experiments/a and experiments/b
-  spanets runs runs/a other/b         the same for two folders
+  spanets runs experiments a b        differences between experiments/a and experiments/b
+  spanets runs runs/a other/b         differences between two folders
 """
 
 COMMANDS = (
@@ -52,9 +52,9 @@ COMMANDS = (
     *("push", "shard", "runs"),
 )
 
-MODEL_SOURCES = "timm's names, checkpoints, or module:function of your own"
+MODEL_SOURCES = "a timm model name, a checkpoint, or module:function"
 
-# The words of `train` that are no keys of a recipe, and whether a value follows.
+# The options of `train` that are not recipe keys, and whether a value follows.
 TRAIN_OPTIONS = {
     "--out": True,
     "--resume": False,
@@ -66,7 +66,7 @@ TRAIN_OPTIONS = {
 
 
 def check_command(words: Sequence[str]) -> None:
-    """Exits if the first word is no command, telling the nearest one."""
+    """Exits if the first word is not a command; the message suggests the nearest one."""
     if not words or words[0].startswith("-") or words[0] in COMMANDS:
         return
     close = get_close_matches(words[0], COMMANDS, n=1, cutoff=0.5)
@@ -75,10 +75,10 @@ def check_command(words: Sequence[str]) -> None:
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Exits if a word is empty, or holds a NUL character, which no name of a file has.
+    """Exits if a word is empty or holds a NUL character, which no file name can hold.
 
-    An empty word comes from a variable of a script that is not set. As a path it would be the
-    current folder, so no option takes one.
+    An empty word usually comes from an unset shell variable. As a path it would mean the current
+    folder, so no option accepts it.
     """
     command = f"spanets {words[0]}" if words and words[0] in COMMANDS else "spanets"
     for before, word in zip(["spanets", *words], words, strict=False):
@@ -91,7 +91,7 @@ def check_words(words: Sequence[str]) -> None:
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Parts the words of `train` into its own and those that set keys, wherever they stand."""
+    """Splits the words of `train` into its own options and those that set recipe keys."""
     own: list[str] = []
     overrides: list[str] = []
     rest = list(words)
@@ -107,9 +107,11 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def make_parser() -> Parser:
-    """Describes all commands; imports nothing."""
+    """Returns the parser of all commands."""
     common = Parser(add_help=False)
-    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    common.add_argument(
+        "--debug", action="store_true", help="show the traceback if an error occurs"
+    )
     most = most_parallel()
     parser = Parser(
         prog="spanets",
@@ -132,99 +134,105 @@ def make_parser() -> Parser:
         sub.set_defaults(run=run)
         return sub
 
-    models = command("models", run_models, "list the models: size, cost, published accuracy")
+    models = command("models", run_models, "list the models with size, cost and published accuracy")
     models.add_argument("pattern", nargs="?", default="", help="shell pattern, such as '*small*'")
     models.add_argument("--json", action="store_true", help="print JSON")
 
-    train = command("train", run_train, "train by a recipe", epilog=TRAIN_KEYS)
-    train.add_argument("recipe", help="a recipe's name, such as elpv, or a YAML file")
-    train.add_argument("--out", metavar="DIR", help="run folder (default: a free runs/RECIPE)")
-    train.add_argument("--resume", action="store_true", help="go on from DIR's last checkpoint")
+    train = command("train", run_train, "train a model from a recipe", epilog=TRAIN_KEYS)
+    train.add_argument("recipe", help="name of a recipe, such as elpv, or a YAML file")
+    train.add_argument(
+        "--out", metavar="DIR", help="run folder (default: runs/RECIPE, or RECIPE-2, ... if taken)"
+    )
+    train.add_argument(
+        "--resume", action="store_true", help="resume from the last checkpoint in DIR"
+    )
     train.add_argument(
         "--print-recipe",
         action="store_true",
-        help="print every key with its value and what it does, and stop",
+        help="print every key with its value and meaning, and exit",
     )
     train.add_argument(
         "--trust-recipe",
         action="store_true",
-        help="let a recipe file name addresses to fetch from and folders to write to",
+        help="allow a recipe file to set URLs to download from and folders to write to",
     )
 
-    evaluate = command("eval", run_eval, "measure a checkpoint or file on labelled images")
+    evaluate = command(
+        "eval", run_eval, "evaluate a checkpoint or exported model on labelled images"
+    )
     evaluate.add_argument("checkpoint", metavar="CHECKPOINT|FILE.onnx")
     evaluate.add_argument(
         "--data",
         metavar="DIR",
-        help="the data set (default: the run's test images, or else its validation images)",
+        help="data set (default: test images of the run, or its validation images if it has none)",
     )
     evaluate.add_argument(
         "--layout",
         metavar="NAME",
-        help="imagenet, or that with -real, -v2, -c, -a or -r (default: as found)",
+        help="imagenet, imagenet-real, -v2, -c, -a or -r (default: detect it)",
     )
     evaluate.add_argument(
         "--batch",
         type=whole(1, MOST_BATCH),
         metavar="N",
-        help="images at a time (default: 64; of a detector 2, which changes no number)",
+        help="images in a batch (default: 64, or 2 for detectors)",
     )
     evaluate.add_argument(
         "--workers",
         type=whole(0, most),
         default=2,
         metavar="N",
-        help=f"processes that load images, 0 to {most} here (default: 2)",
+        help=f"processes that load images, 0 to {most} on this machine (default: 2)",
     )
     evaluate.add_argument(
         "--trust-recipe",
         action="store_true",
-        help="let the checkpoint's recipe decide which images are read and fetched",
+        help="allow the checkpoint's recipe to choose which images are read or downloaded",
     )
     evaluate.add_argument("--json", action="store_true", help="print JSON")
 
-    predict = command("predict", run_predict, "label images or pixels, or find objects")
+    predict = command("predict", run_predict, "classify images, segment them, or detect objects")
     predict.add_argument("checkpoint", metavar="CHECKPOINT|FILE.onnx")
-    predict.add_argument("images", nargs="+", metavar="IMAGE", help="files, or whole folders")
+    predict.add_argument("images", nargs="+", metavar="IMAGE", help="image files or folders")
     predict.add_argument(
         "--top",
         type=whole(1, MOST_COUNT),
         default=5,
         metavar="N",
-        help="classes to show for each image (default: 5)",
+        help="classifiers: number of classes to show for each image (default: 5)",
     )
     predict.add_argument(
         "--score",
         type=share,
         default=0.5,
         metavar="P",
-        help="lowest score of an object, 0 to 1 (default: 0.5)",
+        help="detectors: lowest score of an object, 0 to 1 (default: 0.5)",
     )
-    predict.add_argument("--out", metavar="DIR", help="folder for pictures, masks, COCO's JSON")
+    predict.add_argument("--out", metavar="DIR", help="folder for pictures, masks and COCO JSON")
     predict.add_argument(
         "--annotations",
         metavar="FILE",
-        help="of a detector: COCO's JSON that lists the images, for its numbers in what --out gets",
+        help="detectors: COCO JSON whose image and category ids to use in the --out file",
     )
     predict.add_argument("--json", action="store_true", help="print JSON")
 
-    export = command("export", run_export, "write a model for other runtimes, and check it")
+    export = command("export", run_export, "export a model to ONNX or torch.export, and verify it")
     export.add_argument("source", metavar="MODEL|CHECKPOINT")
     export.add_argument("--out", required=True, metavar="FILE", help="FILE.onnx or FILE.pt2")
     export.add_argument("--weights", metavar="FILE", help="weights for a MODEL (default: random)")
     export.add_argument(
         "--ema",
         action=argparse.BooleanOptionalAction,
-        help="take the averages in FILE, or not (default: what is in its main place)",
+        help="use the file's averaged (EMA) weights, or the plain ones (default: its main ones)",
     )
     export.add_argument(
-        "--features-only", action="store_true", help="feature maps in place of logits"
+        "--features-only", action="store_true", help="output feature maps instead of logits"
     )
     export.add_argument(
         "--size",
         type=sides(32, MOST_SIDE),
         metavar="SIDE|HxW",
-        help="side of the images to trace with, or height and width (default: the model's)",
+        help="image side, or height and width, to trace with (default: the model's)",
     )
     export.add_argument("--static", action="store_true", help="fix batch size, height and width")
     export.add_argument(
@@ -239,14 +247,14 @@ def make_parser() -> Parser:
         type=whole(1, MOST_COUNT),
         default=128,
         metavar="N",
-        help="how many of them to use (default: 128)",
+        help="number of calibration images (default: 128)",
     )
     export.add_argument(
         "--opset", type=whole(1, 99), metavar="N", help="ONNX operator set (default: 20)"
     )
     export.add_argument("--json", action="store_true", help="print JSON")
 
-    bench = command("bench", run_bench, "time models and files side by side: any of timm's, too")
+    bench = command("bench", run_bench, "time models and exported files side by side")
     bench.add_argument("models", nargs="+", metavar="MODEL|CHECKPOINT|FILE.onnx")
     bench.add_argument(
         "--batch",
@@ -254,7 +262,7 @@ def make_parser() -> Parser:
         nargs="+",
         default=[1],
         metavar="N",
-        help="images at a time, one number or several (default: 1)",
+        help="images in a batch, one or several values (default: 1)",
     )
     bench.add_argument(
         "--size",
@@ -262,14 +270,14 @@ def make_parser() -> Parser:
         nargs="+",
         default=[224],
         metavar="SIDE",
-        help="side of the images in pixels, one or several (default: 224)",
+        help="image side in pixels, one or several values (default: 224)",
     )
     bench.add_argument(
         "--form",
         nargs="+",
         default=["default"],
         metavar="FORM",
-        help="default, fft (with Fourier transforms), or both (default: default)",
+        help="default, fft (filters by Fourier transforms), or both (default: default)",
     )
     bench.add_argument(
         "--dtype",
@@ -278,7 +286,7 @@ def make_parser() -> Parser:
         help="float32, bfloat16 or float16 (default: float32)",
     )
     bench.add_argument("--backend", metavar="NAME", help="eager, compile or onnx (default: eager)")
-    bench.add_argument("--compile", action="store_true", help="the same as --backend compile")
+    bench.add_argument("--compile", action="store_true", help="same as --backend compile")
     bench.add_argument("--train", action="store_true", help="time training steps, not inference")
     bench.add_argument(
         "--device", default="cpu", metavar="NAME", help="cpu, cuda, … (default: cpu)"
@@ -290,35 +298,38 @@ def make_parser() -> Parser:
         "--threads",
         type=whole(1, most),
         metavar="N",
-        help=f"CPU threads, 1 to {most} here (default: torch's choice)",
+        help=f"CPU threads, 1 to {most} on this machine (default: chosen by torch)",
     )
     bench.add_argument(
         "--rounds",
         type=whole(1, MOST_ROUNDS),
         default=15,
         metavar="N",
-        help="rounds that are timed (default: 15)",
+        help="number of timed rounds (default: 15)",
     )
     bench.add_argument("--plot", metavar="FILE", help="draw the times: FILE.png, .svg or .pdf")
     bench.add_argument("--json", action="store_true", help="print JSON")
 
-    analyze = command("analyze", run_analyze, "measure what models do to frequencies")
+    analyze = command("analyze", run_analyze, "measure how models treat spatial frequencies")
     analyze.add_argument("models", nargs="+", metavar="MODEL", help=MODEL_SOURCES)
-    analyze.add_argument("--images", required=True, metavar="DIR", help="searched at any depth")
-    analyze.add_argument("--out", required=True, metavar="DIR", help="for figures and numbers")
+    analyze.add_argument(
+        "--images", required=True, metavar="DIR", help="folder of images, at any depth"
+    )
+    analyze.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     analyze.add_argument(
         "--what",
         nargs="+",
         default=["amplitude"],
         metavar="NAME",
-        help="amplitude (the default), response, impulse, receptive-field, sensitivity, bands",
+        help="amplitude, response, impulse, receptive-field, sensitivity, bands "
+        "(default: amplitude)",
     )
     analyze.add_argument(
         "--sites",
         nargs="+",
         default=["mixers"],
         metavar="PATTERN",
-        help="mixers, blocks, or patterns of modules (default: mixers)",
+        help="mixers, blocks, or patterns of module names (default: mixers)",
     )
     analyze.add_argument(
         "--size",
@@ -331,7 +342,7 @@ def make_parser() -> Parser:
         type=whole(1, MOST_BATCH),
         default=16,
         metavar="N",
-        help="images at a time (default: 16)",
+        help="images in a batch (default: 16)",
     )
     analyze.add_argument(
         "--limit",
@@ -349,7 +360,7 @@ def make_parser() -> Parser:
         "--epsilon",
         type=positive,
         metavar="NORM",
-        help="norm of the wave that sensitivity adds (default: 15.7 at 224²)",
+        help="norm of the sinusoid that sensitivity adds (default: 15.7 at 224²)",
     )
     analyze.add_argument(
         "--frequencies",
@@ -360,21 +371,21 @@ def make_parser() -> Parser:
     )
     analyze.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
-    explain = command("explain", run_explain, "show where a classifier looks")
+    explain = command("explain", run_explain, "draw heat maps of where a classifier looks")
     explain.add_argument("checkpoint", metavar="CHECKPOINT")
-    explain.add_argument("images", nargs="+", metavar="IMAGE", help="files, or whole folders")
+    explain.add_argument("images", nargs="+", metavar="IMAGE", help="image files or folders")
     explain.add_argument("--out", required=True, metavar="DIR", help="folder for explained.png")
     explain.add_argument(
-        "--what", nargs="+", default=None, metavar="NAME", help="context (of SPANet), score-cam"
+        "--what", nargs="+", default=None, metavar="NAME", help="context (SPANet only), score-cam"
     )
     explain.add_argument(
-        "--target", metavar="CLASS", help="class to explain (default: each image's likeliest)"
+        "--target", metavar="CLASS", help="class to explain (default: the most likely one)"
     )
     explain.add_argument(
         "--site",
         default="stages.3",
         metavar="MODULE",
-        help="layer of Score-CAM (default: stages.3)",
+        help="layer that Score-CAM looks at (default: stages.3)",
     )
 
     push = command("push", run_push, "publish a classifier in timm's format")
@@ -386,25 +397,31 @@ def make_parser() -> Parser:
         help="a folder, or a repository on the Hugging Face hub",
     )
     push.add_argument(
-        "--licence", metavar="NAME", help="licence of the weights, as the hub names it, such as mit"
+        "--licence",
+        metavar="NAME",
+        help="licence of the weights, in the hub's spelling, such as mit",
     )
-    push.add_argument("--message", metavar="TEXT", help="message of the commit on the hub")
+    push.add_argument("--message", metavar="TEXT", help="commit message on the hub")
 
-    shard = command("shard", run_shard, "write class folders as shards for large-scale training")
-    shard.add_argument("folder", metavar="DIR", help="class folders, or train/ and val/ with them")
-    shard.add_argument("--out", required=True, metavar="DIR", help="a new or unfinished folder")
+    shard = command("shard", run_shard, "pack class folders into shards for large-scale training")
+    shard.add_argument(
+        "folder", metavar="DIR", help="folder of class folders, or of train/ and val/"
+    )
+    shard.add_argument("--out", required=True, metavar="DIR", help="new or unfinished folder")
     shard.add_argument(
         "--size",
         type=byte_size,
         default=512 * 10**6,
         metavar="SIZE",
-        help="size of a shard, roughly, such as 1GiB (default: 512MB)",
+        help="approximate size of a shard, such as 1GiB (default: 512MB)",
     )
     shard.add_argument("--json", action="store_true", help="print JSON")
 
-    runs = command("runs", run_runs, "list runs, or compare some", epilog=RUNS_WORDS)
+    runs = command("runs", run_runs, "list or compare training runs", epilog=RUNS_WORDS)
     runs.add_argument("paths", nargs="*", metavar="DIR|RUN", help="folders of runs (default: runs)")
-    runs.add_argument("--sort", metavar="KEY", help="a metric, status, model, seconds, started, …")
+    runs.add_argument(
+        "--sort", metavar="KEY", help="name, status, model, epochs, seconds, started or a metric"
+    )
     runs.add_argument(
         "--plot", metavar="FILE", help="draw the learning curves: FILE.png, .svg, .pdf"
     )

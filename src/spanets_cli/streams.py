@@ -1,8 +1,8 @@
-"""Standard output and error as a command sees them: text of files cannot act on the terminal.
+"""Safe standard output and error: text from files cannot control the terminal.
 
-Every line that a command, the library or another one prints goes through a `SafeStream`, which
-writes control characters as escapes. When the other end is closed or full, it is silent from then
-on: training goes on, and `main` answers with status 1 where it was standard output.
+All output of a command goes through a `SafeStream`, which escapes control characters. When the
+other end is closed or full, the stream drops the rest, so that training goes on; if it was standard
+output, `main` returns status 1.
 """
 
 import os
@@ -15,15 +15,15 @@ from typing import Any, TextIO, cast
 
 from spanets_runtime.text import escape_controls
 
-# What tqdm writes to move its bar: to the beginning of the line, and up by lines.
+# What tqdm writes to move its bar: carriage return, and cursor up.
 _MOVES = re.compile(r"\r|(?:\x1b\[A)+\Z")
 
 
 class SafeStream:
-    """A text stream that escapes control characters but line ends and tabs, and never fails.
+    """A text stream that escapes control characters, except line ends and tabs, and never fails.
 
     Args:
-        stream: Where the text goes; None where that was closed before the program began.
+        stream: The stream to write to; None if it was closed before the program began.
 
     Attributes:
         lost: Whether something could not be written.
@@ -34,7 +34,7 @@ class SafeStream:
         self._stream = stream or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
     def write(self, text: str) -> int:
-        """Writes a text; returns how many characters it has."""
+        """Writes a text; returns its length in characters."""
         moves = _MOVES.match(text)
         kept = moves[0] if moves else ""
         shown = self._encodable(kept + escape_controls(text[len(kept) :], "\n\t"))
@@ -42,21 +42,21 @@ class SafeStream:
         return len(text)
 
     def writelines(self, lines: list[str]) -> None:
-        """Writes texts, one after the other."""
+        """Writes several texts."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """Hands on what is buffered."""
+        """Flushes the underlying stream."""
         self._try(self._stream.flush)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_stream":  # of a copy that is being made
+        if name == "_stream":  # `copy` asks for it before it is set
             raise AttributeError(name)
         return getattr(self._stream, name)
 
     def _encodable(self, text: str) -> str:
-        """Returns a text with escapes for what the encoding of the stream lacks."""
+        """Escapes the characters that the stream's encoding lacks."""
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         return text.encode(encoding, "backslashreplace").decode(encoding)
 
@@ -65,12 +65,12 @@ class SafeStream:
             return
         try:
             write()
-        except (OSError, ValueError):  # ValueError: it was closed by the program itself
+        except (OSError, ValueError):  # ValueError: the program itself closed it
             self.lost = True
             self._drain()
 
     def _drain(self) -> None:
-        """Points the descriptor at nothing: else Python complains of what is left when it ends."""
+        """Points the descriptor at /dev/null; else Python reports unwritten data when it ends."""
         with suppress(OSError, ValueError):
             descriptor, nothing = self._stream.fileno(), os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, descriptor)
@@ -79,9 +79,9 @@ class SafeStream:
 
 @contextmanager
 def safe_streams() -> Iterator[SafeStream]:
-    """Puts safe streams in the place of standard output and error, and yields that of the output.
+    """Replaces standard output and error by safe streams; yields the one for output.
 
-    Warnings are written on one line each.
+    Each warning takes one line.
     """
     _fill_closed_descriptors()
     before = sys.stdout, sys.stderr, warnings.formatwarning
@@ -98,7 +98,7 @@ def safe_streams() -> Iterator[SafeStream]:
 
 
 def _fill_closed_descriptors() -> None:
-    """Opens standard output and error, where closed, on nothing: the next file would be there."""
+    """Opens closed standard streams on /dev/null; else the next file would get their number."""
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
         if stream is None:
             with suppress(OSError):
@@ -115,5 +115,5 @@ def _format_warning(
     lineno: int,
     line: str | None = None,
 ) -> str:
-    """Leaves out the line of code, which `warnings` would print below."""
+    """Formats a warning on one line, without the line of code that `warnings` adds."""
     return f"{filename}:{lineno}: {category.__name__}: {escape_controls(str(message))}\n"

@@ -1,5 +1,5 @@
-"""What runs without torch: image files, preprocessing, exported models, messages.
+"""Code that runs without torch: image files, preprocessing, exported models, messages.
 
-Beside `spanets` and not in it, because importing `spanets` registers its models with timm and so
-brings torch. Here numpy and Pillow suffice, and onnxruntime for exported models.
+This package is separate from `spanets`, because importing `spanets` loads torch and timm. It needs
+only numpy and Pillow, and onnxruntime for exported models.
 """

@@ -1,8 +1,8 @@
-"""What goes wrong because of a user's input: said in one line, with what to do about it.
+"""Errors caused by user input: one line that says what is wrong and what to do.
 
-The command line turns a `UserError` into that line and exit status 2 (`UsageError`: the command
-or recipe was wrong) or 1 (the run could not be done); anything else is a defect of ours and keeps
-its traceback. Programmers' mistakes are assertions or the built-in `ValueError` / `TypeError`.
+The command line prints a `UserError` as one line and exits with status 2 (`UsageError`: the command
+or recipe is wrong) or 1 (the command failed). Any other exception is a bug and keeps its traceback.
+A programmer's mistake raises an assertion, `ValueError` or `TypeError`.
 """
 
 import errno
@@ -20,17 +20,17 @@ from spanets_runtime.text import escape_controls
 
 
 class UserError(Exception):
-    """A run that cannot be done as asked; the message is one line for the user."""
+    """A command failed for a reason that the user can fix; the message is one line."""
 
     exit_status = 1
 
     def __str__(self) -> str:
-        """Returns the message on one line; what a name in it holds cannot act on a terminal."""
+        """Returns the message on one line, with control characters escaped."""
         return escape_controls(super().__str__())
 
 
 class UsageError(UserError):
-    """A command, key or value that is wrong as written."""
+    """A command, key or value is wrong."""
 
     exit_status = 2
 
@@ -42,12 +42,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of what an error of a library says, or its type where that is none."""
+    """Returns the first line of an error's message, or its type if the message is empty."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
-# What torch, ONNX Runtime and Python say when there is no room: in one of their own errors.
+# Texts in errors of torch, ONNX Runtime and Python when memory is full.
 _NO_SHARED_MEMORY = ("shared memory", "/torch_", "Bus error")
 _NO_MEMORY = (
     *("can't allocate memory", "Cannot allocate memory", "bad_alloc", "bad allocation"),
@@ -56,9 +56,9 @@ _NO_MEMORY = (
 
 
 def missing_memory(error: BaseException) -> str | None:
-    """Says what to lower where an error tells that memory is full; None for other errors.
+    """Returns a message on what to lower if an error means full memory; None for other errors.
 
-    An error that a `UserError` was raised from counts, if its message does not speak of memory.
+    For a `UserError` whose message does not mention memory, its cause is checked.
     """
     text = str(error)
     if isinstance(error, UserError):
@@ -86,9 +86,9 @@ def missing_memory(error: BaseException) -> str | None:
 
 
 def _lacks_semaphores(error: BaseException | None) -> bool:
-    """Tells whether an error, or one that it hides, is of a lock of processes without room.
+    """Returns whether an error, or one in its context, comes from creating a lock for processes.
 
-    The locks lie in shared memory as well; the system says "no space left" and names no file.
+    These locks need shared memory; the system says "no space left" without a file name.
     """
     while error is not None:
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -100,7 +100,7 @@ def _lacks_semaphores(error: BaseException | None) -> bool:
 
 
 def describe_system_error(error: OSError) -> str:
-    """Returns the path that a system call could not use, and why."""
+    """Returns the path of a system error, if it has one, and the reason."""
     reason = error.strerror or first_line(error)
     return f"{os.fsdecode(error.filename)}: {reason}" if _is_path(error.filename) else reason
 
@@ -110,13 +110,17 @@ def _is_path(value: object) -> TypeGuard[str | bytes]:
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Imports an optional dependency, naming the extra that brings it.
+    """Imports an optional dependency.
+
+    Args:
+        module: Module to import.
+        extra: The extra that installs it, for the message.
 
     Raises:
-        UserError: it is not installed, or older than the extra asks for.
+        UserError: it is not installed, or older than the extra requires.
     """
     package = module.split(".")[0]
-    if (outdated := _describe_outdated(package)) is not None:  # its import may fail in other words
+    if (outdated := _describe_outdated(package)) is not None:  # an old one may fail on import
         raise UserError(f"{outdated}; run: pip install --upgrade 'spanets[{extra}]'")
     try:
         return import_module(module)
@@ -130,8 +134,8 @@ def require(module: str, extra: str) -> ModuleType:
 
 @cache
 def _describe_outdated(package: str) -> str | None:
-    """Says which version is installed and which are needed, or None where it is one of these."""
-    from packaging.requirements import Requirement  # half of the time that this module takes
+    """Returns a message if the installed version is too old, else None."""
+    from packaging.requirements import Requirement  # half of this module's import time
     from packaging.utils import canonicalize_name
 
     name = canonicalize_name(package)
@@ -141,7 +145,7 @@ def _describe_outdated(package: str) -> str | None:
             continue
         try:
             installed = version(name)
-        except PackageNotFoundError:  # nor is it, or by another name, such as onnxruntime-gpu
+        except PackageNotFoundError:  # missing, or under another name, such as onnxruntime-gpu
             return None
         if not requirement.specifier.contains(installed, prereleases=True):
             return f"{name} {installed} is installed, {requirement.specifier} is needed"
@@ -149,7 +153,7 @@ def _describe_outdated(package: str) -> str | None:
 
 
 def _requirements() -> list[str]:
-    """Returns what this package asks for, with all extras; nothing where it is not installed."""
+    """Returns the requirements of this package with all extras; [] if it is not installed."""
     try:
         return requires("spanets") or []
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Matplotlib's figures as files: names are drawn as they are, in fonts that have them."""
+"""Writes matplotlib figures; text is drawn literally, in fonts that have its characters."""
 
 import io
 import warnings
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_LABEL = 40
-"""Characters of a name in a figure; longer ones would leave no room for the rest."""
+"""Longest name in a figure, in characters; longer ones would leave no room for the plot."""
 
 
 PICTURES = (".png", ".svg", ".pdf")
 
 
 def check_picture(path: str | Path) -> None:
-    """Raises UsageError for a suffix that no figure is written for, UserError for a bad place."""
+    """Raises UsageError for an unsupported suffix, UserError if the path cannot be written."""
     if Path(path).suffix not in PICTURES:
         raise UsageError(f"--plot {path}: the suffix must be {', '.join(PICTURES)}")
     require("matplotlib", "analysis")
@@ -29,22 +29,22 @@ def check_picture(path: str | Path) -> None:
 
 
 def name_label(name: str, length: int | None = MAX_LABEL) -> str:
-    """Returns a name as a label: short, without formulas, and shown in a legend in any case."""
+    """Returns a name as a short label that matplotlib shows literally, also in legends."""
     text = picture_label(name, length).replace("$", r"\$")
-    return f" {text}" if text.startswith("_") else text  # legends leave out what begins so
+    return f" {text}" if text.startswith("_") else text  # legends skip labels that begin with _
 
 
 def render(figure: "Figure", format: str, **options: Any) -> bytes:
-    """Draws a figure.
+    """Renders a figure to bytes.
 
     Args:
-        figure: Its fonts are added to, where they lack characters of its texts.
+        figure: The figure; fonts are added to its texts if they lack characters.
         format: "png", "svg" or "pdf".
-        options: Of `Figure.savefig`.
+        options: Options of `Figure.savefig`.
     """
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # Of scripts that no installed font has; they are drawn as boxes.
+        # Characters that no installed font has are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         _add_fonts(figure)
         figure.savefig(buffer, format=format, **options)
@@ -54,7 +54,7 @@ def render(figure: "Figure", format: str, **options: Any) -> bytes:
 def _add_fonts(figure: "Figure") -> None:
     from matplotlib.text import Text
 
-    for axes in figure.axes:  # makes what is written at the ticks
+    for axes in figure.axes:  # creates the tick labels
         axes.get_xticklabels()
         axes.get_yticklabels()
     texts: list[Any] = figure.findobj(Text)
@@ -64,14 +64,14 @@ def _add_fonts(figure: "Figure") -> None:
 
 
 def _families_for(characters: frozenset[str]) -> list[str]:
-    """Returns families of fonts that have what matplotlib's default font lacks."""
+    """Returns font families with the characters that matplotlib's default font lacks."""
     from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
     default = get_font(findfont(FontProperties()))
     lacking = frozenset(c for c in characters if not default.get_char_index(ord(c)))
     families = []
     for path in find_fonts(lacking):
-        with suppress(RuntimeError, OSError):  # of a kind that Pillow draws and matplotlib does not
+        with suppress(RuntimeError, OSError):  # Pillow reads some fonts that matplotlib cannot
             fontManager.addfont(path)
             families.append(get_font(path).family_name)
     return families

@@ -1,4 +1,4 @@
-"""Files that are never half there: written aside, synced, renamed."""
+"""Atomic writes: to a temporary file beside the target, then synced and renamed."""
 
 import errno
 import os
@@ -29,19 +29,20 @@ def write_atomically(
     write: Callable[[BinaryIO], object],
     previous: str | Path | None = None,
 ) -> None:
-    """Writes a file whole or not at all: aside, synced to the disk, then renamed.
+    """Writes a file completely or not at all.
 
-    Whatever was at `path` stays there until the new content is safe. Each writer has a file of its
-    own aside, so that of several at once the last one stays. A link is followed, a file that is
-    replaced keeps its mode, and what killed writers left aside in the folder is removed.
+    The content goes to a temporary file, which is synced to disk and renamed. Until then the old
+    file stays. Each writer has its own temporary file, so if several write at once, the last one
+    wins. Symbolic links are followed, and a replaced file keeps its mode. Temporary files that
+    killed writers left in the folder are removed.
 
     Args:
-        path: Of the file; missing folders are made.
-        write: Is given the open file.
-        previous: Where what was at `path` is kept afterwards.
+        path: Path of the file; missing folders are created.
+        write: Function that writes to the open file.
+        previous: Path that receives the old file, if there is one.
 
     Raises:
-        UserError: the disk is full, or the place cannot be written.
+        UserError: the disk is full, or the path cannot be written.
     """
     path = Path(path)
     if reason := _refusal(path):
@@ -68,68 +69,68 @@ def write_atomically(
 
 
 def check_place(path: str | Path) -> None:
-    """Raises UserError for a place where no file can be written, before work is done for it.
+    """Raises UserError if a file cannot be written at a path, before the work for it starts.
 
-    What only writing shows, such as a full disk, is left to `write_atomically`.
+    Errors that only show when writing, such as a full disk, are left to `write_atomically`.
     """
     path = Path(path)
     folder = next(above for above in path.absolute().parents if os.path.exists(above))
     if not os.path.isdir(folder):
         reason: str | None = f"{folder} is a file"
     elif not (reason := _refusal(path)) and not os.access(folder, os.W_OK | os.X_OK):
-        reason = f"{folder} allows no new files"
+        reason = f"no permission to create files in {folder}"
     if reason:
         raise UserError(f"{path}: cannot be written ({reason})")
 
 
 def is_aside(name: str) -> bool:
-    """Tells whether a file's name is that of one written aside, perhaps by a killed process."""
+    """Returns whether a name is that of a temporary file of `write_atomically`."""
     return _ASIDE.fullmatch(name) is not None
 
 
 class _Aside:
-    """A new file beside its target, locked for as long as its writer lives."""
+    """A temporary file beside its target, locked while its writer lives."""
 
     def __init__(self, target: Path) -> None:
         self.path, self.file = _open_aside(target)
-        with suppress(OSError):  # there is none, or it is another user's
+        with suppress(OSError):  # the target is missing, or belongs to another user
             os.chmod(self.path, stat.S_IMODE(os.stat(target).st_mode))
 
     def write(self, write: Callable[[BinaryIO], object]) -> None:
-        """Writes the content and brings it to the disk."""
+        """Writes the content and syncs it to the disk."""
         write(self.file)
         self.file.flush()
         os.fsync(self.file.fileno())
         if fcntl is None:
-            self.file.close()  # Windows renames no open file
+            self.file.close()  # Windows cannot rename an open file
 
     def move_to(self, target: Path) -> None:
-        """Puts the file in the target's place."""
+        """Renames the file to the target."""
         self.path.replace(target)
         self.file.close()
 
     def remove(self) -> None:
-        """Removes what is left of the file."""
-        with suppress(OSError):  # what a full disk did not take is flushed once more
+        """Removes the file."""
+        with suppress(OSError):  # closing flushes again, which fails on a full disk
             self.file.close()
         with suppress(OSError):
             self.path.unlink()
 
 
 def _open_aside(target: Path) -> tuple[Path, BinaryIO]:
-    """Opens a file of an unused name, and locks it where the file system has locks."""
+    """Opens a file with an unused name, and locks it if the file system has locks."""
     while True:
         path = _name_aside(target)
         file = path.open("xb")
         _lock(file, shared=False)
-        # Between its creation and its lock another process may take the file for abandoned.
+        # Before it is locked, another process may remove the file as abandoned.
         if os.path.exists(path):
             return path, file
         file.close()
 
 
 def _name_aside(target: Path) -> Path:
-    # Names have room for 255 bytes; those of a character are four at most.
+    # File names are limited to 255 bytes, and a character takes up to four.
     return target.with_name(f".{target.name[:50]}.{token_hex(4)}.part")
 
 
@@ -139,9 +140,9 @@ def _lock(file: BinaryIO, shared: bool) -> None:
             fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
 
 
-@lru_cache(maxsize=1024)  # once a process: a folder may hold a million masks
+@lru_cache(maxsize=1024)  # only once a process, because a folder may hold a million masks
 def _remove_abandoned(folder: str) -> None:
-    """Removes what killed processes left aside in a folder."""
+    """Removes temporary files that killed processes left in a folder."""
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if is_aside(entry.name) and entry.is_file(follow_symlinks=False):
@@ -149,7 +150,7 @@ def _remove_abandoned(folder: str) -> None:
 
 
 def _remove_if_abandoned(path: str) -> None:
-    """Removes a file that no process has locked; where there are no locks, one of yesterday."""
+    """Removes a file that no process has locked; without locks, one older than a day."""
     with suppress(OSError), open(path, "r+b") as file:
         if _is_in_use(file):
             return
@@ -170,21 +171,21 @@ def _is_in_use(file: BinaryIO) -> bool:
 
 
 def _keep(path: Path, previous: Path) -> None:
-    """Gives a file a second name, under which it is left when the first is given away."""
+    """Links a file to a second path, which keeps it when the first is replaced."""
     aside = _name_aside(previous)
     with path.open("rb") as file:
-        _lock(file, shared=True)  # so that nobody takes the second name for abandoned
+        _lock(file, shared=True)  # else another process may remove the new link as abandoned
         try:
             os.link(path, aside)
-        except OSError:  # a file system without links: for a moment nothing is at `path`
+        except OSError:  # no hard links: for a moment there is no file at `path`
             _move(path, previous)
             return
         aside.replace(previous)
-        aside.unlink(missing_ok=True)  # renaming a link to another of the same file does nothing
+        aside.unlink(missing_ok=True)  # rename does nothing if both are links to the same file
 
 
 def _move(path: Path, previous: Path) -> None:
-    """Moves a file, or copies it to another disk, to which links may lead."""
+    """Moves a file; copies it if `previous` is on another disk."""
     try:
         path.replace(previous)
     except OSError as error:
@@ -194,20 +195,20 @@ def _move(path: Path, previous: Path) -> None:
 
 
 def _refusal(path: Path) -> str | None:
-    """Says why a path cannot be that of a file to be written, or nothing."""
+    """Returns why a file cannot be written at a path, or None."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         return None
-    except OSError as error:  # a name that is too long, a folder that may not be entered, a loop
+    except OSError as error:  # a name that is too long, a folder without permission, a link loop
         return error.strerror
     if stat.S_ISDIR(mode):
         return "it is a folder; name a file in it"
-    return None if stat.S_ISREG(mode) else "it is no regular file"
+    return None if stat.S_ISREG(mode) else "it is not a regular file"
 
 
 def _system_reason(error: BaseException | None) -> str | None:
-    """Returns what the system said, if it is the cause of an error."""
+    """Returns the system's reason, if an OSError caused an error."""
     # When a write fails, torch's zip writer raises a RuntimeError on top, about its own position.
     while isinstance(error, RuntimeError):
         error = error.__context__
@@ -215,7 +216,7 @@ def _system_reason(error: BaseException | None) -> str | None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Brings a rename to the disk, on systems that can do so."""
+    """Syncs a rename to the disk, on systems that support it."""
     if hasattr(os, "O_DIRECTORY"):
         with suppress(OSError):
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

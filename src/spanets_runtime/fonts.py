@@ -1,4 +1,4 @@
-"""Names in pictures: short, and in a font that has their characters."""
+"""Short labels for pictures, and fonts that have their characters."""
 
 import os
 import sys
@@ -13,15 +13,15 @@ from spanets_runtime.text import escape_controls
 _SUFFIXES = (".ttf", ".otf", ".ttc")
 
 _NOWHERE = "\U0010ffff"
-"""A code point that is no character's, and that fonts draw as they draw what they lack."""
+"""A code point without a character; fonts draw it like any character that they lack."""
 
 
 def picture_label(name: str, length: int | None = None) -> str:
-    """Returns a name as one line, of characters that can be drawn.
+    """Returns a name as one line, with control characters escaped.
 
     Args:
-        name: Of a class or a file.
-        length: Most characters; what is too long loses its middle. None keeps all.
+        name: Name of a class or a file.
+        length: Limit in characters; a longer name loses its middle. None keeps all.
     """
     text = escape_controls(name)
     if length is None or len(text) <= length:
@@ -30,7 +30,7 @@ def picture_label(name: str, length: int | None = None) -> str:
 
 
 def font_for(text: str, size: float = 10) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """Returns the font to draw a text with: Pillow's own, or the installed one that lacks least."""
+    """Returns a font for a text: Pillow's own, or an installed one that has more characters."""
     wanted = frozenset(text)
     default = ImageFont.load_default(size)
     lacking = wanted - _covered(default, wanted)
@@ -43,16 +43,16 @@ def font_for(text: str, size: float = 10) -> ImageFont.ImageFont | ImageFont.Fre
 
 @lru_cache(maxsize=256)
 def find_fonts(characters: frozenset[str]) -> tuple[str, ...]:
-    """Returns installed fonts that have these characters between them, as far as any has.
+    """Returns up to five installed fonts that together have as many of the characters as possible.
 
     Returns:
-        Paths, the one that has the most first; few, as each is one more to load.
+        Paths; the font with most of the characters is first.
     """
     fonts: list[str] = []
     left = frozenset(c for c in characters if not c.isspace())
     covered = {path: _covered_by(path, left) for path in _installed_fonts()} if left else {}
     while left and len(fonts) < 5:
-        # Of several the plain one: "DejaVuSans.ttf" before "DejaVuSans-BoldOblique.ttf".
+        # Of equal fonts prefer the plain one: "DejaVuSans.ttf", not "DejaVuSans-BoldOblique.ttf".
         path = max(covered, key=lambda path: (len(covered[path] & left), -len(path)), default=None)
         if path is None or not covered[path] & left:
             break
@@ -64,14 +64,14 @@ def find_fonts(characters: frozenset[str]) -> tuple[str, ...]:
 def _covered_by(path: str, characters: frozenset[str]) -> frozenset[str]:
     try:
         return _covered(ImageFont.truetype(path, 12), characters)
-    except (OSError, ImportError, ValueError):  # one that FreeType cannot use, or no FreeType
+    except (OSError, ImportError, ValueError):  # FreeType cannot read it, or is missing
         return frozenset()
 
 
 def _covered(
     font: ImageFont.ImageFont | ImageFont.FreeTypeFont, characters: Iterable[str]
 ) -> frozenset[str]:
-    """Returns the characters that a font has, spaces among them."""
+    """Returns the characters that a font has, including spaces."""
     lacking = _drawn(font, _NOWHERE)
     return frozenset(c for c in characters if c.isspace() or _drawn(font, c) != lacking)
 
@@ -81,7 +81,7 @@ def _drawn(
 ) -> tuple[tuple[int, int], bytes] | None:
     try:
         mask = font.getmask(character)
-    except UnicodeError:  # Pillow's font without FreeType has Latin letters alone
+    except UnicodeError:  # without FreeType, Pillow's font has only Latin letters
         return None
     return mask.size, bytes(mask)
 

@@ -1,9 +1,8 @@
-"""Decodes one image, whatever its file holds, into 8-bit RGB, or says in one line why it cannot.
+"""Decodes an image file into 8-bit RGB, or raises an error that says in one line why it cannot.
 
-Files come from users and from the web, so nothing about them is trusted: the format is told from
-the bytes and never from the suffix, the size is read from the header before any pixel is decoded,
-and every failure of the decoder becomes an `ImageError`. The readers of each format are in
-`spanets_runtime.decoding`.
+Files are not trusted. The format is detected from the bytes, never from the suffix. The size is
+checked in the header before any pixel is decoded. Every failure of a decoder becomes an
+`ImageError`. The readers of the formats are in `spanets_runtime.decoding`.
 """
 
 import io
@@ -45,22 +44,22 @@ _IS_QUIET = ContextVar("_IS_QUIET", default=False)
 
 
 class ImageError(UserError):
-    """A file that cannot be used as an image; the message is its path and what is wrong."""
+    """A file cannot be used as an image; the message has its path and the reason."""
 
 
 def named(path: str | os.PathLike[str], error: ImageError) -> str:
-    """Returns a message that names the image, as those of the reader do by themselves."""
+    """Returns the error's message, with the image's path if it does not contain it."""
     return str(error) if str(path) in str(error) else f"{path}: {error}"
 
 
 def describe_unreadable(messages: Iterable[str], count: int) -> str:
-    """Returns a line about unreadable images of so many that were passed over."""
+    """Returns a line about unreadable images that were left out, of `count` images."""
     first, *others = messages
     return f"{1 + len(others)} of {count} images left out, unreadable, such as {first}"
 
 
 class StoredImage(Protocol):
-    """An image that is no file of its own; `str` of it says where it is."""
+    """An image inside a larger file, such as a shard; its `str` says where it is."""
 
     def read(self) -> bytes:
         """Returns its encoded bytes."""
@@ -71,25 +70,24 @@ def load_image(
 ) -> Image.Image:
     """Decodes an image into 8-bit RGB, upright.
 
-    It comes as a viewer shows it, see docs/images.md: orientation applied, transparency laid over
-    white, gray of more than 8 bits by the range of its format, of several frames the first. The
-    result carries no metadata, so that nothing turns it a second time; profiles of colours are not
-    applied.
+    The result is what a viewer shows, see docs/images.md: the orientation is applied, transparent
+    pixels become white, gray of more than 8 bits is scaled by the range of its format, and only the
+    first frame is read. Colour profiles are not applied. The result carries no metadata, so that
+    nothing rotates it again.
 
     Args:
-        source: the file, whose suffix does not matter, or what stores it.
-        max_pixels: width times height above which the file is refused, before it is decoded.
-            Pillow's own limit holds as well, and lower ones for formats whose decoders hold
-            several copies of an image.
+        source: Path of the file (the suffix does not matter), or a stored image.
+        max_pixels: Limit of width times height, checked before decoding. Pillow's own limit also
+            applies, and formats whose decoders hold several copies of an image have lower limits.
 
     Returns:
         An image in mode "RGB", independent of the file.
 
     Raises:
-        ImageError: there is no such file, it is not an image of a known format, or it is too
-            large, truncated or corrupt.
+        ImageError: the file is missing, not an image of a known format, too large, truncated or
+            corrupt.
     """
-    with _told(source), _open(source) as file:
+    with _named_errors(source), _open(source) as file:
         decoded = _decode(file, max_pixels)
         image = upright(to_rgb(decoded), decoded.orientation)
         image.info.clear()
@@ -99,23 +97,23 @@ def load_image(
 def decode_image(
     source: str | os.PathLike[str] | StoredImage, max_pixels: int = MAX_PIXELS
 ) -> Decoded:
-    """Decodes an image as it is stored, neither turned nor reduced to 8 bits.
+    """Decodes an image to its stored pixels, without rotation or reduction to 8 bits.
 
     Raises:
-        ImageError: as for `load_image`.
+        ImageError: See `load_image`.
     """
-    with _told(source), _open(source) as file:
+    with _named_errors(source), _open(source) as file:
         return _decode(file, max_pixels)
 
 
 @contextmanager
-def _told(source: str | os.PathLike[str] | StoredImage) -> Iterator[None]:
-    """Makes an `ImageError`, which names the image, of whatever goes wrong in decoding it."""
+def _named_errors(source: str | os.PathLike[str] | StoredImage) -> Iterator[None]:
+    """Turns every decoding error into an `ImageError` that names the image."""
     try:
         yield
-    except UserError:  # of what stores it
+    except UserError:  # from the storage
         raise
-    # Pillow documents no closed set of errors: damaged files have raised almost every built-in one.
+    # Damaged files make Pillow raise almost every built-in exception.
     except Exception as error:
         name = os.fspath(source) if isinstance(source, os.PathLike) else source
         raise ImageError(f"{name}: {_reason(error)}") from error
@@ -132,15 +130,16 @@ def _open(source: str | os.PathLike[str] | StoredImage) -> Iterator[BinaryIO]:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Opens a pipe without waiting for its other end; files are opened as ever."""
+    """Opens a file; does not wait for the other end if it is a pipe."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 @contextmanager
 def quiet_decoder() -> Iterator[None]:
-    """Silences Pillow's warnings, as `load_image` does for itself.
+    """Silences Pillow's warnings.
 
-    To be entered around many images: setting filters takes a fiftieth of what an image takes.
+    `load_image` does this itself. Entering it once around many images is faster: setting the
+    filters takes a fiftieth of the time of an image.
     """
     if _IS_QUIET.get():
         yield
@@ -148,8 +147,8 @@ def quiet_decoder() -> Iterator[None]:
     token = _IS_QUIET.set(True)
     try:
         with warnings.catch_warnings():
-            # They concern metadata, which is not used, and sizes, which are bounded here. Only
-            # Pillow's, because in a program with threads a filter may outlive this block.
+            # The warnings concern unused metadata, and sizes, which are checked here. Filter only
+            # Pillow's: in a program with threads a filter may outlive this block.
             warnings.filterwarnings("ignore", module=r"PIL\.")
             warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
             yield
@@ -173,7 +172,7 @@ def _check_file(status: os.stat_result) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Says in a few words what an error of Pillow or of the file system means for the user."""
+    """Explains an error of Pillow or the file system in a few words."""
     match error:
         case Refused():
             return str(error)

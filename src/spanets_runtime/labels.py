@@ -1,4 +1,4 @@
-"""Decodes an image file whose pixels are numbers, as they are stored, not as they are shown."""
+"""Decodes masks: image files whose stored pixel numbers are class numbers."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from spanets_runtime.decoding.pixels import upright
 from spanets_runtime.images import ImageError, decode_image
 
 MAX_NUMBER = 2**16 - 1
-"""The largest number that a pixel can have."""
+"""The largest number in a mask."""
 
 _ADVICE = "save it as PNG with 8-bit gray or a palette"
 
@@ -23,8 +23,8 @@ class Labels:
     """The pixels of a mask.
 
     Attributes:
-        numbers: As they are stored, (H, W).
-        palette: The colour that each number is shown in, (N, 3), or None where it is a gray.
+        numbers: Stored numbers, (H, W).
+        palette: RGB colour of each number, (N, 3), or None for a gray image.
     """
 
     numbers: NDArray[np.uint16]
@@ -37,19 +37,19 @@ def load_labels(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> N
 
 
 def read_labels(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Labels:
-    """Decodes an image file whose pixels are numbers: grays of 1 to 16 bits, or palette indices.
+    """Decodes a mask: gray of 1 to 16 bits, or palette indices.
 
-    A gray of 4 bits has the numbers 0 to 15, whatever shades a viewer makes of them. Colours count
-    as gray where all channels of 8 bits are equal and nothing is transparent. Upright as
-    `load_image` makes images.
+    The numbers are those in the file: gray of 4 bits has 0 to 15, not the shades of a viewer. A
+    colour image counts as gray if its 8-bit channels are equal and nothing is transparent. The
+    orientation is applied, as in `load_image`.
 
     Args:
-        path: The file; its suffix does not matter.
-        max_pixels: As for `load_image`.
+        path: Path of the file; its suffix does not matter.
+        max_pixels: See `load_image`.
 
     Raises:
-        ImageError: as for `load_image`, or the file's pixels are no numbers, or not those that
-            were once written.
+        ImageError: See `load_image`; also if the pixels are not numbers, or the format may have
+            changed them.
     """
     decoded = decode_image(path, max_pixels)
     try:
@@ -62,10 +62,10 @@ def read_labels(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> L
 
 
 def _stored_numbers(decoded: Decoded) -> NDArray[np.uint16]:
-    """Returns the numbers that the file stores, (H, W), upright."""
+    """Returns the stored numbers (H, W), upright."""
     if decoded.form in LOSSY:
         raise Refused(f"{decoded.form} changes the numbers of pixels; save it as PNG")
-    # Programs differ in which of the two is meant; the bits of a PBM count down as well.
+    # Programs disagree on which bit is which class; PBM also stores white as 0.
     is_pbm = decoded.form == "PPM" and decoded.image.mode == "1"
     if is_pbm or (decoded.white_is_zero and decoded.top == 1):
         raise Refused(f"its bits count down from white (white-is-zero); {_ADVICE}")
@@ -73,7 +73,7 @@ def _stored_numbers(decoded: Decoded) -> NDArray[np.uint16]:
     if len(image.getbands()) > 1:
         image = _one_channel(image, is_whole=decoded.bits == 8 and decoded.top == 255)
     numbers = np.asarray(upright(image, decoded.orientation)).astype(np.int64)
-    if decoded.scaled:  # to the range that is shown; exact, since no two numbers become one
+    if decoded.scaled:  # undo the scaling; exact, since it never merges two numbers
         full = 255 if image.mode == "L" else MAX_NUMBER
         numbers = np.rint(numbers * (decoded.top / full)).astype(np.int64)
     low, high = int(numbers.min()), int(numbers.max())
@@ -83,7 +83,7 @@ def _stored_numbers(decoded: Decoded) -> NDArray[np.uint16]:
 
 
 def _one_channel(image: Image.Image, is_whole: bool) -> Image.Image:
-    """Returns a channel of an image whose channels are all the same, and as they are stored."""
+    """Returns one channel of an image whose channels are all equal and unchanged."""
     names = image.getbands()
     channels = [np.asarray(image.getchannel(name)) for name in names if name != "A"]
     is_opaque = "A" not in names or image.getchannel("A").getextrema() == (255, 255)

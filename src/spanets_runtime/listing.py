@@ -1,4 +1,4 @@
-"""Lists the images of a folder, by one rule for every command, and says what it leaves out."""
+"""Lists the images of a folder, with the same rules for every command, and what it leaves out."""
 
 import os
 from collections import Counter
@@ -9,7 +9,7 @@ from pathlib import Path
 from spanets_runtime.decoding.formats import IMAGE_SUFFIXES, UNREADABLE_SUFFIXES
 from spanets_runtime.errors import UserError
 
-# What file systems, storage servers and archivers leave behind, in lower case.
+# Files of operating systems, storage servers and archive programs, in lower case.
 _SYSTEM = frozenset(
     {"@eadir", "#recycle", "@recycle", "__macosx", "$recycle.bin", "lost+found"}
     | {"system volume information", "thumbs.db", "desktop.ini"}
@@ -18,12 +18,12 @@ _SYSTEM = frozenset(
 
 @dataclass(frozen=True)
 class Listing:
-    """What a folder holds.
+    """The files in a folder.
 
     Attributes:
-        folder: Which.
-        images: The image files, sorted.
-        left_out: How many other files there are, by suffix in lower case; "" for those without one.
+        folder: Path of the folder.
+        images: Paths of the image files, sorted.
+        left_out: Number of other files, by suffix in lower case; "" for no suffix.
         links: Links to folders, which are not followed.
     """
 
@@ -33,7 +33,7 @@ class Listing:
     links: list[Path] = field(default_factory=list)
 
     def notes(self) -> tuple[str, ...]:
-        """Returns a line about each kind that was left out."""
+        """Returns a line about each kind of file that was left out."""
         return (
             *describe_left_out(self.folder, self.left_out),
             *describe_links(self.folder, self.links),
@@ -41,7 +41,7 @@ class Listing:
 
 
 def describe_links(folder: Path, links: list[Path]) -> tuple[str, ...]:
-    """Returns a line about links to folders that are not followed, or none."""
+    """Returns a line about links that are not followed, if there are any."""
     if not links:
         return ()
     count = f"{len(links)} link{'s' * (len(links) > 1)}"
@@ -50,11 +50,11 @@ def describe_links(folder: Path, links: list[Path]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class FoundImage(os.PathLike[str]):
-    """An image file, and where it lies in the folder that was named.
+    """An image file and its relative path in the searched folder.
 
     Attributes:
-        path: Of the file.
-        place: Path within the folder, without suffix; of a file that was named itself, its stem.
+        path: Path of the file.
+        place: Relative path without suffix, or the stem of a file that was given directly.
     """
 
     path: Path
@@ -68,16 +68,16 @@ class FoundImage(os.PathLike[str]):
 
 
 ImageSource = str | os.PathLike[str]
-"""What is predicted: a path, or a `FoundImage`, which says where it lies in its folder."""
+"""An image to predict: a path or a `FoundImage`."""
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """The images that files and folders stand for.
+    """The images of given files and folders.
 
     Attributes:
-        images: In the order of what was named.
-        notes: Lines about what was left out of folders.
+        images: Images in the order of the files and folders.
+        notes: Lines about files that were left out.
     """
 
     images: list[FoundImage]
@@ -85,7 +85,7 @@ class Gathered:
 
 
 def describe_left_out(folder: Path, left_out: Counter[str]) -> tuple[str, ...]:
-    """Returns a line about files that are no images by their suffix, or none."""
+    """Returns a line about files without an image suffix, if there are any."""
     if not left_out:
         return ()
     kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in left_out.items())
@@ -97,17 +97,17 @@ def describe_left_out(folder: Path, left_out: Counter[str]) -> tuple[str, ...]:
 
 
 def is_system(name: str) -> bool:
-    """Tells names of hidden files and folders, and of those that systems and archivers add."""
+    """Returns whether a name is that of a hidden or system file or folder."""
     return name.startswith(".") or name.lower() in _SYSTEM
 
 
 def is_image_name(name: str) -> bool:
-    """Tells by its suffix whether a file is taken for an image."""
+    """Returns whether a file name has an image suffix."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def list_entries(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
-    """Returns what a folder holds, sorted by name, without hidden and system entries.
+    """Returns the entries of a folder, sorted by name, without hidden and system ones.
 
     Raises:
         UserError: the folder cannot be read.
@@ -122,13 +122,13 @@ def list_entries(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
 
 
 def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> Listing:
-    """Lists the image files of a folder, by their suffix; hidden and system entries are skipped.
+    """Lists the image files of a folder by suffix, without hidden and system entries.
 
-    Links to files are followed, links to folders below the folder are not: no loop can trap it.
+    Links to files are followed. Links to folders are not, because they may form loops.
 
     Args:
-        folder: Where to look.
-        recursive: Look into sub-folders, at any depth.
+        folder: Path of the folder.
+        recursive: Whether to search sub-folders, at any depth.
 
     Raises:
         UserError: the folder, or one below it, does not exist or cannot be read.
@@ -153,7 +153,7 @@ def find_images(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def images_below(folder: str | os.PathLike[str]) -> Listing:
-    """Lists a folder that must have images, at any depth.
+    """Lists a folder that must contain images, at any depth.
 
     Raises:
         UserError: no such folder, one that cannot be read, or no images in it.
@@ -168,12 +168,12 @@ def images_below(folder: str | os.PathLike[str]) -> Listing:
 
 
 def gather_images(paths: Iterable[str | os.PathLike[str]]) -> Gathered:
-    """Returns files as they are, and of a folder the images in it, at any depth, sorted.
+    """Returns the given files, and the images in the given folders, at any depth, sorted.
 
-    What is no folder is not looked at: reading it tells what is wrong with it.
+    Files are not checked here; reading them later reports their errors.
 
     Raises:
-        UserError: a folder without images, or one that cannot be read.
+        UserError: a folder has no images or cannot be read.
     """
     images: list[FoundImage] = []
     notes: list[str] = []
@@ -189,10 +189,10 @@ def gather_images(paths: Iterable[str | os.PathLike[str]]) -> Gathered:
 
 
 def _walk(folder: Path, recursive: bool, links: list[Path]) -> Iterator[os.DirEntry[str]]:
-    """Yields the files of a folder; broken links, which an error tells of when they are read, too.
+    """Yields the files of a folder, and adds links to folders to `links`.
 
-    A loop, not a recursion: folders may lie deeper than Python's stack. Links to folders are added
-    to `links`.
+    Broken links are yielded too; reading them reports the error. This is a loop, because folders
+    may be nested deeper than Python's stack.
     """
     waiting = [os.fspath(folder)]
     while waiting:
@@ -209,5 +209,5 @@ def _walk(folder: Path, recursive: bool, links: list[Path]) -> Iterator[os.DirEn
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link into a loop, or below a folder that may not be entered
+    except OSError:  # a link loop, or a folder without permission
         return False

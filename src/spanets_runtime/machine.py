@@ -1,4 +1,4 @@
-"""What this machine has: its processor, and how many processes or threads are sensible on it."""
+"""The machine's processor, and its limit of processes and threads."""
 
 import os
 import platform
@@ -15,15 +15,15 @@ def count_cores() -> int:
 
 
 def most_parallel() -> int:
-    """Returns how many processes or threads one command may start: four a core, at least 16.
+    """Returns the limit of processes or threads of a command: four a core, from 16 to 1024.
 
-    More of them wait for each other, and thousands exhaust the machine.
+    More of them would only wait for each other, and thousands would exhaust the machine.
     """
     return min(MOST, max(FEWEST, 4 * count_cores()))
 
 
 def processor_name() -> str:
-    """Returns the processor's name, as far as the system tells."""
+    """Returns the processor's name, if the system provides it."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

@@ -1,4 +1,4 @@
-"""Text of files as Markdown: shown as it is, whatever markup it holds."""
+"""Escapes text from files, so that Markdown shows it literally."""
 
 import re
 
@@ -8,14 +8,14 @@ _MARKUP = re.compile(r"[\\`*_{}\[\]<>()#+!|~&$:@]")
 
 
 def escape_markdown(text: str) -> str:
-    """Returns text for a heading or a sentence, on one line, without markup, links or HTML."""
+    """Escapes text for a heading or a sentence: one line, no markup, links or HTML."""
     return _MARKUP.sub(r"\\\g<0>", escape_controls(text))
 
 
 def code_span(text: str) -> str:
-    """Returns text as code within a line; its own backticks do not end it.
+    """Returns text as inline code, also if it contains backticks.
 
-    In the cell of a table, a `|` has to be escaped as well, by a backslash.
+    In a table cell, the caller must also escape `|` by a backslash.
     """
     shown = escape_controls(text) or " "
     fence = "`" * (_longest_run(shown) + 1)
@@ -25,12 +25,12 @@ def code_span(text: str) -> str:
 
 
 def code_block(text: str, language: str = "") -> str:
-    """Returns text of several lines as a block of code; no line of it ends the block."""
+    """Returns lines of text as a code block, also if they contain backticks."""
     fence = "`" * max(3, _longest_run(text) + 1)
     shown = escape_controls(text, keep="\n").rstrip("\n")
     return f"{fence}{language}\n{shown}\n{fence}"
 
 
 def _longest_run(text: str) -> int:
-    """Returns how many backticks stand side by side at most."""
+    """Returns the length of the longest run of backticks."""
     return max((len(run) for run in re.findall("`+", text)), default=0)

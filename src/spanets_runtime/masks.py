@@ -1,4 +1,4 @@
-"""Images to masks: the loop that every kind of segmenter shares, and the pictures it leaves."""
+"""Predicts masks with any segmenter, and writes the masks and overlays."""
 
 import colorsys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,13 +20,13 @@ from spanets_runtime.predict import ImagePrediction, predict_each
 
 @dataclass(frozen=True)
 class MaskPrediction(ImagePrediction):
-    """The mask of an image.
+    """The predicted mask of an image.
 
     Attributes:
-        image, error, was_read: As in `ImagePrediction`.
-        mask: PNG file of class numbers, as in the training masks.
-        overlay: JPEG file of the image with the classes' colours over it.
-        shares: Share of the pixels by class name, the largest first; absent ones are left out.
+        image, error, was_read: See `ImagePrediction`.
+        mask: Path of the PNG file with class numbers, encoded like the training masks.
+        overlay: Path of the JPEG file that shows the classes in colour over the image.
+        shares: Fraction of the pixels by class name, largest first, without absent classes.
     """
 
     mask: str = ""
@@ -34,12 +34,12 @@ class MaskPrediction(ImagePrediction):
     shares: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Returns a line for people."""
+        """Returns a line of text."""
         shares = "  ".join(f"{name} {share:.1%}" for name, share in self.shares.items())
         return f"{self.image}: {self.mask}  {self.overlay}  {shares}"
 
     def to_dict(self) -> dict[str, object]:
-        """Returns plain values for machines."""
+        """Returns values for JSON."""
         if self.error is not None:
             return {"image": self.image, "mask": None, "overlay": None, "classes": None}
         shares = [{"label": name, "share": share} for name, share in self.shares.items()]
@@ -58,21 +58,21 @@ def predict_masks(
     out: Path,
     numbers: Sequence[int],
 ) -> Iterator[MaskPrediction]:
-    """Writes mask and overlay of each image into a folder, and yields what was found.
+    """Writes the mask and overlay of each image into a folder, and yields the predictions.
 
-    Nothing is written where a file would be overwritten that is an image of these, or that this
-    package did not write.
+    It never overwrites an input image or a file that this package did not write.
 
     Args:
-        images: Paths. An unreadable image has its error, and the others are still predicted.
-        label: From an RGB image to the class of each pixel, (H, W); raises `AnswerError`.
-        classes: Names, in the order of the numbers.
-        out: Of the files NAME.png and NAME-overlay.jpg, in sub-folders as the images are, numbered
-            where names are alike.
-        numbers: That masks have for each class.
+        images: Paths of the images. An unreadable one yields an error; the others go on.
+        label: Function from an RGB image to the class of each pixel, (H, W); may raise
+            `AnswerError`.
+        classes: Class names.
+        out: Folder for NAME.png and NAME-overlay.jpg, in the images' sub-folders; equal names get
+            a number.
+        numbers: Number of each class in the mask files.
 
     Raises:
-        UserError: the folder cannot be written, or holds such a file.
+        UserError: the folder cannot be written, or a file would be overwritten.
     """
     images = list(images)
     masks = [out / f"{name}.png" for name in name_outputs(images)]
@@ -81,7 +81,7 @@ def predict_masks(
     places = iter(zip(masks, overlays, strict=True))
 
     def predict(path: ImageSource) -> MaskPrediction:
-        mask, picture = next(places)  # of an image that cannot be read as well
+        mask, picture = next(places)  # also for an unreadable image, to stay in step
         image = load_image(path)
         labels = label(image)
         save_picture(mask_image(labels, numbers), mask)
@@ -98,9 +98,9 @@ def _shares(labels: NDArray[np.uint8], classes: Sequence[str]) -> dict[str, floa
 
 
 def class_colours(count: int) -> NDArray[np.uint8]:
-    """Returns colours (count, 3) that can be told apart, the first of them dark gray.
+    """Returns distinct RGB colours (count, 3); the first is dark gray.
 
-    Hues are a golden section apart, so that the first few are as far from each other as they can.
+    Hues are a golden section apart, so that the first few differ as much as possible.
     """
     colours = [(0.35, 0.35, 0.35)]
     for i in range(count - 1):
@@ -110,10 +110,10 @@ def class_colours(count: int) -> NDArray[np.uint8]:
 
 
 def read_numbers(preprocessing: Mapping[str, Any], classes: int, path: str | Path) -> list[int]:
-    """Returns the number that masks have for each class, as a checkpoint or file tells it.
+    """Reads the mask number of each class from a checkpoint's or exported file's preprocessing.
 
     Raises:
-        UserError: it tells something else; the message names `path`.
+        UserError: the preprocessing is damaged; the message names `path`.
     """
     first, numbers = preprocessing.get("first", 0), preprocessing.get("values")
     if numbers is None:
@@ -131,13 +131,13 @@ def read_numbers(preprocessing: Mapping[str, Any], classes: int, path: str | Pat
 
 
 def mask_image(labels: NDArray[np.uint8], numbers: Sequence[int]) -> Image.Image:
-    """Returns a mask as an image of numbers, with a palette for those who look at it.
+    """Returns a mask image with a palette that makes the classes visible.
 
-    A palette has 256 colours: with larger numbers it is 16-bit gray.
+    A palette has at most 256 colours, so larger numbers give a 16-bit gray image.
 
     Args:
         labels: Class of each pixel, (H, W).
-        numbers: To be written for each class.
+        numbers: Number to write for each class.
     """
     if max(numbers) > 255:
         return Image.fromarray(np.array(numbers, np.uint16)[labels])
@@ -149,6 +149,6 @@ def mask_image(labels: NDArray[np.uint8], numbers: Sequence[int]) -> Image.Image
 
 
 def overlay(image: Image.Image, labels: NDArray[np.uint8], classes: int) -> Image.Image:
-    """Returns an RGB image in gray, with its classes' colours laid over it."""
+    """Returns the image in gray with the colours of its classes over it, in mode "RGB"."""
     colours = Image.fromarray(class_colours(classes)[labels])
     return Image.blend(image.convert("L").convert("RGB"), colours, 0.5)

@@ -1,6 +1,6 @@
-"""The table of models: size, cost, published accuracy and weights of each, read from a file.
+"""Reads the table of models: size, cost, published accuracy and weights.
 
-`spanets/bench/recount.py` writes the file, and a test counts its numbers again.
+`spanets/bench/recount.py` writes the file, and a test verifies its numbers.
 """
 
 import json
@@ -14,15 +14,18 @@ TABLE = Path(__file__).with_name("model_table.json")
 
 
 def model_table(pattern: str = "") -> list[dict[str, Any]]:
-    """Returns a row for each model of this package that matches a shell pattern, all by default.
+    """Returns a row for each model of this package whose name matches a shell pattern.
+
+    Args:
+        pattern: Shell pattern; "" matches all models.
 
     Returns:
         Rows of `model`, `parameters`, `macs` (multiply-accumulates of one image of 224²),
-        `top1_paper` (percent on ImageNet-1K, or None) and `weights` (address, or None), in the
-        order of the papers' tables.
+        `top1_paper` (percent on ImageNet-1K, or None) and `weights` (URL, or None), in the order
+        of the papers' tables.
 
     Raises:
-        UsageError: no model matches; the message names the nearest one.
+        UsageError: no model matches; the message suggests the nearest one.
     """
     rows = {row["model"]: row for row in json.loads(TABLE.read_text(encoding="utf-8"))}
     names = match_names(rows, pattern) if pattern else list(rows)

@@ -1,4 +1,4 @@
-"""Models that `spanets export` wrote as ONNX, run by onnxruntime."""
+"""Runs models that `spanets export` wrote as ONNX, with onnxruntime."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -16,50 +16,51 @@ from spanets_runtime.predict import Prediction, predict_images
 from spanets_runtime.preprocessing import Preprocessing
 
 METADATA = "spanets"
-"""Key of the metadata, one JSON text, in the file's properties."""
+"""Key of our metadata, a JSON string, in the ONNX file's metadata properties."""
 
 
 MIN_FREE_SIDE = 64
-"""Heights and widths that are free are proved from here up by the exporter."""
+"""Smallest height and width for which the exporter verifies dynamic sizes."""
 
 
 def is_exported(path: str | Path) -> bool:
-    """Tells an ONNX file from a checkpoint or a model's name."""
+    """Returns whether a path is that of an ONNX file, not a checkpoint or a model name."""
     return str(path).lower().endswith(".onnx")
 
 
 def images_input(session: Any, path: str | Path) -> Any:
-    """Returns the only input of an open file, with `name`, `shape` and `type`.
+    """Returns the only input of an open model, with `name`, `shape` and `type`.
 
     Raises:
-        UserError: it takes something else than images (batch, channels, height, width).
+        UserError: the input is not a batch of images (batch, channels, height, width).
     """
     given, *others = session.get_inputs()
     if others or len(given.shape) != 4:
-        raise UserError(f"{path}: takes something else than images (batch, channels, H, W)")
+        raise UserError(f"{path}: its input is not one batch of images (batch, channels, H, W)")
     return given
 
 
 class OnnxFile:
-    """An exported model that is open, and what is written in it.
+    """An open exported model with its metadata.
 
     Args:
-        path: Written by `spanets export`.
-        threads: Of one operator; None leaves it to onnxruntime.
+        path: Path of a file that `spanets export` wrote.
+        threads: Threads of one operator; None means onnxruntime's choice.
 
     Attributes:
-        task: What a checkpoint was trained for, or None of an exported backbone.
-        preprocessing: Plain values.
-        shape: Of the input: batch, channels, height and width, a text for one that is free.
+        told: The metadata that `spanets export` wrote.
+        task: Task of the exported checkpoint, or None for a model without a checkpoint.
+        preprocessing: Values of the preprocessing.
+        shape: Batch, channels, height and width of the input; a dynamic one is a string.
 
     Raises:
-        UserError: no onnxruntime, or a file that is damaged or of another make.
+        UserError: onnxruntime is missing, or the file is damaged or not from `spanets export`.
     """
 
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
         self.path = path
         self.session = open_session(path, threads)
-        with _plain_errors(path):  # a name in the file may be no text
+        with _plain_errors(path):  # a name in the file may not be valid text
             self.told = read_metadata(self.session, path)
             self.outputs = self.session.get_outputs()
             given = images_input(self.session, path)
@@ -68,22 +69,22 @@ class OnnxFile:
         self.input, self.shape = given.name, given.shape
 
     def check_outputs(self, names: list[str], rank: int) -> None:
-        """Raises UserError if the outputs have other names, or other numbers of dimensions."""
+        """Raises UserError if the outputs have other names or another number of dimensions."""
         outputs = self.outputs
         if [output.name for output in outputs] != names or len(outputs[0].shape) != rank:
             raise UserError(
-                f"{self.path}: gives maps, not classes; export it without --features-only"
+                f"{self.path}: outputs feature maps, not classes; export it without --features-only"
             )
 
     def classes(self, axis: int) -> list[str]:
-        """Returns the names of the classes, which lie along this axis of the first output.
+        """Returns the class names for an axis of the first output.
 
         Raises:
-            UserError: the file does not tell them.
+            UserError: the file's class names are missing or damaged.
         """
         count, names = self.outputs[0].shape[axis], self.told.get("classes")
         if not isinstance(count, int) or not isinstance(names, list | None):
-            raise UserError(f"{self.path}: damaged, does not tell its classes; export it again")
+            raise UserError(f"{self.path}: damaged, its classes are unknown; export it again")
         classes = [str(name) for name in names or range(count)]
         if len(classes) != count:
             raise UserError(f"{self.path}: damaged, names {len(classes)} of {count} classes")
@@ -93,7 +94,7 @@ class OnnxFile:
         """Returns the outputs for preprocessed images (B, C, H, W).
 
         Raises:
-            UserError: the graph cannot be computed.
+            UserError: onnxruntime cannot compute the graph.
         """
         with _plain_errors(self.path):
             return self.session.run(None, {self.input: images})
@@ -103,11 +104,12 @@ class OnnxPredictor:
     """An exported classifier with its preprocessing and class names.
 
     Args:
-        source: A file that `spanets export` wrote, or one that is open.
-        threads: Of one operator; None leaves it to onnxruntime.
+        source: Path of a file that `spanets export` wrote, or an open one.
+        threads: Threads of one operator; None means onnxruntime's choice.
 
     Raises:
-        UserError: no onnxruntime, or a file that is damaged, of another make or no classifier.
+        UserError: onnxruntime is missing, or the file is damaged, not from `spanets export` or not
+            a classifier.
     """
 
     def __init__(self, source: str | Path | OnnxFile, threads: int | None = None) -> None:
@@ -121,8 +123,8 @@ class OnnxPredictor:
         """Yields a prediction for each image, as `predict_images` does.
 
         Args:
-            images: Paths.
-            top: Classes for each image; all of them where there are fewer.
+            images: Paths of the images.
+            top: Number of classes for each image; all if there are fewer.
         """
         return predict_images(images, self._classify, self.classes, top)
 
@@ -130,7 +132,7 @@ class OnnxPredictor:
         logits = self.file.run(self.preprocess(image)[None])[0]
         if np.shape(logits) != (1, len(self.classes)):
             raise UserError(
-                f"{self.file.path}: damaged, gives {np.shape(logits)} for an image, not "
+                f"{self.file.path}: damaged, outputs {np.shape(logits)} for an image, not "
                 f"(1, {len(self.classes)}); export it again"
             )
         return logits[0]
@@ -140,12 +142,12 @@ def open_session(model: str | Path | bytes, threads: int | None = None) -> Any:
     """Opens an ONNX file, or its content, for the CPU.
 
     Raises:
-        UserError: no onnxruntime, or no ONNX file.
+        UserError: onnxruntime is missing, or the file is not ONNX.
     """
     onnxruntime = require("onnxruntime", "export")
-    onnxruntime.disable_telemetry_events()  # nothing is sent that was not asked for
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # its warnings concern its optimizations, its errors are raised
+    options.log_severity_level = 4  # warnings only concern optimizations; errors are raised anyway
     if threads is not None:
         options.intra_op_num_threads = threads
     name = "the exported model" if isinstance(model, bytes) else str(model)
@@ -156,55 +158,51 @@ def open_session(model: str | Path | bytes, threads: int | None = None) -> Any:
             model if isinstance(model, bytes) else name,
             options,
             providers=["CPUExecutionProvider"],
-            enable_fallback=0,  # to the same provider, said on standard output
+            enable_fallback=0,  # it would retry with the same provider and print to standard output
         )
 
 
 @contextmanager
 def _plain_errors(name: str | Path) -> Iterator[None]:
-    """Says in one line what onnxruntime finds wrong with a model.
-
-    Raises:
-        UserError: whatever it raised.
-    """
+    """Turns every error of onnxruntime into a `UserError` with one line."""
     try:
         yield
     except UserError:
         raise
-    # Its errors have no base class of their own.
+    # onnxruntime's errors have no common base class.
     except Exception as error:
         raise UserError(
-            f"{name}: no ONNX model that onnxruntime can read ({first_line(error)})"
+            f"{name}: not an ONNX model that onnxruntime can read ({first_line(error)})"
         ) from error
 
 
 def read_metadata(session: Any, path: str | Path) -> dict[str, Any]:
-    """Returns what `spanets export` wrote beside the graph.
+    """Returns the metadata that `spanets export` wrote into a file.
 
     Raises:
-        UserError: the file has none, or it is damaged.
+        UserError: the metadata are missing or damaged.
     """
     text = session.get_modelmeta().custom_metadata_map.get(METADATA)
     if text is None:
         raise UserError(
-            f"{path}: says nothing of preprocessing and classes; give a file that "
+            f"{path}: has no metadata on preprocessing and classes; give a file that "
             "`spanets export` wrote"
         )
     try:
-        told = json.loads(text)
+        metadata = json.loads(text)
     except ValueError:
-        told = None
-    if not isinstance(told, dict) or not isinstance(told.get("preprocessing"), dict):
+        metadata = None
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("preprocessing"), dict):
         raise UserError(f"{path}: its metadata are damaged; export it again")
-    return told
+    return metadata
 
 
 def _check_size(shape: list[int | str], size: int, path: str | Path) -> None:
-    """Raises UserError if a fixed shape is not that of one preprocessed image."""
+    """Raises UserError if a fixed input shape differs from that of a preprocessed image."""
     expected = (1, 3, size, size)
     if any(isinstance(n, int) and n != m for n, m in zip(shape, expected, strict=True)):
         made, given = ("x".join(map(str, numbers)) for numbers in (shape, expected))
         raise UserError(
-            f"{path}: is made for {made}, its preprocessing gives {given}; export it with "
+            f"{path}: takes inputs of {made}, but its preprocessing gives {given}; export it with "
             f"--size {size}, or without --static"
         )

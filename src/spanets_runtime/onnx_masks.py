@@ -1,4 +1,4 @@
-"""Segmenters that `spanets export` wrote as ONNX: images to masks, without torch."""
+"""Predicts masks with exported ONNX segmenters, without torch."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spanets_runtime.errors import UserError
-from spanets_runtime.fitting import Fitting
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.masks import MaskPrediction, predict_masks, read_numbers
 from spanets_runtime.onnx import OnnxFile
 from spanets_runtime.predict import check_answer
+from spanets_runtime.resize_to_fit import ResizeToFit
 from spanets_runtime.windows import windows
 
 Array = NDArray[np.float32]
 
-# Rows of a photograph that are labelled at a time: of 150 classes and 4000 columns 77 MB.
+# Rows of a photograph to label at a time: with 150 classes and 4000 columns they take 77 MB.
 _ROWS = 32
 
 
@@ -26,11 +26,11 @@ class OnnxMaskPredictor:
     """An exported segmenter with its preprocessing and class names.
 
     Args:
-        source: A file that `spanets export` wrote, or one that is open.
+        source: Path of a file that `spanets export` wrote, or an open one.
 
     Raises:
-        UserError: no onnxruntime, or a file that is damaged, of another make, no segmenter or of
-            a fixed size.
+        UserError: onnxruntime is missing, or the file is damaged, not from `spanets export`, not a
+            segmenter or of a fixed size.
     """
 
     def __init__(self, source: str | Path | OnnxFile) -> None:
@@ -38,16 +38,16 @@ class OnnxMaskPredictor:
         file.check_outputs(["logits"], rank=4)
         if any(isinstance(side, int) for side in file.shape[2:]):
             raise UserError(
-                f"{file.path}: is made for images of {file.shape[2]}x{file.shape[3]}, masks need "
-                "any size; export it without --static to predict"
+                f"{file.path}: takes only images of {file.shape[2]}x{file.shape[3]}, but masks "
+                "need any size; export it without --static"
             )
         self.classes = file.classes(axis=1)
-        self.fitting = Fitting.parse(file.preprocessing, file.path)
+        self.fitting = ResizeToFit.parse(file.preprocessing, file.path)
         self.window = _read_window(file)
         self.numbers = read_numbers(file.preprocessing, len(self.classes), file.path)
 
     def __call__(self, images: Iterable[ImageSource], out: Path) -> Iterator[MaskPrediction]:
-        """Writes mask and overlay of each image, and yields what was found: `predict_masks`."""
+        """Writes the mask and overlay of each image; yields predictions. See `predict_masks`."""
         return predict_masks(images, self.label, self.classes, out, self.numbers)
 
     def label(self, image: Image.Image) -> NDArray[np.uint8]:
@@ -63,7 +63,7 @@ class OnnxMaskPredictor:
 
 
 def _read_window(file: OnnxFile) -> tuple[int, int] | None:
-    """Returns step and side of the window, or None where images are seen whole."""
+    """Returns stride and side of the sliding window, or None if the model sees whole images."""
     test, window = file.preprocessing.get("test"), file.preprocessing.get("slide")
     if test == "whole":
         return None
@@ -77,12 +77,12 @@ def _read_window(file: OnnxFile) -> tuple[int, int] | None:
 
 
 def slide(run: Callable[[Array], Array], pixels: Array, window: tuple[int, int]) -> Array:
-    """Returns the mean of the logits of all windows that see a pixel, (classes, h, w).
+    """Returns for each pixel the mean logits of all windows that contain it, (classes, h, w).
 
     Args:
-        run: From pixels (3, h, w) to logits (classes, h, w).
-        pixels: (3, h, w), perhaps smaller than the window.
-        window: Its step and side, in pixels.
+        run: Function from pixels (3, h, w) to logits (classes, h, w).
+        pixels: Preprocessed image (3, h, w), perhaps smaller than the window.
+        window: Stride and side of the window, in pixels.
     """
     stride, side = window
     height, width = pixels.shape[1:]
@@ -98,15 +98,15 @@ def slide(run: Callable[[Array], Array], pixels: Array, window: tuple[int, int])
 
 
 def label_map(logits: Array, height: int, width: int) -> NDArray[np.uint8]:
-    """Returns the likeliest class of each pixel, (H, W).
+    """Returns the most likely class of each pixel, (H, W).
 
-    The maximum of the bilinearly resized logits, as `spanets.segmentation.labels.label_map`, of
-    which only some rows exist at a time.
+    The argmax of the bilinearly resized logits, as in `spanets.segmentation.labels.label_map`.
+    To save memory, only some rows are resized at a time.
 
     Args:
-        logits: Of one image, (classes, h, w).
-        height: Of the result.
-        width: Of the result.
+        logits: Logits of one image, (classes, h, w).
+        height: Height of the result, in pixels.
+        width: Width of the result, in pixels.
     """
     labels = np.empty((height, width), np.uint8)
     columns = _neighbours(logits.shape[2], np.arange(width), width)
@@ -118,7 +118,7 @@ def label_map(logits: Array, height: int, width: int) -> NDArray[np.uint8]:
 
 
 def _neighbours(length: int, places: NDArray[Any], resized: int) -> tuple[Any, Any, Array]:
-    """Returns between which two pixels of a side those of the resized side lie, and how far."""
+    """Returns for resized positions the two nearest source pixels and the interpolation weight."""
     exact = np.clip((places + 0.5) * (length / resized) - 0.5, 0, length - 1)
     low = exact.astype(np.int64)
     return low, np.minimum(low + 1, length - 1), (exact - low).astype(np.float32)

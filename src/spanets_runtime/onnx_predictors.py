@@ -1,4 +1,4 @@
-"""Exported files of any task: each is predicted by the predictor of the task that it names."""
+"""Chooses the predictor of an exported file by the task in its metadata."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -17,17 +17,17 @@ Predict = Callable[[Iterable[ImageSource]], Iterator[ImagePrediction]]
 def make_onnx_predictor(
     path: str, top: int = 5, out: Path | None = None, annotations: Path | None = None
 ) -> Predict:
-    """Returns what predicts images with an exported file.
+    """Returns a function that predicts images with an exported file.
 
     Args:
-        path: Written by `spanets export`.
-        top: Classes for each image, of a classifier.
-        out: Folder for masks, of a segmenter.
-        annotations: Of a detector, whose exported files are not predicted: must be None.
+        path: Path of a file that `spanets export` wrote.
+        top: Number of classes for each image (classifiers).
+        out: Folder for masks (segmenters).
+        annotations: Must be None, because only detectors' checkpoints support it.
 
     Raises:
-        UsageError: a file of a task that needs its checkpoint, or options of another task.
-        UserError: no onnxruntime, or a file that is damaged or of another make.
+        UsageError: the task can only predict with its checkpoint, or an option is for other tasks.
+        UserError: onnxruntime is missing, or the file is damaged or not from `spanets export`.
     """
     file = OnnxFile(path)
     make: Any = _PREDICTORS.get(file.task)
@@ -37,7 +37,7 @@ def make_onnx_predictor(
             "predict with the checkpoint it was exported from"
         )
     if annotations is not None:
-        raise UsageError(f"--annotations is for checkpoints of detection, and {path} is none")
+        raise UsageError(f"--annotations is only for detection checkpoints, and {path} is not one")
     return make(file, top, out)
 
 
@@ -54,5 +54,5 @@ def _mask(file: OnnxFile, top: int, out: Path | None) -> Predict:
     return partial(OnnxMaskPredictor(file), out=out)
 
 
-# A file that names no task is a classifier by name, or a backbone, which `OnnxPredictor` refuses.
+# A file without a task is an untrained classifier, or a backbone, which `OnnxPredictor` refuses.
 _PREDICTORS = {None: _label, "classification": _label, "segmentation": _mask}

@@ -1,7 +1,7 @@
-"""Files that predicting leaves: their names, what they may replace, and writing them whole.
+"""Names and writes the output files of predictions, without overwriting other files.
 
-Each carries a mark. What has none was put there by someone else and is never replaced, and neither
-is an image that is read, whatever its mark.
+Each output file carries a mark. A file without the mark is not ours and is never replaced. An input
+image is never replaced either, even with the mark.
 """
 
 import os
@@ -19,23 +19,24 @@ from spanets_runtime.files import write_atomically
 from spanets_runtime.listing import FoundImage, ImageSource
 
 SOFTWARE = "spanets predict"
-"""The mark: in a PNG the text "Software", in a JPEG the comment, in JSON among the first bytes."""
+"""The mark: text "Software" of a PNG, comment of a JPEG, or among the first bytes of JSON."""
 
 _MARKED_BYTES = 4096
 
 MAX_JPEG_SIDE = 65_500
-"""The longest that libjpeg writes, in pixels."""
+"""The longest side that libjpeg can write, in pixels."""
 
 
 def place_of(image: ImageSource) -> str:
-    """Returns what pictures of an image are called: its stem, below its sub-folders if any."""
+    """Returns the relative path, without suffix, for the output files of an image."""
     return image.place if isinstance(image, FoundImage) else Path(image).stem
 
 
 def free_name(stem: str, taken: set[str]) -> str:
-    """Returns the stem, numbered if it is taken already; takes it.
+    """Returns the stem, with a number if it is already in `taken`; adds it to `taken`.
 
-    Names that differ in letter case or Unicode spelling alone are one file on some systems.
+    Names that differ only in letter case or Unicode normalization count as equal, because they are
+    one file on some systems.
     """
     name, number = stem, 2
     while {name, key := unicodedata.normalize("NFC", name).casefold()} & taken:
@@ -45,22 +46,22 @@ def free_name(stem: str, taken: set[str]) -> str:
 
 
 def name_outputs(images: Sequence[ImageSource]) -> list[str]:
-    """Returns a name for what is found in each image: its own, numbered where names are alike."""
+    """Returns an output name for each image: its own, with a number if names are equal."""
     taken: set[str] = set()
     return [free_name(place_of(image), taken) for image in images]
 
 
 def check_outputs(images: Iterable[ImageSource], outputs: Iterable[Path]) -> None:
-    """Refuses to overwrite what is not ours, before work is done for it.
+    """Refuses to overwrite input images and foreign files, before any prediction.
 
-    Links, and letter case where the file system knows none, make no other file of one.
+    Files are compared by identity, so links and letter case make no difference.
 
     Args:
-        images: That are read.
-        outputs: Files that are to be written.
+        images: The input images.
+        outputs: Paths of the files to write.
 
     Raises:
-        UserError: one is an image that is read, or was not written by this package.
+        UserError: an output path is an input image, or a file that this package did not write.
     """
     read = {identity: image for image in images if (identity := identify(image)) is not None}
     for output in outputs:
@@ -73,13 +74,13 @@ def check_outputs(images: Iterable[ImageSource], outputs: Iterable[Path]) -> Non
             )
         if not is_own(output):
             raise UserError(
-                f"{output}: is there already, and `spanets` did not write it; move it, or name "
+                f"{output}: already exists, and `spanets` did not write it; move it, or name "
                 "another folder with --out"
             )
 
 
 def is_own(path: Path) -> bool:
-    """Whether this package wrote a file, by its mark."""
+    """Returns whether a file carries this package's mark."""
     if not path.is_file():
         return False
     try:
@@ -90,12 +91,12 @@ def is_own(path: Path) -> bool:
 
 
 def save_picture(image: Image.Image, path: Path) -> None:
-    """Writes a picture with our mark, of the format that the suffix names: .png or .jpg.
+    """Writes a picture with our mark as .png or .jpg.
 
-    What is too long for a JPEG is made smaller.
+    A picture that is too large for JPEG is made smaller.
 
     Raises:
-        UserError: the place cannot be written.
+        UserError: the path cannot be written.
     """
     buffer = BytesIO()
     mark = PngInfo()
@@ -113,7 +114,7 @@ def save_picture(image: Image.Image, path: Path) -> None:
 
 
 def identify(path: ImageSource) -> tuple[int, int] | None:
-    """Returns what two names of one file have in common, or None where there is no file."""
+    """Returns the identity of a file, equal for all its paths; None if there is no file."""
     try:
         status = os.stat(path)
     except OSError:

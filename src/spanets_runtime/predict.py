@@ -1,4 +1,4 @@
-"""What is predicted for images, and the loop that every kind of model shares."""
+"""Predictions for images, and the loop that all kinds of models share."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,32 +13,32 @@ from spanets_runtime.listing import ImageSource
 
 
 class AnswerError(ImageError):
-    """An image that can be read, and whose answer cannot be used."""
+    """The image was read, but the model's output is unusable."""
 
 
 def check_answer(is_finite: bool) -> None:
-    """Refuses what a model with broken weights answers.
+    """Refuses the output of a model with broken weights.
 
     Args:
-        is_finite: Whether the answer has neither NaN nor infinities.
+        is_finite: Whether the output has neither NaN nor infinities.
 
     Raises:
-        AnswerError: it has; the message does not name the image, which the caller knows.
+        AnswerError: the output is not finite; the caller adds the image's name.
     """
     if not is_finite:
-        raise AnswerError("the model's answer is not a number; its weights may be broken")
+        raise AnswerError("the model's output is NaN or infinite; its weights may be broken")
 
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """What a model found in an image, or why it found nothing.
+    """The prediction for an image, or the error.
 
-    A task adds its fields, and may word them otherwise in `to_dict` and `str`.
+    A task adds its fields, and may override `to_dict` and `str`.
 
     Attributes:
-        image: Path.
-        error: What is wrong with the image or the answer, or None.
-        was_read: The image is not what is wrong.
+        image: Path of the image.
+        error: What is wrong with the image or the model's output, or None.
+        was_read: Whether the image could be read.
     """
 
     image: str
@@ -62,14 +62,12 @@ P = TypeVar("P", bound=ImagePrediction)
 def predict_each(
     images: Iterable[ImageSource], predict: Callable[[ImageSource], P], kind: type[P]
 ) -> Iterator[P]:
-    """Yields a prediction for each image, in order; one that cannot be used has its error.
-
-    One at a time, so that memory does not grow with the number of images.
+    """Yields a prediction for each image, in order; on failure, it carries the error.
 
     Args:
-        images: Paths.
-        predict: From a path to its prediction; raises `ImageError` or `AnswerError`.
-        kind: Of the predictions.
+        images: Paths of the images.
+        predict: Function from a path to its prediction; may raise `ImageError` or `AnswerError`.
+        kind: Class of the predictions.
     """
     for path in images:
         try:
@@ -81,10 +79,10 @@ def predict_each(
 
 @dataclass(frozen=True)
 class Prediction(ImagePrediction):
-    """The likeliest classes of an image, the likeliest first.
+    """The most likely classes of an image, in descending order.
 
     Attributes:
-        image, error, was_read: As in `ImagePrediction`.
+        image, error, was_read: See `ImagePrediction`.
         labels: Class names with their probabilities.
     """
 
@@ -108,13 +106,13 @@ def predict_images(
     classes: Sequence[str],
     top: int,
 ) -> Iterator[Prediction]:
-    """Yields a prediction for each image, in order; an unreadable one has its error.
+    """Yields a prediction for each image, in order; for an unreadable one, it carries the error.
 
     Args:
-        images: Paths.
-        classify: From an RGB image to its logits (classes,).
-        classes: Names, in the order of the logits.
-        top: Classes for each image; all of them where there are fewer.
+        images: Paths of the images.
+        classify: Function from an RGB image to its logits (classes,).
+        classes: Class names, in the order of the logits.
+        top: Number of classes for each image; all if there are fewer.
     """
 
     def predict(path: ImageSource) -> Prediction:

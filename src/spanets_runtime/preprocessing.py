@@ -1,4 +1,4 @@
-"""From an image to a network's input, as timm's evaluation transform does it, bit for bit."""
+"""Preprocesses images for a network, bit for bit like timm's evaluation transform."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,26 +22,25 @@ _FILTERS = {
 }
 
 MAX_SIZE = 8192
-"""Largest image side that a file may ask for."""
+"""The largest side that a checkpoint or an exported file may ask for."""
 
 
 def short_side(size: int, crop_pct: float) -> int:
-    """Returns the shorter side, in pixels, that images are resized to before they are cropped."""
+    """Returns the shorter side, in pixels, of resized images before the crop."""
     return int(size / crop_pct)
 
 
 def check_shape(image: Image.Image, short: int) -> None:
-    """Refuses an image that is so elongated that resizing it would need too many pixels.
+    """Refuses an image that is too elongated: resizing it would need too many pixels.
 
-    The one rule of training, evaluation and prediction: an image that one of them cannot use is
-    unreadable for all.
+    Training, evaluation and prediction use this same rule.
 
     Args:
-        image: As it was decoded.
-        short: What its shorter side is resized to.
+        image: The decoded image.
+        short: Target of its shorter side, in pixels.
 
     Raises:
-        ImageError: it is; the message does not name the image, which the caller knows.
+        ImageError: the image is too elongated; the caller adds its name.
     """
     low, high = sorted(image.size)
     if short * short * high > MAX_PIXELS * low:
@@ -52,14 +51,14 @@ def check_shape(image: Image.Image, short: int) -> None:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resizes the shorter side to `size / crop_pct`, cuts out the centre, standardizes.
+    """Resizes the shorter side to `size / crop_pct`, crops the centre and standardizes.
 
     Attributes:
-        size: Side of the square that the network sees, in pixels.
-        crop_pct: Share of the shorter side that the square covers.
-        interpolation: Pillow's filter, in lower case.
-        mean: Of each channel, of values from 0 to 1.
-        std: Likewise.
+        size: Side of the square input, in pixels.
+        crop_pct: Fraction of the shorter side that the crop covers.
+        interpolation: Name of Pillow's filter, in lower case.
+        mean: Mean of each channel, for values from 0 to 1.
+        std: Standard deviation of each channel, for values from 0 to 1.
     """
 
     size: int
@@ -70,7 +69,7 @@ class Preprocessing:
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], path: str | Path) -> Self:
-        """Reads the plain values that checkpoints and exported models carry.
+        """Reads the values that checkpoints and exported models carry.
 
         Raises:
             UserError: the values are damaged; the message names `path`.
@@ -109,29 +108,29 @@ class Preprocessing:
         """Maps an RGB image to (3, size, size), float32.
 
         Raises:
-            ImageError: so elongated that resizing it would need too many pixels.
+            ImageError: See `check_shape`.
         """
         return self.standardize(self.crop(image))
 
     def crop(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Maps an RGB image to the pixels (size, size, 3) that the network sees of it.
+        """Resizes and crops an RGB image to 8-bit pixels (size, size, 3).
 
         Raises:
-            ImageError: as above.
+            ImageError: See `check_shape`.
         """
         short = short_side(self.size, self.crop_pct)
         check_shape(image, short)
         return np.asarray(_center_crop(_resize(image, short, self.filter), self.size))
 
     def standardize(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Maps pixels (H, W, 3) to (3, H, W), float32, less the mean, over the deviation."""
+        """Standardizes 8-bit pixels (H, W, 3) to (3, H, W), float32."""
         scaled = pixels.astype(np.float32).transpose(2, 0, 1) / np.float32(255)
         mean, std = (np.array(v, dtype=np.float32)[:, None, None] for v in (self.mean, self.std))
         return np.ascontiguousarray((scaled - mean) / std)
 
     @property
     def filter(self) -> Image.Resampling:
-        """Pillow's filter."""
+        """Pillow's resampling filter."""
         return _FILTERS[self.interpolation]
 
 

@@ -1,4 +1,4 @@
-"""Reads small text files that a user names: regular files alone, and of bounded size."""
+"""Reads small text files from the user: only regular files, with a limit on the size."""
 
 import os
 import stat
@@ -11,12 +11,11 @@ def read_text_file(path: str | Path, most: int) -> str:
     """Returns the text of a file.
 
     Args:
-        path: Of a regular file, or a link to one. Others, such as a named pipe or a device, might
-            never end.
-        most: Bytes that it may have.
+        path: Path of a regular file, or a link to one; a pipe or a device might never end.
+        most: Limit of the size, in bytes.
 
     Raises:
-        UserError: no such file, none that can be read, too large, or no UTF-8.
+        UserError: the file is missing, unreadable, too large or not UTF-8.
     """
     try:
         content = _read_regular(path, most + 1)
@@ -39,7 +38,7 @@ def _read_regular(path: str | Path, most: int) -> bytes:
     try:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
-            kind = "it is a folder" if stat.S_ISDIR(mode) else "it is no regular file"
+            kind = "it is a folder" if stat.S_ISDIR(mode) else "it is not a regular file"
             raise OSError(None, kind)
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read(most)

@@ -1,4 +1,4 @@
-"""Sizes of images from the headers of their files, for checks of many before any is decoded."""
+"""Reads image sizes from file headers, to check many images without decoding them."""
 
 import os
 import stat
@@ -12,28 +12,28 @@ from spanets_runtime.images import quiet_decoder
 _TURNED = (5, 6, 7, 8)
 
 
-# With what a whole file ends, but for what may be appended to it.
+# Bytes at the end of a complete file; other data may follow them.
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 _END_BYTES = 1024
 
 
 def quick_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Returns height and width of an image, upright, or None where only decoding it can tell.
+    """Returns height and width of an image, upright, or None if only decoding can tell.
 
-    Such as of a file without the end that its format has. What is wrong with it, and whether
-    anything is, `load_image` says.
+    For example, a file without the end marker of its format gives None. `load_image` reports what
+    is wrong with such a file, if anything.
     """
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe might never end
             return None
         Image.init()
-        known = [form for form in FORMATS if form in Image.OPEN]  # but those of plug-ins
+        known = [form for form in FORMATS if form in Image.OPEN]  # without plug-in formats
         with quiet_decoder(), Image.open(path, formats=known) as image:
             if not _has_end(path, image.format):
                 return None
             orientation = _orientation(image)
             if orientation != 1 and image.format == "TIFF":
-                return None  # versions of Pillow differ in whether they turn it themselves
+                return None  # some versions of Pillow rotate TIFF themselves
             return image.size if orientation in _TURNED else (image.height, image.width)
     # Pillow documents no closed set of errors.
     except Exception:
@@ -48,10 +48,10 @@ def _has_end(path: str | os.PathLike[str], form: str | None) -> bool:
 
 
 def _orientation(image: Image.Image) -> object:
-    """Returns the EXIF orientation, as far as it stands before the pixels."""
+    """Returns the EXIF orientation, if the file stores it before the pixels."""
     if image.format == "PNG" and "exif" not in image.info:
-        return 1  # to look for it behind the pixels, Pillow decodes them
+        return 1  # Pillow would decode the pixels to search for it after them
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged metadata; `load_image` ignores them as well
+    except Exception:  # damaged metadata, which `load_image` also ignores
         return 1

@@ -170,7 +170,7 @@ def test_files_that_cannot_be_timed(tmp_path):
     with pytest.raises(UserError, match=r"bad\.onnx: no such file"):
         compare([str(bad)], Setting(backend="onnx"), [1], [64], **FAST)
     bad.write_bytes(b"no graph")
-    with pytest.raises(UserError, match=r"bad\.onnx: no ONNX model that onnxruntime can read"):
+    with pytest.raises(UserError, match=r"bad\.onnx: not an ONNX model that onnxruntime can read"):
         compare([str(bad)], Setting(backend="onnx"), [1], [64], **FAST)
     with pytest.raises(UserError, match=r"a\.ckpt: no such file"):
         compare(["a.ckpt"], Setting(), [1], [64], **FAST)

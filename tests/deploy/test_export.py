@@ -157,7 +157,7 @@ def test_sizes_need_not_be_square(command, small_run, photos, tmp_path, capsys):
     assert run_onnx(path, torch.randn(1, 3, 64, 96))[0].shape[0] == 1
     if command == "checkpoint":  # its preprocessing makes squares
         assert spanets_cli.main(["predict", str(path), str(photos / "cat")]) == 1
-        said = "is made for 1x3x64x96, its preprocessing gives 1x3x32x32; export it with --size 32"
+        said = "takes inputs of 1x3x64x96, but its preprocessing gives 1x3x32x32; export it with "
         assert said in capsys.readouterr().err
         path.unlink()
         words += ["--dtype", "int8", "--calibration", str(photos)]

@@ -442,7 +442,7 @@ def test_a_broken_detector_is_told(run, shapes, tmp_path, capsys):
     content["state_dict"][key].fill_(math.nan)
     torch.save(content, tmp_path / "broken.ckpt")
     image = sorted((shapes / "images" / "val").iterdir())[0]
-    told = "the model's answer is not a number; its weights may be broken"
+    told = "the model's output is NaN or infinite; its weights may be broken"
     status, printed, said = call(capsys, "predict", tmp_path / "broken.ckpt", image, "--json")
     assert (status, said) == (1, f"spanets: {image}: {told}\n")
     assert json.loads(printed) == [{"image": str(image), "predictions": []}]

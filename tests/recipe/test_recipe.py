@@ -435,7 +435,7 @@ def test_what_is_no_regular_file_is_not_waited_for(kind, tmp_path):
         os.mkfifo(tmp_path / "pipe" if "link" in kind else path)
     if "link" in kind:
         path.symlink_to(tmp_path / "pipe")
-    assert failure(name=str(path)) == f"{path}: cannot be read (it is no regular file)"
+    assert failure(name=str(path)) == f"{path}: cannot be read (it is not a regular file)"
 
 
 # ---- keys that stand twice

@@ -209,7 +209,7 @@ def test_a_recipe_beside_which_a_run_is_asked_for(small_recipe, tmp_path, refuse
     text = "# mine\n" + Path(small_recipe).read_text()
     (folder / "recipe.yaml").write_text(text)
     line = refused(2, "train", folder / "recipe.yaml", "--out", folder)
-    expected = "is of no run, and this one would replace it; choose another --out"
+    expected = "exists, does not belong to a run and would be replaced; choose another --out"
     assert line == f"{folder / 'recipe.yaml'}: {expected}"
     refused(2, "train", folder / "recipe.yaml", "--out", folder, "--resume")
     assert (folder / "recipe.yaml").read_text() == text

@@ -206,7 +206,7 @@ def test_what_is_no_regular_file_is_refused_and_stays(kind, tmp_path):
         path = tmp_path / kind
         path.symlink_to({"device": "/dev/null", "full": "/dev/full", "stdout": "pipe"}[kind])
     for refuse in (put, check_place):
-        with pytest.raises(UserError, match=r"cannot be written \(it is no regular file\)"):
+        with pytest.raises(UserError, match=r"cannot be written \(it is not a regular file\)"):
             refuse(path)
     assert stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
 

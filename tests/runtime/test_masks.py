@@ -81,7 +81,7 @@ def test_files_of_others_are_never_replaced(shots, tmp_path):
     (tmp_path / "out").mkdir()
     for name in ("2.png", "2-overlay.jpg"):
         (tmp_path / "out" / name).write_bytes(b"precious")
-        with pytest.raises(UserError, match=rf"{name}: is there already, and `spanets` did not"):
+        with pytest.raises(UserError, match=rf"{name}: already exists, and `spanets` did not"):
             predict(shots, tmp_path / "out")
         assert [path.name for path in (tmp_path / "out").iterdir()] == [name]  # before the first
         (tmp_path / "out" / name).unlink()

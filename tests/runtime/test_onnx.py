@@ -132,7 +132,9 @@ def test_a_fixed_size_must_be_that_of_the_preprocessing(tmp_path):
     path = tmp_path / "m.onnx"
     metadata = {"preprocessing": PREPROCESSING}
     export_model(Tiny(), path, size=96, dynamic=False, metadata=metadata)
-    with pytest.raises(UserError, match="is made for 1x3x96x96, its preprocessing gives 1x3x64x64"):
+    with pytest.raises(
+        UserError, match="takes inputs of 1x3x96x96, but its preprocessing gives 1x3x64x64"
+    ):
         OnnxPredictor(path)
 
 
@@ -144,8 +146,8 @@ def test_foreign_and_damaged_files(exported, tmp_path):
     truncated = tmp_path / "truncated.onnx"
     truncated.write_bytes(exported.read_bytes()[:1000])
     for path, said in [
-        (foreign, "says nothing of preprocessing and classes"),
-        (truncated, "no ONNX model that onnxruntime can read"),
+        (foreign, "has no metadata on preprocessing and classes"),
+        (truncated, "not an ONNX model that onnxruntime can read"),
         (tmp_path / "missing.onnx", "no such file"),
         (tmp_path, "is a folder"),
     ]:
@@ -204,7 +206,7 @@ def test_a_graph_that_cannot_be_computed(exported, photos, tmp_path, refused):
     path = tmp_path / "m.onnx"
     onnx.save(model, path)
     line = refused(1, "predict", path, photos / "cat/0.png")
-    assert line.startswith(f"{path}: no ONNX model that onnxruntime can read (")
+    assert line.startswith(f"{path}: not an ONNX model that onnxruntime can read (")
 
 
 def test_maps_are_no_classes(tmp_path):
@@ -214,7 +216,7 @@ def test_maps_are_no_classes(tmp_path):
 
     path = tmp_path / "maps.onnx"
     export_model(Maps(), path, size=64, metadata={"preprocessing": PREPROCESSING})
-    with pytest.raises(UserError, match="gives maps, not classes"):
+    with pytest.raises(UserError, match="outputs feature maps, not classes"):
         OnnxPredictor(path)
 
 

@@ -14,8 +14,8 @@ from spanets import segmentation
 from spanets.deploy.export import export_model
 from spanets.segmentation import labels
 from spanets_runtime.errors import UserError
-from spanets_runtime.fitting import Fitting
 from spanets_runtime.onnx_masks import OnnxMaskPredictor, label_map, slide
+from spanets_runtime.resize_to_fit import ResizeToFit
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -107,7 +107,7 @@ def test_what_the_network_sees_is_what_a_checkpoint_shows_it(exported):
     noise = np.random.default_rng(0).integers(0, 255, (3, 97, 3), np.uint8)
     for image in map(Image.fromarray, (noise, noise[:, :2], noise.repeat(40, 0))):
         predictor.label(image)
-        fitting = Fitting.parse(PREPROCESSING, "the checkpoint")
+        fitting = ResizeToFit.parse(PREPROCESSING, "the checkpoint")
         assert np.array_equal(seen.pop(), fitting(image))
 
 
@@ -130,7 +130,7 @@ def test_damaged_metadata(exported, tmp_path, changes, said):
 
 def test_a_fixed_size_is_refused(tmp_path):
     export_model(Brightness(), tmp_path / "a.onnx", size=64, dynamic=False, metadata=TOLD)
-    with pytest.raises(UserError, match=r"made for images of 64x64, .* without --static"):
+    with pytest.raises(UserError, match=r"takes only images of 64x64, .* without --static"):
         OnnxMaskPredictor(tmp_path / "a.onnx")
 
 

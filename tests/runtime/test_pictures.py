@@ -43,12 +43,10 @@ def test_nothing_there_is_nothing_lost(tmp_path):
 def test_files_of_others_stay(tmp_path):
     path = picture(tmp_path / "a.png")
     assert not is_own(path)
-    with pytest.raises(
-        UserError, match=r"a\.png: is there already, and `spanets` did not write it"
-    ):
+    with pytest.raises(UserError, match=r"a\.png: already exists, and `spanets` did not write it"):
         check_outputs([], [path])
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(UserError, match=r"folder\.png: is there already"):
+    with pytest.raises(UserError, match=r"folder\.png: already exists"):
         check_outputs([], [tmp_path / "folder.png"])
 
 
@@ -72,5 +70,5 @@ def test_images_that_are_read_are_never_written(tmp_path, kind, monkeypatch):
 def test_a_link_to_a_file_of_others(tmp_path):
     picture(tmp_path / "precious.png")
     os.symlink(tmp_path / "precious.png", tmp_path / "a.png")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         check_outputs([], [tmp_path / "a.png"])

@@ -18,7 +18,7 @@ from spanets.segmentation.data import (
 from spanets.segmentation.masks.values import IGNORED
 from spanets.segmentation.recipe import SegmentationData, SegmentationRecipe
 from spanets_runtime.errors import UsageError, UserError
-from spanets_runtime.fitting import Fitting, fit_size
+from spanets_runtime.resize_to_fit import ResizeToFit, fit_size
 
 SMALL = {"resize": (32, 128), "crop": 32, "workers": 0, "num_classes": 4}
 
@@ -62,7 +62,7 @@ def test_sizes_keep_their_shape(size, limits, fitted):
 
 
 def test_fitting_an_image():
-    fitting = Fitting((40, 80), (0.5, 0.5, 0.5), (0.25, 0.5, 1.0))
+    fitting = ResizeToFit((40, 80), (0.5, 0.5, 0.5), (0.25, 0.5, 1.0))
     white = fitting(Image.new("RGB", (300, 200), "white"))
     assert white.shape == (3, 40, 60)
     assert white[:, 0, 0].tolist() == [2, 1, 0.5]
@@ -81,7 +81,7 @@ def test_fitting_an_image():
 )
 def test_damaged_descriptions(values, message):
     with pytest.raises(UserError, match=f"x.ckpt: the preprocessing is damaged .*{message}"):
-        Fitting.parse({"mean": [0, 0, 0], "std": [1, 1, 1], **values}, "x.ckpt")
+        ResizeToFit.parse({"mean": [0, 0, 0], "std": [1, 1, 1], **values}, "x.ckpt")
 
 
 # ---- training

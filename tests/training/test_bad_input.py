@@ -86,7 +86,7 @@ def workplace(photos, tmp_path, monkeypatch) -> None:
             1,
             "12 training images are too few for 64 devices",
         ),
-        (["--resume"], 2, "new: no run to resume; leave --resume out to start one"),
+        (["--resume"], 2, "new: no run to resume; omit --resume to start one"),
         (["--out", "file"], 2, "--out file: is a file; name a folder"),
         (["--out", "file/run"], 1, "file/run: cannot be written (Not a directory)"),
     ],
@@ -150,7 +150,7 @@ def test_a_corrupt_image_stops_training_with_its_name(
     assert printed == ""
     (line,) = (line for line in said.splitlines() if not line.startswith("epoch"))
     assert line.startswith(f"spanets: {damaged}/cat/3.png: truncated or corrupt image (")
-    assert "; remove or replace it, or raise data.max_unreadable; when that is mended, go" in line
+    assert "; remove or replace it, or raise data.max_unreadable; fix this, then go" in line
     # Mended, the run goes on.
     (damaged / "cat/3.png").write_bytes((damaged / "cat/2.png").read_bytes())
     assert call(capsys, *line.split("go on with: spanets ")[1].split())[0] == 0

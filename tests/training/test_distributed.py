@@ -174,7 +174,7 @@ def test_a_killed_process_is_named_and_ends_the_others(lost, together, tmp_path,
     assert time.monotonic() - start < 60
     line = said.splitlines()[-1]
     expected = rf"spanets: process {lost} of 0 to 1 \(\S+, pid {running[lost].pid}\) "
-    assert re.match(expected + "(has been silent for 3 s|died); when that is mended, go on", line)
+    assert re.match(expected + "(has been silent for 3 s|died); fix this, then go on", line)
     assert line.endswith(f"spanets train {out}/recipe.yaml --out {out} --resume")
 
 

@@ -186,8 +186,8 @@ def test_a_run_keeps_its_classes(change, said, run, refused):
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
     line = refused(1, "train", out / "recipe.yaml", "--out", out, "--resume")
     assert line == (
-        f"{out}/last.ckpt: was trained on other classes than the data set has now: {said}; put the "
-        "classes back as they were, or start a new run with another --out"
+        f"{out}/last.ckpt: was trained on other classes than the data set has now: {said}; "
+        "restore the classes, or start a new run with another --out"
     )
     assert {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()} == before
 
@@ -291,7 +291,7 @@ def test_batch_norm_of_vectors():
 def test_a_run_with_batches_of_one(small_recipe, tmp_path, refused):
     words = ["train", small_recipe, "--model.name", "resnet18", "--optim.batch_size", "1"]
     line = refused(2, *words, "--out", tmp_path / "new")
-    assert line.startswith("a batch on one device is one image, of which the model's batch norm (")
+    assert line.startswith("the batch on one device is one image, so the model's batch norm (")
     assert "raise optim.batch_size or data.image_size" in line
     assert not (tmp_path / "new").exists()
 

@@ -67,5 +67,5 @@ def test_arguments(small_recipe, tmp_path):
     assert logger._prefix == "cells"
     with pytest.raises(UsageError, match=r"trainer.logger csv with \{'colour': 1\}: .*colour"):
         make_logger(recipe(small_recipe, *words, "{colour: 1}"), tmp_path)
-    with pytest.raises(UsageError, match=r"trainer.logger_args.api_key: a run folder keeps its"):
+    with pytest.raises(UsageError, match=r"trainer.logger_args.api_key: the run folder stores the"):
         make_logger(recipe(small_recipe, *words, "{api_key: abc}"), tmp_path)

@@ -228,14 +228,14 @@ def test_the_file_that_a_run_started_from_is_not_needed_again(
     ],
 )
 def test_a_run_keeps_its_recipe(words, key, whole, small_recipe):
-    with pytest.raises(UsageError, match="a run keeps its recipe") as caught:
+    with pytest.raises(UsageError, match="this key cannot change") as caught:
         train(load_recipe(small_recipe, [*EPOCHS, *words]), whole, resume=True)
     assert key in str(caught.value)
     assert f"{whole}/recipe.yaml --out {whole} --resume" in str(caught.value)
 
 
 def test_a_run_is_not_overwritten(whole, small_recipe):
-    with pytest.raises(UsageError, match="holds a run already"):
+    with pytest.raises(UsageError, match="already holds a run"):
         train(load_recipe(small_recipe, EPOCHS), whole)
 
 
@@ -322,7 +322,7 @@ def test_ctrl_c(
     lines = said.splitlines()
     assert [line.split()[0] for line in lines] == ["epoch"] * (epoch - 1) + ["spanets:"]
     resume = f"spanets train {out}/recipe.yaml --out {out} --resume"
-    expected = f"stopped; the weights as they were are in {out}/interrupted.ckpt; go on with: "
+    expected = f"stopped; the current weights are in {out}/interrupted.ckpt; go on with: "
     assert lines[-1] == f"spanets: {expected}{resume}"
 
     image = str(next((photos / "cat").iterdir()))
@@ -354,7 +354,7 @@ def test_ctrl_c_at_any_time(hook, small_recipe, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Classification, hook, stop)
-    with pytest.raises(UserError, match="stopped; the weights as they were are in"):
+    with pytest.raises(UserError, match="stopped; the current weights are in"):
         train(load_recipe(small_recipe), tmp_path / "run")
     restore_model(tmp_path / "run/interrupted.ckpt")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # and the next one works
@@ -674,6 +674,6 @@ def test_full_disk_under_tensorboard(whole, small_recipe, tmp_path, process, mon
     assert status == 1
     *epochs, line = said.splitlines()
     assert all(epoch.startswith("epoch ") for epoch in epochs)
-    assert line.startswith(f"spanets: {out}: No space left on device; when that is mended, go on")
+    assert line.startswith(f"spanets: {out}: No space left on device; fix this, then go on")
     train(load_recipe(small_recipe, EPOCHS), out, resume=True)
     assert_same_run(whole, out)

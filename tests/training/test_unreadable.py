@@ -139,7 +139,7 @@ def test_too_many_stop_the_run(workers, recipe, small_recipe, damaged, tmp_path,
     start = "spanets: 2 of 12 images cannot be read, and data.max_unreadable 0.1 allows 1; one is "
     assert line.startswith(f"{start}{damaged}/train/")
     assert ": not an image, or none of " in line
-    assert "when that is mended, go on with: spanets train" in line
+    assert "fix this, then go on with: spanets train" in line
     assert {name for name, _ in listed(out)} == {str(damaged / name) for name in BAD[:2]}
     # The share may be raised, and the run goes on.
     words[3] = "0.25"

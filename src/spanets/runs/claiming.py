@@ -1,4 +1,4 @@
-"""One process trains in a run folder: it holds the folder's lock from its first look to its end."""
+"""Locks run folders, so that only one process trains in each."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -10,13 +10,13 @@ from spanets_runtime.errors import UserError
 
 try:
     import fcntl
-except ImportError:  # on Windows, where no one can tell whether a run is under way
+except ImportError:  # on Windows there are no locks, so a running run is not detected
     fcntl = None  # type: ignore[assignment]
 
 _LOCK = ".running"
 
 _held: set[TextIO] = set()
-"""The locks of this process."""
+"""The lock files that this process holds."""
 
 
 class FolderInUseError(UserError):
@@ -25,13 +25,13 @@ class FolderInUseError(UserError):
 
 @contextmanager
 def claimed(out: Path) -> Iterator[None]:
-    """Holds the lock of a run folder; it ends with the process, however that ends.
+    """Holds the lock of a run folder; the lock ends with the process, even if it is killed.
 
-    The folder is made where there is none, and removed again if nothing came into it.
+    The folder is created if it is missing, and removed at the end if it is still empty.
 
     Raises:
-        FolderInUseError: another process trains in it.
-        UserError: it cannot be written.
+        FolderInUseError: another process trains in the folder.
+        UserError: the folder cannot be written.
     """
     if fcntl is None:
         yield
@@ -43,9 +43,9 @@ def claimed(out: Path) -> Iterator[None]:
         yield
     finally:
         _held.discard(file)
-        with suppress(OSError):  # the folder was removed meanwhile
+        with suppress(OSError):  # the folder may be gone
             (out / _LOCK).unlink()
-        with suppress(OSError):  # something is in it
+        with suppress(OSError):  # a folder that is not empty stays
             for folder in missing:
                 folder.rmdir()
         file.close()
@@ -53,7 +53,7 @@ def claimed(out: Path) -> Iterator[None]:
 
 @contextmanager
 def claimed_first(folders: Iterable[Path], is_free: Callable[[Path], bool]) -> Iterator[Path]:
-    """Holds the lock of the first folder that is free and in which no other process trains."""
+    """Locks and yields the first folder that is free and that no other process uses."""
     for folder in folders:
         with ExitStack() as stack:
             if not is_free(folder):
@@ -62,14 +62,14 @@ def claimed_first(folders: Iterable[Path], is_free: Callable[[Path], bool]) -> I
                 stack.enter_context(claimed(folder))
             except FolderInUseError:
                 continue
-            # A run may have begun and ended here since the first look.
+            # Another run may have started and ended here before we had the lock.
             if is_free(folder):
                 yield folder
                 return
 
 
 def is_running(out: Path) -> bool:
-    """Tells whether a process of this machine trains in a folder."""
+    """Returns whether a process of this machine trains in a folder."""
     lock = out / _LOCK
     if fcntl is None or not os.path.isfile(lock):
         return False
@@ -78,7 +78,7 @@ def is_running(out: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # no such file any more, or a file system without locks
+    except OSError:  # the file is gone, or the file system has no locks
         return False
     return False
 
@@ -93,7 +93,7 @@ def _acquire(out: Path) -> TextIO:
         if not _is_locked_by_another(file):
             if _is_at(file, out / _LOCK):
                 return file
-            file.close()  # its holder removed it before we had the lock
+            file.close()  # the previous holder removed this file before we had the lock
             continue
         file.close()
         raise FolderInUseError(
@@ -102,7 +102,7 @@ def _acquire(out: Path) -> TextIO:
 
 
 def _is_locked_by_another(file: TextIO) -> bool:
-    """Locks a file, if no other process has."""
+    """Tries to lock a file; returns whether another process holds the lock."""
     if fcntl is not None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -120,10 +120,10 @@ def _is_at(file: TextIO, path: Path) -> bool:
         return False
 
 
-def _let_go() -> None:
-    """Closes in a forked process what it inherits: a lock lasts while anyone has it open.
+def _close_inherited() -> None:
+    """Closes inherited lock files in a forked process, because each open copy keeps the lock.
 
-    Processes that load images outlive a killed run by seconds, in which it could not be resumed.
+    Loader processes live on for seconds after a run is killed; it could not be resumed meanwhile.
     """
     for file in _held:
         file.close()
@@ -131,4 +131,4 @@ def _let_go() -> None:
 
 
 if fcntl is not None:
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_close_inherited)

@@ -1,4 +1,4 @@
-"""Runs side by side: as a table, by what differs in their recipes, and by their learning curves."""
+"""Compares runs: a table, the differences of their recipes, and their learning curves."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -9,14 +9,14 @@ from spanets.runs.listing import Run
 from spanets_runtime.figures import check_picture, name_label, render
 from spanets_runtime.files import write_atomically
 
-# Beyond these many lines, a legend hides the curves.
+# With more lines than this, a legend would hide the curves.
 MAX_NAMED = 20
 
 HEADER = ("run", "status", "model", "epochs", "time", "started")
 
 
 def table_rows(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
-    """Returns the header and a row a run, with the metrics that any of them has, but losses."""
+    """Returns the header and a row for each run, with the metrics of all runs except the loss."""
     metrics = [name for name in _metrics(runs) if name != "loss"]
     rows = [
         [
@@ -34,14 +34,14 @@ def table_rows(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
 
 
 def find_differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """Returns the keys in which the runs' recipes differ, with the value of each; None: no key."""
+    """Returns the recipe keys that differ, with the value of each run; None if a run lacks it."""
     keys = dict.fromkeys(key for run in runs for key in run.recipe)
     values = {key: [run.recipe.get(key) for run in runs] for key in keys}
     return {key: row for key, row in values.items() if any(value != row[0] for value in row)}
 
 
 def comparison_rows(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
-    """Returns the header and a row for status, epochs, each difference and each metric."""
+    """Returns the header and rows for status, epochs, each difference and each metric."""
     rows = [
         ["status", *(run.status for run in runs)],
         ["epochs", *(str(run.epochs) for run in runs)],
@@ -52,15 +52,15 @@ def comparison_rows(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
 
 
 def plot_runs(runs: Sequence[Run], path: str | Path) -> None:
-    """Draws training loss, validation loss, and the metric that most runs validate by, by epoch.
+    """Plots training loss, validation loss and the most common validation metric by epoch.
 
     Args:
-        runs: Those without epochs are left out.
+        runs: The runs; those without epochs are left out.
         path: FILE.png, .svg or .pdf.
 
     Raises:
         UsageError: another suffix.
-        UserError: no matplotlib, or a place that cannot be written.
+        UserError: matplotlib is missing, or the file cannot be written.
     """
     check_picture(path)
     from matplotlib.figure import Figure
@@ -83,7 +83,7 @@ def plot_runs(runs: Sequence[Run], path: str | Path) -> None:
 
 
 def _chief_metric(runs: Sequence[Run]) -> str:
-    """Returns the first metric of validation, but its loss, that the most runs have."""
+    """Returns the most common validation metric of the runs, except the loss."""
     of_runs = (dict.fromkeys(key for row in run.history for key in row) for run in runs)
     names = [name for of_run in of_runs for name in of_run]
     metrics = [name for name in names if name.startswith("val/") and name != "val/loss"]
@@ -99,7 +99,7 @@ def _number(value: float | None) -> str:
 
 
 def _date(started: str | None) -> str:
-    """Returns a start to the minute, in this machine's time."""
+    """Formats a start time to the minute, in local time."""
     try:
         return datetime.fromisoformat(started or "").astimezone().strftime("%Y-%m-%d %H:%M")
     except ValueError:

@@ -1,4 +1,4 @@
-"""The files of a run folder; `spanets.training.engine` says what each of them holds."""
+"""Names of the files in a run folder; `spanets.training.engine` describes each of them."""
 
 RECIPE = "recipe.yaml"
 RECORD = "environment.json"
@@ -23,4 +23,4 @@ FILES = (
     *(DIVERGED, UNREADABLE, SPLIT),
     *PICTURES,
 )
-"""All that a run writes beside its logger's folder; of another's, a run replaces none."""
+"""All files that a run writes, except its logger's; a run never replaces a foreign one."""

@@ -1,4 +1,4 @@
-"""Reads run folders, whatever state they are in, and orders them."""
+"""Reads and sorts run folders, including unfinished and damaged ones."""
 
 import csv
 import io
@@ -21,29 +21,29 @@ from spanets_runtime.reading import read_text_file
 Row = dict[str, float]
 
 MOST_BYTES = 2**28
-"""Of a file of a run: results of ten thousand classes have that many."""
+"""Limit of a file's size; the results of ten thousand classes are that large."""
 
 COLUMNS = ("name", "status", "model", "epochs", "seconds", "started")
-"""What runs can be sorted by beside their metrics."""
+"""Sort keys of runs, besides their metrics."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder tells.
+    """The content of a run folder.
 
     Attributes:
-        folder: Its path.
-        name: Its path below the folder that was searched.
-        status: "finished", "running", "interrupted" (stopped or killed, to be resumed), "failed"
-            (by an error) or "broken" (files that cannot be read).
-        problem: What is wrong with a failed or broken one.
-        recipe: By dotted key; {} of a broken one.
-        epochs: Those that are done.
-        of_epochs: Those that were asked for.
-        metrics: Of results.json, or of the last validated epoch.
-        history: A row an epoch.
-        seconds: Of training.
-        started: Of the first start, in ISO form, or None.
+        folder: Path of the run folder.
+        name: Path relative to the searched folder.
+        status: "finished", "running", "interrupted" (stopped or killed, can be resumed), "failed"
+            (with an error) or "broken" (its files cannot be read).
+        problem: Error of a failed or broken run, else None.
+        recipe: Recipe values by dotted key; {} for a broken run.
+        epochs: Number of finished epochs.
+        of_epochs: Number of epochs in the recipe, or None.
+        metrics: Metrics in results.json, or of the last validated epoch.
+        history: One row an epoch.
+        seconds: Training time in seconds, or None.
+        started: Time of the first start in ISO form, or None.
     """
 
     folder: Path
@@ -60,16 +60,16 @@ class Run:
 
     @property
     def model(self) -> str:
-        """Returns the model's name, or an empty text."""
+        """Returns the model's name, or an empty string."""
         return str(self.recipe.get("model.name", ""))
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain values."""
+        """Returns the run as values for JSON."""
         return {**asdict(self), "folder": str(self.folder)}
 
 
 def is_run(folder: Path) -> bool:
-    """Tells whether a folder is that of a run, perhaps without a recipe that can be read."""
+    """Returns whether a folder is a run folder, even if its recipe is missing or unreadable."""
     return any(
         all(os.path.lexists(folder / name) for name in names)
         for names in ([RECIPE], [RECORD, HISTORY], [RECORD, LAST])
@@ -77,12 +77,12 @@ def is_run(folder: Path) -> bool:
 
 
 def find_runs(root: str | Path) -> list[Run]:
-    """Reads the runs in a folder, at any depth, sorted by name; a run's own folder is one.
+    """Reads the runs in a folder, at any depth, sorted by name; the folder itself may be a run.
 
-    What cannot be read is told by its status, a folder too, and hides no other run.
+    A run or folder that cannot be read becomes a row with status "broken".
 
     Raises:
-        UserError: no such folder, or no runs in it.
+        UserError: the folder does not exist or holds no runs.
     """
     root = Path(root)
     if not os.path.isdir(root):
@@ -94,15 +94,18 @@ def find_runs(root: str | Path) -> list[Run]:
             folders.clear()
             found.append(Path(parent))
     if not found:
-        raise UserError(f"{root}: no runs in it; `spanets train` writes them, with a {RECIPE} each")
+        raise UserError(f"{root}: no runs in it; `spanets train` writes them, each with {RECIPE}")
     return [read_run(folder, root) for folder in sorted(map(Path, found))]
 
 
 def choose_runs(words: Sequence[str]) -> list[Run]:
-    """Reads the runs that words name: folders of a run, or of several, or names in the first one.
+    """Reads the runs that a command line names.
+
+    Args:
+        words: Run folders; or one folder of runs, perhaps followed by names of runs in it.
 
     Raises:
-        UserError: no such folder or run, with the nearest right name.
+        UserError: no such folder or run; the message suggests the nearest name.
     """
     first = Path(words[0]) if words else Path("runs")
     if len(words) < 2:
@@ -120,10 +123,10 @@ def choose_runs(words: Sequence[str]) -> list[Run]:
 
 
 def sort_runs(runs: Sequence[Run], key: str) -> list[Run]:
-    """Sorts runs: by a metric, the largest first, or by one of `COLUMNS`; those without come last.
+    """Sorts runs by a metric, largest first, or by one of `COLUMNS`; runs without it come last.
 
     Raises:
-        UsageError: none of the runs has such a metric.
+        UsageError: no run has this metric.
     """
     metrics = dict.fromkeys(name for run in runs for name in run.metrics)
     if key in metrics:
@@ -140,7 +143,7 @@ def sort_runs(runs: Sequence[Run], key: str) -> list[Run]:
 
 
 def read_run(folder: Path, root: Path) -> Run:
-    """Reads a run folder; what is wrong with it is told by its status."""
+    """Reads a run folder; errors show in its status and problem."""
     name = str(folder.relative_to(root)) if folder != root else folder.resolve().name
     starts = read_starts(folder)
     problem, recipe, history, results = None, {}, [], None
@@ -177,12 +180,12 @@ def _status(folder: Path, problem: str | None, outcome: str, has_results: bool) 
         return "broken"
     if outcome.startswith("failed"):
         return "failed"
-    # An earlier start's results may lie beside a later one that was stopped.
+    # The results may be those of an earlier start, if a later one was stopped.
     return "finished" if has_results and outcome != STOPPED else "interrupted"
 
 
 def _seconds(history: list[Row]) -> float | None:
-    """Returns the time of training, if it can be one."""
+    """Returns the training time, if it is plausible."""
     seconds = history[-1].get("seconds") if history else None
     return seconds if seconds is not None and 0 <= seconds < 1e10 else None
 
@@ -195,7 +198,7 @@ def _read(path: Path) -> str:
     """Returns the text of a run's file.
 
     Raises:
-        UserError: it cannot be read; the message names the file alone.
+        UserError: it cannot be read; the message has the file's name without the folder.
     """
     try:
         return read_text_file(path, MOST_BYTES)
@@ -227,7 +230,7 @@ def _read_results(path: Path) -> dict[str, float] | None:
     try:
         metrics = json.loads(_read(path))["metrics"]
         return {str(name): float(value) for name, value in metrics.items() if value is not None}
-    # A number may be too large, or brackets too deep.
+    # OverflowError: a number is too large. RecursionError: brackets are nested too deep.
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         raise UserError(f"{path.name}: damaged") from None
 
@@ -245,7 +248,7 @@ def _last_validated(history: list[Row]) -> dict[str, float]:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested sections as dotted keys; a section without keys is {}."""
+    """Flattens nested sections to dotted keys; an empty section stays {}."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         inner = flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {}

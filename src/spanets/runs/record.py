@@ -1,8 +1,8 @@
-"""Records of each start of a run what it takes to know it again: environment.json.
+"""Records in environment.json how each start of a run was made.
 
-Command, date, versions, processor, devices, and the state of the git repository that the run was
-started in. Environment variables are not recorded, and what looks like a secret in the command is
-left out.
+The record holds command, date, versions, processor, devices and the state of the git repository in
+the current folder. It holds no environment variables, and hides what looks like a secret in the
+command.
 """
 
 import json
@@ -30,7 +30,7 @@ from spanets_runtime.reading import read_text_file
 PACKAGES = ("spanets", "torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy")
 
 MOST_BYTES = 2**24
-"""Of a record: some ten thousand starts."""
+"""Limit of the record's size: some ten thousand starts."""
 
 FINISHED, STOPPED = "finished", "stopped"
 
@@ -40,11 +40,11 @@ _USER_IN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+@")
 
 @contextmanager
 def recorded(out: Path, notes: Sequence[str] = ()) -> Iterator[None]:
-    """Records a start of the run in a folder, and in the end how it ended.
+    """Records a start of the run, and at its end the outcome.
 
     Args:
-        out: The folder.
-        notes: What of the data set was left out, renamed or changed.
+        out: The run folder.
+        notes: Notes on data that was left out, renamed or changed.
 
     Raises:
         UserError: the folder cannot be written.
@@ -59,12 +59,12 @@ def recorded(out: Path, notes: Sequence[str] = ()) -> Iterator[None]:
         raise
     finally:
         starts[-1]["ended"] = _now()
-        with suppress(UserError):  # a full disk; the run's own error says so
+        with suppress(UserError):  # the run's own error already reports a full disk
             _write(out, starts)
 
 
 def read_starts(out: Path) -> list[dict[str, Any]]:
-    """Returns the recorded starts of a run, the earliest first; none where they are damaged."""
+    """Returns the recorded starts of a run, earliest first; [] if the record is damaged."""
     try:
         starts = json.loads(read_text_file(out / RECORD, MOST_BYTES))["starts"]
     except (UserError, ValueError, LookupError, TypeError, RecursionError):
@@ -74,10 +74,10 @@ def read_starts(out: Path) -> list[dict[str, Any]]:
 
 
 def describe_start(words: Sequence[str] | None = None) -> dict[str, Any]:
-    """Returns what is recorded of a start.
+    """Returns the record of a start.
 
     Args:
-        words: Of the command; None takes this process's.
+        words: Words of the command; None means those of this process.
     """
     return {
         "started": _now(),
@@ -96,7 +96,7 @@ def describe_start(words: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def _outcome(error: BaseException) -> str:
-    # What stopped a run is told plainly by the time it comes here, and is then the context.
+    # `plain_errors` has replaced KeyboardInterrupt and SystemExit, which are now the context.
     by_hand = any(isinstance(e, KeyboardInterrupt | SystemExit) for e in (error, error.__context__))
     by_signal = getattr(error, "exit_status", 0) > 128
     if by_hand or by_signal:
@@ -114,7 +114,7 @@ def _now() -> str:
 
 
 def _describe_command(words: Sequence[str]) -> str:
-    """Returns the command, without what looks like a secret."""
+    """Returns the command, with possible secrets hidden."""
     program = Path(words[0])
     module = ["python", "-m", program.parent.name]
     shown, hidden = module if program.name == "__main__.py" else [program.name], False
@@ -139,7 +139,7 @@ def _versions() -> dict[str, str]:
 
 
 def _describe_git(folder: Path) -> dict[str, Any] | None:
-    """Returns commit, branch and number of changed files, or None where there is no repository."""
+    """Returns commit, branch and number of changed files, or None without a repository."""
     commit = _git(folder, "rev-parse", "HEAD")
     if not commit:
         return None
@@ -156,6 +156,6 @@ def _git(folder: Path, *words: str) -> str | None:
         done = subprocess.run(
             ["git", *words], cwd=folder, capture_output=True, text=True, timeout=5
         )
-    except (OSError, subprocess.SubprocessError):  # not installed, or a repository that is too slow
+    except (OSError, subprocess.SubprocessError):  # git is not installed or takes too long
         return None
     return done.stdout.strip() if done.returncode == 0 else None

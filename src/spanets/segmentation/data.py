@@ -33,8 +33,8 @@ from spanets.segmentation.masks.survey import survey
 from spanets.segmentation.masks.values import IGNORED, given_values
 from spanets.segmentation.recipe import SegmentationData, SegmentationRecipe
 from spanets_runtime.errors import UsageError, UserError
-from spanets_runtime.fitting import Fitting, fit_size
 from spanets_runtime.images import ImageError, load_image
+from spanets_runtime.resize_to_fit import ResizeToFit, fit_size
 
 # Draws of a crop before accepting one in which a class exceeds `data.crop_share`.
 CROP_DRAWS = 10
@@ -117,7 +117,7 @@ class EvaluationTransform:
         fitting: Preprocessing of the image.
     """
 
-    def __init__(self, fitting: Fitting) -> None:
+    def __init__(self, fitting: ResizeToFit) -> None:
         self.fitting = fitting
 
     def __call__(self, image: Image.Image, mask: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
@@ -207,8 +207,8 @@ def check_parts(parts: Mapping[str, MaskedImages], is_training: bool) -> tuple[s
 def evaluation_loader(
     samples: MaskedImages, preprocessing: dict[str, Any], workers: int, processes: int = 1
 ) -> DataLoader[Any]:
-    """Returns an evaluation loader of images in order, one by one."""
-    fitting = Fitting.parse(preprocessing, "the checkpoint")
+    """Loads images in order, one by one, each once in one process."""
+    fitting = ResizeToFit.parse(preprocessing, "the checkpoint")
     dataset = MaskDataset(samples, EvaluationTransform(fitting))
     return ordered_loader(dataset, 1, workers, processes)
 

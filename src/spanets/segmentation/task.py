@@ -24,8 +24,8 @@ from spanets.training.task import (
 )
 from spanets.weights import LoadReport
 from spanets_runtime.errors import UsageError, first_line
-from spanets_runtime.fitting import Fitting
 from spanets_runtime.onnx import MIN_FREE_SIDE
+from spanets_runtime.resize_to_fit import ResizeToFit
 
 if TYPE_CHECKING:
     import lightning as L
@@ -67,9 +67,9 @@ class SegmentationTask(Task[SegmentationRecipe]):
         )
 
     @classmethod
-    def make_preprocess(cls, info: ModelInfo, origin: str) -> Fitting:
+    def make_preprocess(cls, info: ModelInfo, origin: str) -> ResizeToFit:
         """Makes the transform of evaluation."""
-        return Fitting.parse(info.preprocessing, origin)
+        return ResizeToFit.parse(info.preprocessing, origin)
 
     @classmethod
     def make_predictor(cls, source: Source, options: PredictOptions) -> Predict:

@@ -1,4 +1,4 @@
-"""Whether batch norm has anything to normalise by: one value a channel has no variance."""
+"""Checks that batch norm sees more than one value a channel: one value has no variance."""
 
 from typing import Any
 
@@ -10,15 +10,15 @@ from spanets_runtime.errors import UsageError
 
 
 def refuse_single_values(model: nn.Module, image: Tensor, batch: int) -> None:
-    """Refuses batches of which a batch norm of the model sees one value a channel.
+    """Refuses a batch in which a batch norm of the model sees one value a channel.
 
     Args:
-        model: As it is built; its mode stays.
-        image: One of the images that it is trained on, (1, 3, H, W).
-        batch: Images in the smallest batch on one device.
+        model: The model; its training mode is restored.
+        image: One training image, (1, 3, H, W).
+        batch: Number of images in the smallest batch on one device.
 
     Raises:
-        UsageError: there is such a layer; the message names it.
+        UsageError: a layer sees one value a channel; the message names it.
     """
     if batch > 1:
         return
@@ -38,8 +38,8 @@ def refuse_single_values(model: nn.Module, image: Tensor, batch: int) -> None:
             hook.remove()
     if single := [name for name, count in values.items() if count == 1]:
         raise UsageError(
-            "a batch on one device is one image, of which the model's batch norm "
-            f"({single[0]}) sees one value a channel, and that has no variance; raise "
+            "the batch on one device is one image, so the model's batch norm "
+            f"({single[0]}) sees one value a channel, which has no variance; raise "
             "optim.batch_size or data.image_size, or add images"
         )
 

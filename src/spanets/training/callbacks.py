@@ -1,4 +1,4 @@
-"""What surrounds a run: checkpoints that are whole or absent, and the lines that people watch."""
+"""Lightning callbacks of a run: atomic checkpoints, metric history and progress output."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ _MEANS = "epoch_means"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints aside, syncs and renames them; of the last one, keeps that before it."""
+    """Writes checkpoints atomically; keeps the previous version of the last checkpoint."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -39,16 +39,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class RunKeeper(Checkpoint):
-    """Keeps a run's checkpoints, and its history of metrics, which they carry.
+    """Writes a run's checkpoints and its history of metrics.
 
     Args:
-        folder: Of the run.
-        score: The metric that tells the best epoch; larger is better.
-        save_every: Updates between the checkpoints within an epoch; None saves epochs alone.
+        folder: The run folder.
+        score: The metric that selects the best epoch; larger is better.
+        save_every: Updates between two checkpoints within an epoch; None saves only at its end.
 
     Attributes:
         history: One row an epoch: its number from 1, the seconds of training since the start, and
-            the metrics. A resumed run goes on with it.
+            the metrics. Checkpoints carry it, and a resumed run extends it.
     """
 
     def __init__(self, folder: Path, score: str, save_every: int | None = None) -> None:
@@ -57,16 +57,16 @@ class RunKeeper(Checkpoint):
         self.save_every = save_every
         self.history: list[Row] = []
         self._stop = StopRequest()
-        self._sums: list[Sums] = []  # those of the epoch that a checkpoint was saved within
-        self._means: Row | None = None  # those of the epoch that is trained, but not validated
+        self._sums: list[Sums] = []  # metric sums of a partly trained epoch
+        self._means: Row | None = None  # metric means of an epoch that awaits its validation
         self._seconds_before = 0.0
         self._started = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Sets the clock back by the time before a restart, and begins to listen to schedulers."""
+        """Starts the clock, including time before a restart, and listens for stop signals."""
         self._started = time.monotonic() - self._seconds_before
         self._stop.listen(trainer)
-        if self._means is not None:  # Lightning goes on with the validation
+        if self._means is not None:  # Lightning resumes at the validation
             log_means(pl_module, self._means)
             trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()
             self._means = None
@@ -74,12 +74,12 @@ class RunKeeper(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, i: int
     ) -> None:
-        """Saves within an epoch, where that is due or a signal asks the run to stop."""
+        """Saves within an epoch, if a save is due or a signal asks the run to stop."""
         if self._sums:  # the first batch after a restart
             add_sums(trainer, self._sums)
             self._sums = []
         updates, rest = divmod(i + 1, trainer.accumulate_grad_batches)
-        # Gradients under way are in no checkpoint; after its last batch the epoch is saved anyhow.
+        # A checkpoint holds no accumulated gradients; at its end the epoch is saved anyway.
         if rest or i + 1 == trainer.num_training_batches:
             return
         stopped = self._stop.agreed(trainer)
@@ -91,7 +91,7 @@ class RunKeeper(Checkpoint):
             raise StoppedError("stopped by a signal, all is saved")
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Saves what was trained, so that whatever ends the validation costs no more than it."""
+        """Saves the trained epoch, so that a failed validation loses no training."""
         self._means = epoch_means(trainer)
         trainer.save_checkpoint(self.folder / LAST)
         self._means = None
@@ -99,7 +99,7 @@ class RunKeeper(Checkpoint):
             raise StoppedError("stopped by a signal, all is saved")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Saves the epoch; if it is the best one so far, first under that name."""
+        """Saves the epoch, also as the best checkpoint if its score is the highest so far."""
         row = {
             "epoch": trainer.current_epoch + 1,
             "seconds": self._seconds(),
@@ -118,35 +118,35 @@ class RunKeeper(Checkpoint):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Saves the weights as they are when Ctrl-C, or a signal at the start, stops the run."""
+        """Saves the current weights when Ctrl-C, or a signal at the start, stops the run."""
         if isinstance(exception, KeyboardInterrupt | SIGTERMException):
             trainer.save_checkpoint(self.folder / INTERRUPTED)
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Adds the sums of an epoch under way, or the means of one to be validated."""
+        """Adds the metric sums of a partly trained epoch, or the means of one not validated."""
         checkpoint[_SUMS] = self._sums
         if self._means is not None:
             checkpoint[_MEANS] = self._means
-            # As within the first batch of the validation. Where all counters agree, Lightning goes
-            # on with the next epoch.
+            # Pretend that the first validation batch has begun. If all counters were equal,
+            # Lightning would skip the validation and resume at the next epoch.
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
             progress["total"] |= {"ready": 1, "started": 1}
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Takes them."""
+        """Restores the metric sums and means."""
         self._sums = checkpoint.get(_SUMS, [])
         self._means = checkpoint.get(_MEANS)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what checkpoints carry."""
+        """Returns the history and the seconds of training, for checkpoints."""
         return {"history": self.history, "seconds": self._seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores it."""
+        """Restores the history and the seconds of training."""
         self.history = state_dict["history"]
         self._seconds_before = state_dict["seconds"]
 
@@ -155,13 +155,13 @@ class RunKeeper(Checkpoint):
 
 
 def best_row(history: list[Row], score: str) -> Row | None:
-    """Returns the first epoch of the highest score, or None if none was validated."""
+    """Returns the first epoch with the highest score, or None if none was validated."""
     validated = [row for row in history if score in row]
     return max(validated, key=lambda row: row[score], default=None)
 
 
 def epoch_metrics(trainer: L.Trainer) -> Row:
-    """Returns the metrics of the epoch that ends; Lightning also keeps those of earlier ones."""
+    """Returns the metrics of this epoch only; Lightning also keeps those of earlier epochs."""
     validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
     parts = ("train/", "val/") if validated else ("train/",)
     metrics = trainer.callback_metrics.items()
@@ -169,7 +169,7 @@ def epoch_metrics(trainer: L.Trainer) -> Row:
 
 
 def format_history(history: list[Row]) -> str:
-    """Returns CSV, empty where an epoch has no such metric."""
+    """Returns the history as CSV; a metric that an epoch lacks is an empty cell."""
     columns = dict.fromkeys(name for row in history for name in row)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
@@ -179,12 +179,12 @@ def format_history(history: list[Row]) -> str:
 
 
 class Ema(EMAWeightAveraging):
-    """Lightning's; a run stopped while it validates is saved right as well."""
+    """Lightning's weight averaging, fixed for runs that stop during the validation."""
 
-    _swapped = False  # the averaged weights are in the model's place
+    _swapped = False  # whether the model holds the averaged weights now
 
     def on_validation_epoch_start(self, *args: Any) -> None:
-        """Puts the averaged weights in the model's place."""
+        """Puts the averaged weights into the model."""
         super().on_validation_epoch_start(*args)
         self._swapped = True
 
@@ -202,12 +202,12 @@ class Ema(EMAWeightAveraging):
 
 
 class EpochLines(Callback):
-    """Prints a line an epoch, and on a terminal shows a bar while one is under way.
+    """Prints a line an epoch and, on a terminal, shows a progress bar during each epoch.
 
     Args:
-        watched: Whether there is a terminal.
-        shown: Names of metrics as logged, and the words for them; of those that the progress bar
-            is given, the bar shows them too.
+        watched: Whether standard error is a terminal.
+        shown: Labels of the metrics to print, by logged name. The bar shows those that Lightning
+            gives to progress bars.
     """
 
     def __init__(self, watched: bool, shown: Mapping[str, str]) -> None:
@@ -221,22 +221,22 @@ class EpochLines(Callback):
         self.clock.start(trainer)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Opens a bar."""
+        """Opens the training bar."""
         self._open(_name_epoch(trainer), trainer.num_training_batches)
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        """Moves it."""
+        """Moves the training bar."""
         shown, values = {"loss": "loss", **self.shown}, trainer.progress_bar_metrics
         parts = [f"{label} {values[name]:.4f}" for name, label in shown.items() if name in values]
         self.bar.set_postfix_str("  ".join([*parts, f"left {self.clock.left(trainer)}"]), False)
         self.bar.update()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Opens the bar of the validation."""
+        """Opens the validation bar."""
         self._open(f"{_name_epoch(trainer)} validation", sum(trainer.num_val_batches))
 
     def on_validation_batch_end(self, *args: Any, **more: Any) -> None:
-        """Moves it."""
+        """Moves the validation bar."""
         self.bar.update()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -250,7 +250,7 @@ class EpochLines(Callback):
             print("  ".join([_name_epoch(trainer), *shown, left]), file=sys.stderr, flush=True)
 
     def on_exception(self, *args: Any) -> None:
-        """Clears the line for the message."""
+        """Closes the bar, so that the error message has its own line."""
         self.bar.close()
 
     def _open(self, name: str, total: float) -> None:
@@ -270,19 +270,19 @@ def _name_epoch(trainer: L.Trainer) -> str:
 
 
 class Clock:
-    """Estimates the time left from the updates done since the start."""
+    """Estimates the remaining time from the updates done since the start."""
 
     def __init__(self) -> None:
         self.started = 0.0
         self.first_step = 0
 
     def start(self, trainer: L.Trainer) -> None:
-        """Begins to count."""
+        """Starts the clock."""
         self.started = time.monotonic()
         self.first_step = trainer.global_step
 
     def left(self, trainer: L.Trainer) -> str:
-        """Returns the time left as m:ss or h:mm:ss."""
+        """Returns the remaining time as m:ss or h:mm:ss, or "?" before the first update."""
         done = trainer.global_step - self.first_step
         if not done:
             return "?"
@@ -291,7 +291,7 @@ class Clock:
 
 
 def format_duration(seconds: float) -> str:
-    """Returns m:ss or h:mm:ss."""
+    """Formats seconds as m:ss or h:mm:ss."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

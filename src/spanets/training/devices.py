@@ -1,4 +1,4 @@
-"""Over how many processes a run is spread, and how they train one model."""
+"""Chooses the devices, processes and distributed strategy of a run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,20 +25,20 @@ _LAUNCHERS: dict[str, type[SLURMEnvironment | TorchElasticEnvironment]] = {
 
 
 def find_launcher() -> str | None:
-    """Returns which launcher started this process, None where Lightning or the user did."""
+    """Returns the launcher that started this process, or None if Lightning or the user did."""
     return next((name for name, kind in _LAUNCHERS.items() if kind.detect()), None)
 
 
 def count_processes(recipe: Recipe) -> int:
-    """Returns how many processes train: one a device, on all machines."""
+    """Returns the number of training processes: one a device, on all nodes."""
     return count_devices(recipe) * recipe.trainer.num_nodes
 
 
 def count_devices(recipe: Recipe) -> int:
-    """Returns how many devices a machine has for a run.
+    """Returns the number of devices that a run uses on each node.
 
     Raises:
-        UsageError: SLURM or torchrun started another number of processes; the message shows both.
+        UsageError: the launcher (SLURM, torchrun) started a different number of processes.
     """
     asked, nodes = recipe.trainer.devices, recipe.trainer.num_nodes
     name = find_launcher()
@@ -59,10 +59,10 @@ def count_devices(recipe: Recipe) -> int:
 
 
 def fit_to_machine(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
-    """Lowers workers and threads to what this machine bears; the recipe may be of a larger one.
+    """Lowers workers and threads to what this machine supports.
 
     Returns:
-        The recipe, and a line for each number that was lowered.
+        The recipe, and a note for each number that was lowered.
     """
     most, cores = most_parallel(), count_cores()
     notes = []
@@ -77,10 +77,10 @@ def fit_to_machine(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
 
 
 def per_device_batch(recipe: Recipe) -> int:
-    """Derives the images of one batch on one device from the batch size of an update.
+    """Returns the batch size on one device, from the batch size of an update.
 
     Raises:
-        UsageError: they do not divide; the message shows the arithmetic.
+        UsageError: the batch size is not divisible; the message shows the arithmetic.
     """
     total, accumulate = recipe.optim.batch_size, recipe.trainer.accumulate
     nodes, processes = recipe.trainer.num_nodes, count_processes(recipe)
@@ -94,7 +94,7 @@ def per_device_batch(recipe: Recipe) -> int:
 
 
 def describe_devices(recipe: Recipe) -> dict[str, Any]:
-    """Returns the arguments of Lightning's trainer that spread a run over processes.
+    """Returns the device and strategy arguments for Lightning's trainer.
 
     Raises:
         UsageError: settings that cannot be combined.
@@ -104,7 +104,7 @@ def describe_devices(recipe: Recipe) -> dict[str, Any]:
     chosen: Any = "auto"
     if strategy == "fsdp":
         _check_sharded(recipe, processes)
-        # Checkpoints are single files, with the names of one process.
+        # Write one whole checkpoint file, with the same parameter names as without sharding.
         chosen = ModelParallelStrategy(processes, 1, save_distributed_checkpoint=False)
     elif strategy == "ddp" or processes > 1:
         chosen = DDPStrategy(gradient_as_bucket_view=True)
@@ -116,7 +116,7 @@ def describe_devices(recipe: Recipe) -> dict[str, Any]:
 
 
 def _check_processes(recipe: Recipe, devices: int) -> None:
-    """Refuses more processes than a machine without a GPU bears; of GPUs Lightning knows."""
+    """Limits the processes on a CPU; Lightning itself checks the number of GPUs."""
     on_cpu = recipe.trainer.accelerator == "cpu" or not torch.cuda.is_available()
     if on_cpu and devices > most_parallel():
         raise UsageError(
@@ -126,19 +126,19 @@ def _check_processes(recipe: Recipe, devices: int) -> None:
 
 
 class LimitedThreads(Callback):
-    """Lets torch use so many threads of the CPU, once Lightning has made its own choice."""
+    """Sets torch's number of CPU threads, after Lightning has made its own choice."""
 
     def __init__(self, number: int) -> None:
         self.number = number
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Sets the number; what follows the run is to set it back, see `threads_as_before`."""
+        """Sets the number of threads; the engine restores it with `threads_as_before`."""
         torch.set_num_threads(self.number)
 
 
 @contextmanager
 def threads_as_before() -> Iterator[None]:
-    """Leaves torch's number of threads as it was."""
+    """Restores torch's number of threads at the end."""
     before = torch.get_num_threads()
     try:
         yield
@@ -147,9 +147,9 @@ def threads_as_before() -> Iterator[None]:
 
 
 def slurm_plugins() -> list[SLURMEnvironment]:
-    """Returns SLURM's environment, if it started this process, that leaves requeueing to scripts.
+    """Returns Lightning's SLURM plug-in without automatic requeueing, if SLURM is in use.
 
-    Lightning would save a checkpoint of its own and requeue the job at SIGUSR1.
+    With requeueing, Lightning would save its own checkpoint and requeue the job at SIGUSR1.
     """
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
@@ -171,13 +171,13 @@ def _check_sharded(recipe: Recipe, processes: int) -> None:
 
 
 def shard(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Parts a model's parameters among processes (FSDP2), gathered a block at a time to compute.
+    """Shards a model's parameters over processes with FSDP2; each block is gathered on its own.
 
     Args:
-        model: timm's blocks, which it calls "blocks", are the units; what remains is one more.
-        mesh: Lightning's, with a dimension "data_parallel".
+        model: The model. Each module in a list named "blocks" is a unit; the rest is one more.
+        mesh: Lightning's device mesh, with a dimension "data_parallel".
     """
-    model.to(memory_format=torch.contiguous_format)  # other layouts cannot be parted
+    model.to(memory_format=torch.contiguous_format)  # FSDP2 cannot shard other memory layouts
     blocks = [part for name, part in model.named_modules() if name.split(".")[-2:-1] == ["blocks"]]
     for part in (*blocks, model):
         fully_shard(part, mesh=mesh["data_parallel"])

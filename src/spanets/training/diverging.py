@@ -1,4 +1,4 @@
-"""The batch at which the loss became no number, kept for inspection."""
+"""Saves the batch at which the loss became NaN or infinite, for inspection."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -19,14 +19,14 @@ from spanets_runtime.files import write_atomically
 
 
 class DivergedBatch(Callback):
-    """Writes the batch of a step whose loss is not finite, and names the file in the message.
+    """Writes the batch of a step whose loss is not finite, and adds the path to the error message.
 
-    The file holds images and targets as the training step gets them: a classifier's are 8-bit
-    pixels, not yet standardised, erased or mixed. Its metadata hold epoch and batch, from 1, and
-    the images' names where the data set has them.
+    The file holds images and targets as the training step receives them: for a classifier 8-bit
+    pixels, before standardization, erasing and mixing. Its metadata hold the epoch and the batch,
+    counted from 1, and the names of the images if the data set has them.
 
     Args:
-        folder: Of the run.
+        folder: The run folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,17 +37,17 @@ class DivergedBatch(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Remembers the batch for as long as its step takes."""
+        """Keeps the batch during its step."""
         self._batch, self._number = batch, batch_idx
 
     def on_train_batch_end(self, *args: Any) -> None:
-        """Forgets it."""
+        """Releases the batch."""
         self._batch = None
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Writes it, if the loss is why the run ends."""
+        """Writes the batch if its loss ended the run."""
         if not isinstance(exception, DivergedError) or self._batch is None:
             return
         rank = f"rank{trainer.global_rank}-" if trainer.global_rank else ""
@@ -59,13 +59,13 @@ class DivergedBatch(Callback):
             "files": json.dumps(_name_images(trainer, self._number)),
         }
         content = save(tensors, metadata)
-        with suppress(UserError):  # on a full disk the loss is still the news
+        with suppress(UserError):  # a full disk must not hide the error about the loss
             write_atomically(path, lambda file: file.write(content))
             exception.args = (f"{exception}; its batch is in {path}",)
 
 
 def _flatten(values: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yields the tensors of a batch under dotted names; safetensors take no views."""
+    """Yields copies of a batch's tensors with dotted names; safetensors refuses views."""
     if isinstance(values, Tensor):
         yield name, values.detach().cpu().contiguous().clone()
         return
@@ -80,7 +80,7 @@ def _flatten(values: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def _name_images(trainer: L.Trainer, batch: int) -> list[str]:
-    """Returns the names of a batch's images in the order in which this process drew them."""
+    """Returns the names of a batch's images, in the order in which this process drew them."""
     loader: Any = trainer.train_dataloader
     name = getattr(loader.dataset, "name", None)
     if name is None:

@@ -1,4 +1,4 @@
-"""Optimizer states of runs that an earlier version began: states follow the names of parameters."""
+"""Converts optimizer states of checkpoints from versions with other parameter names."""
 
 from collections.abc import Iterable, Mapping
 from itertools import count
@@ -11,14 +11,14 @@ from spanets.weights.earlier import earlier_name, is_earlier_name, rename_contex
 
 
 def follow_names(optimizer: Optimizer, module: nn.Module, saved: Iterable[str]) -> None:
-    """Has an optimizer take the states of parameters that had other names when they were saved.
+    """Makes an optimizer match saved states to today's parameters by name.
 
-    torch numbers parameters by their order in the groups, which names decide.
+    torch matches states by position in the groups, and renaming parameters changes that position.
 
     Args:
-        optimizer: Of the module's parameters.
-        module: Today's.
-        saved: Names of the saved parameters, in their order.
+        optimizer: Optimizer of the module's parameters.
+        module: The module, with today's names.
+        saved: Names of the saved parameters, in saved order.
     """
     saved = list(saved)
     if not any(map(is_earlier_name, saved)):
@@ -35,7 +35,7 @@ def follow_names(optimizer: Optimizer, module: nn.Module, saved: Iterable[str]) 
 def _renumber(
     state: dict[str, Any], groups: list[list[str]], position: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Puts the states of parameters in the order of today's groups, in today's shapes."""
+    """Reorders saved states to today's groups, in today's shapes."""
     number = count()
     renumbered: dict[int, dict[str, Any]] = {}
     rows = []
@@ -52,8 +52,8 @@ def _renumber(
 
 
 def _reshape(earlier: str, value: Any) -> Any:
-    """Gives what an optimizer keeps for a parameter the parameter's shape of today."""
+    """Reshapes a saved state of a parameter to the parameter's shape of today."""
     if not isinstance(value, Tensor) or value.ndim == 0:
-        return value  # a count of steps
+        return value  # the step count
     (renamed,) = rename_contexts({earlier: value}).values()
     return renamed

@@ -1,18 +1,19 @@
-"""Runs a recipe: builds data, model and trainer, trains, evaluates, and leaves a run folder.
+"""Runs a recipe: builds data, model and trainer, trains, evaluates, and writes a run folder.
 
 runs/NAME/
-  recipe.yaml            what was run, every key
-  split.csv              which image is in which part, where the data set was split
-  environment.json       of each start: command, versions, machine, git state, and how it ended
-  last.ckpt  best.ckpt   the last that was saved; after the epoch of the best score
-  previous.ckpt          the one before the last, in case that one is damaged
-  diverged.safetensors   the batch at which the loss became no number
-  interrupted.ckpt       as it was when Ctrl-C stopped the run
+  recipe.yaml            the recipe, with every key
+  split.csv              the part (train, val, test) of each image, if the run split the data set
+  environment.json       for each start: command, versions, machine, git state, outcome
+  last.ckpt              the latest checkpoint
+  previous.ckpt          the checkpoint before last.ckpt, in case that one is damaged
+  best.ckpt              the checkpoint of the epoch with the best score
+  interrupted.ckpt       the state when Ctrl-C stopped the run
+  diverged.safetensors   the batch at which the loss became NaN or infinite
   metrics.csv            one row an epoch
-  tensorboard/           the same for TensorBoard, or what another `trainer.logger` writes
-  results.json           the summary's numbers
+  tensorboard/           the same metrics for TensorBoard, or the files of another `trainer.logger`
+  results.json           the numbers of the summary
   unreadable.csv         images that cannot be read, if there are any
-  learning_curve.png     and the other pictures of the task
+  learning_curve.png     and other pictures of the task
 """
 
 import json
@@ -72,29 +73,28 @@ from spanets_runtime.text import escape_values
 
 
 def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
-    """Trains by a recipe and writes the run folder.
+    """Trains a model from a recipe and writes the run folder.
 
     Args:
-        recipe: What to run.
+        recipe: The recipe.
         out: The run folder.
-        resume: Go on from the last checkpoint in `out`, exactly as if never stopped.
+        resume: Continue from the last checkpoint in `out`, exactly as if the run had not stopped.
 
     Returns:
-        The numbers of results.json: metrics of the final weights, best epoch, time, paths.
+        The contents of results.json: metrics of the final weights, best epoch, time, paths.
 
     Raises:
-        UsageError: settings that cannot be used, or a folder that holds a run already, or files
-            that are of no run and would be replaced.
-        UserError: another process trains in the folder; data that cannot be used, a loss that is
-            not finite, a full disk, or Ctrl-C: the message says which checkpoint is left and how
-            to go on.
+        UsageError: the settings cannot be used, the folder already holds a run, or it holds other
+            files that the run would replace.
+        UserError: another process trains in the folder, the data cannot be used, the loss is not
+            finite, the disk is full, or Ctrl-C. The message says how to resume.
     """
     with claim(out):
         return train_claimed(recipe, out, resume)
 
 
 def train_claimed(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
-    """Trains as `train` does, in a folder that the caller has claimed."""
+    """Trains like `train`, in a folder that the caller has locked with `claim`."""
     start = find_start(out, recipe) if resume else start_anew(out, recipe)
     recipe, lowered = fit_to_machine(recipe)
     task, batch_size = load_task(recipe.task)(recipe), per_device_batch(recipe)
@@ -103,7 +103,7 @@ def train_claimed(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, 
     check_classes(start.kept.classes, loaders.classes, start.checkpoint)
     _skip_to(start, loaders)
     accumulate = min(recipe.trainer.accumulate, len(loaders.train))
-    updates = len(loaders.train) // accumulate  # in an epoch
+    updates = len(loaders.train) // accumulate  # optimizer updates in an epoch
     info = task.make_info(loaders.classes)
     is_fresh, size = start.checkpoint is None, loaders.train.batch_size or 1
     model, weights_notes = _make_model(task, info, is_fresh, size)
@@ -122,19 +122,19 @@ def train_claimed(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, 
                 write_split(out, loaders.split)
         with plain_errors(out), quiet():
             if trainer.logger is not None:
-                # Loggers take no text that is no UTF-8, as names of folders may be.
+                # Loggers accept only valid UTF-8; folder names may hold other bytes.
                 trainer.logger.log_hyperparams(escape_values(recipe.to_dict()))
             path = start.checkpoint
             trainer.fit(module, loaders.train, loaders.val, ckpt_path=path, weights_only=True)
         if not trainer.is_global_zero:
-            raise SystemExit(0)  # the first process of several does the rest
+            raise SystemExit(0)  # only the first process evaluates and reports
         with plain_errors(out):
             return _summarise(task, out, model, keeper.history)
 
 
 def _skip_to(start: Start, loaders: Loaders) -> None:
-    """Lets the training images begin where a run goes on."""
-    # Lightning begins to load the first epoch of a resumed run before it tells the sampler which.
+    """Moves the training sampler to the resume point."""
+    # Lightning starts to load a resumed epoch before it sets the sampler's epoch.
     sampler: RankSampler = loaders.train.sampler  # type: ignore[assignment]
     sampler.set_epoch(start.epoch)
     sampler.skip(start.batches * (loaders.train.batch_size or 0))
@@ -143,7 +143,7 @@ def _skip_to(start: Start, loaders: Loaders) -> None:
 def _make_model(
     task: Task[Any], info: ModelInfo, fresh: bool, batch: int
 ) -> tuple[nn.Module, list[str]]:
-    """Builds the model that a run begins with; returns what of its file of weights differs, too."""
+    """Builds the initial model; returns it and notes on its weights file."""
     notes: list[str] = []
     recipe: Recipe = task.recipe
     torch.manual_seed(recipe.seed)
@@ -167,7 +167,7 @@ def _make_trainer(
     recipe: Recipe = task.recipe
     settings, decay = recipe.trainer, recipe.optim.ema_decay
     peers = Peers(advice=f"go on with: {resume_command(out)}")
-    # What a batch's file is called, the other processes are told.
+    # `DivergedBatch` comes before `Peers`, so that the other processes get its file name too.
     shown = task.shown or {"train/loss": "loss", task.score: task.score.removeprefix("val/")}
     callbacks = [DivergedBatch(out), peers, *callbacks, EpochLines(sys.stderr.isatty(), shown)]
     if decay is not None:
@@ -181,7 +181,7 @@ def _make_trainer(
                 **describe_devices(recipe),
                 precision=settings.precision,
                 max_epochs=settings.epochs + recipe.optim.cooldown_epochs,
-                # Batches that do not fill a last update are left out, as one large one would be.
+                # Drop the last batches if they do not fill an update, like an incomplete batch.
                 limit_train_batches=updates * accumulate,
                 accumulate_grad_batches=accumulate,
                 gradient_clip_val=recipe.optim.clip_grad,
@@ -191,17 +191,17 @@ def _make_trainer(
                 plugins=[AtomicCheckpointIO(), *slurm_plugins()],
                 enable_progress_bar=False,
                 enable_model_summary=False,
-                # A batch of validation images would be evaluated before there is anything to see.
+                # A sanity check would evaluate untrained weights.
                 num_sanity_val_steps=0,
-                log_every_n_steps=1_000_000,  # epochs are logged, not steps
-                use_distributed_sampler=False,  # ours know the epoch, see `RankSampler`
+                log_every_n_steps=1_000_000,  # log epochs, not steps
+                use_distributed_sampler=False,  # `RankSampler` is our distributed sampler
             )
     except MisconfigurationException as error:
         raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 def _summarise(task: Task[Any], out: Path, model: nn.Module, history: list[Row]) -> dict[str, Any]:
-    """Evaluates the final weights; writes and returns the numbers, and draws the pictures."""
+    """Evaluates the final weights, draws the pictures, and writes and returns the results."""
     recipe: Recipe = task.recipe
     batch_size = per_device_batch(recipe)
     source = open_checkpoint(out / LAST)
@@ -219,7 +219,7 @@ def _summarise(task: Task[Any], out: Path, model: nn.Module, history: list[Row])
         "train_seconds": history[-1]["seconds"],
         "best_checkpoint": str(out / BEST) if best else None,
     }
-    _write_results({**results, "pictures": {}}, out)  # whatever becomes of the pictures
+    _write_results({**results, "pictures": {}}, out)  # keep the numbers if drawing fails
     results["pictures"] = draw_pictures(task.pictures(history, measured), out)
     _write_results(results, out)
     return results

@@ -1,13 +1,13 @@
-"""Why a run ends early."""
+"""Errors that end a run early."""
 
 from spanets_runtime.errors import UserError
 
 
 class DivergedError(UserError):
-    """The loss is no number any more; no use in going on."""
+    """The loss became NaN or infinite."""
 
 
 class StoppedError(UserError):
-    """A signal asked the run to stop, and it is saved as it was; the status is a shell's for it."""
+    """A signal stopped the run after it was saved; the exit status is the shell's for SIGTERM."""
 
     exit_status = 128 + 15

@@ -1,4 +1,4 @@
-"""What ends a run early, said in one line: what is left of it, and how to go on."""
+"""One-line messages for runs that end early: what was saved, and how to resume."""
 
 import logging
 import signal
@@ -17,16 +17,16 @@ from spanets_runtime.errors import UsageError, UserError, describe_system_error,
 
 @contextmanager
 def plain_errors(out: Path) -> Iterator[None]:
-    """Says of a run that ends early what is left of it and how to go on."""
+    """Turns errors into messages that say what was saved and how to resume."""
     go_on = f"go on with: {resume_command(out)}"
     try:
         with plain_worker_errors():
             yield
     except SystemExit:
-        # Lightning leaves like this on Ctrl-C, once its callbacks have run.
+        # Lightning exits like this after Ctrl-C, when its callbacks have run.
         left = out / INTERRUPTED
-        raise UserError(f"stopped; the weights as they were are in {left}; {go_on}") from None
-    except KeyboardInterrupt:  # when the weights are final
+        raise UserError(f"stopped; the current weights are in {left}; {go_on}") from None
+    except KeyboardInterrupt:  # after the training
         raise UserError(f"stopped; {go_on}") from None
     except (DivergedError, UsageError):
         raise
@@ -35,14 +35,14 @@ def plain_errors(out: Path) -> Iterator[None]:
     except Exception as error:
         first = _first_of(error)
         if (said := missing_memory(first)) is not None:
-            raise UserError(f"{said}; or, with more memory, {go_on}") from error
+            raise UserError(f"{said}; or get more memory and {go_on}") from error
         if not isinstance(first, UserError | OSError):
             raise
-        raise UserError(f"{_describe(first, out)}; when that is mended, {go_on}") from error
+        raise UserError(f"{_describe(first, out)}; fix this, then {go_on}") from error
 
 
 def _first_of(error: BaseException) -> BaseException:
-    """Returns what ended a run: TensorBoard and Lightning may fail in turn while it ends."""
+    """Returns the error that ended a run; TensorBoard and Lightning may raise others after it."""
     before = error.__context__
     if isinstance(error, UserError) or before is None:
         return error
@@ -59,13 +59,13 @@ def _describe(error: UserError | OSError, out: Path) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences what Lightning says of itself, and leaves signals and hooks as they were."""
+    """Silences Lightning's own messages; restores signal handlers and hooks at the end."""
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("fabric", "pytorch")]
     levels = [logger.level for logger in loggers]
     hook, handler = threading.excepthook, signal.getsignal(signal.SIGINT)
     for logger in loggers:
         logger.setLevel(logging.ERROR)
-    # An error of TensorBoard's thread is raised again in this one.
+    # An OSError of TensorBoard's thread is raised again in this thread.
     threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else hook(args)
     try:
         with warnings.catch_warnings():
@@ -76,6 +76,6 @@ def quiet() -> Iterator[None]:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
         threading.excepthook = hook
-        # Lightning ignores Ctrl-C for good where it has met one early.
+        # After an early Ctrl-C, Lightning leaves the signal ignored.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)

@@ -1,4 +1,4 @@
-"""Parameters in groups of one learning rate and one weight decay, for the optimizer."""
+"""Optimizer parameter groups by learning rate and weight decay."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,12 +12,12 @@ def group_parameters(
     """Groups a model's trainable parameters.
 
     Args:
-        model: Its biases and one-dimensional parameters do not decay.
-        weight_decay: Of the others.
-        scale_of: The factor of the learning rate of a parameter, by its name.
+        model: The model. Biases and one-dimensional parameters get no weight decay.
+        weight_decay: Weight decay of all other parameters.
+        scale_of: Function from a parameter's name to the factor of its learning rate.
 
     Returns:
-        Groups as torch's optimizers take them, with `lr_scale` for timm's schedules.
+        Parameter groups for torch's optimizers, with `lr_scale` for timm's schedules.
     """
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():

@@ -1,4 +1,4 @@
-"""What a run knows of its data: from its folder, and from a checkpoint in it."""
+"""Reads what a run recorded about its data: split, classes, start and images trained on."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,15 +15,16 @@ from spanets.runs.record import read_starts
 
 
 def kept_of(folder: Path, info: ModelInfo, content: Mapping[str, Any]) -> Kept:
-    """Returns what a run knows, for going on from one of its checkpoints or evaluating that.
+    """Returns a run's record of its data, to resume from or evaluate one of its checkpoints.
 
     Args:
-        folder: The run's.
-        info: Of the checkpoint.
-        content: Of the checkpoint; how far it was trained tells its split where there is no list.
+        folder: The run folder.
+        info: Metadata of the checkpoint.
+        content: Content of the checkpoint; without split.csv, its progress counters give the
+            number of training images.
 
     Raises:
-        UserError: the list of the split is damaged.
+        UserError: split.csv is damaged.
     """
     return Kept(
         folder,
@@ -35,7 +36,7 @@ def kept_of(folder: Path, info: ModelInfo, content: Mapping[str, Any]) -> Kept:
 
 
 def _read_start(folder: Path) -> float | None:
-    """Returns when the run began, in seconds since 1970."""
+    """Returns the start of the run in seconds since 1970, or None if it is not recorded."""
     with suppress(IndexError, KeyError, TypeError, ValueError):
         return datetime.fromisoformat(read_starts(folder)[0]["started"]).timestamp()
     return None
@@ -46,9 +47,9 @@ def _count_trained(info: ModelInfo, content: Mapping[str, Any]) -> range | None:
 
 
 def trained_images(content: Mapping[str, Any], recipe: Recipe) -> range | None:
-    """Returns how many images an epoch can have had, or None where a checkpoint does not tell.
+    """Returns the possible numbers of training images, or None if the checkpoint cannot tell.
 
-    Batches are whole, as are updates: what does not fill the last is left out.
+    It is a range, because images that do not fill the last batch or update are left out.
     """
     try:
         loop = content["loops"]["fit_loop"]
@@ -62,5 +63,5 @@ def trained_images(content: Mapping[str, Any], recipe: Recipe) -> range | None:
     size, odd = divmod(recipe.optim.batch_size, accumulated)
     if rest or odd or batches < 1:
         return None
-    fewest = 1 if batches == 1 else batches * size  # a set smaller than a batch makes a smaller one
+    fewest = 1 if batches == 1 else batches * size  # a small data set is one smaller batch
     return range(fewest, (batches + accumulated) * size)

@@ -1,4 +1,4 @@
-"""Lightning's loggers by name: where metrics go beside metrics.csv, which is always kept."""
+"""Lightning's loggers by name; they get the metrics in addition to metrics.csv."""
 
 import inspect
 import re
@@ -16,19 +16,19 @@ _CLASSES = {
 }
 _PREFIX = "lightning.pytorch.loggers."
 
-# Of arguments that hold what no recipe should.
+# Arguments that hold secrets, which must not be in a recipe.
 _SECRET = re.compile(r"key$|token|secret|password", re.IGNORECASE)
 
 
 def make_logger(recipe: Recipe, out: Path) -> Logger | None:
-    """Makes the logger of a recipe, or None where it wants none.
+    """Returns the logger of a recipe, or None if `trainer.logger` is "none".
 
     Args:
-        recipe: `trainer.logger` and `trainer.logger_args` are read.
-        out: The run folder, where the logger's files go if it has any.
+        recipe: The recipe, with `trainer.logger` and `trainer.logger_args`.
+        out: The run folder, where the logger puts its files if it has any.
 
     Raises:
-        UsageError: an unknown logger, or arguments that it does not take.
+        UsageError: an unknown logger, or arguments that it does not accept.
         UserError: its package is not installed.
     """
     name, given = recipe.trainer.logger, recipe.trainer.logger_args
@@ -38,23 +38,23 @@ def make_logger(recipe: Recipe, out: Path) -> Logger | None:
     for key in given:
         if _SECRET.search(key):
             raise UsageError(
-                f"trainer.logger_args.{key}: a run folder keeps its recipe, so give secrets by "
+                f"trainer.logger_args.{key}: the run folder stores the recipe, so set secrets in "
                 f"the environment variable that {name} reads"
             )
     try:
         return kind(**_places(kind, out) | given)
     except ModuleNotFoundError as error:
         raise UserError(_missing(name, error)) from None
-    # Of arguments, which loggers check in every way there is.
+    # Loggers raise errors of many types for wrong arguments.
     except Exception as error:
         raise UsageError(f"trainer.logger {name} with {given}: {first_line(error)}") from error
 
 
 def find_logger(name: str) -> str:
-    """Returns the class of "wandb", "WandbLogger" or "lightning.pytorch.loggers.WandbLogger".
+    """Returns the class name for "wandb", "WandbLogger" or "lightning.pytorch.loggers.WandbLogger".
 
     Raises:
-        UsageError: none of Lightning's loggers.
+        UsageError: Lightning has no such logger.
     """
     plain = name.removeprefix(_PREFIX)
     if plain in _CLASSES.values():
@@ -80,7 +80,7 @@ def _places(kind: type[Logger], out: Path) -> dict[str, Any]:
 
 
 def _missing(name: str, error: ModuleNotFoundError) -> str:
-    """Says which package to install; Lightning quotes the command, or names the module."""
+    """Returns a message with the package to install, taken from Lightning's error."""
     quoted = re.search(r"pip install -U '([\w-]+)", str(error))
     package = quoted[1] if quoted else error.name or name
     return f"trainer.logger is {name}, and {package} is not installed; run: pip install {package}"

@@ -1,4 +1,4 @@
-"""What training by a recipe has in common, whatever is learnt."""
+"""The Lightning module that the training modules of all tasks extend."""
 
 from typing import Any, Generic, TypeVar
 
@@ -17,20 +17,20 @@ from spanets.training.optim import check_optimizer, make_optimizer
 
 R = TypeVar("R", bound=Recipe)
 
-# Tells the random draws of a training step from those of an image with the same numbers.
+# Keeps the random draws of a training step different from those of an image.
 _STEP = 2**32 - 1
 
 
 class RecipeModule(L.LightningModule, Generic[R]):
-    """Trains a model by a recipe; its checkpoints carry the `ModelInfo`.
+    """Trains a model with a recipe; its checkpoints carry the `ModelInfo`.
 
-    A task adds its steps, and ends that of training with `log_loss`.
+    A task adds its training and validation steps; the training step ends with `log_loss`.
 
     Args:
-        model: What is trained.
-        info: What its checkpoints say about it.
-        recipe: Loss, optimizer and schedule.
-        steps_per_epoch: Updates of the optimizer in an epoch.
+        model: The model to train.
+        info: Metadata of the model, for its checkpoints.
+        recipe: The recipe, with loss, optimizer and schedule.
+        steps_per_epoch: Optimizer updates in an epoch.
 
     Raises:
         UsageError: an unknown optimizer.
@@ -43,32 +43,32 @@ class RecipeModule(L.LightningModule, Generic[R]):
         self.info = info
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
-        self._saved_names: list[str] = []  # of the checkpoint that the run goes on from
+        self._saved_names: list[str] = []  # parameter names of the resumed checkpoint
 
     def configure_model(self) -> None:
-        """Parts the model among processes, where the strategy asks for it."""
+        """Shards the model over processes if the strategy has a device mesh (FSDP)."""
         if self.device_mesh is not None:
             shard(self.model, self.device_mesh)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seeds erasing, mixing, dropout and drop path by (seed, epoch, batch, process).
+        """Seeds erasing, mixing, dropout and drop path by (seed, epoch, batch, rank).
 
-        So a run resumed from a checkpoint draws what the uninterrupted one would have drawn.
+        A resumed run then draws the same random numbers as an uninterrupted one.
         """
         seed_sample(self.recipe.seed, self.current_epoch, _STEP, batch_idx, self.global_rank)
         if self.device.type != "cpu":
             torch.manual_seed(torch.initial_seed())  # the accelerators' generators as well
 
     def log_loss(self, loss: Tensor, batch_idx: int, images: int | None = None) -> Tensor:
-        """Logs the loss of a training step, and the learning rate; returns the loss.
+        """Logs the loss and the learning rate of a training step; returns the loss.
 
         Args:
-            loss: A scalar.
-            batch_idx: Of the step.
-            images: In the batch, where Lightning cannot tell.
+            loss: The loss, a scalar.
+            batch_idx: Index of the batch in the epoch.
+            images: Number of images in the batch, if Lightning cannot infer it.
 
         Raises:
-            DivergedError: it is not finite.
+            DivergedError: the loss is not finite.
         """
         if not torch.isfinite(loss):
             raise DivergedError(
@@ -82,15 +82,15 @@ class RecipeModule(L.LightningModule, Generic[R]):
         return loss
 
     def make_parameter_groups(self) -> nn.Module | list[dict[str, Any]]:
-        """Returns what is optimized: the model, or groups with an `lr_scale` each."""
+        """Returns the model, or its parameter groups with an `lr_scale` each."""
         return self.model
 
     def describe_schedule(self) -> dict[str, Any]:
-        """Returns the arguments of timm's `create_scheduler_v2` that the task decides on."""
+        """Returns the task's arguments for timm's `create_scheduler_v2`."""
         return {"sched": "cosine", "warmup_epochs": self.recipe.optim.warmup_epochs}
 
     def configure_optimizers(self) -> Any:
-        """Makes timm's optimizer, and its schedule with warm-up, stepped every update."""
+        """Returns timm's optimizer and its schedule with warm-up, stepped every update."""
         optim = self.recipe.optim
         optimizer = make_optimizer(self.make_parameter_groups(), optim)
         follow_names(optimizer, self, self._saved_names)
@@ -110,7 +110,7 @@ class RecipeModule(L.LightningModule, Generic[R]):
         scheduler.step_update(self.global_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Notes the names of the parameters, by which the optimizer's states are found."""
+        """Keeps the saved parameter names, to match the optimizer's states by name."""
         self._saved_names = list(checkpoint["state_dict"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -118,11 +118,11 @@ class RecipeModule(L.LightningModule, Generic[R]):
         checkpoint[INFO_KEY] = self.info.to_dict()
 
     def _learning_rate(self) -> float:
-        """Returns the learning rate of the next update, with layer decay that of the head."""
+        """Returns the learning rate of the next update; with layer decay, that of the head."""
         return max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
 
     def lay_out(self, images: Tensor) -> Tensor:
-        """Returns images (B, 3, H, W) in the memory layout that the recipe asks for."""
+        """Returns images (B, 3, H, W) in the memory layout of the recipe."""
         if self.recipe.trainer.channels_last:
             return images.contiguous(memory_format=torch.channels_last)
         return images

@@ -1,4 +1,4 @@
-"""Muon's orthogonalization on CPUs, for timm's optimizer of that name."""
+"""Faster orthogonalization on CPUs for timm's Muon optimizer."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,16 +14,16 @@ from torch import Tensor
 Coefficients = Sequence[tuple[float, float, float]]
 
 ELONGATED = 3
-"""From this ratio of a matrix's sides on, iterating on its Gram matrix takes less time."""
+"""Lowest ratio of a matrix's sides at which iterating on its Gram matrix is faster."""
 
 RENEWED_AFTER = 5
-"""Steps on one Gram matrix: each enlarges its rounding errors up to some twentyfold."""
+"""Steps before the Gram matrix is recomputed; a step multiplies its rounding errors by up to 20."""
 
 _on_the_matrix = muon.zeropower_via_newtonschulz
 
 
 def creator_of(name: str) -> Callable[..., torch.optim.Optimizer]:
-    """Returns timm's function that creates an optimizer; Muon's variants call `orthogonalize`."""
+    """Returns timm's function that creates an optimizer; Muon variants use `orthogonalize`."""
     info = get_optimizer_info(name)
     if info.opt_class is not muon.Muon:
         return create_optimizer_v2
@@ -34,8 +34,8 @@ def creator_of(name: str) -> Callable[..., torch.optim.Optimizer]:
 
 @cache
 def _load_muon() -> type[torch.optim.Optimizer]:
-    # timm's class has no setting for the iteration: it calls a function of its own module. So this
-    # loads that module a second time and sets the function there; timm's own stays as it is.
+    # timm's class calls the iteration as a global of its module, with no setting for it. So load a
+    # second copy of that module and replace the function there; timm's own module stays unchanged.
     spec = find_spec(muon.__name__)
     assert spec is not None
     assert spec.loader is not None
@@ -53,20 +53,20 @@ def orthogonalize(
     safety_factor: float = 1.0,
     **others: Any,
 ) -> Tensor:
-    """Brings the singular values of an update near one by Newton-Schulz steps (Jordan, 2024).
+    """Moves the singular values of an update towards one with Newton-Schulz steps (Jordan, 2024).
 
-    On a CPU it differs from timm's in two ways, in time but not in result: it computes in float32,
-    because most CPUs have no bfloat16 products and take five to eight times as long for them, and
-    for elongated matrices, such as a convolution's, it iterates on the smaller Gram matrix.
+    On a CPU it computes the same function as timm's, but faster. It uses float32, because most CPUs
+    have no bfloat16 products and take five to eight times as long for them. For elongated matrices,
+    such as those of convolutions, it iterates on the smaller Gram matrix.
 
     Args:
-        update: (m, n), or a batch of them.
+        update: Matrix (m, n), or a batch of matrices.
         steps: Number of steps.
         coefficients: (a, b, c) of each step X <- a X + b (X Xᵀ) X + c (X Xᵀ)² X; the last one is
             repeated.
-        eps: Least norm to divide by.
-        safety_factor: What the norm is multiplied by before the update is divided by it.
-        others: For timm's function.
+        eps: Smallest norm to divide by.
+        safety_factor: Factor of the norm that the update is divided by.
+        others: Other arguments of timm's function.
     """
     if update.device.type != "cpu":
         return _on_the_matrix(update, steps, coefficients, eps, safety_factor, **others)  # type: ignore[arg-type]
@@ -84,10 +84,10 @@ def orthogonalize(
 
 
 def _polynomial_of_gram(gram: Tensor, coefficients: Coefficients) -> Tensor:
-    """Returns what the steps multiply a matrix by, from the left.
+    """Returns the matrix that applies all steps when it multiplies X from the left.
 
-    A step multiplies by P = a + b G + c G², a polynomial of the Gram matrix G = X Xᵀ, and makes
-    G <- P G P; so all steps together need no product with the longer side.
+    A step multiplies X by P = a + b G + c G², a polynomial of the Gram matrix G = X Xᵀ. The next
+    Gram matrix is P G P, so the steps need no product with the longer side.
     """
     product = None
     for position, (a, b, c) in enumerate(coefficients, 1):

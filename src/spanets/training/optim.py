@@ -1,4 +1,4 @@
-"""The optimizer of a recipe: timm's, by name."""
+"""Creates timm's optimizers by name."""
 
 from typing import Any
 
@@ -21,10 +21,10 @@ def check_optimizer(name: str) -> None:
 def make_optimizer(
     parameters: nn.Module | list[dict[str, Any]], settings: Optim
 ) -> torch.optim.Optimizer:
-    """Returns the optimizer of a recipe for a model, or for groups of parameters.
+    """Returns the optimizer of a recipe for a model, or for parameter groups.
 
     Raises:
-        UsageError: unknown, or one that cannot be used here.
+        UsageError: the optimizer is unknown or cannot be used here.
     """
     name = settings.name
     check_optimizer(name)
@@ -38,7 +38,7 @@ def make_optimizer(
             layer_decay=settings.layer_decay,
             betas=settings.betas,
         )
-    # Some of timm's optimizers need a package, a GPU, or settings that recipes do not have.
+    # Some optimizers of timm need a package, a GPU, or settings that recipes do not have.
     except (ImportError, AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise UsageError(f"optim.name {name!r} cannot be used here: {first_line(error)}") from error
     if getattr(optimizer, "is_second_order", False):

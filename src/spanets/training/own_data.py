@@ -1,8 +1,8 @@
-"""Which images the recipe in a checkpoint may name: those of the run folder that it lies in.
+"""Decides whether a checkpoint's recipe may choose the images of an evaluation.
 
-A checkpoint may come from others, and `spanets eval` without a data set reads what its recipe says.
-Only the recipe of one's own run folder decides that, and even it names no address without a word
-on the command line; see `recipe.trust`.
+A checkpoint may come from a stranger, and without --data `spanets eval` reads the images that its
+recipe names. So this is allowed only if the checkpoint lies in its run folder. Addresses outside
+also need a flag on the command line; see `recipe.trust`.
 """
 
 from pathlib import Path
@@ -19,10 +19,10 @@ R = TypeVar("R", bound=Recipe)
 
 
 def info_recipe(source: Source, kind: type[R]) -> R:
-    """Returns the recipe that a checkpoint was trained by.
+    """Returns the recipe that a checkpoint was trained with.
 
     Raises:
-        WeightsError: it is none, or one of another task.
+        WeightsError: the recipe is damaged or belongs to another task.
     """
     try:
         recipe = parse_recipe(source.info.recipe, origin=source.word)
@@ -34,39 +34,38 @@ def info_recipe(source: Source, kind: type[R]) -> R:
 
 
 def own_recipe(source: Source, kind: type[R], trusted: bool) -> R:
-    """Returns the recipe that says which images a checkpoint is measured on.
+    """Returns the recipe that names the images to evaluate a checkpoint on.
 
     Args:
         source: The checkpoint.
-        kind: Of its task.
-        trusted: Whether the user lets the checkpoint decide.
+        kind: Recipe class of its task.
+        trusted: Whether the user allows the checkpoint to decide.
 
     Raises:
-        UsageError: the checkpoint lies in no run folder of its own, or its data are elsewhere.
-        WeightsError: a damaged recipe.
+        UsageError: the checkpoint does not lie in its run folder, or its data are outside.
+        WeightsError: the recipe is damaged.
     """
     recipe = info_recipe(source, kind)
-    own = recipe_beside(
-        source.path, recipe
-    )  # of a run that went on with data elsewhere, the newer one
+    # The folder's recipe is newer if the run was resumed with another data folder.
+    own = recipe_beside(source.path, recipe)
     if trusted or recipe.data.root is None:
         return own or recipe
     if own is None:
         raise UsageError(
-            f"{source.word}: does not lie in the folder of its run, and a checkpoint alone does "
-            f"not decide which images are read; name a data set with --data, or add {FLAG}"
+            f"{source.word}: not in its run folder, and a checkpoint from elsewhere may not choose "
+            f"which images are read; name a data set with --data, or add {FLAG}"
         )
     places = [f"{k} {why}" for k, why in places_outside(own).items() if k.startswith("data.")]
     if places:
         raise UsageError(
-            f"{source.word}: in its recipe {', '.join(places)}; add {FLAG} to fetch from there, or "
+            f"{source.word}: in its recipe {', '.join(places)}; add {FLAG} to allow this, or "
             "name a data set with --data"
         )
     return own
 
 
 def recipe_beside(path: Path | None, recipe: R) -> R | None:
-    """Returns the recipe of the run folder that a checkpoint lies in, if it is the same run's."""
+    """Returns the recipe of the folder that a checkpoint lies in, if both are of the same run."""
     if path is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What a run of any task ends with: its numbers as lines, and its learning curves."""
+"""The report at the end of a run of any task: summary lines and learning curves."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def describe_results(results: Mapping[str, Any], measured: str) -> str:
     """Returns the summary at the end of a training run.
 
     Args:
-        results: Those of `train`.
-        measured: The lines of the task's metrics.
+        results: The results of `train`.
+        measured: The lines with the task's metrics.
     """
     millions, duration = results["parameters"] / 1e6, format_duration(results["train_seconds"])
     lines = [
@@ -39,17 +39,17 @@ def describe_results(results: Mapping[str, Any], measured: str) -> str:
 
 
 def draw_pictures(pictures: Mapping[str, Picture], out: Path) -> dict[str, str]:
-    """Draws pictures into a folder; one that fails is told, and keeps no other from being drawn.
+    """Draws pictures into a folder; one that fails gives a warning, and the others are drawn.
 
     Returns:
-        The paths of those that were drawn, by what they show.
+        The paths of the drawn pictures, by name.
     """
     drawn = {}
     for name, draw in pictures.items():
         path = out / f"{name}.png"
         try:
             draw(path)
-        # Whatever fonts, settings of matplotlib, or memory bring about: the numbers are there.
+        # Fonts, matplotlib's settings or memory may fail; the results are already written.
         except Exception as error:
             print(f"spanets: warning: {path}: not drawn ({first_line(error)})", file=sys.stderr)
         else:
@@ -60,14 +60,14 @@ def draw_pictures(pictures: Mapping[str, Picture], out: Path) -> dict[str, str]:
 def plot_curves(
     history: list[Row], path: Path, title: str, loss: str, metrics: Mapping[str, str]
 ) -> None:
-    """Draws loss (training and validation) and validation metrics against the epoch.
+    """Plots loss (training and validation) and validation metrics against the epoch.
 
     Args:
-        history: A row an epoch.
-        path: Of the PNG file.
-        title: Above the curves.
-        loss: What the loss is.
-        metrics: Logged names of the metrics, and the words for them.
+        history: One row an epoch.
+        path: Path of the PNG file.
+        title: Title of the figure.
+        loss: Label of the loss axis.
+        metrics: Labels of the metrics, by logged name.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -97,7 +97,7 @@ def plot_curves(
 
 def subplots(rows: int, columns: int, size: tuple[float, float]) -> Any:
     """Returns a figure of this size in inches, and its axes."""
-    # The object interface needs no display and leaves the user's pyplot state alone.
+    # The object interface needs no display and does not change the user's pyplot state.
     require("matplotlib", "train")
     from matplotlib.figure import Figure
 
@@ -106,6 +106,6 @@ def subplots(rows: int, columns: int, size: tuple[float, float]) -> Any:
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Writes a PNG file, whole or not at all."""
+    """Writes a figure as a PNG file, atomically."""
     content = render(figure, "png", dpi=150)
     write_atomically(path, lambda file: file.write(content))

@@ -1,4 +1,4 @@
-"""Where a run begins: from nothing, or at the update where its last whole checkpoint was saved."""
+"""Finds where a run starts: at the beginning, or at the resume point of its last checkpoint."""
 
 import os
 import shlex
@@ -23,7 +23,7 @@ from spanets.weights import WeightsError
 from spanets.weights.integrity import check_torch_reads
 from spanets_runtime.errors import UsageError, UserError, first_line
 
-# A resumed run may go on elsewhere or with other workers; anything else changes it.
+# Keys that a resumed run may change: they do not change its result.
 _FREE_ON_RESUME = (
     "trainer.accelerator",
     "trainer.devices",
@@ -42,13 +42,13 @@ _FREE_ON_RESUME = (
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins.
+    """The point where a run starts.
 
     Attributes:
-        checkpoint: What to go on from; None starts from the recipe alone.
-        epoch: The epoch under way, from 0.
-        batches: Of it that every process has trained on.
-        kept: What the run knows of its data.
+        checkpoint: The checkpoint to resume from; None starts a new run.
+        epoch: The epoch to train, from 0.
+        batches: Batches of this epoch that every process has already trained on.
+        kept: What the run recorded about its data.
     """
 
     kept: Kept
@@ -58,42 +58,44 @@ class Start:
 
 
 def start_anew(out: Path, recipe: Recipe) -> Start:
-    """Returns the beginning of a new run.
+    """Returns the start of a new run.
 
     Raises:
-        UsageError: the folder holds a run already, or files that the run would replace.
+        UsageError: the folder already holds a run, or files that the run would replace.
     """
-    if not is_first():  # the first process has looked, and may have written since
+    if not is_first():  # the first process checks; it may already have written files
         return Start(Kept(out, is_new=True))
     if holds_run(out):
-        raise UsageError(f"{out}: holds a run already; add --resume or choose another --out")
+        raise UsageError(f"{out}: already holds a run; add --resume or choose another --out")
     if (name := find_foreign(out, recipe)) is not None:
         raise UsageError(
-            f"{out / name}: is of no run, and this one would replace it; choose another --out"
+            f"{out / name}: exists, does not belong to a run and would be replaced; choose another "
+            "--out"
         )
     return Start(Kept(out, is_new=True))
 
 
 def find_start(out: Path, recipe: Recipe) -> Start:
-    """Returns where a run goes on, perhaps from its beginning.
+    """Returns the resume point of a run; a run without checkpoints starts at its beginning.
 
-    A last checkpoint that is damaged or gone is set aside, with a warning, and that before it used.
+    If the last checkpoint is damaged or missing, it is set aside with a warning, and the previous
+    one is used.
 
     Raises:
-        UsageError: no run in the folder, or one by another recipe.
-        WeightsError: damaged checkpoints alone.
+        UsageError: the folder holds no run, or one with another recipe.
+        WeightsError: all checkpoints are damaged.
     """
     if not os.path.lexists(out / LAST) and not os.path.lexists(out / PREVIOUS):
         if read_starts(out):
             return Start(Kept(out, split=read_split(out)))
-        raise UsageError(f"{out}: no run to resume; leave --resume out to start one")
+        raise UsageError(f"{out}: no run to resume; omit --resume to start one")
     path, content, info = _read_newest(out)
     before = _flatten(parse_recipe(info.recipe, origin=str(path)))
     for key, value in _flatten(recipe).items():
         if before[key] != value and key not in _FREE_ON_RESUME:
             raise UsageError(
-                f"{path} was trained with {key} {before[key]}, not {value}, and a run keeps its "
-                f"recipe; go on with: {resume_command(out)}; or start another with another --out"
+                f"{path} was trained with {key} {before[key]}, not {value}, and this key cannot "
+                f"change; go on with: {resume_command(out)}; or start a new run with another --out"
             )
     return _position(path, content, kept_of(out, info, content))
 
@@ -102,24 +104,24 @@ def check_classes(before: Sequence[str] | None, now: Sequence[str], path: Path |
     """Compares the classes of the data set with those that a checkpoint was trained on.
 
     Args:
-        before: The checkpoint's, or None where there is none.
-        now: The data set's.
-        path: The checkpoint.
+        before: Classes of the checkpoint, or None if there is none.
+        now: Classes of the data set.
+        path: Path of the checkpoint.
 
     Raises:
-        UserError: they differ in names or order; the message says how.
+        UserError: the classes differ in names or order; the message says how.
     """
     if before is not None and (difference := compare_classes(before, now)):
         raise UserError(
-            f"{path}: was trained on other classes than the data set has now: {difference}; put "
-            "the classes back as they were, or start a new run with another --out"
+            f"{path}: was trained on other classes than the data set has now: {difference}; "
+            "restore the classes, or start a new run with another --out"
         )
 
 
 def resume_command(out: Path) -> str:
-    """Returns the command that goes on with the run of a folder."""
+    """Returns the command that resumes the run in a folder."""
     words = ["spanets", "train", str(out / RECIPE), "--out", str(out), "--resume"]
-    with suppress(UserError):  # a recipe that cannot be read now
+    with suppress(UserError):  # the recipe may be unreadable
         if places_outside(load_recipe(str(out / RECIPE), trusted=True)):
             words.append(FLAG)
     return shlex.join(words)
@@ -135,17 +137,17 @@ def _read_newest(out: Path) -> tuple[Path, dict[str, Any], ModelInfo]:
         print(
             f"spanets: warning: {error}; going on from {PREVIOUS}, saved before it", file=sys.stderr
         )
-        # Else the next checkpoint would put the damaged one in the place of the good one.
+        # Else the next save would overwrite the good previous checkpoint by the damaged one.
         with suppress(FileNotFoundError):
             (out / LAST).replace(out / DAMAGED)
         return found
 
 
 def _read(path: Path) -> tuple[Path, dict[str, Any], ModelInfo]:
-    """Reads a checkpoint whole.
+    """Reads a whole checkpoint.
 
     Raises:
-        WeightsError: it is damaged, which readers of files and archives tell in a dozen ways.
+        WeightsError: it is damaged.
     """
     try:
         info, content = read_own(path)
@@ -158,9 +160,10 @@ def _read(path: Path) -> tuple[Path, dict[str, Any], ModelInfo]:
 
 
 def _position(path: Path, content: dict[str, Any], kept: Kept) -> Start:
-    """Reads how far a run was.
+    """Returns the resume point in a checkpoint.
 
-    At an epoch's end, or before its validation, its batches still stand at those of this epoch.
+    At the end of an epoch, or before its validation, the batch counter still holds the number of
+    batches of that epoch.
     """
     try:
         loop = content["loops"]["fit_loop"]
@@ -169,7 +172,7 @@ def _position(path: Path, content: dict[str, Any], kept: Kept) -> Start:
         under_way = epochs == content["epoch"] and not progress["is_last_batch"]
         return Start(kept, path, epochs, progress["current"]["ready"] if under_way else 0)
     except (KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: holds weights alone, and no run to go on with") from error
+        raise WeightsError(f"{path}: holds only weights, no training state to resume") from error
 
 
 def _flatten(recipe: Recipe) -> dict[str, Any]:

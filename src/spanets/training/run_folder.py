@@ -1,4 +1,4 @@
-"""The folder that a run takes: claimed for it, and holding nothing that the run would replace."""
+"""Chooses and locks the run folder, and checks that a run replaces no other files in it."""
 
 import os
 from collections.abc import Iterator
@@ -17,44 +17,44 @@ from spanets.runs.record import read_starts
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.files import write_atomically
 
-# Tells the processes that Lightning starts for the other devices which folder the first one chose.
+# Passes the chosen folder to the processes that Lightning starts for the other devices.
 _CHOSEN = "SPANETS_RUN_FOLDER"
 
-# Where torchrun, SLURM and Lightning tell a process its place, in Lightning's order.
+# Environment variables with the rank of a process, in Lightning's order.
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 _MOST = 10_000
-"""Runs of one name."""
+"""Limit of runs with the same name."""
 
 
 def is_first() -> bool:
-    """Tells whether this process is the first, or the only one, of its run."""
-    # Lightning's own answer is that of its import, until it has made a trainer.
+    """Returns whether this process has rank 0 in its run."""
+    # Until Lightning has a trainer, its own answer dates from its import.
     given = [os.environ[name] for name in _RANKS if os.environ.get(name, "").isdecimal()]
     rank: int = rank_zero_only.rank  # type: ignore[attr-defined]
     return (int(given[0]) if given else rank) == 0
 
 
 def claim(out: Path) -> AbstractContextManager[None]:
-    """Holds the folder for this run; of several processes the first one does.
+    """Locks the folder for this run; in a distributed run only the first process does.
 
     Raises:
-        UserError: another process trains in it, or it cannot be written.
+        UserError: another process trains in the folder, or it cannot be written.
     """
     return claimed(out) if is_first() else nullcontext()
 
 
 @contextmanager
 def claim_run_folder(recipe: Recipe, name: str, out: str | None, resume: bool) -> Iterator[Path]:
-    """Holds the folder for a run: as asked, or a free `runs/NAME`; when resuming, the latest.
+    """Locks and yields a run's folder: `out`, or a free `runs/NAME`, or the latest to resume.
 
-    Of several processes that ask at once, each gets a folder of its own.
+    Runs that start at the same time get different folders.
 
     Args:
-        recipe: What is to run.
-        name: Of the recipe, or the path of its file.
-        out: The folder that was asked for.
-        resume: Whether a run goes on.
+        recipe: The recipe to run.
+        name: Name of the recipe, or path of its file.
+        out: The folder from the command line, or None.
+        resume: Whether to resume a run.
 
     Raises:
         UsageError: `out` is a file.
@@ -75,33 +75,33 @@ def claim_run_folder(recipe: Recipe, name: str, out: str | None, resume: bool) -
 
 
 def holds_run(folder: Path) -> bool:
-    """Tells whether a folder holds checkpoints."""
+    """Returns whether a folder holds checkpoints."""
     return any(folder.glob("*.ckpt"))
 
 
 def find_foreign(out: Path, recipe: Recipe) -> str | None:
-    """Returns the name of what a new run would replace in a folder and that is of no run."""
-    if read_starts(out):  # of a run that ended before it saved anything
+    """Returns the name of a file that a new run would replace and no run wrote, or None."""
+    if read_starts(out):  # left by a run that ended before its first checkpoint
         return None if _is_machine_written(out / RECIPE) else RECIPE
-    # A logger's folder is added to, but Lightning's CSV logger empties what it finds.
+    # Loggers add to an existing folder, except Lightning's CSV logger, which empties it.
     folders = ("tensorboard", *(("csv",) if "csv" in recipe.trainer.logger.lower() else ()))
     return next((name for name in (*FILES, *folders) if os.path.lexists(out / name)), None)
 
 
 def write_recipe(recipe: Recipe, out: Path) -> None:
-    """Writes recipe.yaml with every key; a file that somebody has edited is left as it is.
+    """Writes recipe.yaml with every key; a file that the user has edited stays.
 
     Raises:
         UserError: the folder cannot be written.
     """
     path = out / RECIPE
-    if not _is_machine_written(path) or _says(path, recipe):
+    if not _is_machine_written(path) or _holds_recipe(path, recipe):
         return
     write_atomically(path, lambda file: file.write(dump_yaml(recipe.to_dict()).encode()))
 
 
-def _says(path: Path, recipe: Recipe) -> bool:
-    """Tells whether a YAML file says what a recipe says."""
+def _holds_recipe(path: Path, recipe: Recipe) -> bool:
+    """Returns whether a YAML file holds the same values as a recipe."""
     try:
         values = load_yaml(path.read_text("utf-8"), path.name)
         return parse_recipe(values, origin=path.name) == recipe
@@ -110,11 +110,11 @@ def _says(path: Path, recipe: Recipe) -> bool:
 
 
 def _is_machine_written(path: Path) -> bool:
-    """Tells whether a YAML file has neither comments nor a form of its own that could be lost."""
+    """Returns whether a YAML file is our own output, without a user's comments or formatting."""
     try:
         text = path.read_text("utf-8")
         values = load_yaml(text, path.name)
-        # The second is how version 0.1.0 wrote it.
+        # The second form is that of version 0.1.0.
         return text in (dump_yaml(values), yaml.safe_dump(values, sort_keys=False))
     except FileNotFoundError:
         return True
@@ -129,7 +129,7 @@ def _named(out: str) -> Path:
 
 
 def _find(recipe: Recipe, name: str, resume: bool) -> Path:
-    """Returns the latest run of a name, or the folder that the first process has chosen."""
+    """Returns the latest run with this name, or the folder that the first process chose."""
     if not resume and (chosen := os.environ.get(_CHOSEN)):
         return Path(chosen)
     folders = [_numbered(name, number) for number in range(1, _MOST)]

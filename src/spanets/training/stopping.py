@@ -1,4 +1,4 @@
-"""A scheduler's signal stops a run between two updates, the same ones on all processes."""
+"""Stops a run at a scheduler's signal, after the same update on all processes."""
 
 import signal
 import threading
@@ -7,21 +7,21 @@ from types import FrameType
 import lightning as L
 import torch
 
-# What schedulers send before they take a machine away, as far as the system knows them.
+# Signals that schedulers send before they end a job, if the system has them.
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
 
 class StopRequest:
-    """Remembers that a signal asked this process to stop."""
+    """Records that a signal asked this process to stop."""
 
     def __init__(self) -> None:
         self._asked = False
 
     def listen(self, trainer: L.Trainer) -> None:
-        """Handles the signals in Lightning's place, which puts back what was before at the end.
+        """Replaces Lightning's signal handlers; Lightning restores the original ones at the end.
 
-        Its own handler communicates from within, whatever the process is just doing. Where there
-        are several processes Ctrl-C is such a signal too: a process that leaves at once would leave
+        Lightning's handler communicates with other processes at any point of the program. In a
+        distributed run this also handles Ctrl-C, because a process that exits at once would leave
         the others waiting.
         """
         if threading.current_thread() is not threading.main_thread():
@@ -31,7 +31,7 @@ class StopRequest:
             signal.signal(number, self._ask)
 
     def agreed(self, trainer: L.Trainer) -> bool:
-        """Tells whether any process was asked to stop; all of them call this, and hear the same."""
+        """Returns whether any process was asked to stop; all processes must call this together."""
         if trainer.world_size == 1:
             return self._asked
         asked = torch.tensor(float(self._asked), device=trainer.strategy.root_device)
@@ -39,5 +39,5 @@ class StopRequest:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
-        if number == signal.SIGINT:  # a second Ctrl-C does not wait
+        if number == signal.SIGINT:  # a second Ctrl-C stops at once
             signal.signal(number, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""The sums behind the means of an epoch: exact ones, and those that Lightning does not save."""
+"""Sums of an epoch's metrics, for exact means and for checkpoints within an epoch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,14 +10,14 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 Sums = dict[str, tuple[Tensor, Tensor]]
-"""By the name of what is logged: sum of the values, each times its batch's size; sum of these."""
+"""By logged name: the sum of values times batch sizes, and the sum of batch sizes."""
 
 
 class ExactMean(MeanMetric):
-    """A mean whose sums stay in float32 in a module of any number format: bfloat16 stops at 256."""
+    """A mean whose sums stay in float32 in any module: bfloat16 cannot count past 256."""
 
-    # torchmetrics guards its sums against `half()` and the like, but not against `to(dtype)`; both
-    # call this method, and nothing public is called by them.
+    # torchmetrics protects its sums against `half()` and the like, but not against `to(dtype)`.
+    # Both call this private method, and no public one.
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "ExactMean":
         super()._apply(fn, *args, **kwargs)
         states: Any
@@ -27,7 +27,7 @@ class ExactMean(MeanMetric):
 
 
 def gather_sums(trainer: L.Trainer) -> list[Sums]:
-    """Returns the sums of every process, by rank; all of them call this."""
+    """Returns the sums of every process, by rank; all processes must call this together."""
     own = {
         name: (metric.value.cpu(), metric.cumulated_batch_size.cpu())
         for name, metric in _means(trainer).items()
@@ -40,11 +40,11 @@ def gather_sums(trainer: L.Trainer) -> list[Sums]:
 
 
 def add_sums(trainer: L.Trainer, saved: list[Sums]) -> None:
-    """Adds what was saved to what has been logged in this epoch since.
+    """Adds saved sums to those logged in this epoch since the restart.
 
-    Addition is commutative to the last bit: after the first batch of a resumed epoch the sums are
-    those of the run that was never stopped. With another number of processes each takes an equal
-    part, and the means are the same but for rounding.
+    The result is exact: floating-point addition is commutative, and this runs after the first batch
+    of the resumed epoch. With another number of processes, each takes an equal part of the sums,
+    and the means agree up to rounding.
     """
     same = len(saved) == trainer.world_size
     parts = [saved[trainer.global_rank]] if same else saved
@@ -57,21 +57,21 @@ def add_sums(trainer: L.Trainer, saved: list[Sums]) -> None:
 
 
 def epoch_means(trainer: L.Trainer) -> dict[str, float]:
-    """Returns the means over the batches of an epoch, over all processes; all of them call this."""
+    """Returns an epoch's means over all processes; all processes must call this together."""
     means = _results(trainer).metrics(on_step=False)["callback"]
     return {name: value.item() for name, value in means.items()}
 
 
 def log_means(module: L.LightningModule, means: dict[str, float]) -> None:
-    """Logs the means of an epoch whose batches were trained on before a restart."""
+    """Logs the means of an epoch that was trained before a restart."""
     for name, value in means.items():
         module.log(name, value, on_step=False, on_epoch=True, batch_size=1)
 
 
 def _results(trainer: L.Trainer) -> Any:
-    """Returns what has been logged in this epoch, by name."""
-    # Lightning leaves these sums out of a checkpoint that is written within an epoch, and publishes
-    # means only after the validation: a resumed epoch would lose its first batches.
+    """Returns Lightning's logged metrics of this epoch, by name."""
+    # A private name: Lightning omits these sums from checkpoints within an epoch, and publishes
+    # means only after the validation, so a resumed epoch would lose its first batches.
     return trainer.fit_loop.epoch_loop._results
 
 

@@ -1,4 +1,4 @@
-"""What a task is: one class in its wing, from which runs, checkpoints and predictions are made."""
+"""The base class of a task, which makes its runs, checkpoints and predictions."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Recipe)
 
 Picture = Callable[[Path], object]
-"""Draws a picture into a PNG file."""
+"""Function that draws a picture into a PNG file."""
 
 Predict = Callable[[Iterable[Any]], Iterator[Any]]
-"""From paths of images to predictions, which have `error`, `to_dict` and a line for people."""
+"""Function from paths of images to predictions, which have `error`, `to_dict` and `str`."""
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """What a user may ask of a prediction; each task takes its own of these.
+    """Options of a prediction; each task uses some of them.
 
     Attributes:
-        top: Classes for each image.
+        top: Number of classes to show for each image.
         out: Folder for pictures and files.
-        min_score: Of the objects that are shown.
-        annotations: A file in COCO's format whose numbers of images and classes are to be used.
+        min_score: Lowest score of the objects to show.
+        annotations: COCO file whose image and category ids the output uses.
     """
 
     top: int = 5
@@ -54,15 +54,15 @@ class PredictOptions:
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """What a user may ask of an evaluation; each task takes its own of these.
+    """Options of an evaluation; each task uses some of them.
 
     Attributes:
-        root: A data set; None takes the run's own test part, or where it has none its validation
-            part.
-        layout: How the data set is laid out, where a task knows several ways; None looks.
-        workers: Processes that load images.
-        batch_size: Images at a time; None takes the task's `eval_batch`.
-        trusted: Let the checkpoint's recipe decide which images are read; see `own_data`.
+        root: The data set; None means the run's test part, or its validation part if it has no
+            test part.
+        layout: Layout of the data set, if the task knows several; None detects it.
+        workers: Number of processes that load images.
+        batch_size: Images in a batch; None means the task's `eval_batch`.
+        trusted: Whether the checkpoint's recipe may choose the images; see `own_data`.
     """
 
     root: str | None = None
@@ -73,24 +73,22 @@ class EvalOptions:
 
 
 class Task(ABC, Generic[R]):
-    """How the runs of one task are made from a recipe, and what is done with their checkpoints.
+    """A task: builds runs from recipes, and evaluates, predicts and exports their checkpoints.
 
-    The class is imported to read a recipe or a checkpoint, so its file imports Lightning and the
-    wing's other parts where they are used.
+    Reading a recipe or a checkpoint imports this class. So a task's file imports Lightning and the
+    wing's other parts only inside the methods that use them.
 
     Attributes:
-        name: In recipes and checkpoints.
-        recipe_type: Of its recipes.
-        is_classifier: Its models map images to logits of classes, as timm's do; `explain`, `push`,
-            `analyze` and `bench --train` take them.
-        takes: Options of `PredictOptions` and `EvalOptions` that are not for every task, and that
-            this one takes: "out", "annotations", "layout".
-        preprocessing_keys: Keys of a checkpoint's preprocessing that are those of `data`.
-        side_key: The key of `data` that is the side of a network's input, or None.
-        score: The metric of validation that tells the best epoch, as logged; larger is better.
-        shown: What the line of an epoch shows: logged names, and the words for them; if empty, the
-            loss and the score.
-        eval_batch: Images that `spanets eval` takes at a time unless told otherwise.
+        name: Name of the task in recipes and checkpoints.
+        recipe_type: Class of its recipes.
+        is_classifier: Whether its models map images to class logits, like timm's. Only such models
+            work with `explain`, `push`, `analyze` and `bench --train`.
+        takes: The optional options that this task supports: "out", "annotations", "layout".
+        preprocessing_keys: Keys of `data` that a checkpoint's preprocessing contains.
+        side_key: The key of `data` with the side of the network's input, or None.
+        score: Logged name of the validation metric that selects the best epoch; larger is better.
+        shown: Labels of the metrics in an epoch's line, by logged name; empty means loss and score.
+        eval_batch: Default batch size of `spanets eval`.
     """
 
     name: ClassVar[str]
@@ -107,23 +105,23 @@ class Task(ABC, Generic[R]):
         self.recipe = recipe
 
     def check_batch(self, size: int) -> None:
-        """Raises a UsageError if a batch of this size on one device cannot be trained on."""
+        """Raises UsageError if the task cannot train on batches of this size on one device."""
 
     @abstractmethod
     def make_loaders(self, batch_size: int, processes: int, kept: Kept) -> Loaders:
-        """Reads the data set and makes its loaders.
+        """Reads the data set and returns its loaders.
 
         Args:
             batch_size: Images in a batch of one process.
-            processes: That share the images.
-            kept: What the run knows of its data, whose split is kept.
+            processes: Number of processes that share the images.
+            kept: What the run recorded about its data; a recorded split is used again.
 
         Raises:
-            UserError: no such data, or data that cannot be used.
+            UserError: the data are missing or cannot be used.
         """
 
     def make_info(self, classes: list[str]) -> ModelInfo:
-        """Describes the model, for its checkpoints and for `build_model`."""
+        """Returns the model's metadata, for its checkpoints and for `build_model`."""
         data = self.recipe.to_dict()["data"]
         preprocessing = {key: data[key] for key in sorted(self.preprocessing_keys)}
         if self.side_key is not None:
@@ -136,7 +134,7 @@ class Task(ABC, Generic[R]):
         preprocessing: dict[str, Any],
         head: dict[str, Any] | None = None,
     ) -> ModelInfo:
-        """Returns what checkpoints say of the recipe's model; see `ModelInfo`."""
+        """Returns the metadata of the recipe's model; see `ModelInfo`."""
         from spanets.checkpoint import ModelInfo
 
         return ModelInfo(
@@ -156,16 +154,16 @@ class Task(ABC, Generic[R]):
         """Builds the model that a checkpoint describes, with random weights.
 
         Raises:
-            UsageError: an unknown model, or arguments that it does not take.
+            UsageError: an unknown model, or arguments that it does not accept.
         """
 
     @classmethod
     def check_preprocessing(cls, preprocessing: Mapping[str, Any]) -> None:
-        """Checks what a checkpoint says of its preprocessing by the rules of a recipe's keys.
+        """Checks a checkpoint's preprocessing against the rules of the recipe's keys.
 
         Raises:
             UsageError: a value that no recipe of the task can have.
-            Exception: one of another make; of any type that reading it raises.
+            Exception: values of another structure, which may raise any type.
         """
         values = dict(preprocessing)
         if "input_size" in values and cls.side_key is not None:
@@ -177,47 +175,47 @@ class Task(ABC, Generic[R]):
 
     @classmethod
     def make_preprocess(cls, info: ModelInfo, origin: str) -> Any:
-        """Makes what turns an RGB image of Pillow's into the network's input, as for evaluation.
+        """Returns the evaluation transform: from an RGB Pillow image to the network's input.
 
         Args:
-            info: Of the model.
-            origin: Where that is from, for messages.
+            info: Metadata of the model.
+            origin: Source of the metadata, for messages.
 
         Raises:
-            UserError: damaged preprocessing.
+            UserError: the preprocessing is damaged.
         """
         return Preprocessing.parse(info.preprocessing, origin)
 
     @classmethod
     @abstractmethod
     def make_predictor(cls, source: Source, options: PredictOptions) -> Predict:
-        """Returns what predicts for images.
+        """Returns a function that predicts images.
 
         Raises:
-            UsageError: options that do not go with the task.
+            UsageError: the task does not support an option.
         """
 
     def load_weights(self, model: nn.Module, path: str | Path) -> LoadReport:
-        """Loads the file that a run starts from.
+        """Loads the initial weights of a run.
 
         Raises:
-            WeightsError: an unreadable file, or weights that do not fit.
+            WeightsError: the file is unreadable, or its weights do not fit.
         """
         ema = self.recipe.model.weights_ema
         return load_weights(model, path, reset_classifier=True, ema=ema)
 
     def check_model(self, model: nn.Module, classes: int) -> None:
-        """Raises a UsageError if the model cannot be trained on the recipe's images."""
+        """Raises UsageError if the model cannot be trained on the recipe's images."""
 
     def check_batch_norm(self, model: nn.Module, batch: int) -> None:
-        """Raises a UsageError if so many images on one device are too few for batch norm."""
+        """Raises UsageError if `batch` images on one device are too few for batch norm."""
 
     @abstractmethod
     def make_module(self, model: nn.Module, info: ModelInfo, updates: int) -> L.LightningModule:
-        """Makes what trains the model; an epoch has so many updates of the optimizer."""
+        """Returns the Lightning module of the model, for `updates` optimizer updates an epoch."""
 
     def pictures(self, history: list[Row], results: Mapping[str, Any]) -> dict[str, Picture]:
-        """Returns the pictures that end a run, not yet drawn, by what they show."""
+        """Returns functions that draw the pictures at the end of a run, by name."""
         from spanets.training.report import plot_curves
 
         title, metrics = self.recipe.model.name, {self.score: self.score.removeprefix("val/")}
@@ -226,23 +224,23 @@ class Task(ABC, Generic[R]):
     @classmethod
     @abstractmethod
     def evaluate(cls, source: Source, options: EvalOptions) -> dict[str, Any]:
-        """Measures a model of this task.
+        """Evaluates a model of this task.
 
         Args:
-            source: A checkpoint; of a classifier also an exported file.
-            options: Those that the task `takes`, and those of every task.
+            source: A checkpoint, or for classifiers also an exported file.
+            options: The options of the evaluation.
 
         Returns:
-            Plain values: "checkpoint", "data", "images", "metrics" by name; perhaps "notes" (lines
-            about what of the data was left out, renamed or changed) and more.
+            Values for JSON: "checkpoint", "data", "images", "metrics" by name; perhaps "notes"
+            (lines about data that was left out, renamed or changed) and more.
 
         Raises:
-            UserError: an unreadable checkpoint, or data that does not fit it.
+            UserError: the checkpoint is unreadable, or the data does not fit it.
         """
 
     @staticmethod
     def describe_metrics(results: Mapping[str, Any]) -> str:
-        """Returns what `evaluate` measured as lines for people."""
+        """Returns the results of `evaluate` as lines of text."""
         lines = [f"{results['checkpoint']} on {results['data']} ({results['images']} images)"]
         for name, value in results["metrics"].items():
             lines.append(f"  {name:18} {'undefined' if value is None else f'{value:.4f}'}")
@@ -250,44 +248,44 @@ class Task(ABC, Generic[R]):
 
     @classmethod
     def exportable(cls, source: Source, features_only: bool) -> nn.Module:
-        """Returns the network in a form that is one graph from images to outputs.
+        """Returns a form of the network that is one graph from images to outputs.
 
         Args:
             source: A checkpoint of the task.
-            features_only: The backbone alone, which gives one map for each stage.
+            features_only: Return only the backbone, which outputs one map a stage.
 
         Raises:
-            UsageError: there is no such form.
+            UsageError: the task has no such form.
         """
         if features_only:
-            raise UsageError(f"--features-only: {source.word} has no backbone to be exported")
+            raise UsageError(f"--features-only: {source.word} has no backbone to export")
         return source.network
 
     @classmethod
     def make_calibration(cls, info: ModelInfo, origin: str, dynamic: bool) -> Any:
-        """Makes the inputs by which an 8-bit export finds the range of every map.
+        """Returns the transform of the images that calibrate an int8 export.
 
         Args:
-            info: Of the model, with the preprocessing of the exported file.
-            origin: Where that is from, for messages.
-            dynamic: Whether it is exported with free sizes.
+            info: Metadata of the model, with the preprocessing of the exported file.
+            origin: Source of the metadata, for messages.
+            dynamic: Whether the export has dynamic sizes.
 
         Raises:
-            UsageError: there is no such form.
+            UsageError: the task cannot export to int8.
         """
         return cls.make_preprocess(info, origin)
 
     @classmethod
     def describe_export(cls, info: ModelInfo) -> dict[str, Any]:
-        """Returns what an exported file carries beside model, version and preprocessing."""
+        """Returns the task's metadata of an exported file, besides model and preprocessing."""
         return {"task": cls.name, "classes": info.classes}
 
 
 def build_features(source: Source) -> nn.Module:
-    """Builds the backbone of a classifier or segmenter as timm does, with the weights it has.
+    """Builds the backbone of a classifier or segmenter with timm's `features_only`.
 
     Args:
-        source: A checkpoint; it is left as it was.
+        source: The checkpoint with the weights; its network is not changed.
     """
     features = create_model(source.info.model, source.info.model_args, features_only=True)
     load_weights(features, source.network.state_dict())

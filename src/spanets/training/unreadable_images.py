@@ -1,4 +1,4 @@
-"""Tells of a run's unreadable images: a line at the end of an epoch, and a list in its folder."""
+"""Reports a run's unreadable images: a line at the end of an epoch, and unreadable.csv."""
 
 import csv
 import io
@@ -17,14 +17,14 @@ from spanets_runtime.files import write_atomically
 
 
 class UnreadableImages(Callback):
-    """Gathers what all processes found unreadable, lists it, and stops a run that found too many.
+    """Gathers the unreadable images of all processes; stops the run if there are too many.
 
     Args:
-        folder: The run's.
-        parts: What the data sets found, by part.
+        folder: The run folder.
+        parts: Records of unreadable images, by part of the data set.
 
     Attributes:
-        reasons: Why an image cannot be read, by its number, by part. Checkpoints carry it.
+        reasons: By part and index of an image, why it cannot be read. Checkpoints carry it.
     """
 
     def __init__(self, folder: Path, parts: Mapping[str, Unreadable]) -> None:
@@ -34,7 +34,7 @@ class UnreadableImages(Callback):
         self._told = 0
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Says and lists what is new, and stops the run if it is too much."""
+        """Reports newly found images, and stops the run if there are too many."""
         self._gather(trainer.world_size)
         if self._count() == self._told:
             return
@@ -54,19 +54,19 @@ class UnreadableImages(Callback):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Lists what this process found, for those who mend the data."""
+        """Lists the images that this process found, so that the user can repair the data."""
         self._gather(processes=1)
         if self._count() and trainer.is_global_zero:
             self._write()
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what checkpoints carry, with what this process found since the epoch began."""
-        # What is new stays new: the others are told of it at the epoch's end.
+        """Returns the state for checkpoints, with what this process found in this epoch."""
+        # `self.reasons` stays unchanged, so that the end of the epoch still shares the new ones.
         reasons = {name: {**self.reasons[name], **found} for name, found in self._find().items()}
         return {"reasons": reasons, "told": self._told, "images": self._sizes()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores it, unless images came or went and their numbers are others'."""
+        """Restores the state, unless the number of images changed, which changes their indices."""
         sizes = self._sizes()
         if state_dict.get("images", sizes) != sizes:
             return
@@ -83,14 +83,14 @@ class UnreadableImages(Callback):
         return sum(map(len, self.reasons.values()))
 
     def _find(self) -> dict[str, dict[int, str]]:
-        """Returns what is new in this process, by part."""
+        """Returns the images that this process newly found, by part."""
         return {
             name: {i: part.reason(i) for i in part.found() if i not in self.reasons[name]}
             for name, part in self.parts.items()
         }
 
     def _gather(self, processes: int) -> None:
-        """Adds what is new in this process and, where there are several, in the others."""
+        """Adds the newly found images of this process and, if there are several, of all."""
         new = self._find()
         everyone: list[Any] = [new]
         if processes > 1:

@@ -1,4 +1,4 @@
-"""What is done with a checkpoint of any task: images are predicted, data sets measured."""
+"""Predicts and evaluates with a checkpoint of any task."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,22 +10,22 @@ from spanets_runtime.errors import UsageError
 
 
 def make_predictor(source: Source, options: PredictOptions) -> Predict:
-    """Returns what predicts images with a checkpoint.
+    """Returns a function that predicts images with a checkpoint.
 
     Raises:
-        UsageError: options that are for other tasks.
-        UserError: damaged preprocessing.
+        UsageError: an option belongs to other tasks.
+        UserError: the preprocessing is damaged.
     """
     _refuse_foreign(source, {"out": options.out, "annotations": options.annotations})
     return load_task(source.info.task).make_predictor(source, options)
 
 
 def evaluate(source: Source, options: EvalOptions) -> dict[str, Any]:
-    """Measures a checkpoint on its own images or a data set; see `Task.evaluate`.
+    """Evaluates a checkpoint on its own images or a data set; see `Task.evaluate`.
 
     Raises:
-        UsageError: options that are for other tasks.
-        UserError: data that does not fit the checkpoint.
+        UsageError: an option belongs to other tasks.
+        UserError: the data does not fit the checkpoint.
     """
     _refuse_foreign(source, {"layout": options.layout})
     return load_task(source.info.task).evaluate(source, options)

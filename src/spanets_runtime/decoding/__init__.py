@@ -1,1 +1,1 @@
-"""One room a container: bytes of a file to `Decoded` pixels whose meaning is known."""
+"""Readers of image formats: from the bytes of a file to `Decoded` pixels."""

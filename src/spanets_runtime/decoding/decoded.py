@@ -1,4 +1,4 @@
-"""What the readers of all formats hand on, what they refuse, and the sizes they allow."""
+"""The result of all readers, their error, and the limits of image sizes."""
 
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -8,34 +8,34 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 MAX_PIXELS = 178_956_970
-"""The size at which Pillow refuses an image as it comes: twice its `MAX_IMAGE_PIXELS`."""
+"""Pillow's default limit, in pixels: twice its `MAX_IMAGE_PIXELS`."""
 
 MAX_HELD_BYTES = 2**29
-"""Largest file of a format that is held in memory whole to be decoded."""
+"""Limit in bytes of a file that is read into memory as a whole."""
 
-# What decoding takes of memory at most, in bytes a pixel, as measured: with `MAX_PIXELS` 1.4 GiB.
-# Decoders of these formats hold several copies of an image.
+# Measured peak memory of decoding, in bytes a pixel: 1.4 GiB for `MAX_PIXELS`. The decoders of the
+# costly formats hold several copies of an image.
 _BYTES_A_PIXEL = 8
 _COSTLY = {"WEBP": 16, "AVIF": 16, "HEIF": 16, "JPEG2000": 24}
 
 
 class Refused(Exception):
-    """An image that could be decoded, but that we refuse; the message says why."""
+    """A reader refuses a file; the message says why."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Pixels as they are stored, and what is needed to show them.
+    """The stored pixels of an image, and what is needed to show them.
 
     Attributes:
-        image: Of any mode but "F".
+        image: The pixels, in any mode except "F".
         form: The format, one of `formats.FORMATS`.
-        orientation: Of EXIF: 1 is upright.
-        top: The largest number that a pixel of gray can have: white.
-        scaled: The numbers are stretched, so that `top` has become 255 in mode "L", 65535 in "I".
-        white_is_zero: The numbers count from white to black.
-        bits: Of a channel in the file; colours of more are reduced to 8.
-        hidden: Which pixels are transparent, (H, W), beside what `image` says of it.
+        orientation: EXIF orientation; 1 is upright.
+        top: The number that means white in a gray image.
+        scaled: Whether the numbers are scaled, so that `top` is now 255 in mode "L", 65535 in "I".
+        white_is_zero: Whether 0 means white.
+        bits: Bits of a channel in the file; colours with more bits are reduced to 8.
+        hidden: Mask of transparent pixels, (H, W), in addition to the transparency of `image`.
     """
 
     image: Image.Image
@@ -49,13 +49,16 @@ class Decoded:
 
 
 def check_size(width: int, height: int, max_pixels: int, form: str = "") -> None:
-    """Refuses an image by the size that its header names, before memory is taken for it.
+    """Refuses an image that is too large by its header, before memory is allocated.
 
     Args:
-        width: In pixels.
-        height: In pixels.
-        max_pixels: The most that are allowed.
-        form: Its format: of those that take more memory to decode, fewer are allowed.
+        width: Width in pixels.
+        height: Height in pixels.
+        max_pixels: Limit of width times height.
+        form: The format; the limit is lower for formats that need more memory to decode.
+
+    Raises:
+        Refused: the image is too large or empty.
     """
     if width < 1 or height < 1:
         raise Refused(f"{width}x{height} pixels is no image")
@@ -68,7 +71,7 @@ def check_size(width: int, height: int, max_pixels: int, form: str = "") -> None
 
 
 def read_whole(file: BinaryIO) -> bytes:
-    """Returns a file's content, of a bounded size."""
+    """Returns a file's content; refuses a file that is too large."""
     file.seek(0)
     content = file.read(MAX_HELD_BYTES + 1)
     if len(content) > MAX_HELD_BYTES:
@@ -77,10 +80,10 @@ def read_whole(file: BinaryIO) -> bytes:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """Returns the EXIF orientation that an image's metadata tell: 1 is upright, 8 the last."""
+    """Returns the EXIF orientation in an image's metadata; 1, upright, if there is none."""
     try:
         value: Any = image.getexif().get(ExifTags.Base.Orientation)
-    # ImageNet, too, has photos with damaged EXIF; their pixels are fine.
+    # Photos with damaged EXIF but good pixels exist, also in ImageNet.
     except Exception:
         return 1
     return value if isinstance(value, int) else 1

@@ -1,4 +1,4 @@
-"""Tells from its bytes what a file is, whether it can be read here, and names it if not."""
+"""Detects the format of a file from its bytes, and describes files that cannot be read."""
 
 import re
 from importlib.util import find_spec
@@ -8,12 +8,12 @@ from PIL import features
 
 from spanets_runtime.decoding.decoded import Refused
 
-# A closed list, because some of Pillow's other readers do more than decode: that of EPS, for one,
-# runs Ghostscript on the file.
+# Other readers of Pillow are excluded, because some do more than decode: the EPS reader, for
+# example, runs Ghostscript on the file.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "HEIF")
 
 LOSSY = ("JPEG", "WEBP", "AVIF", "JPEG2000", "HEIF")
-"""Those that may change pixels; what most of them did to a file cannot be told from it."""
+"""Formats that may have changed the pixels; most files do not show whether they did."""
 
 _SUFFIXES = {
     "AVIF": frozenset({".avif"}),
@@ -23,7 +23,7 @@ _SUFFIXES = {
 
 
 def missing_reader(form: str) -> str | None:
-    """Returns what a format needs to be read here, or None if it can be read."""
+    """Returns what is missing to read a format, or None if it can be read."""
     if form == "AVIF" and not _has("avif"):
         return "needs Pillow 11.3 or newer, built with AVIF"
     if form == "JPEG2000" and not _has("jpg_2000"):
@@ -34,7 +34,7 @@ def missing_reader(form: str) -> str | None:
 
 
 def _has(feature: str) -> bool:
-    """Asks Pillow for a feature that its older versions may not know."""
+    """Returns whether Pillow has a feature; older versions may not know its name."""
     known = feature in features.modules or feature in features.codecs
     return known and bool(features.check(feature))
 
@@ -43,7 +43,7 @@ IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"}
     | {".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 ).union(*(names for form, names in _SUFFIXES.items() if missing_reader(form) is None))
-"""The suffixes, in lower case, that folders are scanned for: of what can be read here."""
+"""Suffixes of image files in a folder, in lower case, for all formats that can be read."""
 
 UNREADABLE_SUFFIXES = {
     suffix: need
@@ -51,7 +51,7 @@ UNREADABLE_SUFFIXES = {
     if (need := missing_reader(form)) is not None
     for suffix in names
 }
-"""Suffixes of images that could be read if something were installed, and what."""
+"""Suffixes of images that cannot be read here, with what is missing."""
 
 _READ = (
     ("JPEG", rb"\xff\xd8\xff"),
@@ -75,7 +75,7 @@ _RAW = "a raw photograph", "develop it and save it as PNG or TIFF"
 _VIDEO = "a video", "save its frames as PNG"
 _ARCHIVE = "an archive", "unpack it"
 
-# What a file is, by its first bytes, and what to do about it.
+# For other files: pattern of the first bytes, name, and advice.
 _OTHERS: tuple[tuple[bytes, tuple[str, str]], ...] = (
     (rb"\s*version https://git-lfs\.", ("a git-lfs pointer", "run: git lfs pull")),
     (rb"/annex/objects/|\.git/annex/", ("a git-annex pointer", "run: git annex get")),
@@ -124,10 +124,10 @@ _TGA_FOOTER = b"TRUEVISION-XFILE"
 
 
 def identify(file: BinaryIO) -> str:
-    """Returns the format of a file, one of `FORMATS`, that can be read here.
+    """Returns the format of a file, one of `FORMATS`.
 
     Raises:
-        Refused: it is something else, which the message names, or something has to be installed.
+        Refused: it is another kind of file, which the message names, or its reader is missing.
     """
     file.seek(0)
     head = file.read(_HEAD)
@@ -146,13 +146,13 @@ def _format_of(head: bytes) -> str | None:
     if head[4:8] == b"ftyp":
         size = min(int.from_bytes(head[:4], "big"), len(head))
         brands = {head[8:12], *(head[i : i + 4] for i in range(16, size, 4))}
-        # What calls itself AVIF comes first: mif1 and msf1 stand in files of both.
+        # AVIF comes first, because files of both formats may carry the brands mif1 and msf1.
         return next((form for form, known in _BRANDS.items() if brands & known), None)
     return None
 
 
 def _describe(head: bytes, file: BinaryIO) -> str:
-    """Says what a file is that is none of `FORMATS`, and what to do."""
+    """Describes a file that has none of `FORMATS`, with advice."""
     if head[4:8] == b"ftyp" or head[4:8] in (b"moov", b"mdat"):
         what, advice = _RAW if head[8:12] == b"crx " else _VIDEO
         return f"{what}, not an image that can be read; {advice}"
@@ -162,7 +162,7 @@ def _describe(head: bytes, file: BinaryIO) -> str:
     if _ends_as_tga(file):
         return f"a TGA image, which is not read; {_AS_PNG}"
     if not any(head):
-        return "not an image: it begins with zeros, as a copy that was broken off"
+        return "not an image: it begins with zeros, like an interrupted copy"
     return f"not an image, or none of {', '.join(FORMATS)}"
 
 

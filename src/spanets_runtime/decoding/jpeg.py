@@ -1,11 +1,12 @@
-"""JPEG: decoded as Pillow does, but refused where libjpeg would fill in what is missing.
+"""Decodes JPEG as Pillow does, but refuses files whose data end early.
 
-libjpeg fills a picture whose data end early with gray, and says so in a warning that Pillow does
-not pass on. Here each stretch of compressed data is handed to the decoder by itself, and followed
-by bytes that no complete stretch needs: a decoder that has all pixels of the stretch is looking for
-a marker, and takes byte after byte; one that lacks some waits until it has enough for a block.
+libjpeg fills missing pixels with gray, and Pillow does not report its warning. So this module feeds
+each stretch of compressed data to the decoder separately, followed by extra bytes. If the stretch
+is complete, the decoder looks for a marker and consumes these bytes one by one. If not, it waits
+until it has enough bytes for a block.
 
-Not found: flipped bits in the data, and one or two blocks of 8x8 pixels at the end of a stretch.
+This does not detect flipped bits in the data, nor one or two missing blocks of 8x8 pixels at the
+end of a stretch.
 """
 
 from io import BytesIO
@@ -22,24 +23,24 @@ from spanets_runtime.decoding.decoded import (
 )
 from spanets_runtime.decoding.jpeg_layout import CUT, END, Layout, read_layout
 
-# What of a JPEG may tell its orientation.
+# Metadata that may hold the orientation.
 _METADATA = frozenset({"exif", "xmp"})
 
-# A decoder asks for up to 57 bits beyond those that it uses. Ones, since no code consists of them:
-# of what is missing they stand for next to nothing. The zero after each 0xFF is no data.
+# A decoder reads up to 57 bits ahead. The extra bits are ones, because no code consists of ones
+# only, so they can replace almost no missing data. The zero after each 0xFF is byte stuffing.
 _BEYOND = b"\xff\x00" * 8
 _OTHER = b"\x00" * 8
 _PROBES = 4
 
 
 def read_jpeg(file: BinaryIO, max_pixels: int) -> Decoded:
-    """Decodes a JPEG image, of several in a file the first.
+    """Decodes the first JPEG image of a file.
 
     Raises:
-        Refused: too large, of a rare kind, or its data end early.
+        Refused: the image is too large, of a rare kind, or its data end early.
     """
     image = decode(read_whole(file), max_pixels)
-    # All that could tell it is there by now; to look takes a hundredth of decoding.
+    # `getexif` takes a hundredth of the decoding time, so skip it without metadata.
     has_metadata = bool(_METADATA & image.info.keys())
     return Decoded(image, "JPEG", orientation_of(image) if has_metadata else 1)
 
@@ -48,12 +49,12 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
     """Decodes JPEG data to mode "L", "RGB" or "CMYK".
 
     Raises:
-        Refused: as for `read_jpeg`.
+        Refused: See `read_jpeg`.
     """
     layout = read_layout(data)
     image = _decode(data, layout, max_pixels, _BEYOND)
     if layout.end is None:
-        # The bytes that follow then stood for data, if any was missing.
+        # Without an end marker, the extra bytes may have been decoded in place of missing data.
         again = _decode(data, layout, max_pixels, _OTHER)
         if ImageChops.difference(image, again).getbbox() is not None:
             raise Refused(CUT)
@@ -65,7 +66,7 @@ def _decode(data: bytes, layout: Layout, max_pixels: int, beyond: bytes) -> Imag
         check_size(image.width, image.height, max_pixels)
         image.load_prepare()
         ((name, box, _, arguments),) = image.tile
-        # Pillow's own name, for its loop over a file does not say what the decoder has taken.
+        # A private name: Pillow's public loop does not show how many bytes the decoder consumed.
         decoder = Image._getdecoder(image.mode, name, arguments, image.decoderconfig)
         try:
             decoder.setimage(image.im, box)
@@ -77,15 +78,15 @@ def _decode(data: bytes, layout: Layout, max_pixels: int, beyond: bytes) -> Imag
 
 
 def _feed(decoder: Any, data: bytes, layout: Layout, beyond: bytes) -> None:
-    """Hands the decoder one stretch after the other.
+    """Feeds the stretches to the decoder.
 
     Raises:
-        Refused: the data of one end early.
+        Refused: the data of a stretch end early.
     """
     rest, start = b"", 0
     for end in layout.stretches:
         is_done, rest = _take(decoder, rest + data[start:end] + beyond)
-        if is_done:  # a picture of one scan, which needs no more
+        if is_done:  # an image with one scan ends here
             return
         for _ in range(_PROBES):
             is_done, rest = _take(decoder, rest + b"\x55")
@@ -98,7 +99,7 @@ def _feed(decoder: Any, data: bytes, layout: Layout, beyond: bytes) -> None:
 
 
 def _take(decoder: Any, data: bytes) -> tuple[bool, bytes]:
-    """Hands data to the decoder; returns whether it has the picture, and what it has not used."""
+    """Feeds data to the decoder; returns whether the image is complete, and the unused data."""
     used, error = decoder.decode(data)
     if error < 0:
         raise Refused("truncated or corrupt image (broken data)")
@@ -106,12 +107,12 @@ def _take(decoder: Any, data: bytes) -> tuple[bool, bytes]:
 
 
 def with_tables(data: bytes, tables: bytes, transform: int) -> bytes:
-    """Returns a whole JPEG from a strip or tile of a TIFF file, whose tables stand elsewhere.
+    """Builds a complete JPEG from a strip or tile of a TIFF file and its separate tables.
 
     Args:
-        data: With its own start and end.
-        tables: With start and end of their own, or none.
-        transform: Of colours, as Adobe numbers it: 0 none, 1 YCbCr.
+        data: The strip or tile, with start and end markers.
+        tables: The tables, with start and end markers, or empty.
+        transform: Adobe's number of the colour transform: 0 none, 1 YCbCr.
     """
     adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([transform])
     return b"\xff\xd8" + adobe + tables[2:-2] + data[2:]

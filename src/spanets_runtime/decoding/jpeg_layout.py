@@ -1,4 +1,4 @@
-"""The markers of a JPEG picture: what kind it is, and where its compressed data lie."""
+"""Reads the markers of a JPEG image: its kind, and the positions of its compressed data."""
 
 import re
 from dataclasses import dataclass, field
@@ -13,10 +13,10 @@ _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _READ = {0xC0, 0xC1, 0xC2}
 _KINDS = {0xC3: "lossless", 0xC9: "arithmetic", 0xCA: "arithmetic", 0xCB: "lossless"}
 
-# A literal first byte, and no repetition, is what `re` finds fast.
+# `re` is fast for a pattern with a literal first byte and no repetition.
 _MARKER = re.compile(rb"\xff[\x01-\xfe]")
 
-# Each may go over all of the picture, and may have no more than ten bytes.
+# A scan of ten bytes may cost the decoder a pass over the whole image.
 _MAX_SCANS = 500
 
 CUT = "truncated or corrupt image (its data end before its last pixels)"
@@ -24,17 +24,17 @@ CUT = "truncated or corrupt image (its data end before its last pixels)"
 
 @dataclass
 class Layout:
-    """What a picture consists of.
+    """The structure of a JPEG image.
 
     Attributes:
-        stretches: Ends of the stretches of compressed data, each at a marker.
-        end: Place of the marker that ends the picture, or None.
-        size: Width and height.
-        factors: By component: sampling factors, across and down.
-        missing: By component: of each of its 64 coefficients, how many bits have not come yet.
-        interval: Blocks between restarts; 0 for none.
-        scans: Their number.
-        due: Restarts that the scan still has to have.
+        stretches: End offsets of the stretches of compressed data; each is at a marker.
+        end: Offset of the end marker, or None.
+        size: Width and height, in pixels.
+        factors: By component, the horizontal and vertical sampling factors.
+        missing: By component, the number of missing bits of each of its 64 coefficients.
+        interval: Units between restart markers; 0 for none.
+        scans: Number of scans.
+        due: Number of restart markers that the scan still needs.
     """
 
     stretches: list[int] = field(default_factory=list)
@@ -47,11 +47,11 @@ class Layout:
     due: int = 0
 
     def is_whole(self) -> bool:
-        """Tells whether the scans that are there bring every bit of every coefficient."""
+        """Returns whether the scans contain every bit of every coefficient."""
         return not any(map(any, self.missing.values()))
 
     def add_frame(self, body: bytes) -> None:
-        """Reads the picture's size and components."""
+        """Reads the image size and the components."""
         self.size = int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")
         for number, factors, _ in zip(body[6::3], body[7::3], body[8::3], strict=False):
             self.factors[number] = max(1, factors >> 4), max(1, factors & 15)
@@ -73,7 +73,7 @@ class Layout:
             self.due = max(0, -(-self._blocks(numbers) // self.interval) - 1)
 
     def _blocks(self, numbers: list[int]) -> int:
-        """Returns how many units a scan of these components consists of."""
+        """Returns the number of units in a scan of these components."""
         across = max(x for x, _ in self.factors.values())
         down = max(y for _, y in self.factors.values())
         width, height = self.size
@@ -85,10 +85,10 @@ class Layout:
 
 
 def read_layout(data: bytes) -> Layout:
-    """Goes through the markers of a file's first picture.
+    """Reads the markers of a file's first image.
 
     Raises:
-        Refused: a kind of JPEG that is not read, no picture, or one that lacks a part.
+        Refused: the kind of JPEG is not supported, or the image is missing or incomplete.
     """
     layout, place, in_scan = Layout(), 2, False
     while found := _MARKER.search(data, place):
@@ -117,13 +117,13 @@ def read_layout(data: bytes) -> Layout:
 
 
 def _read_segment(marker: int, body: bytes, layout: Layout) -> bool:
-    """Notes what a marker's segment says; returns whether compressed data follow."""
+    """Reads a marker's segment into `layout`; returns whether compressed data follow."""
     if marker in _FRAMES:
         if marker not in _READ:
             kind = _KINDS.get(marker, "hierarchical or arithmetic")
             raise Refused(f"a JPEG of a rare kind ({kind}), which is not read; save it as PNG")
         if body[:1] not in (b"\x08", b""):
-            raise Refused(f"a JPEG of {body[0]} bits, of which 8 are read; save it as PNG")
+            raise Refused(f"a JPEG of {body[0]} bits, only 8 are supported; save it as PNG")
         layout.add_frame(body)
     elif marker == _INTERVAL:
         layout.interval = int.from_bytes(body[:2], "big")

@@ -1,4 +1,4 @@
-"""The formats that Pillow, or a plug-in of it, reads right, and what it leaves to its users."""
+"""Reads formats with Pillow or its plug-ins, with the checks that Pillow does not make."""
 
 import re
 from typing import BinaryIO
@@ -20,10 +20,10 @@ _FLOATS = "floating-point pixels have no fixed range; save it with 8 or 16 bits"
 
 
 def read_other(file: BinaryIO, form: str, max_pixels: int) -> Decoded:
-    """Decodes a format of Pillow's but those that have a reader of their own; the first frame.
+    """Decodes the first frame of a format that has no reader of its own.
 
     Raises:
-        Refused: too large, or of pixels that mean nothing certain.
+        Refused: the image is too large, or the meaning of its pixels is uncertain.
     """
     if form == "HEIF":
         return _read_heif(file, max_pixels)
@@ -47,7 +47,7 @@ def read_other(file: BinaryIO, form: str, max_pixels: int) -> Decoded:
 
 
 def _check_held(file: BinaryIO, form: str, max_pixels: int) -> bytes:
-    """Checks what is held in memory whole, before a decoder sees it; returns its first bytes."""
+    """Checks a file whose format is decoded from memory; returns the file's first bytes."""
     file.seek(0)
     if form not in ("WEBP", "AVIF", "JPEG2000"):
         return file.read(1024)
@@ -60,11 +60,7 @@ def _check_held(file: BinaryIO, form: str, max_pixels: int) -> bytes:
 
 
 def _webp_size(head: bytes) -> tuple[int, int]:
-    """Reads the canvas, for which the decoder takes memory when it is opened.
-
-    Returns:
-        Width and height.
-    """
+    """Returns width and height of the canvas; opening the decoder allocates memory for it."""
     kind, body = head[12:16], head[20:]
     if kind == b"VP8X":
         return tuple(1 + int.from_bytes(body[i : i + 3], "little") for i in (4, 7))  # type: ignore[return-value]
@@ -76,10 +72,10 @@ def _webp_size(head: bytes) -> tuple[int, int]:
 
 
 def _check_components(content: bytes) -> None:
-    """Refuses a JPEG 2000 image whose components Pillow shows otherwise than they are meant.
+    """Refuses a JPEG 2000 image whose components Pillow decodes wrongly.
 
-    It rounds white of more than 8 bits in colour to black, and takes any fourth component for
-    alpha, be it near infrared.
+    For colours of more than 8 bits, Pillow turns white into black. It takes any fourth component
+    for alpha, even near infrared.
     """
     start = content.find(b"\xff\x4f\xff\x51")
     size = content[start + 4 : start + 4 + 38 + 3 * 4] if start >= 0 else b""
@@ -97,7 +93,7 @@ def _check_components(content: bytes) -> None:
 
 
 def _largest_gray(head: bytes) -> int:
-    """Reads what number of a PGM image is white."""
+    """Returns the number that means white in a PGM image."""
     words = re.sub(rb"#[^\n\r]*", b" ", head).split(maxsplit=4)
     if len(words) < 4 or words[0] not in (b"P2", b"P5") or not words[3].isdigit():
         return 255
@@ -105,14 +101,14 @@ def _largest_gray(head: bytes) -> int:
 
 
 def _top_of(image: Image.Image) -> int:
-    """Returns what number is white in a mode of Pillow's."""
+    """Returns the number that means white in the image's Pillow mode."""
     return 0xFFFF if image.mode.startswith("I") else 255
 
 
 def _outside(
     size: tuple[int, int], box: tuple[int, int, int, int] | None
 ) -> NDArray[np.bool_] | None:
-    """Returns the pixels that the first frame of an animation leaves empty, (H, W), or None."""
+    """Returns a mask (H, W) of the pixels outside the first frame of an animation, or None."""
     if box is None or box == (0, 0, *size):
         return None
     hidden = np.ones(size[::-1], bool)
@@ -121,13 +117,13 @@ def _outside(
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """Drops the alpha channel of a BMP file in which nothing can be seen: it holds no alpha."""
+    """Drops the alpha channel of a BMP file if it is all 0, because then it is not alpha."""
     has_none = image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0)
     return image.convert("RGB") if has_none else image
 
 
 def _read_heif(file: BinaryIO, max_pixels: int) -> Decoded:
-    """Decodes HEIC by libheif, which turns it upright."""
+    """Decodes HEIC with libheif, which already applies the orientation."""
     from pillow_heif import HeifImageFile
 
     read_whole(file)

@@ -1,11 +1,11 @@
-"""Decoded pixels to what a viewer shows of them."""
+"""Converts decoded pixels to what a viewer shows."""
 
 import numpy as np
 from PIL import Image
 
 from spanets_runtime.decoding.decoded import Decoded, Refused
 
-# What turns an image stored with this EXIF orientation upright.
+# The operation that makes an image with this EXIF orientation upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -20,19 +20,19 @@ _WIDE = "32-bit integer pixels have no fixed range; save it with 8 or 16 bits"
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """Turns an image as its EXIF orientation says."""
+    """Applies an EXIF orientation to an image."""
     turn = _UPRIGHT.get(orientation)
     return image if turn is None else image.transpose(turn)
 
 
 def to_rgb(decoded: Decoded) -> Image.Image:
-    """Returns what a viewer shows, in mode "RGB", that needs no file.
+    """Returns what a viewer shows, in mode "RGB", independent of the file.
 
-    - Transparent pixels are laid over white: the colours stored under them are arbitrary, and
-      mostly black, so dropping the alpha channel would show the network what no viewer shows.
-    - Gray of more than 8 bits keeps the upper 8: the range is that of the format, so the same gray
-      is the same value in every image of a set. That of 32 bits is read as of 16, as Pillow
-      stores these, and refused where it is more.
+    - Transparent pixels are blended with white. The colours stored under them are arbitrary, mostly
+      black, and no viewer shows them.
+    - Gray of more than 8 bits keeps the upper 8, so that the same gray has the same value in every
+      image of a data set. Gray of 32 bits is read as 16 bits, which Pillow stores so, and refused
+      if a number is larger.
     """
     image = _as_shown(decoded)
     if decoded.hidden is not None:
@@ -42,12 +42,12 @@ def to_rgb(decoded: Decoded) -> Image.Image:
     if image.has_transparency_data:
         return _over_white(image)
     if image.mode == "RGB" and decoded.form in ("JPEG", "PNG", "TIFF"):
-        return image  # of one frame, which is decoded: a copy would take a twentieth more
-    return image.convert("RGB")  # a copy if it is so already: without the file
+        return image  # already independent of the file; a copy would take 5 % longer
+    return image.convert("RGB")  # also makes a copy without the file
 
 
 def _as_shown(decoded: Decoded) -> Image.Image:
-    """Returns the image with gray of 8 bits at most, black being 0."""
+    """Returns the image with gray of at most 8 bits, where 0 is black."""
     image = decoded.image
     if image.mode.startswith("I"):
         gray = np.asarray(image)  # (H, W), 16 bits unsigned or 32 bits signed

@@ -1,7 +1,7 @@
-"""PNG: the chunks that the picture needs, checked; the others, whatever they hold, passed over.
+"""Decodes PNG from the chunks that the pixels need; ignores all others.
 
-Pillow refuses an image for a text or a profile that is large or damaged, and compares a transparent
-colour of 16 bits, or of less than 8, with other numbers than those of the pixels.
+Pillow alone would refuse an image because of a large or damaged text or profile. It also compares a
+transparent colour of 16 bits, or of less than 8, with wrongly scaled pixels.
 """
 
 import struct
@@ -21,19 +21,19 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 
-# Texts that may tell the orientation.
+# Texts that may hold the orientation.
 _KEYWORDS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
 
-# What is read of metadata at most, packed and unpacked.
+# Limit of a metadata chunk in bytes, compressed and uncompressed.
 _MAX_METADATA = 2**20
 
-# More than any writer makes of the largest image; each takes about a microsecond.
+# More than any writer needs for the largest image; each chunk takes about a microsecond.
 _MAX_CHUNKS = 2**21
 
 _PIECE = 2**16
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
-# Of the seven passes of an interlaced image: first row and column, steps of both.
+# The seven passes of an interlaced image: first row, first column, row step, column step.
 _PASSES = (
     *((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4)),
     *((2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)),
@@ -41,7 +41,7 @@ _PASSES = (
 
 
 class Header(NamedTuple):
-    """IHDR."""
+    """The fields of the IHDR chunk."""
 
     width: int
     height: int
@@ -52,7 +52,7 @@ class Header(NamedTuple):
     interlace: int
 
     def raw_bytes(self) -> int:
-        """Returns how many bytes the filtered rows have."""
+        """Returns the size of the filtered rows, in bytes."""
         bits = self.depth * _SAMPLES.get(self.colour, 4)
         passes = _PASSES if self.interlace else ((0, 0, 1, 1),)
         total = 0
@@ -66,12 +66,12 @@ class Header(NamedTuple):
 
 @dataclass
 class _Chunks:
-    """A PNG file of the chunks that were kept."""
+    """A PNG file in memory with only the chunks to keep."""
 
     header: Header
     key: bytes | None = None  # the transparent colour
     kept: BytesIO = field(default_factory=BytesIO)
-    data: list[tuple[int, int]] = field(default_factory=list)  # where compressed pixels lie in it
+    data: list[tuple[int, int]] = field(default_factory=list)  # offset, length
 
     def add(self, kind: bytes, content: bytes) -> None:
         if kind == b"IDAT":
@@ -82,10 +82,10 @@ class _Chunks:
 
 
 def read_png(file: BinaryIO, max_pixels: int) -> Decoded:
-    """Decodes a PNG image; of an animation the image for readers that know no animations.
+    """Decodes a PNG image; for an animation, the default image.
 
     Raises:
-        Refused: too large, or damaged where the picture depends on it.
+        Refused: the image is too large, or damaged in a part that the pixels need.
     """
     chunks = _read_chunks(file, max_pixels)
     header = chunks.header
@@ -114,7 +114,7 @@ def _read_chunks(file: BinaryIO, max_pixels: int) -> _Chunks:
     check_size(chunks.header.width, chunks.header.height, max_pixels)
     chunks.kept.write(SIGNATURE)
     chunks.add(kind, content)
-    limit = 2 * chunks.header.raw_bytes() + _MAX_METADATA  # compressing makes nothing much larger
+    limit = 2 * chunks.header.raw_bytes() + _MAX_METADATA  # compression adds little
     for _ in range(_MAX_CHUNKS):
         found = _next(file)
         if found is None or found[0] == b"IEND":
@@ -132,24 +132,24 @@ def _read_chunks(file: BinaryIO, max_pixels: int) -> _Chunks:
 
 
 def _next(file: BinaryIO) -> tuple[bytes, int] | None:
-    """Reads the head of a chunk: its kind and length; None at the file's end."""
+    """Reads the kind and length of the next chunk; None at the end of the file."""
     head = file.read(8)
     return None if len(head) < 8 else (head[4:], int.from_bytes(head[:4], "big"))
 
 
 def _take(file: BinaryIO, kind: bytes, length: int, chunks: _Chunks) -> None:
-    """Keeps a chunk that the picture needs, or passes over it."""
+    """Keeps a chunk if the pixels need it, or skips it."""
     header = chunks.header
     is_transparency = kind == b"tRNS" and length <= 256
     is_metadata = kind in _TEXTS | {b"eXIf"} and length <= _MAX_METADATA
     if kind not in _CRITICAL and not (is_transparency or is_metadata):
         if kind[0:1].isupper() and not chunks.data:
             name = kind.decode("ascii")
-            raise Refused(f"a PNG with a chunk {name}, which no standard knows; save it anew")
+            raise Refused(f"a PNG with the unknown critical chunk {name}; save it again")
         file.seek(length + 4, 1)
         return
     content = _content(file, kind, length)
-    if content is None:  # of an ancillary chunk: as if it were not there
+    if content is None:  # ignore a damaged ancillary chunk
         return
     if kind == b"tRNS" and header.colour in (0, 2):
         chunks.key = content
@@ -158,11 +158,12 @@ def _take(file: BinaryIO, kind: bytes, length: int, chunks: _Chunks) -> None:
 
 
 def _content(file: BinaryIO, kind: bytes, length: int) -> bytes | None:
-    """Reads what a chunk holds, or None of an ancillary chunk that is damaged.
+    """Reads the content of a chunk; None for a damaged ancillary chunk.
+
+    Data that end early are left to the decoder, which knows whether pixels are missing.
 
     Raises:
-        Refused: a critical chunk is damaged; that the data end is left to the decoder, which knows
-            whether pixels are missing.
+        Refused: a critical chunk is damaged.
     """
     content = file.read(length)
     checksum = file.read(4)
@@ -176,7 +177,7 @@ def _content(file: BinaryIO, kind: bytes, length: int) -> bytes | None:
 
 
 def _tells_orientation(kind: bytes, content: bytes) -> bool:
-    """Tells texts that hold EXIF or XMP, of a size that Pillow reads."""
+    """Returns whether a text chunk holds EXIF or XMP, small enough for Pillow."""
     keyword = next((word for word in _KEYWORDS if content.startswith(word)), None)
     if keyword is None:
         return False
@@ -194,11 +195,11 @@ def _tells_orientation(kind: bytes, content: bytes) -> bool:
 
 
 def _check_rows(image: Image.Image, chunks: _Chunks) -> None:
-    """Refuses data that end, as zlib has it, before the last row: Pillow leaves the rest black."""
+    """Refuses compressed data that end before the last row; Pillow would leave the rest black."""
     header = chunks.header
     last = image.crop((0, header.height - 1, header.width, header.height))
     if not header.interlace and last.getbbox() is not None:
-        return  # rows come in order
+        return  # rows are in order, so all before the last one are there too
     unpacking, count, view = zlib.decompressobj(), 0, chunks.kept.getbuffer()
     for start, length in chunks.data:
         for place in range(start, start + length, _PIECE):
@@ -208,7 +209,7 @@ def _check_rows(image: Image.Image, chunks: _Chunks) -> None:
 
 
 def _match(image: Image.Image, chunks: _Chunks) -> NDArray[np.bool_] | None:
-    """Finds the pixels (H, W) of the transparent colour, by the numbers as they are stored."""
+    """Returns a mask (H, W) of the pixels with the transparent colour, by their stored numbers."""
     header, key = chunks.header, chunks.key
     assert key is not None
     if len(key) != 2 * _SAMPLES[header.colour]:
@@ -226,10 +227,10 @@ def _match(image: Image.Image, chunks: _Chunks) -> NDArray[np.bool_] | None:
 
 
 def _lower_bytes(chunks: _Chunks) -> NDArray[np.uint8]:
-    """Decodes 16-bit colour again, to the halves of the numbers that Pillow leaves out."""
+    """Decodes 16-bit colour again, to get the lower bytes that Pillow drops."""
     chunks.kept.seek(0)
     with Image.open(chunks.kept, formats=("PNG",)) as image:
-        # As if the other byte order were meant.
+        # The other byte order makes Pillow keep the lower bytes.
         tiles: Any = [(name, box, place, "RGB;16L") for name, box, place, *_ in image.tile]
         image.tile = tiles
         image.load()

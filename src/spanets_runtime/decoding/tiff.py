@@ -1,7 +1,7 @@
-"""TIFF: samples of 1 to 16 bits by what the tags say of them, and no guesses.
+"""Decodes TIFF with samples of 1 to 16 bits, strictly by the tags.
 
-Pillow's own reader takes 12 bits for 16, leaves white-is-zero of 16 bits inverted, and mixes up
-planes of 16 bits; it is used to uncompress alone.
+Pillow's own reader treats 12 bits as 16, leaves 16-bit white-is-zero inverted, and mixes up planes
+of 16 bits. So Pillow only uncompresses here.
 """
 
 import re
@@ -36,7 +36,7 @@ def read_tiff(file: BinaryIO, max_pixels: int) -> Decoded:
     """Decodes the first page of a TIFF file.
 
     Raises:
-        Refused: too large, damaged, or of a kind that is not read here.
+        Refused: the image is too large, damaged or of an unsupported kind.
     """
     tags = Tags(file)
     page = Page.parse(tags, max_pixels)
@@ -55,9 +55,10 @@ def read_tiff(file: BinaryIO, max_pixels: int) -> Decoded:
 
 
 def _read_samples(file: BinaryIO, page: Page, tags: Tags) -> NDArray[Any]:
-    """Returns the samples (H, W, samples): of 8 bits, or one a pixel of up to 32 as it is stored.
+    """Returns the samples (H, W, samples).
 
-    Palette indices stay as they are; other numbers of less than 8 bits are stretched to 8.
+    A single sample of more than 8 bits, and palette indices, keep their stored numbers. All other
+    samples are scaled to 8 bits.
     """
     is_wide = page.samples == 1 and page.bits > 8
     dtype = np.uint8 if not is_wide else np.uint16 if page.bits <= 16 else page.dtype
@@ -84,7 +85,7 @@ Place = tuple[int, int, int]
 
 
 def _parts(file: BinaryIO, page: Page, tags: Tags) -> Iterator[tuple[Place, NDArray[Any]]]:
-    """Yields the segments (rows, columns, samples), with the row, column and sample of each."""
+    """Yields the segments (rows, columns, samples), with row, column and sample of their start."""
     rows, columns = page.segment
     across, down = -(-page.width // columns), -(-page.height // rows)
     last = rows if page.is_tiled else page.height - (down - 1) * rows
@@ -101,7 +102,7 @@ def _parts(file: BinaryIO, page: Page, tags: Tags) -> Iterator[tuple[Place, NDAr
 
 
 def _batches(count: int, size: int, is_last_short: bool) -> Iterator[tuple[int, int]]:
-    """Divides so many segments of a size into runs, the last by itself if it has another size."""
+    """Divides `count` segments into batches; the last segment is separate if it is shorter."""
     at_once = max(1, PIECE_BYTES // size)
     end = count - is_last_short
     yield from ((start, min(start + at_once, end)) for start in range(0, end, at_once))
@@ -118,7 +119,7 @@ def _read_segment(file: BinaryIO, page: Page, number: int) -> bytes:
 
 
 def _unpack(packed: list[bytes], page: Page, tags: Tags, rows: int) -> NDArray[Any]:
-    """Returns the samples of segments of so many rows, one below the other."""
+    """Returns the samples of segments of `rows` rows each, concatenated."""
     columns = page.segment[1]
     if page.compression == segments.JPEG:
         return np.concatenate([_decode_jpeg(one, page, tags, rows) for one in packed])
@@ -154,11 +155,11 @@ def _decode_jpeg(packed: bytes, page: Page, tags: Tags, rows: int) -> NDArray[An
     pixels = np.asarray(image).reshape(image.height, image.width, -1)[:rows, :columns]
     if pixels.shape != (rows, columns, page.in_plane):
         raise Refused("truncated or corrupt image (a strip or tile of another size)")
-    return 255 - pixels if image.mode == "CMYK" else pixels  # Pillow takes all for Adobe's
+    return 255 - pixels if image.mode == "CMYK" else pixels  # Pillow assumes Adobe's inverted CMYK
 
 
 def _to_image(samples: NDArray[Any], page: Page, tags: Tags) -> Image.Image:
-    """Makes an image of the samples, of the mode that they mean."""
+    """Returns the samples as an image with the right mode."""
     if page.samples == 1 and page.photometric != PALETTE:
         return _to_gray(samples[..., 0])
     mode = _MODES.get(page.photometric, "L")
@@ -174,7 +175,7 @@ def _to_image(samples: NDArray[Any], page: Page, tags: Tags) -> Image.Image:
         return image
     place, is_multiplied = page.alpha
     alpha = samples[..., place, None]
-    if page.photometric == PALETTE:  # whose samples are numbers of colours, not stretched
+    if page.photometric == PALETTE:  # its samples are not scaled yet
         alpha = _stretched(alpha, page.bits)
     if mode in ("P", "CMYK"):
         colours, mode = np.asarray(image.convert("RGB")), "RGB"
@@ -196,7 +197,7 @@ def _image_of(samples: NDArray[Any], mode: str) -> Image.Image:
 
 
 def _palette(tags: Tags) -> bytes:
-    """Returns red, green and blue of each entry; some writers put 8 bits where 16 belong."""
+    """Returns red, green and blue of each entry; some writers use 8 bits instead of 16."""
     table = tags.array(tag.COLORMAP).reshape(3, -1).T
     return (table if table.max() < 256 else table >> 8).astype(np.uint8).tobytes()
 

@@ -1,4 +1,4 @@
-"""TIFF: what the tags of a page say of its pixels, and which of that is read here."""
+"""Reads from the tags how a TIFF page stores its pixels, and refuses unsupported kinds."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -21,7 +21,7 @@ _COMPRESSIONS |= {50001: "WEBP", 50002: "JPEG XL", 34887: "LERC", 32809: "Thunde
 _MAX_SAMPLES = 64
 _MAX_SEGMENTS = 2**20
 PIECE_BYTES = 2**25
-"""Of uncompressed data at a time."""
+"""Uncompressed data to process at a time, in bytes."""
 
 _ADVICE = "save it as PNG, or as TIFF with 8 or 16 bits"
 
@@ -31,19 +31,19 @@ class Page:
     """How a page stores its pixels.
 
     Attributes:
-        width: In pixels.
-        height: In pixels.
-        bits: Of a sample.
-        photometric: What the samples mean, by TIFF's number.
-        samples: Of a pixel, extra ones with them.
-        alpha: Which sample is alpha, and whether the colours are multiplied by it, or None.
-        compression: TIFF's number.
-        is_planar: Whether each sample is stored by itself.
-        differences: Whether a sample is stored as the difference to its neighbour.
-        is_mirrored: Whether the first pixel lies in the last bit of a byte.
-        dtype: Of samples of 8, 16 and 32 bits, in the file's byte order.
-        is_tiled: Whether segments are tiles, or else strips.
-        segment: Height and width of a segment.
+        width: Width in pixels.
+        height: Height in pixels.
+        bits: Bits of a sample.
+        photometric: TIFF's number of the colour space.
+        samples: Samples of a pixel, including extra ones.
+        alpha: Index of the alpha sample and whether the colours are premultiplied, or None.
+        compression: TIFF's number of the compression.
+        is_planar: Whether the samples are stored in separate planes.
+        differences: Whether a sample is stored as the difference from its left neighbour.
+        is_mirrored: Whether the first pixel is in the lowest bit of a byte.
+        dtype: Type of samples of 8, 16 and 32 bits, in the file's byte order.
+        is_tiled: Whether the segments are tiles, not strips.
+        segment: Height and width of a segment, in pixels.
         places: Offset and length of each segment, (N, 2).
     """
 
@@ -67,7 +67,7 @@ class Page:
         """Reads the tags of a page.
 
         Raises:
-            Refused: they are damaged, or say what is not read here.
+            Refused: the tags are damaged, or the kind is not supported.
         """
         width, height = tags.one(tag.WIDTH, 0), tags.one(tag.HEIGHT, 0)
         check_size(width, height, max_pixels)
@@ -96,21 +96,21 @@ class Page:
 
     @property
     def colours(self) -> int:
-        """How many samples of a pixel are colours."""
+        """Number of colour samples of a pixel."""
         return COLOURS[self.photometric]
 
     @property
     def in_plane(self) -> int:
-        """How many samples of a pixel lie side by side."""
+        """Number of samples of a pixel that are stored together."""
         return 1 if self.is_planar else self.samples
 
     @property
     def row_bytes(self) -> int:
-        """How many bytes a row of a segment has."""
+        """Size of a row of a segment, in bytes."""
         return -(-self.segment[1] * self.in_plane * self.bits // 8)
 
     def _in_pieces(self) -> Self:
-        """Cuts a page that is one large uncompressed strip into several, to be read one by one."""
+        """Splits one large uncompressed strip into several, so that each can be read on its own."""
         rows = max(1, PIECE_BYTES // self.row_bytes)
         is_one = len(self.places) == 1 and not self.is_tiled and not self.is_planar
         if self.compression != segments.NONE or not is_one or self.segment[0] <= rows:
@@ -138,9 +138,7 @@ class Page:
 def _check_numbers(tags: Tags, samples: int) -> tuple[int, str]:
     """Returns the bits of a sample, and "u" or "i" for numbers without or with a sign."""
     if not 1 <= samples <= _MAX_SAMPLES:
-        raise Refused(
-            f"a TIFF of {samples} samples a pixel, of which up to {_MAX_SAMPLES} are read"
-        )
+        raise Refused(f"a TIFF of {samples} samples a pixel; at most {_MAX_SAMPLES} are supported")
     all_bits = set(tags.all(tag.BITS)[:samples]) or {1}
     kinds = set(tags.all(tag.FORMAT)[:samples]) or {1}
     if len(all_bits) > 1 or len(kinds) > 1:
@@ -150,7 +148,7 @@ def _check_numbers(tags: Tags, samples: int) -> tuple[int, str]:
         raise Refused("floating-point pixels have no fixed range; save it with 8 or 16 bits")
     if kind not in (1, 2, 4):
         raise Refused(f"a TIFF of complex numbers; {_ADVICE}")
-    if kind == 2 and bits != 32:  # those of 32 bits are how some programs write 16 without a sign
+    if kind == 2 and bits != 32:  # some programs write unsigned 16 bits as signed 32
         raise Refused(f"numbers of {bits} bits with a sign have no fixed range; {_ADVICE}")
     if not (1 <= bits <= 16 or (bits == 32 and samples == 1)):
         raise Refused(f"a TIFF of {bits} bits a sample has no fixed range; {_ADVICE}")
@@ -158,7 +156,7 @@ def _check_numbers(tags: Tags, samples: int) -> tuple[int, str]:
 
 
 def _check_meaning(tags: Tags, samples: int, bits: int) -> None:
-    """Refuses what the samples of a page can mean and what is not shown here."""
+    """Refuses colour spaces, compressions and pages that are not supported."""
     if tag.DNG_VERSION in tags:
         raise Refused("a raw photograph (DNG); develop it and save it as PNG or TIFF")
     if tags.one(tag.SUBFILE, 0) & 1 and (tags.has_more or tag.SUB_PAGES in tags):
@@ -189,7 +187,7 @@ def _check_compression(tags: Tags, samples: int, bits: int) -> None:
     if compression in segments.FAX and (bits, samples) != (1, 1):
         raise Refused("truncated or corrupt image (a fax of more than black and white)")
     if compression == segments.JPEG and bits != 8:
-        raise Refused(f"a TIFF of JPEG of {bits} bits, of which 8 are read; {_ADVICE}")
+        raise Refused(f"a TIFF with JPEG of {bits} bits, only 8 are supported; {_ADVICE}")
     if compression in segments.PREDICTED and predictor not in (1, 2):
         raise Refused(f"a TIFF of predictor {predictor}, which is not read; {_ADVICE}")
     if compression in segments.PREDICTED and predictor == 2 and bits not in (8, 16, 32):
@@ -197,7 +195,7 @@ def _check_compression(tags: Tags, samples: int, bits: int) -> None:
 
 
 def _has_plain_ranges(tags: Tags) -> bool:
-    """Tells whether YCbCr samples are one a pixel, of the whole range; JPEG says that itself."""
+    """Returns whether YCbCr has no subsampling and full range; JPEG data carry this themselves."""
     if tags.one(tag.PHOTOMETRIC, 0) != YCBCR or tags.one(tag.COMPRESSION, 1) == segments.JPEG:
         return True
     ranges = tags.array(tag.RANGES)
@@ -207,9 +205,9 @@ def _has_plain_ranges(tags: Tags) -> bool:
 
 
 def _find_alpha(tags: Tags, samples: int) -> tuple[int, bool] | None:
-    """Finds the first extra sample that is alpha, and tells whether colours are multiplied by it.
+    """Returns the index of the first alpha sample and whether the colours are premultiplied.
 
-    One that nothing is said of is alpha where the colours are RGB, as Pillow has it.
+    An unspecified extra sample of RGB counts as alpha, as in Pillow.
     """
     colours = COLOURS[tags.one(tag.PHOTOMETRIC, 0)]
     unsaid = (2,) if tags.one(tag.PHOTOMETRIC, 0) == RGB else ()
@@ -222,7 +220,7 @@ def _find_alpha(tags: Tags, samples: int) -> tuple[int, bool] | None:
 def _segment_size(tags: Tags, width: int, height: int, is_tiled: bool) -> tuple[int, int]:
     if is_tiled:
         rows, columns = tags.one(tag.TILE_HEIGHT, 0), tags.one(tag.TILE_WIDTH, 0)
-        # Tiles are padded: a page of one pixel may consist of one of any size.
+        # Tiles are padded, so a tile may be larger than a small page.
         if rows * columns > 4 * (width + 1024) * (height + 1024):
             raise Refused("truncated or corrupt image (its tiles are larger than it)")
         return rows, columns
@@ -234,7 +232,7 @@ def _places(tags: Tags, is_tiled: bool) -> NDArray[np.int64]:
     if is_tiled and tag.TILE_OFFSETS in tags:  # some writers use the names of strips
         names = (tag.TILE_OFFSETS, tag.TILE_COUNTS)
     offsets, lengths = (tags.array(name).astype(np.int64) for name in names)
-    if len(offsets) == 1 and not len(lengths):  # as some old writers leave it
+    if len(offsets) == 1 and not len(lengths):  # some old writers omit the length
         lengths = tags.size - offsets
     count = min(len(offsets), len(lengths))
     return np.stack([offsets[:count], lengths[:count]], axis=1)

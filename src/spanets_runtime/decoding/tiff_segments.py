@@ -1,4 +1,4 @@
-"""TIFF: the strips or tiles of a page, from compressed bytes to rows of bytes."""
+"""Uncompresses the strips or tiles of a TIFF page."""
 
 import struct
 import zlib
@@ -13,10 +13,10 @@ from spanets_runtime.decoding.decoded import Refused
 
 NONE, FAX, JPEG, DEFLATE = 1, frozenset({2, 3, 4}), 7, frozenset({8, 32946})
 LIBTIFF = {5: "LZW", 32773: "PackBits", 34925: "LZMA", 50000: "Zstandard"}
-"""What libtiff unpacks here, through Pillow."""
+"""Compressions that libtiff unpacks, through Pillow."""
 
 PREDICTED = {5, *DEFLATE, 34925, 50000}
-"""Those before which samples may be replaced by differences."""
+"""Compressions that may use a predictor, which stores differences of samples."""
 
 KNOWN = {NONE, JPEG, *FAX, *DEFLATE, *LIBTIFF}
 
@@ -25,7 +25,7 @@ _CUT = "truncated or corrupt image (it holds less than its size)"
 
 
 def mirror_bits(content: bytes) -> bytes:
-    """Turns the bits of each byte round, for files that store the first pixel in the last bit."""
+    """Reverses the bits of each byte, for files with the first pixel in the lowest bit."""
     return content.translate(_MIRRORED)
 
 
@@ -40,18 +40,18 @@ def unpack(
     """Uncompresses segments of one size.
 
     Args:
-        segments: Compressed.
-        compression: TIFF's number, one of `KNOWN` but JPEG.
-        rows: Of each.
-        row_bytes: Of each row.
-        width: Pixels of each row, which fax codes go by.
+        segments: The compressed segments.
+        compression: TIFF's number of the compression, one of `KNOWN` except JPEG.
+        rows: Number of rows of each segment.
+        row_bytes: Size of a row, in bytes.
+        width: Width of a row in pixels, which fax codes need.
         options: Tags that the compression depends on, with their values.
 
     Returns:
         The rows of all segments, (segments * rows, row_bytes).
 
     Raises:
-        Refused: one of them holds less.
+        Refused: a segment holds too little data.
     """
     size = rows * row_bytes
     if compression == NONE:
@@ -88,9 +88,9 @@ def _gray_tiff(
     bits: int,
     options: Iterable[tuple[int, int]],
 ) -> BytesIO:
-    """Writes a TIFF file in which the bytes of the segments are gray pixels, a strip each.
+    """Writes a TIFF file with the segments as strips of gray pixels.
 
-    libtiff then does nothing but uncompress: what the bytes mean is none of its business.
+    libtiff then only uncompresses the bytes and does not interpret them.
     """
     count = len(segments)
     tags = {256: width, 257: rows * count, 258: bits, 259: compression, 262: 1, 277: 1, 278: rows}

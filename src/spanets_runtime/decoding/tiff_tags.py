@@ -1,4 +1,4 @@
-"""TIFF: the tags of a file's first page, classic and BigTIFF, of either byte order."""
+"""Reads the tags of the first page of a TIFF or BigTIFF file, in either byte order."""
 
 import struct
 from typing import Any, BinaryIO
@@ -23,7 +23,7 @@ _READ |= {ORIENTATION, SAMPLES, ROWS_PER_STRIP, STRIP_COUNTS, PLANAR, T4_OPTIONS
 _READ |= {PREDICTOR, COLORMAP, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, SUB_PAGES}
 _READ |= {INK_SET, EXTRA, FORMAT, JPEG_TABLES, SUBSAMPLING, RANGES, XMP, DNG_VERSION}
 
-# NumPy's names, after the byte order. Rationals are two numbers.
+# NumPy's type names, without the byte order. A rational is two numbers.
 _TYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 5: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4"}
 _TYPES |= {10: "i4", 11: "f4", 12: "f8", 13: "u4", 16: "u8", 17: "i8", 18: "u8"}
 _PAIRS = {5, 10}
@@ -38,9 +38,9 @@ class Tags:
     """The tags of the first page that its pixels depend on.
 
     Attributes:
-        order: "<" or ">".
+        order: Byte order, "<" or ">".
         has_more: Whether other pages follow.
-        size: Of the file, in bytes.
+        size: Size of the file, in bytes.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -91,15 +91,15 @@ class Tags:
         return tag in self._values
 
     def array(self, tag: int) -> NDArray[Any]:
-        """Returns all values of a tag; none if it is not there."""
+        """Returns all values of a tag; an empty array if it is missing."""
         return self._values.get(tag, np.empty(0, np.uint8))
 
     def all(self, tag: int) -> tuple[int, ...]:
-        """Returns the values of a short tag, as whole numbers."""
+        """Returns up to 64 values of a tag as integers."""
         return tuple(int(value) for value in self.array(tag)[:64])
 
     def one(self, tag: int, default: int) -> int:
-        """Returns the first value of a tag, or what stands for it."""
+        """Returns the first value of a tag, or `default` if it is missing."""
         return next(iter(self.all(tag)), default)
 
     def content(self, tag: int) -> bytes:

@@ -1,4 +1,4 @@
-"""From a whole image to the input of a network that takes any size, its shape kept."""
+"""Resizes whole images, with their aspect ratio, for networks that take any size."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ from PIL import Image
 from spanets_runtime.errors import UserError
 
 MIN_SIDE = 32
-"""The least that backbones take; a very elongated image is stretched to it."""
+"""The smallest side that backbones take; a very elongated image is stretched to it."""
 
 MAX_SIDE = 16384
-"""Largest image side that a file may ask for."""
+"""The largest side that a checkpoint or an exported file may ask for."""
 
 
 def fit_size(
     height: int, width: int, short: float, long: float, factor: float = 1.0
 ) -> tuple[int, int]:
-    """Returns the largest height and width of this shape within a short and a long side.
+    """Returns the largest height and width with this aspect ratio that fit two limits.
 
     Args:
-        height: Of the image.
-        width: Of the image.
-        short: Most that the shorter side may have.
-        long: Most that the longer side may have.
-        factor: Of the sides found.
+        height: Height of the image, in pixels.
+        width: Width of the image, in pixels.
+        short: Limit of the shorter side.
+        long: Limit of the longer side.
+        factor: Multiplies both sides of the result.
     """
     low, high = sorted((height, width))
     scale = factor * min(long / high, short / low)
@@ -36,13 +36,13 @@ def fit_size(
 
 
 @dataclass(frozen=True)
-class Fitting:
-    """Resizes an image to fit a short and a long side, as Pillow does bilinearly; standardizes.
+class ResizeToFit:
+    """Resizes an image to fit two limits (Pillow, bilinear), then standardizes it.
 
     Attributes:
-        resize: The two sides, in pixels.
-        mean: Of each channel, of values from 0 to 1.
-        std: Likewise.
+        resize: Limits of the shorter and the longer side, in pixels.
+        mean: Mean of each channel, for values from 0 to 1.
+        std: Standard deviation of each channel, for values from 0 to 1.
     """
 
     resize: tuple[int, int]
@@ -51,7 +51,7 @@ class Fitting:
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], path: str | Path) -> Self:
-        """Reads the plain values that checkpoints and exported models carry.
+        """Reads the values that checkpoints and exported models carry.
 
         Raises:
             UserError: the values are damaged; the message names `path`.
@@ -70,7 +70,7 @@ class Fitting:
         return cls((short, long), mean, std)
 
     def __call__(self, image: Image.Image, least: int = MIN_SIDE) -> NDArray[np.float32]:
-        """Maps an RGB image to (3, H, W), float32, neither side below the least."""
+        """Maps an RGB image to (3, H, W), float32; no side is shorter than `least` pixels."""
         size = fit_size(image.height, image.width, *self.resize)
         height, width = (max(least, side) for side in size)
         if image.size != (width, height):

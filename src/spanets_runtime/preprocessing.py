@@ -94,8 +94,8 @@ class Preprocessing:
         """Raises ValueError for values that cannot be used."""
         if self.size != width or not 0 < self.size <= MAX_SIZE:
             raise ValueError(f"images of {self.size}x{width}, must be square, up to {MAX_SIZE}")
-        if not 0.1 <= self.crop_pct <= 1:
-            raise ValueError(f"crop_pct is {self.crop_pct}, must be from 0.1 to 1")
+        if not 0.01 <= self.crop_pct <= 1:
+            raise ValueError(f"crop_pct is {self.crop_pct}, must be from 0.01 to 1")
         if crop_mode != "center":
             raise ValueError(f"crop_mode is {crop_mode!r}, only 'center' is known")
         if self.interpolation not in _FILTERS:

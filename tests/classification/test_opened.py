@@ -88,4 +88,4 @@ def test_exported_detectors_are_refused(tmp_path, photos, refused):
 def test_files_that_cannot_be_read(name, tmp_path, photos, refused):
     (tmp_path / "noise.onnx").write_bytes(b"noise")
     line = refused(1, "eval", tmp_path / name, "--data", photos)
-    assert line.startswith(f"{tmp_path / name}: no ")
+    assert line.startswith((f"{tmp_path / name}: not a", f"{tmp_path / name}: no "))

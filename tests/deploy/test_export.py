@@ -147,7 +147,8 @@ def test_bad_words(words, status, said, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["named", pytest.param("checkpoint", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["named", "checkpoint"])
 def test_sizes_need_not_be_square(command, small_run, photos, tmp_path, capsys):
     source = "test_resnet" if command == "named" else str(small_run / "last.ckpt")
     path = tmp_path / "m.onnx"

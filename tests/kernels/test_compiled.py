@@ -154,7 +154,15 @@ def test_float32_and_many_modes_fit_small_gpus(what: tuple[Any, str, str, dict[s
 @pytest.mark.parametrize(
     "target", [GPUTarget("hip", "gfx90a", 64), GPUTarget("hip", "gfx1100", 32)]
 )
-@pytest.mark.parametrize("what", PRODUCTS, ids=[name_of(kernel) for kernel, *_ in PRODUCTS])
+@pytest.mark.parametrize(
+    "what",
+    [
+        # Some 15 s each.
+        pytest.param(what, marks=[pytest.mark.slow] * (what[0] is mixing._mixing_kernel))
+        for what in PRODUCTS
+    ],
+    ids=[name_of(kernel) for kernel, *_ in PRODUCTS],
+)
 def test_products_compile_for_amd(
     what: tuple[Any, str, str, dict[str, Any]], target: GPUTarget
 ) -> None:

@@ -273,7 +273,7 @@ def test_batch_norm_needs_two_values(name, size, batch, is_refused):
     model = timm.create_model(name, num_classes=2).train()
     image = torch.zeros(1, 3, size, size)
     if is_refused:
-        with pytest.raises(UsageError, match=r"one image, of which .* \(layer4\.0\.bn1\) sees one"):
+        with pytest.raises(UsageError, match=r"one image, so .* \(layer4\.0\.bn1\) sees one value"):
             refuse_single_values(model, image, batch)
     else:
         refuse_single_values(model, image, batch)

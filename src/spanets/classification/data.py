@@ -37,7 +37,7 @@ from spanets.data.unreadable import Unreadable, collate_readable, draw_replaceme
 from spanets.recipe import parse_recipe
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.images import quiet_decoder
-from spanets_runtime.preprocessing import short_side
+from spanets_runtime.preprocessing import Preprocessing, short_side
 
 Sample = tuple[Tensor, Tensor]
 Transform = Callable[[Image.Image], Tensor]
@@ -331,12 +331,19 @@ def preprocessing_of(data: ClassificationData) -> dict[str, Any]:
 
 
 def evaluation_transform(preprocessing: Mapping[str, Any]) -> Transform:
-    """Makes the transform of evaluation and prediction from a checkpoint's metadata.
+    """Makes the transform of validation and evaluation from a checkpoint's metadata.
+
+    It is `Preprocessing`, as in prediction, explanation, calibration and exported files.
 
     Raises:
         UserError: the metadata are damaged.
     """
-    return create_transform(**preprocessing_of(_data_of(preprocessing)))
+    values = preprocessing_of(_data_of(preprocessing))
+    return partial(_preprocess, Preprocessing.parse(values, "the checkpoint"))
+
+
+def _preprocess(preprocess: Preprocessing, image: Image.Image) -> Tensor:
+    return torch.from_numpy(preprocess(image))
 
 
 def _data_of(preprocessing: Mapping[str, Any]) -> ClassificationData:

@@ -224,7 +224,7 @@ OWN = f"{__name__}:own_model"
         (["spanet_nano", "--images", "nowhere"], "nowhere: no such folder", 1),
         (["nowhere:f"], "nowhere:f: No module named 'nowhere'; give module:function", 2),
         ([f"{__name__}:broken_model", "--sites", "0"], "gives numbers that are not finite", 1),
-        ([OWN, "--what", "bands"], "its output is no (B, classes)", 1),
+        ([OWN, "--what", "bands"], "its output is not (B, classes)", 1),
         ([f"{__name__}:Named", "--what", "bands"], "Named: images must be of 32x32", 1),
         ([OWN, "--what", "receptive-field"], "has no forward_features", 1),
         (

@@ -1,6 +1,7 @@
 """Prediction: every kind of image, and why an image has none."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from spanets.classification.evaluation import evaluate
 from spanets.classification.predict import Predictor
+from spanets_cli import main
 from spanets_runtime.errors import UserError
 from spanets_runtime.listing import gather_images
 from spanets_runtime.masks import predict_masks
@@ -199,3 +201,24 @@ def test_a_segmenters_answer_that_is_no_number(tmp_path):
     assert found.error.startswith(f"{tmp_path}/a.png: the model's output is NaN or infinite")
     assert found.to_dict()["mask"] is None
     assert not (tmp_path / "out").exists()
+
+
+def test_a_published_folder_predicts_and_evaluates(small_run, photos, tmp_path, capsys):
+    checkpoint, folder = str(small_run / "last.ckpt"), str(tmp_path / "published")
+    assert main(["push", checkpoint, "--to", folder]) == 0
+    image = str(next(photos.rglob("*.png")))
+    found = []
+    for source in (checkpoint, folder):
+        capsys.readouterr()
+        assert main(["predict", source, image, "--json"]) == 0
+        predicted = json.loads(capsys.readouterr().out)
+        assert main(["eval", source, "--data", str(photos), "--workers", "0", "--json"]) == 0
+        found.append((predicted, json.loads(capsys.readouterr().out)["metrics"]))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("words", [["predict", "NAME", "IMAGE"], ["eval", "NAME", "--data", "."]])
+def test_a_model_by_name_has_no_classes(words, photos, capsys):
+    names = {"NAME": "spanet_nano", "IMAGE": str(next(photos.rglob("*.png")))}
+    assert main([names.get(word, word) for word in words]) == 2
+    assert "spanet_nano is a model without trained classes" in capsys.readouterr().err

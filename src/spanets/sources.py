@@ -80,6 +80,14 @@ class Source:
         """Whether `spanets train` wrote this checkpoint."""
         return self.path is not None and not self.exported and bool(self.info.recipe)
 
+    def require_classes(self) -> None:
+        """Raises a UsageError for a model whose outputs have no names."""
+        if not self.info.classes:
+            raise UsageError(
+                f"{self.word} is a model without trained classes; give a checkpoint or an exported "
+                "file"
+            )
+
     def require_classifier(self) -> None:
         """Raises a UserError if the model is not a classifier."""
         if not load_task(self.info.task).is_classifier:

@@ -264,9 +264,9 @@ def test_evaluation_is_a_resize_and_a_crop_in_the_middle(tmp_path):
     [{"std": [0, 0, 0]}, {"mean": 3}, {"input_size": "x"}, {"input_size": []}, {"crop_pct": None}],
 )
 def test_damaged_preprocessing(changes):
-    with pytest.raises(UserError, match="the checkpoint's preprocessing is damaged"):
+    with pytest.raises(UserError, match="the checkpoint: the preprocessing is damaged"):
         evaluation_transform({**preprocessing_of(Data()), **changes})
-    with pytest.raises(UserError, match="the checkpoint's preprocessing is damaged"):
+    with pytest.raises(UserError, match="the checkpoint: the preprocessing is damaged"):
         evaluation_transform({})
 
 

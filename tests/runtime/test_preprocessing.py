@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from timm.data import create_transform
 
-from spanets.classification.data import evaluation_transform
 from spanets_runtime.errors import UserError
 from spanets_runtime.preprocessing import Preprocessing
 
@@ -33,7 +33,7 @@ def test_equal_to_timms(width, height, size, crop_pct, interpolation):
     pixels = np.random.default_rng(width * 97 + height).integers(0, 256, (height, width, 3))
     image = Image.fromarray(pixels.astype(np.uint8))
     ours = Preprocessing.parse(values, "a.onnx")(image)
-    theirs = evaluation_transform(values)(image).numpy()
+    theirs = create_transform(**values)(image).numpy()
     assert ours.dtype == theirs.dtype == np.float32
     np.testing.assert_array_equal(ours, theirs)
 

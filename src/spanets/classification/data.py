@@ -34,7 +34,6 @@ from spanets.data.sources.run_folders import refuse_inside
 from spanets.data.sources.shards import read_shards
 from spanets.data.splits import list_split, split_parts
 from spanets.data.unreadable import Unreadable, collate_readable, draw_replacement
-from spanets.recipe import parse_recipe
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.images import quiet_decoder
 from spanets_runtime.preprocessing import Preprocessing, short_side
@@ -194,8 +193,9 @@ def evaluation_loader(
 
     It leaves out unreadable images, up to the fraction `max_unreadable`, so a batch may be empty.
     """
-    transform, data = evaluation_transform(preprocessing), _data_of(preprocessing)
-    short = short_side(data.image_size, data.crop_pct)
+    transform = evaluation_transform(preprocessing)
+    preprocess = Preprocessing.parse(preprocessing, "the checkpoint")
+    short = short_side(preprocess.size, preprocess.crop_pct)
     dataset = ImageDataset(samples, transform, max_unreadable=max_unreadable, short_side=short)
     return ordered_loader(dataset, batch_size, workers, processes, collate_readable)
 
@@ -338,24 +338,11 @@ def evaluation_transform(preprocessing: Mapping[str, Any]) -> Transform:
     Raises:
         UserError: the metadata are damaged.
     """
-    values = preprocessing_of(_data_of(preprocessing))
-    return partial(_preprocess, Preprocessing.parse(values, "the checkpoint"))
+    return partial(_preprocess, Preprocessing.parse(preprocessing, "the checkpoint"))
 
 
 def _preprocess(preprocess: Preprocessing, image: Image.Image) -> Tensor:
     return torch.from_numpy(preprocess(image))
-
-
-def _data_of(preprocessing: Mapping[str, Any]) -> ClassificationData:
-    """Returns the data section that corresponds to a checkpoint's preprocessing."""
-    try:
-        values = {"image_size": preprocessing["input_size"][-1], **preprocessing}
-        del values["input_size"]
-        data = parse_recipe({"data": values}).data
-    except (KeyError, TypeError, IndexError, UsageError) as error:
-        raise UserError(f"the checkpoint's preprocessing is damaged ({error})") from error
-    assert isinstance(data, ClassificationData)  # the default task
-    return data
 
 
 def make_mixing(data: ClassificationData, label_smoothing: float, classes: int) -> Mixup | None:

@@ -16,6 +16,7 @@ def make_predictor(source: Source, options: PredictOptions) -> Predict:
         UsageError: an option belongs to other tasks.
         UserError: the preprocessing is damaged.
     """
+    source.require_classes()
     _refuse_foreign(source, {"out": options.out, "annotations": options.annotations})
     return load_task(source.info.task).make_predictor(source, options)
 
@@ -27,6 +28,7 @@ def evaluate(source: Source, options: EvalOptions) -> dict[str, Any]:
         UsageError: an option belongs to other tasks.
         UserError: the data does not fit the checkpoint.
     """
+    source.require_classes()
     _refuse_foreign(source, {"layout": options.layout})
     return load_task(source.info.task).evaluate(source, options)
 

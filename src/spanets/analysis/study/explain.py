@@ -147,6 +147,7 @@ def explain(
         raise UsageError(f"--what is {min(unknown)!r}, allowed: {', '.join(WHAT)}")
     source = open_source(checkpoint)
     source.require_classifier()
+    source.require_classes()
     model, info = source.network, source.info
     if what is None:
         has_context = any(isinstance(module, SpectralContext) for module in model.modules())

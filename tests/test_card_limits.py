@@ -118,7 +118,7 @@ def test_models_that_are_too_large(arguments, save):
     ("name", "arguments"),
     [
         ("spanet_nano", {"depths": [10**7, 1, 1, 1]}),
-        ("spanet_nano", {"depths": [16_000] * 4}),
+        pytest.param("spanet_nano", {"depths": [16_000] * 4}, marks=pytest.mark.slow),
         ("spanet_nano", {"dims": [16_000] * 4}),
         ("spanet_nano", {"depths": [1] * 5000, "dims": [8] * 5000, "radii": [1] * 5000}),
         ("spanetv2_s18_pure", {"img_size": 16_000}),
@@ -135,6 +135,7 @@ def test_other_models_that_are_too_large(name, arguments, save):
     refusal(save(model=name, model_args=arguments))
 
 
+@pytest.mark.slow
 def test_one_tensor_under_many_names(weights, tmp_path):
     """A file of a megabyte for a network of gigabytes whose blocks all have the same tensors."""
     with torch.device("meta"):

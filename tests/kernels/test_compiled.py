@@ -122,7 +122,8 @@ def compiled(
 
 @pytest.mark.parametrize(
     ("kernel", "maps", "numbers", "constants"),
-    KERNELS,
+    # That of the mixer takes 13 s.
+    [pytest.param(*k, marks=[pytest.mark.slow] * (k[0] is mixing._mixing_kernel)) for k in KERNELS],
     ids=[name_of(kernel) for kernel, *_ in KERNELS],
 )
 def test_a_kernel_compiles(kernel: Any, maps: str, numbers: str, constants: dict[str, Any]) -> None:

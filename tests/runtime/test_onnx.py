@@ -231,6 +231,7 @@ def test_an_elongated_image_is_told_and_the_others_go_on(exported, photos, tmp_p
     assert second.error is None
 
 
+@pytest.mark.slow
 def test_a_fixed_size_of_ones_own_is_what_predict_takes(small_run, photos, tmp_path):
     path = tmp_path / "m.onnx"
     words = ["export", str(small_run / "last.ckpt"), "--out", str(path)]

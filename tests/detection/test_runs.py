@@ -204,7 +204,6 @@ def test_a_run_from_a_classifiers_weights(boxes_run):
     assert torch.equal(next(model.backbone.body.parameters()), next(iter(theirs.values())))
 
 
-@pytest.mark.slow
 def test_the_exported_run_finds_the_same(boxes_run, shapes, capsys):
     """In onnxruntime, of one size; the likeliest boxes, which suppression leaves as they are."""
     pytest.importorskip("onnxruntime")

@@ -16,7 +16,8 @@ if ACTIVE:
     from spanets.backbones.layers import PointwiseMlp
     from spanets.kernels import gelu, modulation, moments, projection, separable
     from spanets.kernels.forms import separable_conv as plain_separable_conv
-    from spanets.kernels.fused import add_mlp, add_spam, fuse
+    from spanets.kernels.fused import fuse
+    from spanets.kernels.half_blocks import add_mlp, add_spam
     from spanets.mixers.spam import SPAM
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from spanets.recipe.keys import key
-from spanets.recipe.sections import Data, Recipe
+from spanets.recipe.sections import Data, Recipe, mean_key, std_key
 from spanets_runtime.errors import UsageError
 
 
@@ -58,16 +58,8 @@ class ClassificationData(Data):
     train_interpolation: Literal["random", "bilinear", "bicubic"] = key(
         "random", "Interpolation of training; random draws one for each image."
     )
-    mean: tuple[float, float, float] = key(
-        (0.485, 0.456, 0.406),
-        "Mean of each channel, of pixel values in 0..1.",
-        between=(0, 1),
-    )
-    std: tuple[float, float, float] = key(
-        (0.229, 0.224, 0.225),
-        "Standard deviation of each channel, of pixel values in 0..1.",
-        between=(0.001, 1000),
-    )
+    mean: tuple[float, float, float] = mean_key()
+    std: tuple[float, float, float] = std_key()
     scale: tuple[float, float] = key(
         (0.08, 1.0),
         "Smallest and largest area of the random crop, as a fraction of the image's.",

@@ -39,6 +39,22 @@ class Data:
         """Raises a UsageError for values that are allowed each, but not together."""
 
 
+def mean_key() -> Any:
+    """Declares the mean of pixel values, ImageNet's by default."""
+    return key(
+        (0.485, 0.456, 0.406), "Mean of each channel, of pixel values in 0..1.", between=(0, 1)
+    )
+
+
+def std_key() -> Any:
+    """Declares the standard deviation of pixel values, ImageNet's by default."""
+    return key(
+        (0.229, 0.224, 0.225),
+        "Standard deviation of each channel, of pixel values in 0..1.",
+        between=(0.001, 1000),
+    )
+
+
 @dataclass
 class DenseData(Data):
     """Images with boxes or masks, for detection and segmentation."""
@@ -55,16 +71,8 @@ class DenseData(Data):
         "small data sets, whose colours a network would memorise.",
         between=(0, 1),
     )
-    mean: tuple[float, float, float] = key(
-        (0.485, 0.456, 0.406),
-        "Mean of each channel, of pixel values in 0..1.",
-        between=(0, 1),
-    )
-    std: tuple[float, float, float] = key(
-        (0.229, 0.224, 0.225),
-        "Standard deviation of each channel, of pixel values in 0..1.",
-        between=(0.001, 1000),
-    )
+    mean: tuple[float, float, float] = mean_key()
+    std: tuple[float, float, float] = std_key()
 
 
 @dataclass

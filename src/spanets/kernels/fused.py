@@ -240,15 +240,15 @@ class FusedBlock(_Twin, Block):
         if not _is_fused(x):
             return super().forward(x)
         moments = None
-        plain = _is_shortcut(self.layer_scale1, self.drop_path1, self.res_scale1)
-        if plain and _fuses_spam(x, self.norm1, self.token_mixer):
+        first = (self.layer_scale1, self.drop_path1, self.res_scale1)
+        if _fuses_spam(x, self.norm1, self.token_mixer) and _is_shortcut(*first):
             factor = getattr(self.res_scale1, "scale", None)
             x, moments = add_spam(x, self.norm1, self.token_mixer, factor)
         else:
             mixed = self.token_mixer(call(self.norm1, x))
             x = self.res_scale1(x) + self.drop_path1(self.layer_scale1(mixed))
-        plain = _is_shortcut(self.layer_scale2, self.drop_path2, self.res_scale2)
-        if plain and _fuses_mlp(x, self.norm2, self.mlp):
+        second = (self.layer_scale2, self.drop_path2, self.res_scale2)
+        if _fuses_mlp(x, self.norm2, self.mlp) and _is_shortcut(*second):
             factor = getattr(self.res_scale2, "scale", None)
             return add_mlp(x, self.norm2, self.mlp, factor, moments)
         branch = self.mlp(call(self.norm2, x))

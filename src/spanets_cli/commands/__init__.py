@@ -1,0 +1,1 @@
+"""The commands, one module each: it adds the options, calls the library once, prints."""

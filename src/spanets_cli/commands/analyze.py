@@ -1,0 +1,127 @@
+"""`spanets analyze`: measures how models treat frequencies."""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from spanets_cli.limits import (
+    MOST_BATCH,
+    MOST_COUNT,
+    MOST_FREQUENCIES,
+    MOST_SIDE,
+    refuse_large_batches,
+)
+from spanets_cli.option_types import positive, whole
+from spanets_cli.output import print_json, say
+
+HELP = "measure how models treat spatial frequencies"
+
+MODEL_SOURCES = "a timm model name, a checkpoint, or module:function"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("models", nargs="+", metavar="MODEL", help=MODEL_SOURCES)
+    parser.add_argument(
+        "--images", required=True, metavar="DIR", help="folder of images, at any depth"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument(
+        "--what",
+        nargs="+",
+        default=["amplitude"],
+        metavar="NAME",
+        help="amplitude, response, impulse, receptive-field, sensitivity, bands "
+        "(default: amplitude)",
+    )
+    parser.add_argument(
+        "--sites",
+        nargs="+",
+        default=["mixers"],
+        metavar="PATTERN",
+        help="mixers, blocks, or patterns of module names (default: mixers)",
+    )
+    parser.add_argument(
+        "--size",
+        type=whole(32, MOST_SIDE),
+        metavar="SIDE",
+        help="side of the images in pixels (default: the model's)",
+    )
+    parser.add_argument(
+        "--batch",
+        type=whole(1, MOST_BATCH),
+        default=16,
+        metavar="N",
+        help="images in a batch (default: 16)",
+    )
+    parser.add_argument(
+        "--limit",
+        type=whole(1, MOST_COUNT),
+        metavar="N",
+        help="use at most N images, spread evenly over the folder",
+    )
+    parser.add_argument(
+        "--profile",
+        default="diagonal",
+        metavar="NAME",
+        help="diagonal or radial (default: diagonal)",
+    )
+    parser.add_argument(
+        "--epsilon",
+        type=positive,
+        metavar="NORM",
+        help="norm of the sinusoid that sensitivity adds (default: 15.7 at 224²)",
+    )
+    parser.add_argument(
+        "--frequencies",
+        type=whole(3, MOST_FREQUENCIES),
+        default=15,
+        metavar="N",
+        help="side of the sensitivity map, an odd number (default: 15)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+
+
+def run(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Analyses models and prints where the figures are."""
+    from spanets.analysis.study import Options, analyze
+    from spanets_runtime.errors import require
+
+    require("matplotlib", "analysis")  # before the models run
+    refuse_large_batches([arguments.batch], [arguments.size or 0])
+    options = Options(
+        arguments.sites,
+        arguments.profile,
+        arguments.epsilon,
+        arguments.frequencies,
+        arguments.batch,
+    )
+    results = analyze(
+        arguments.models,
+        arguments.images,
+        arguments.out,
+        arguments.what,
+        options,
+        arguments.size,
+        arguments.limit,
+    )
+    if arguments.json:
+        return print_json(results)
+    for source, row in results.items():
+        for line in describe_analysis(row):
+            say(f"{source} {line}")
+    say(f"figures and numbers: {arguments.out}")
+    return 0
+
+
+def describe_analysis(row: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a line for each measurement of a model."""
+    for name, numbers in row.get("amplitude", {}).items():
+        yield f"{name}: {numbers['last']:+.2f} at the highest frequency"
+    for name, numbers in row.get("response", {}).items():
+        ratio = numbers["bands"]["high_pass_ratio"]
+        shown = "undefined, map too small" if ratio is None else f"{ratio:.2f}"
+        yield f"{name}: high-pass ratio {shown}"
+    for key in ("sensitivity", "bands"):
+        if key in row:
+            yield f"{key}: {row[key]['images']} images, compared with {row[key]['reference']}"

@@ -1,0 +1,73 @@
+"""`spanets eval`: evaluates a model on labelled images."""
+
+import argparse
+
+from spanets_cli.limits import MOST_BATCH
+from spanets_cli.option_types import whole
+from spanets_cli.output import print_json, print_notes, say_described
+from spanets_cli.programs import refuse_program
+from spanets_runtime.machine import most_parallel
+
+HELP = "evaluate a checkpoint or exported model on labelled images"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    most = most_parallel()
+    parser.add_argument("checkpoint", metavar="CHECKPOINT|FILE.onnx")
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="data set (default: test images of the run, or its validation images if it has none)",
+    )
+    parser.add_argument(
+        "--layout",
+        metavar="NAME",
+        help="imagenet, imagenet-real, -v2, -c, -a or -r (default: detect it)",
+    )
+    parser.add_argument(
+        "--batch",
+        type=whole(1, MOST_BATCH),
+        metavar="N",
+        help="images in a batch (default: 64, or 2 for detectors)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=whole(0, most),
+        default=2,
+        metavar="N",
+        help=f"processes that load images, 0 to {most} on this machine (default: 2)",
+    )
+    parser.add_argument(
+        "--trust-recipe",
+        action="store_true",
+        help="allow the checkpoint's recipe to choose which images are read or downloaded",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Evaluates a model and prints the metrics."""
+    from spanets_runtime.errors import require
+
+    require("lightning", "train")
+    from spanets.sources import open_source
+    from spanets.tasks import load_task
+    from spanets.training.task import EvalOptions
+    from spanets.training.using import evaluate
+
+    refuse_program(arguments.checkpoint, "eval")
+    source = open_source(arguments.checkpoint)
+    options = EvalOptions(
+        arguments.data,
+        arguments.layout,
+        arguments.workers,
+        arguments.batch,
+        arguments.trust_recipe,
+    )
+    results = evaluate(source, options)
+    print_notes(results.get("notes", []))
+    if arguments.json:
+        return print_json(results)
+    say_described(load_task(source.info.task).describe_metrics, results)
+    return 0

@@ -1,0 +1,47 @@
+"""`spanets explain`: draws where a classifier looks."""
+
+import argparse
+
+from spanets_cli.output import print_notes, say, tell
+
+HELP = "draw heat maps of where a classifier looks"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files or folders")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for explained.png")
+    parser.add_argument(
+        "--what", nargs="+", default=None, metavar="NAME", help="context (SPANet only), score-cam"
+    )
+    parser.add_argument(
+        "--target", metavar="CLASS", help="class to explain (default: the most likely one)"
+    )
+    parser.add_argument(
+        "--site",
+        default="stages.3",
+        metavar="MODULE",
+        help="layer that Score-CAM looks at (default: stages.3)",
+    )
+
+
+def run(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Draws a sheet and prints its path; returns 1 if an image could not be read."""
+    from spanets.analysis.study.explain import explain
+    from spanets_runtime.listing import gather_images
+
+    gathered = gather_images(arguments.images)
+    print_notes(gathered.notes)
+    sheet, errors = explain(
+        arguments.checkpoint,
+        gathered.images,
+        arguments.out,
+        arguments.what,
+        arguments.target,
+        arguments.site,
+    )
+    for error in errors:
+        tell(f"spanets: {error}")
+    say(sheet)
+    return int(bool(errors))

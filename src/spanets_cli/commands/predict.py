@@ -1,0 +1,93 @@
+"""`spanets predict`: labels images, detects objects or segments."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from spanets_cli.limits import MOST_COUNT
+from spanets_cli.option_types import share, whole
+from spanets_cli.output import print_json, print_notes, say
+from spanets_cli.programs import refuse_program
+from spanets_runtime.text import escape_controls
+
+HELP = "classify images, segment them, or detect objects"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT|FILE.onnx")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files or folders")
+    parser.add_argument(
+        "--top",
+        type=whole(1, MOST_COUNT),
+        default=5,
+        metavar="N",
+        help="classifiers: number of classes to show for each image (default: 5)",
+    )
+    parser.add_argument(
+        "--score",
+        type=share,
+        default=0.5,
+        metavar="P",
+        help="detectors: lowest score of an object, 0 to 1 (default: 0.5)",
+    )
+    parser.add_argument("--out", metavar="DIR", help="folder for pictures, masks and COCO JSON")
+    parser.add_argument(
+        "--annotations",
+        metavar="FILE",
+        help="detectors: COCO JSON whose image and category ids to use in the --out file",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Predicts and prints the results; returns 1 if an image could not be used."""
+    from tqdm import tqdm
+
+    from spanets_runtime.listing import gather_images
+
+    gathered, predict = gather_images(arguments.images), make_predictor(arguments)
+    print_notes(gathered.notes)
+    # The printed lines already show the progress.
+    hidden = None if arguments.json else True
+    predictions = predict(gathered.images)
+    watched = tqdm(predictions, "predict", len(gathered.images), disable=hidden, leave=False)
+    found, failed = [], False
+    for prediction in watched:
+        if prediction.error is not None:
+            failed = True
+            tqdm.write(escape_controls(f"spanets: {prediction.error}"), file=sys.stderr)
+            if prediction.was_read:
+                found.append(prediction.to_dict())
+            continue
+        found.append(prediction.to_dict())
+        if not arguments.json:
+            say(prediction)
+    if arguments.json:
+        failed |= bool(print_json(found))
+    return int(failed)
+
+
+def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[Any]]:
+    """Opens an exported model, without importing torch, or a checkpoint of any task.
+
+    Returns:
+        A function from paths of images to predictions, which have `error`, `to_dict` and `str`.
+    """
+    from spanets_runtime.onnx import is_exported
+
+    refuse_program(arguments.checkpoint, "predict")
+    out = None if arguments.out is None else Path(arguments.out)
+    annotations = None if arguments.annotations is None else Path(arguments.annotations)
+    if is_exported(arguments.checkpoint):
+        from spanets_runtime.onnx_predictors import make_onnx_predictor
+
+        return make_onnx_predictor(arguments.checkpoint, arguments.top, out, annotations)
+    from spanets.sources import open_source
+    from spanets.training import using
+    from spanets.training.task import PredictOptions
+
+    options = PredictOptions(arguments.top, out, arguments.score, annotations)
+    return using.make_predictor(open_source(arguments.checkpoint), options)

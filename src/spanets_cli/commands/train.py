@@ -1,0 +1,66 @@
+"""`spanets train`: trains a model from a recipe."""
+
+import argparse
+
+from spanets_cli.output import say_described, tell
+
+HELP = "train a model from a recipe"
+
+EPILOG = """\
+Every key of the recipe can be set: --section.key VALUE, for example
+  spanets train elpv --trainer.epochs 5 --model.name resnet18
+  spanets train photos --data.root photos
+Sections: model, data, optim, trainer. `--print-recipe` shows every key with its value, its meaning
+and the allowed values; docs/recipe-keys.md lists the keys of all tasks.
+Write numbers in decimal and lists as "[0.5, 2]". `null` or `none` clears an optional key.
+If you give a key more than once, the last value counts.
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("recipe", help="name of a recipe, such as elpv, or a YAML file")
+    parser.add_argument(
+        "--out", metavar="DIR", help="run folder (default: runs/RECIPE, or RECIPE-2, ... if taken)"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="resume from the last checkpoint in DIR"
+    )
+    parser.add_argument(
+        "--print-recipe",
+        action="store_true",
+        help="print every key with its value and meaning, and exit",
+    )
+    parser.add_argument(
+        "--trust-recipe",
+        action="store_true",
+        help="allow a recipe file to set URLs to download from and folders to write to",
+    )
+
+
+def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    """Trains a model and prints the summary."""
+    from spanets.recipe import describe_repeated, load_recipe
+    from spanets_runtime.errors import require
+
+    recipe = load_recipe(arguments.recipe, overrides, arguments.trust_recipe)
+    for note in describe_repeated(overrides, type(recipe)):
+        tell(note)
+    if arguments.print_recipe:
+        from spanets.recipe.documentation import print_recipe
+
+        print(print_recipe(recipe), end="")
+        return 0
+    # A missing package must fail now, not after hours of training.
+    for module in ("lightning", "torchmetrics", "tensorboard", "matplotlib"):
+        require(module, "train")
+    from spanets.tasks import load_task
+    from spanets.training.engine import train_claimed
+    from spanets.training.report import describe_results
+    from spanets.training.run_folder import claim_run_folder
+
+    with claim_run_folder(recipe, arguments.recipe, arguments.out, arguments.resume) as out:
+        results = train_claimed(recipe, out, resume=arguments.resume)
+    describe_metrics = load_task(recipe.task).describe_metrics
+    say_described(lambda shown: describe_results(shown, describe_metrics(shown)), results)
+    return 0

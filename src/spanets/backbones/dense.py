@@ -1,7 +1,6 @@
 """Backbones for detection and segmentation: any timm model with maps at strides 4 to 32."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 from timm.layers import Format
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from spanets.backbones.factory import create_model
 from spanets.backbones.registry import own_models
 from spanets.weights import LoadReport, load_weights
+from spanets.weights.choosing import Given
 from spanets_runtime.errors import UsageError
 
 STRIDES = (4, 8, 16, 32)
@@ -71,7 +71,7 @@ class DenseBackbone(nn.Module):
             module.training = False
         return self
 
-    def load(self, path: str | Path, ema: bool | None = None) -> LoadReport:
+    def load(self, path: Given, ema: bool | None = None) -> LoadReport:
         """Loads weights of a classifier, detector or segmenter, ours or the authors'.
 
         Args:

@@ -25,7 +25,13 @@ from tqdm import tqdm
 from spanets.classification.recipe import ClassificationData, ClassificationRecipe
 from spanets.data.kept import Kept
 from spanets.data.loaders import Loaders, RankSampler, make_loader, ordered_loader
-from spanets.data.sampler import EpochSampler, ShardSampler, isolated, seed_sample
+from spanets.data.sampler import (
+    BalancedSampler,
+    EpochSampler,
+    ShardSampler,
+    isolated,
+    seed_sample,
+)
 from spanets.data.samples import Samples
 from spanets.data.sources.elpv import elpv_splits
 from spanets.data.sources.folder import folder_parts, names_in, part_folders
@@ -172,8 +178,20 @@ def make_loaders(
     )
 
 
+def count_classes(loaders: Loaders) -> list[int]:
+    """Returns the number of training images of each class."""
+    dataset = loaders.train.dataset
+    assert isinstance(dataset, ImageDataset)
+    labels = torch.as_tensor(dataset.unreadable.samples.labels)
+    return torch.bincount(labels, minlength=len(loaders.classes)).tolist()
+
+
 def _make_order(recipe: ClassificationRecipe, samples: Samples) -> EpochSampler:
     window = recipe.data.shuffle_shards
+    if recipe.data.sampler == "balanced":
+        if window is not None:
+            raise UsageError("data.sampler balanced cannot be combined with data.shuffle_shards")
+        return BalancedSampler(samples.labels, recipe.seed)
     if window is None:
         return EpochSampler(len(samples), shuffle=True, seed=recipe.seed)
     if samples.shards is None:

@@ -17,7 +17,7 @@ from spanets.classification.data import (
     unreadable_of,
 )
 from spanets.classification.images import named_images
-from spanets.classification.metrics import metrics_for, update_metrics
+from spanets.classification.metrics import balanced_accuracy, metrics_for, recalls, update_metrics
 from spanets.classification.recipe import ClassificationRecipe
 from spanets.data.loaders import plain_worker_errors
 from spanets.data.samples import Samples, map_classes
@@ -117,15 +117,17 @@ def measure(model: nn.Module, loader: DataLoader[Any], classes: list[str]) -> di
             update_metrics(metrics, logits, labels)
             count += len(labels)
         values = metrics.compute()
-    confusion = values.pop("confusion").long().tolist()
+    confusion = values.pop("confusion").long()
     numbers = {"loss": loss / count, **{name: value.item() for name, value in values.items()}}
+    numbers["balanced_accuracy"] = balanced_accuracy(confusion)
     return {
         "images": count,
         "metrics": {
             name: value if math.isfinite(value) else None for name, value in numbers.items()
         },
         "classes": classes,
-        "confusion": confusion,
+        "recall": recalls(confusion),
+        "confusion": confusion.tolist(),
     }
 
 

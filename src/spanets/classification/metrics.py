@@ -39,6 +39,18 @@ def metrics_for(classes: int, shared: bool = False) -> MetricCollection:
     return MetricCollection(metrics, compute_groups=False)
 
 
+def recalls(confusion: Tensor) -> list[float | None]:
+    """Returns the recall of each class from a confusion matrix; None for a class without images."""
+    rows = confusion.double()
+    return [float(row[i] / row.sum()) if row.sum() else None for i, row in enumerate(rows)]
+
+
+def balanced_accuracy(confusion: Tensor) -> float:
+    """Returns the mean recall of the classes that have images, NaN if none has."""
+    defined = [recall for recall in recalls(confusion) if recall is not None]
+    return sum(defined) / len(defined) if defined else float("nan")
+
+
 class AUROC(MulticlassAUROC):
     """AUROC of the second of two classes, or the mean of each class against the rest.
 

@@ -1,14 +1,23 @@
 """The Lightning module of image classification: loss and metrics."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch.nn.functional as F
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor, nn
 
 from spanets.checkpoint import ModelInfo
-from spanets.classification.data import make_mixing, standardize
-from spanets.classification.metrics import metrics_for, update_metrics
+from spanets.classification.data import make_mixing, preprocessing_of, standardize
+from spanets.classification.distillation import FeatureImitation, imitation_loss, make_teacher
+from spanets.classification.losses import class_weights, describe_weights, make_loss
+from spanets.classification.metrics import balanced_accuracy, metrics_for, update_metrics
 from spanets.classification.recipe import ClassificationRecipe
+from spanets.training.groups import scale_learning_rate
 from spanets.training.module import RecipeModule
 from spanets.training.sums import ExactMean
+from spanets.weights.classifiers import classifier_names
+from spanets_runtime.preprocessing import Preprocessing
 
 
 class Classification(RecipeModule[ClassificationRecipe]):
@@ -19,35 +28,96 @@ class Classification(RecipeModule[ClassificationRecipe]):
         info: Metadata for its checkpoints.
         recipe: The recipe, with loss, mixing, optimizer and schedule.
         steps_per_epoch: Optimizer updates in an epoch.
+        counts: Number of training images of each class.
 
     Raises:
-        UsageError: settings exclude each other, or the optimizer is unknown.
+        UsageError: settings exclude each other, the optimizer is unknown, or the teacher does not
+            fit.
     """
 
     def __init__(
-        self, model: nn.Module, info: ModelInfo, recipe: ClassificationRecipe, steps_per_epoch: int
+        self,
+        model: nn.Module,
+        info: ModelInfo,
+        recipe: ClassificationRecipe,
+        steps_per_epoch: int,
+        counts: Sequence[int] = (),
     ) -> None:
         super().__init__(model, info, recipe, steps_per_epoch)
         classes = len(info.classes)
         self.mixing = make_mixing(recipe.data, recipe.optim.label_smoothing, classes)
+        self.loss = make_loss(recipe.optim, counts)
+        if (weights := class_weights(recipe.optim, counts)) is not None:
+            self.notes.append(describe_weights(weights, info.classes, counts))
+        self._prepare_teacher()
         self.val_metrics = metrics_for(classes, shared=True)
         # Lightning's mean is inexact if processes have different numbers of images.
         self.val_loss = ExactMean()
+
+    def _prepare_teacher(self) -> None:
+        settings, self.teacher, self.imitation = self.recipe.distill, None, None
+        if settings.teacher is None:
+            return
+        student = Preprocessing.parse(preprocessing_of(self.recipe.data), "the recipe")
+        self.teacher = make_teacher(settings, self.info.classes, student)
+        if settings.features:
+            channels = (self.model.num_features, self.teacher.network.num_features)
+            self.imitation = FeatureImitation(*channels)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits (B, classes)."""
         return self.model(images)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Returns the cross entropy of a batch against its (mixed, smoothed or soft) targets."""
+        """Returns the loss of a batch against its (mixed, smoothed or soft) targets."""
         pixels, targets = batch
         images = standardize(pixels, self.recipe.data).to(self.dtype)
         smoothing = self.recipe.optim.label_smoothing
         if self.mixing is not None:
             images, targets = self.mixing(images, targets)
             smoothing = 0.0  # the mixed targets are smoothed already
-        loss = F.cross_entropy(self(self.lay_out(images)), targets, label_smoothing=smoothing)
-        return self.log_loss(loss, batch_idx)
+        images = self.lay_out(images)
+        if self.teacher is None:
+            return self.log_loss(self.loss(self(images), targets, smoothing), batch_idx)
+        return self.log_loss(self._distilled_loss(images, targets, smoothing), batch_idx)
+
+    def _distilled_loss(self, images: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+        assert self.teacher is not None
+        settings, (wanted_features, wanted) = self.recipe.distill, self.teacher(images)
+        if self.imitation is None:
+            logits, imitated = self(images), 0.0
+        else:
+            model: Any = self.model
+            maps = model.forward_features(images)
+            logits, features = model.forward_head(maps), model.forward_head(maps, pre_logits=True)
+            imitated = settings.features * self.imitation(features, wanted_features)
+        loss = (1 - settings.weight) * self.loss(logits, targets, smoothing)
+        if wanted is not None:
+            loss += settings.weight * imitation_loss(logits, wanted, settings.temperature)
+        return loss + imitated
+
+    def make_parameter_groups(self) -> nn.Module | list[dict[str, Any]]:
+        """Returns the model, or its parameter groups if the head has a learning rate of its own."""
+        optim = self.recipe.optim
+        if optim.head_lr is None and self.imitation is None:
+            return self.model
+        keep: set[str] = getattr(self.model, "no_weight_decay", set)()
+        if optim.layer_decay is None:
+            groups = param_groups_weight_decay(
+                self.model, optim.weight_decay, no_weight_decay_list=keep
+            )
+        else:
+            decay = optim.layer_decay
+            groups = param_groups_layer_decay(
+                self.model, optim.weight_decay, keep, layer_decay=decay
+            )
+        if optim.head_lr is not None:
+            heads = [self.model.get_submodule(name) for name in classifier_names(self.model)]
+            of_heads = [p for head in heads for p in head.parameters()]
+            groups = scale_learning_rate(groups, of_heads, optim.head_lr / optim.lr)
+        if self.imitation is not None:
+            groups.append({"params": list(self.imitation.parameters())})
+        return groups
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Adds a batch to loss and metrics."""
@@ -64,7 +134,7 @@ class Classification(RecipeModule[ClassificationRecipe]):
         self.log("val/loss", self.val_loss.compute())
         self.val_loss.reset()
         values = self.val_metrics.compute()
-        del values["confusion"]
+        values["balanced_accuracy"] = balanced_accuracy(values.pop("confusion"))
         for name, value in values.items():
             self.log(f"val/{name}", value, prog_bar=name == "accuracy")
         self.val_metrics.reset()

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from spanets.recipe.keys import key
-from spanets.recipe.sections import Data, Recipe, mean_key, std_key
+from spanets.recipe.sections import FROM_WEIGHTS, Data, Optim, Recipe, mean_key, std_key
 from spanets_runtime.errors import UsageError
 
 
@@ -50,11 +50,15 @@ class ClassificationData(Data):
     )
     image_size: int = key(224, "Side of the square input, in pixels.", between=(1, 4096))
     crop_pct: float = key(
-        0.9,
-        "Fraction of the image's side that the centre crop of evaluation keeps.",
+        None,
+        "Fraction of the image's side that the centre crop of evaluation keeps; "
+        f"{FROM_WEIGHTS}, or 0.9.",
         between=(0.01, 1),
+        open=True,
     )
-    interpolation: Literal["bilinear", "bicubic"] = key("bicubic", "Interpolation of evaluation.")
+    interpolation: Literal["bilinear", "bicubic"] = key(
+        None, f"Interpolation of evaluation; {FROM_WEIGHTS}, or bicubic.", open=True
+    )
     train_interpolation: Literal["random", "bilinear", "bicubic"] = key(
         "random", "Interpolation of training; random draws one for each image."
     )
@@ -95,6 +99,12 @@ class ClassificationData(Data):
         "batch", "Mixing is drawn per batch, per pair of images, or per image (elem)."
     )
 
+    sampler: Literal["random", "balanced"] = key(
+        "random",
+        "random draws every training image once an epoch; balanced draws each class equally often, "
+        "so it repeats images of rare classes and leaves out some of frequent ones.",
+    )
+
     def check(self) -> None:
         """Raises a UsageError for a pair of numbers in the wrong order."""
         for name, (first, second) in (("scale", self.scale), ("ratio", self.ratio)):
@@ -105,8 +115,60 @@ class ClassificationData(Data):
 
 
 @dataclass
+class ClassificationOptim(Optim):
+    """Optimizer, schedule and loss."""
+
+    loss: Literal["cross_entropy", "focal"] = key(
+        "cross_entropy",
+        "Training loss; focal gives less weight to images that are already classified well. "
+        "Validation always reports the plain cross entropy.",
+    )
+    focal_gamma: float = key(2.0, "γ of the focal loss; 0 is the cross entropy.", between=(0, 100))
+    class_weights: Literal["balanced", "effective"] | list[float] | None = key(
+        None,
+        "Weight of each class in the training loss: balanced is inverse to its number of images, "
+        "effective to its effective number (Cui et al., 2019); or a list in the order of the "
+        "classes. null weighs all images alike.",
+        between=(0, 10**6),
+    )
+    effective_beta: float = key(
+        0.999, "β of the effective number of images, (1 - βⁿ) / (1 - β).", between=(0, 0.999999)
+    )
+    head_lr: float | None = key(
+        None, "Learning rate of the classifier; null is `lr`.", between=(0, 1000)
+    )
+
+
+@dataclass
+class Distill:
+    """Knowledge distillation: the model also learns from the logits of a trained teacher."""
+
+    teacher: str | None = key(
+        None,
+        "A checkpoint with the same classes, or the name of a timm model with published weights; "
+        "null trains on the labels alone.",
+    )
+    weight: float = key(
+        0.5,
+        "Weight of the teacher's part of the loss; the labels have the rest.",
+        between=(0, 1),
+    )
+    temperature: float = key(
+        2.0, "Temperature that softens both distributions.", between=(0.01, 1000)
+    )
+    features: float = key(
+        0.0,
+        "Weight of an additional loss that makes pooled features like the teacher's, through a "
+        "linear projection; 0 leaves it out.",
+        between=(0, 1000),
+    )
+
+
+@dataclass
 class ClassificationRecipe(Recipe):
     """A run on labelled images."""
 
     task: Literal["classification"] = "classification"
     data: ClassificationData = field(default_factory=ClassificationData)
+    optim: ClassificationOptim = field(default_factory=ClassificationOptim)
+    distill: Distill = field(default_factory=Distill)

@@ -12,6 +12,9 @@ from spanets_runtime.figures import name_label
 # Largest number of classes for which names, and numbers, fit into the confusion matrix figure.
 MAX_NAMES, MAX_NUMBERS = 40, 15
 
+MAX_RECALLS = 20
+"""Largest number of classes whose recalls are all printed."""
+
 MAX_LABEL = 30
 """Largest number of characters of a class name in the figure."""
 
@@ -23,11 +26,16 @@ def describe_metrics(results: Mapping[str, Any]) -> str:
         lines.append(f"  left out as unreadable: {len(unreadable)}, such as {unreadable[0]}")
     for name, value in results["metrics"].items():
         shown = "undefined on these images" if value is None else f"{value:.4f}"
-        lines.append(f"  {name:14} {shown}")
-    if len(results["classes"]) <= 20:
-        for i, (name, row) in enumerate(zip(results["classes"], results["confusion"], strict=True)):
-            recall = f"{row[i] / sum(row):.3f}" if sum(row) else "undefined"
-            lines.append(f"  recall of {name}: {recall} ({sum(row)} images)")
+        lines.append(f"  {name:17} {shown}")
+    classes = zip(results["classes"], results["recall"], results["confusion"], strict=True)
+    rows = [(name, recall, sum(row)) for name, recall, row in classes]
+    if len(rows) > MAX_RECALLS:
+        found = [row for row in rows if row[1] is not None]
+        rows = sorted(found, key=lambda row: row[1] or 0.0)[: MAX_RECALLS // 2]
+        lines.append(f"  the {len(rows)} classes of lowest recall; --json lists all:")
+    for name, recall, count in rows:
+        shown = "undefined" if recall is None else f"{recall:.3f}"
+        lines.append(f"  recall of {name}: {shown} ({count} images)")
     return "\n".join(lines)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -41,11 +41,15 @@ class ClassificationTask(Task[ClassificationRecipe]):
     preprocessing_keys = frozenset({"crop_pct", "interpolation", "mean", "std"})
     side_key = "image_size"
     score = "val/accuracy"
+    scores = ("accuracy", "balanced_accuracy", "f1", "auroc", "loss")
     shown: ClassVar[Mapping[str, str]] = {
         "train/loss": "loss",
         "val/loss": "val loss",
         "val/accuracy": "val accuracy",
     }
+
+    counts: Sequence[int] = ()
+    """Number of training images of each class, once the loaders are made."""
 
     @classmethod
     def build_model(cls, info: ModelInfo) -> nn.Module:
@@ -96,9 +100,11 @@ class ClassificationTask(Task[ClassificationRecipe]):
 
     def make_loaders(self, batch_size: int, processes: int, kept: Kept) -> Loaders:
         """Makes the loaders of a recipe; see `classification.data.make_loaders`."""
-        from spanets.classification.data import make_loaders
+        from spanets.classification.data import count_classes, make_loaders
 
-        return make_loaders(self.recipe, batch_size, processes, kept)
+        loaders = make_loaders(self.recipe, batch_size, processes, kept)
+        self.counts = count_classes(loaders)
+        return loaders
 
     def check_model(self, model: nn.Module, classes: int) -> None:
         """Raises a UsageError if the model does not return logits for the recipe's image size."""
@@ -127,7 +133,7 @@ class ClassificationTask(Task[ClassificationRecipe]):
         """Makes the Lightning module."""
         from spanets.classification.module import Classification
 
-        return Classification(model, info, self.recipe, updates)
+        return Classification(model, info, self.recipe, updates, self.counts)
 
     def pictures(self, history: list[Row], results: Mapping[str, Any]) -> dict[str, Picture]:
         """Returns figures of learning curves and of the confusion matrix."""

@@ -75,6 +75,39 @@ class ShardSampler(EpochSampler):
         return order[np.argsort(windows[order], kind="stable")]
 
 
+class BalancedSampler(EpochSampler):
+    """Draws every class equally often, in each epoch as many samples as there are.
+
+    A class with fewer samples than its part of the epoch repeats all of them before it repeats one
+    again; a class with more leaves others out in each epoch. Like every order here, it depends on
+    the seed and the epoch alone.
+
+    Args:
+        labels: Class of each sample, from 0.
+        seed: Zero or more.
+    """
+
+    def __init__(self, labels: Sequence[int], seed: int) -> None:
+        super().__init__(len(labels), shuffle=True, seed=seed)
+        array = np.asarray(labels, np.int64)
+        self.members = [np.flatnonzero(array == label) for label in np.unique(array)]
+
+    def _shuffle(self, rng: np.random.Generator) -> np.ndarray:
+        each, rest = divmod(self.length, max(1, len(self.members)))
+        one_more = set(rng.permutation(len(self.members))[:rest].tolist())
+        drawn = [
+            _draw_evenly(members, each + (number in one_more), rng)
+            for number, members in enumerate(self.members)
+        ]
+        return rng.permutation(np.concatenate(drawn)) if drawn else np.empty(0, np.int64)
+
+
+def _draw_evenly(members: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws `count` members; their numbers of occurrences differ by one at most."""
+    times, rest = divmod(count, len(members))
+    return np.concatenate([np.repeat(members, times), rng.permutation(members)[:rest]])
+
+
 def seed_sample(*key: int) -> None:
     """Seeds the global generators of `random`, NumPy and torch (CPU) from integers.
 

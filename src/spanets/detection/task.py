@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
@@ -17,6 +16,7 @@ from spanets.detection.recipe import DetectionRecipe
 from spanets.recipe import parse_recipe
 from spanets.training.task import EvalOptions, Picture, Predict, PredictOptions, Task
 from spanets.weights import LoadReport
+from spanets.weights.choosing import Given
 from spanets_runtime.errors import UsageError, require
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class DetectionTask(Task[DetectionRecipe]):
             {**described, "category_ids": self.category_ids},
         )
 
-    def load_weights(self, model: nn.Module, path: str | Path) -> LoadReport:
+    def load_weights(self, model: nn.Module, path: Given) -> LoadReport:
         """Loads the backbone's weights from a classifier or detector, ours or the authors'."""
         body: DenseBackbone = model.backbone.body  # type: ignore[union-attr, assignment]
         return body.load(path, self.recipe.model.weights_ema)

@@ -118,6 +118,8 @@ def _describe_kind(wanted: Any) -> str:
         return " or ".join(map(_describe_kind, options))
     if kind is tuple:
         return f"list of {len(options)} {_KINDS[options[0]]}s"
+    if kind is list:
+        return f"list of {_KINDS[options[0]]}s"
     return "word" if kind is Literal else _KINDS[kind or wanted]
 
 

@@ -40,15 +40,21 @@ class Key:
     between: Range | None
 
 
-def key(default: Any, help: str, between: Range | None = None) -> Any:
+def key(default: Any, help: str, between: Range | None = None, open: bool = False) -> Any:
     """Declares a key, as the default of a dataclass field.
 
     Args:
         default: Default value; a dict is copied for each recipe.
         help: Description: effect, unit, meaning of null.
         between: Smallest and largest allowed number; a subclass inherits them.
+        open: Whether a recipe may leave the key open (null) for `settle_preprocessing` to fill in,
+            before a run reads it.
     """
-    known = {"help": help} if between is None else {"help": help, "between": between}
+    known: dict[str, Any] = {"help": help}
+    if between is not None:
+        known["between"] = between
+    if open:
+        known["open"] = True
     if isinstance(default, dict):
         return field(default_factory=default.copy, metadata=known)
     return field(default=default, metadata=known)
@@ -88,7 +94,8 @@ def _own_keys(kind: Any, prefix: str = "") -> dict[str, Key]:
         if not is_dataclass(types[name]):
             value, text = getattr(defaults, name), known.get("help", "")
             dotted = prefix + name
-            keys[dotted] = Key(dotted, types[name], value, text, known.get("between"))
+            wanted = types[name] | None if known.get("open") else types[name]
+            keys[dotted] = Key(dotted, wanted, value, text, known.get("between"))
     return keys
 
 

@@ -68,6 +68,7 @@ def parse_recipe(
     for key, text in _pair_words(overrides, type(recipe)):
         _set_word(recipe, key, text)
     _check_ranges(recipe)
+    recipe.model.check()
     recipe.data.check()
     recipe.optim.check()
     return recipe
@@ -165,14 +166,14 @@ def _flatten(values: Mapping[Any, Any], origin: str) -> dict[str, Any]:
 def _pairs(values: Mapping[Any, Any], origin: str) -> Iterator[tuple[str, Any]]:
     sections = read_sections(Recipe)
     for key, value in values.items():
-        if key not in sections:
-            yield str(key), value
-        elif isinstance(value, Mapping):
+        if isinstance(value, Mapping):  # a section, perhaps of one task only
             yield from ((f"{key}.{inner}", inner_value) for inner, inner_value in value.items())
-        else:
+        elif key in sections:
             raise UsageError(
                 f"{origin}: {key} is {_show(value)}, must hold keys, as in the other recipes"
             )
+        else:
+            yield str(key), value
 
 
 def _pair_words(words: Sequence[str], kind: type[Recipe]) -> Iterator[tuple[str, str]]:
@@ -265,7 +266,7 @@ def _check_ranges(recipe: Recipe) -> None:
     for key, (low, high) in known_ranges(type(recipe)).items():
         section, _, name = key.rpartition(".")
         value = getattr(getattr(recipe, section) if section else recipe, name)
-        numbers = value if isinstance(value, tuple) else (value,)
+        numbers = value if isinstance(value, tuple | list) else (value,)
         for number in numbers:
             if isinstance(number, int | float) and not low <= number <= high:
                 shown = shorten(str(number))

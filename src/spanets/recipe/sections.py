@@ -8,15 +8,24 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from spanets.recipe.keys import key
+from spanets_runtime.errors import UsageError
+
+FROM_WEIGHTS = "null takes that of the pretrained weights"
 
 
 @dataclass
 class Model:
     """The model."""
 
-    name: str = key("spanet_nano", "Name of a timm model.")
+    name: str = key(
+        "spanet_nano", "Name of a timm model, perhaps with a tag: spanet_small.kist_in1k."
+    )
     args: dict[str, Any] = key(
         {}, "Arguments of `timm.create_model`, such as `{drop_path_rate: 0.1}`."
+    )
+    pretrained: bool = key(
+        False,
+        "Start from the model's published weights, which are fetched once; see `spanets weights`.",
     )
     weights: str | None = key(
         None, "Initial weights, a file of ours or the authors'; null starts from scratch."
@@ -26,6 +35,18 @@ class Model:
         "For a weights file that also holds an exponential moving average (EMA): true loads the "
         "average, false the other weights, null the file's main entry.",
     )
+    freeze: str | None = key(
+        None,
+        "Modules that are not trained and stay in evaluation mode, as names or patterns separated "
+        "by commas, such as `stem,stages.0`. `backbone` is all but the classifier, a linear probe.",
+    )
+
+    def check(self) -> None:
+        """Raises a UsageError for values that are allowed each, but not together."""
+        if self.pretrained and self.weights is not None:
+            raise UsageError(
+                "model.pretrained is true and model.weights is a file; leave one of them out"
+            )
 
 
 @dataclass
@@ -40,18 +61,23 @@ class Data:
 
 
 def mean_key() -> Any:
-    """Declares the mean of pixel values, ImageNet's by default."""
+    """Declares the mean of pixel values."""
     return key(
-        (0.485, 0.456, 0.406), "Mean of each channel, of pixel values in 0..1.", between=(0, 1)
+        None,
+        f"Mean of each channel, of pixel values in 0..1; {FROM_WEIGHTS}, or ImageNet's.",
+        between=(0, 1),
+        open=True,
     )
 
 
 def std_key() -> Any:
-    """Declares the standard deviation of pixel values, ImageNet's by default."""
+    """Declares the standard deviation of pixel values."""
     return key(
-        (0.229, 0.224, 0.225),
-        "Standard deviation of each channel, of pixel values in 0..1.",
+        None,
+        "Standard deviation of each channel, of pixel values in 0..1; "
+        f"{FROM_WEIGHTS}, or ImageNet's.",
         between=(0.001, 1000),
+        open=True,
     )
 
 
@@ -165,6 +191,17 @@ class Trainer:
     )
     channels_last: bool = key(True, "Use the channels-last memory layout for images and weights.")
     compile: bool = key(False, "Compile the model with torch.compile.")
+    metric: str | None = key(
+        None,
+        "Validation metric that selects the best epoch, such as accuracy, f1 or loss; null is the "
+        "task's own.",
+    )
+    patience: int | None = key(
+        None,
+        "Validations without a better `trainer.metric` after which the run stops early and reports "
+        "its best epoch; null trains all epochs.",
+        between=(1, 10**6),
+    )
     val_every: int = key(1, "Epochs between validations.", between=(1, 10**6))
     save_every: int | None = key(
         None,

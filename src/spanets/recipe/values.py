@@ -54,6 +54,8 @@ def read_word(text: str, wanted: Any, origin: str) -> Any:
         return text
     if kind is tuple:
         return _read_tuple(text, options, origin)
+    if kind is list:
+        return [read_word(item, options[0], origin) for item in _read_items(text)]
     return _read_scalar(text.strip(), wanted)
 
 
@@ -81,15 +83,19 @@ def _read_scalar(text: str, wanted: Any) -> Any:
 
 
 def _read_tuple(text: str, options: tuple[Any, ...], origin: str) -> tuple[Any, ...]:
-    """Reads `[1, 2]`, `(1, 2)` and `1, 2`."""
-    inner = text.strip()
-    if (inner[:1], inner[-1:]) in (("[", "]"), ("(", ")")):
-        inner = inner[1:-1]
-    items = inner.split(",")
+    items = _read_items(text)
     if len(items) != len(options):
         raise TypeError
     pairs = zip(items, options, strict=True)
     return tuple(read_word(item, option, origin) for item, option in pairs)
+
+
+def _read_items(text: str) -> list[str]:
+    """Splits `[1, 2]`, `(1, 2)` and `1, 2`."""
+    inner = text.strip()
+    if (inner[:1], inner[-1:]) in (("[", "]"), ("(", ")")):
+        inner = inner[1:-1]
+    return inner.split(",")
 
 
 def _read_any(text: str, origin: str) -> Any:
@@ -138,6 +144,8 @@ def convert(value: Any, wanted: Any) -> Any:
         return {convert(key, of_key): convert(inner, of_value) for key, inner in value.items()}
     if kind is tuple and isinstance(value, list | tuple) and len(value) == len(options):
         return tuple(convert(item, option) for item, option in zip(value, options, strict=True))
+    if kind is list and isinstance(value, list | tuple) and value:
+        return [convert(item, options[0]) for item in value]
     raise TypeError
 
 
@@ -166,6 +174,11 @@ def describe_wanted(value: Any, wanted: Any) -> str:
 
 
 def _noun(wanted: Any) -> str:
-    if get_origin(wanted) is dict:
+    kind, options = get_origin(wanted), get_args(wanted)
+    if kind is dict:
         return "a map of whole numbers, such as {0: 0, 255: 1}"
-    return _NOUNS.get(wanted) or " or ".join(get_args(wanted))
+    if kind is list:
+        return "a list of numbers, such as [0.5, 2]"
+    if kind is tuple:
+        return f"a list of {len(options)} numbers"
+    return _NOUNS.get(wanted) or " or ".join(options)

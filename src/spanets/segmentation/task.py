@@ -23,6 +23,7 @@ from spanets.training.task import (
     build_features,
 )
 from spanets.weights import LoadReport
+from spanets.weights.choosing import Given
 from spanets_runtime.errors import UsageError, first_line
 from spanets_runtime.onnx import MIN_FREE_SIDE
 from spanets_runtime.resize_to_fit import ResizeToFit
@@ -47,6 +48,7 @@ class SegmentationTask(Task[SegmentationRecipe]):
     mask_keys: ClassVar[frozenset[str]] = frozenset({"first", "values"})
     side_key = "crop"
     score = "val/mIoU"
+    scores = ("mIoU", "loss")
     shown: ClassVar[Mapping[str, str]] = {
         "train/loss": "loss",
         "val/loss": "val loss",
@@ -131,7 +133,7 @@ class SegmentationTask(Task[SegmentationRecipe]):
             {"kind": model.head, "args": model.head_args, "frozen_stages": model.frozen_stages},
         )
 
-    def load_weights(self, model: nn.Module, path: str | Path) -> LoadReport:
+    def load_weights(self, model: nn.Module, path: Given) -> LoadReport:
         """Loads the backbone's weights from a classifier or segmenter, ours or the authors'."""
         body: DenseBackbone = model.backbone  # type: ignore[assignment]
         return body.load(path, self.recipe.model.weights_ema)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -45,16 +46,24 @@ class RunKeeper(Checkpoint):
         folder: The run folder.
         score: The metric that selects the best epoch; larger is better.
         save_every: Updates between two checkpoints within an epoch; None saves only at its end.
+        patience: Validations without a better score after which training stops; None never stops.
 
     Attributes:
         history: One row an epoch: its number from 1, the seconds of training since the start, and
             the metrics. Checkpoints carry it, and a resumed run extends it.
     """
 
-    def __init__(self, folder: Path, score: str, save_every: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        score: str,
+        save_every: int | None = None,
+        patience: int | None = None,
+    ) -> None:
         self.folder = folder
         self.score = score
         self.save_every = save_every
+        self.patience = patience
         self.history: list[Row] = []
         self._stop = StopRequest()
         self._sums: list[Sums] = []  # metric sums of a partly trained epoch
@@ -66,6 +75,7 @@ class RunKeeper(Checkpoint):
         """Starts the clock, including time before a restart, and listens for stop signals."""
         self._started = time.monotonic() - self._seconds_before
         self._stop.listen(trainer)
+        trainer.should_stop = self._is_over()  # a resumed run may have stopped early before
         if self._means is not None:  # Lightning resumes at the validation
             log_means(pl_module, self._means)
             trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()
@@ -112,8 +122,17 @@ class RunKeeper(Checkpoint):
         if trainer.is_global_zero:
             table = format_history(self.history).encode()
             write_atomically(self.folder / HISTORY, lambda file: file.write(table))
+        trainer.should_stop = self._is_over()
         if self._stop.agreed(trainer):
             raise StoppedError("stopped by a signal, all is saved")
+
+    def _is_over(self) -> bool:
+        """Returns whether the last `patience` validations brought no better score."""
+        best = best_row(self.history, self.score)
+        if self.patience is None or best is None:
+            return False
+        validated = [row["epoch"] for row in self.history if self.score in row]
+        return sum(epoch > best["epoch"] for epoch in validated) >= self.patience
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
@@ -155,9 +174,13 @@ class RunKeeper(Checkpoint):
 
 
 def best_row(history: list[Row], score: str) -> Row | None:
-    """Returns the first epoch with the highest score, or None if none was validated."""
-    validated = [row for row in history if score in row]
-    return max(validated, key=lambda row: row[score], default=None)
+    """Returns the first epoch with the best score, or None if none was validated.
+
+    The highest score is the best; of "val/loss" it is the lowest.
+    """
+    validated = [row for row in history if not math.isnan(row.get(score, math.nan))]
+    sign = -1 if score == "val/loss" else 1
+    return max(validated, key=lambda row: sign * row[score], default=None)
 
 
 def epoch_metrics(trainer: L.Trainer) -> Row:

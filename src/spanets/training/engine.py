@@ -18,6 +18,7 @@ runs/NAME/
 
 import json
 import sys
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,13 @@ from spanets.training.devices import (
 )
 from spanets.training.diverging import DivergedBatch
 from spanets.training.faults import plain_errors, quiet
+from spanets.training.initial import (
+    Frozen,
+    describe_frozen,
+    find_frozen,
+    pretrained_weights,
+    settle_preprocessing,
+)
 from spanets.training.loggers import make_logger
 from spanets.training.peers import Peers
 from spanets.training.report import draw_pictures
@@ -95,6 +103,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
 
 def train_claimed(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
     """Trains like `train`, in a folder that the caller has locked with `claim`."""
+    recipe, preprocessing_notes = settle_preprocessing(recipe)
     start = find_start(out, recipe) if resume else start_anew(out, recipe)
     recipe, lowered = fit_to_machine(recipe)
     task, batch_size = load_task(recipe.task)(recipe), per_device_batch(recipe)
@@ -107,11 +116,16 @@ def train_claimed(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, 
     info = task.make_info(loaders.classes)
     is_fresh, size = start.checkpoint is None, loaders.train.batch_size or 1
     model, weights_notes = _make_model(task, info, is_fresh, size)
-    module = task.make_module(model, info, updates)
-    keeper = RunKeeper(out, task.score, recipe.trainer.save_every)
+    frozen = find_frozen(model, recipe.model.freeze) if recipe.model.freeze else {}
+    keeper = RunKeeper(out, task.score, recipe.trainer.save_every, recipe.trainer.patience)
     callbacks = [keeper, UnreadableImages(out, loaders.unreadable)]
+    if frozen:
+        callbacks.append(Frozen(frozen))
+        weights_notes.append(describe_frozen(model, frozen))
+    module = task.make_module(model, info, updates)
     trainer = _make_trainer(task, out, callbacks, accumulate, updates)
-    notes = (*lowered, *loaders.notes, *weights_notes)
+    about_loss: Iterable[str] = getattr(module, "notes", ())
+    notes = (*lowered, *loaders.notes, *preprocessing_notes, *weights_notes, *about_loss)
     recording = recorded(out, notes) if is_first() else nullcontext()
     with recording, threads_as_before():
         if is_first():
@@ -143,15 +157,17 @@ def _skip_to(start: Start, loaders: Loaders) -> None:
 def _make_model(
     task: Task[Any], info: ModelInfo, fresh: bool, batch: int
 ) -> tuple[nn.Module, list[str]]:
-    """Builds the initial model; returns it and notes on its weights file."""
+    """Builds the initial model; returns it and notes on its weights."""
     notes: list[str] = []
     recipe: Recipe = task.recipe
     torch.manual_seed(recipe.seed)
     model = task.build_model(info)
-    if fresh and recipe.model.weights is not None:
-        report = task.load_weights(model, recipe.model.weights)
-        print(report, file=sys.stderr)
-        notes = report.notes()
+    given = pretrained_weights(recipe) if recipe.model.pretrained else recipe.model.weights
+    if fresh and given is not None:
+        report = task.load_weights(model, given)
+        if recipe.model.pretrained:
+            report.path = f"published weights of {recipe.model.name}"
+        notes = str(report).splitlines()
     task.check_model(model, len(info.classes))
     task.check_batch_norm(model, batch)
     if recipe.trainer.channels_last:
@@ -201,13 +217,16 @@ def _make_trainer(
 
 
 def _summarise(task: Task[Any], out: Path, model: nn.Module, history: list[Row]) -> dict[str, Any]:
-    """Evaluates the final weights, draws the pictures, and writes and returns the results."""
+    """Evaluates the final weights, draws the pictures, and writes and returns the results.
+
+    A run with early stopping is evaluated at its best epoch.
+    """
     recipe: Recipe = task.recipe
     batch_size = per_device_batch(recipe)
-    source = open_checkpoint(out / LAST)
+    best = best_row(history, task.score)
+    source = open_checkpoint(out / (BEST if best and recipe.trainer.patience else LAST))
     options = EvalOptions(workers=recipe.data.workers, batch_size=batch_size, trusted=True)
     measured = task.evaluate(source, options)
-    best = best_row(history, task.score)
     results: dict[str, Any] = {
         "model": recipe.model.name,
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -1,9 +1,29 @@
 """Optimizer parameter groups by learning rate and weight decay."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import nn
+
+
+def scale_learning_rate(
+    groups: Iterable[Mapping[str, Any]], chosen: Iterable[nn.Parameter], factor: float
+) -> list[dict[str, Any]]:
+    """Splits parameter groups, so that some parameters learn at a multiple of the rate.
+
+    Args:
+        groups: Parameter groups, perhaps with an `lr_scale`.
+        chosen: The parameters with another rate.
+        factor: Its ratio to the rate of the others; it replaces the `lr_scale` of their groups.
+    """
+    inside = {id(parameter) for parameter in chosen}
+    split = []
+    for group in groups:
+        rest = [p for p in group["params"] if id(p) not in inside]
+        moved = [p for p in group["params"] if id(p) in inside]
+        split.append({**group, "params": rest})
+        split.append({**group, "params": moved, "lr_scale": factor})
+    return [group for group in split if group["params"]]
 
 
 def group_parameters(

@@ -43,6 +43,7 @@ class RecipeModule(L.LightningModule, Generic[R]):
         self.info = info
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
+        self.notes: list[str] = []  # lines for the user about the loss
         self._saved_names: list[str] = []  # parameter names of the resumed checkpoint
 
     def configure_model(self) -> None:

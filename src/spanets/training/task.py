@@ -15,7 +15,8 @@ from spanets.data.kept import Kept
 from spanets.recipe import Recipe, parse_recipe
 from spanets.version import __version__
 from spanets.weights import LoadReport, load_weights
-from spanets_runtime.errors import UsageError
+from spanets.weights.choosing import Given
+from spanets_runtime.errors import UsageError, nearest
 from spanets_runtime.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ class Task(ABC, Generic[R]):
         takes: The optional options that this task supports: "out", "annotations", "layout".
         preprocessing_keys: Keys of `data` that a checkpoint's preprocessing contains.
         side_key: The key of `data` with the side of the network's input, or None.
-        score: Logged name of the validation metric that selects the best epoch; larger is better.
+        score: Logged name of the validation metric that selects the best epoch; larger is better,
+            except for "val/loss". `trainer.metric` chooses another one of `scores`.
+        scores: Names of the validation metrics, without "val/".
         shown: Labels of the metrics in an epoch's line, by logged name; empty means loss and score.
         eval_batch: Default batch size of `spanets eval`.
     """
@@ -97,12 +100,23 @@ class Task(ABC, Generic[R]):
     takes: ClassVar[frozenset[str]] = frozenset()
     preprocessing_keys: ClassVar[frozenset[str]] = frozenset()
     side_key: ClassVar[str | None] = None
-    score: ClassVar[str]
+    score: str
+    scores: ClassVar[tuple[str, ...]] = ()
     shown: ClassVar[Mapping[str, str]] = {}
     eval_batch: ClassVar[int] = 64
 
     def __init__(self, recipe: R) -> None:
         self.recipe = recipe
+        if recipe.trainer.metric is not None:
+            self.score = self._choose_score(recipe.trainer.metric)
+
+    def _choose_score(self, metric: str) -> str:
+        known = self.scores or (self.score.removeprefix("val/"),)
+        if metric not in known:
+            raise UsageError(
+                f"trainer.metric is {metric!r}, allowed: {', '.join(known)}{nearest(metric, known)}"
+            )
+        return f"val/{metric}"
 
     def check_batch(self, size: int) -> None:
         """Raises UsageError if the task cannot train on batches of this size on one device."""
@@ -195,8 +209,8 @@ class Task(ABC, Generic[R]):
             UsageError: the task does not support an option.
         """
 
-    def load_weights(self, model: nn.Module, path: str | Path) -> LoadReport:
-        """Loads the initial weights of a run.
+    def load_weights(self, model: nn.Module, path: Given) -> LoadReport:
+        """Loads the initial weights of a run, from a file or by name.
 
         Raises:
             WeightsError: the file is unreadable, or its weights do not fit.

@@ -1,0 +1,161 @@
+"""What a run starts from: initial weights, the preprocessing that suits them, frozen modules."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+import lightning as L
+import timm
+from lightning.pytorch.callbacks import Callback
+from timm.data import resolve_data_config
+from torch import nn
+
+from spanets.backbones import factory
+from spanets.recipe import Recipe
+from spanets.weights.classifiers import classifier_names
+from spanets_runtime.errors import UsageError, nearest
+
+R = TypeVar("R", bound=Recipe)
+
+PREPROCESSING: Mapping[str, Any] = {
+    "mean": (0.485, 0.456, 0.406),  # ImageNet's
+    "std": (0.229, 0.224, 0.225),
+    "crop_pct": 0.9,
+    "interpolation": "bicubic",
+}
+"""The preprocessing of a run from scratch, for keys that the recipe leaves open."""
+
+BACKBONE = "backbone"
+"""Word of `model.freeze` for everything but the classifier."""
+
+
+# ---- preprocessing
+
+
+def settle_preprocessing(recipe: R) -> tuple[R, list[str]]:
+    """Fills in the preprocessing that a recipe leaves open (null).
+
+    A run from pretrained weights takes theirs, as timm records it for the model.
+
+    Returns:
+        The recipe, and a line that says which values the pretrained weights were trained with and
+        which of them the recipe changes.
+    """
+    model, data = recipe.model, recipe.data
+    keys = [key for key in PREPROCESSING if hasattr(data, key)]
+    starts = model.pretrained or model.weights is not None
+    own = _preprocessing_of(model.name) if starts else {}
+    best = {key: own.get(key, PREPROCESSING[key]) for key in keys}
+    missing = {key: best[key] for key in keys if getattr(data, key) is None}
+    notes = []
+    if model.pretrained:
+        changed = [key for key in keys if key not in missing and _differ(data, key, best[key])]
+        notes.append(_describe_preprocessing(model.name, best, changed))
+    return replace(recipe, data=replace(data, **missing)), notes
+
+
+def _preprocessing_of(name: str) -> dict[str, Any]:
+    """Returns the preprocessing that a model's published weights were trained with."""
+    config = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
+    return {} if config is None else resolve_data_config(pretrained_cfg=config.to_dict())
+
+
+def _differ(data: Any, key: str, value: Any) -> bool:
+    return bool(getattr(data, key) != value)
+
+
+def _describe_preprocessing(name: str, values: Mapping[str, Any], changed: list[str]) -> str:
+    parts = [f"{key} {_show(value)}" for key, value in values.items()]
+    line = f"the pretrained weights of {name} expect {', '.join(parts)}"
+    if changed:
+        return f"{line}; the recipe changes {', '.join(f'data.{key}' for key in changed)}"
+    return f"{line}: used"
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(f"{number:g}" for number in value) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# ---- weights
+
+
+def pretrained_weights(recipe: Recipe) -> dict[str, Any]:
+    """Returns the published weights of a recipe's model, by name; fetches them if needed.
+
+    Raises:
+        UsageError: no weights of the model are published.
+        UserError: they cannot be fetched or are damaged.
+    """
+    return factory.create_pretrained(recipe.model.name, recipe.model.args).state_dict()
+
+
+# ---- frozen modules
+
+
+def find_frozen(model: nn.Module, patterns: str) -> dict[str, nn.Module]:
+    """Returns the modules that `model.freeze` names, without those inside of another one.
+
+    Args:
+        model: The whole network.
+        patterns: Names or shell patterns of modules, separated by commas; see the key's help.
+
+    Raises:
+        UsageError: a pattern matches no module with parameters, or nothing is left to train.
+    """
+    found: dict[str, nn.Module] = {}
+    known = {name: m for name, m in model.named_modules() if name and any(m.parameters())}
+    for pattern in filter(None, (part.strip() for part in patterns.split(","))):
+        names = [name for name in known if fnmatchcase(name, pattern)]
+        if not names and pattern == BACKBONE:
+            names = list(_body_of(model, known))
+        if not names:
+            raise UsageError(
+                f"model.freeze: {pattern!r} matches no module with parameters"
+                f"{nearest(pattern, known) or '; the first are ' + ', '.join([*known][:6])}"
+            )
+        found |= {name: known[name] for name in names}
+    inside = {p for m in found.values() for p in m.parameters()}
+    if all(parameter in inside for parameter in model.parameters()):
+        raise UsageError(f"model.freeze {patterns!r} leaves nothing to train")
+    return {name: m for name, m in found.items() if not any(_parents(name, found))}
+
+
+def _body_of(model: nn.Module, known: Mapping[str, nn.Module]) -> Iterator[str]:
+    """Yields the direct children of a classifier that do not hold its last layers."""
+    heads = {name.partition(".")[0] for name in classifier_names(model)}
+    yield from (name for name in known if "." not in name and name not in heads)
+
+
+def _parents(name: str, found: Mapping[str, nn.Module]) -> Iterator[str]:
+    yield from (other for other in found if name.startswith(f"{other}."))
+
+
+class Frozen(Callback):
+    """Keeps modules untrained and in evaluation mode: no gradients, fixed running statistics.
+
+    Args:
+        modules: The modules.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        self.modules = list(modules.values())
+        for module in self.modules:
+            module.requires_grad_(False)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Puts the modules into evaluation mode; Lightning puts the whole model into training."""
+        for module in self.modules:
+            module.eval()
+
+
+def describe_frozen(model: nn.Module, modules: Mapping[str, nn.Module]) -> str:
+    """Returns a line about what is frozen, with the number of parameters left to train."""
+    total = sum(p.numel() for p in model.parameters())
+    left = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    names = ", ".join([*modules][:4]) + (
+        f" and {len(modules) - 4} more" if len(modules) > 4 else ""
+    )
+    return f"frozen: {names}; {left:,} of {total:,} parameters are trained"

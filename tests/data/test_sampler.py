@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from spanets.data.sampler import EpochSampler, ShardSampler, isolated_seed, seed_sample
+from spanets.data.sampler import (
+    BalancedSampler,
+    EpochSampler,
+    ShardSampler,
+    isolated_seed,
+    seed_sample,
+)
 
 
 def order(seed: int, epoch: int, length: int = 50) -> list[int]:
@@ -151,3 +157,32 @@ def test_a_run_is_the_same_for_any_number_of_workers():
     alone = run(0)
     assert len(alone.unique(dim=0)) == len(Draws())
     assert torch.equal(alone, run(2))
+
+
+@pytest.mark.parametrize("labels", [[0] * 90 + [1] * 9 + [2], [0, 1], [0] * 5, [3, 0, 0, 3, 3]])
+def test_balanced_draws_every_class_and_every_member_equally_often(labels):
+    sampler = BalancedSampler(labels, seed=0)
+    labels = np.asarray(labels)
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        drawn = np.array([index for _, index in sampler])
+        assert len(drawn) == len(labels) == len(sampler)
+        per_class = [np.sum(labels[drawn] == label) for label in np.unique(labels)]
+        assert max(per_class) - min(per_class) <= 1
+        for label in np.unique(labels):
+            times = np.bincount(drawn, minlength=len(labels))[labels == label]
+            assert times.max() - times.min() <= 1
+
+
+def test_balanced_order_depends_on_seed_and_epoch_alone():
+    labels = [0] * 20 + [1] * 3
+
+    def order(seed: int, epoch: int) -> list:
+        sampler = BalancedSampler(labels, seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert order(0, 1) == order(0, 1)
+    assert order(0, 1) != order(0, 2)
+    assert order(0, 1) != order(1, 1)
+    assert list(BalancedSampler([], 0)) == []

@@ -133,8 +133,7 @@ def split_parts(
     if "val" in parts and not listed:
         return parts
     samples = parts["train"].joined(parts["val"]) if "val" in parts else parts["train"]
-    if not listed:
-        _check_divisible(samples, origin)
+    lone = [] if listed else _single_images(samples, origin)
     names = number_repeats(name_images(samples.images))
     draw = partial(stratified_split, samples.labels, fraction, seed)
     found = divide(samples.images, names, draw, origin, kept)
@@ -142,7 +141,7 @@ def split_parts(
         part: replace(
             samples.subset(numbers),
             names=PackedTexts(names[i] for i in numbers),
-            notes=samples.notes + found.notes,
+            notes=(*samples.notes, *found.notes, *lone),
         )
         for part, numbers in (("train", found.train), ("val", found.val))
     }
@@ -173,13 +172,26 @@ def number_repeats(names: Sequence[str]) -> Sequence[str]:
     return unique
 
 
-def _check_divisible(samples: Samples, origin: str) -> None:
-    lone = [name for name, count in samples.counts().items() if count == 1]
-    if lone:
+def _single_images(samples: Samples, origin: str) -> list[str]:
+    """Returns a note on classes with a single image, which is then for training.
+
+    Raises:
+        UserError: fewer than two classes are left for the validation.
+    """
+    counts = samples.counts()
+    lone = [name for name, count in counts.items() if count == 1]
+    if not lone:
+        return []
+    shown = ", ".join(lone[:5]) + (f" and {len(lone) - 5} more" if len(lone) > 5 else "")
+    if sum(count > 1 for count in counts.values()) < 2:
         raise UserError(
-            f"{origin}: only one image of class {', '.join(lone)}, which cannot be split into "
-            "train and val; add another"
+            f"{origin}: only one image of class {shown}, which cannot be split into train and val; "
+            "add another"
         )
+    return [
+        f"{origin}: only one image of {len(lone)} of {len(counts)} classes ({shown}): it is for "
+        "training, so the validation says nothing about the class"
+    ]
 
 
 def _check_divided(

@@ -85,7 +85,7 @@ def _shared_sections(kinds: Iterable[type[Recipe]]) -> dict[str, type]:
     return {
         name: section
         for name, section in first.items()
-        if all(other[name] is section for other in others)
+        if all(other.get(name) is section for other in others)
     }
 
 

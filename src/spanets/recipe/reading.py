@@ -13,6 +13,7 @@ from typing import Any
 
 from spanets.recipe.bounds import MOST_CHARACTERS, check_plain
 from spanets.recipe.keys import Range, read_keys, read_sections
+from spanets.recipe.preprocessing import settle_preprocessing
 from spanets.recipe.sections import Recipe
 from spanets.recipe.trust import check_places
 from spanets.recipe.values import convert, describe_wanted, read_word
@@ -71,6 +72,7 @@ def parse_recipe(
     recipe.model.check()
     recipe.data.check()
     recipe.optim.check()
+    settle_preprocessing(recipe)
     return recipe
 
 
@@ -166,7 +168,7 @@ def _flatten(values: Mapping[Any, Any], origin: str) -> dict[str, Any]:
 def _pairs(values: Mapping[Any, Any], origin: str) -> Iterator[tuple[str, Any]]:
     sections = read_sections(Recipe)
     for key, value in values.items():
-        if isinstance(value, Mapping):  # a section, perhaps of one task only
+        if isinstance(value, Mapping) and "." not in str(key):  # a section, perhaps of one task
             yield from ((f"{key}.{inner}", inner_value) for inner, inner_value in value.items())
         elif key in sections:
             raise UsageError(

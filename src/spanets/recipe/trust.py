@@ -34,6 +34,9 @@ def places_outside(recipe: Recipe) -> dict[str, str]:
         places["data.cache"] = "is a folder to write to"
     if recipe.model.weights is not None and is_address(recipe.model.weights):
         places["model.weights"] = "is an address"
+    teacher = getattr(getattr(recipe, "distill", None), "teacher", None)
+    if teacher is not None and ":" in teacher:  # an address, a hub's name or module:function
+        places["distill.teacher"] = "is an address or the name of code"
     if _plain_name(trainer.logger) not in _LOCAL_LOGGERS:
         places["trainer.logger"] = f"sends metrics to {trainer.logger}"
     if trainer.logger_args:

@@ -161,6 +161,9 @@ def _convert_to_one_of(value: Any, options: tuple[Any, ...]) -> Any:
 def describe_wanted(value: Any, wanted: Any) -> str:
     """Describes the allowed values of a type; for a choice, suggests the nearest one."""
     kind, options = get_origin(wanted), get_args(wanted)
+    filled = [option for option in options if option is not NoneType]
+    if kind in (Union, UnionType) and len(filled) == 1 and get_origin(filled[0]):
+        return describe_wanted(value, filled[0])  # null is rarely what was meant
     if kind is Literal:
         return f"allowed: {', '.join(options)}{nearest(str(value), options)}"
     if kind is tuple:

@@ -75,7 +75,7 @@ class RunKeeper(Checkpoint):
         """Starts the clock, including time before a restart, and listens for stop signals."""
         self._started = time.monotonic() - self._seconds_before
         self._stop.listen(trainer)
-        trainer.should_stop = self._is_over()  # a resumed run may have stopped early before
+        trainer.should_stop = self.is_over()  # a resumed run may have stopped early before
         if self._means is not None:  # Lightning resumes at the validation
             log_means(pl_module, self._means)
             trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()
@@ -122,11 +122,11 @@ class RunKeeper(Checkpoint):
         if trainer.is_global_zero:
             table = format_history(self.history).encode()
             write_atomically(self.folder / HISTORY, lambda file: file.write(table))
-        trainer.should_stop = self._is_over()
+        trainer.should_stop = self.is_over()
         if self._stop.agreed(trainer):
             raise StoppedError("stopped by a signal, all is saved")
 
-    def _is_over(self) -> bool:
+    def is_over(self) -> bool:
         """Returns whether the last `patience` validations brought no better score."""
         best = best_row(self.history, self.score)
         if self.patience is None or best is None:

@@ -32,6 +32,7 @@ from spanets.checkpoint import ModelInfo
 from spanets.data.loaders import Loaders, RankSampler
 from spanets.data.split_list import write_split
 from spanets.recipe import Recipe
+from spanets.recipe.preprocessing import describe_preprocessing
 from spanets.runs.folder import BEST, LAST, RESULTS
 from spanets.runs.record import recorded
 from spanets.sources import open_checkpoint
@@ -60,7 +61,6 @@ from spanets.training.initial import (
     describe_frozen,
     find_frozen,
     pretrained_weights,
-    settle_preprocessing,
 )
 from spanets.training.loggers import make_logger
 from spanets.training.peers import Peers
@@ -103,7 +103,6 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
 
 def train_claimed(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
     """Trains like `train`, in a folder that the caller has locked with `claim`."""
-    recipe, preprocessing_notes = settle_preprocessing(recipe)
     start = find_start(out, recipe) if resume else start_anew(out, recipe)
     recipe, lowered = fit_to_machine(recipe)
     task, batch_size = load_task(recipe.task)(recipe), per_device_batch(recipe)
@@ -125,7 +124,7 @@ def train_claimed(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, 
     module = task.make_module(model, info, updates)
     trainer = _make_trainer(task, out, callbacks, accumulate, updates)
     about_loss: Iterable[str] = getattr(module, "notes", ())
-    notes = (*lowered, *loaders.notes, *preprocessing_notes, *weights_notes, *about_loss)
+    notes = (*lowered, *loaders.notes, *weights_notes, *about_loss)
     recording = recorded(out, notes) if is_first() else nullcontext()
     with recording, threads_as_before():
         if is_first():
@@ -142,6 +141,8 @@ def train_claimed(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, 
             trainer.fit(module, loaders.train, loaders.val, ckpt_path=path, weights_only=True)
         if not trainer.is_global_zero:
             raise SystemExit(0)  # only the first process evaluates and reports
+        if keeper.is_over():
+            print(_describe_early_stop(task, keeper), file=sys.stderr)
         with plain_errors(out):
             return _summarise(task, out, model, keeper.history)
 
@@ -168,6 +169,8 @@ def _make_model(
         if recipe.model.pretrained:
             report.path = f"published weights of {recipe.model.name}"
         notes = str(report).splitlines()
+        if recipe.model.pretrained:
+            notes.append(describe_preprocessing(recipe))
     task.check_model(model, len(info.classes))
     task.check_batch_norm(model, batch)
     if recipe.trainer.channels_last:
@@ -214,6 +217,16 @@ def _make_trainer(
             )
     except MisconfigurationException as error:
         raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _describe_early_stop(task: Task[Any], keeper: RunKeeper) -> str:
+    best = best_row(keeper.history, task.score)
+    assert best is not None
+    return (
+        f"stopped early after epoch {len(keeper.history)}: {task.score.removeprefix('val/')} is "
+        f"not better than in epoch {best['epoch']} for {keeper.patience} validations "
+        "(trainer.patience)"
+    )
 
 
 def _summarise(task: Task[Any], out: Path, model: nn.Module, history: list[Row]) -> dict[str, Any]:

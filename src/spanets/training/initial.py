@@ -1,14 +1,11 @@
-"""What a run starts from: initial weights, the preprocessing that suits them, frozen modules."""
+"""What a run starts from: its initial weights, and modules that stay as they are."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar
+from typing import Any
 
 import lightning as L
-import timm
 from lightning.pytorch.callbacks import Callback
-from timm.data import resolve_data_config
 from torch import nn
 
 from spanets.backbones import factory
@@ -16,67 +13,8 @@ from spanets.recipe import Recipe
 from spanets.weights.classifiers import classifier_names
 from spanets_runtime.errors import UsageError, nearest
 
-R = TypeVar("R", bound=Recipe)
-
-PREPROCESSING: Mapping[str, Any] = {
-    "mean": (0.485, 0.456, 0.406),  # ImageNet's
-    "std": (0.229, 0.224, 0.225),
-    "crop_pct": 0.9,
-    "interpolation": "bicubic",
-}
-"""The preprocessing of a run from scratch, for keys that the recipe leaves open."""
-
 BACKBONE = "backbone"
 """Word of `model.freeze` for everything but the classifier."""
-
-
-# ---- preprocessing
-
-
-def settle_preprocessing(recipe: R) -> tuple[R, list[str]]:
-    """Fills in the preprocessing that a recipe leaves open (null).
-
-    A run from pretrained weights takes theirs, as timm records it for the model.
-
-    Returns:
-        The recipe, and a line that says which values the pretrained weights were trained with and
-        which of them the recipe changes.
-    """
-    model, data = recipe.model, recipe.data
-    keys = [key for key in PREPROCESSING if hasattr(data, key)]
-    starts = model.pretrained or model.weights is not None
-    own = _preprocessing_of(model.name) if starts else {}
-    best = {key: own.get(key, PREPROCESSING[key]) for key in keys}
-    missing = {key: best[key] for key in keys if getattr(data, key) is None}
-    notes = []
-    if model.pretrained:
-        changed = [key for key in keys if key not in missing and _differ(data, key, best[key])]
-        notes.append(_describe_preprocessing(model.name, best, changed))
-    return replace(recipe, data=replace(data, **missing)), notes
-
-
-def _preprocessing_of(name: str) -> dict[str, Any]:
-    """Returns the preprocessing that a model's published weights were trained with."""
-    config = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
-    return {} if config is None else resolve_data_config(pretrained_cfg=config.to_dict())
-
-
-def _differ(data: Any, key: str, value: Any) -> bool:
-    return bool(getattr(data, key) != value)
-
-
-def _describe_preprocessing(name: str, values: Mapping[str, Any], changed: list[str]) -> str:
-    parts = [f"{key} {_show(value)}" for key, value in values.items()]
-    line = f"the pretrained weights of {name} expect {', '.join(parts)}"
-    if changed:
-        return f"{line}; the recipe changes {', '.join(f'data.{key}' for key in changed)}"
-    return f"{line}: used"
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "[" + ", ".join(f"{number:g}" for number in value) + "]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 # ---- weights
@@ -106,7 +44,9 @@ def find_frozen(model: nn.Module, patterns: str) -> dict[str, nn.Module]:
         UsageError: a pattern matches no module with parameters, or nothing is left to train.
     """
     found: dict[str, nn.Module] = {}
-    known = {name: m for name, m in model.named_modules() if name and any(m.parameters())}
+    known = {
+        name: m for name, m in model.named_modules() if name and any(True for _ in m.parameters())
+    }
     for pattern in filter(None, (part.strip() for part in patterns.split(","))):
         names = [name for name in known if fnmatchcase(name, pattern)]
         if not names and pattern == BACKBONE:

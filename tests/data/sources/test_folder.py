@@ -200,6 +200,14 @@ def test_class_of_one_image_cannot_be_split(tmp_path):
     assert message.startswith(f"{tmp_path}: only one image of class dog,")
 
 
+def test_class_of_one_image_is_trained_on_if_two_others_can_be_split(tmp_path):
+    parts = folder_splits(fill(tmp_path, cat=5, dog=1, horse=3))
+    assert parts["train"].counts()["dog"] == 1
+    assert parts["val"].counts()["dog"] == 0
+    (note,) = parts["train"].notes
+    assert "only one image of 1 of 3 classes (dog): it is for training" in note
+
+
 @pytest.mark.parametrize("val_fraction", [0.05, 0.95])
 def test_too_few_images_for_the_fraction(tmp_path, val_fraction):
     message = failure(folder_splits, fill(tmp_path, cat=2, dog=2), val_fraction=val_fraction)

@@ -1,0 +1,57 @@
+"""Fills in the preprocessing that a recipe leaves open: the pretrained weights', or ImageNet's."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from spanets.recipe.sections import Recipe
+
+DEFAULTS: Mapping[str, Any] = {
+    "mean": (0.485, 0.456, 0.406),  # ImageNet's
+    "std": (0.229, 0.224, 0.225),
+    "crop_pct": 0.9,
+    "interpolation": "bicubic",
+}
+"""The preprocessing of a run from scratch, by key of the section `data`."""
+
+
+def settle_preprocessing(recipe: Recipe) -> None:
+    """Fills in, in place, the open keys (null) of a recipe's section `data`."""
+    for key, value in expected_preprocessing(recipe).items():
+        if getattr(recipe.data, key) is None:
+            setattr(recipe.data, key, value)
+
+
+def expected_preprocessing(recipe: Recipe) -> dict[str, Any]:
+    """Returns the values that suit a recipe's initial weights, for the keys that its task has."""
+    keys = {item.name for item in fields(recipe.data)}
+    values = {key: value for key, value in DEFAULTS.items() if key in keys}
+    if recipe.model.pretrained or recipe.model.weights is not None:
+        own = _preprocessing_of(recipe.model.name)
+        values |= {key: own[key] for key in values if key in own}
+    return values
+
+
+def _preprocessing_of(name: str) -> dict[str, Any]:
+    """Returns the preprocessing that a model's published weights were trained with."""
+    # timm takes seconds to import, and most recipes do not need it.
+    from timm.data import resolve_data_config
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(name, allow_unregistered=True)
+    return {} if config is None else resolve_data_config(pretrained_cfg=config.to_dict())
+
+
+def describe_preprocessing(recipe: Recipe) -> str:
+    """Returns a line about the preprocessing of the pretrained weights, and what was changed."""
+    expected = expected_preprocessing(recipe)
+    parts = [f"{key} {_show(value)}" for key, value in expected.items()]
+    changed = [f"data.{k}" for k, value in expected.items() if getattr(recipe.data, k) != value]
+    line = f"the pretrained weights of {recipe.model.name} expect {', '.join(parts)}"
+    return f"{line}; the recipe changes {', '.join(changed)}" if changed else f"{line}: used"
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(f"{number:g}" for number in value) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)

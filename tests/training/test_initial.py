@@ -1,0 +1,105 @@
+"""What a run starts from: open preprocessing keys, frozen modules."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from spanets.recipe import load_recipe, parse_recipe
+from spanets.recipe.preprocessing import DEFAULTS, describe_preprocessing
+from spanets.tasks import list_tasks
+from spanets.training.initial import Frozen, find_frozen
+from spanets_runtime.errors import UsageError
+
+LITE = "tf_efficientnet_lite0"  # trained with mean and deviation 0.5
+
+
+def settled(*words: str) -> tuple:
+    recipe = load_recipe("photos", list(words))
+    return recipe.data, describe_preprocessing(recipe)
+
+
+def test_from_scratch_open_keys_are_imagenets():
+    data, _ = settled()
+    assert data.mean == (0.485, 0.456, 0.406)
+    assert data.std == (0.229, 0.224, 0.225)
+    assert (data.crop_pct, data.interpolation) == (0.9, "bicubic")
+
+
+@pytest.mark.parametrize("start", [("--model.pretrained", "true"), ("--model.weights", "x.pth")])
+def test_pretrained_weights_bring_their_preprocessing(start):
+    data, line = settled("--model.name", LITE, *start)
+    assert data.mean == data.std == (0.5, 0.5, 0.5)
+    assert (data.crop_pct, data.interpolation) == (0.875, "bicubic")
+    assert line == (
+        f"the pretrained weights of {LITE} expect mean [0.5, 0.5, 0.5], std [0.5, 0.5, 0.5], "
+        "crop_pct 0.875, interpolation bicubic: used"
+    )
+
+
+def test_the_recipe_wins_and_the_line_says_so():
+    words = ("--model.name", LITE, "--model.pretrained", "true", "--data.mean", "0.4,0.4,0.4")
+    data, line = settled(*words)
+    assert data.mean == (0.4, 0.4, 0.4)
+    assert data.std == (0.5, 0.5, 0.5)
+    assert line.endswith("; the recipe changes data.mean")
+
+
+@pytest.mark.parametrize("task", list_tasks())
+def test_every_open_key_is_settled(task):
+    recipe = parse_recipe({"task": task})
+    data = recipe.to_dict()["data"]
+    open_keys = [key for key in DEFAULTS if key in data]
+    assert open_keys
+    assert {key: data[key] for key in open_keys} == {
+        key: list(value) if isinstance(value := DEFAULTS[key], tuple) else value
+        for key in open_keys
+    }
+    assert parse_recipe(recipe.to_dict()) == recipe
+
+
+@pytest.mark.parametrize("name", ["spanet_nano", "spanetv2_s18_pure", LITE, "vit_tiny_patch16_224"])
+def test_backbone_is_all_but_the_classifier(name):
+    model = timm.create_model(name, num_classes=3)
+    frozen = find_frozen(model, "backbone")
+    Frozen(frozen)
+    left = {key for key, p in model.named_parameters() if p.requires_grad and "." in key}
+    assert len({key.partition(".")[0] for key in left}) == 1
+    assert any(p.requires_grad for p in model.get_classifier().parameters())
+
+
+def test_frozen_modules_stay_in_evaluation_mode_and_unchanged():
+    model = timm.create_model("test_resnet", num_classes=2)
+    frozen = find_frozen(model, "conv1,bn1,layer1*,layer2.0.conv1")
+    assert not any(name.startswith("layer1.") for name in frozen)  # `layer1` is enough
+    callback = Frozen(frozen)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.train()
+    callback.on_train_epoch_start(None, None)
+    model(torch.randn(4, 3, 64, 64)).sum().backward()
+    torch.optim.SGD(model.parameters(), 1.0).step()
+    changed = {key for key, value in model.state_dict().items() if not value.equal(before[key])}
+    inside = ("conv1.", "bn1.", "layer1.", "layer2.0.conv1.")
+    assert changed
+    assert not [key for key in changed if key.startswith(inside)]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "said"),
+    [
+        ("stagse.0", "matches no module with parameters; did you mean 'stages.0'"),
+        ("*", "leaves nothing to train"),
+        ("backbone,head", "leaves nothing to train"),
+        ("nonsense", "the first are stem"),
+    ],
+)
+def test_wrong_patterns_are_refused(patterns, said):
+    with pytest.raises(UsageError, match=r"model\.freeze") as caught:
+        find_frozen(timm.create_model("spanet_nano", num_classes=2), patterns)
+    assert said in str(caught.value)
+
+
+def test_a_module_named_backbone_is_that_module():
+    model = nn.Module()
+    model.backbone, model.head = nn.Linear(2, 2), nn.Linear(2, 2)
+    assert list(find_frozen(model, "backbone")) == ["backbone"]

@@ -25,7 +25,14 @@ __all__ = [
 ]
 
 
-def list_models(pattern: str = "") -> list[str]:
-    """Returns the names of this package's models that match a shell pattern, all by default."""
-    matching = set(timm.list_models(pattern)) if pattern else set(own_models())
-    return [name for name in own_models() if name in matching]
+def list_models(pattern: str = "", pretrained: bool = False) -> list[str]:
+    """Returns the names of this package's models, in the order of the papers' tables.
+
+    Args:
+        pattern: Shell pattern, such as "*small*"; "" matches all names.
+        pretrained: Whether to list only published weights; their names have a tag, as in timm.
+    """
+    matching = timm.list_models(pattern, pretrained=pretrained)
+    own = {name: number for number, name in enumerate(own_models())}
+    found = [name for name in matching if name.partition(".")[0] in own]
+    return sorted(found, key=lambda name: own[name.partition(".")[0]])

@@ -68,8 +68,8 @@ def read_info(content: Mapping[str, Any], path: str | Path) -> ModelInfo:
     info = content.get(INFO_KEY)
     if not isinstance(info, Mapping):
         raise WeightsError(
-            f"{path}: names neither its model nor its classes; "
-            "give a checkpoint that `spanets train` wrote"
+            f"{path}: names neither its model nor its classes; give a checkpoint that "
+            f"`spanets train` wrote, or the model's name with --weights {path}"
         )
     try:
         _Counter().check(info)

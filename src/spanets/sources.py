@@ -7,8 +7,9 @@ its preprocessing.
 
 import importlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from spanets.backbones.factory import create_model
+from spanets.backbones.factory import create_model, create_pretrained, has_published_weights
 from spanets.backbones.limits import ModelTooLargeError, check_numbers, limited_model
+from spanets.backbones.published_classes import published_classes
 from spanets.checkpoint import ModelInfo, read_own, weights_of
 from spanets.tasks import DEFAULT_TASK, load_task
 from spanets.version import __version__
@@ -32,8 +34,6 @@ from spanets_runtime.reading import read_text_file
 WEIGHT_SUFFIXES = (".ckpt", ".pth", ".pt", ".tar", ".bin", ".safetensors")
 
 HUB = "hf-hub:"
-
-IMAGENET_CLASSES = 1000
 
 # Entries of a timm configuration that describe the preprocessing.
 _PREPROCESSING = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
@@ -84,8 +84,8 @@ class Source:
         """Raises a UsageError for a model whose outputs have no names."""
         if not self.info.classes:
             raise UsageError(
-                f"{self.word} is a model without trained classes; give a checkpoint or an exported "
-                "file"
+                f"{self.word} is a model without class names; give a checkpoint, an exported file, "
+                "or a model with published weights, which `spanets weights list` shows"
             )
 
     def require_classifier(self) -> None:
@@ -99,28 +99,31 @@ def open_source(
     weights: str | Path | None = None,
     ema: bool | None = None,
     model_args: Mapping[str, Any] | None = None,
+    pretrained: bool | None = False,
 ) -> Source:
     """Opens the model that a user names.
 
     Args:
-        word: A timm name (random weights from a fixed seed); a checkpoint of `spanets train`; a
-            file of `spanets export`; a folder that `spanets push` wrote, or its hub address
+        word: A timm name, with or without a tag; a checkpoint of `spanets train`; a file of
+            `spanets export`; a folder that `spanets push` wrote, or its hub address
             "hf-hub:OWNER/NAME"; or "module:function", an importable function without arguments
             that returns a network.
         weights: Weights file, ours or the authors'; only with a timm name.
         ema: Which weights to load if the file also has averaged ones; see `load_weights`.
         model_args: Model arguments; only with a timm name.
+        pretrained: Whether a timm name gets its published weights, which are fetched if need be;
+            None means if there are any. Otherwise, without `weights`, they are random, from a
+            fixed seed.
 
     Raises:
-        UsageError: unknown name, weights or arguments for a source that has its own, or a
-            function that returns no network.
-        UserError: unreadable file, or weights that do not fit.
+        UsageError: unknown name, no published weights, weights or arguments for a source that has
+            its own, or a function that returns no network.
+        UserError: unreadable file, weights that do not fit, or that cannot be fetched.
     """
     word = str(word)
     if ema is not None and weights is None:
         raise UsageError("--ema goes with --weights")
-    is_name = not (is_exported(word) or is_checkpoint(word) or ":" in word or Path(word).is_dir())
-    if not is_name and (weights is not None or model_args):
+    if not is_model_name(word) and (weights is not None or model_args):
         what = "--weights goes" if weights is not None else "arguments go"
         raise UsageError(f"{what} with a model's name; {word} has its own")
     if is_exported(word):
@@ -131,14 +134,21 @@ def open_source(
         return _call_function(word)
     if Path(word).is_dir() and (Path(word) / "config.json").is_file():
         return _open_folder(Path(word), word)
-    if not is_name:
+    if not is_model_name(word):
         return open_checkpoint(word)
-    return _open_name(word, weights, ema, dict(model_args or {}))
+    if weights is not None:
+        return _open_weights(word, weights, ema, dict(model_args or {}))
+    return _open_name(word, dict(model_args or {}), pretrained)
+
+
+def describe_random(word: str) -> str:
+    """Returns a line about a model whose weights are random, and how to give it others."""
+    return f"{word}: its weights are random: give --weights FILE, or a checkpoint"
 
 
 def as_source(given: Source | str | Path) -> Source:
-    """Returns a `Source` unchanged, and opens anything else."""
-    return given if isinstance(given, Source) else open_source(given)
+    """Returns a `Source` unchanged, and opens anything else, a timm name with published weights."""
+    return given if isinstance(given, Source) else open_source(given, pretrained=True)
 
 
 class ReadyModel:
@@ -160,6 +170,11 @@ class ReadyModel:
         self.model = self.source.network.to(self.device)
 
 
+def is_model_name(word: str) -> bool:
+    """Whether a word can only be a model's name, known or not."""
+    return not (is_exported(word) or is_checkpoint(word) or ":" in word or Path(word).is_dir())
+
+
 def is_checkpoint(source: str) -> bool:
     """Whether source is a file's path, even of a missing file, rather than a model's name."""
     path = Path(source)
@@ -167,19 +182,51 @@ def is_checkpoint(source: str) -> bool:
     return path.is_file() or is_path or path.suffix in WEIGHT_SUFFIXES
 
 
-def _open_name(
-    word: str, weights: str | Path | None, ema: bool | None, arguments: dict[str, Any]
+def _open_name(word: str, arguments: dict[str, Any], pretrained: bool | None) -> Source:
+    optional = pretrained is None
+    if optional:
+        pretrained = has_published_weights(word)
+    with _fixed_seed():
+        if not pretrained:
+            return _describe_named(word, create_model(word, arguments), arguments)
+        try:
+            model = create_pretrained(word, arguments)
+        except UsageError:
+            raise
+        except UserError as error:
+            ways = "--weights FILE or --no-pretrained" if optional else "--weights FILE"
+            raise UserError(f"{error}; or give {ways}") from error
+    return _describe_named(word, model, arguments, published_classes(model), True)
+
+
+def _open_weights(
+    word: str, weights: str | Path, ema: bool | None, arguments: dict[str, Any]
 ) -> Source:
+    with _fixed_seed():
+        model = create_model(word, arguments)
+    report = load_weights(model, weights, ema=ema)
+    return replace(
+        _describe_named(word, model, arguments, published_classes(model), True), report=report
+    )
+
+
+def _describe_named(
+    word: str,
+    model: nn.Module,
+    arguments: dict[str, Any],
+    classes: Sequence[str] = (),
+    has_weights: bool = False,
+) -> Source:
+    name = word.partition(".")[0]  # without a tag, which says only which weights
+    info = ModelInfo(name, arguments, list(classes), _preprocessing_of(model), {}, __version__)
+    return Source(word, model.eval(), info, has_weights=has_weights)
+
+
+@contextmanager
+def _fixed_seed() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = create_model(word, arguments)
-    report = None if weights is None else load_weights(model, weights, ema=ema)
-    classes = []
-    if report is not None and getattr(model, "num_classes", 0) == IMAGENET_CLASSES:
-        names = timm.data.ImageNetInfo()
-        classes = [names.index_to_description(i) for i in range(IMAGENET_CLASSES)]
-    info = ModelInfo(word, arguments, classes, _preprocessing_of(model), {}, __version__)
-    return Source(word, model.eval(), info, has_weights=report is not None, report=report)
+        yield
 
 
 def _preprocessing_of(model: nn.Module) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Registers each row of a family's variant table as a timm model."""
 
 import sys
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -10,7 +11,8 @@ from torch import nn
 from spanets.backbones.pyramid import PyramidFeatures
 from spanets.backbones.stages import MIN_SIZE
 from spanets.kernels.fused import fuse
-from spanets.weights import adapt_state_dict, check_pretrained
+from spanets.weights import adapt_state_dict, add_weights, forget_weights, release_of
+from spanets.weights.published import PAPERS
 
 _OWN: list[str] = []
 
@@ -20,16 +22,16 @@ def own_models() -> list[str]:
     return list(_OWN)
 
 
-def default_config(classifier: str, crop_pct: float, paper: str) -> dict[str, Any]:
+def default_config(name: str, classifier: str, crop_pct: float) -> dict[str, Any]:
     """Returns timm's configuration of a variant trained on ImageNet-1K at 224².
 
     Args:
+        name: timm name of the variant.
         classifier: Name of the last linear layer.
         crop_pct: Fraction of the image side that the centre crop of evaluation keeps.
-        paper: arXiv identifier.
     """
-    return {
-        "url": "",
+    title, paper = PAPERS[name.partition("_")[0]]
+    config = {
         "num_classes": 1000,
         "input_size": (3, 224, 224),
         "min_input_size": (3, MIN_SIZE, MIN_SIZE),
@@ -40,8 +42,12 @@ def default_config(classifier: str, crop_pct: float, paper: str) -> dict[str, An
         "std": IMAGENET_DEFAULT_STD,
         "first_conv": "stem.conv",
         "classifier": classifier,
-        "paper_ids": f"arXiv:{paper}",
+        "paper_name": title,
+        "paper_ids": paper,
     }
+    if release := release_of(name):
+        config |= {"url": release.url, "license": release.licence, "origin_url": release.origin}
+    return config
 
 
 def register_family(
@@ -59,8 +65,9 @@ def register_family(
         configs: timm configurations by model name; see `default_config`.
     """
     namespace = vars(sys.modules[module])
-    # timm looks for the configurations under this name.
-    namespace["default_cfgs"] = generate_default_cfgs(dict(configs))
+    # timm looks for the configurations under this name, by model and tag.
+    tagged = {release.name if (release := release_of(n)) else n: c for n, c in configs.items()}
+    namespace["default_cfgs"] = generate_default_cfgs(dict(tagged))
     for name, row in variants.items():
         _OWN.append(name)
         namespace[name] = register_model(_entry_point(module, network, name, row))
@@ -68,7 +75,8 @@ def register_family(
 
 def _entry_point(module: str, network: type[nn.Module], name: str, row: dict[str, Any]) -> Any:
     def create(pretrained: bool = False, fused: bool = True, **kwargs: Any) -> nn.Module:
-        check_pretrained(name, pretrained, kwargs)
+        if pretrained:
+            kwargs = add_weights(name, partial(_sketch, network, row), kwargs)
         model = build_model_with_cfg(
             network,
             name,
@@ -77,9 +85,19 @@ def _entry_point(module: str, network: type[nn.Module], name: str, row: dict[str
             pretrained_filter_fn=adapt_state_dict,
             **{**row, **kwargs},
         )
+        forget_weights(model)
         return fuse(model) if fused else model
 
     create.__name__ = create.__qualname__ = name
     create.__module__ = module
     create.__doc__ = f"{network.__name__} with {row}."
     return create
+
+
+def _sketch(network: type[nn.Module], row: dict[str, Any], **arguments: int) -> nn.Module:
+    """Builds a variant on the meta device, without memory, but with its buffers."""
+    model = network(**row, **arguments, device="meta")
+    for module in model.modules():
+        if list(module.buffers(recurse=False)):  # they tell of arguments
+            cast(Any, module.to_empty(device="cpu", recurse=False)).reset_parameters()
+    return model

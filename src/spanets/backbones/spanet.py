@@ -173,8 +173,5 @@ register_family(
     __name__,
     SPANet,
     VARIANTS,
-    {
-        name: default_config("head.fc", CROP_PCT.get(name, 0.9), paper="2308.11568")
-        for name in VARIANTS
-    },
+    {name: default_config(name, "head.fc", CROP_PCT.get(name, 0.9)) for name in VARIANTS},
 )

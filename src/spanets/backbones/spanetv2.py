@@ -180,5 +180,5 @@ register_family(
     __name__,
     SPANetV2,
     VARIANTS,
-    {name: default_config("head.fc.fc2", 1.0, paper="2503.23947") for name in VARIANTS},
+    {name: default_config(name, "head.fc.fc2", 1.0) for name in VARIANTS},
 )

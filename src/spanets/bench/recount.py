@@ -14,7 +14,7 @@ import torch
 import spanets
 from spanets.bench.costs import count_macs, count_parameters
 from spanets.bench.paper_accuracy import IMAGENET_TOP1
-from spanets.weights import RELEASES
+from spanets.weights import release_of
 from spanets_runtime.files import write_atomically
 from spanets_runtime.model_table import TABLE
 
@@ -23,13 +23,13 @@ def count_row(name: str) -> dict[str, Any]:
     """Builds a model and returns its row of the table."""
     with torch.device("meta"):
         model = timm.create_model(name)
-    top1 = IMAGENET_TOP1.get(name)
+    release = release_of(name)
     return {
         "model": name,
         "parameters": count_parameters(model),
         "macs": count_macs(model),
-        "top1_paper": top1,
-        "weights": RELEASES[name.split("_")[0]] if top1 else None,
+        "top1_paper": IMAGENET_TOP1.get(name),
+        "weights": None if release is None else release.url,
     }
 
 

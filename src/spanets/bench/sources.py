@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 from torch import nn
 from tqdm import tqdm
 
 import spanets
-from spanets.backbones.factory import create_model
+from spanets.backbones.factory import create_model, has_fixed_size
 from spanets.bench.running import Setting
 from spanets.sources import is_checkpoint, open_source
 from spanets.tasks import load_task
@@ -66,7 +65,7 @@ def check_sources(names: Sequence[str], forms: Sequence[str], setting: Setting) 
             raise UsageError(
                 f"{name} runs in onnxruntime, not {setting.backend}; add --backend onnx"
             )
-        if "default" not in forms and name not in own:
+        if "default" not in forms and name.partition(".")[0] not in own:
             raise UsageError(
                 f"--form {' '.join(forms)}: {name} has none, only this package's models by name do"
             )
@@ -88,7 +87,12 @@ def build_sources(
         UserError: unreadable file.
     """
     own = set(spanets.list_models())
-    wanted = [(name, form) for name in names for form in forms if form == "default" or name in own]
+    wanted = [
+        (name, form)
+        for name in names
+        for form in forms
+        if form == "default" or name.partition(".")[0] in own
+    ]
     return [
         Source(name, form, _build(name, form, size, train))
         for name, form in tqdm(wanted, desc="build", disable=None, leave=False)
@@ -114,7 +118,6 @@ def _build(name: str, form: str, size: int, train: bool) -> nn.Module | Path:
                 f"{name} is for {source.info.task}; --train times training steps of classifiers"
             )
         return network
-    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
     # Models with position embeddings are built for one size.
-    arguments = {"img_size": size} if config and config.fixed_input_size else {}
+    arguments = {"img_size": size} if has_fixed_size(name) else {}
     return build_form(name, form, **arguments)

@@ -94,6 +94,7 @@ def load_source(
     weights: str | None = None,
     features_only: bool = False,
     ema: bool | None = None,
+    pretrained: bool | None = False,
 ) -> tuple[nn.Module, dict[str, Any], Source]:
     """Opens the model to export, and makes the metadata that tell a runtime how to use it.
 
@@ -102,6 +103,7 @@ def load_source(
         weights: Weights file, ours or the authors'; only with a model's name.
         features_only: Whether to return one map for each stage instead of logits.
         ema: Which weights to load if the file also has averaged ones; see `load_weights`.
+        pretrained: Whether a model's name gets published weights; see `open_source`.
 
     Returns:
         The network in evaluation mode; the metadata (model, arguments, preprocessing, version, and
@@ -114,7 +116,7 @@ def load_source(
     if Path(word).suffix.lower() in SUFFIXES:
         raise UsageError(f"{word} is exported already; give the checkpoint it was exported from")
     arguments = {"features_only": True} if features_only and not is_checkpoint(word) else None
-    source = open_source(word, weights, ema, arguments)
+    source = open_source(word, weights, ema, arguments, pretrained)
     info = source.info
     args = {key: value for key, value in info.model_args.items() if key != "features_only"}
     metadata = {

@@ -1,5 +1,6 @@
 """Loads a weights file into a model, strictly: every key is loaded or reported with a reason."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from timm.models import FeatureInfo
@@ -10,7 +11,7 @@ from spanets.weights.earlier import is_earlier_name, rename_contexts
 from spanets.weights.errors import WeightsError
 from spanets.weights.features import load_features
 from spanets.weights.files import StateDict
-from spanets.weights.matching import check_places, match, note_values, rules_of
+from spanets.weights.matching import check_places, match, note_values, resize_filters, rules_of
 from spanets.weights.released import convert_official, is_official, is_released_name
 from spanets.weights.report import LoadReport
 
@@ -45,36 +46,94 @@ def load_weights(
         ValueError: the model is on the meta device.
     """
     target = getattr(model, "model", model)  # features_only wraps the network
-    is_ours = hasattr(target, "output_norms")
-    if isinstance(getattr(model, "feature_info", None), FeatureInfo) and not is_ours:
+    if isinstance(getattr(model, "feature_info", None), FeatureInfo) and not _is_ours(target):
         return load_features(model, path, ema)
-    own = target.state_dict()
-    check_places(own)
+    check_places(target.state_dict())
+    fitted = fit_weights(target, path, reset_classifier, ema)
+    target.load_state_dict(fitted.tensors, strict=False)  # every key is accounted for
+    fitted.report.loaded = len(fitted.tensors)
+    return fitted.report
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Weights that fit a model.
+
+    Attributes:
+        found: The file's tensors under the file's names.
+        tensors: Those to load, under the model's names.
+        report: What was left out, and why.
+    """
+
+    found: StateDict
+    tensors: StateDict
+    report: LoadReport
+
+
+def fit_weights(
+    model: nn.Module, given: Given, reset_classifier: bool = False, ema: bool | None = None
+) -> Fitted:
+    """Finds a model's weights in a file and accounts for every key; see `load_weights`.
+
+    Args:
+        model: Network, which may be on the meta device, except for its buffers.
+        given: See `load_weights`.
+        reset_classifier: See `load_weights`.
+        ema: See `load_weights`.
+
+    Raises:
+        WeightsError: see `load_weights`.
+    """
+    own, is_ours = model.state_dict(), _is_ours(model)
 
     def is_name(key: str) -> bool:
         return key in own or (is_ours and (is_released_name(key) or is_earlier_name(key)))
 
-    tensors, report = take_weights(path, is_name, len(own), ema)
-    report.released = is_ours and is_official(tensors)
+    found, report = take_weights(given, is_name, len(own), ema)
+    report.released = is_ours and is_official(found)
     if report.released:
         report.names = "the released names"
     elif not is_ours:
         report.names = "timm's names"
     try:
-        if is_ours:
-            tensors = rename_contexts(convert_official(tensors, **_spectral_arguments(target)))
-        tensors = match(tensors, own, report, rules_of(target, reset_classifier))
+        tensors = _rename(found, model) if is_ours else found
+        tensors = match(tensors, own, report, rules_of(model, reset_classifier))
     except WeightsError as error:
-        raise WeightsError(f"{place_of(path)}: {error}") from None
+        raise WeightsError(f"{place_of(given)}: {error}") from None
     note_values(tensors, own, report)
-    target.load_state_dict(tensors, strict=False)  # `match` has accounted for every key
-    report.loaded = len(tensors)
-    return report
+    return Fitted(found, tensors, report)
 
 
 def adapt_state_dict(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """Renames a released state dict for `model`; timm calls it for the user's weights files."""
-    return convert_official(state_dict, **_spectral_arguments(model))
+    """Converts the weights of `pretrained=True` for a model; timm calls it before it loads them.
+
+    It renames released tensors, resizes SPANetV2's filters to the model's `img_size`, and accounts
+    for every key. timm itself adapts the first convolution and resets the classifier.
+
+    Raises:
+        WeightsError: a key or shape that does not fit, or a mask of another variant.
+        ValueError: the model is on the meta device.
+    """
+    own = model.state_dict()
+    check_places(own)
+    tensors = resize_filters(_rename(state_dict, model), own)
+    config: Any = getattr(model, "pretrained_cfg", None) or {}
+    rules = rules_of(model, reset=config.get("num_classes") != getattr(model, "num_classes", None))
+    # timm adapts the layers that read the image to another number of channels.
+    first = {f"{name}.weight" for name in rules.first}
+    compared = {key: own[key] if key in first & own.keys() else tensors[key] for key in tensors}
+    report = LoadReport("")
+    match(compared, own, report, rules)
+    tensors = {key: value for key, value in tensors.items() if key not in report.skipped}
+    return tensors | {key: own[key] for key in report.fresh if key not in tensors}
+
+
+def _is_ours(model: nn.Module) -> bool:
+    return hasattr(model, "output_norms")
+
+
+def _rename(tensors: StateDict, model: nn.Module) -> StateDict:
+    return rename_contexts(convert_official(tensors, **_spectral_arguments(model)))
 
 
 def _spectral_arguments(model: nn.Module) -> dict[str, Any]:

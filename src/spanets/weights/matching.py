@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from spanets.mixers import MERGES
+from spanets.spectral import resize_half_spectrum
 from spanets.weights.classifiers import classifier_names, first_convolutions
 from spanets.weights.errors import WeightsError, show_name
 from spanets.weights.files import StateDict
@@ -18,6 +19,9 @@ _OPTIONAL = r"head|norm|output_norms\.\d|stages\.\d"
 
 # Batch norm's counter, which matters only for a momentum of None.
 _COUNTER = ".num_batches_tracked"
+
+# Values on the half spectrum of a map (C, H, F).
+_FILTER = ".filter.logits"
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,20 @@ def note_values(tensors: StateDict, own: Mapping[str, Tensor], report: LoadRepor
         whole = value.float() if value.dtype.itemsize == 1 else value
         if value.is_floating_point() and not torch.isfinite(whole).all():
             report.not_finite.append(key)
+
+
+def resize_filters(tensors: StateDict, own: Mapping[str, Tensor]) -> StateDict:
+    """Resizes SPANetV2's filters to the model's sizes, as the model does for images of its size."""
+    resized = dict(tensors)
+    for key, value in tensors.items():
+        ours = own.get(key)
+        if not key.endswith(_FILTER) or ours is None or value.ndim != 3:
+            continue
+        if len(value) == len(ours) and value.shape != ours.shape:
+            height, columns = ours.shape[1:]
+            # Of a half spectrum only the columns count, so that 2 (F - 1) stands for both widths.
+            resized[key] = resize_half_spectrum(value, height, 2 * (columns - 1))
+    return resized
 
 
 def check_places(own: Mapping[str, Tensor]) -> None:
@@ -161,7 +179,7 @@ def _check_arguments(tensors: StateDict, own: Mapping[str, Tensor]) -> None:
                 f"{show_name(key)} is only in the {'file' if in_file else 'model'}; create the "
                 f"model with scaled_gate={in_file}"
             )
-    for key in (key for key in both if key.endswith(".filter.logits")):
+    for key in (key for key in both if key.endswith(_FILTER)):
         if tensors[key].shape[1:] != own[key].shape[1:]:
             shapes = (
                 f"{tuple(tensors[key].shape)} in the file, {tuple(own[key].shape)} in the model"

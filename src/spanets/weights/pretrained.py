@@ -1,31 +1,126 @@
-"""Handles `pretrained=True`, for which this package hosts no weights."""
+"""Handles `pretrained=True`: fetches the weights of a timm configuration and gives them to timm."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from spanets.weights.released import RELEASES
+from timm.models import resolve_pretrained_cfg
+from torch import nn
 
-_SOURCES = ("url", "file", "hf_hub_id", "state_dict", "source")
+from spanets.weights.errors import WeightsError
+from spanets.weights.fetching import Wanted, default_cache, fetch
+from spanets.weights.files import StateDict, read_checkpoint
+from spanets.weights.loading import fit_weights
+from spanets.weights.mirrors import locations
+from spanets.weights.published import PUBLISHED, Release, nearest_published, release_at
+from spanets_runtime.errors import UsageError
+
+Sketch = Callable[..., nn.Module]
+"""Builds a model on the meta device from `num_classes` and `in_chans`."""
 
 
-def check_pretrained(name: str, pretrained: bool, kwargs: Mapping[str, Any]) -> None:
-    """Checks that a call with `pretrained=True` names a source of weights.
+class NotPublishedError(UsageError, RuntimeError):
+    """There are no published weights. timm's convention for this is a RuntimeError."""
+
+
+def add_weights(name: str, sketch: Sketch, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Fetches the weights that a call with `pretrained=True` asks for.
+
+    They go to timm as a state dict, so that it adapts them to other classes, channels and to
+    feature extractors as it does for its own models. Sources other than an address are timm's.
+
+    Args:
+        name: timm name of the model, without a tag.
+        sketch: Builds the model that the weights are for.
+        arguments: Arguments of timm's factory, among them `pretrained_cfg` and `cache_dir`.
+
+    Returns:
+        The arguments, with the weights in `pretrained_cfg_overlay`.
 
     Raises:
-        RuntimeError: no source was given; the message tells where to download weights.
+        NotPublishedError: the configuration names no weights.
+        UserError: the weights cannot be fetched, or are not those of this model.
     """
-    configs = [kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay")]
-    if not pretrained or any(_names_source(config) for config in configs):
-        return
-    family = name.split("_")[0]
-    raise RuntimeError(
-        f"no weights of {name} are hosted for this package. The authors publish theirs at "
-        f"{RELEASES[family]}; download the file, then: "
+    overlay = dict(arguments.get("pretrained_cfg_overlay") or {})
+    config = resolve_pretrained_cfg(name, arguments.get("pretrained_cfg"), overlay)
+    if config.source or config.state_dict or config.file or config.hf_hub_id:
+        return dict(arguments)
+    if not config.url:
+        raise NotPublishedError(describe_unpublished(name))
+    if not isinstance(config.url, str):  # timm's pair of an address and a file name
+        return dict(arguments)
+    model = sketch(num_classes=config.num_classes, in_chans=config.input_size[0])
+    cache = arguments.get("cache_dir")
+    folder = default_cache() if cache is None else Path(cache)
+    overlay["state_dict"] = fetch(wanted(config.url), folder, partial(read_fitting, model=model))
+    return {**arguments, "pretrained_cfg_overlay": overlay}
+
+
+def wanted(url: str) -> Wanted:
+    """Returns the file at an address; a published one may come from the user's mirror.
+
+    Raises:
+        UserError: see `mirrors.locations`.
+    """
+    release = release_at(url)
+    if release is None:
+        return Wanted(url, [url])
+    return Wanted(url, locations(release), release.size, release.sha256)
+
+
+def read_fitting(path: Path, model: nn.Module) -> StateDict:
+    """Reads a weights file and checks that it is exactly for this model: keys, shapes and masks.
+
+    Args:
+        path: The file.
+        model: The model, on the meta device.
+
+    Returns:
+        The file's tensors under the file's names.
+
+    Raises:
+        WeightsError: unreadable, for another model, or with values that are not finite.
+    """
+    content = read_checkpoint(path)
+    try:
+        fitted = fit_weights(model, content)
+    except WeightsError as error:
+        reason = str(error).removeprefix("the weights: ")
+        raise WeightsError(f"{path}: not the weights of this model ({reason})") from error
+    if broken := fitted.report.not_finite:
+        raise WeightsError(f"{path}: {len(broken)} tensors hold NaN or infinity, as {broken[0]}")
+    return fitted.found
+
+
+def forget_weights(model: nn.Module) -> None:
+    """Removes the weights from the configuration of a built model, where timm leaves a copy."""
+    for owner in (model, getattr(model, "model", None)):
+        for attribute in ("pretrained_cfg", "default_cfg"):
+            config = getattr(owner, attribute, None)
+            if isinstance(config, dict):
+                config.pop("state_dict", None)
+
+
+def describe_unpublished(name: str) -> str:
+    """Returns why a model of this package has no published weights, and what to do."""
+    near = nearest_published(name)
+    return (
+        f"no weights of {name} are published; the nearest model that has some is {near}. Train "
+        f"{name}, or load a file of yours: "
         f'model = timm.create_model("{name}"); spanets.load_weights(model, "FILE")'
     )
 
 
-def _names_source(config: object) -> bool:
-    """Whether a timm configuration (a mapping, timm's class, a tag or None) names a source."""
-    entries = config if isinstance(config, Mapping) else getattr(config, "__dict__", {})
-    return any(entries.get(source) for source in _SOURCES)
+def published_like(word: str) -> list[Release]:
+    """Returns the published weights that a name, a name with its tag, or a shell pattern means.
+
+    Raises:
+        UsageError: there are none.
+    """
+    found = [r for r in PUBLISHED if fnmatchcase(r.model, word) or fnmatchcase(r.name, word)]
+    if found:
+        return found
+    known = ", ".join(release.model for release in PUBLISHED)
+    raise UsageError(f"no weights of {word!r} are published; published are those of {known}")

@@ -1,4 +1,4 @@
-"""Renames the authors' released state dicts, and lists where they are published."""
+"""Renames the authors' released state dicts to this package's names."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,6 @@ from spanets.spectral import RING
 from spanets.weights.files import StateDict
 from spanets.weights.spanet import RADII, convert_spanet
 from spanets.weights.spanetv2 import convert_spanetv2
-
-RELEASES = {
-    "spanet": "https://github.com/DoranLyong/SPANet-official",
-    "spanetv2": "https://github.com/DoranLyong/SPANetV2-official",
-}
-"""Where the authors publish code and weights."""
-
 
 _RELEASED_ONLY = r"(patch_embed|network|downsample_layers)\.|stages\.\d\.\d+\."
 

@@ -13,10 +13,11 @@ from spanets_cli.limits import (
 )
 from spanets_cli.option_types import positive, whole
 from spanets_cli.output import print_json, say
+from spanets_cli.weight_options import add_pretrained, add_weights
 
 HELP = "measure how models treat spatial frequencies"
 
-MODEL_SOURCES = "a timm model name, a checkpoint, or module:function"
+MODEL_SOURCES = "a timm model's name, a checkpoint, or module:function"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +80,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="side of the sensitivity map, an odd number (default: 15)",
     )
+    add_weights(parser)
+    add_pretrained(parser)
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
 
@@ -104,6 +107,8 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
         options,
         arguments.size,
         arguments.limit,
+        arguments.weights,
+        arguments.pretrained,
     )
     if arguments.json:
         return print_json(results)

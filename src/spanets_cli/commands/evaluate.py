@@ -6,15 +6,20 @@ from spanets_cli.limits import MOST_BATCH
 from spanets_cli.option_types import whole
 from spanets_cli.output import print_json, print_notes, say_described
 from spanets_cli.programs import refuse_program
+from spanets_cli.weight_options import add_weights, open_named
 from spanets_runtime.machine import most_parallel
 
-HELP = "evaluate a checkpoint or exported model on labelled images"
+HELP = "evaluate a model on labelled images"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     most = most_parallel()
-    parser.add_argument("checkpoint", metavar="CHECKPOINT|FILE.onnx")
+    parser.add_argument(
+        "checkpoint",
+        metavar="MODEL|CHECKPOINT|FILE.onnx",
+        help="a model's name (its published weights are fetched once), or a trained model",
+    )
     parser.add_argument(
         "--data",
         metavar="DIR",
@@ -38,6 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"processes that load images, 0 to {most} on this machine (default: 2)",
     )
+    add_weights(parser)
     parser.add_argument(
         "--trust-recipe",
         action="store_true",
@@ -51,13 +57,12 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     from spanets_runtime.errors import require
 
     require("lightning", "train")
-    from spanets.sources import open_source
     from spanets.tasks import load_task
     from spanets.training.task import EvalOptions
     from spanets.training.using import evaluate
 
     refuse_program(arguments.checkpoint, "eval")
-    source = open_source(arguments.checkpoint)
+    source = open_named(arguments.checkpoint, arguments.weights)
     options = EvalOptions(
         arguments.data,
         arguments.layout,

@@ -3,13 +3,18 @@
 import argparse
 
 from spanets_cli.output import print_notes, say, tell
+from spanets_cli.weight_options import add_weights, open_named
 
 HELP = "draw heat maps of where a classifier looks"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT")
+    parser.add_argument(
+        "checkpoint",
+        metavar="MODEL|CHECKPOINT",
+        help="a model's name (its published weights are fetched once), or a trained classifier",
+    )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files or folders")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for explained.png")
     parser.add_argument(
@@ -24,6 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE",
         help="layer that Score-CAM looks at (default: stages.3)",
     )
+    add_weights(parser)
 
 
 def run(arguments: argparse.Namespace, _: list[str]) -> int:
@@ -34,7 +40,7 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     gathered = gather_images(arguments.images)
     print_notes(gathered.notes)
     sheet, errors = explain(
-        arguments.checkpoint,
+        open_named(arguments.checkpoint, arguments.weights),
         gathered.images,
         arguments.out,
         arguments.what,

@@ -5,6 +5,7 @@ import argparse
 from spanets_cli.limits import MOST_COUNT, MOST_SIDE
 from spanets_cli.option_types import sides, whole
 from spanets_cli.output import print_json, say, tell
+from spanets_cli.weight_options import add_pretrained, add_weights
 
 HELP = "export a model to ONNX or torch.export, and verify it"
 
@@ -16,7 +17,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument("source", metavar="MODEL|CHECKPOINT")
     parser.add_argument("--out", required=True, metavar="FILE", help="FILE.onnx or FILE.pt2")
-    parser.add_argument("--weights", metavar="FILE", help="weights for a MODEL (default: random)")
+    add_weights(parser)
+    add_pretrained(parser)
     parser.add_argument(
         "--ema",
         action=argparse.BooleanOptionalAction,
@@ -56,9 +58,14 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     """Exports a model and prints how its outputs differ from eager PyTorch."""
     from spanets.deploy.export import export_model, load_source
     from spanets.deploy.quantize import calibration_images, calibration_transform
+    from spanets.sources import describe_random
 
     model, metadata, source = load_source(
-        arguments.source, arguments.weights, arguments.features_only, arguments.ema
+        arguments.source,
+        arguments.weights,
+        arguments.features_only,
+        arguments.ema,
+        arguments.pretrained,
     )
     if source.report is not None:
         tell(str(source.report))
@@ -84,7 +91,7 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
         calibration=calibration,
     )
     if not source.has_weights:
-        tell("the weights are random: give --weights FILE or a checkpoint")
+        tell(describe_random(arguments.source))
     if arguments.json:
         return print_json(written.to_dict())
     shape = ", ".join(map(str, written.inputs["images"]))

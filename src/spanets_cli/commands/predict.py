@@ -10,6 +10,7 @@ from spanets_cli.limits import MOST_COUNT
 from spanets_cli.option_types import share, whole
 from spanets_cli.output import print_json, print_notes, say
 from spanets_cli.programs import refuse_program
+from spanets_cli.weight_options import add_weights, open_named
 from spanets_runtime.text import escape_controls
 
 HELP = "classify images, segment them, or detect objects"
@@ -17,7 +18,11 @@ HELP = "classify images, segment them, or detect objects"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT|FILE.onnx")
+    parser.add_argument(
+        "checkpoint",
+        metavar="MODEL|CHECKPOINT|FILE.onnx",
+        help="a model's name (its published weights are fetched once), or a trained model",
+    )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files or folders")
     parser.add_argument(
         "--top",
@@ -33,6 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="detectors: lowest score of an object, 0 to 1 (default: 0.5)",
     )
+    add_weights(parser)
     parser.add_argument("--out", metavar="DIR", help="folder for pictures, masks and COCO JSON")
     parser.add_argument(
         "--annotations",
@@ -81,13 +87,13 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
     refuse_program(arguments.checkpoint, "predict")
     out = None if arguments.out is None else Path(arguments.out)
     annotations = None if arguments.annotations is None else Path(arguments.annotations)
-    if is_exported(arguments.checkpoint):
+    if is_exported(arguments.checkpoint) and arguments.weights is None:
         from spanets_runtime.onnx_predictors import make_onnx_predictor
 
         return make_onnx_predictor(arguments.checkpoint, arguments.top, out, annotations)
-    from spanets.sources import open_source
     from spanets.training import using
     from spanets.training.task import PredictOptions
 
     options = PredictOptions(arguments.top, out, arguments.score, annotations)
-    return using.make_predictor(open_source(arguments.checkpoint), options)
+    source = open_named(arguments.checkpoint, arguments.weights)
+    return using.make_predictor(source, options)

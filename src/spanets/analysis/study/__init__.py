@@ -9,7 +9,9 @@ from typing import Any
 from spanets.analysis.study.figures import draw
 from spanets.analysis.study.measure import MEASUREMENTS, Options, Subject
 from spanets.analysis.study.record import Record, digest, file_name, identity
-from spanets.analysis.study.sources import class_labels, load_any, spread_evenly
+from spanets.analysis.study.sources import class_labels, open_classifier, spread_evenly
+from spanets.backbones.factory import has_published_weights
+from spanets.sources import describe_random, is_model_name
 from spanets_runtime.errors import UsageError, UserError, nearest
 from spanets_runtime.images import describe_unreadable
 from spanets_runtime.listing import images_below
@@ -27,6 +29,8 @@ def analyze(
     options: Options | None = None,
     size: int | None = None,
     limit: int | None = None,
+    weights: str | None = None,
+    pretrained: bool | None = False,
 ) -> dict[str, Any]:
     """Measures models on a folder of images; writes figures, and numbers as JSON.
 
@@ -42,14 +46,20 @@ def analyze(
         options: Settings of the measurements.
         size: Image side, in pixels; None means the model's own.
         limit: Largest number of images, evenly spread over the sorted files.
+        weights: Weights file for a single timm name.
+        pretrained: Whether timm names get their published weights; None means those that have
+            some, and standard error names the others. Otherwise their weights are random.
 
     Returns:
         The numbers, by model.
 
     Raises:
         UsageError: unknown name or setting.
-        UserError: no readable images, or a folder that cannot be written.
+        UserError: no readable images, weights that cannot be fetched, or a folder that cannot be
+            written.
     """
+    if weights is not None and len(models) > 1:
+        raise UsageError(f"--weights goes with one model, not with {len(models)}")
     if unknown := set(what) - set(WHAT):
         name = min(unknown)
         raise UsageError(f"--what is {name!r}, allowed: {', '.join(WHAT)}{nearest(name, WHAT)}")
@@ -63,12 +73,20 @@ def analyze(
     common["size"] = size
     results = {}
     for source in models:
-        record = Record(folder / file_name(source), {**common, "model": identity(source)})
+        used = _weights_of(source, weights, pretrained)
+        model_settings = [*identity(source), *used]
+        record = Record(folder / file_name(source), {**common, "model": model_settings})
         todo = [name for name in what if not record.has(name, options.of(name))]
         if todo:
-            model, preprocess, classes = load_any(source, size)
-            labels = class_labels(root, paths, classes)
-            subject = Subject(source, model, preprocess, paths, labels, options, unreadable)
+            opened, preprocess = open_classifier(source, size, weights, pretrained)
+            if opened.report is not None:
+                print(opened.report, file=sys.stderr)
+            if pretrained is None and not opened.has_weights:
+                print(describe_random(source), file=sys.stderr)
+            labels = class_labels(root, paths, opened.info.classes or None)
+            subject = Subject(
+                source, opened.network, preprocess, paths, labels, options, unreadable
+            )
             for name in todo:
                 _measure(name, subject, record)
         results[source] = record.read(what)
@@ -76,6 +94,15 @@ def analyze(
         print(describe_unreadable(unreadable.values(), len(paths)), file=sys.stderr)
     draw(results, folder)
     return results
+
+
+def _weights_of(source: str, weights: str | None, pretrained: bool | None) -> list[Any]:
+    """Returns what distinguishes the weights of a timm name in the record; [] if random."""
+    if not is_model_name(source):
+        return []
+    if weights is not None:
+        return identity(weights)
+    return ["published"] if pretrained is not False and has_published_weights(source) else []
 
 
 def _measure(name: str, subject: Subject, record: Record) -> None:

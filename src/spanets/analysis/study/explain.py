@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from spanets.analysis.capture import capture, find_modules
 from spanets.mixers import SpectralContext
-from spanets.sources import open_source
+from spanets.sources import Source, as_source
 from spanets_runtime.errors import UsageError, UserError, nearest, require
 from spanets_runtime.figures import name_label, render
 from spanets_runtime.images import ImageError, load_image, named
@@ -115,7 +115,7 @@ class Explained:
 
 
 def explain(
-    checkpoint: str | Path,
+    checkpoint: Source | str | Path,
     images: Sequence[ImageSource],
     out: str | Path,
     what: Sequence[str] | None = None,
@@ -125,7 +125,8 @@ def explain(
     """Explains a checkpoint's predictions; writes one sheet for all images.
 
     Args:
-        checkpoint: Checkpoint of `spanets train`.
+        checkpoint: Checkpoint of `spanets train`, a model's name with published weights, or an
+            opened source.
         images: Image paths; unreadable images are skipped and reported.
         out: Folder for `explained.png`.
         what: Kinds from `WHAT`; None means Score-CAM and, for a SPANet, contexts.
@@ -145,7 +146,7 @@ def explain(
         raise UsageError(f"{len(images)} images are too many for a sheet, at most {MAX_ROWS}")
     if unknown := set(what or ()) - set(WHAT):
         raise UsageError(f"--what is {min(unknown)!r}, allowed: {', '.join(WHAT)}")
-    source = open_source(checkpoint)
+    source = as_source(checkpoint)
     source.require_classifier()
     source.require_classes()
     model, info = source.network, source.info

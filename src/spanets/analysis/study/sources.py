@@ -3,37 +3,47 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import timm
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from spanets.sources import open_source
+from spanets.backbones.factory import has_fixed_size
+from spanets.sources import Source, is_model_name, open_source
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import ImageError, load_image, named
 from spanets_runtime.preprocessing import Preprocessing
 
 
-def load_any(
-    word: str, size: int | None = None
-) -> tuple[nn.Module, Preprocessing, list[str] | None]:
-    """Opens a network from any source; see `open_source`.
+def open_classifier(
+    word: str,
+    size: int | None = None,
+    weights: str | None = None,
+    pretrained: bool | None = False,
+) -> tuple[Source, Preprocessing]:
+    """Opens a classifier from any source, with gradients off.
+
+    Args:
+        word: See `open_source`.
+        size: Image side, in pixels; None means the model's own.
+        weights: See `open_source`.
+        pretrained: See `open_source`.
 
     Returns:
-        The network in evaluation mode, its preprocessing, and a checkpoint's classes or None.
+        The source, and its preprocessing for images of this size.
 
     Raises:
         UsageError: unknown name, or a function that returns no network.
         UserError: unreadable checkpoint, or one of a detector or segmenter.
     """
-    config = timm.get_pretrained_cfg(word) if timm.is_model(word) else None
-    fixed = size is not None and config is not None and config.fixed_input_size
-    source = open_source(word, model_args={"img_size": size} if fixed else None)
+    fixed = size is not None and is_model_name(word) and has_fixed_size(word)
+    source = open_source(
+        word, weights, model_args={"img_size": size} if fixed else None, pretrained=pretrained
+    )
     source.require_classifier()
     values = {**source.info.preprocessing, "crop_mode": "center"}
     if size is not None:
         values["input_size"] = [3, size, size]
-    preprocess = Preprocessing.parse(values, word)
-    return source.network.requires_grad_(False), preprocess, source.info.classes or None
+    source.network.requires_grad_(False)
+    return source, Preprocessing.parse(values, word)
 
 
 def spread_evenly(paths: Sequence[Path], limit: int | None) -> list[Path]:

@@ -8,7 +8,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from spanets.backbones import factory
+from spanets.backbones.factory import create_pretrained
 from spanets.recipe import Recipe
 from spanets.weights.classifiers import classifier_names
 from spanets_runtime.errors import UsageError, nearest
@@ -27,7 +27,7 @@ def pretrained_weights(recipe: Recipe) -> dict[str, Any]:
         UsageError: no weights of the model are published.
         UserError: they cannot be fetched or are damaged.
     """
-    return factory.create_pretrained(recipe.model.name, recipe.model.args).state_dict()
+    return create_pretrained(recipe.model.name, recipe.model.args).state_dict()
 
 
 # ---- frozen modules

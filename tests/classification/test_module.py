@@ -45,6 +45,25 @@ def test_layer_decay():
     assert scales[id(task.model.patch_embed.proj.weight)] < 0.5
 
 
+@pytest.mark.parametrize("name", ["adamw", "muon", "lamb"])
+@pytest.mark.parametrize("layer_decay", [None, 0.5])
+@pytest.mark.parametrize("model", ["test_resnet", "test_vit", "spanetv2_nano_pure"])
+def test_the_head_learns_at_its_own_rate(model, name, layer_decay):
+    values = {"name": name, "lr": 0.1, "head_lr": 0.4, "layer_decay": layer_decay}
+    task = make_task(model, optim={**values, "warmup_epochs": 0})
+    (optimizer,), _ = task.configure_optimizers()
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    of_head = {id(p) for p in task.model.get_classifier().parameters()}
+    own = dict(task.model.named_parameters())
+    assert len(rates) == len(own)
+    for parameter in own.values():
+        rate = rates[id(parameter)]
+        if id(parameter) in of_head:
+            assert rate == pytest.approx(0.4)
+        else:
+            assert rate <= 0.1 if layer_decay else rate == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [("adamww", "did you mean 'adamw'"), ("adahessian", "needs second derivatives")],

@@ -17,6 +17,7 @@ from spanets.training.groups import scale_learning_rate
 from spanets.training.module import RecipeModule
 from spanets.training.sums import ExactMean
 from spanets.weights.classifiers import classifier_names
+from spanets_runtime.errors import UsageError
 from spanets_runtime.preprocessing import Preprocessing
 
 
@@ -61,6 +62,8 @@ class Classification(RecipeModule[ClassificationRecipe]):
         student = Preprocessing.parse(preprocessing_of(self.recipe.data), "the recipe")
         self.teacher = make_teacher(settings, self.info.classes, student)
         if settings.features:
+            if self.recipe.trainer.strategy == "fsdp":  # which shards the model alone
+                raise UsageError("trainer.strategy fsdp cannot be combined with distill.features")
             channels = (self.model.num_features, self.teacher.network.num_features)
             self.imitation = FeatureImitation(*channels)  # type: ignore[arg-type]
 

@@ -185,8 +185,8 @@ def _describe_classes(
     notes = []
     if lone := [name for name, value in recall.items() if value is None]:
         notes.append(
-            f"{len(lone)} of {len(recall)} classes have no held-out image and no recall, because "
-            f"they have one image or none in that part, such as {lone[0]}"
+            f"{len(lone)} of {len(recall)} classes, such as {lone[0]}, have images to learn from "
+            "but none held out (a class with one image is never held out), so they have no recall"
         )
     missing = np.setdiff1d(embeddings.labels[split.held_out], embeddings.labels[split.train])
     if len(missing):

@@ -97,7 +97,10 @@ class EmbeddingNetwork:
         try:
             return _pool(output, images, self.network).float()
         except ValueError as error:
-            raise UsageError(f"--layer {self.layer}: {error}; name another module") from error
+            reason = str(error).split("; give ")[0]  # what the command has no option for
+            raise UsageError(
+                f"--layer {self.layer}: {reason}; name another module, or choose another --size"
+            ) from error
 
     def _run(self, images: Tensor) -> Any:
         network: Any = self.network

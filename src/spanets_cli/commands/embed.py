@@ -261,7 +261,9 @@ def say_embeddings(results: dict[str, Any]) -> None:
 
 
 def say_answers(answers: dict[str, Any]) -> None:
-    """Prints the answers for people."""
+    """Prints the answers for people; a note on both kinds of accuracy only once."""
+    notes = [note for key in ("knn", "probe") for note in answers.get(key, {}).get("notes", ())]
+    print_notes(dict.fromkeys(notes))
     if "knn" in answers:
         found = answers["knn"]
         say_scores(f"kNN (k {found['k']}, temperature {found['temperature']})", found)
@@ -281,7 +283,6 @@ def say_answers(answers: dict[str, Any]) -> None:
 
 def say_scores(title: str, found: dict[str, Any]) -> None:
     """Prints held-out accuracy and the recall of each class."""
-    print_notes(found["notes"])
     low, high = found["interval"]
     say(
         f"{title}: accuracy {found['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}), "
@@ -302,8 +303,9 @@ def say_duplicates(found: dict[str, Any]) -> None:
     """Prints the numbers of copies, and where they are listed."""
     found = escape_values(found)
     say(
-        f"copies: {found['exact']} pairs with the same content, {found['near']} near-duplicate "
-        f"pairs (cosine {found['threshold']:g} or more): {found['table']}"
+        f"copies: {count_pairs(found['exact'])} with the same content, "
+        f"{count_pairs(found['near'])} of near-duplicates (cosine {found['threshold']:g} or more): "
+        f"{found['table']}"
     )
     listed = found["listed"] - found["exact"]
     if listed < found["near"]:
@@ -311,12 +313,17 @@ def say_duplicates(found: dict[str, Any]) -> None:
     if found["leaks"]:
         one = found["pairs"][0]
         say(
-            f"leakage: {found['leaks']} pairs across parts, such as {one['first']} "
+            f"leakage: {count_pairs(found['leaks'])} across parts, such as {one['first']} "
             f"({one['first_part']}) and {one['second']} ({one['second_part']})"
         )
     if found["conflicts"]:
-        say(f"{found['conflicts']} pairs have different labels")
+        say(f"{count_pairs(found['conflicts'])} with different labels")
     if found["sheet"] is not None:
         total = found["exact"] + found["near"]
         shown = f", {found['on_sheet']} of {total} pairs" * (found["on_sheet"] < total)
         say(f"sheet: {found['sheet']}{shown}")
+
+
+def count_pairs(count: int) -> str:
+    """Returns "1 pair" or "2 pairs"."""
+    return f"{count} pair{'s' * (count != 1)}"

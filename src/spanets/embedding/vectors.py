@@ -41,17 +41,16 @@ class Origin:
 
     def check_same(self, other: "Origin", where: str) -> None:
         """Raises a UserError, which names the file `where`, if vectors of `other` do not fit."""
-        facts = {
-            "layer": "layer",
-            "weights": "weights (their digest)",
-            "preprocessing": "preprocessing",
-        }
-        for key, name in facts.items():
+        if self.weights != other.weights:
+            raise UserError(
+                f"{where}: was made by {self.model}, and {other.model} has other weights; name the "
+                "model that made it, or embed the images again"
+            )
+        for key in ("layer", "preprocessing"):
             own, given = getattr(self, key), getattr(other, key)
             if own != given:
                 raise UserError(
-                    f"{where}: its {name} of {self.model} is {own}, but {other.model} has {given}; "
-                    "embed the images again, or name the model, --layer and --size of the file"
+                    f"{where}: was made with {key} {own}, not {given}; embed the images again"
                 )
 
 

@@ -143,7 +143,6 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     if arguments.out is not None:
         check_out(arguments.out)
     embeddings, network = (read_stored if arguments.stored else compute)(arguments, questions)
-    print_notes(embeddings.notes)
     for line in embeddings.left_out:
         tell(f"spanets: {line}")
     if arguments.out is not None:
@@ -199,6 +198,8 @@ def compute(arguments: argparse.Namespace, questions: Any) -> tuple[Any, Any]:
     if questions.needs_labels:
         check_labels(listed.classes)
     network = open_network(arguments.model, arguments.layer, arguments.size)
+    early = [*listed.notes, *network.notes]
+    print_notes(early)  # the vectors may take hours
     embeddings = embed(
         network,
         listed,
@@ -206,6 +207,7 @@ def compute(arguments: argparse.Namespace, questions: Any) -> tuple[Any, Any]:
         workers=arguments.workers,
         normalize=arguments.normalize,
     )
+    print_notes(note for note in embeddings.notes if note not in early)
     return embeddings, network
 
 

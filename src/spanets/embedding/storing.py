@@ -23,7 +23,7 @@ SUFFIXES = (".npz", ".parquet")
 _ARRAYS = ("paths", "vectors", "labels", "classes", "parts", "digests")
 _FACTS = ("model", "layer", "weights", "preprocessing", "normalized", "version")
 
-_ROWS = 2**15  # in a row group of a .parquet file
+_ROWS = 2**13  # in a row group of a .parquet file
 
 _PARTS = frozenset({"", "train", "val", "test"})
 
@@ -176,7 +176,8 @@ def _write_parquet(embeddings: Embeddings, file: BinaryIO) -> None:
         ],
         metadata={_METADATA: json.dumps(facts)},
     )
-    with pq.ParquetWriter(pa.PythonFile(file, mode="w"), schema) as writer:
+    sink, repeated = pa.PythonFile(file, mode="w"), ["label", "part"]
+    with pq.ParquetWriter(sink, schema, use_dictionary=repeated) as writer:
         for first in range(0, len(embeddings), _ROWS):
             rows = range(first, min(first + _ROWS, len(embeddings)))
             writer.write_table(pa.table(list(_columns(embeddings, rows)), schema=schema))
@@ -216,7 +217,8 @@ def _read_parquet(path: Path) -> Embeddings:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path, thrift_string_size_limit=2**28) as stored:
+    # Read ahead, all row groups would be in memory beside the vectors.
+    with pq.ParquetFile(path, pre_buffer=False) as stored:
         schema = stored.schema_arrow
         facts = json.loads((schema.metadata or {})[_METADATA])
         kind, count = schema.field("vector").type, stored.metadata.num_rows

@@ -93,6 +93,17 @@ def test_checkpoints_in_python(small_run, tmp_path, monkeypatch, capsys):
         assert capsys.readouterr().out
 
 
+def test_embeddings_in_python(small_run, photos, tmp_path, monkeypatch, capsys):
+    """The snippet of docs/embed.md."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/photos").symlink_to(small_run)
+    (tmp_path / "photos").symlink_to(photos)
+    (snippet,) = blocks(ROOT / "docs/embed.md", "python")
+    exec(snippet, {})
+    assert capsys.readouterr().out
+
+
 def training_commands() -> list[str]:
     """The words after "train" of each command about runs, however it is started."""
     pages = (ROOT / "docs/train.md", ROOT / "docs/cluster.md")

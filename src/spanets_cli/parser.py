@@ -12,6 +12,7 @@ from spanets_cli.base_parser import Parser, ShowVersion
 from spanets_cli.commands import (
     analyze,
     bench,
+    embed,
     evaluate,
     explain,
     export,
@@ -33,6 +34,7 @@ COMMANDS: dict[str, ModuleType] = {
     "bench": bench,
     "analyze": analyze,
     "explain": explain,
+    "embed": embed,
     "push": push,
     "shard": shard,
     "runs": runs,

@@ -1,0 +1,120 @@
+"""Lists the images to embed: every readable name counts, labelled by class folders where there are.
+
+The rules for parts and classes are those of `spanets.data.sources.folder`. Training leaves out an
+image without a class; here it is listed without a label.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from spanets.data.class_names import normal
+from spanets.data.sources.folder import existing_folder, names_in, part_folders, subfolders
+from spanets.data.sources.run_folders import holds_only_runs
+from spanets.data.split_list import SplitList
+from spanets_runtime.errors import UserError
+from spanets_runtime.listing import Listing, list_images
+
+
+@dataclass
+class Listed:
+    """Images with class and part; all lists but `notes` have one entry per image.
+
+    Attributes:
+        images: Paths.
+        names: Paths below the folder that was given, with forward slashes.
+        classes: Names of the class folders, "" for none.
+        parts: "train", "val" or "test", "" for none.
+        notes: Lines about what was left out or has no class.
+    """
+
+    images: list[Path] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, images: list[Path], root: Path | None, label: str = "", part: str = "") -> None:
+        """Adds images of one class and part; without a root, they are named by their file names."""
+        self.images += images
+        self.names += [path.name for path in images] if root is None else names_in(root, images)
+        self.classes += [normal(label)] * len(images)
+        self.parts += [part] * len(images)
+
+    def follow(self, split: SplitList, model: str) -> bool:
+        """Takes the parts of images without one from a run's split list; returns whether it did."""
+        if any(self.parts):
+            return False
+        self.parts = [split.parts.get(name, "") for name in self.names]
+        found = sum(map(bool, self.parts))
+        if found:
+            rest = len(self.parts) - found
+            others = f"; {rest} others are not listed there and belong to no part" * bool(rest)
+            self.notes.append(f"{model}: parts of {found} images from {split.path}{others}")
+        return bool(found)
+
+
+def gather_labelled(paths: Iterable[str | os.PathLike[str]]) -> Listed:
+    """Lists files, and folders at any depth, in the order given; a folder's images are sorted.
+
+    Files are not opened here; reading them later reports their errors.
+
+    Raises:
+        UserError: a folder holds no images, cannot be read, or has two folders for one part.
+    """
+    listed = Listed()
+    for path in map(Path, paths):
+        if os.path.isdir(path):
+            _add_folder(existing_folder(path), listed)
+        else:
+            listed.add([path], None)
+    return listed
+
+
+def _add_folder(root: Path, listed: Listed) -> None:
+    before = len(listed.images)
+    parts = part_folders(root)
+    for part, folder in parts.items():
+        _add_classes(root, folder, part, listed)
+    if not parts:
+        _add_classes(root, root, "", listed)
+    else:
+        _add_beside_parts(root, list(parts.values()), listed)
+    added = len(listed.images) - before
+    if not added:
+        raise UserError("; ".join([f"{root}: a folder without images", *listed.notes]))
+    loose = [i for i in range(before, len(listed.images)) if not listed.classes[i]]
+    if loose and len(loose) < added:
+        _note(listed, root, len(loose), "in no class folder, without a label", loose[0])
+
+
+def _add_classes(root: Path, folder: Path, part: str, listed: Listed) -> None:
+    """Adds the class folders of a folder, then the images beside them."""
+    for inner in subfolders(folder):
+        if holds_only_runs(inner):
+            listed.notes.append(f"{root}: left out, because it holds a run: {inner}")
+        else:
+            _add(list_images(inner), root, listed, inner.name, part)
+    _add(list_images(folder, recursive=False), root, listed, "", part)
+
+
+def _add_beside_parts(root: Path, parts: list[Path], listed: Listed) -> None:
+    """Adds what lies beside the folders of parts, without label and part."""
+    before = len(listed.images)
+    for folder in subfolders(root):
+        if folder not in parts:
+            _add(list_images(folder), root, listed)
+    _add(list_images(root, recursive=False), root, listed)
+    if count := len(listed.images) - before:
+        _note(listed, root, count, "beside the parts, in none of them", before)
+
+
+def _add(found: Listing, root: Path, listed: Listed, label: str = "", part: str = "") -> None:
+    listed.add(found.images, root, label, part)
+    listed.notes += found.notes()
+
+
+def _note(listed: Listed, root: Path, count: int, what: str, example: int) -> None:
+    images = f"{count} image{'s' * (count > 1)}"
+    listed.notes.append(f"{root}: {images} {what}, such as {listed.images[example]}")

@@ -1,0 +1,331 @@
+"""`spanets embed`: computes a vector for each image, and answers questions with them."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spanets_cli.limits import MOST_BATCH, MOST_COUNT, MOST_SIDE, refuse_large_batches
+from spanets_cli.option_types import share, whole
+from spanets_cli.output import print_json, print_notes, print_table, say, tell
+from spanets_cli.programs import refuse_program
+from spanets_runtime.machine import most_parallel
+from spanets_runtime.text import escape_values
+
+HELP = "compute a vector for each image; measure them, find copies and similar images"
+
+EPILOG = "In place of MODEL and IMAGE, --from FILE reads vectors that were stored with --out."
+
+
+class _ReadStored(argparse.Action):
+    """Stores the path of an embedding file; MODEL and IMAGE are then optional."""
+
+    def __init__(self, positionals: Sequence[argparse.Action], **options: Any) -> None:
+        super().__init__(**options)
+        self.positionals = positionals
+
+    def __call__(self, _: Any, namespace: argparse.Namespace, value: Any, *__: Any) -> None:
+        """Stores the path."""
+        setattr(namespace, self.dest, value)
+        for positional in self.positionals:
+            positional.required = False
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    model = parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a model name, checkpoint, published folder or module:function",
+    )
+    images = parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="folders of images, or image files"
+    )
+    parser.add_argument("--out", metavar="FILE", help="FILE.npz or FILE.parquet for the vectors")
+    parser.add_argument(
+        "--from",
+        dest="stored",
+        action=_ReadStored,
+        positionals=[model, images],
+        metavar="FILE",
+        help="read the vectors of a file that --out wrote; MODEL is optional",
+    )
+    _add_network_options(parser)
+    _add_questions(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_network_options(parser: argparse.ArgumentParser) -> None:
+    most = most_parallel()
+    parser.add_argument(
+        "--layer",
+        metavar="MODULE",
+        help="module whose output is averaged over space (default: pre_logits, the pooled "
+        "features before the classifier)",
+    )
+    parser.add_argument(
+        "--size",
+        type=whole(32, MOST_SIDE),
+        metavar="SIDE",
+        help="side of the images in pixels (default: the model's)",
+    )
+    parser.add_argument(
+        "--batch",
+        type=whole(1, MOST_BATCH),
+        default=32,
+        metavar="N",
+        help="images in a batch; it does not affect the vectors (default: 32)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=whole(0, most),
+        default=2,
+        metavar="N",
+        help=f"processes that load images, 0 to {most} on this machine (default: 2)",
+    )
+    parser.add_argument(
+        "--normalize", action="store_true", help="scale the stored vectors to length 1"
+    )
+
+
+def _add_questions(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--knn",
+        nargs="?",
+        type=whole(1, MOST_COUNT),
+        const=20,
+        metavar="K",
+        help="held-out accuracy of K weighted nearest neighbours (default: 20)",
+    )
+    parser.add_argument(
+        "--probe", action="store_true", help="held-out accuracy of a logistic regression"
+    )
+    parser.add_argument(
+        "--duplicates",
+        nargs="?",
+        type=share,
+        const=0.98,
+        metavar="T",
+        help="pairs of images with the same content, or a cosine of T or more (default: 0.98); "
+        "writes a table and a sheet beside --out",
+    )
+    parser.add_argument(
+        "--query",
+        nargs="+",
+        default=[],
+        metavar="IMAGE",
+        help="find the images nearest to these; draws a sheet beside --out",
+    )
+    parser.add_argument(
+        "--nearest",
+        type=whole(1, 50),
+        default=10,
+        metavar="N",
+        help="number of images for each --query (default: 10)",
+    )
+
+
+def run(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Embeds or reads, stores, answers and prints; returns 1 if an image could not be read."""
+    from spanets.embedding.report import Questions, answer
+    from spanets.embedding.storing import check_out, save_embeddings
+
+    beside = arguments.out or arguments.stored
+    questions = Questions(
+        arguments.knn,
+        arguments.probe,
+        arguments.duplicates,
+        arguments.query,
+        arguments.nearest,
+        None if beside is None else Path(beside),
+    )
+    check_usage(arguments, bool(questions))
+    if arguments.out is not None:
+        check_out(arguments.out)
+    embeddings, network = (read_stored if arguments.stored else compute)(arguments, questions)
+    for line in embeddings.left_out:
+        tell(f"spanets: {line}")
+    if arguments.out is not None:
+        save_embeddings(embeddings, arguments.out)
+    results = {**describe(embeddings, arguments.out)}
+    if not arguments.json:
+        say_embeddings(results)
+    answers = answer(embeddings, questions, network, arguments.batch)
+    for line in answers["left_out"]:
+        tell(f"spanets: {line}")
+    left_out = [*embeddings.left_out, *answers.pop("left_out")]
+    if embeddings.left_out:
+        count = len(embeddings.left_out)
+        tell(f"spanets: {count} of {count + len(embeddings)} images left out")
+    if arguments.json:
+        return print_json({**results, "left_out": left_out, **answers}) or int(bool(left_out))
+    say_answers(answers)
+    return int(bool(left_out))
+
+
+def check_usage(arguments: argparse.Namespace, is_asked: bool) -> None:
+    """Raises a UsageError for options that do not go together."""
+    from spanets_runtime.errors import UsageError
+
+    if arguments.out is None and not is_asked:
+        raise UsageError(
+            "nothing to do: add --out FILE, --knn, --probe, --duplicates or --query IMAGE"
+        )
+    if arguments.model is not None:
+        refuse_program(arguments.model, "embed")
+    refuse_large_batches([arguments.batch], [arguments.size or 0])
+    if arguments.stored is None:
+        return
+    if arguments.images:
+        raise UsageError(
+            f"--from {arguments.stored} has the vectors; leave out {arguments.images[0]}, or leave "
+            "out --from to embed it"
+        )
+    for option in ("layer", "size", "normalize"):
+        if getattr(arguments, option):
+            raise UsageError(f"--{option} goes with MODEL and IMAGE; leave it out with --from")
+
+
+def compute(arguments: argparse.Namespace, questions: Any) -> tuple[Any, Any]:
+    """Returns new embeddings and their model, after checks that need no model."""
+    from spanets.embedding.extract import embed
+    from spanets.embedding.folders import gather_labelled
+    from spanets.embedding.holdout import check_labels
+    from spanets.embedding.network import open_network
+
+    listed = gather_labelled(arguments.images)
+    questions.check(listed.images)
+    if questions.needs_labels:
+        check_labels(listed.classes)
+    network = open_network(arguments.model, arguments.layer, arguments.size)
+    early = [*listed.notes, *network.notes]
+    print_notes(early)  # the vectors may take hours
+    embeddings = embed(
+        network,
+        listed,
+        batch_size=arguments.batch,
+        workers=arguments.workers,
+        normalize=arguments.normalize,
+    )
+    print_notes(note for note in embeddings.notes if note not in early)
+    return embeddings, network
+
+
+def read_stored(arguments: argparse.Namespace, questions: Any) -> tuple[Any, Any]:
+    """Returns stored embeddings, and the given model after a check that it made them, or None."""
+    from spanets.embedding.report import open_like
+    from spanets.embedding.storing import load_embeddings
+
+    embeddings = load_embeddings(arguments.stored)
+    questions.check(embeddings.paths)
+    network = None
+    if arguments.model is not None or questions.queries:
+        network = open_like(embeddings, arguments.model, arguments.stored)
+    return embeddings, network
+
+
+def describe(embeddings: Any, out: str | None) -> dict[str, Any]:
+    """Returns what is known about embeddings, for machines."""
+    labels = embeddings.labels
+    return {
+        "out": out,
+        "model": embeddings.origin.model,
+        "layer": embeddings.origin.layer,
+        "dimensions": embeddings.dimensions,
+        "normalized": embeddings.origin.normalized,
+        "images": len(embeddings),
+        "classes": {name: int((labels == i).sum()) for i, name in enumerate(embeddings.classes)},
+        "without_label": int((labels < 0).sum()),
+        "parts": {
+            part: embeddings.parts.count(part)
+            for part in ("train", "val", "test")
+            if part in embeddings.parts
+        },
+    }
+
+
+def say_embeddings(results: dict[str, Any]) -> None:
+    """Prints what was embedded, by which layer, and where it is."""
+    length = ", scaled to length 1" if results["normalized"] else ""
+    say(
+        f"{results['model']}, layer {results['layer']}: {results['dimensions']} numbers an "
+        f"image{length}"
+    )
+    count = results["images"]
+    facts = [f"{count} image{'s' * (count != 1)}"]
+    if results["classes"]:
+        facts.append(f"{len(results['classes'])} class{'es' * (len(results['classes']) > 1)}")
+    if results["without_label"]:
+        facts.append(f"{results['without_label']} without a label")
+    facts += [f"{part} {number}" for part, number in results["parts"].items()]
+    where = "" if results["out"] is None else f": {results['out']}"
+    say(", ".join(facts) + where)
+
+
+def say_answers(answers: dict[str, Any]) -> None:
+    """Prints the answers for people; a note on both kinds of accuracy only once."""
+    notes = [note for key in ("knn", "probe") for note in answers.get(key, {}).get("notes", ())]
+    print_notes(dict.fromkeys(notes))
+    if "knn" in answers:
+        found = answers["knn"]
+        say_scores(f"kNN (k {found['k']}, temperature {found['temperature']})", found)
+    if "probe" in answers:
+        found = answers["probe"]
+        say_scores(f"linear probe (L2 {found['penalty']:g})", found)
+    if "duplicates" in answers:
+        say_duplicates(answers["duplicates"])
+    if "nearest" in answers:
+        for query in answers["nearest"]["queries"]:
+            say(f"nearest to {query['image']}:")
+            for entry in query["nearest"]:
+                label = f"  {entry['label']}" if entry["label"] else ""
+                say(f"  {entry['cosine']:.3f}  {entry['image']}{label}")
+        say(f"sheet: {answers['nearest']['sheet']}")
+
+
+def say_scores(title: str, found: dict[str, Any]) -> None:
+    """Prints held-out accuracy and the recall of each class."""
+    low, high = found["interval"]
+    say(
+        f"{title}: accuracy {found['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}), "
+        f"balanced accuracy {found['balanced_accuracy']:.3f}"
+    )
+    say(
+        f"  {found['images']} images held out ({found['held_out']}), "
+        f"{found['train_images']} to learn from"
+    )
+    rows = [
+        [f"  {name}", str(found["held_out_images"][name]), "-" if v is None else f"{v:.3f}", ""]
+        for name, v in found["recall"].items()
+    ]
+    print_table(["  class", "held out", "recall", ""], rows)
+
+
+def say_duplicates(found: dict[str, Any]) -> None:
+    """Prints the numbers of copies, and where they are listed."""
+    found = escape_values(found)
+    say(
+        f"copies: {count_pairs(found['exact'])} with the same content, "
+        f"{count_pairs(found['near'])} of near-duplicates (cosine {found['threshold']:g} or more): "
+        f"{found['table']}"
+    )
+    listed = found["listed"] - found["exact"]
+    if listed < found["near"]:
+        tell(f"the table lists the {listed} most similar near-duplicate pairs of {found['near']}")
+    if found["leaks"]:
+        one = found["pairs"][0]
+        say(
+            f"leakage: {count_pairs(found['leaks'])} across parts, such as {one['first']} "
+            f"({one['first_part']}) and {one['second']} ({one['second_part']})"
+        )
+    if found["conflicts"]:
+        say(f"{count_pairs(found['conflicts'])} with different labels")
+    if found["sheet"] is not None:
+        total = found["exact"] + found["near"]
+        shown = f", {found['on_sheet']} of {total} pairs" * (found["on_sheet"] < total)
+        say(f"sheet: {found['sheet']}{shown}")
+
+
+def count_pairs(count: int) -> str:
+    """Returns "1 pair" or "2 pairs"."""
+    return f"{count} pair{'s' * (count != 1)}"

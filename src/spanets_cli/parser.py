@@ -21,6 +21,7 @@ from spanets_cli.commands import (
     runs,
     shard,
     train,
+    weights,
 )
 from spanets_runtime.text import shorten
 
@@ -36,6 +37,7 @@ COMMANDS: dict[str, ModuleType] = {
     "push": push,
     "shard": shard,
     "runs": runs,
+    "weights": weights,
 }
 """The commands, in the order of the help."""
 

@@ -22,6 +22,7 @@ from spanets_cli.commands import (
     runs,
     shard,
     train,
+    weights,
 )
 from spanets_runtime.text import shorten
 
@@ -38,6 +39,7 @@ COMMANDS: dict[str, ModuleType] = {
     "push": push,
     "shard": shard,
     "runs": runs,
+    "weights": weights,
 }
 """The commands, in the order of the help."""
 

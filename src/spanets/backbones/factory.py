@@ -1,6 +1,9 @@
 """Builds any registered timm model from a name and arguments, given by a user or a file."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import timm
@@ -59,7 +62,8 @@ def create_pretrained(name: str, arguments: Mapping[str, Any], **more: Any) -> n
     if not timm.is_model_pretrained(name):
         raise UsageError(_describe_without_weights(name))
     try:
-        return timm.create_model(name, pretrained=True, **{**arguments, **more})
+        with _few_hub_messages():
+            return timm.create_model(name, pretrained=True, **{**arguments, **more})
     except UserError:
         raise
     # Of other models: from the hub's library (some of these are also ValueErrors), the disk, torch.
@@ -132,7 +136,25 @@ def _explain_arguments(name: str, arguments: Mapping[str, Any], error: Exception
 
 
 def _explain_fetching(name: str, error: Exception) -> UserError:
-    return UserError(f"{name}: its published weights cannot be loaded ({first_line(error)})")
+    reason = first_line(error)
+    if type(error).__name__ in ("LocalEntryNotFoundError", "OfflineModeIsEnabled"):
+        reason = "no network, and they are not in the hub's cache"
+    return UserError(f"{name}: its published weights cannot be loaded ({reason})")
+
+
+@contextmanager
+def _few_hub_messages() -> Iterator[None]:
+    """Shows only the first of the hub's messages; it logs each of some ten retries."""
+    logger, seen = logging.getLogger("huggingface_hub.utils._http"), count()
+
+    def is_first(record: logging.LogRecord) -> bool:
+        return next(seen) == 0
+
+    logger.addFilter(is_first)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_first)
 
 
 def _is_of_network(error: BaseException | None) -> bool:

@@ -30,13 +30,13 @@ def published_classes(model: nn.Module) -> list[str]:
 
 @cache
 def imagenet_classes(subset: str = IMAGENET) -> tuple[str, ...]:
-    """Returns the class names of ImageNet or of a larger set, such as "goldfish, Carassius auratus".
+    """Returns the class names of ImageNet, or of a larger set that timm knows.
 
-    ImageNet calls two kinds of things "crane". Such names get their WordNet id, because each class
-    needs a name of its own.
+    They look like "goldfish, Carassius auratus". ImageNet calls two kinds of things "crane". Such
+    names get their WordNet id, because each class needs a name of its own.
     """
     info = ImageNetInfo(subset)
-    return tuple(_distinct(info.label_names(), info.label_descriptions()))
+    return tuple(_distinct(info.label_names(), list(info.label_descriptions())))
 
 
 def _distinct(ids: list[str], names: list[str]) -> list[str]:

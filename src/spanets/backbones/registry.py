@@ -1,6 +1,7 @@
 """Registers each row of a family's variant table as a timm model."""
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -14,12 +15,22 @@ from spanets.kernels.fused import fuse
 from spanets.weights import adapt_state_dict, add_weights, forget_weights, release_of
 from spanets.weights.published import PAPERS
 
-_OWN: list[str] = []
+_OWN: dict[str, Callable[..., nn.Module]] = {}
 
 
 def own_models() -> list[str]:
     """Returns the names of this package's models, in the order of the papers' tables."""
     return list(_OWN)
+
+
+def sketch_model(name: str, **arguments: Any) -> nn.Module:
+    """Builds one of this package's models on the meta device, without memory, but with buffers.
+
+    Args:
+        name: Name without a tag.
+        **arguments: Arguments of its constructor.
+    """
+    return _OWN[name](**arguments)
 
 
 def default_config(name: str, classifier: str, crop_pct: float) -> dict[str, Any]:
@@ -69,14 +80,14 @@ def register_family(
     tagged = {release.name if (release := release_of(n)) else n: c for n, c in configs.items()}
     namespace["default_cfgs"] = generate_default_cfgs(dict(tagged))
     for name, row in variants.items():
-        _OWN.append(name)
+        _OWN[name] = partial(_sketch, network, row)
         namespace[name] = register_model(_entry_point(module, network, name, row))
 
 
 def _entry_point(module: str, network: type[nn.Module], name: str, row: dict[str, Any]) -> Any:
     def create(pretrained: bool = False, fused: bool = True, **kwargs: Any) -> nn.Module:
         if pretrained:
-            kwargs = add_weights(name, partial(_sketch, network, row), kwargs)
+            kwargs = add_weights(name, _OWN[name], kwargs)
         model = build_model_with_cfg(
             network,
             name,
@@ -94,9 +105,8 @@ def _entry_point(module: str, network: type[nn.Module], name: str, row: dict[str
     return create
 
 
-def _sketch(network: type[nn.Module], row: dict[str, Any], **arguments: int) -> nn.Module:
-    """Builds a variant on the meta device, without memory, but with its buffers."""
-    model = network(**row, **arguments, device="meta")
+def _sketch(network: type[nn.Module], row: dict[str, Any], **arguments: Any) -> nn.Module:
+    model = network(**{**row, **arguments}, device="meta")
     for module in model.modules():
         if list(module.buffers(recurse=False)):  # they tell of arguments
             cast(Any, module.to_empty(device="cpu", recurse=False)).reset_parameters()

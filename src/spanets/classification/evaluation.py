@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from spanets.classification.metrics import balanced_accuracy, metrics_for, recal
 from spanets.classification.recipe import ClassificationRecipe
 from spanets.data.loaders import plain_worker_errors
 from spanets.data.samples import Samples, map_classes
+from spanets.data.sources.imagenet import has_imagenet_names, name_classes
 from spanets.sources import Source, as_source
 from spanets.training.kept_data import kept_of
 from spanets.training.own_data import info_recipe, own_recipe
@@ -37,7 +39,7 @@ def evaluate(
     """Measures a checkpoint or an exported file on labelled images.
 
     Args:
-        source: A checkpoint, an exported file, or the path of one.
+        source: A checkpoint, an exported file, the path of one, or a model's name.
         root: A folder with class folders, or with parts of which "test" or else "val" is measured.
             None takes the same part of the run's own data set and split list; exported files have
             none.
@@ -46,7 +48,8 @@ def evaluate(
         trusted: Whether the checkpoint's recipe may choose the data set; see `own_data`.
 
     Returns:
-        Metrics by name, number of images, and confusion matrix (rows: truth). A metric that the
+        Metrics by name, number of images, and confusion matrix (rows: truth), except for a model
+        of ImageNet's classes by name. A metric that the
         images do not define is None, such as AUROC if all have one class. "unreadable" lists
         unreadable images, which were left out; the recipe limits their number.
 
@@ -65,12 +68,18 @@ def evaluate(
         part, samples = _own_images(source, trusted)
     else:
         part, samples = named_images(root, source, recipe)
+    is_imagenet = has_imagenet_names(info.classes)
+    if is_imagenet:
+        names, notes = name_classes(samples.classes)
+        samples = replace(samples, classes=names, notes=(*samples.notes, *notes))
     samples = map_classes(samples, info.classes)
     allowed = 0.0 if recipe is None else recipe.data.max_unreadable
     loader = evaluation_loader(
         samples, info.preprocessing, batch_size, workers, max_unreadable=allowed
     )
     measured = measure(source.network, loader, info.classes)
+    if is_imagenet:
+        del measured["confusion"]  # a million numbers
     unreadable = unreadable_of(loader)
     left_out = [f"{samples.images[i]}: {unreadable.reason(i)}" for i in unreadable.found()]
     told = {"unreadable": left_out, "notes": list(samples.notes)}

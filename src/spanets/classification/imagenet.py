@@ -1,6 +1,7 @@
 """Measures a classifier on ImageNet's evaluation sets by their authors' protocols."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -18,9 +19,11 @@ from spanets.data.samples import Samples
 from spanets.data.sources.imagenet import (
     LAYOUTS,
     find_layout,
+    has_imagenet_names,
     scan_classes,
     scan_corrupted,
     scan_reassessed,
+    wordnet_ids,
 )
 from spanets.sources import Source
 from spanets_runtime.errors import UsageError, nearest
@@ -83,7 +86,14 @@ def choose_layout(source: Source, root: str | None, layout: str | None) -> str |
         if layout is not None:
             raise UsageError(f"--layout {layout} needs a folder: --data DIR")
         return None
-    return layout or find_layout(root, source.info.classes)
+    return layout or find_layout(root, _with_ids(source).info.classes)
+
+
+def _with_ids(source: Source) -> Source:
+    """Returns a model whose classes have ImageNet's names with WordNet ids in their place."""
+    if not has_imagenet_names(source.info.classes):
+        return source
+    return replace(source, info=replace(source.info, classes=list(wordnet_ids())))
 
 
 def evaluate_layout(
@@ -102,7 +112,7 @@ def evaluate_layout(
     Raises:
         UserError: the checkpoint cannot be read or lacks classes, or the layout is wrong.
     """
-    source = as_classifier(source)
+    source = _with_ids(as_classifier(source))
     model, info = source.network, source.info
     load = partial(evaluation_loader, batch_size=batch_size, workers=workers)
     if layout == "imagenet-real":

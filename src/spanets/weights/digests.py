@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, cast
 
 from spanets.weights.errors import WeightsError
 from spanets.weights.files import open_regular
@@ -47,7 +48,7 @@ def measure(path: Path) -> tuple[int, str]:
     """
     try:
         with open_regular(path) as file:
-            return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+            return path.stat().st_size, hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
 

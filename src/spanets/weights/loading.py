@@ -116,6 +116,13 @@ def adapt_state_dict(state_dict: StateDict, model: nn.Module) -> StateDict:
     """
     own = model.state_dict()
     check_places(own)
+    try:
+        return _adapt(state_dict, model, own)
+    except WeightsError as error:
+        raise WeightsError(f"the weights do not fit the model's arguments: {error}") from None
+
+
+def _adapt(state_dict: StateDict, model: nn.Module, own: StateDict) -> StateDict:
     tensors = resize_filters(_rename(state_dict, model), own)
     config: Any = getattr(model, "pretrained_cfg", None) or {}
     rules = rules_of(model, reset=config.get("num_classes") != getattr(model, "num_classes", None))

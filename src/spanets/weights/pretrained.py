@@ -1,7 +1,6 @@
 """Handles `pretrained=True`: fetches the weights of a timm configuration and gives them to timm."""
 
 from collections.abc import Callable, Mapping
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from spanets.weights.fetching import Wanted, default_cache, fetch
 from spanets.weights.files import StateDict, read_checkpoint
 from spanets.weights.loading import fit_weights
 from spanets.weights.mirrors import locations
-from spanets.weights.published import PUBLISHED, Release, nearest_published, release_at
+from spanets.weights.published import nearest_published, release_at
 from spanets_runtime.errors import UsageError
 
 Sketch = Callable[..., nn.Module]
@@ -48,13 +47,19 @@ def add_weights(name: str, sketch: Sketch, arguments: Mapping[str, Any]) -> dict
     if config.source or config.state_dict or config.file or config.hf_hub_id:
         return dict(arguments)
     if not config.url:
-        raise NotPublishedError(describe_unpublished(name))
+        raise NotPublishedError(
+            f"{describe_unpublished(name)}; a file of yours is loaded with: "
+            f'model = timm.create_model("{name}"); spanets.load_weights(model, "FILE")'
+        )
     if not isinstance(config.url, str):  # timm's pair of an address and a file name
         return dict(arguments)
     model = sketch(num_classes=config.num_classes, in_chans=config.input_size[0])
     cache = arguments.get("cache_dir")
-    folder = default_cache() if cache is None else Path(cache)
-    overlay["state_dict"] = fetch(wanted(config.url), folder, partial(read_fitting, model=model))
+    overlay["state_dict"] = fetch(
+        wanted(config.url),
+        default_cache() if cache is None else Path(cache),
+        partial(read_fitting, model=model),
+    )
     return {**arguments, "pretrained_cfg_overlay": overlay}
 
 
@@ -67,7 +72,8 @@ def wanted(url: str) -> Wanted:
     release = release_at(url)
     if release is None:
         return Wanted(url, [url])
-    return Wanted(url, locations(release), release.size, release.sha256)
+    size = release.size if release.sha256 else None  # a size alone may be that of an older upload
+    return Wanted(url, locations(release), size, release.sha256)
 
 
 def read_fitting(path: Path, model: nn.Module) -> StateDict:
@@ -104,23 +110,8 @@ def forget_weights(model: nn.Module) -> None:
 
 
 def describe_unpublished(name: str) -> str:
-    """Returns why a model of this package has no published weights, and what to do."""
-    near = nearest_published(name)
+    """Returns a line about a model of this package without published weights, and what to do."""
     return (
-        f"no weights of {name} are published; the nearest model that has some is {near}. Train "
-        f"{name}, or load a file of yours: "
-        f'model = timm.create_model("{name}"); spanets.load_weights(model, "FILE")'
+        f"no weights of {name} are published; the nearest model that has some is "
+        f"{nearest_published(name)}; or train {name}, or give a weights file"
     )
-
-
-def published_like(word: str) -> list[Release]:
-    """Returns the published weights that a name, a name with its tag, or a shell pattern means.
-
-    Raises:
-        UsageError: there are none.
-    """
-    found = [r for r in PUBLISHED if fnmatchcase(r.model, word) or fnmatchcase(r.name, word)]
-    if found:
-        return found
-    known = ", ".join(release.model for release in PUBLISHED)
-    raise UsageError(f"no weights of {word!r} are published; published are those of {known}")

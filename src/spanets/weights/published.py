@@ -29,7 +29,7 @@ class Release:
         release: Name of the release that holds the file.
         file: Name of the file.
         licence: Licence that the authors name, or None if they name none.
-        size: Size in bytes, if known; then a file of another size is refused.
+        size: Size in bytes, if known, for display; enforced only together with `sha256`.
         sha256: SHA-256 in hexadecimal digits, if known; then it is enforced.
         seen: Where these facts come from.
     """

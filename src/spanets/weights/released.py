@@ -8,7 +8,7 @@ from torch import Tensor
 from spanets.mixers import BALANCES
 from spanets.spectral import RING
 from spanets.weights.files import StateDict
-from spanets.weights.spanet import RADII, convert_spanet
+from spanets.weights.spanet import MASK, RADII, convert_spanet
 from spanets.weights.spanetv2 import convert_spanetv2
 
 _RELEASED_ONLY = r"(patch_embed|network|downsample_layers)\.|stages\.\d\.\d+\."
@@ -22,6 +22,11 @@ def is_official(state_dict: Mapping[str, Tensor]) -> bool:
 def is_released_name(key: str) -> bool:
     """Whether a key exists only in the released code, not in ours."""
     return re.match(_RELEASED_ONLY, key) is not None
+
+
+def is_mask(key: str) -> bool:
+    """Whether a key of the released code is that of a constant mask, which ours compute."""
+    return re.fullmatch(MASK, key) is not None
 
 
 def _is_spanet(state_dict: Mapping[str, Tensor]) -> bool:

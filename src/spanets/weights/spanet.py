@@ -45,7 +45,7 @@ def convert_spanet(
     converted: StateDict = {}
     gates: dict[str, StateDict] = {}  # the parts of `pws`, by mixer
     for key, value in state_dict.items():
-        if found := re.fullmatch(_MASK, key):
+        if found := re.fullmatch(MASK, key):
             stage, gate = int(found[1]) // 2, int(found[2])
             if stage >= len(radii) or gate >= len(balances):
                 raise WeightsError(f"unexpected key {key}, the model has no such gate")
@@ -61,7 +61,7 @@ def convert_spanet(
     return converted
 
 
-_MASK = r"network\.([0246])\.\d+\.token_mixer\.sps\.(\d{1,3})\.filter"
+MASK = r"network\.([0246])\.\d+\.token_mixer\.sps\.(\d{1,3})\.filter"
 _GATE = r"(network\.[0246]\.\d+\.token_mixer\.)pws\.(.+)"
 # Parts of a block that keep their names; only the two convolutions are renamed.
 _SAME = ("norm1", "norm2", "mlp.fc1", "mlp.fc2", "token_mixer.proj_in", "token_mixer.proj_out")

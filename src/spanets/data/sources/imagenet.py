@@ -16,6 +16,7 @@ classes in any order, and more classes.
 import json
 import pkgutil
 import re
+import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cache
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from timm.data import ImageNetInfo
 
+from spanets.backbones.published_classes import imagenet_classes
 from spanets.data.corruptions import KINDS, SEVERITIES
 from spanets.data.samples import Samples, map_classes
 from spanets.data.sources.folder import existing_folder, named_parts, scan_folder, subfolders
@@ -57,6 +59,59 @@ def wordnet_ids(layout: str = "imagenet") -> tuple[str, ...]:
     text = pkgutil.get_data("timm.data", f"_info/{_SUBSETS[layout]}_synsets.txt")
     assert text is not None
     return tuple(text.decode().split())
+
+
+def has_imagenet_names(classes: Sequence[str]) -> bool:
+    """Whether a model's classes are ImageNet-1K's in order, by the names that timm has for them."""
+    return tuple(classes) == imagenet_classes()
+
+
+def name_classes(folders: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Translates names of class folders to ImageNet's class names, where that is clear.
+
+    A folder may have a class's WordNet id, its whole name, or one of the words for it that no other
+    class has: "n01443537", "goldfish, Carassius auratus", "goldfish" and "Carassius_auratus" are
+    the same.
+
+    Returns:
+        The class names, with unknown folder names unchanged, and a note if names were translated.
+
+    Raises:
+        UserError: a name that several classes have.
+    """
+    known = _classes_of_words()
+    names = []
+    for folder in folders:
+        meant = known.get(_plain(folder), (folder,))
+        if len(meant) > 1:
+            shown = " and ".join(map(repr, meant[:4]))
+            raise UserError(
+                f"class folder {folder!r} may mean {len(meant)} of ImageNet's classes, {shown}; "
+                "rename it to a whole name or a WordNet id"
+            )
+        names += meant
+    changed = [(old, new) for old, new in zip(folders, names, strict=True) if old != new]
+    if not changed:
+        return names, ()
+    old, new = changed[0]
+    count = f"{len(changed)} class folder{'s' * (len(changed) > 1)}"
+    return names, (f"{count} matched to ImageNet's names, such as {old!r} to {new!r}",)
+
+
+@cache
+def _classes_of_words() -> dict[str, tuple[str, ...]]:
+    """Returns ImageNet's class names by WordNet id, by whole name, and by each word for them."""
+    words: dict[str, tuple[str, ...]] = {}
+    names = imagenet_classes()
+    for name, described in zip(names, ImageNetInfo().label_descriptions(), strict=True):
+        for word in described.split(","):
+            words[_plain(word)] = (*words.get(_plain(word), ()), name)
+    whole = {_plain(name): (name,) for name in names}
+    return words | whole | {key: (name,) for key, name in zip(wordnet_ids(), names, strict=True)}
+
+
+def _plain(word: str) -> str:
+    return unicodedata.normalize("NFC", word).replace("_", " ").strip().casefold()
 
 
 def find_layout(root: str | Path, classes: Sequence[str]) -> str | None:

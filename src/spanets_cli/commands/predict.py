@@ -82,7 +82,7 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
     out = None if arguments.out is None else Path(arguments.out)
     annotations = None if arguments.annotations is None else Path(arguments.annotations)
     if is_exported(arguments.checkpoint):
-        from spanets_runtime.onnx_predictors import make_onnx_predictor
+        from spanets_runtime.onnx import make_onnx_predictor
 
         return make_onnx_predictor(arguments.checkpoint, arguments.top, out, annotations)
     from spanets.sources import open_source

@@ -11,7 +11,7 @@ from PIL import Image
 from spanets_runtime.errors import UserError
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.masks import MaskPrediction, predict_masks, read_numbers
-from spanets_runtime.onnx import OnnxFile
+from spanets_runtime.onnx.file import OnnxFile
 from spanets_runtime.predict import check_answer
 from spanets_runtime.resize_to_fit import ResizeToFit
 from spanets_runtime.windows import windows

@@ -231,7 +231,7 @@ def _open_exported(word: str) -> Source:
     file = OnnxFile(word)
     task = file.task or DEFAULT_TASK
     classes = OnnxPredictor(file).classes if load_task(task).is_classifier else []
-    model, version = (str(file.told.get(key, "")) for key in ("model", "version"))
+    model, version = (str(file.metadata.get(key, "")) for key in ("model", "version"))
     info = ModelInfo(model, {}, classes, file.preprocessing, {}, version, task)
     return Source(word, ExportedNetwork(file), info, Path(word), exported=True)
 

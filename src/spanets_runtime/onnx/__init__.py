@@ -1,10 +1,10 @@
 """Predictors for exported files; they need onnxruntime, but not torch."""
 
+from spanets_runtime.onnx.classifier import OnnxPredictor
 from spanets_runtime.onnx.file import (
     METADATA,
     MIN_FREE_SIDE,
     OnnxFile,
-    OnnxPredictor,
     images_input,
     is_exported,
     open_session,

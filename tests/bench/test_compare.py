@@ -16,7 +16,7 @@ from spanets.bench.compare import _count_as_run, compare
 from spanets.bench.memory import peak_memory
 from spanets.bench.report import plot, table_rows
 from spanets.bench.running import Setting
-from spanets.bench.sources import build_form
+from spanets.bench.timed_models import build_form
 from spanets.bench.timing import interleave, summarise
 from spanets.deploy.export import export_model
 from spanets_runtime.errors import UsageError, UserError

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from count_opens import count_opens
 from opened import restore_model
-from opens import count_opens
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from count_opens import count_opens
 from opened import restore_model
-from opens import count_opens
 from PIL import Image
 from small_runs import call, call_without_torch
 

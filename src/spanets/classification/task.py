@@ -25,8 +25,8 @@ from spanets_runtime.errors import UsageError, first_line
 if TYPE_CHECKING:
     import lightning as L
 
-    from spanets.data.kept import Kept
     from spanets.data.loaders import Loaders
+    from spanets.data.run_data import RunData
     from spanets.sources import Source
     from spanets.training.callbacks import Row
 
@@ -94,11 +94,11 @@ class ClassificationTask(Task[ClassificationRecipe]):
                 "odd; choose another optim.batch_size"
             )
 
-    def make_loaders(self, batch_size: int, processes: int, kept: Kept) -> Loaders:
+    def make_loaders(self, batch_size: int, processes: int, run_data: RunData) -> Loaders:
         """Makes the loaders of a recipe; see `classification.data.make_loaders`."""
         from spanets.classification.data import make_loaders
 
-        return make_loaders(self.recipe, batch_size, processes, kept)
+        return make_loaders(self.recipe, batch_size, processes, run_data)
 
     def check_model(self, model: nn.Module, classes: int) -> None:
         """Raises a UsageError if the model does not return logits for the recipe's image size."""

@@ -24,7 +24,7 @@ import spanets
 from spanets.checkpoint import ModelInfo, read_own
 from spanets.deploy.model_folder import FILES, check_folder, place, sign
 from spanets.recipe.yaml_text import dump_yaml
-from spanets.runs.folder import RESULTS
+from spanets.runs.file_names import RESULTS
 from spanets.sources import build_source
 from spanets.tasks import load_task
 from spanets_runtime.errors import UsageError, UserError, first_line

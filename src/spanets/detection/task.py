@@ -22,8 +22,8 @@ from spanets_runtime.errors import UsageError, require
 if TYPE_CHECKING:
     import lightning as L
 
-    from spanets.data.kept import Kept
     from spanets.data.loaders import Loaders
+    from spanets.data.run_data import RunData
     from spanets.sources import Source
     from spanets.training.callbacks import Row
 
@@ -125,7 +125,7 @@ class DetectionTask(Task[DetectionRecipe]):
         super().__init__(recipe)
         self.category_ids: list[int] = []
 
-    def make_loaders(self, batch_size: int, processes: int, kept: Kept) -> Loaders:
+    def make_loaders(self, batch_size: int, processes: int, run_data: RunData) -> Loaders:
         """Makes the loaders of a recipe; see `detection.data.make_loaders`."""
         from spanets.detection.data import make_loaders
 

@@ -31,7 +31,7 @@ from spanets.checkpoint import ModelInfo
 from spanets.data.loaders import Loaders, RankSampler
 from spanets.data.split_list import write_split
 from spanets.recipe import Recipe
-from spanets.runs.folder import BEST, LAST, RESULTS
+from spanets.runs.file_names import BEST, LAST, RESULTS
 from spanets.runs.record import recorded
 from spanets.sources import open_checkpoint
 from spanets.tasks import load_task
@@ -99,8 +99,8 @@ def train_claimed(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, 
     recipe, lowered = fit_to_machine(recipe)
     task, batch_size = load_task(recipe.task)(recipe), per_device_batch(recipe)
     task.check_batch(batch_size)
-    loaders = task.make_loaders(batch_size, count_processes(recipe), start.kept)
-    check_classes(start.kept.classes, loaders.classes, start.checkpoint)
+    loaders = task.make_loaders(batch_size, count_processes(recipe), start.run_data)
+    check_classes(start.run_data.classes, loaders.classes, start.checkpoint)
     _skip_to(start, loaders)
     accumulate = min(recipe.trainer.accumulate, len(loaders.train))
     updates = len(loaders.train) // accumulate  # optimizer updates in an epoch
@@ -118,7 +118,7 @@ def train_claimed(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, 
             for note in notes:
                 print(note, file=sys.stderr)
             write_recipe(recipe, out)
-            if loaders.split is not None and start.kept.split is None:
+            if loaders.split is not None and start.run_data.split is None:
                 write_split(out, loaders.split)
         with plain_errors(out), quiet():
             if trainer.logger is not None:

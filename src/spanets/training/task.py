@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from torch import nn
 
 from spanets.backbones.factory import create_model
-from spanets.data.kept import Kept
+from spanets.data.run_data import RunData
 from spanets.recipe import Recipe, parse_recipe
 from spanets.version import __version__
 from spanets.weights import LoadReport, load_weights
@@ -108,13 +108,13 @@ class Task(ABC, Generic[R]):
         """Raises UsageError if the task cannot train on batches of this size on one device."""
 
     @abstractmethod
-    def make_loaders(self, batch_size: int, processes: int, kept: Kept) -> Loaders:
+    def make_loaders(self, batch_size: int, processes: int, run_data: RunData) -> Loaders:
         """Reads the data set and returns its loaders.
 
         Args:
             batch_size: Images in a batch of one process.
             processes: Number of processes that share the images.
-            kept: What the run recorded about its data; a recorded split is used again.
+            run_data: What the run recorded about its data; a recorded split is used again.
 
         Raises:
             UserError: the data are missing or cannot be used.

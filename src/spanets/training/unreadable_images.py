@@ -12,7 +12,7 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
 from spanets.data.unreadable import Unreadable
-from spanets.runs.folder import UNREADABLE
+from spanets.runs.file_names import UNREADABLE
 from spanets_runtime.files import write_atomically
 
 

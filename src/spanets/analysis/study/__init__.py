@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from spanets.analysis.study.figures import draw
+from spanets.analysis.study.inputs import class_labels, open_network, spread_evenly
 from spanets.analysis.study.measure import MEASUREMENTS, Options, Subject
 from spanets.analysis.study.record import Record, digest, file_name, identity
-from spanets.analysis.study.sources import class_labels, load_any, spread_evenly
 from spanets_runtime.errors import UsageError, UserError, nearest
 from spanets_runtime.images import describe_unreadable
 from spanets_runtime.listing import images_below
@@ -66,7 +66,7 @@ def analyze(
         record = Record(folder / file_name(source), {**common, "model": identity(source)})
         todo = [name for name in what if not record.has(name, options.of(name))]
         if todo:
-            model, preprocess, classes = load_any(source, size)
+            model, preprocess, classes = open_network(source, size)
             labels = class_labels(root, paths, classes)
             subject = Subject(source, model, preprocess, paths, labels, options, unreadable)
             for name in todo:

@@ -27,8 +27,8 @@ from spanets.analysis.robustness import (
     frequency_grid,
     wave_variants,
 )
+from spanets.analysis.study.inputs import batches
 from spanets.analysis.study.record import Part
-from spanets.analysis.study.sources import batches
 from spanets_runtime.errors import UsageError
 from spanets_runtime.preprocessing import Preprocessing
 

@@ -20,7 +20,7 @@ from typing import Any
 from spanets.data.class_names import describe_twins, normal
 from spanets.data.samples import Samples
 from spanets.data.sources.parts import Part, name_parts, part_of
-from spanets.data.sources.run_folders import holds_only_runs
+from spanets.data.sources.runs_among_images import holds_only_runs
 from spanets.data.splits import split_parts
 from spanets_runtime.errors import UserError, nearest
 from spanets_runtime.listing import (

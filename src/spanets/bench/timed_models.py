@@ -21,7 +21,7 @@ FORMS = ("default", "fft")
 
 
 @dataclass(frozen=True)
-class Source:
+class TimedModel:
     """One model of a comparison.
 
     Attributes:
@@ -42,11 +42,11 @@ def build_form(name: str, form: str = "default", **arguments: Any) -> nn.Module:
     return create_model(name, arguments)
 
 
-def check_sources(names: Sequence[str], forms: Sequence[str], setting: Setting) -> None:
+def check_models(names: Sequence[str], forms: Sequence[str], setting: Setting) -> None:
     """Checks that the models support the forms and settings, before building them.
 
     Args:
-        names: Names or paths; see `Source`.
+        names: Names or paths; see `TimedModel`.
         forms: Forms of this package's models.
         setting: Settings of the run.
 
@@ -72,13 +72,13 @@ def check_sources(names: Sequence[str], forms: Sequence[str], setting: Setting) 
             )
 
 
-def build_sources(
+def build_models(
     names: Sequence[str], forms: Sequence[str], size: int, train: bool
-) -> list[Source]:
+) -> list[TimedModel]:
     """Builds all models for one image size, in the given order.
 
     Args:
-        names: Names or paths, see `Source`; timm names get random weights.
+        names: Names or paths, see `TimedModel`; timm names get random weights.
         forms: Forms of this package's models; other models have only "default".
         size: Image side, in pixels.
         train: Whether training steps will be timed.
@@ -90,7 +90,7 @@ def build_sources(
     own = set(spanets.list_models())
     wanted = [(name, form) for name in names for form in forms if form == "default" or name in own]
     return [
-        Source(name, form, _build(name, form, size, train))
+        TimedModel(name, form, _build(name, form, size, train))
         for name, form in tqdm(wanted, desc="build", disable=None, leave=False)
     ]
 

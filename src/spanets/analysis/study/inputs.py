@@ -13,7 +13,7 @@ from spanets_runtime.images import ImageError, load_image, named
 from spanets_runtime.preprocessing import Preprocessing
 
 
-def load_any(
+def open_network(
     word: str, size: int | None = None
 ) -> tuple[nn.Module, Preprocessing, list[str] | None]:
     """Opens a network from any source; see `open_source`.

@@ -72,7 +72,7 @@ def evaluate(
     )
     measured = measure(source.network, loader, info.classes)
     unreadable = unreadable_of(loader)
-    left_out = [f"{samples.images[i]}: {unreadable.reason(i)}" for i in unreadable.found()]
+    left_out = [f"{samples.images[i]}: {unreadable.reason(i)}" for i in unreadable.indices()]
     told = {"unreadable": left_out, "notes": list(samples.notes)}
     return {"checkpoint": source.word, "data": part, **measured, **told}
 

@@ -37,11 +37,11 @@ class ClassificationTask(Task[ClassificationRecipe]):
     name = "classification"
     recipe_type = ClassificationRecipe
     is_classifier = True
-    takes = frozenset({"layout"})
+    supported_options = frozenset({"layout"})
     preprocessing_keys = frozenset({"crop_pct", "interpolation", "mean", "std"})
     side_key = "image_size"
     score = "val/accuracy"
-    shown: ClassVar[Mapping[str, str]] = {
+    metric_labels: ClassVar[Mapping[str, str]] = {
         "train/loss": "loss",
         "val/loss": "val loss",
         "val/accuracy": "val accuracy",

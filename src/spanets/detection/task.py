@@ -33,10 +33,10 @@ class DetectionTask(Task[DetectionRecipe]):
 
     name = "detection"
     recipe_type = DetectionRecipe
-    takes = frozenset({"out", "annotations"})
+    supported_options = frozenset({"out", "annotations"})
     preprocessing_keys = frozenset({"short_side", "long_side", "mean", "std"})
     score = "val/box_ap"
-    shown: ClassVar[Mapping[str, str]] = {
+    metric_labels: ClassVar[Mapping[str, str]] = {
         "train/loss": "loss",
         "val/box_ap": "box AP",
         "val/mask_ap": "mask AP",

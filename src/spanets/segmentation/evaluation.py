@@ -54,9 +54,9 @@ def evaluate(
     part, samples = evaluation_images(source, root, trusted)
     notes = check_parts({part: samples}, is_training=False)
     loader = evaluation_loader(samples, source.info.preprocessing, workers)
-    told = part if root is None else f"{root} ({part})"
     measured = measure(source.network, loader, source.info)
-    return {"checkpoint": source.word, "data": told, **measured, "notes": list(notes)}
+    data = part if root is None else f"{root} ({part})"
+    return {"checkpoint": source.word, "data": data, **measured, "notes": list(notes)}
 
 
 def evaluation_images(

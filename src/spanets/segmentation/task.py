@@ -41,13 +41,13 @@ class SegmentationTask(Task[SegmentationRecipe]):
 
     name = "segmentation"
     recipe_type = SegmentationRecipe
-    takes = frozenset({"out"})
+    supported_options = frozenset({"out"})
     # `read_numbers` checks the numbers that masks are written with.
     preprocessing_keys = frozenset({"resize", "test", "slide", "mean", "std"})
     mask_keys: ClassVar[frozenset[str]] = frozenset({"first", "values"})
     side_key = "crop"
     score = "val/mIoU"
-    shown: ClassVar[Mapping[str, str]] = {
+    metric_labels: ClassVar[Mapping[str, str]] = {
         "train/loss": "loss",
         "val/loss": "val loss",
         "val/mIoU": "val mIoU",

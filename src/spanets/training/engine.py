@@ -168,7 +168,10 @@ def _make_trainer(
     settings, decay = recipe.trainer, recipe.optim.ema_decay
     peers = Peers(advice=f"go on with: {resume_command(out)}")
     # `DivergedBatch` comes before `Peers`, so that the other processes get its file name too.
-    shown = task.shown or {"train/loss": "loss", task.score: task.score.removeprefix("val/")}
+    shown = task.metric_labels or {
+        "train/loss": "loss",
+        task.score: task.score.removeprefix("val/"),
+    }
     callbacks = [DivergedBatch(out), peers, *callbacks, EpochLines(sys.stderr.isatty(), shown)]
     if decay is not None:
         callbacks.append(Ema(decay=decay))

@@ -83,22 +83,23 @@ class Task(ABC, Generic[R]):
         recipe_type: Class of its recipes.
         is_classifier: Whether its models map images to class logits, like timm's. Only such models
             work with `explain`, `push`, `analyze` and `bench --train`.
-        takes: The optional options that this task supports: "out", "annotations", "layout".
+        supported_options: Of the options "out", "annotations" and "layout", those for this task.
         preprocessing_keys: Keys of `data` that a checkpoint's preprocessing contains.
         side_key: The key of `data` with the side of the network's input, or None.
         score: Logged name of the validation metric that selects the best epoch; larger is better.
-        shown: Labels of the metrics in an epoch's line, by logged name; empty means loss and score.
+        metric_labels: Labels of the metrics in an epoch's line, by logged name; empty means loss
+            and score.
         eval_batch: Default batch size of `spanets eval`.
     """
 
     name: ClassVar[str]
     recipe_type: ClassVar[type[Recipe]]
     is_classifier: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset()
+    supported_options: ClassVar[frozenset[str]] = frozenset()
     preprocessing_keys: ClassVar[frozenset[str]] = frozenset()
     side_key: ClassVar[str | None] = None
     score: ClassVar[str]
-    shown: ClassVar[Mapping[str, str]] = {}
+    metric_labels: ClassVar[Mapping[str, str]] = {}
     eval_batch: ClassVar[int] = 64
 
     def __init__(self, recipe: R) -> None:

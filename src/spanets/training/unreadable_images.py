@@ -85,7 +85,7 @@ class UnreadableImages(Callback):
     def _find(self) -> dict[str, dict[int, str]]:
         """Returns the images that this process newly found, by part."""
         return {
-            name: {i: part.reason(i) for i in part.found() if i not in self.reasons[name]}
+            name: {i: part.reason(i) for i in part.indices() if i not in self.reasons[name]}
             for name, part in self.parts.items()
         }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spanets_cli.limits import MOST_COUNT
-from spanets_cli.option_types import share, whole
+from spanets_cli.option_types import fraction, whole
 from spanets_cli.output import print_json, print_notes, say
 from spanets_cli.programs import refuse_program
 from spanets_runtime.text import escape_controls
@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--score",
-        type=share,
+        type=fraction,
         default=0.5,
         metavar="P",
         help="detectors: lowest score of an object, 0 to 1 (default: 0.5)",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from spanets.sources import open_source
 from spanets_runtime.errors import UserError
-from spanets_runtime.images import ImageError, load_image, named
+from spanets_runtime.images import ImageError, describe_error, load_image
 from spanets_runtime.preprocessing import Preprocessing
 
 
@@ -89,7 +89,7 @@ def batches(
             kept.append(torch.from_numpy(preprocess(load_image(paths[number]))))
         except ImageError as error:
             if unreadable is not None:
-                unreadable[paths[number]] = named(paths[number], error)
+                unreadable[paths[number]] = describe_error(paths[number], error)
             continue
         numbers.append(number)
         seen = True

@@ -209,10 +209,10 @@ def _scan_classes(
         _refuse_unnamed_parts(root, classes)
     samples = _collect(root, folders, classes, left_out)
     if empty := [name for name, count in samples.counts().items() if count == 0]:
-        told = "".join(f" ({note})" for note in left_out.notes(root))
+        reasons = "".join(f" ({note})" for note in left_out.notes(root))
         raise UserError(
             f"{root}: no images in class folder {', '.join(empty)}; add some or remove the folder"
-            + told
+            f"{reasons}"
         )
     return replace(samples, notes=notes)
 

@@ -80,12 +80,17 @@ class Source:
         """Whether `spanets train` wrote this checkpoint."""
         return self.path is not None and not self.exported and bool(self.info.recipe)
 
-    def require_classes(self) -> None:
-        """Raises a UsageError for a model whose outputs have no names."""
+    def require_classes(self, accepted: str = "a checkpoint or an exported file") -> None:
+        """Raises a UsageError, which names what is accepted, if the outputs have no names."""
         if not self.info.classes:
+            raise UsageError(f"{self.word} is a model without trained classes; give {accepted}")
+
+    def require_layers(self) -> None:
+        """Raises a UsageError for an exported file, whose layers cannot be seen."""
+        if self.exported:
             raise UsageError(
-                f"{self.word} is a model without trained classes; give a checkpoint or an exported "
-                "file"
+                f"{self.word} is an exported file, whose layers cannot be seen; give the "
+                "checkpoint it was exported from"
             )
 
     def require_classifier(self) -> None:

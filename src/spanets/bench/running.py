@@ -46,12 +46,12 @@ class Setting:
             raise UsageError(f"--backend is {self.backend!r}, allowed: {', '.join(BACKENDS)}")
         if self.backend == "onnx" and (self.train or self.device != "cpu"):
             raise UsageError(
-                "--backend onnx runs inference on the CPU; leave out --train, --device"
+                "--backend onnx runs inference on the CPU; leave out --train and --device"
             )
         if self.backend == "onnx" and self.channels_last:
-            raise UsageError("--backend onnx lays maps out by itself; leave out --channels-last")
+            raise UsageError("--backend onnx chooses the memory layout; leave out --channels-last")
         if self.backend == "onnx" and self.dtype == "bfloat16":
-            raise UsageError("--backend onnx takes --dtype float32 or float16, not bfloat16")
+            raise UsageError("--backend onnx supports --dtype float32 or float16, not bfloat16")
         if self.device.split(":")[0] not in ("cpu", "cuda"):
             raise UsageError(f"--device is {self.device!r}, allowed: cpu, cuda, cuda:1, …")
         try:
@@ -92,14 +92,16 @@ def make_exported_step(path: Path, batch: int, size: int) -> Step:
     session = open_session(path, torch.get_num_threads())
     given = images_input(session, path)
     if given.type != "tensor(float)":
-        raise UserError(f"{path}: takes {given.type} where bench has float32 images")
+        raise UserError(f"{path}: its input is {given.type}, but bench times float32 images only")
     channels = given.shape[1] if isinstance(given.shape[1], int) else 3
     shape = (batch, channels, size, size)
     for fixed, wanted in zip(given.shape, shape, strict=True):
         if isinstance(fixed, int) and fixed != wanted:
             made = "x".join(str(side) if isinstance(side, int) else "any" for side in given.shape)
             asked = "x".join(map(str, shape))
-            raise UsageError(f"{path} is made for {made}, not {asked}; see --batch and --size")
+            raise UsageError(
+                f"{path}: its input is {made}, not {asked}; set --batch and --size to match"
+            )
     feed = {given.name: torch.randn(shape).numpy()}
     return lambda: session.run(None, feed)
 

@@ -1,4 +1,4 @@
-"""Opens the models to time: by name, from checkpoints of any task, or exported files."""
+"""Opens the models to time: names, checkpoints of any task, and exported files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,14 +61,17 @@ def check_models(names: Sequence[str], forms: Sequence[str], setting: Setting) -
     own = set(spanets.list_models())
     for name in names:
         if name.lower().endswith(".pt2"):
-            raise UsageError(f"{name} is a program of torch.export; bench takes FILE.onnx")
+            raise UsageError(
+                f"{name} is a torch.export program; bench takes FILE.onnx, a checkpoint or a name"
+            )
         if is_exported(name) and setting.backend != "onnx":
             raise UsageError(
-                f"{name} runs in onnxruntime, not {setting.backend}; add --backend onnx"
+                f"{name} runs with onnxruntime, not {setting.backend}; add --backend onnx"
             )
         if "default" not in forms and name not in own:
             raise UsageError(
-                f"--form {' '.join(forms)}: {name} has none, only this package's models by name do"
+                f"--form {' '.join(forms)}: {name} has only one form; leave out --form, or name a "
+                "SPANet or SPANetV2"
             )
 
 

@@ -66,7 +66,8 @@ def analyze(
         record = Record(folder / file_name(source), {**common, "model": identity(source)})
         todo = [name for name in what if not record.has(name, options.of(name))]
         if todo:
-            model, preprocess, classes = open_network(source, size)
+            needs_layers = any(MEASUREMENTS[name].needs_layers for name in todo)
+            model, preprocess, classes = open_network(source, size, needs_layers)
             labels = class_labels(root, paths, classes)
             subject = Subject(source, model, preprocess, paths, labels, options, unreadable)
             for name in todo:

@@ -146,8 +146,9 @@ def explain(
     if unknown := set(what or ()) - set(WHAT):
         raise UsageError(f"--what is {min(unknown)!r}, allowed: {', '.join(WHAT)}")
     source = open_source(checkpoint)
+    source.require_layers()
     source.require_classifier()
-    source.require_classes()
+    source.require_classes("a checkpoint")
     model, info = source.network, source.info
     if what is None:
         has_context = any(isinstance(module, SpectralContext) for module in model.modules())

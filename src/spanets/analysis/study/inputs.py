@@ -14,20 +14,27 @@ from spanets_runtime.preprocessing import Preprocessing
 
 
 def open_network(
-    word: str, size: int | None = None
+    word: str, size: int | None = None, needs_layers: bool = True
 ) -> tuple[nn.Module, Preprocessing, list[str] | None]:
     """Opens a network from any source; see `open_source`.
+
+    Args:
+        word: Source of the network.
+        size: Image side, in pixels; None means the model's own.
+        needs_layers: Whether layers will be watched, which exported files do not show.
 
     Returns:
         The network in evaluation mode, its preprocessing, and a checkpoint's classes or None.
 
     Raises:
-        UsageError: unknown name, or a function that returns no network.
+        UsageError: unknown name, a function that returns no network, or no layers to watch.
         UserError: unreadable checkpoint, or one of a detector or segmenter.
     """
     config = timm.get_pretrained_cfg(word) if timm.is_model(word) else None
     fixed = size is not None and config is not None and config.fixed_input_size
     source = open_source(word, model_args={"img_size": size} if fixed else None)
+    if needs_layers:
+        source.require_layers()
     source.require_classifier()
     values = {**source.info.preprocessing, "crop_mode": "center"}
     if size is not None:

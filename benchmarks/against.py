@@ -3,7 +3,8 @@
     python benchmarks/against.py BEFORE [AFTER]
 
 BEFORE and AFTER are folders of checkouts; AFTER is this one by default. Each timing runs in a new
-process, the two checkouts in turn. The result is the ratio of the medians, AFTER over BEFORE.
+process, the two checkouts in turn. The result is the ratio of the medians, AFTER over BEFORE. The first
+compilation of a model takes minutes; `--modes eager train onnx` leaves it out.
 """
 
 import argparse
@@ -15,24 +16,32 @@ from statistics import median
 
 from common import write
 
-CASES = [
-    ("spanet_small", "eager"),
-    ("spanetv2_s18_pure", "eager"),
-    ("spanet_small", "train"),
-]
-ROUNDS = 3
+MODES = ("eager", "train", "compile", "onnx")
 
 STEP = """
-import sys, time, timm, torch, spanets
-name, mode = sys.argv[1:]
+import sys, tempfile, time, timm, torch, spanets
+name, mode, batch, size = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 torch.manual_seed(0)
-model, images = timm.create_model(name).train(mode == "train"), torch.randn(4, 3, 224, 224)
+images = torch.randn(batch, 3, size, size)
+model = timm.create_model(name).train(mode == "train")
+if mode == "compile":
+    model = torch.compile(model, dynamic=False)
+elif mode == "onnx":
+    import onnxruntime, spanets_cli
+    path = tempfile.mkdtemp() + "/model.onnx"
+    assert spanets_cli.main(["export", name, "--out", path, "--size", str(size)]) == 0
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: images.numpy()}
+
 def step():
+    if mode == "onnx":
+        return session.run(None, feed)
     with torch.inference_mode(mode != "train"):
         out = model(images)
     if mode == "train":
         model.zero_grad()
         out.square().mean().backward()
+
 times = []
 for i in range(11):
     start = time.perf_counter()
@@ -42,30 +51,36 @@ print(sorted(times)[len(times) // 2])
 """
 
 
-def measure(checkout: Path, name: str, mode: str) -> float:
-    """Returns the seconds of one step on four images of 224x224, in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(checkout / "src")}
-    command = [sys.executable, "-c", STEP, name, mode]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return float(done.stdout)
+def measure(checkout: Path, *words: object) -> float:
+    """Returns the seconds of one step, in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(checkout.absolute() / "src")}
+    command = [sys.executable, "-c", STEP, *map(str, words)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout.split()[-1])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path, nargs="?", default=Path(__file__).parents[1])
+    parser.add_argument("--models", nargs="+", default=["spanet_small", "spanetv2_s18_pure"])
+    parser.add_argument("--modes", nargs="+", default=MODES, choices=MODES)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     rows = []
-    for name, mode in CASES:
-        pairs = [
-            [measure(place, name, mode) for place in (given.before, given.after)]
-            for _ in range(ROUNDS)
-        ]
-        before, after = (median(pair[i] for pair in pairs) for i in (0, 1))
+    for name, mode in ((name, mode) for name in given.models for mode in given.modes):
+        seconds: dict[str, list[float]] = {"before": [], "after": []}
+        for _ in range(given.rounds):
+            for side, times in seconds.items():
+                times.append(measure(getattr(given, side), name, mode, given.batch, given.size))
+        before, after = map(median, seconds.values())
         row = {"model": name, "mode": mode, "before_s": before, "after_s": after}
         rows.append({**row, "ratio": after / before})
         print(f"{name} {mode}: {before:.3f} s, {after:.3f} s, ratio {after / before:.3f}")
-    write("against", {"images": "4 of 224x224", "rounds": ROUNDS, "rows": rows})
+    images = f"{given.batch} of {given.size}x{given.size}"
+    write("against", {"images": images, "rounds": given.rounds, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from spanets.analysis import SpectrumStatistics, stream
 from spanets.bench.memory import peak_memory
-from spanets.bench.sources import build_form
+from spanets.bench.timed_models import build_form
 from spanets.bench.timing import interleave, summarise
 
 MODELS = ("convnext_tiny", "spanet_small")

@@ -14,9 +14,9 @@ RESULTS = Path(__file__).parent / "results"
 def write(name: str, content: dict[str, Any], device: str = "cpu") -> None:
     """Writes results/NAME.json, with command and commit, and prints it."""
     command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
-    told = {"command": command, "commit": _git("rev-parse", "--short", "HEAD")}
-    told |= circumstances(device)
-    text = json.dumps({"circumstances": told, **content}, indent=2)
+    origin = {"command": command, "commit": _git("rev-parse", "--short", "HEAD")}
+    origin |= circumstances(device)
+    text = json.dumps({"circumstances": origin, **content}, indent=2)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(text + "\n")
     print(text)

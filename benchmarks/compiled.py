@@ -13,8 +13,8 @@ import torch
 from common import write
 from forms import released_form
 
-from spanets.bench.running import Setting, make_task
-from spanets.bench.sources import build_form
+from spanets.bench.running import Setting, make_step
+from spanets.bench.timed_models import build_form
 from spanets.bench.timing import interleave, summarise
 
 BF16 = {"avx512_bf16", "amx_bf16"}
@@ -41,7 +41,7 @@ def main() -> None:
         "convnext_tiny float32 compiled": (build_form("convnext_tiny"), wide),
     }
     tasks = {
-        name: make_task(model, setting, arguments.batch, 224)[0]
+        name: make_step(model, setting, arguments.batch, 224)[0]
         for name, (model, setting) in plans.items()
     }
     rows = summarise(

@@ -25,9 +25,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from turns import Turns, take_turns
 
-from spanets.bench.running import Setting, make_task
-from spanets.bench.sources import build_form
-from spanets.bench.timing import Task, summarise
+from spanets.bench.running import Setting, make_step
+from spanets.bench.timed_models import build_form
+from spanets.bench.timing import Step, summarise
 from spanets.kernels import fused
 from spanets_runtime.errors import UsageError
 
@@ -74,7 +74,7 @@ class Plan(NamedTuple):
     batch: int
     size: int
 
-    def __call__(self) -> tuple[Task, int]:
+    def __call__(self) -> tuple[Step, int]:
         """Returns the task and the size of its weights, in bytes."""
         # Without channels last, the network must not switch to that layout itself.
         layout = torch.channels_last if self.setting.channels_last else torch.contiguous_format
@@ -85,7 +85,7 @@ class Plan(NamedTuple):
             model = build_form(self.model, spectral_method="matmul")
         else:
             model = build_form(self.model, self.form)
-        return make_task(model, self.setting, self.batch, self.size)
+        return make_step(model, self.setting, self.batch, self.size)
 
 
 def plans(models: Models, arguments: argparse.Namespace, train: bool) -> dict[str, Plan]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from common import write
 
-from spanets.bench.sources import build_form
+from spanets.bench.timed_models import build_form
 from spanets.bench.timing import SESSIONS_SETTLE, interleave, summarise
 from spanets.data.samples import Samples
 from spanets.data.sources.elpv import elpv_splits

@@ -20,7 +20,7 @@ import torch
 from common import write
 from forms import head_by_head, released_form
 
-from spanets.bench.sources import build_form
+from spanets.bench.timed_models import build_form
 from spanets.bench.timing import SESSIONS_SETTLE, interleave, summarise
 from spanets.deploy.export import export_model
 from spanets_runtime.onnx import open_session

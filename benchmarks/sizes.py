@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from common import write
 
-from spanets.bench.running import Setting, make_task
-from spanets.bench.sources import build_form
+from spanets.bench.running import Setting, make_step
+from spanets.bench.timed_models import build_form
 from spanets.bench.timing import interleave, summarise
 
 MODELS = ("spanet_small", "spanetv2_s18_pure", "convnext_tiny")
@@ -33,7 +33,7 @@ def main() -> None:
         model, tasks, pixels = build_form(name), {}, {}
         for size in SIZES:
             batch = 1 if arguments.one_image else round((SIZES[-1] / size) ** 2)
-            tasks[str(size)], _ = make_task(model, Setting(), batch, size)
+            tasks[str(size)], _ = make_step(model, Setting(), batch, size)
             pixels[str(size)] = batch * size**2
         rows = summarise(interleave(tasks, arguments.rounds), str(SIZES[0]))
         for size, row in rows.items():

@@ -16,10 +16,10 @@ import torch
 from tqdm import tqdm
 
 from spanets.bench.memory import peak_memory
-from spanets.bench.timing import Task, interleave
+from spanets.bench.timing import Step, interleave
 from spanets_runtime.errors import first_line
 
-Prepare = Callable[[], tuple[Task, int]]
+Prepare = Callable[[], tuple[Step, int]]
 """Function that returns a task and the size of its weights in bytes; must be picklable."""
 
 
@@ -180,7 +180,7 @@ def _serve(pipe: Connection, prepare: Prepare, device: str) -> None:
             return
 
 
-def _answer(asked: str, task: Task, weights: int, device: str) -> Any:
+def _answer(asked: str, task: Step, weights: int, device: str) -> Any:
     if asked == "memory":
         peak = peak_memory(task, device)
         return None if peak is None else round((peak + weights) / 1e6)
@@ -191,7 +191,7 @@ def _answer(asked: str, task: Task, weights: int, device: str) -> Any:
     return _dearest_kernels(task, device)
 
 
-def _replay(task: Task, rounds: int, device: str) -> list[float] | None:
+def _replay(task: Step, rounds: int, device: str) -> list[float] | None:
     """Times a task as a CUDA graph."""
     if device == "cpu":
         return None
@@ -212,7 +212,7 @@ def _free_memory(device: str) -> None:
         torch.cuda.empty_cache()
 
 
-def _dearest_kernels(task: Task, device: str, count: int = 16) -> list[dict[str, Any]]:
+def _dearest_kernels(task: Step, device: str, count: int = 16) -> list[dict[str, Any]]:
     gpu = device != "cpu"
     kind = torch.profiler.ProfilerActivity.CUDA if gpu else torch.profiler.ProfilerActivity.CPU
     task()

@@ -14,7 +14,7 @@ from typing import Any
 from spanets.analysis import SpectrumStatistics, stream
 from spanets.analysis.plots import plot_families, save_figure
 from spanets.analysis.study.figures import title
-from spanets.analysis.study.sources import batches, load_any, spread_evenly
+from spanets.analysis.study.inputs import batches, open_network, spread_evenly
 from spanets.data.sources.elpv import elpv_splits
 from spanets_runtime.listing import find_images
 
@@ -35,7 +35,7 @@ def main() -> None:
     paths = spread_evenly(found or find_images(arguments.images), arguments.count)
     table: dict[str, Any] = {}
     for name in arguments.models:
-        model, preprocess, classes = load_any(name, arguments.size)
+        model, preprocess, classes = open_network(name, arguments.size)
         statistics = SpectrumStatistics()
         loaded = (images for _, images in batches(paths, preprocess, 8))
         stream(model, loaded, statistics, arguments.sites)

@@ -14,7 +14,7 @@ from pathlib import Path
 from spanets.analysis import SpectrumStatistics, stream
 from spanets.analysis.plots import Array, plot_spectra, save_figure
 from spanets.analysis.study.figures import title
-from spanets.analysis.study.sources import batches, load_any, spread_evenly
+from spanets.analysis.study.inputs import batches, open_network, spread_evenly
 from spanets.data.sources.elpv import elpv_splits
 from spanets_runtime.listing import find_images
 
@@ -29,7 +29,7 @@ MODELS = (
 
 def spectrum_of(model_name: str, paths: Sequence[Path], size: int, side: int) -> tuple[str, Array]:
     """Returns title and spectrum (side, side) of the last mixer on maps of a given side."""
-    model, preprocess, classes = load_any(model_name, size)
+    model, preprocess, classes = open_network(model_name, size)
     statistics = SpectrumStatistics()
     stream(model, (images for _, images in batches(paths, preprocess, 4)), statistics)
     name = [name for name, shape in statistics.sizes.items() if shape == (side, side)][-1]

@@ -267,10 +267,21 @@ def test_predict_goes_on_after_unreadable_images(small_run, photos, tmp_path, ca
     assert len(said.splitlines()) == 2
 
 
-def test_predict_with_a_program_of_torch(tmp_path, refused):
-    (tmp_path / "a.pt2").touch()
-    said = refused(2, "predict", tmp_path / "a.pt2", tmp_path / "a.png")
-    assert said.endswith("a.pt2 is a torch.export program; predict takes FILE.onnx or a checkpoint")
+@pytest.mark.parametrize(
+    ("words", "accepted"),
+    [
+        (["predict", "a.pt2", "a.png"], "FILE.onnx or a checkpoint"),
+        (["eval", "a.pt2"], "FILE.onnx or a checkpoint"),
+        (["explain", "a.pt2", "a.png", "--out", "out"], "a checkpoint"),
+        (["push", "a.pt2", "--to", "out"], "a checkpoint"),
+        (
+            ["analyze", "a.pt2", "--images", "images", "--out", "out"],
+            "a timm model name, a checkpoint, or module:function",
+        ),
+    ],
+)
+def test_a_torch_export_program_is_refused(words, accepted, refused):
+    assert refused(2, *words) == f"a.pt2 is a torch.export program; {words[0]} takes {accepted}"
 
 
 def test_predict_an_empty_folder(small_run, photos, tmp_path, refused):

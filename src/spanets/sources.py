@@ -80,12 +80,20 @@ class Source:
         """Whether `spanets train` wrote this checkpoint."""
         return self.path is not None and not self.exported and bool(self.info.recipe)
 
-    def require_classes(self) -> None:
-        """Raises a UsageError for a model whose outputs have no names."""
+    def require_classes(self, accepted: str = "a checkpoint, an exported file") -> None:
+        """Raises a UsageError, which names what is accepted, if the outputs have no names."""
         if not self.info.classes:
             raise UsageError(
-                f"{self.word} is a model without class names; give a checkpoint, an exported file, "
-                "or a model with published weights, which `spanets weights list` shows"
+                f"{self.word} is a model without class names; give {accepted}, or a model with "
+                "published weights, which `spanets weights list` shows"
+            )
+
+    def require_layers(self) -> None:
+        """Raises a UsageError for an exported file, whose layers cannot be seen."""
+        if self.exported:
+            raise UsageError(
+                f"{self.word} is an exported file, whose layers cannot be seen; give the "
+                "checkpoint it was exported from"
             )
 
     def require_classifier(self) -> None:
@@ -278,7 +286,7 @@ def _open_exported(word: str) -> Source:
     file = OnnxFile(word)
     task = file.task or DEFAULT_TASK
     classes = OnnxPredictor(file).classes if load_task(task).is_classifier else []
-    model, version = (str(file.told.get(key, "")) for key in ("model", "version"))
+    model, version = (str(file.metadata.get(key, "")) for key in ("model", "version"))
     info = ModelInfo(model, {}, classes, file.preprocessing, {}, version, task)
     return Source(word, ExportedNetwork(file), info, Path(word), exported=True)
 

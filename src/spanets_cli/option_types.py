@@ -37,7 +37,7 @@ def sides(low: int, high: int) -> Callable[[str], tuple[int, int]]:
     return read
 
 
-def share(text: str) -> float:
+def fraction(text: str) -> float:
     """Reads a number from 0 to 1."""
     value = _number(text)
     if not 0 <= value <= 1:

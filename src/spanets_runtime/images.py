@@ -32,9 +32,9 @@ __all__ = [
     "ImageError",
     "StoredImage",
     "decode_image",
+    "describe_error",
     "describe_unreadable",
     "load_image",
-    "named",
     "quiet_decoder",
 ]
 
@@ -47,7 +47,7 @@ class ImageError(UserError):
     """A file cannot be used as an image; the message has its path and the reason."""
 
 
-def named(path: str | os.PathLike[str], error: ImageError) -> str:
+def describe_error(path: str | os.PathLike[str], error: ImageError) -> str:
     """Returns the error's message, with the image's path if it does not contain it."""
     return str(error) if str(path) in str(error) else f"{path}: {error}"
 

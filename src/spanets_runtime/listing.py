@@ -92,8 +92,8 @@ def describe_left_out(folder: Path, left_out: Counter[str]) -> tuple[str, ...]:
     count = left_out.total()
     needs = {UNREADABLE_SUFFIXES[name]: name for name in left_out if name in UNREADABLE_SUFFIXES}
     hint = "".join(f"; {suffix} {need}" for need, suffix in needs.items())
-    told = f"{count} file{'s' * (count > 1)} left out, not known as images ({kinds}){hint}"
-    return (f"{folder}: {told}",)
+    files = f"{count} file{'s' * (count > 1)}"
+    return (f"{folder}: {files} left out, not known as images ({kinds}){hint}",)
 
 
 def is_system(name: str) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from spanets_runtime.images import ImageError, load_image, named
+from spanets_runtime.images import ImageError, describe_error, load_image
 from spanets_runtime.listing import ImageSource
 
 
@@ -74,7 +74,7 @@ def predict_each(
             yield predict(path)
         except ImageError as error:
             was_read = isinstance(error, AnswerError)
-            yield kind(str(path), error=named(path, error), was_read=was_read)
+            yield kind(str(path), error=describe_error(path, error), was_read=was_read)
 
 
 @dataclass(frozen=True)

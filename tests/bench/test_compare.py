@@ -16,7 +16,7 @@ from spanets.bench.compare import _count_as_run, compare
 from spanets.bench.memory import peak_memory
 from spanets.bench.report import plot, table_rows
 from spanets.bench.running import Setting
-from spanets.bench.sources import build_form
+from spanets.bench.timed_models import build_form
 from spanets.bench.timing import interleave, summarise
 from spanets.deploy.export import export_model
 from spanets_runtime.errors import UsageError, UserError
@@ -161,7 +161,7 @@ def test_exported_files_stand_beside_models(tmp_path):
         assert known == (row["macs"] is not None) == (row["parameters"] is not None)
         assert known == all(cells[-3:])
     json.dumps(result)
-    with pytest.raises(UsageError, match="made for 1x3x64x64, not 2x3x64x64; see --batch and --s"):
+    with pytest.raises(UsageError, match="its input is 1x3x64x64, not 2x3x64x64; set --batch and"):
         compare([eight], Setting(backend="onnx"), [2], [64], **FAST)
 
 
@@ -195,17 +195,17 @@ def test_what_does_not_fit_into_memory(batch):
         (["spanet_nano", "--device", "abacus"], "--device is 'abacus', allowed: cpu, cuda, cuda:1"),
         (["spanet_nano", "--plot", "a.txt"], "--plot a.txt: the suffix must be .png, .svg, .pdf"),
         (["spanet_nano", "--backend", "onnx", "--channels-last"], "leave out --channels-last"),
-        (["spanet_nano", "test_resnet", "--form", "fft"], "test_resnet has none, only this pack"),
+        (["spanet_nano", "test_resnet", "--form", "fft"], "test_resnet has only one form; leave"),
         (["spanet_nano", "--backend", "eager", "--compile"], "--compile does not go with --backe"),
-        (["a.onnx"], "a.onnx runs in onnxruntime, not eager; add --backend onnx"),
+        (["a.onnx"], "a.onnx runs with onnxruntime, not eager; add --backend onnx"),
         (["a.onnx", "--backend", "onnx", "--dtype", "float16"], "does not change exported files"),
         (["resnt18.a1_in1k"], "unknown model 'resnt18.a1_in1k'; did you mean 'resnet18"),
         (["tests"], "tests is a folder; give a checkpoint or a file in it"),
         (["hf-hub:timm/resnet18"], "unknown model 'hf-hub:timm/resnet18'"),
-        (["a.pt2"], "a.pt2 is a program of torch.export; bench takes FILE.onnx"),
+        (["a.pt2"], "a.pt2 is a torch.export program; bench takes FILE.onnx, a che"),
         (
             ["a.ckpt", "--form", "fft"],
-            "--form fft: a.ckpt has none, only this package's models by name do",
+            "--form fft: a.ckpt has only one form; leave out --form, or name a SPANet or SPANetV2",
         ),
         (["spanet_nano", "--batch", "0"], "argument --batch: 0 is no whole number from 1 to 65536"),
     ],

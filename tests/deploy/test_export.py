@@ -124,7 +124,7 @@ def test_a_checkpoint_keeps_its_classes(small_run, tmp_path, capsys):
     [
         (["spanet_nan"], 2, "unknown model 'spanet_nan'; did you mean 'spanet_nano'?"),
         (["missing.ckpt"], 1, "missing.ckpt: no such file"),
-        (["a.onnx"], 2, "a.onnx is exported already; give the checkpoint it was exported from"),
+        (["a.onnx"], 2, "a.onnx is an exported file; give the checkpoint it was exported from"),
         (
             ["spanet_nano", "--dtype", "float8"],
             2,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from count_opens import count_opens
 from opened import restore_model
-from opens import count_opens
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -213,7 +213,7 @@ def test_the_exported_run_finds_the_same(boxes_run, shapes, capsys):
     assert status == 0, said
     assert json.loads(printed)["outputs"] == ["boxes", "scores"]
     file = OnnxFile(path)
-    assert (file.task, file.told["classes"]) == ("detection", list(CLASSES))
+    assert (file.task, file.metadata["classes"]) == ("detection", list(CLASSES))
     predictor = ObjectPredictor(checkpoint, device="cpu")
     predictor.model.score_thresh = 0
     image = load_image(sorted((shapes / "images" / "val").iterdir())[0])

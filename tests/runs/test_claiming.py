@@ -14,7 +14,7 @@ from spanets.classification.task import ClassificationTask
 from spanets.recipe import load_recipe
 from spanets.runs import claiming
 from spanets.runs.claiming import FolderInUseError, claimed, claimed_first, is_running
-from spanets.runs.folder import FILES
+from spanets.runs.file_names import FILES
 from spanets.training.engine import train
 from spanets_runtime.errors import UserError
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from count_opens import count_opens
 from opened import restore_model
-from opens import count_opens
 from PIL import Image
 from small_runs import call, call_without_torch
 
@@ -181,7 +181,7 @@ def test_neither_does_the_order(run_folder, recipe_file, capsys, tmp_path):
 
 
 def test_training_evaluation_and_prediction_see_the_same(run_folder, recipe_file, tmp_path):
-    """Pixel by pixel; that of the exported file is in tests/runtime/test_onnx_masks.py."""
+    """Pixel by pixel; that of the exported file is in tests/runtime/onnx/test_segmenter.py."""
     root = Path(recipe_file).parent
     images = sorted((root / "images/val").iterdir())
     predictor = MaskPredictor(run_folder / "last.ckpt", "cpu")
@@ -311,7 +311,7 @@ def exported(larger_run, tmp_path_factory):
     return path
 
 
-@pytest.mark.slow  # tests/runtime/test_onnx_masks.py has what comes after the network
+@pytest.mark.slow  # tests/runtime/onnx/test_segmenter.py has what comes after the network
 def test_the_exported_run_finds_the_same_without_torch(
     larger_run, exported, recipe_file, capsys, tmp_path
 ):

@@ -1,7 +1,7 @@
 """A checkpoint is read once: each command opens the file a single time."""
 
 import pytest
-from opens import count_opens
+from count_opens import count_opens
 from small_runs import call
 
 

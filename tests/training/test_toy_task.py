@@ -11,7 +11,7 @@ from small_runs import SMALL, call
 
 from spanets import tasks
 from spanets.recipe import load_recipe
-from spanets.runs.folder import LAST
+from spanets.runs.file_names import LAST
 from spanets.sources import open_source
 from spanets.tasks import list_tasks, load_task
 from spanets.training.engine import train

@@ -76,7 +76,7 @@ def test_others_take_their_places_whoever_loads(recipe):
         for a, b in zip(alone, shared, strict=True):
             assert torch.equal(a[0], b[0])
             assert torch.equal(a[1], b[1])
-        assert found.found() == found_by_others.found() == [1, 10]
+        assert found.indices() == found_by_others.indices() == [1, 10]
 
 
 def test_the_rest_of_an_epoch_is_what_it_was_before(recipe, damaged, photos, small_recipe):

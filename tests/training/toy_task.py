@@ -114,7 +114,7 @@ class BrightnessTask(Task[BrightnessRecipe]):
     side_key = "side"
     score = "val/r2"
 
-    def make_loaders(self, batch_size: int, processes: int, kept: object) -> Loaders:
+    def make_loaders(self, batch_size: int, processes: int, run_data: object) -> Loaders:
         data, seed = self.recipe.data, self.recipe.seed
         train, val = (BrightImages(p, make_transform(data.side)) for p in list_parts(data.root))
         shuffled = shuffled_loader(train, batch_size, data.workers, processes, seed)

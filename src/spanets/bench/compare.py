@@ -1,7 +1,7 @@
 """`spanets bench`: compares timm models, checkpoints and exported files."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,9 +12,9 @@ from torch import nn
 
 from spanets.bench.costs import Costs, count_costs, count_parameters
 from spanets.bench.memory import peak_memory
-from spanets.bench.running import Setting, make_exported_task, make_task
-from spanets.bench.sources import Source, build_sources, check_sources
-from spanets.bench.timing import SESSIONS_SETTLE, circumstances, interleave, quartiles
+from spanets.bench.running import Setting, make_exported_step, make_step
+from spanets.bench.timed_models import TimedModel, build_models, check_models
+from spanets.bench.timing import SESSIONS_SETTLE, Step, circumstances, interleave, quartiles
 from spanets.mixers.adaptive import SpectralFilter
 from spanets_runtime.errors import UserError, first_line
 
@@ -86,10 +86,10 @@ def compare(
         UserError: a model that cannot be compiled or exported.
     """
     setting.check()
-    check_sources(models, forms, setting)
+    check_models(models, forms, setting)
     rows = []
     for size in sizes:
-        built = build_sources(models, forms, size, setting.train)
+        built = build_models(models, forms, size, setting.train)
         for batch in batches:
             rows += _compare_at(built, setting, batch, size, rounds, warmup)
     return {
@@ -110,32 +110,32 @@ def set_threads(threads: int | None) -> None:
 class _Ready:
     """A model that is ready for timing, with its costs."""
 
-    task: Callable[[], object]
+    step: Step
     parameters: int | None = None
     costs: Costs | None = None
     memory: int | None = None
 
 
 def _compare_at(
-    sources: Sequence[Source], setting: Setting, batch: int, size: int, rounds: int, warmup: int
+    timed: Sequence[TimedModel], setting: Setting, batch: int, size: int, rounds: int, warmup: int
 ) -> list[Row]:
     # Otherwise torch reuses code compiled for an earlier size, or stops compiling.
     torch.compiler.reset()
     ready = []
-    for source in sources:
-        with _one_line(f"{source.name} at {batch}x{size}x{size}"), _compiling(len(sources)):
-            ready.append(_prepare(source, setting, batch, size))
+    for model in timed:
+        with _one_line(f"{model.name} at {batch}x{size}x{size}"), _compiling(len(timed)):
+            ready.append(_prepare(model, setting, batch, size))
     # Keyed by number: a user may name a model twice, to see the noise.
-    tasks = {str(number): one.task for number, one in enumerate(ready)}
+    steps = {str(number): one.step for number, one in enumerate(ready)}
     settle = SESSIONS_SETTLE if setting.backend == "onnx" else 0.0
-    seconds = interleave(tasks, rounds, warmup, setting.device, settle)
+    seconds = interleave(steps, rounds, warmup, setting.device, settle)
     rows = []
-    for source, one, times in zip(sources, ready, seconds.values(), strict=True):
+    for model, one, times in zip(timed, ready, seconds.values(), strict=True):
         low, median, high = quartiles(times)
         rows.append(
             Row(
-                source.name,
-                source.form,
+                model.name,
+                model.form,
                 batch,
                 size,
                 latency_ms=round(median * 1e3, 3),
@@ -151,17 +151,17 @@ def _compare_at(
     return rows
 
 
-def _prepare(source: Source, setting: Setting, batch: int, size: int) -> _Ready:
+def _prepare(model: TimedModel, setting: Setting, batch: int, size: int) -> _Ready:
     """Counts the costs and runs the model until its code is compiled."""
-    network = source.network
+    network = model.network
     if isinstance(network, Path):
-        task = make_exported_task(network, batch, size)
-        task()
-        return _Ready(task)
+        step = make_exported_step(network, batch, size)
+        step()
+        return _Ready(step)
     costs, parameters = _count_as_run(network, setting, size), count_parameters(network)
-    task, weights = make_task(network, setting, batch, size)
-    memory = _first_runs(task, setting)
-    return _Ready(task, parameters, costs, None if memory is None else memory + weights)
+    step, weights = make_step(network, setting, batch, size)
+    memory = _first_runs(step, setting)
+    return _Ready(step, parameters, costs, None if memory is None else memory + weights)
 
 
 @contextmanager
@@ -203,9 +203,9 @@ def _compiling(models: int) -> AbstractContextManager[object]:
     return config.patch(cache_size_limit=8 + models, fail_on_cache_limit_hit=True)  # torch 2.6
 
 
-def _first_runs(task: Callable[[], object], setting: Setting) -> int | None:
-    """Runs a task until it is compiled, then measures its memory."""
-    task()
-    task()
+def _first_runs(step: Step, setting: Setting) -> int | None:
+    """Runs a step until it is compiled, then measures its memory."""
+    step()
+    step()
     # onnxruntime keeps its memory, so that a later run shows no increase.
-    return None if setting.backend == "onnx" else peak_memory(task, setting.device)
+    return None if setting.backend == "onnx" else peak_memory(step, setting.device)

@@ -1,4 +1,4 @@
-"""Measures the peak memory that a task adds."""
+"""Measures the peak memory that a step adds."""
 
 import ctypes
 from collections.abc import Callable
@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 
-def peak_memory(task: Callable[[], object], device: str = "cpu") -> int | None:
-    """Runs a task and returns how many bytes of memory it added, at its peak.
+def peak_memory(step: Callable[[], object], device: str = "cpu") -> int | None:
+    """Runs a step and returns how many bytes of memory it added, at its peak.
 
     On the CPU this is the process's resident memory, which only Linux reports; None elsewhere.
     """
@@ -17,22 +17,22 @@ def peak_memory(task: Callable[[], object], device: str = "cpu") -> int | None:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        task()
+        step()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    return _peak_resident(task)
+    return _peak_resident(step)
 
 
-def _peak_resident(task: Callable[[], object]) -> int | None:
+def _peak_resident(step: Callable[[], object]) -> int | None:
     reset = Path("/proc/self/clear_refs")
     try:
         _return_free_memory()
         reset.write_text("5")  # resets the peak
         before = _status("VmRSS")
-        task()
+        step()
         return max(0, _status("VmHWM") - before)
     except OSError:
-        task()
+        step()
         return None
 
 
@@ -44,6 +44,6 @@ def _status(key: str) -> int:
 
 
 def _return_free_memory() -> None:
-    """Makes the C library return freed memory; reusing it would hide what this task needs."""
+    """Makes the C library return freed memory; reusing it would hide what this step needs."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -52,9 +52,9 @@ def describe_setting(result: Mapping[str, Any]) -> str:
     setting, machine = result["setting"], result["circumstances"]
     what = "training steps" if setting["train"] else "inference"
     exported = [is_exported(row["model"]) for row in result["rows"]]
-    format = setting["dtype"] + (", files as they are" if any(exported) else "")
-    if all(exported):
-        format = "files as they are"
+    format = "exported files in their own number format"
+    if not all(exported):
+        format = f"{setting['dtype']}, {format}" if any(exported) else setting["dtype"]
     where = machine.get("gpu") or f"{machine['processor']}, {machine['threads']} threads"
     return (
         f"{what}, {setting['backend']}, {format}, {where}, torch {machine['torch']}; "

@@ -1,7 +1,6 @@
 """Settings of a timed run, and functions that run one batch."""
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
 
+from spanets.bench.timing import Step
 from spanets.deploy.export import export_model
 from spanets_runtime.errors import UsageError, UserError, first_line
 from spanets_runtime.onnx import images_input, open_session
@@ -46,12 +46,12 @@ class Setting:
             raise UsageError(f"--backend is {self.backend!r}, allowed: {', '.join(BACKENDS)}")
         if self.backend == "onnx" and (self.train or self.device != "cpu"):
             raise UsageError(
-                "--backend onnx runs inference on the CPU; leave out --train, --device"
+                "--backend onnx runs inference on the CPU; leave out --train and --device"
             )
         if self.backend == "onnx" and self.channels_last:
-            raise UsageError("--backend onnx lays maps out by itself; leave out --channels-last")
+            raise UsageError("--backend onnx chooses the memory layout; leave out --channels-last")
         if self.backend == "onnx" and self.dtype == "bfloat16":
-            raise UsageError("--backend onnx takes --dtype float32 or float16, not bfloat16")
+            raise UsageError("--backend onnx supports --dtype float32 or float16, not bfloat16")
         if self.device.split(":")[0] not in ("cpu", "cuda"):
             raise UsageError(f"--device is {self.device!r}, allowed: cpu, cuda, cuda:1, …")
         try:
@@ -63,9 +63,7 @@ class Setting:
             ) from error
 
 
-def make_task(
-    model: nn.Module, setting: Setting, batch: int, size: int
-) -> tuple[Callable[[], object], int]:
+def make_step(model: nn.Module, setting: Setting, batch: int, size: int) -> tuple[Step, int]:
     """Returns a callable that runs one batch, and the size of its weights in bytes.
 
     Raises:
@@ -74,17 +72,17 @@ def make_task(
     channels = getattr(model, "in_chans", 3)
     images = torch.randn(batch, channels, size, size)
     if setting.backend == "onnx":
-        return _onnx_task(model, images, setting.dtype), _bytes(model, DTYPES[setting.dtype])
+        return _onnx_step(model, images, setting.dtype), _bytes(model, DTYPES[setting.dtype])
     images = _place(images, setting)
     if setting.train:
         network = _place(model.train(), setting)
-        return _training_task(network, images, setting), _bytes(network)
+        return _training_step(network, images, setting), _bytes(network)
     network = reparameterize_model(model.eval()).to(DTYPES[setting.dtype])
     network = _place(network, setting)
-    return _inference_task(network, images.to(DTYPES[setting.dtype]), setting), _bytes(network)
+    return _inference_step(network, images.to(DTYPES[setting.dtype]), setting), _bytes(network)
 
 
-def make_exported_task(path: Path, batch: int, size: int) -> Callable[[], object]:
+def make_exported_step(path: Path, batch: int, size: int) -> Step:
     """Returns a callable that runs one batch through an ONNX file of float32 images.
 
     Raises:
@@ -94,14 +92,16 @@ def make_exported_task(path: Path, batch: int, size: int) -> Callable[[], object
     session = open_session(path, torch.get_num_threads())
     given = images_input(session, path)
     if given.type != "tensor(float)":
-        raise UserError(f"{path}: takes {given.type} where bench has float32 images")
+        raise UserError(f"{path}: its input is {given.type}, but bench times float32 images only")
     channels = given.shape[1] if isinstance(given.shape[1], int) else 3
     shape = (batch, channels, size, size)
     for fixed, wanted in zip(given.shape, shape, strict=True):
         if isinstance(fixed, int) and fixed != wanted:
             made = "x".join(str(side) if isinstance(side, int) else "any" for side in given.shape)
             asked = "x".join(map(str, shape))
-            raise UsageError(f"{path} is made for {made}, not {asked}; see --batch and --size")
+            raise UsageError(
+                f"{path}: its input is {made}, not {asked}; set --batch and --size to match"
+            )
     feed = {given.name: torch.randn(shape).numpy()}
     return lambda: session.run(None, feed)
 
@@ -117,7 +117,7 @@ def _bytes(model: nn.Module, dtype: torch.dtype | None = None) -> int:
     return sum(p.numel() * (dtype or p.dtype).itemsize for p in values)
 
 
-def _inference_task(model: nn.Module, images: Tensor, setting: Setting) -> Callable[[], object]:
+def _inference_step(model: nn.Module, images: Tensor, setting: Setting) -> Step:
     network: Any = torch.compile(model, dynamic=False) if setting.backend == "compile" else model
 
     def run() -> None:
@@ -127,7 +127,7 @@ def _inference_task(model: nn.Module, images: Tensor, setting: Setting) -> Calla
     return run
 
 
-def _training_task(model: nn.Module, images: Tensor, setting: Setting) -> Callable[[], object]:
+def _training_step(model: nn.Module, images: Tensor, setting: Setting) -> Step:
     network: Any = torch.compile(model, dynamic=False) if setting.backend == "compile" else model
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
     labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
@@ -143,7 +143,7 @@ def _training_task(model: nn.Module, images: Tensor, setting: Setting) -> Callab
     return run
 
 
-def _onnx_task(model: nn.Module, images: Tensor, dtype: str) -> Callable[[], object]:
+def _onnx_step(model: nn.Module, images: Tensor, dtype: str) -> Step:
     batch, _, size, _ = images.shape
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")

@@ -1,4 +1,4 @@
-"""Timing that is robust on a noisy machine: interleaved tasks, medians, recorded hardware."""
+"""Timing that is robust on a noisy machine: interleaved steps, medians, recorded hardware."""
 
 import platform
 import statistics
@@ -15,8 +15,8 @@ from tqdm import tqdm
 import spanets
 from spanets_runtime.machine import processor_name
 
-Task = Callable[[], object]
-
+Step = Callable[[], object]
+"""What is timed: a function without arguments, such as one batch through a model."""
 
 # Seconds to wait for an idle machine. After a run, threads of an onnxruntime session busy-wait for
 # up to some tens of milliseconds; another session on the same cores took twice as long.
@@ -24,39 +24,39 @@ SESSIONS_SETTLE = 0.1
 
 
 def interleave(
-    tasks: Mapping[str, Task],
+    steps: Mapping[str, Step],
     rounds: int,
     warmup: int = 1,
     device: str = "cpu",
     settle: float = 0.0,
 ) -> dict[str, list[float]]:
-    """Times each task once per round, in turn, so that a slow minute affects all tasks alike.
+    """Times each step once per round, in turn, so that a slow minute affects all steps alike.
 
     Args:
-        tasks: Callables without arguments, by name.
+        steps: Callables without arguments, by name.
         rounds: Number of measured rounds.
         warmup: Number of rounds before them.
         device: torch device; on "cuda", the time includes the GPU's work.
-        settle: Seconds to wait before each task; `SESSIONS_SETTLE` for tasks with their own
-            threads. After the wait the task runs once untimed, so that only its threads are awake.
+        settle: Seconds to wait before each step; `SESSIONS_SETTLE` for steps with their own
+            threads. After the wait the step runs once untimed, so that only its threads are awake.
 
     Returns:
-        Seconds of every measured round, by task.
+        Seconds of every measured round, by step.
     """
     gpu = torch.device(device).type == "cuda"
     clock = partial(_cuda_seconds, device=device) if gpu else _cpu_seconds
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in tqdm(range(warmup + rounds), desc="rounds", disable=None, leave=False):
-        for name, task in tasks.items():
+        for name, step in steps.items():
             if settle:
                 sleep(settle)
-                task()
-            seconds[name].append(clock(task))
+                step()
+            seconds[name].append(clock(step))
     return {name: values[warmup:] for name, values in seconds.items()}
 
 
 def summarise(seconds: Mapping[str, list[float]], reference: str) -> dict[str, dict[str, float]]:
-    """Returns median, quartiles and minimum, and the time relative to a reference task.
+    """Returns median, quartiles and minimum, and the time relative to a reference step.
 
     That ratio is the median over rounds of the ratio within each round.
     """
@@ -98,18 +98,18 @@ def circumstances(device: str = "cpu") -> dict[str, Any]:
     return found
 
 
-def _cpu_seconds(task: Task) -> float:
+def _cpu_seconds(step: Step) -> float:
     start = perf_counter()
-    task()
+    step()
     return perf_counter() - start
 
 
-def _cuda_seconds(task: Task, device: str) -> float:
+def _cuda_seconds(step: Step, device: str) -> float:
     with torch.cuda.device(device):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
         start.record()
-        task()
+        step()
         end.record()
         torch.cuda.synchronize()
         return start.elapsed_time(end) / 1e3

@@ -23,8 +23,8 @@ from torchvision.transforms.v2.functional import normalize
 from tqdm import tqdm
 
 from spanets.classification.recipe import ClassificationData, ClassificationRecipe
-from spanets.data.kept import Kept
 from spanets.data.loaders import Loaders, RankSampler, make_loader, ordered_loader
+from spanets.data.run_data import RunData
 from spanets.data.sampler import (
     BalancedSampler,
     EpochSampler,
@@ -36,7 +36,7 @@ from spanets.data.samples import Samples
 from spanets.data.sources.elpv import elpv_splits
 from spanets.data.sources.folder import folder_parts, names_in, part_folders
 from spanets.data.sources.hub import hub_parts
-from spanets.data.sources.run_folders import refuse_inside
+from spanets.data.sources.runs_among_images import refuse_inside
 from spanets.data.sources.shards import read_shards
 from spanets.data.splits import list_split, split_parts
 from spanets.data.unreadable import Unreadable, collate_readable, draw_replacement
@@ -128,7 +128,10 @@ class ImageDataset(Dataset[Sample | None]):
 
 
 def make_loaders(
-    recipe: ClassificationRecipe, batch_size: int, processes: int = 1, kept: Kept | None = None
+    recipe: ClassificationRecipe,
+    batch_size: int,
+    processes: int = 1,
+    run_data: RunData | None = None,
 ) -> Loaders:
     """Reads the data set of a recipe and makes its loaders.
 
@@ -139,12 +142,12 @@ def make_loaders(
         recipe: The recipe.
         batch_size: Images in a batch of one process.
         processes: Number of processes that share the images.
-        kept: What the run recorded about its data.
+        run_data: What the run recorded about its data.
 
     Raises:
         UserError: the data are missing or cannot be used; see `read_splits`.
     """
-    data, parts = recipe.data, read_splits(recipe.data, kept)
+    data, parts = recipe.data, read_splits(recipe.data, run_data)
     train_set = ImageDataset(
         parts["train"],
         train_transform(data),
@@ -224,12 +227,12 @@ def unreadable_of(loader: DataLoader[Any]) -> Unreadable:
     return loader.dataset.unreadable
 
 
-def read_splits(data: ClassificationData, kept: Kept | None = None) -> dict[str, Samples]:
+def read_splits(data: ClassificationData, run_data: RunData | None = None) -> dict[str, Samples]:
     """Lists the images of a recipe's data section: "train", "val" and perhaps "test".
 
     Args:
         data: The data section.
-        kept: What the run recorded about its data; images keep the part in its split list.
+        run_data: What the run recorded about its data; images keep the part in its split list.
 
     Raises:
         UsageError: no data set is named, or a new run's folder lies among its images.
@@ -239,9 +242,9 @@ def read_splits(data: ClassificationData, kept: Kept | None = None) -> dict[str,
         return elpv_splits(data.val_fraction, data.split_seed)
     if data.root is None:
         raise UsageError(f"data.root is not set; give {_ROOTS[data.source]}")
-    if kept is not None and kept.is_new:
-        refuse_inside(kept.folder, _scanned_folders(data.source, data.root))
-    known = None if kept is None else kept.classes
+    if run_data is not None and run_data.is_new:
+        refuse_inside(run_data.folder, _scanned_folders(data.source, data.root))
+    known = None if run_data is None else run_data.classes
     name_images: Callable[[Sequence[Any]], Sequence[str]] = _keys
     if data.source == "folder":
         parts, name_images = folder_parts(data.root, known), partial(names_in, data.root)
@@ -249,7 +252,7 @@ def read_splits(data: ClassificationData, kept: Kept | None = None) -> dict[str,
         parts = read_shards(data.root, data.label_column, data.cache, known)
     else:
         parts = hub_parts(data.root, data.image_column, data.label_column)
-    return split_parts(parts, data.root, data.val_fraction, data.split_seed, name_images, kept)
+    return split_parts(parts, data.root, data.val_fraction, data.split_seed, name_images, run_data)
 
 
 def _scanned_folders(source: str, root: str) -> list[Path]:

@@ -21,10 +21,10 @@ from spanets.classification.images import named_images
 from spanets.classification.metrics import balanced_accuracy, metrics_for, recalls, update_metrics
 from spanets.classification.recipe import ClassificationRecipe
 from spanets.data.loaders import plain_worker_errors
+from spanets.data.run_data import read_run_data
 from spanets.data.samples import Samples, map_classes
 from spanets.data.sources.imagenet import has_imagenet_names, name_classes
 from spanets.sources import Source, as_source
-from spanets.training.kept_data import kept_of
 from spanets.training.own_data import info_recipe, own_recipe
 from spanets_runtime.errors import UsageError, UserError
 
@@ -81,7 +81,7 @@ def evaluate(
     if is_imagenet:
         del measured["confusion"]  # a million numbers
     unreadable = unreadable_of(loader)
-    left_out = [f"{samples.images[i]}: {unreadable.reason(i)}" for i in unreadable.found()]
+    left_out = [f"{samples.images[i]}: {unreadable.reason(i)}" for i in unreadable.indices()]
     told = {"unreadable": left_out, "notes": list(samples.notes)}
     return {"checkpoint": source.word, "data": part, **measured, **told}
 
@@ -107,8 +107,8 @@ def _own_images(source: Source, trusted: bool) -> tuple[str, Samples]:
     recipe = own_recipe(source, ClassificationRecipe, trusted)
     assert source.path is not None
     try:
-        kept = kept_of(source.path.parent, source.info, source.content)
-        parts = read_splits(recipe.data, kept)
+        run_data = read_run_data(source.path.parent, source.info, source.content)
+        parts = read_splits(recipe.data, run_data)
     except UserError as error:
         raise UserError(f"{error}; or name a folder with --data") from None
     part = "test" if "test" in parts else "val"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spanets.classification.recipe import ClassificationRecipe
+from spanets.data.run_data import read_run_data
 from spanets.data.samples import Samples
 from spanets.data.sources.folder import (
     existing_folder,
@@ -15,9 +16,8 @@ from spanets.data.sources.folder import (
     subfolders,
 )
 from spanets.data.split_list import SplitList
-from spanets.runs.folder import RECIPE
+from spanets.runs.file_names import RECIPE
 from spanets.sources import Source
-from spanets.training.kept_data import kept_of
 
 
 def named_images(
@@ -61,7 +61,7 @@ def _describe_trained(
     data = recipe.data
     own = Path(os.path.expanduser(data.root)) if data.source == "folder" and data.root else None
     is_own = own is not None and own.is_dir() and _is_below(folder, own)
-    split = kept_of(run, source.info, source.content).split
+    split = read_run_data(run, source.info, source.content).split
     if split is not None and split.parts:
         return _compare_names(folder, samples.images, split, own if is_own else None)
     train = part_folders(own).get("train") if is_own and own is not None else None

@@ -25,8 +25,8 @@ from spanets_runtime.errors import UsageError, first_line
 if TYPE_CHECKING:
     import lightning as L
 
-    from spanets.data.kept import Kept
     from spanets.data.loaders import Loaders
+    from spanets.data.run_data import RunData
     from spanets.sources import Source
     from spanets.training.callbacks import Row
 
@@ -37,12 +37,12 @@ class ClassificationTask(Task[ClassificationRecipe]):
     name = "classification"
     recipe_type = ClassificationRecipe
     is_classifier = True
-    takes = frozenset({"layout"})
+    supported_options = frozenset({"layout"})
     preprocessing_keys = frozenset({"crop_pct", "interpolation", "mean", "std"})
     side_key = "image_size"
     score = "val/accuracy"
     scores = ("accuracy", "balanced_accuracy", "f1", "auroc", "loss")
-    shown: ClassVar[Mapping[str, str]] = {
+    metric_labels: ClassVar[Mapping[str, str]] = {
         "train/loss": "loss",
         "val/loss": "val loss",
         "val/accuracy": "val accuracy",
@@ -98,11 +98,11 @@ class ClassificationTask(Task[ClassificationRecipe]):
                 "odd; choose another optim.batch_size"
             )
 
-    def make_loaders(self, batch_size: int, processes: int, kept: Kept) -> Loaders:
+    def make_loaders(self, batch_size: int, processes: int, run_data: RunData) -> Loaders:
         """Makes the loaders of a recipe; see `classification.data.make_loaders`."""
         from spanets.classification.data import count_classes, make_loaders
 
-        loaders = make_loaders(self.recipe, batch_size, processes, kept)
+        loaders = make_loaders(self.recipe, batch_size, processes, run_data)
         self.counts = count_classes(loaders)
         return loaders
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from spanets.runs.folder import SPLIT
+from spanets.runs.file_names import SPLIT
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import write_atomically
 

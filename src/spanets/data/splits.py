@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from spanets.data.kept import Kept
 from spanets.data.old_splits import check_unchanged
 from spanets.data.packed import PackedTexts
+from spanets.data.run_data import RunData
 from spanets.data.samples import Samples
 from spanets.data.split_list import SPLIT_PARTS, SplitList
 from spanets_runtime.errors import UserError
@@ -30,7 +30,7 @@ def divide(
     names: Sequence[str],
     draw: Callable[[], tuple[list[int], list[int]]],
     origin: str,
-    kept: Kept | None = None,
+    run_data: RunData | None = None,
 ) -> Division:
     """Divides images by the split list of a run, or draws a new split if there is none.
 
@@ -39,18 +39,18 @@ def divide(
         names: Names of the images in the split list.
         draw: Draws a split; returns the indices of each part.
         origin: Name of the data set, for messages.
-        kept: What the run recorded about its data.
+        run_data: What the run recorded about its data.
 
     Raises:
         UserError: none of the run's images is there, or the run has no split list and the images
             have changed since it began.
     """
-    if kept is not None and kept.split is not None:
-        return _follow(kept.split, names, origin)
+    if run_data is not None and run_data.split is not None:
+        return _follow(run_data.split, names, origin)
     first, second = draw()
-    if kept is None or kept.is_new:
+    if run_data is None or run_data.is_new:
         return Division(first, second)
-    return Division(first, second, (check_unchanged(kept, images, len(first), origin),))
+    return Division(first, second, (check_unchanged(run_data, images, len(first), origin),))
 
 
 def _follow(split: SplitList, names: Sequence[str], origin: str) -> Division:
@@ -110,7 +110,7 @@ def split_parts(
     fraction: float,
     seed: int,
     name_images: Callable[[Sequence[Any]], Sequence[str]],
-    kept: Kept | None = None,
+    run_data: RunData | None = None,
 ) -> dict[str, Samples]:
     """Splits "train" into "train" and "val", stratified by class, if there is no "val".
 
@@ -120,7 +120,7 @@ def split_parts(
         fraction: Fraction of the images for "val", between 0 and 1, both excluded.
         seed: Seed of the split.
         name_images: Returns the names of images in a split list.
-        kept: What the run recorded about its data; its split list overrides parts of the data set.
+        run_data: What the run recorded about its data; its split list wins over the data's parts.
 
     Returns:
         The parts; "train" and "val" have `Samples.names` if they were split.
@@ -129,14 +129,14 @@ def split_parts(
         UserError: too few images to split, or the images are not those of the run.
         ValueError: see `stratified_split`.
     """
-    listed = kept is not None and kept.split is not None and bool(kept.split.parts)
+    listed = run_data is not None and run_data.split is not None and bool(run_data.split.parts)
     if "val" in parts and not listed:
         return parts
     samples = parts["train"].joined(parts["val"]) if "val" in parts else parts["train"]
     lone = [] if listed else _single_images(samples, origin)
     names = number_repeats(name_images(samples.images))
     draw = partial(stratified_split, samples.labels, fraction, seed)
-    found = divide(samples.images, names, draw, origin, kept)
+    found = divide(samples.images, names, draw, origin, run_data)
     divided = {
         part: replace(
             samples.subset(numbers),

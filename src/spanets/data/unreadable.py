@@ -24,7 +24,7 @@ class Unreadable:
 
     Args:
         samples: The data set.
-        share: Fraction of the images that may be unreadable; with more, the run stops.
+        max_fraction: Fraction of the images that may be unreadable; with more, the run stops.
         short_side: Length in pixels to which shorter sides are resized; images too elongated for
             it count as unreadable. None skips this check.
 
@@ -32,11 +32,13 @@ class Unreadable:
         allowed: Number of images that may be unreadable.
     """
 
-    def __init__(self, samples: Samples, share: float, short_side: int | None = None) -> None:
+    def __init__(
+        self, samples: Samples, max_fraction: float, short_side: int | None = None
+    ) -> None:
         self.samples = samples
         self.short_side = short_side
-        self.share = share
-        self.allowed = int(share * len(samples))
+        self.max_fraction = max_fraction
+        self.allowed = int(max_fraction * len(samples))
         # In memory shared by all workers; empty if no image may be unreadable.
         self._found = torch.zeros(len(samples) if self.allowed else 0, dtype=torch.bool)
         self._found.share_memory_()
@@ -58,7 +60,7 @@ class Unreadable:
             self.check(str(error))
             return None
 
-    def found(self) -> list[int]:
+    def indices(self) -> list[int]:
         """Returns the indices of the unreadable images found so far."""
         return self._found.nonzero().flatten().tolist()
 
@@ -89,7 +91,7 @@ class Unreadable:
         if count > self.allowed:
             raise UserError(
                 f"{count} of {len(self.samples)} images cannot be read, and data.max_unreadable "
-                f"{self.share} allows {self.allowed}; one is {example}"
+                f"{self.max_fraction} allows {self.allowed}; one is {example}"
             )
 
 

@@ -114,7 +114,7 @@ def load_source(
         UserError: unreadable file, or weights that do not fit.
     """
     if Path(word).suffix.lower() in SUFFIXES:
-        raise UsageError(f"{word} is exported already; give the checkpoint it was exported from")
+        raise UsageError(f"{word} is an exported file; give the checkpoint it was exported from")
     arguments = {"features_only": True} if features_only and not is_checkpoint(word) else None
     source = open_source(word, weights, ema, arguments, pretrained)
     info = source.info

@@ -24,14 +24,13 @@ import spanets
 from spanets.checkpoint import ModelInfo, read_own
 from spanets.deploy.model_folder import FILES, check_folder, place, sign
 from spanets.recipe.yaml_text import dump_yaml
-from spanets.runs.folder import RESULTS
-from spanets.sources import build_source
+from spanets.runs.file_names import RESULTS
+from spanets.sources import HUB, build_source
 from spanets.tasks import load_task
 from spanets_runtime.errors import UsageError, UserError, first_line
 from spanets_runtime.markdown import code_block, code_span, escape_markdown
+from spanets_runtime.onnx import is_exported
 from spanets_runtime.text import escape_controls
-
-HUB = "hf-hub:"
 
 # Recipe keys that hold local paths or the destinations of logs.
 _PLACES = (
@@ -84,6 +83,10 @@ def publish(
         check_folder(Path(name))
     if message is not None and not on_hub:
         raise UsageError("--message goes with a repository on the hub, --to hf-hub:OWNER/NAME")
+    if is_exported(checkpoint):
+        raise UsageError(
+            f"{checkpoint} is an exported file; give the checkpoint it was exported from"
+        )
     info, content = read_own(checkpoint)
     if not load_task(info.task).is_classifier:
         raise UserError(f"{checkpoint}: is for {info.task}; timm's format holds only classifiers")

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from spanets.sources import Source
 from spanets.tasks import load_task
 from spanets_runtime.errors import UserError, require
-from spanets_runtime.images import ImageError, describe_unreadable, load_image, named
+from spanets_runtime.images import ImageError, describe_error, describe_unreadable, load_image
 from spanets_runtime.listing import images_below
 
 # Operators with weights; in a SPANet these are convolutions, except for the classifier. Spectral
@@ -86,7 +86,7 @@ def calibration_images(
         try:
             images.append(preprocess(load_image(path)))
         except ImageError as error:
-            unreadable.append(named(path, error))
+            unreadable.append(describe_error(path, error))
     if not images:
         raise UserError(f"{folder}: a folder without readable images, such as {unreadable[0]}")
     if unreadable:

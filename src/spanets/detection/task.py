@@ -22,8 +22,8 @@ from spanets_runtime.errors import UsageError, require
 if TYPE_CHECKING:
     import lightning as L
 
-    from spanets.data.kept import Kept
     from spanets.data.loaders import Loaders
+    from spanets.data.run_data import RunData
     from spanets.sources import Source
     from spanets.training.callbacks import Row
 
@@ -33,10 +33,10 @@ class DetectionTask(Task[DetectionRecipe]):
 
     name = "detection"
     recipe_type = DetectionRecipe
-    takes = frozenset({"out", "annotations"})
+    supported_options = frozenset({"out", "annotations"})
     preprocessing_keys = frozenset({"short_side", "long_side", "mean", "std"})
     score = "val/box_ap"
-    shown: ClassVar[Mapping[str, str]] = {
+    metric_labels: ClassVar[Mapping[str, str]] = {
         "train/loss": "loss",
         "val/box_ap": "box AP",
         "val/mask_ap": "mask AP",
@@ -125,7 +125,7 @@ class DetectionTask(Task[DetectionRecipe]):
         super().__init__(recipe)
         self.category_ids: list[int] = []
 
-    def make_loaders(self, batch_size: int, processes: int, kept: Kept) -> Loaders:
+    def make_loaders(self, batch_size: int, processes: int, run_data: RunData) -> Loaders:
         """Makes the loaders of a recipe; see `detection.data.make_loaders`."""
         from spanets.detection.data import make_loaders
 

@@ -28,7 +28,7 @@ from spanets.embedding.vectors import (
 from spanets.sources import Source
 from spanets.version import __version__
 from spanets_runtime.errors import UserError
-from spanets_runtime.images import ImageError, load_image, named, quiet_decoder
+from spanets_runtime.images import ImageError, describe_error, load_image, quiet_decoder
 from spanets_runtime.preprocessing import Preprocessing
 
 _NOT_FINITE = "the model's output is NaN or infinite; its weights may be broken"
@@ -193,7 +193,7 @@ class _ImageFiles(Dataset[tuple[int, bytes, Any]]):
             pixels = self.preprocess(load_image(path))
             return index, digest_file(path), torch.from_numpy(pixels)
         except ImageError as error:
-            return index, b"", named(path, error)
+            return index, b"", describe_error(path, error)
 
 
 def digest_file(path: str | os.PathLike[str]) -> bytes:

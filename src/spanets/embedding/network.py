@@ -6,12 +6,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from spanets.analysis.capture import family_of, find_modules, to_maps
-from spanets.sources import ExportedNetwork, Source, open_source
+from spanets.backbones.factory import has_fixed_size
+from spanets.sources import (
+    ExportedNetwork,
+    Source,
+    describe_random,
+    is_model_name,
+    open_source,
+)
 from spanets_runtime.errors import UsageError, first_line
 from spanets_runtime.onnx import OnnxFile, is_exported
 from spanets_runtime.preprocessing import Preprocessing
@@ -68,10 +74,7 @@ class EmbeddingNetwork:
         """A line if the weights are random."""
         if self.source is None or self.source.has_weights:
             return ()
-        return (
-            f"{self.word}: the weights are random, so the vectors say little; give a checkpoint or "
-            "a published folder",
-        )
+        return (describe_random(self.word),)
 
     def to(self, device: torch.device) -> "EmbeddingNetwork":
         """Returns the same network on a device."""
@@ -122,7 +125,11 @@ class EmbeddingNetwork:
 
 
 def open_network(
-    word: str | Path | Source, layer: str | None = None, size: int | None = None
+    word: str | Path | Source,
+    layer: str | None = None,
+    size: int | None = None,
+    weights: str | None = None,
+    pretrained: bool | None = False,
 ) -> EmbeddingNetwork:
     """Opens a model for embeddings.
 
@@ -130,14 +137,21 @@ def open_network(
         word: See `open_source`; an exported file must have feature maps.
         layer: Name of a module; None means the pooled features before the classifier.
         size: Side of the images in pixels; None means the model's.
+        weights: See `open_source`.
+        pretrained: See `open_source`.
 
     Raises:
         UsageError: unknown name or layer, or a network without pooled features and no layer.
         UserError: unreadable file, or one for another task.
     """
-    if not isinstance(word, Source) and is_exported(word):
+    if not isinstance(word, Source) and is_exported(word) and weights is None:
         return _open_exported(str(word), layer, size)
-    source = word if isinstance(word, Source) else _open(str(word), size)
+    if isinstance(word, Source):
+        source = word
+    else:
+        fixed = size is not None and is_model_name(str(word)) and has_fixed_size(str(word))
+        arguments = {"img_size": size} if fixed else None
+        source = open_source(word, weights, model_args=arguments, pretrained=pretrained)
     source.require_classifier()
     if source.exported:
         raise UsageError(f"{source.word}: {_WITHOUT_FEATURES}")
@@ -151,13 +165,6 @@ _WITHOUT_FEATURES = (
     "an exported file outputs classes, not features; give the checkpoint or the model that it was "
     "exported from, or export it with --features-only"
 )
-
-
-def _open(word: str, size: int | None) -> Source:
-    config = timm.get_pretrained_cfg(word) if timm.is_model(word) else None
-    fixed = size is not None and config is not None and config.fixed_input_size
-    # The one place that chooses the weights of a name.
-    return open_source(word, model_args={"img_size": size} if fixed else None)
 
 
 def _open_exported(word: str, layer: str | None, size: int | None) -> EmbeddingNetwork:

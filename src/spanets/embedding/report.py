@@ -133,6 +133,8 @@ def open_like(
     embeddings: Embeddings,
     network: EmbeddingNetwork | Source | str | None = None,
     where: str = "the embeddings",
+    weights: str | None = None,
+    pretrained: bool | None = False,
 ) -> EmbeddingNetwork:
     """Opens the model that made the embeddings, with their layer and size.
 
@@ -140,6 +142,8 @@ def open_like(
         embeddings: The embeddings.
         network: The model; None opens the one that the embeddings name.
         where: Name of the embeddings, for messages.
+        weights: See `open_source`.
+        pretrained: See `open_source`.
 
     Raises:
         UsageError: unknown model.
@@ -148,7 +152,8 @@ def open_like(
     origin = embeddings.origin
     if not isinstance(network, EmbeddingNetwork):
         size = int(origin.preprocessing["input_size"][-1])
-        network = open_network(network or origin.model, origin.layer, size)
+        word = network or origin.model
+        network = open_network(word, origin.layer, size, weights, pretrained)
     origin.check_same(origin_of(network, origin.normalized), where)
     return network
 

@@ -59,9 +59,9 @@ def check_places(recipe: Recipe, origin: str, given: Collection[str] = ()) -> No
     """
     places = {key: why for key, why in places_outside(recipe).items() if key not in given}
     if places:
-        told = ", ".join(f"{key} {why}" for key, why in places.items())
+        reasons = ", ".join(f"{key} {why}" for key, why in places.items())
         raise UsageError(
-            f"{origin}: {told}; a file must not set where data are fetched from or written to: "
+            f"{origin}: {reasons}; a file must not set where data are fetched from or written to: "
             f"set {'these keys' if len(places) > 1 else 'this key'} on the command line "
             f"(--{next(iter(places))} VALUE), or add {FLAG} if you trust the file"
         )

@@ -13,7 +13,7 @@ from typing import Any
 from spanets.recipe import parse_recipe
 from spanets.recipe.yaml_text import load_yaml
 from spanets.runs.claiming import is_running
-from spanets.runs.folder import HISTORY, LAST, RECIPE, RECORD, RESULTS
+from spanets.runs.file_names import HISTORY, LAST, RECIPE, RECORD, RESULTS
 from spanets.runs.record import STOPPED, read_starts
 from spanets_runtime.errors import UsageError, UserError, nearest
 from spanets_runtime.reading import read_text_file

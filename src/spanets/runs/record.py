@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from spanets.runs.folder import RECORD
+from spanets.runs.file_names import RECORD
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import write_atomically
 from spanets_runtime.machine import processor_name

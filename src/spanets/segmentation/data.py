@@ -22,10 +22,10 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from spanets.data.augment import distortions, placements, recolouring
-from spanets.data.kept import Kept
 from spanets.data.loaders import Loaders, ordered_loader, shuffled_loader
+from spanets.data.run_data import RunData
 from spanets.data.sampler import isolated_seed
-from spanets.data.sources.run_folders import refuse_inside
+from spanets.data.sources.runs_among_images import refuse_inside
 from spanets.data.splits import list_split
 from spanets.segmentation.masks.findings import check_surveys, survey_notes
 from spanets.segmentation.masks.reading import MaskedImages, ade20k_parts, folder_parts
@@ -150,7 +150,7 @@ def choose_crop(labels: Tensor, side: int, share: float) -> tuple[int, int, int,
 
 
 def make_loaders(
-    recipe: SegmentationRecipe, batch_size: int, processes: int = 1, kept: Kept | None = None
+    recipe: SegmentationRecipe, batch_size: int, processes: int = 1, run_data: RunData | None = None
 ) -> Loaders:
     """Reads the data set of a recipe and makes its loaders.
 
@@ -158,12 +158,12 @@ def make_loaders(
         recipe: The recipe.
         batch_size: Images in a training batch of one process; see `shuffled_loader`.
         processes: Number of processes that share the images.
-        kept: What the run recorded about its data.
+        run_data: What the run recorded about its data.
 
     Raises:
         UserError: the data are missing or cannot be used; see `segmentation.masks`.
     """
-    data, parts = recipe.data, read_parts(recipe.data, kept=kept)
+    data, parts = recipe.data, read_parts(recipe.data, run_data=run_data)
     missing = {"train", "val"} - parts.keys()
     if missing:
         found = ", ".join(f"images/{name}" for name in parts)
@@ -217,7 +217,7 @@ def read_parts(
     data: SegmentationData,
     split: bool = True,
     classes: list[str] | None = None,
-    kept: Kept | None = None,
+    run_data: RunData | None = None,
 ) -> dict[str, MaskedImages]:
     """Lists the images of a recipe's data section: "train", "val" and perhaps "test".
 
@@ -225,7 +225,7 @@ def read_parts(
         data: The data section.
         split: Whether to split the training images if there is no part "val".
         classes: Class names, used if no file of the data set names them.
-        kept: What the run recorded about its data; images keep the part in its split list.
+        run_data: What the run recorded about its data; images keep the part in its split list.
 
     Raises:
         UsageError: no data set is named, or a new run's folder lies among its images.
@@ -235,14 +235,14 @@ def read_parts(
         raise UsageError(
             "data.root is not set; give the folder that holds images and masks: --data.root DIR"
         )
-    if kept is not None and kept.is_new:
+    if run_data is not None and run_data.is_new:
         root = Path(os.path.expanduser(data.root))
-        refuse_inside(kept.folder, [root / name for name in ("images", "masks", "annotations")])
+        refuse_inside(run_data.folder, [root / name for name in ("images", "masks", "annotations")])
     if data.layout == "ade20k":
         return ade20k_parts(data.root, classes)
     fraction = data.val_fraction if split else None
     seed, values = data.split_seed, data.mask_values
-    return folder_parts(data.root, data.num_classes, fraction, seed, values, classes, kept)
+    return folder_parts(data.root, data.num_classes, fraction, seed, values, classes, run_data)
 
 
 def preprocessing_of(data: SegmentationData, classes: Sequence[str] = ()) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from spanets.checkpoint import ModelInfo
 from spanets.data.class_lists import clean_name
 from spanets.data.loaders import plain_worker_errors
+from spanets.data.run_data import read_run_data
 from spanets.segmentation import infer
 from spanets.segmentation.data import check_parts, evaluation_loader, read_parts
 from spanets.segmentation.labels import label_map
@@ -20,7 +21,6 @@ from spanets.segmentation.masks.reading import MaskedImages
 from spanets.segmentation.metrics import class_ious, make_confusion, summarise
 from spanets.segmentation.recipe import SegmentationRecipe
 from spanets.sources import Source, as_source
-from spanets.training.kept_data import kept_of
 from spanets.training.own_data import info_recipe, own_recipe
 from spanets_runtime.errors import UserError
 
@@ -54,9 +54,9 @@ def evaluate(
     part, samples = evaluation_images(source, root, trusted)
     notes = check_parts({part: samples}, is_training=False)
     loader = evaluation_loader(samples, source.info.preprocessing, workers)
-    told = part if root is None else f"{root} ({part})"
     measured = measure(source.network, loader, source.info)
-    return {"checkpoint": source.word, "data": told, **measured, "notes": list(notes)}
+    data = part if root is None else f"{root} ({part})"
+    return {"checkpoint": source.word, "data": data, **measured, "notes": list(notes)}
 
 
 def evaluation_images(
@@ -72,8 +72,8 @@ def evaluation_images(
     data = recipe.data if root is None else replace(recipe.data, root=root, num_classes=None)
     names = None if root is None else info.classes
     try:
-        kept = kept_of(path.parent, info, source.content) if root is None else None
-        parts = read_parts(data, split=root is None, classes=names, kept=kept)
+        run_data = read_run_data(path.parent, info, source.content) if root is None else None
+        parts = read_parts(data, split=root is None, classes=names, run_data=run_data)
     except UserError as error:
         raise type(error)(f"{error}{'' if root else '; or name a folder with --data'}") from None
     part = next(name for name in ("test", "val", *parts) if name in parts)

@@ -31,8 +31,8 @@ from spanets_runtime.resize_to_fit import ResizeToFit
 if TYPE_CHECKING:
     import lightning as L
 
-    from spanets.data.kept import Kept
     from spanets.data.loaders import Loaders
+    from spanets.data.run_data import RunData
     from spanets.sources import Source
     from spanets.training.callbacks import Row
 
@@ -42,14 +42,14 @@ class SegmentationTask(Task[SegmentationRecipe]):
 
     name = "segmentation"
     recipe_type = SegmentationRecipe
-    takes = frozenset({"out"})
+    supported_options = frozenset({"out"})
     # `read_numbers` checks the numbers that masks are written with.
     preprocessing_keys = frozenset({"resize", "test", "slide", "mean", "std"})
     mask_keys: ClassVar[frozenset[str]] = frozenset({"first", "values"})
     side_key = "crop"
     score = "val/mIoU"
     scores = ("mIoU", "loss")
-    shown: ClassVar[Mapping[str, str]] = {
+    metric_labels: ClassVar[Mapping[str, str]] = {
         "train/loss": "loss",
         "val/loss": "val loss",
         "val/mIoU": "val mIoU",
@@ -116,11 +116,11 @@ class SegmentationTask(Task[SegmentationRecipe]):
                 "optim.batch_size gives each device one image, and batch norm needs two; raise it"
             )
 
-    def make_loaders(self, batch_size: int, processes: int, kept: Kept) -> Loaders:
+    def make_loaders(self, batch_size: int, processes: int, run_data: RunData) -> Loaders:
         """Makes the loaders of a recipe; see `segmentation.data.make_loaders`."""
         from spanets.segmentation.data import make_loaders
 
-        return make_loaders(self.recipe, batch_size, processes, kept)
+        return make_loaders(self.recipe, batch_size, processes, run_data)
 
     def make_info(self, classes: list[str]) -> ModelInfo:
         """Returns the checkpoint metadata of the segmenter."""

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
 from spanets.checkpoint import save_torch
-from spanets.runs.folder import BEST, HISTORY, INTERRUPTED, LAST, PREVIOUS
+from spanets.runs.file_names import BEST, HISTORY, INTERRUPTED, LAST, PREVIOUS
 from spanets.training.errors import StoppedError
 from spanets.training.stopping import StopRequest
 from spanets.training.sums import Sums, add_sums, epoch_means, gather_sums, log_means

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save
 from torch import Tensor
 
-from spanets.runs.folder import DIVERGED
+from spanets.runs.file_names import DIVERGED
 from spanets.training.errors import DivergedError
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import write_atomically

@@ -33,7 +33,7 @@ from spanets.data.loaders import Loaders, RankSampler
 from spanets.data.split_list import write_split
 from spanets.recipe import Recipe
 from spanets.recipe.preprocessing import describe_preprocessing
-from spanets.runs.folder import BEST, LAST, RESULTS
+from spanets.runs.file_names import BEST, LAST, RESULTS
 from spanets.runs.record import recorded
 from spanets.sources import open_checkpoint
 from spanets.tasks import load_task
@@ -107,8 +107,8 @@ def train_claimed(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, 
     recipe, lowered = fit_to_machine(recipe)
     task, batch_size = load_task(recipe.task)(recipe), per_device_batch(recipe)
     task.check_batch(batch_size)
-    loaders = task.make_loaders(batch_size, count_processes(recipe), start.kept)
-    check_classes(start.kept.classes, loaders.classes, start.checkpoint)
+    loaders = task.make_loaders(batch_size, count_processes(recipe), start.run_data)
+    check_classes(start.run_data.classes, loaders.classes, start.checkpoint)
     _skip_to(start, loaders)
     accumulate = min(recipe.trainer.accumulate, len(loaders.train))
     updates = len(loaders.train) // accumulate  # optimizer updates in an epoch
@@ -131,7 +131,7 @@ def train_claimed(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, 
             for note in notes:
                 print(note, file=sys.stderr)
             write_recipe(recipe, out)
-            if loaders.split is not None and start.kept.split is None:
+            if loaders.split is not None and start.run_data.split is None:
                 write_split(out, loaders.split)
         with plain_errors(out), quiet():
             if trainer.logger is not None:
@@ -187,7 +187,10 @@ def _make_trainer(
     settings, decay = recipe.trainer, recipe.optim.ema_decay
     peers = Peers(advice=f"go on with: {resume_command(out)}")
     # `DivergedBatch` comes before `Peers`, so that the other processes get its file name too.
-    shown = task.shown or {"train/loss": "loss", task.score: task.score.removeprefix("val/")}
+    shown = task.metric_labels or {
+        "train/loss": "loss",
+        task.score: task.score.removeprefix("val/"),
+    }
     callbacks = [DivergedBatch(out), peers, *callbacks, EpochLines(sys.stderr.isatty(), shown)]
     if decay is not None:
         callbacks.append(Ema(decay=decay))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from spanets.data.loaders import plain_worker_errors
-from spanets.runs.folder import INTERRUPTED
+from spanets.runs.file_names import INTERRUPTED
 from spanets.training.errors import DivergedError, StoppedError
 from spanets.training.resuming import resume_command
 from spanets_runtime.errors import UsageError, UserError, describe_system_error, missing_memory

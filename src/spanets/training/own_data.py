@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from spanets.recipe import Recipe, load_recipe, parse_recipe
 from spanets.recipe.trust import FLAG, places_outside
-from spanets.runs.folder import RECIPE
+from spanets.runs.file_names import RECIPE
 from spanets.sources import Source
 from spanets.weights import WeightsError
 from spanets_runtime.errors import UsageError, UserError

@@ -11,13 +11,12 @@ from typing import Any
 
 from spanets.checkpoint import ModelInfo, read_own
 from spanets.data.class_names import compare_classes
-from spanets.data.kept import Kept
+from spanets.data.run_data import RunData, read_run_data
 from spanets.data.split_list import read_split
 from spanets.recipe import Recipe, load_recipe, parse_recipe
 from spanets.recipe.trust import FLAG, places_outside
-from spanets.runs.folder import DAMAGED, LAST, PREVIOUS, RECIPE
+from spanets.runs.file_names import DAMAGED, LAST, PREVIOUS, RECIPE
 from spanets.runs.record import read_starts
-from spanets.training.kept_data import kept_of
 from spanets.training.run_folder import find_foreign, holds_run, is_first
 from spanets.weights import WeightsError
 from spanets.weights.integrity import check_torch_reads
@@ -48,10 +47,10 @@ class Start:
         checkpoint: The checkpoint to resume from; None starts a new run.
         epoch: The epoch to train, from 0.
         batches: Batches of this epoch that every process has already trained on.
-        kept: What the run recorded about its data.
+        run_data: What the run recorded about its data.
     """
 
-    kept: Kept
+    run_data: RunData
     checkpoint: Path | None = None
     epoch: int = 0
     batches: int = 0
@@ -64,7 +63,7 @@ def start_anew(out: Path, recipe: Recipe) -> Start:
         UsageError: the folder already holds a run, or files that the run would replace.
     """
     if not is_first():  # the first process checks; it may already have written files
-        return Start(Kept(out, is_new=True))
+        return Start(RunData(out, is_new=True))
     if holds_run(out):
         raise UsageError(f"{out}: already holds a run; add --resume or choose another --out")
     if (name := find_foreign(out, recipe)) is not None:
@@ -72,7 +71,7 @@ def start_anew(out: Path, recipe: Recipe) -> Start:
             f"{out / name}: exists, does not belong to a run and would be replaced; choose another "
             "--out"
         )
-    return Start(Kept(out, is_new=True))
+    return Start(RunData(out, is_new=True))
 
 
 def find_start(out: Path, recipe: Recipe) -> Start:
@@ -87,7 +86,7 @@ def find_start(out: Path, recipe: Recipe) -> Start:
     """
     if not os.path.lexists(out / LAST) and not os.path.lexists(out / PREVIOUS):
         if read_starts(out):
-            return Start(Kept(out, split=read_split(out)))
+            return Start(RunData(out, split=read_split(out)))
         raise UsageError(f"{out}: no run to resume; omit --resume to start one")
     path, content, info = _read_newest(out)
     before = _flatten(parse_recipe(info.recipe, origin=str(path)))
@@ -97,7 +96,7 @@ def find_start(out: Path, recipe: Recipe) -> Start:
                 f"{path} was trained with {key} {before[key]}, not {value}, and this key cannot "
                 f"change; go on with: {resume_command(out)}; or start a new run with another --out"
             )
-    return _position(path, content, kept_of(out, info, content))
+    return _position(path, content, read_run_data(out, info, content))
 
 
 def check_classes(before: Sequence[str] | None, now: Sequence[str], path: Path | None) -> None:
@@ -159,7 +158,7 @@ def _read(path: Path) -> tuple[Path, dict[str, Any], ModelInfo]:
         raise WeightsError(f"{path}: damaged ({first_line(error)})") from error
 
 
-def _position(path: Path, content: dict[str, Any], kept: Kept) -> Start:
+def _position(path: Path, content: dict[str, Any], run_data: RunData) -> Start:
     """Returns the resume point in a checkpoint.
 
     At the end of an epoch, or before its validation, the batch counter still holds the number of
@@ -170,7 +169,7 @@ def _position(path: Path, content: dict[str, Any], kept: Kept) -> Start:
         epochs = loop["epoch_progress"]["current"]["processed"]
         progress = loop["epoch_loop.batch_progress"]
         under_way = epochs == content["epoch"] and not progress["is_last_batch"]
-        return Start(kept, path, epochs, progress["current"]["ready"] if under_way else 0)
+        return Start(run_data, path, epochs, progress["current"]["ready"] if under_way else 0)
     except (KeyError, TypeError) as error:
         raise WeightsError(f"{path}: holds only weights, no training state to resume") from error
 

@@ -12,7 +12,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from spanets.recipe import Recipe, parse_recipe
 from spanets.recipe.yaml_text import dump_yaml, load_yaml
 from spanets.runs.claiming import claimed, claimed_first
-from spanets.runs.folder import FILES, RECIPE
+from spanets.runs.file_names import FILES, RECIPE
 from spanets.runs.record import read_starts
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.files import write_atomically

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from torch import nn
 
 from spanets.backbones.factory import create_model
-from spanets.data.kept import Kept
+from spanets.data.run_data import RunData
 from spanets.recipe import Recipe, parse_recipe
 from spanets.version import __version__
 from spanets.weights import LoadReport, load_weights
@@ -84,25 +84,26 @@ class Task(ABC, Generic[R]):
         recipe_type: Class of its recipes.
         is_classifier: Whether its models map images to class logits, like timm's. Only such models
             work with `explain`, `push`, `analyze` and `bench --train`.
-        takes: The optional options that this task supports: "out", "annotations", "layout".
+        supported_options: Of the options "out", "annotations" and "layout", those for this task.
         preprocessing_keys: Keys of `data` that a checkpoint's preprocessing contains.
         side_key: The key of `data` with the side of the network's input, or None.
         score: Logged name of the validation metric that selects the best epoch; larger is better,
             except for "val/loss". `trainer.metric` chooses another one of `scores`.
         scores: Names of the validation metrics, without "val/".
-        shown: Labels of the metrics in an epoch's line, by logged name; empty means loss and score.
+        metric_labels: Labels of the metrics in an epoch's line, by logged name; empty means loss
+            and score.
         eval_batch: Default batch size of `spanets eval`.
     """
 
     name: ClassVar[str]
     recipe_type: ClassVar[type[Recipe]]
     is_classifier: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset()
+    supported_options: ClassVar[frozenset[str]] = frozenset()
     preprocessing_keys: ClassVar[frozenset[str]] = frozenset()
     side_key: ClassVar[str | None] = None
     score: str
     scores: ClassVar[tuple[str, ...]] = ()
-    shown: ClassVar[Mapping[str, str]] = {}
+    metric_labels: ClassVar[Mapping[str, str]] = {}
     eval_batch: ClassVar[int] = 64
 
     def __init__(self, recipe: R) -> None:
@@ -122,13 +123,13 @@ class Task(ABC, Generic[R]):
         """Raises UsageError if the task cannot train on batches of this size on one device."""
 
     @abstractmethod
-    def make_loaders(self, batch_size: int, processes: int, kept: Kept) -> Loaders:
+    def make_loaders(self, batch_size: int, processes: int, run_data: RunData) -> Loaders:
         """Reads the data set and returns its loaders.
 
         Args:
             batch_size: Images in a batch of one process.
             processes: Number of processes that share the images.
-            kept: What the run recorded about its data; a recorded split is used again.
+            run_data: What the run recorded about its data; a recorded split is used again.
 
         Raises:
             UserError: the data are missing or cannot be used.

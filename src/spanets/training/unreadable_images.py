@@ -12,7 +12,7 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
 from spanets.data.unreadable import Unreadable
-from spanets.runs.folder import UNREADABLE
+from spanets.runs.file_names import UNREADABLE
 from spanets_runtime.files import write_atomically
 
 
@@ -85,7 +85,7 @@ class UnreadableImages(Callback):
     def _find(self) -> dict[str, dict[int, str]]:
         """Returns the images that this process newly found, by part."""
         return {
-            name: {i: part.reason(i) for i in part.found() if i not in self.reasons[name]}
+            name: {i: part.reason(i) for i in part.indices() if i not in self.reasons[name]}
             for name, part in self.parts.items()
         }
 

@@ -36,8 +36,8 @@ def evaluate(source: Source, options: EvalOptions) -> dict[str, Any]:
 def _refuse_foreign(source: Source, given: Mapping[str, object]) -> None:
     task = load_task(source.info.task)
     for option, value in given.items():
-        if value is not None and option not in task.takes:
-            takers = [name for name in list_tasks() if option in load_task(name).takes]
+        if value is not None and option not in task.supported_options:
+            takers = [name for name in list_tasks() if option in load_task(name).supported_options]
             raise UsageError(
                 f"--{option} is for {' and '.join(takers)}, and {source.word} is for {task.name}"
             )

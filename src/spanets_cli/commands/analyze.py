@@ -13,6 +13,7 @@ from spanets_cli.limits import (
 )
 from spanets_cli.option_types import positive, whole
 from spanets_cli.output import print_json, say
+from spanets_cli.programs import refuse_program
 from spanets_cli.weight_options import add_pretrained, add_weights
 
 HELP = "measure how models treat spatial frequencies"
@@ -90,6 +91,8 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     from spanets.analysis.study import Options, analyze
     from spanets_runtime.errors import require
 
+    for model in arguments.models:
+        refuse_program(model, "analyze", MODEL_SOURCES)
     require("matplotlib", "analysis")  # before the models run
     refuse_large_batches([arguments.batch], [arguments.size or 0])
     options = Options(

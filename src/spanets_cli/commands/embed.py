@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from spanets_cli.limits import MOST_BATCH, MOST_COUNT, MOST_SIDE, refuse_large_batches
-from spanets_cli.option_types import share, whole
+from spanets_cli.option_types import fraction, whole
 from spanets_cli.output import print_json, print_notes, print_table, say, tell
 from spanets_cli.programs import refuse_program
+from spanets_cli.weight_options import add_pretrained, add_weights
 from spanets_runtime.machine import most_parallel
 from spanets_runtime.text import escape_values
 
@@ -50,6 +51,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="read the vectors of a file that --out wrote; MODEL is optional",
     )
+    add_weights(parser)
+    add_pretrained(parser)
     _add_network_options(parser)
     _add_questions(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -103,7 +106,7 @@ def _add_questions(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--duplicates",
         nargs="?",
-        type=share,
+        type=fraction,
         const=0.98,
         metavar="T",
         help="pairs of images with the same content, or a cosine of T or more (default: 0.98); "
@@ -197,7 +200,13 @@ def compute(arguments: argparse.Namespace, questions: Any) -> tuple[Any, Any]:
     questions.check(listed.images)
     if questions.needs_labels:
         check_labels(listed.classes)
-    network = open_network(arguments.model, arguments.layer, arguments.size)
+    network = open_network(
+        arguments.model,
+        arguments.layer,
+        arguments.size,
+        arguments.weights,
+        arguments.pretrained,
+    )
     early = [*listed.notes, *network.notes]
     print_notes(early)  # the vectors may take hours
     embeddings = embed(
@@ -220,7 +229,13 @@ def read_stored(arguments: argparse.Namespace, questions: Any) -> tuple[Any, Any
     questions.check(embeddings.paths)
     network = None
     if arguments.model is not None or questions.queries:
-        network = open_like(embeddings, arguments.model, arguments.stored)
+        network = open_like(
+            embeddings,
+            arguments.model,
+            arguments.stored,
+            arguments.weights,
+            arguments.pretrained,
+        )
     return embeddings, network
 
 

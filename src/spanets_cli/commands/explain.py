@@ -3,6 +3,7 @@
 import argparse
 
 from spanets_cli.output import print_notes, say, tell
+from spanets_cli.programs import refuse_program
 from spanets_cli.weight_options import add_weights, open_named
 
 HELP = "draw heat maps of where a classifier looks"
@@ -37,6 +38,7 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     from spanets.analysis.study.explain import explain
     from spanets_runtime.listing import gather_images
 
+    refuse_program(arguments.checkpoint, "explain", "a checkpoint")
     gathered = gather_images(arguments.images)
     print_notes(gathered.notes)
     sheet, errors = explain(

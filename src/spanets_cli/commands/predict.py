@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spanets_cli.limits import MOST_COUNT
-from spanets_cli.option_types import share, whole
+from spanets_cli.option_types import fraction, whole
 from spanets_cli.output import print_json, print_notes, say
 from spanets_cli.programs import refuse_program
 from spanets_cli.weight_options import add_weights, open_named
@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--score",
-        type=share,
+        type=fraction,
         default=0.5,
         metavar="P",
         help="detectors: lowest score of an object, 0 to 1 (default: 0.5)",
@@ -88,7 +88,7 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
     out = None if arguments.out is None else Path(arguments.out)
     annotations = None if arguments.annotations is None else Path(arguments.annotations)
     if is_exported(arguments.checkpoint) and arguments.weights is None:
-        from spanets_runtime.onnx_predictors import make_onnx_predictor
+        from spanets_runtime.onnx import make_onnx_predictor
 
         return make_onnx_predictor(arguments.checkpoint, arguments.top, out, annotations)
     from spanets.training import using

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from spanets_cli.output import say
+from spanets_cli.programs import refuse_program
 
 HELP = "publish a classifier in timm's format"
 
@@ -29,6 +30,7 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     """Publishes a classifier and prints what was written."""
     from spanets.deploy.publish import publish
 
+    refuse_program(arguments.checkpoint, "push", "a checkpoint")
     written = publish(
         Path(arguments.checkpoint), arguments.to, arguments.licence, arguments.message
     )

@@ -70,15 +70,15 @@ class _Chunks:
 
     header: Header
     key: bytes | None = None  # the transparent colour
-    kept: BytesIO = field(default_factory=BytesIO)
+    cleaned: BytesIO = field(default_factory=BytesIO)
     data: list[tuple[int, int]] = field(default_factory=list)  # offset, length
 
     def add(self, kind: bytes, content: bytes) -> None:
         if kind == b"IDAT":
-            self.data.append((self.kept.tell() + 8, len(content)))
-        self.kept.write(struct.pack(">I", len(content)) + kind)
-        self.kept.write(content)
-        self.kept.write(struct.pack(">I", zlib.crc32(content, zlib.crc32(kind))))
+            self.data.append((self.cleaned.tell() + 8, len(content)))
+        self.cleaned.write(struct.pack(">I", len(content)) + kind)
+        self.cleaned.write(content)
+        self.cleaned.write(struct.pack(">I", zlib.crc32(content, zlib.crc32(kind))))
 
 
 def read_png(file: BinaryIO, max_pixels: int) -> Decoded:
@@ -89,7 +89,7 @@ def read_png(file: BinaryIO, max_pixels: int) -> Decoded:
     """
     chunks = _read_chunks(file, max_pixels)
     header = chunks.header
-    with Image.open(chunks.kept, formats=("PNG",)) as image:
+    with Image.open(chunks.cleaned, formats=("PNG",)) as image:
         image.load()
         _check_rows(image, chunks)
         hidden = None if chunks.key is None else _match(image, chunks)
@@ -112,7 +112,7 @@ def _read_chunks(file: BinaryIO, max_pixels: int) -> _Chunks:
         raise Refused("truncated or corrupt image (it does not begin with a header)")
     chunks = _Chunks(Header(*struct.unpack(">IIBBBBB", content)))
     check_size(chunks.header.width, chunks.header.height, max_pixels)
-    chunks.kept.write(SIGNATURE)
+    chunks.cleaned.write(SIGNATURE)
     chunks.add(kind, content)
     limit = 2 * chunks.header.raw_bytes() + _MAX_METADATA  # compression adds little
     for _ in range(_MAX_CHUNKS):
@@ -121,13 +121,13 @@ def _read_chunks(file: BinaryIO, max_pixels: int) -> _Chunks:
             break
         if not chunks.data and not found[0].isalpha():
             raise Refused("truncated or corrupt image (no chunk where one must be)")
-        if found[0] in _CRITICAL and chunks.kept.tell() + found[1] > limit:
+        if found[0] in _CRITICAL and chunks.cleaned.tell() + found[1] > limit:
             raise Refused("truncated or corrupt image (more data than pixels)")
         if found[0] == b"IHDR":
             raise Refused("truncated or corrupt image (a second header)")
         _take(file, *found, chunks)
     chunks.add(b"IEND", b"")
-    chunks.kept.seek(0)
+    chunks.cleaned.seek(0)
     return chunks
 
 
@@ -200,7 +200,7 @@ def _check_rows(image: Image.Image, chunks: _Chunks) -> None:
     last = image.crop((0, header.height - 1, header.width, header.height))
     if not header.interlace and last.getbbox() is not None:
         return  # rows are in order, so all before the last one are there too
-    unpacking, count, view = zlib.decompressobj(), 0, chunks.kept.getbuffer()
+    unpacking, count, view = zlib.decompressobj(), 0, chunks.cleaned.getbuffer()
     for start, length in chunks.data:
         for place in range(start, start + length, _PIECE):
             count += len(unpacking.decompress(view[place : min(place + _PIECE, start + length)]))
@@ -228,8 +228,8 @@ def _match(image: Image.Image, chunks: _Chunks) -> NDArray[np.bool_] | None:
 
 def _lower_bytes(chunks: _Chunks) -> NDArray[np.uint8]:
     """Decodes 16-bit colour again, to get the lower bytes that Pillow drops."""
-    chunks.kept.seek(0)
-    with Image.open(chunks.kept, formats=("PNG",)) as image:
+    chunks.cleaned.seek(0)
+    with Image.open(chunks.cleaned, formats=("PNG",)) as image:
         # The other byte order makes Pillow keep the lower bytes.
         tiles: Any = [(name, box, place, "RGB;16L") for name, box, place, *_ in image.tile]
         image.tile = tiles

@@ -11,7 +11,7 @@ from torch import nn
 
 import spanets_cli
 from spanets.analysis.study import WHAT, Options, analyze, measure
-from spanets.analysis.study.sources import batches, spread_evenly
+from spanets.analysis.study.inputs import batches, spread_evenly
 from spanets_runtime.errors import UsageError, UserError
 
 SMALL = {"size": 32, "limit": 6}

@@ -8,7 +8,7 @@ from small_runs import make_photos
 
 from spanets.classification.data import read_splits
 from spanets.classification.recipe import ClassificationData
-from spanets.data.kept import Kept
+from spanets.data.run_data import RunData
 from spanets.data.sources.folder import folder_parts
 from spanets.data.sources.hub import hub_parts
 from spanets.data.split_list import read_split, write_split
@@ -253,19 +253,19 @@ def test_a_split_is_kept_by_what_is_in_the_images(parts, tmp_path):
     rows = datasets.concatenate_datasets([parts["train"], parts["validation"]] * 2)
     rows.save_to_disk(tmp_path / "set")
     data = ClassificationData(source="hf", root=str(tmp_path / "set"))
-    found = read_splits(data, Kept(tmp_path, is_new=True))
+    found = read_splits(data, RunData(tmp_path, is_new=True))
     write_split(tmp_path, list_split(found))
     assert sum(map(len, found.values())) == 20  # each image twice, under a name for each
     trained = {image.read() for image in found["train"].images}
     evaluated = list(found["val"].names)
     rows.select([*range(1, 12), 15, 14, 13, 12, *range(16, 20), 0]).save_to_disk(tmp_path / "moved")
     moved = ClassificationData(source="hf", root=str(tmp_path / "moved"))
-    now = read_splits(moved, Kept(tmp_path, split=read_split(tmp_path)))
+    now = read_splits(moved, RunData(tmp_path, split=read_split(tmp_path)))
     assert sorted(now["val"].names) == sorted(evaluated)
     assert {image.read() for image in now["train"].images} == trained
     rows.select(range(1, 20)).save_to_disk(tmp_path / "fewer")
     fewer = ClassificationData(source="hf", root=str(tmp_path / "fewer"))
-    now = read_splits(fewer, Kept(tmp_path, split=read_split(tmp_path)))
+    now = read_splits(fewer, RunData(tmp_path, split=read_split(tmp_path)))
     assert set(now["val"].names) <= set(evaluated)
     assert len(now["train"].notes) == 1
 
@@ -273,7 +273,7 @@ def test_a_split_is_kept_by_what_is_in_the_images(parts, tmp_path):
 def test_a_split_of_image_files_is_kept_by_their_paths(tmp_path):
     root = make_photos(tmp_path / "photos", cat=4, dog=4)
     data = ClassificationData(source="hf", root=str(root))
-    found = read_splits(data, Kept(tmp_path, is_new=True))
+    found = read_splits(data, RunData(tmp_path, is_new=True))
     every = [*found["train"].names, *found["val"].names]
     assert sorted(every) == sorted(f"{c}/{i}.png" for c in ("cat", "dog") for i in range(4))
 

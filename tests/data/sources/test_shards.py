@@ -18,8 +18,8 @@ from small_runs import make_photos
 
 from spanets.classification.data import read_splits
 from spanets.classification.recipe import ClassificationData
-from spanets.data.kept import Kept
 from spanets.data.packed import PackedTexts
+from spanets.data.run_data import RunData
 from spanets.data.sources import remote, shard_names
 from spanets.data.sources.folder import folder_parts
 from spanets.data.sources.shard_index import SUFFIX, parse_index
@@ -697,7 +697,7 @@ def test_a_split_of_shards_is_kept(tmp_path):
     photos = make_photos(tmp_path / "photos", cat=9, dog=7)
     write_shards(photos, tmp_path / "shards", SIZE)
     data = ClassificationData(source="webdataset", root=str(tmp_path / "shards"))
-    parts = read_splits(data, Kept(tmp_path, is_new=True))
+    parts = read_splits(data, RunData(tmp_path, is_new=True))
     write_split(tmp_path, list_split(parts))
     evaluated = set(parts["val"].names)
     assert evaluated == set(read_splits(ClassificationData(root=str(photos)))["val"].names)
@@ -705,7 +705,7 @@ def test_a_split_of_shards_is_kept(tmp_path):
     (photos / "dog/new.png").write_bytes((photos / "dog/0.png").read_bytes())
     write_shards(photos, tmp_path / "again", 2 * SIZE)
     moved = ClassificationData(source="webdataset", root=str(tmp_path / "again"))
-    now = read_splits(moved, Kept(tmp_path, split=read_split(tmp_path)))
+    now = read_splits(moved, RunData(tmp_path, split=read_split(tmp_path)))
     assert set(now["val"].names) == evaluated - {"cat/0.png"}
     assert "dog/new.png" not in [*now["val"].names, *now["train"].names]
     assert [i.key for i in now["val"].images] == list(now["val"].names)
@@ -716,13 +716,13 @@ def test_a_split_of_other_peoples_shards_is_kept(tmp_path):
         labelled(tmp_path / f"set/{name}.tar", b"0", b"1", b"1", b"0")
     root = tmp_path / "set/{a,b}/*.tar"
     data = ClassificationData(source="webdataset", root=str(root))
-    parts = read_splits(data, Kept(tmp_path, is_new=True))
+    parts = read_splits(data, RunData(tmp_path, is_new=True))
     write_split(tmp_path, list_split(parts))
     (tmp_path / "set/a/0.tar").unlink()
     labelled(tmp_path / "set/a/2.tar", b"0", b"1")
     moved = (tmp_path / "set").rename(tmp_path / "moved")
     moved_data = ClassificationData(source="webdataset", root=str(moved))
-    now = read_splits(moved_data, Kept(tmp_path, split=read_split(tmp_path)))
+    now = read_splits(moved_data, RunData(tmp_path, split=read_split(tmp_path)))
     for part in ("train", "val"):
         expected = [name for name in parts[part].names if not name.startswith("a/0.tar")]
         assert sorted(now[part].names) == sorted(expected)

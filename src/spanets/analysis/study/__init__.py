@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from spanets.analysis.study.figures import draw
+from spanets.analysis.study.inputs import class_labels, open_network, spread_evenly
 from spanets.analysis.study.measure import MEASUREMENTS, Options, Subject
 from spanets.analysis.study.record import Record, digest, file_name, identity
-from spanets.analysis.study.sources import class_labels, open_classifier, spread_evenly
 from spanets.backbones.factory import has_published_weights
 from spanets.sources import describe_random, is_model_name
 from spanets_runtime.errors import UsageError, UserError, nearest
@@ -78,7 +78,8 @@ def analyze(
         record = Record(folder / file_name(source), {**common, "model": model_settings})
         todo = [name for name in what if not record.has(name, options.of(name))]
         if todo:
-            opened, preprocess = open_classifier(source, size, weights, pretrained)
+            needs_layers = any(MEASUREMENTS[name].needs_layers for name in todo)
+            opened, preprocess = open_network(source, size, weights, pretrained, needs_layers)
             if opened.report is not None:
                 print(opened.report, file=sys.stderr)
             if pretrained is None and not opened.has_weights:

@@ -19,7 +19,7 @@ from spanets.mixers import SpectralContext
 from spanets.sources import Source, as_source
 from spanets_runtime.errors import UsageError, UserError, nearest, require
 from spanets_runtime.figures import name_label, render
-from spanets_runtime.images import ImageError, load_image, named
+from spanets_runtime.images import ImageError, describe_error, load_image
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.pictures import check_outputs, save_picture
 from spanets_runtime.preprocessing import Preprocessing
@@ -147,8 +147,9 @@ def explain(
     if unknown := set(what or ()) - set(WHAT):
         raise UsageError(f"--what is {min(unknown)!r}, allowed: {', '.join(WHAT)}")
     source = as_source(checkpoint)
+    source.require_layers()
     source.require_classifier()
-    source.require_classes()
+    source.require_classes("a checkpoint")
     model, info = source.network, source.info
     if what is None:
         has_context = any(isinstance(module, SpectralContext) for module in model.modules())
@@ -165,7 +166,7 @@ def explain(
         try:
             given = preprocess(load_image(path))
         except ImageError as error:
-            errors.append(named(path, error))
+            errors.append(describe_error(path, error))
             continue
         try:
             rows.append(

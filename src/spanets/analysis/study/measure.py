@@ -27,8 +27,8 @@ from spanets.analysis.robustness import (
     frequency_grid,
     wave_variants,
 )
+from spanets.analysis.study.inputs import batches
 from spanets.analysis.study.record import Part
-from spanets.analysis.study.sources import batches
 from spanets_runtime.errors import UsageError
 from spanets_runtime.preprocessing import Preprocessing
 
@@ -277,10 +277,12 @@ class Measurement:
     Attributes:
         run: Function that measures.
         options: Names of the options that affect the numbers.
+        needs_layers: Whether it watches layers, which exported files do not show.
     """
 
     run: Callable[[Subject], Any]
     options: tuple[str, ...] = ()
+    needs_layers: bool = True
 
 
 MEASUREMENTS: Mapping[str, Measurement] = {
@@ -288,6 +290,6 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "response": Measurement(measure_response, ("sites",)),
     "impulse": Measurement(measure_impulse, ("sites",)),
     "receptive-field": Measurement(measure_receptive_field),
-    "sensitivity": Measurement(measure_sensitivity, ("epsilon", "frequencies")),
-    "bands": Measurement(measure_bands),
+    "sensitivity": Measurement(measure_sensitivity, ("epsilon", "frequencies"), needs_layers=False),
+    "bands": Measurement(measure_bands, needs_layers=False),
 }

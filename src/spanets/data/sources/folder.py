@@ -20,7 +20,7 @@ from typing import Any
 from spanets.data.class_names import describe_twins, normal
 from spanets.data.samples import Samples
 from spanets.data.sources.parts import Part, name_parts, part_of
-from spanets.data.sources.run_folders import holds_only_runs
+from spanets.data.sources.runs_among_images import holds_only_runs
 from spanets.data.splits import split_parts
 from spanets_runtime.errors import UserError, nearest
 from spanets_runtime.listing import (
@@ -209,10 +209,10 @@ def _scan_classes(
         _refuse_unnamed_parts(root, classes)
     samples = _collect(root, folders, classes, left_out)
     if empty := [name for name, count in samples.counts().items() if count == 0]:
-        told = "".join(f" ({note})" for note in left_out.notes(root))
+        reasons = "".join(f" ({note})" for note in left_out.notes(root))
         raise UserError(
             f"{root}: no images in class folder {', '.join(empty)}; add some or remove the folder"
-            + told
+            f"{reasons}"
         )
     return replace(samples, notes=notes)
 

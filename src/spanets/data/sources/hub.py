@@ -235,8 +235,8 @@ def _choose(rows: Any, wanted: str | None, found: list[str], root: str, what: st
         hint = nearest(wanted, columns) or f"; it has {', '.join(columns)}"
         raise UserError(f"{root}: no column {wanted!r}, as {key} says{hint}")
     if wanted is None and len(found) != 1:
-        told = f"{' and '.join(found)} could be" if found else f"none of {', '.join(columns)} is"
-        raise UserError(f"{root}: {told} the {what}; name the column: --{key} NAME")
+        choice = f"{' and '.join(found)} could be" if found else f"none of {', '.join(columns)} is"
+        raise UserError(f"{root}: {choice} the {what}; name the column: --{key} NAME")
     return wanted or found[0]
 
 

@@ -192,8 +192,8 @@ def _explain(url: str, error: Exception) -> UserError:
         return UserError(f"{url}: cannot be fetched (the server redirects without end)")
     if isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429):
         return UserError(f"{url}: cannot be fetched (HTTP {status})")
-    told = f"HTTP {status}" if isinstance(status, int) and status else _reason(cause)
-    return _Unfetched(f"{url}: cannot be fetched ({told})")
+    reason = f"HTTP {status}" if isinstance(status, int) and status else _reason(cause)
+    return _Unfetched(f"{url}: cannot be fetched ({reason})")
 
 
 def _filesystem(scheme: str) -> Any:

@@ -90,7 +90,7 @@ def read_description(root: str) -> ShardSet | None:
         values = json.loads(content)
         if values["format"] != FORMAT or "train" not in values["parts"]:
             raise ValueError("written by another version")
-        parts = {str(part): _locations(where, told) for part, told in values["parts"].items()}
+        parts = {str(name): _locations(where, part) for name, part in values["parts"].items()}
         return ShardSet(parts, _read_classes(values["classes"]), f"{where}/")
     # A file of another kind can cause any of these.
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -110,9 +110,9 @@ def _read_file(path: Path) -> bytes | None:
     return content
 
 
-def _locations(where: str, told: dict[str, Any]) -> list[str]:
+def _locations(where: str, part: dict[str, Any]) -> list[str]:
     # Only the file names, so that a description cannot point elsewhere.
-    names = [os.path.basename(row["name"]) for row in told["shards"]]
+    names = [os.path.basename(row["name"]) for row in part["shards"]]
     if not 0 < len(names) <= MAX_SHARDS or not all(names):
         raise ValueError(f"lists {len(names)} shards for a part, or one without a name")
     return [f"{where}/{name}" for name in names]

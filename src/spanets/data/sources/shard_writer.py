@@ -60,18 +60,18 @@ def write_shards(root: str | Path, out: str | Path, size: int, seed: int = 0) ->
     parts = folder_parts(root)
     plans = {name: _plan(part, out, name, size, seed) for name, part in parts.items()}
     _check_out(root, out, {plan.path.name for some in plans.values() for plan in some})
-    told: dict[str, Any] = {"format": FORMAT, "classes": parts["train"].classes, "parts": {}}
+    contents: dict[str, Any] = {"format": FORMAT, "classes": parts["train"].classes, "parts": {}}
     total = sum(sum(plan.sizes) for some in plans.values() for plan in some)
     with tqdm(
         total=total, desc="shard", unit="B", unit_scale=True, disable=None, leave=False
     ) as bar:
         for name, part in parts.items():
             rows = [_write_shard(plan, part, root, bar) for plan in plans[name]]
-            told["parts"][name] = {"images": len(part), "counts": part.counts(), "shards": rows}
-    text = json.dumps(told, indent=2) + "\n"  # ASCII: names may not be valid UTF-8
+            contents["parts"][name] = {"images": len(part), "counts": part.counts(), "shards": rows}
+    text = json.dumps(contents, indent=2) + "\n"  # ASCII: names may not be valid UTF-8
     write_atomically(out / DATASET, lambda file: file.write(text.encode()))
     notes = dict.fromkeys(note for part in parts.values() for note in part.notes)
-    return {**told, "notes": list(notes)}
+    return {**contents, "notes": list(notes)}
 
 
 def _plan(samples: Samples, out: Path, part: str, size: int, seed: int) -> list[_Plan]:

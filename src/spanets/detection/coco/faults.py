@@ -18,7 +18,7 @@ _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 3, 8, 4
 _SHORT.maxstring = _SHORT.maxother = 160
 
 
-def shown(value: object) -> str:
+def show_value(value: object) -> str:
     """Returns a value of a file for a message, escaped and shortened."""
     text = _SHORT.repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from spanets.detection.coco.faults import Fault, shown
+from spanets.detection.coco.faults import Fault, show_value
 
 # Allowed differences between names and files, the smallest first.
 _NORMALIZE: dict[str, Callable[[str], str]] = {
@@ -19,7 +19,7 @@ def check_name(name: str) -> None:
     """Raises a Fault for a name that leaves its folder, or is no valid file name."""
     for path in (PurePosixPath(name), PureWindowsPath(name)):
         if path.root or path.drive or ".." in path.parts:
-            problem = f"has the file_name {shown(name)}, which leaves the folder"
+            problem = f"has the file_name {show_value(name)}, which leaves the folder"
             raise Fault("leaves the folder", problem)
     try:
         os.fsencode(name)
@@ -27,7 +27,7 @@ def check_name(name: str) -> None:
     except UnicodeEncodeError:
         names_a_file = False
     if not names_a_file:
-        raise Fault("names no file", f"has the file_name {shown(name)}, which names no file")
+        raise Fault("names no file", f"has the file_name {show_value(name)}, which names no file")
 
 
 class FileNames:
@@ -74,7 +74,7 @@ class FileNames:
         forms = ", ".join(f"{form}: {number}" for form, number in self.changed.items())
         return (
             f"{source}: {count} file names are not quite those of the files ({forms}); "
-            f"{shown(name)} is taken for {path}"
+            f"{show_value(name)} is taken for {path}"
         )
 
     def _other_forms(self, name: str) -> Iterator[tuple[str, set[Path]]]:

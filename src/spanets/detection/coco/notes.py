@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from spanets.detection.coco.faults import shown
+from spanets.detection.coco.faults import show_value
 from spanets.detection.coco.names import identify
 from spanets.detection.coco.objects import CocoData, CocoImage
 from spanets_runtime.listing import list_images
@@ -46,7 +46,7 @@ def describe_files(train: CocoData, val: CocoData, folders: Iterable[Path]) -> l
     if both:
         lines.append(
             f"{val.source}: {len(both)} of {len(of_val)} image files are trained on as well "
-            f"({shown(both[0].name)}); measured on them, a detector looks better than it is"
+            f"({show_value(both[0].name)}); measured on them, a detector looks better than it is"
         )
     for folder in dict.fromkeys(folders):
         found = list_images(folder).images if folder.is_dir() else []
@@ -54,7 +54,7 @@ def describe_files(train: CocoData, val: CocoData, folders: Iterable[Path]) -> l
         if unlisted:
             lines.append(
                 f"{folder}: {len(unlisted)} of {len(found)} images are in no annotation file "
-                f"({shown(unlisted[0].name)}), left out"
+                f"({show_value(unlisted[0].name)}), left out"
             )
     return lines
 
@@ -79,4 +79,4 @@ def _used(data: CocoData) -> dict[str, None]:
 def _name(classes: list[str], data: CocoData) -> str:
     more = ", …" if len(classes) > 5 else ""
     count = f"{len(classes)} of {len(data.classes)} classes"
-    return f"{count} ({', '.join(map(shown, classes[:5]))}{more})"
+    return f"{count} ({', '.join(map(show_value, classes[:5]))}{more})"

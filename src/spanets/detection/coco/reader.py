@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spanets.detection.coco.faults import Fault, Faults, shown
+from spanets.detection.coco.faults import Fault, Faults, show_value
 from spanets.detection.coco.names import FileNames, check_name, identify
 from spanets.detection.coco.objects import Annotation, CocoData, CocoImage, area_of, to_xywh
 from spanets.detection.coco.plausible import Boxes
@@ -107,7 +107,7 @@ class _Reader:
         try:
             length = len(name.encode())
         except UnicodeEncodeError:
-            raise Fault("name", f"has the name {shown(name)}, which is no text") from None
+            raise Fault("name", f"has the name {show_value(name)}, which is no text") from None
         if length > MAX_NAME:
             raise Fault("name length", f"has a name of {length} bytes, of at most {MAX_NAME}")
         return _field(entry, "id", int), name
@@ -156,7 +156,7 @@ class _Reader:
             return None
         crowd = entry.get("iscrowd", 0)
         if crowd not in (0, 1):
-            raise Fault("iscrowd", f"has iscrowd {shown(crowd)}, must be 0 or 1")
+            raise Fault("iscrowd", f"has iscrowd {show_value(crowd)}, must be 0 or 1")
         shape, complete = read_segmentation(entry.get("segmentation"), image.height, image.width)
         area = _area(entry)
         if not complete:
@@ -170,7 +170,7 @@ class _Reader:
         """Returns the box, clipped to its image except for rounding errors, or None to skip it."""
         box = _field(entry, "bbox", list)
         if len(box) != 4 or not all(map(is_number, box)):
-            raise Fault("bbox", f"has the bbox {shown(box)}, must be x, y, width and height")
+            raise Fault("bbox", f"has the bbox {show_value(box)}, must be x, y, width and height")
         x, y, width, height = (float(value) for value in box)
         if width <= 0 or height <= 0:
             self._count("with an empty box", entry["id"])
@@ -194,7 +194,7 @@ class _Reader:
         for index, value in values.items():
             with self.faults.of(f"{section}[{index}]"):
                 if first.setdefault(value, index) != index:
-                    problem = f"has the same {key} as [{first[value]}]: {shown(value)}"
+                    problem = f"has the same {key} as [{first[value]}]: {show_value(value)}"
                     raise Fault(f"same {key}", problem)
 
     def _count(self, what: str, number: int) -> None:
@@ -209,9 +209,9 @@ class _Reader:
 
     def _describe_counts(self) -> str:
         """Returns a note on skipped and changed annotations, with the first id of each kind."""
-        told = {what: (len(ids), _first(ids)) for what, ids in self.counts.items()}
-        clipped, polygons = told.pop("clipped", None), told.pop("polygons", None)
-        parts = [f"skipped {count} {what} {ids}" for what, (count, ids) in told.items()]
+        counts = {what: (len(ids), _first(ids)) for what, ids in self.counts.items()}
+        clipped, polygons = counts.pop("clipped", None), counts.pop("polygons", None)
+        parts = [f"skipped {count} {what} {ids}" for what, (count, ids) in counts.items()]
         if clipped:
             parts.append(f"clipped {clipped[0]} that reach beyond their image {clipped[1]}")
         if polygons:
@@ -270,7 +270,9 @@ def _to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in found if keys.count(key) > 1)
-        raise Fault("key", f"the key {shown(twice)} stands twice in one object; merge or rename it")
+        raise Fault(
+            "key", f"the key {show_value(twice)} stands twice in one object; merge or rename it"
+        )
     return found
 
 
@@ -282,7 +284,7 @@ def _field(entry: Any, key: str, kind: type) -> Any:
     value: Any = entry[key]
     if type(value) is not kind or (isinstance(value, int) and abs(value) > MAX_NUMBER):
         noun = {int: "a whole number up to 2^53", str: "a text", list: "a list"}[kind]
-        raise Fault(key, f"has the {key} {shown(value)}, must be {noun}")
+        raise Fault(key, f"has the {key} {show_value(value)}, must be {noun}")
     return value
 
 
@@ -297,7 +299,7 @@ def _area(entry: dict[str, Any]) -> float | None:
     if area is None:
         return None
     if not is_number(area) or area < 0:
-        raise Fault("area", f"has the area {shown(area)}, must be a number of 0 or more")
+        raise Fault("area", f"has the area {show_value(area)}, must be a number of 0 or more")
     return float(area)
 
 

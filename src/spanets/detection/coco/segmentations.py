@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from spanets.detection.coco.faults import Fault, shown
+from spanets.detection.coco.faults import Fault, show_value
 from spanets.detection.coco.rle import read_lengths
 
 # Integers up to this are exact in float64.
@@ -56,7 +56,7 @@ def _read_runs(shape: dict[str, Any], height: int, width: int) -> dict[str, Any]
     """Returns validated run lengths, without other keys."""
     size, counts = shape.get("size"), shape.get("counts")
     if size != [height, width]:
-        problem = f"has a mask of size {shown(size)}, its image {[height, width]}"
+        problem = f"has a mask of size {show_value(size)}, its image {[height, width]}"
         raise Fault("mask size", problem)
     if not isinstance(counts, list | str):
         raise Fault("mask counts", "has a mask without counts")

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spanets.data.class_lists import NameList, clean_name, read_lines, read_names
-from spanets.data.kept import Kept
+from spanets.data.run_data import RunData
 from spanets.data.sources.parts import Part, name_parts
 from spanets.data.splits import divide, stratified_split
 from spanets.segmentation.masks.pairs import pair_masks
@@ -114,7 +114,7 @@ def folder_parts(
     seed: int = 0,
     mask_values: Given | None = None,
     classes: list[str] | None = None,
-    kept: Kept | None = None,
+    run_data: RunData | None = None,
 ) -> dict[str, MaskedImages]:
     """Lists the images of a folder by part: "train", "val" and, if there is one, "test".
 
@@ -126,7 +126,7 @@ def folder_parts(
         seed: Seed of the split.
         mask_values: The recipe's `data.mask_values`.
         classes: Class names, used if there is no classes.txt.
-        kept: What the run recorded about its data; images keep the part in its split list.
+        run_data: What the run recorded about its data; images keep the part in its split list.
 
     Raises:
         UserError: the folder or its images are missing, an image has no mask, or there are too
@@ -144,7 +144,7 @@ def folder_parts(
         parts = {"train": _pair(root / "images", root / "masks", classes, values)}
     parts = {name: replace(part, notes=listed.notes + part.notes) for name, part in parts.items()}
     if "train" in parts and val_fraction is not None:
-        parts |= _split(root, parts, val_fraction, seed, kept)
+        parts |= _split(root, parts, val_fraction, seed, run_data)
     return parts
 
 
@@ -219,17 +219,17 @@ def _pair(images: Path, masks: Path, classes: list[str], values: MaskValues) -> 
 
 
 def _split(
-    root: Path, parts: dict[str, MaskedImages], fraction: float, seed: int, kept: Kept | None
+    root: Path, parts: dict[str, MaskedImages], fraction: float, seed: int, run_data: RunData | None
 ) -> dict[str, MaskedImages]:
     """Divides the images to train on, and by a run's list those to validate with as well."""
-    listed = kept is not None and kept.split is not None and bool(kept.split.parts)
+    listed = run_data is not None and run_data.split is not None and bool(run_data.split.parts)
     pool = [parts[name] for name in ("train", "val") if name in parts]
     if len(pool) > 1 and not listed:
         return {}
     images = [path for part in pool for path in part.images]
     names = [path.relative_to(root).as_posix() for path in images]
     draw = partial(stratified_split, [0] * len(images), fraction, seed)
-    found = divide(images, names, draw, str(root), kept)
+    found = divide(images, names, draw, str(root), run_data)
     if not found.train or not found.val:
         raise UserError(
             f"{root}: {len(images)} images are too few for a val_fraction of {fraction}; "

@@ -71,8 +71,8 @@ class MaskValues:
         """Returns the allowed mask values, for messages."""
         numbers = [number for number, c in self.classes if c != IGNORED]
         ignored = [number for number, c in self.classes if c == IGNORED]
-        told = _ranges(numbers)
-        return f"{told} (and {_ranges(ignored)} for pixels to ignore)" if ignored else told
+        text = _ranges(numbers)
+        return f"{text} (and {_ranges(ignored)} for pixels to ignore)" if ignored else text
 
 
 def plain_values(classes: int, first: int = 0) -> MaskValues:

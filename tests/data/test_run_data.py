@@ -12,12 +12,12 @@ from PIL import Image
 from small_runs import call, make_photos
 from torch import nn
 
+from spanets.data.run_data import read_run_data, trained_images
 from spanets.data.split_list import read_split
 from spanets.data.unreadable import Unreadable
 from spanets.recipe import load_recipe
 from spanets.training.batch_norm import refuse_single_values
 from spanets.training.engine import train
-from spanets.training.kept_data import kept_of, trained_images
 from spanets.training.resuming import check_classes
 from spanets.training.unreadable_images import UnreadableImages
 from spanets_runtime.errors import UsageError, UserError
@@ -144,9 +144,9 @@ def test_how_many_images_a_checkpoint_was_trained_on(small_run, small_recipe):
 
 def test_what_is_known_of_a_run(small_run):
     info = type("ModelInfo", (), {"classes": ["cat"], "recipe": {}})
-    kept = kept_of(small_run, info, {})
-    assert kept.started is not None and not kept.is_new
-    (none := kept_of(small_run / "tensorboard", info, {}))
+    run_data = read_run_data(small_run, info, {})
+    assert run_data.started is not None and not run_data.is_new
+    (none := read_run_data(small_run / "tensorboard", info, {}))
     assert (none.split, none.started) == (None, None)
 
 

@@ -1,4 +1,4 @@
-"""Opens the models to time: by name, from checkpoints of any task, or exported files."""
+"""Opens the models to time: names, checkpoints of any task, and exported files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ FORMS = ("default", "fft")
 
 
 @dataclass(frozen=True)
-class Source:
+class TimedModel:
     """One model of a comparison.
 
     Attributes:
@@ -41,11 +41,11 @@ def build_form(name: str, form: str = "default", **arguments: Any) -> nn.Module:
     return create_model(name, arguments)
 
 
-def check_sources(names: Sequence[str], forms: Sequence[str], setting: Setting) -> None:
+def check_models(names: Sequence[str], forms: Sequence[str], setting: Setting) -> None:
     """Checks that the models support the forms and settings, before building them.
 
     Args:
-        names: Names or paths; see `Source`.
+        names: Names or paths; see `TimedModel`.
         forms: Forms of this package's models.
         setting: Settings of the run.
 
@@ -60,24 +60,27 @@ def check_sources(names: Sequence[str], forms: Sequence[str], setting: Setting) 
     own = set(spanets.list_models())
     for name in names:
         if name.lower().endswith(".pt2"):
-            raise UsageError(f"{name} is a program of torch.export; bench takes FILE.onnx")
+            raise UsageError(
+                f"{name} is a torch.export program; bench takes FILE.onnx, a checkpoint or a name"
+            )
         if is_exported(name) and setting.backend != "onnx":
             raise UsageError(
-                f"{name} runs in onnxruntime, not {setting.backend}; add --backend onnx"
+                f"{name} runs with onnxruntime, not {setting.backend}; add --backend onnx"
             )
         if "default" not in forms and name.partition(".")[0] not in own:
             raise UsageError(
-                f"--form {' '.join(forms)}: {name} has none, only this package's models by name do"
+                f"--form {' '.join(forms)}: {name} has only one form; leave out --form, or name a "
+                "SPANet or SPANetV2"
             )
 
 
-def build_sources(
+def build_models(
     names: Sequence[str], forms: Sequence[str], size: int, train: bool
-) -> list[Source]:
+) -> list[TimedModel]:
     """Builds all models for one image size, in the given order.
 
     Args:
-        names: Names or paths, see `Source`; timm names get random weights.
+        names: Names or paths, see `TimedModel`; timm names get random weights.
         forms: Forms of this package's models; other models have only "default".
         size: Image side, in pixels.
         train: Whether training steps will be timed.
@@ -94,7 +97,7 @@ def build_sources(
         if form == "default" or name.partition(".")[0] in own
     ]
     return [
-        Source(name, form, _build(name, form, size, train))
+        TimedModel(name, form, _build(name, form, size, train))
         for name, form in tqdm(wanted, desc="build", disable=None, leave=False)
     ]
 

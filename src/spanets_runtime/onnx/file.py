@@ -1,23 +1,18 @@
-"""Runs models that `spanets export` wrote as ONNX, with onnxruntime."""
+"""Opens and runs ONNX files with onnxruntime, and reads their metadata."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from spanets_runtime.errors import UserError, first_line, require
-from spanets_runtime.listing import ImageSource
-from spanets_runtime.predict import Prediction, predict_images
-from spanets_runtime.preprocessing import Preprocessing
 
 METADATA = "spanets"
 """Key of our metadata, a JSON string, in the ONNX file's metadata properties."""
-
 
 MIN_FREE_SIDE = 64
 """Smallest height and width for which the exporter verifies dynamic sizes."""
@@ -48,7 +43,7 @@ class OnnxFile:
         threads: Threads of one operator; None means onnxruntime's choice.
 
     Attributes:
-        told: The metadata that `spanets export` wrote.
+        metadata: The metadata that `spanets export` wrote.
         task: Task of the exported checkpoint, or None for a model without a checkpoint.
         preprocessing: Values of the preprocessing.
         shape: Batch, channels, height and width of the input; a dynamic one is a string.
@@ -61,11 +56,11 @@ class OnnxFile:
         self.path = path
         self.session = open_session(path, threads)
         with _plain_errors(path):  # a name in the file may not be valid text
-            self.told = read_metadata(self.session, path)
+            self.metadata = read_metadata(self.session, path)
             self.outputs = self.session.get_outputs()
             given = images_input(self.session, path)
-        self.preprocessing = self.told["preprocessing"]
-        self.task = self.told.get("task")
+        self.preprocessing = self.metadata["preprocessing"]
+        self.task = self.metadata.get("task")
         self.input, self.shape = given.name, given.shape
 
     def check_outputs(self, names: list[str], rank: int) -> None:
@@ -82,7 +77,7 @@ class OnnxFile:
         Raises:
             UserError: the file's class names are missing or damaged.
         """
-        count, names = self.outputs[0].shape[axis], self.told.get("classes")
+        count, names = self.outputs[0].shape[axis], self.metadata.get("classes")
         if not isinstance(count, int) or not isinstance(names, list | None):
             raise UserError(f"{self.path}: damaged, its classes are unknown; export it again")
         classes = [str(name) for name in names or range(count)]
@@ -98,44 +93,6 @@ class OnnxFile:
         """
         with _plain_errors(self.path):
             return self.session.run(None, {self.input: images})
-
-
-class OnnxPredictor:
-    """An exported classifier with its preprocessing and class names.
-
-    Args:
-        source: Path of a file that `spanets export` wrote, or an open one.
-        threads: Threads of one operator; None means onnxruntime's choice.
-
-    Raises:
-        UserError: onnxruntime is missing, or the file is damaged, not from `spanets export` or not
-            a classifier.
-    """
-
-    def __init__(self, source: str | Path | OnnxFile, threads: int | None = None) -> None:
-        self.file = file = source if isinstance(source, OnnxFile) else OnnxFile(source, threads)
-        file.check_outputs(["logits"], rank=2)
-        self.classes = file.classes(axis=-1)
-        self.preprocess = Preprocessing.parse(file.preprocessing, file.path)
-        _check_size(file.shape, self.preprocess.size, file.path)
-
-    def __call__(self, images: Iterable[ImageSource], top: int = 5) -> Iterator[Prediction]:
-        """Yields a prediction for each image, as `predict_images` does.
-
-        Args:
-            images: Paths of the images.
-            top: Number of classes for each image; all if there are fewer.
-        """
-        return predict_images(images, self._classify, self.classes, top)
-
-    def _classify(self, image: Image.Image) -> NDArray[Any]:
-        logits = self.file.run(self.preprocess(image)[None])[0]
-        if np.shape(logits) != (1, len(self.classes)):
-            raise UserError(
-                f"{self.file.path}: damaged, outputs {np.shape(logits)} for an image, not "
-                f"(1, {len(self.classes)}); export it again"
-            )
-        return logits[0]
 
 
 def open_session(model: str | Path | bytes, threads: int | None = None) -> Any:
@@ -195,14 +152,3 @@ def read_metadata(session: Any, path: str | Path) -> dict[str, Any]:
     if not isinstance(metadata, dict) or not isinstance(metadata.get("preprocessing"), dict):
         raise UserError(f"{path}: its metadata are damaged; export it again")
     return metadata
-
-
-def _check_size(shape: list[int | str], size: int, path: str | Path) -> None:
-    """Raises UserError if a fixed input shape differs from that of a preprocessed image."""
-    expected = (1, 3, size, size)
-    if any(isinstance(n, int) and n != m for n, m in zip(shape, expected, strict=True)):
-        made, given = ("x".join(map(str, numbers)) for numbers in (shape, expected))
-        raise UserError(
-            f"{path}: takes inputs of {made}, but its preprocessing gives {given}; export it with "
-            f"--size {size}, or without --static"
-        )

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from spanets.runs.folder import RECIPE, RECORD
+from spanets.runs.file_names import RECIPE, RECORD
 from spanets_runtime.errors import UsageError
 from spanets_runtime.listing import is_system
 

@@ -14,7 +14,7 @@ from spanets import segmentation
 from spanets.deploy.export import export_model
 from spanets.segmentation import labels
 from spanets_runtime.errors import UserError
-from spanets_runtime.onnx_masks import OnnxMaskPredictor, label_map, slide
+from spanets_runtime.onnx.segmenter import OnnxMaskPredictor, label_map, slide
 from spanets_runtime.resize_to_fit import ResizeToFit
 
 onnx = pytest.importorskip("onnx")

@@ -1,20 +1,42 @@
-"""Reads what a run recorded about its data: split, classes, start and images trained on."""
+"""What a run recorded about its data, so that it can be resumed and evaluated on the same split."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from spanets.checkpoint import ModelInfo
-from spanets.data.kept import Kept
-from spanets.data.split_list import read_split
+from spanets.data.split_list import SplitList, read_split
 from spanets.recipe import Recipe, parse_recipe
 from spanets.runs.record import read_starts
 
 
-def kept_of(folder: Path, info: ModelInfo, content: Mapping[str, Any]) -> Kept:
+@dataclass(frozen=True)
+class RunData:
+    """What a run's folder and checkpoint say about its data.
+
+    Attributes:
+        folder: The run folder.
+        is_new: Whether the run starts now, with no split to follow.
+        split: The run's split list; None if no split was drawn or recorded.
+        classes: Class names of the checkpoint, or None.
+        started: Start of the run in seconds since 1970, or None.
+        count_trained: Returns the possible numbers of images in an epoch, from the checkpoint's
+            step count, or None if unknown.
+    """
+
+    folder: Path
+    is_new: bool = False
+    split: SplitList | None = None
+    classes: Sequence[str] | None = None
+    started: float | None = None
+    count_trained: Callable[[], range | None] = lambda: None
+
+
+def read_run_data(folder: Path, info: ModelInfo, content: Mapping[str, Any]) -> RunData:
     """Returns a run's record of its data, to resume from or evaluate one of its checkpoints.
 
     Args:
@@ -26,7 +48,7 @@ def kept_of(folder: Path, info: ModelInfo, content: Mapping[str, Any]) -> Kept:
     Raises:
         UserError: split.csv is damaged.
     """
-    return Kept(
+    return RunData(
         folder,
         split=read_split(folder),
         classes=info.classes,

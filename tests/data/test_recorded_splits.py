@@ -14,7 +14,7 @@ from PIL import Image
 
 from spanets.classification.data import read_splits
 from spanets.classification.recipe import ClassificationData
-from spanets.data.kept import Kept
+from spanets.data.run_data import RunData
 from spanets.data.split_list import read_split, write_split
 from spanets.data.splits import list_split, stratified_split
 from spanets.segmentation.data import read_parts
@@ -36,14 +36,14 @@ def fill(root: Path, **counts: int) -> Path:
 
 def begin(data: ClassificationData, run: Path) -> dict:
     """Reads the parts as a new run does, and keeps their list."""
-    parts = read_splits(data, Kept(run, is_new=True))
+    parts = read_splits(data, RunData(run, is_new=True))
     write_split(run, list_split(parts))
     return parts
 
 
 def again(data: ClassificationData, run: Path, **known) -> dict:
     """Reads the parts as a run does that goes on, or is evaluated."""
-    return read_splits(data, Kept(run, split=read_split(run), **known))
+    return read_splits(data, RunData(run, split=read_split(run), **known))
 
 
 def names(samples, root: Path) -> list[str]:
@@ -205,9 +205,9 @@ def test_names_that_are_no_text(tmp_path):
 # ---- runs of earlier versions
 
 
-def old(run: Path, trained: range | None = None) -> Kept:
+def old(run: Path, trained: range | None = None) -> RunData:
     """What is known of a run without a list that began now."""
-    return Kept(run, started=time.time() // 1, count_trained=lambda: trained)
+    return RunData(run, started=time.time() // 1, count_trained=lambda: trained)
 
 
 def age(root: Path, seconds: float = 100) -> None:
@@ -232,10 +232,10 @@ def test_an_old_run_keeps_its_split(tmp_path):
 def later(monkeypatch):
     """A run that began before what the test does next, as the clock of files has it."""
 
-    def start(run: Path) -> Kept:
+    def start(run: Path) -> RunData:
         time.sleep(0.01)
         monkeypatch.setattr("spanets.data.old_splits._ROUNDING", 0.0)
-        kept = Kept(run, started=time.time())
+        kept = RunData(run, started=time.time())
         time.sleep(0.01)
         return kept
 
@@ -296,7 +296,7 @@ def test_a_copy_tells_nothing_but_its_number_of_images(tmp_path, later):
 )
 def test_a_run_folder_among_the_classes(out, is_refused, tmp_path):
     root = fill(tmp_path / "photos", cat=8, dog=4)
-    data, kept = ClassificationData(root=str(root)), Kept(tmp_path / out, is_new=True)
+    data, kept = ClassificationData(root=str(root)), RunData(tmp_path / out, is_new=True)
     if not is_refused:
         assert len(read_splits(data, kept)["train"]) == 9
         return
@@ -309,10 +309,10 @@ def test_a_run_folder_beside_the_parts(tmp_path):
     root = fill(tmp_path / "photos/train", cat=8, dog=4).parent
     fill(root / "val", cat=1)
     data = ClassificationData(root=str(root))
-    (note,) = read_splits(data, Kept(root / "runs/a", is_new=True))["val"].notes or ("",)
+    (note,) = read_splits(data, RunData(root / "runs/a", is_new=True))["val"].notes or ("",)
     assert note == ""
     with pytest.raises(UsageError, match=f"lies in {root / 'train'}"):
-        read_splits(data, Kept(root / "train/a", is_new=True))
+        read_splits(data, RunData(root / "train/a", is_new=True))
 
 
 # ---- segmentation
@@ -329,7 +329,7 @@ def masked(root: Path, count: int = 8) -> Path:
 def test_masks_keep_their_split(tmp_path):
     root = masked(tmp_path / "set")
     data = SegmentationData(root=str(root), num_classes=2)
-    parts = read_parts(data, kept=Kept(tmp_path, is_new=True))
+    parts = read_parts(data, run_data=RunData(tmp_path, is_new=True))
     first, second = stratified_split([0] * 8, 0.25, 0)
     assert [int(path.stem) for path in parts["val"].images] == second
     write_split(tmp_path, list_split(parts))
@@ -338,7 +338,7 @@ def test_masks_keep_their_split(tmp_path):
         (root / f"images/{number}.png").unlink()
     shutil.copy(root / f"masks/{first[0]}.png", root / "images/a.png")
     shutil.copy(root / f"masks/{first[0]}.png", root / "masks/a.png")
-    now = read_parts(data, kept=Kept(tmp_path, split=read_split(tmp_path)))
+    now = read_parts(data, run_data=RunData(tmp_path, split=read_split(tmp_path)))
     assert [int(path.stem) for path in now["train"].images] == first[1:]
     assert [int(path.stem) for path in now["val"].images] == second[1:]
     assert [path.name for path in now["val"].masks] == [p.name for p in now["val"].images]
@@ -351,6 +351,6 @@ def test_masks_keep_their_split(tmp_path):
 def test_a_run_folder_among_the_masks(tmp_path):
     root = masked(tmp_path / "set")
     data = SegmentationData(root=str(root), num_classes=2)
-    read_parts(data, kept=Kept(root / "runs/a", is_new=True))
+    read_parts(data, run_data=RunData(root / "runs/a", is_new=True))
     with pytest.raises(UsageError, match=r"lies in .*images"):
-        read_parts(data, kept=Kept(root / "images/a", is_new=True))
+        read_parts(data, run_data=RunData(root / "images/a", is_new=True))

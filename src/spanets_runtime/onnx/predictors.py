@@ -7,8 +7,9 @@ from typing import Any
 
 from spanets_runtime.errors import UsageError
 from spanets_runtime.listing import ImageSource
-from spanets_runtime.onnx import OnnxFile, OnnxPredictor
-from spanets_runtime.onnx_masks import OnnxMaskPredictor
+from spanets_runtime.onnx.classifier import OnnxPredictor
+from spanets_runtime.onnx.file import OnnxFile
+from spanets_runtime.onnx.segmenter import OnnxMaskPredictor
 from spanets_runtime.predict import ImagePrediction
 
 Predict = Callable[[Iterable[ImageSource]], Iterator[ImagePrediction]]

@@ -239,3 +239,23 @@ def test_a_fixed_size_of_ones_own_is_what_predict_takes(small_run, photos, tmp_p
     assert spanets_cli.main(words) == 0
     (prediction,) = OnnxPredictor(path)([photos / "cat/0.png"])
     assert prediction.error is None
+
+
+@pytest.mark.parametrize("command", ["explain", "analyze", "push", "export"])
+def test_commands_that_need_the_checkpoint(command, exported, photos, tmp_path, refused):
+    image, out = photos / "cat/0.png", tmp_path / "out"
+    words = {
+        "explain": [image, "--out", out],
+        "analyze": ["--images", photos, "--out", out],
+        "push": ["--to", out],
+        "export": ["--out", tmp_path / "n.onnx"],
+    }
+    said = refused(2, command, exported, *words[command])
+    assert said.startswith(f"{exported} is an exported file")
+    assert said.endswith("; give the checkpoint it was exported from")
+
+
+def test_bands_need_no_layers(exported, photos, tmp_path, capsys):
+    words = ["analyze", exported, "--images", photos, "--out", tmp_path, "--limit", "2"]
+    assert spanets_cli.main([*map(str, words), "--what", "bands"]) == 0
+    assert "bands: 2 images" in capsys.readouterr().out

@@ -9,15 +9,16 @@ from torch import Tensor
 from spanets.backbones.factory import has_fixed_size
 from spanets.sources import Source, is_model_name, open_source
 from spanets_runtime.errors import UserError
-from spanets_runtime.images import ImageError, load_image, named
+from spanets_runtime.images import ImageError, describe_error, load_image
 from spanets_runtime.preprocessing import Preprocessing
 
 
-def open_classifier(
+def open_network(
     word: str,
     size: int | None = None,
     weights: str | None = None,
     pretrained: bool | None = False,
+    needs_layers: bool = True,
 ) -> tuple[Source, Preprocessing]:
     """Opens a classifier from any source, with gradients off.
 
@@ -26,18 +27,21 @@ def open_classifier(
         size: Image side, in pixels; None means the model's own.
         weights: See `open_source`.
         pretrained: See `open_source`.
+        needs_layers: Whether layers will be watched, which exported files do not show.
 
     Returns:
         The source, and its preprocessing for images of this size.
 
     Raises:
-        UsageError: unknown name, or a function that returns no network.
+        UsageError: unknown name, a function that returns no network, or no layers to watch.
         UserError: unreadable checkpoint, or one of a detector or segmenter.
     """
     fixed = size is not None and is_model_name(word) and has_fixed_size(word)
     source = open_source(
         word, weights, model_args={"img_size": size} if fixed else None, pretrained=pretrained
     )
+    if needs_layers:
+        source.require_layers()
     source.require_classifier()
     values = {**source.info.preprocessing, "crop_mode": "center"}
     if size is not None:
@@ -99,7 +103,7 @@ def batches(
             kept.append(torch.from_numpy(preprocess(load_image(paths[number]))))
         except ImageError as error:
             if unreadable is not None:
-                unreadable[paths[number]] = named(paths[number], error)
+                unreadable[paths[number]] = describe_error(paths[number], error)
             continue
         numbers.append(number)
         seen = True

@@ -1,0 +1,25 @@
+"""Predictors for exported files; they need onnxruntime, but not torch."""
+
+from spanets_runtime.onnx.classifier import OnnxPredictor
+from spanets_runtime.onnx.file import (
+    METADATA,
+    MIN_FREE_SIDE,
+    OnnxFile,
+    images_input,
+    is_exported,
+    open_session,
+)
+from spanets_runtime.onnx.predictors import make_onnx_predictor
+from spanets_runtime.onnx.segmenter import OnnxMaskPredictor
+
+__all__ = [
+    "METADATA",
+    "MIN_FREE_SIDE",
+    "OnnxFile",
+    "OnnxMaskPredictor",
+    "OnnxPredictor",
+    "images_input",
+    "is_exported",
+    "make_onnx_predictor",
+    "open_session",
+]

@@ -1,0 +1,64 @@
+"""Classifies images with exported ONNX classifiers, without torch."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from spanets_runtime.errors import UserError
+from spanets_runtime.listing import ImageSource
+from spanets_runtime.onnx.file import OnnxFile
+from spanets_runtime.predict import Prediction, predict_images
+from spanets_runtime.preprocessing import Preprocessing
+
+
+class OnnxPredictor:
+    """An exported classifier with its preprocessing and class names.
+
+    Args:
+        source: Path of a file that `spanets export` wrote, or an open one.
+        threads: Threads of one operator; None means onnxruntime's choice.
+
+    Raises:
+        UserError: onnxruntime is missing, or the file is damaged, not from `spanets export` or not
+            a classifier.
+    """
+
+    def __init__(self, source: str | Path | OnnxFile, threads: int | None = None) -> None:
+        self.file = file = source if isinstance(source, OnnxFile) else OnnxFile(source, threads)
+        file.check_outputs(["logits"], rank=2)
+        self.classes = file.classes(axis=-1)
+        self.preprocess = Preprocessing.parse(file.preprocessing, file.path)
+        _check_size(file.shape, self.preprocess.size, file.path)
+
+    def __call__(self, images: Iterable[ImageSource], top: int = 5) -> Iterator[Prediction]:
+        """Yields a prediction for each image, as `predict_images` does.
+
+        Args:
+            images: Paths of the images.
+            top: Number of classes for each image; all if there are fewer.
+        """
+        return predict_images(images, self._classify, self.classes, top)
+
+    def _classify(self, image: Image.Image) -> NDArray[Any]:
+        logits = self.file.run(self.preprocess(image)[None])[0]
+        if np.shape(logits) != (1, len(self.classes)):
+            raise UserError(
+                f"{self.file.path}: damaged, outputs {np.shape(logits)} for an image, not "
+                f"(1, {len(self.classes)}); export it again"
+            )
+        return logits[0]
+
+
+def _check_size(shape: list[int | str], size: int, path: str | Path) -> None:
+    """Raises UserError if a fixed input shape differs from that of a preprocessed image."""
+    expected = (1, 3, size, size)
+    if any(isinstance(n, int) and n != m for n, m in zip(shape, expected, strict=True)):
+        made, given = ("x".join(map(str, numbers)) for numbers in (shape, expected))
+        raise UserError(
+            f"{path}: takes inputs of {made}, but its preprocessing gives {given}; export it with "
+            f"--size {size}, or without --static"
+        )

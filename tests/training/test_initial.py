@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from spanets.recipe import load_recipe, parse_recipe
-from spanets.recipe.preprocessing import DEFAULTS, describe_preprocessing
+from spanets.recipe.preprocessing import OPEN, describe_preprocessing
 from spanets.tasks import list_tasks
 from spanets.training.initial import Frozen, find_frozen
 from spanets_runtime.errors import UsageError
@@ -46,16 +46,18 @@ def test_the_recipe_wins_and_the_line_says_so():
 
 
 @pytest.mark.parametrize("task", list_tasks())
-def test_every_open_key_is_settled(task):
-    recipe = parse_recipe({"task": task})
-    data = recipe.to_dict()["data"]
-    open_keys = [key for key in DEFAULTS if key in data]
-    assert open_keys
-    assert {key: data[key] for key in open_keys} == {
-        key: list(value) if isinstance(value := DEFAULTS[key], tuple) else value
-        for key in open_keys
-    }
-    assert parse_recipe(recipe.to_dict()) == recipe
+def test_null_and_left_out_mean_the_same(task):
+    left_out = parse_recipe({"task": task})
+    data = left_out.to_dict()["data"]
+    null = {key: None for key in OPEN if key in data}
+    assert null
+    assert parse_recipe({"task": task, "data": null}) == left_out
+    assert parse_recipe(left_out.to_dict()) == left_out
+    model = {"name": LITE, "pretrained": True}
+    tuned = parse_recipe({"task": task, "model": model})
+    assert tuned == parse_recipe({"task": task, "model": model, "data": null})
+    assert tuned.data.mean == (0.5, 0.5, 0.5)
+    assert parse_recipe(tuned.to_dict()) == tuned
 
 
 @pytest.mark.parametrize("name", ["spanet_nano", "spanetv2_s18_pure", LITE, "vit_tiny_patch16_224"])

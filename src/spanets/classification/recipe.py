@@ -50,14 +50,13 @@ class ClassificationData(Data):
     )
     image_size: int = key(224, "Side of the square input, in pixels.", between=(1, 4096))
     crop_pct: float = key(
-        None,
-        "Fraction of the image's side that the centre crop of evaluation keeps; "
-        f"{FROM_WEIGHTS}, or 0.9.",
+        0.9,
+        f"Fraction of the image's side that the centre crop of evaluation keeps; {FROM_WEIGHTS}.",
         between=(0.01, 1),
         open=True,
     )
     interpolation: Literal["bilinear", "bicubic"] = key(
-        None, f"Interpolation of evaluation; {FROM_WEIGHTS}, or bicubic.", open=True
+        "bicubic", f"Interpolation of evaluation; {FROM_WEIGHTS}.", open=True
     )
     train_interpolation: Literal["random", "bilinear", "bicubic"] = key(
         "random", "Interpolation of training; random draws one for each image."

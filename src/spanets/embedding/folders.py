@@ -11,7 +11,7 @@ from pathlib import Path
 
 from spanets.data.class_names import normal
 from spanets.data.sources.folder import existing_folder, names_in, part_folders, subfolders
-from spanets.data.sources.run_folders import holds_only_runs
+from spanets.data.sources.runs_among_images import holds_only_runs
 from spanets.data.split_list import SplitList
 from spanets_runtime.errors import UserError
 from spanets_runtime.listing import Listing, list_images

@@ -47,8 +47,7 @@ def key(default: Any, help: str, between: Range | None = None, open: bool = Fals
         default: Default value; a dict is copied for each recipe.
         help: Description: effect, unit, meaning of null.
         between: Smallest and largest allowed number; a subclass inherits them.
-        open: Whether a recipe may leave the key open (null); reading the recipe then fills it in,
-            see `settle_preprocessing`.
+        open: Whether a recipe may leave the key open by null; see `settle_preprocessing`.
     """
     known: dict[str, Any] = {"help": help}
     if between is not None:

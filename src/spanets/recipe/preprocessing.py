@@ -1,31 +1,30 @@
-"""Fills in the preprocessing that a recipe leaves open: the pretrained weights', or ImageNet's."""
+"""Fills in the preprocessing that a recipe leaves open, as the pretrained weights were trained."""
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Collection
 from typing import Any
 
 from spanets.recipe.sections import Recipe
 
-DEFAULTS: Mapping[str, Any] = {
-    "mean": (0.485, 0.456, 0.406),  # ImageNet's
-    "std": (0.229, 0.224, 0.225),
-    "crop_pct": 0.9,
-    "interpolation": "bicubic",
-}
-"""The preprocessing of a run from scratch, by key of the section `data`."""
+OPEN = ("mean", "std", "crop_pct", "interpolation")
+"""The keys of the section `data` that are filled in."""
 
 
-def settle_preprocessing(recipe: Recipe) -> None:
-    """Fills in, in place, the open keys (null) of a recipe's section `data`."""
+def settle_preprocessing(recipe: Recipe, given: Collection[str]) -> None:
+    """Fills in, in place, the open keys of a recipe's section `data`.
+
+    Args:
+        recipe: The recipe.
+        given: Dotted names of the keys that the user set; of these, those that are null are open.
+    """
     for key, value in expected_preprocessing(recipe).items():
-        if getattr(recipe.data, key) is None:
+        if f"data.{key}" not in given or getattr(recipe.data, key) is None:
             setattr(recipe.data, key, value)
 
 
 def expected_preprocessing(recipe: Recipe) -> dict[str, Any]:
     """Returns the values that suit a recipe's initial weights, for the keys that its task has."""
-    keys = {item.name for item in fields(recipe.data)}
-    values = {key: value for key, value in DEFAULTS.items() if key in keys}
+    defaults = type(recipe.data)()
+    values = {key: getattr(defaults, key) for key in OPEN if hasattr(defaults, key)}
     if recipe.model.pretrained or recipe.model.weights is not None:
         own = _preprocessing_of(recipe.model.name)
         values |= {key: own[key] for key in values if key in own}

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from spanets.recipe.keys import key
 from spanets_runtime.errors import UsageError
 
-FROM_WEIGHTS = "null takes that of the pretrained weights"
+FROM_WEIGHTS = "left out or null with pretrained weights: as they were trained"
 
 
 @dataclass
@@ -61,21 +61,20 @@ class Data:
 
 
 def mean_key() -> Any:
-    """Declares the mean of pixel values."""
+    """Declares the mean of pixel values, ImageNet's by default."""
     return key(
-        None,
-        f"Mean of each channel, of pixel values in 0..1; {FROM_WEIGHTS}, or ImageNet's.",
+        (0.485, 0.456, 0.406),
+        f"Mean of each channel, of pixel values in 0..1; {FROM_WEIGHTS}.",
         between=(0, 1),
         open=True,
     )
 
 
 def std_key() -> Any:
-    """Declares the standard deviation of pixel values."""
+    """Declares the standard deviation of pixel values, ImageNet's by default."""
     return key(
-        None,
-        "Standard deviation of each channel, of pixel values in 0..1; "
-        f"{FROM_WEIGHTS}, or ImageNet's.",
+        (0.229, 0.224, 0.225),
+        f"Standard deviation of each channel, of pixel values in 0..1; {FROM_WEIGHTS}.",
         between=(0.001, 1000),
         open=True,
     )

@@ -178,10 +178,9 @@ def test_eval_of_imagenets_layout(spoken, pictures, tmp_path):
         (("eval", NAME), "name a folder with --data"),
         (("eval", "spanet_tiny", "--data", "IMAGES"), "no weights of spanet_tiny"),
         (("analyze", "spanet_base", "--images", "IMAGES", "--out", "OUT"), "or --no-pretrained"),
-        (("export", "spanet_base", "--out", "OUT/x.onnx"), "give --weights FILE or --no-pretrained"),
+        (("export", "spanet_base", "--out", "OUT/x.onnx"), "--weights FILE or --no-pretrained"),
         (
-            ("analyze", NAME, "spanet_nano", "--weights", "FILE", "--images", "IMAGES")
-            + ("--out", "OUT"),
+            ("analyze", NAME, "a", "--weights", "FILE", "--images", "IMAGES", "--out", "OUT"),
             "--weights goes with one model, not with 2",
         ),
         (

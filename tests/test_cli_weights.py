@@ -13,7 +13,7 @@ from PIL import Image
 from timm.data import ImageNetInfo
 
 import spanets
-from spanets.analysis.study import analyze
+from spanets.analysis.study import Options, analyze
 from spanets.backbones.published_classes import imagenet_classes, published_classes
 from spanets.data.sources.imagenet import name_classes, wordnet_ids
 from spanets.weights import PUBLISHED, read_checkpoint
@@ -199,12 +199,12 @@ def test_mistakes_are_one_line(words, reason, spoken, pictures, places, tmp_path
 
 
 def test_analysis_of_random_and_of_published_weights_differ(pictures, tmp_path, capsys):
-    settings = {"size": 32, "limit": 1}
+    settings = {"size": 32, "limit": 1, "options": Options("stages.0.blocks.0")}
     found = [
         analyze([NAME], pictures, tmp_path, pretrained=pretrained, **settings)[NAME]["amplitude"]
-        for pretrained in (None, False, True)
+        for pretrained in (None, False)
     ]
-    assert found[0] == found[2] != found[1]
+    assert found[0] != found[1]
     capsys.readouterr()
     analyze(["spanet_nano"], pictures, tmp_path, pretrained=None, **settings)
     assert "spanet_nano: its weights are random: give --weights FILE" in capsys.readouterr().err

@@ -80,7 +80,7 @@ def name_classes(folders: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
         UserError: a name that several classes have.
     """
     known = _classes_of_words()
-    names = []
+    names: list[str] = []
     for folder in folders:
         meant = known.get(_plain(folder), (folder,))
         if len(meant) > 1:

@@ -21,8 +21,8 @@ def model_table(pattern: str = "") -> list[dict[str, Any]]:
 
     Returns:
         Rows of `model`, `parameters`, `macs` (multiply-accumulates of one image of 224²),
-        `top1_paper` (percent on ImageNet-1K, or None) and `weights` (URL, or None), in the order
-        of the papers' tables.
+        `top1_paper` (percent on ImageNet-1K, or None) and `weights` (URL of the published
+        file, or None), in the order of the papers' tables.
 
     Raises:
         UsageError: no model matches; the message suggests the nearest one.

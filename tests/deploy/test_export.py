@@ -153,6 +153,7 @@ def test_sizes_need_not_be_square(command, small_run, photos, tmp_path, capsys):
     source = "test_resnet" if command == "named" else str(small_run / "last.ckpt")
     path = tmp_path / "m.onnx"
     words = ["export", "--static", "--out", str(path), "--json", "--size", "64x96", source]
+    words += ["--no-pretrained"] * (command == "named")
     assert spanets_cli.main(words) == 0
     assert json.loads(capsys.readouterr().out)["inputs"] == {"images": [1, 3, 64, 96]}
     assert run_onnx(path, torch.randn(1, 3, 64, 96))[0].shape[0] == 1
@@ -170,6 +171,7 @@ def test_sizes_need_not_be_square(command, small_run, photos, tmp_path, capsys):
 
 def test_a_program_of_torch_has_no_opset(tmp_path, capsys):
     words = ["export", "test_resnet", "--out", str(tmp_path / "m.pt2"), "--opset", "20"]
+    words.append("--no-pretrained")
     assert spanets_cli.main(words) == 2
     assert f"--opset is ONNX's, leave it out for {tmp_path}/m.pt2" in capsys.readouterr().err
 

@@ -208,13 +208,14 @@ def _explain(url: str, error: Exception) -> Exception:
     if isinstance(cause, socket.gaierror):
         host = urlsplit(url).hostname
         return UserError(f"{shown(url)}: cannot be fetched (no network, or no host {host})")
-    if isinstance(cause, ValueError) and not isinstance(cause, OSError):
-        return UserError(f"{shown(url)}: is no address ({first_line(cause)})")
+    # urllib names a missing host in a text.
+    if isinstance(cause, str) or (isinstance(cause, ValueError) and not isinstance(cause, OSError)):
+        return UserError(f"{shown(url)}: is no address ({str(cause).splitlines()[0]})")
     if isinstance(cause, TimeoutError):
         return _LostError(f"no answer for {TIMEOUT:g} s")
     if isinstance(cause, OSError) and cause.strerror:
         return _LostError(cause.strerror)
-    return _LostError(first_line(cause) if isinstance(cause, Exception) else str(cause))
+    return _LostError(first_line(cause))
 
 
 def _sizes(response: Any, start: int, part: Path) -> tuple[int, int | None]:

@@ -20,14 +20,20 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     rows = model_table(arguments.pattern)
     if arguments.json:
         return print_json(rows)
-    header = ("model", "parameters (M)", "MACs at 224² (G)", "top-1, paper (%)", "weights")
+    header = (
+        "model",
+        "parameters (M)",
+        "MACs at 224² (G)",
+        "top-1, paper (%)",
+        "published weights",
+    )
     lines = [
         (
             row["model"],
             f"{row['parameters'] / 1e6:.1f}",
             f"{row['macs'] / 1e9:.1f}",
             f"{row['top1_paper']}" if row["top1_paper"] else "",
-            row["weights"] or "none",
+            (row["weights"] or "none").rpartition("/")[2],
         )
         for row in rows
     ]

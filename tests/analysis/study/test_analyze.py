@@ -211,7 +211,7 @@ OWN = f"{__name__}:own_model"
     ("words", "said", "status"),
     [
         (["spanet_nan"], "unknown model 'spanet_nan'; did you mean 'spanet_nano'?", 2),
-        (["test_resnet"], "ResNet has no preset for 'mixers'; give patterns", 2),
+        (["test_resnet", "--no-pretrained"], "ResNet has no preset for 'mixers'; give patterns", 2),
         (
             ["spanet_nano", "--sites", "stage.0"],
             "no module matches 'stage.0'; the nearest are stages.0, ",

@@ -3,8 +3,8 @@
     python benchmarks/against.py BEFORE [AFTER]
 
 BEFORE and AFTER are folders of checkouts; AFTER is this one by default. Each timing runs in a new
-process, the two checkouts in turn. The result is the ratio of the medians, AFTER over BEFORE. The first
-compilation of a model takes minutes; `--modes eager train onnx` leaves it out.
+process, the two checkouts in turn. The result is the ratio of the medians, AFTER over BEFORE.
+Compiling a model takes minutes at first; `--modes eager train onnx` leaves it out.
 """
 
 import argparse

@@ -16,7 +16,7 @@ from spanets.analysis.plots import plot_families, save_figure
 from spanets.analysis.study.figures import title
 from spanets.analysis.study.inputs import batches, open_network, spread_evenly
 from spanets.data.sources.elpv import elpv_splits
-from spanets_runtime.listing import find_images
+from spanets_runtime.listing import images_below
 
 MODELS = ("convnext_tiny", "poolformer_s12", "swin_tiny_patch4_window7_224", "spanet_small")
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/figures/amplitude"))
     arguments = parser.parse_args()
     found = elpv_splits()["val"].images if arguments.images is None else None
-    paths = spread_evenly(found or find_images(arguments.images), arguments.count)
+    paths = spread_evenly(found or images_below(arguments.images).images, arguments.count)
     table: dict[str, Any] = {}
     for name in arguments.models:
         model, preprocess, classes = open_network(name, arguments.size)

@@ -16,7 +16,7 @@ from spanets.analysis.plots import Array, plot_spectra, save_figure
 from spanets.analysis.study.figures import title
 from spanets.analysis.study.inputs import batches, open_network, spread_evenly
 from spanets.data.sources.elpv import elpv_splits
-from spanets_runtime.listing import find_images
+from spanets_runtime.listing import images_below
 
 MODELS = (
     "convnext_tiny",
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/figures/spectra"))
     arguments = parser.parse_args()
     found = elpv_splits()["val"].images if arguments.images is None else None
-    paths = spread_evenly(found or find_images(arguments.images), arguments.count)
+    paths = spread_evenly(found or images_below(arguments.images).images, arguments.count)
     spectra = dict(
         spectrum_of(name, paths, arguments.size, arguments.side) for name in arguments.models
     )

@@ -2,9 +2,12 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
+from small_runs import call
 
 _watched: dict[str, int] = {}
 
@@ -31,3 +34,50 @@ def count_opens(path: Path) -> Iterator[list[int]]:
 
 
 _hooks: list[object] = []
+
+
+def command_id(words: Sequence[object]) -> str:
+    """Returns the name of a parametrized command."""
+    return "-".join(word for word in map(str, words) if word.islower())
+
+
+dense_commands = pytest.mark.parametrize(
+    "words",
+    [
+        ("predict", "CHECKPOINT", "IMAGES", "--out", "OUT"),
+        ("eval", "CHECKPOINT", "--workers", 0),
+        ("eval", "CHECKPOINT", "--workers", 0, "--data", "DATA"),
+        pytest.param(
+            ("export", "CHECKPOINT", "--static", "--size", 64, "--out", "OUT/a.pt2"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            [
+                "export",
+                "CHECKPOINT",
+                "--features-only",
+                "--static",
+                "--size",
+                "64",
+                "--out",
+                "OUT/a.pt2",
+            ],
+            marks=pytest.mark.slow,
+        ),
+        ("bench", "CHECKPOINT", "--size", 64, "--rounds", 1),
+    ],
+    ids=command_id,
+)
+
+
+def assert_opens_once(
+    words: Sequence[object], checkpoint: Path, places: dict[str, Path], capsys
+) -> None:
+    """Runs a command, with paths in place of the words in capitals, and counts the openings."""
+    places = {"CHECKPOINT": checkpoint, **places}
+    out = str(places.pop("OUT"))
+    given = [places.get(str(word), str(word).replace("OUT", out)) for word in words]
+    with count_opens(checkpoint) as counts:
+        status, _, said = call(capsys, *given)
+        assert status == 0, said
+    assert counts == [1]

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from secrets import token_hex
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 from spanets_runtime.errors import UserError
 
@@ -152,22 +152,24 @@ def _remove_abandoned(folder: str) -> None:
 def _remove_if_abandoned(path: str) -> None:
     """Removes a file that no process has locked; without locks, one older than a day."""
     with suppress(OSError), open(path, "r+b") as file:
-        if _is_in_use(file):
-            return
-        os.unlink(path)
+        is_ours = try_lock(file)
+        if is_ours is None:
+            is_ours = time.time() - os.fstat(file.fileno()).st_mtime >= _DAY
+        if is_ours:
+            os.unlink(path)
 
 
-def _is_in_use(file: BinaryIO) -> bool:
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:  # a file system without locks
-            pass
-        else:
-            return False
-    return time.time() - os.fstat(file.fileno()).st_mtime < _DAY
+def try_lock(file: IO[Any]) -> bool | None:
+    """Tries to lock a file; False if another process holds the lock, None without locks."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return None
+    return True
 
 
 def _keep(path: Path, previous: Path) -> None:

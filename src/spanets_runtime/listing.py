@@ -143,15 +143,6 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> Listi
     return Listing(root, sorted(images), Counter(dict(sorted(left_out.items()))), sorted(links))
 
 
-def find_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """Returns the image files of a folder, at any depth, sorted.
-
-    Raises:
-        UserError: no such folder, one that cannot be read, or no images in it.
-    """
-    return images_below(folder).images
-
-
 def images_below(folder: str | os.PathLike[str]) -> Listing:
     """Lists a folder that must contain images, at any depth.
 

@@ -1,6 +1,7 @@
 """Preprocesses images for a network, bit for bit like timm's evaluation transform."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -49,6 +50,26 @@ def check_shape(image: Image.Image, short: int) -> None:
         )
 
 
+@contextmanager
+def refuse_damaged(path: str | Path) -> Iterator[None]:
+    """Turns errors in the values of a preprocessing into a UserError that names `path`."""
+    try:
+        yield
+    except KeyError as error:
+        raise UserError(f"{path}: the preprocessing is damaged (no {error})") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{path}: the preprocessing is damaged ({error})") from error
+
+
+def standardize(
+    pixels: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]
+) -> NDArray[np.float32]:
+    """Standardizes 8-bit pixels (H, W, 3) to (3, H, W), float32."""
+    scaled = pixels.astype(np.float32).transpose(2, 0, 1) / np.float32(255)
+    center, scale = (np.array(v, dtype=np.float32)[:, None, None] for v in (mean, std))
+    return np.ascontiguousarray((scaled - center) / scale)
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """Resizes the shorter side to `size / crop_pct`, crops the centre and standardizes.
@@ -74,7 +95,7 @@ class Preprocessing:
         Raises:
             UserError: the values are damaged; the message names `path`.
         """
-        try:
+        with refuse_damaged(path):
             *_, height, width = values["input_size"]
             parsed = cls(
                 int(height),
@@ -84,10 +105,6 @@ class Preprocessing:
                 tuple(map(float, values["std"])),
             )
             parsed._check(width, values.get("crop_mode", "center"))
-        except KeyError as error:
-            raise UserError(f"{path}: the preprocessing is damaged (no {error})") from error
-        except (TypeError, ValueError, OverflowError) as error:
-            raise UserError(f"{path}: the preprocessing is damaged ({error})") from error
         return parsed
 
     def _check(self, width: int, crop_mode: str) -> None:
@@ -124,9 +141,7 @@ class Preprocessing:
 
     def standardize(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Standardizes 8-bit pixels (H, W, 3) to (3, H, W), float32."""
-        scaled = pixels.astype(np.float32).transpose(2, 0, 1) / np.float32(255)
-        mean, std = (np.array(v, dtype=np.float32)[:, None, None] for v in (self.mean, self.std))
-        return np.ascontiguousarray((scaled - mean) / std)
+        return standardize(pixels, self.mean, self.std)
 
     @property
     def filter(self) -> Image.Resampling:

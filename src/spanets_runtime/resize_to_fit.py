@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from spanets_runtime.errors import UserError
+from spanets_runtime.preprocessing import refuse_damaged, standardize
 
 MIN_SIDE = 32
 """The smallest side that backbones take; a very elongated image is stretched to it."""
@@ -56,17 +56,13 @@ class ResizeToFit:
         Raises:
             UserError: the values are damaged; the message names `path`.
         """
-        try:
+        with refuse_damaged(path):
             short, long = map(int, values["resize"])
             mean, std = (tuple(map(float, values[name])) for name in ("mean", "std"))
             if not MIN_SIDE <= short <= long <= MAX_SIDE:
                 raise ValueError(f"resize is {[short, long]}, must be {MIN_SIDE} to {MAX_SIDE}")
             if len(mean) != 3 or len(std) != 3 or not all(std):
                 raise ValueError("mean and std need three numbers, std none that is 0")
-        except KeyError as error:
-            raise UserError(f"{path}: the preprocessing is damaged (no {error})") from error
-        except (TypeError, ValueError, OverflowError) as error:
-            raise UserError(f"{path}: the preprocessing is damaged ({error})") from error
         return cls((short, long), mean, std)
 
     def __call__(self, image: Image.Image, least: int = MIN_SIDE) -> NDArray[np.float32]:
@@ -75,6 +71,4 @@ class ResizeToFit:
         height, width = (max(least, side) for side in size)
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.BILINEAR)
-        pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
-        mean, std = (np.array(v, dtype=np.float32)[:, None, None] for v in (self.mean, self.std))
-        return np.ascontiguousarray((pixels - mean) / std)
+        return standardize(np.asarray(image), self.mean, self.std)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from count_opens import count_opens
+from count_opens import assert_opens_once, dense_commands
 from opened import restore_model
 from PIL import Image
 from pycocotools.coco import COCO
@@ -159,41 +159,10 @@ def test_retinanets_are_timed(boxes_run, run, refused, capsys):
     assert line.endswith("is not a classifier, segmenter or RetinaNet; bench times only these")
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("predict", "CHECKPOINT", "IMAGES", "--out", "OUT"),
-        ("eval", "CHECKPOINT", "--workers", 0),
-        ("eval", "CHECKPOINT", "--workers", 0, "--data", "DATA"),
-        pytest.param(
-            ("export", "CHECKPOINT", "--static", "--size", 64, "--out", "OUT/a.pt2"),
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            (
-                "export",
-                "CHECKPOINT",
-                "--features-only",
-                "--static",
-                "--size",
-                64,
-                "--out",
-                "OUT/a.pt2",
-            ),
-            marks=pytest.mark.slow,
-        ),
-        ("bench", "CHECKPOINT", "--size", 64, "--rounds", 1),
-    ],
-    ids=lambda words: "-".join(word for word in map(str, words) if word.islower()),
-)
+@dense_commands
 def test_a_command_reads_the_checkpoint_once(words, boxes_run, shapes, tmp_path, capsys):
-    checkpoint = boxes_run / "run" / "last.ckpt"
-    places = {"CHECKPOINT": checkpoint, "DATA": shapes, "IMAGES": shapes / "images/val"}
-    words = [places.get(word, str(word).replace("OUT", str(tmp_path))) for word in words]
-    with count_opens(checkpoint) as counts:
-        status, _, said = call(capsys, *words)
-        assert status == 0, said
-    assert counts == [1]
+    places = {"DATA": shapes, "IMAGES": shapes / "images/val", "OUT": tmp_path}
+    assert_opens_once(words, boxes_run / "run" / "last.ckpt", places, capsys)
 
 
 def test_a_run_from_a_classifiers_weights(boxes_run):

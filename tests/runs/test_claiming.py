@@ -56,7 +56,7 @@ def test_a_folder_that_is_removed_meanwhile(tmp_path):
 
 def test_a_lock_that_its_holder_removes_is_none(tmp_path, monkeypatch):
     """Else two processes, that had opened the file before and after, would both have the lock."""
-    lock, holder = claiming._is_locked_by_another, claimed(tmp_path)
+    lock, holder = claiming.try_lock, claimed(tmp_path)
     holder.__enter__()
     opened = []
 
@@ -66,7 +66,7 @@ def test_a_lock_that_its_holder_removes_is_none(tmp_path, monkeypatch):
             holder.__exit__(None, None, None)  # between opening the file and locking it
         return lock(file)
 
-    monkeypatch.setattr(claiming, "_is_locked_by_another", lock_late)
+    monkeypatch.setattr(claiming, "try_lock", lock_late)
     with claimed(tmp_path), pytest.raises(FolderInUseError):
         claimed(tmp_path).__enter__()
     assert len(opened) == 1

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from spanets_runtime.errors import UserError
-from spanets_runtime.listing import find_images, list_images
+from spanets_runtime.listing import images_below, list_images
 
 
 def _touch(root, *names):
@@ -53,10 +53,10 @@ def test_links_and_special_files(tmp_path):
 
 def test_no_images(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
-        find_images(tmp_path / "none")
+        images_below(tmp_path / "none")
     _touch(tmp_path, "a.psd")
     with pytest.raises(UserError, match=r"without images; .*1 file left out.*1 \.psd"):
-        find_images(tmp_path)
+        images_below(tmp_path)
 
 
 def test_thousands_of_levels(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from count_opens import count_opens
+from count_opens import assert_opens_once, dense_commands
 from opened import restore_model
 from PIL import Image
 from small_runs import call, call_without_torch
@@ -103,41 +103,11 @@ def test_eval(run_folder, recipe_file, capsys):
     assert f"IoU of bright: {found['iou']['bright']:.4f}" in printed
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("predict", "CHECKPOINT", "IMAGES", "--out", "OUT"),
-        ("eval", "CHECKPOINT", "--workers", 0),
-        ("eval", "CHECKPOINT", "--workers", 0, "--data", "DATA"),
-        pytest.param(
-            ("export", "CHECKPOINT", "--static", "--size", 64, "--out", "OUT/a.pt2"),
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            (
-                "export",
-                "CHECKPOINT",
-                "--features-only",
-                "--static",
-                "--size",
-                64,
-                "--out",
-                "OUT/a.pt2",
-            ),
-            marks=pytest.mark.slow,
-        ),
-        ("bench", "CHECKPOINT", "--size", 32, "--rounds", 1),
-    ],
-    ids=lambda words: "-".join(word for word in map(str, words) if word.islower()),
-)
+@dense_commands
 def test_a_command_reads_the_checkpoint_once(words, run_folder, recipe_file, tmp_path, capsys):
-    checkpoint, data = run_folder / "last.ckpt", Path(recipe_file).parent
-    places = {"CHECKPOINT": checkpoint, "DATA": data, "IMAGES": data / "images/val"}
-    words = [places.get(word, str(word).replace("OUT", str(tmp_path))) for word in words]
-    with count_opens(checkpoint) as counts:
-        status, _, said = call(capsys, *words)
-        assert status == 0, said
-    assert counts == [1]
+    data = Path(recipe_file).parent
+    places = {"DATA": data, "IMAGES": data / "images/val", "OUT": tmp_path}
+    assert_opens_once(words, run_folder / "last.ckpt", places, capsys)
 
 
 def test_predict(run_folder, recipe_file, capsys, tmp_path):

@@ -1,8 +1,7 @@
 """A checkpoint is read once: each command opens the file a single time."""
 
 import pytest
-from count_opens import count_opens
-from small_runs import call
+from count_opens import assert_opens_once, command_id
 
 
 @pytest.mark.parametrize(
@@ -18,13 +17,8 @@ from small_runs import call
         ("analyze", "CHECKPOINT", "--images", "DATA", "--sites", "layer*", "--out", "OUT"),
         ("push", "CHECKPOINT", "--to", "OUT"),
     ],
-    ids=lambda words: "-".join(word for word in map(str, words) if word.islower()),
+    ids=command_id,
 )
 def test_a_command_reads_the_checkpoint_once(words, small_run, photos, tmp_path, capsys):
-    checkpoint = small_run / "last.ckpt"
-    places = {"CHECKPOINT": checkpoint, "DATA": photos, "IMAGE": photos / "cat" / "0.png"}
-    words = [places.get(word, str(word).replace("OUT", str(tmp_path))) for word in words]
-    with count_opens(checkpoint) as counts:
-        status, _, said = call(capsys, *words)
-        assert status == 0, said
-    assert counts == [1]
+    places = {"DATA": photos, "IMAGE": photos / "cat" / "0.png", "OUT": tmp_path}
+    assert_opens_once(words, small_run / "last.ckpt", places, capsys)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from spanets_runtime.errors import UserError
+from spanets_runtime.files import try_lock
 
 try:
     import fcntl
@@ -90,7 +91,7 @@ def _acquire(out: Path) -> TextIO:
             file = (out / _LOCK).open("w")
         except OSError as error:
             raise UserError(f"{out}: cannot be written ({error.strerror})") from error
-        if not _is_locked_by_another(file):
+        if try_lock(file) is not False:  # also on a file system without locks
             if _is_at(file, out / _LOCK):
                 return file
             file.close()  # the previous holder removed this file before we had the lock
@@ -99,18 +100,6 @@ def _acquire(out: Path) -> TextIO:
         raise FolderInUseError(
             f"{out}: another process trains in this folder; wait for it, or choose another --out"
         )
-
-
-def _is_locked_by_another(file: TextIO) -> bool:
-    """Tries to lock a file; returns whether another process holds the lock."""
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:  # a file system without locks
-            pass
-    return False
 
 
 def _is_at(file: TextIO, path: Path) -> bool:

@@ -46,6 +46,11 @@ def workplace(tmp_path, monkeypatch):
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
     weights = timm.create_model("spanet_small").state_dict()
     torch.save({"state_dict": weights}, "spanet_small.pth.tar")
+    release = tmp_path / "mirror/SPANet-official/releases/download/ImageNet-pretrained"
+    release.mkdir(parents=True)
+    torch.save(weights, release / "spanet-small.pth")
+    monkeypatch.setenv("SPANETS_RELEASES", str(tmp_path / "mirror"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     small = timm.create_model("spanetv2_nano_pure")  # in place of the model that it is named for
     torch.save(small.state_dict(), "spanetv2_s18_pure.pth")
     return tmp_path
@@ -61,7 +66,7 @@ def test_commands_run(workplace, as_written, capsys):
         words = shlex.split(line)[1:]
         if words[:2] == ["train", "elpv"]:
             words.append("--print-recipe")  # the whole data set: `make quickstart` trains on it
-        elif "--model.weights" in words:  # which are of the whole model
+        elif words[:2] == ["train", "finetune"]:  # from weights of the whole model
             words += SMALL[2:]
         elif words[0] == "train":
             words += SMALL

@@ -241,3 +241,11 @@ def test_class_folders():
     assert name_classes(wordnet_ids())[0] == list(imagenet_classes())
     with pytest.raises(UserError, match="may mean 2 of ImageNet's classes"):
         name_classes(["crane"])
+
+
+def test_explained_class_by_a_word(spoken, pictures, tmp_path):
+    words = ("explain", NAME, pictures / "goldfish", "--what", "context", "--out", tmp_path)
+    assert spoken(*words, "--target", "goldfish")[0] == 0
+    status, _, err = spoken(*words, "--target", "crane")
+    assert status == 1
+    assert "may mean 2 of ImageNet's classes" in err

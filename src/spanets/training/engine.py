@@ -187,10 +187,9 @@ def _make_trainer(
     settings, decay = recipe.trainer, recipe.optim.ema_decay
     peers = Peers(advice=f"go on with: {resume_command(out)}")
     # `DivergedBatch` comes before `Peers`, so that the other processes get its file name too.
-    shown = task.metric_labels or {
-        "train/loss": "loss",
-        task.score: task.score.removeprefix("val/"),
-    }
+    metric = task.score.removeprefix("val/")
+    shown = dict(task.metric_labels or {"train/loss": "loss"})
+    shown.setdefault(task.score, metric.replace("_", " "))
     callbacks = [DivergedBatch(out), peers, *callbacks, EpochLines(sys.stderr.isatty(), shown)]
     if decay is not None:
         callbacks.append(Ema(decay=decay))

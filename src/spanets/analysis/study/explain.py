@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from spanets.analysis.capture import capture, find_modules
+from spanets.data.sources.imagenet import has_imagenet_names, name_classes
 from spanets.mixers import SpectralContext
 from spanets.sources import Source, as_source
 from spanets_runtime.errors import UsageError, UserError, nearest, require
@@ -130,7 +131,8 @@ def explain(
         images: Image paths; unreadable images are skipped and reported.
         out: Folder for `explained.png`.
         what: Kinds from `WHAT`; None means Score-CAM and, for a SPANet, contexts.
-        target: Class for Score-CAM; None means the most likely one of each image.
+        target: Class for Score-CAM, of ImageNet's also a WordNet id or a word for it; None means
+            the most likely one of each image.
         site: See `score_cam`.
 
     Returns:
@@ -154,6 +156,8 @@ def explain(
     if what is None:
         has_context = any(isinstance(module, SpectralContext) for module in model.modules())
         what = WHAT if has_context else ("score-cam",)
+    if target is not None and has_imagenet_names(info.classes):
+        ((target,), _) = name_classes([target])
     index = None if target is None or target not in info.classes else info.classes.index(target)
     if target is not None and index is None:
         hint = nearest(target, info.classes) or f"; known are {', '.join(info.classes[:20])}"

@@ -86,8 +86,8 @@ def name_classes(folders: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
         if len(meant) > 1:
             shown = " and ".join(map(repr, meant[:4]))
             raise UserError(
-                f"class folder {folder!r} may mean {len(meant)} of ImageNet's classes, {shown}; "
-                "rename it to a whole name or a WordNet id"
+                f"class {folder!r} may mean {len(meant)} of ImageNet's classes, {shown}; "
+                "use a whole name or a WordNet id"
             )
         names += meant
     changed = [(old, new) for old, new in zip(folders, names, strict=True) if old != new]

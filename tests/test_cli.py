@@ -276,7 +276,7 @@ def test_predict_goes_on_after_unreadable_images(small_run, photos, tmp_path, ca
         (["push", "a.pt2", "--to", "out"], "a checkpoint"),
         (
             ["analyze", "a.pt2", "--images", "images", "--out", "out"],
-            "a timm model name, a checkpoint, or module:function",
+            "a timm model's name, a checkpoint, or module:function",
         ),
     ],
 )

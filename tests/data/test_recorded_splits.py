@@ -225,7 +225,7 @@ def test_an_old_run_keeps_its_split(tmp_path):
     now = read_splits(data, old(tmp_path, range(8, 12)))
     assert now["val"].images == parts["val"].images
     (note,) = now["val"].notes
-    assert note.startswith(f"{tmp_path}: has no split.csv, so the split of {root} is drawn anew;")
+    assert note.startswith(f"{tmp_path}: has no split.csv, so the split of {root} is drawn again;")
 
 
 @pytest.fixture

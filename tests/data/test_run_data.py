@@ -113,7 +113,7 @@ def test_an_old_run_writes_its_list_when_it_goes_on(run, capsys):
     listed = (out / "split.csv").read_bytes()
     (out / "split.csv").unlink()
     before, (note,) = evaluate(capsys, out)
-    assert note.startswith(f"{out}: has no split.csv, so the split of {root} is drawn anew; it is")
+    assert note.startswith(f"{out}: has no split.csv, so the split of {root} is drawn again; it is")
     assert before["metrics"] == pytest.approx(
         json.loads((out / "results.json").read_text())["metrics"]
     )

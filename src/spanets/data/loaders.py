@@ -156,7 +156,7 @@ def shuffled_loader(
     seed: int,
     collate: Callable[[list[Any]], Any] | None = None,
 ) -> DataLoader[Any]:
-    """Returns the training loader of this process, which shuffles anew in each epoch.
+    """Returns the training loader of this process, which is shuffled in each epoch.
 
     The last batch of an epoch is dropped if it is not full. A data set smaller than a batch gives
     one smaller batch.

@@ -24,7 +24,7 @@ def check_unchanged(run_data: RunData, images: Sequence[Any], trained: int, orig
         origin: Name of the data set, for messages.
 
     Returns:
-        A message that the split was drawn anew.
+        A message that the split was drawn again.
 
     Raises:
         UserError: the data set has changed.
@@ -39,7 +39,7 @@ def check_unchanged(run_data: RunData, images: Sequence[Any], trained: int, orig
             "put the images back as they were, name other images with --data, or start a new run"
         )
     return (
-        f"{run_data.folder}: has no {SPLIT}, so the split of {origin} is drawn anew; it is that "
+        f"{run_data.folder}: has no {SPLIT}, so the split of {origin} is drawn again; it is that "
         "of the run if no image was added, removed or renamed since"
     )
 

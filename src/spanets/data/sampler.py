@@ -52,7 +52,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 class ShardSampler(EpochSampler):
-    """Shuffles the shards anew in every epoch, and the images within each window of shards.
+    """Shuffles the shards in every epoch, and the images within each window of shards.
 
     For shards with slow random access, or not downloaded yet: at any time samples come from one
     window only. Shuffling is good if each window is representative of the data set.

@@ -1,4 +1,4 @@
-"""Stratified splits into train and val, drawn anew or read from a run's split list."""
+"""Stratified splits into train and val, drawn again or read from a run's split list."""
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence

@@ -74,7 +74,7 @@ class Unreadable:
             self._read(index)
         except UserError as error:
             return str(error).removeprefix(f"{self.samples.images[index]}: ")
-        return "could be read at another try"
+        return "could be read at a second try"
 
     def _read(self, index: int) -> Image.Image:
         image = load_image(self.samples.images[index])

@@ -49,7 +49,7 @@ def make_detector(
         classes: Number of classes without the background.
         backbone_args: Arguments of `timm.create_model`.
         frozen_stages: Number of frozen stages; see `DenseBackbone`.
-        settings: Sizes of the parts; None takes the papers', `PAPERS[kind]`.
+        settings: Sizes of the parts; None means the papers', `PAPERS[kind]`.
 
     Returns:
         A module that maps a list of images to losses (training, with targets) or detections.

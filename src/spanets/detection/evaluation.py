@@ -34,7 +34,7 @@ def evaluate(
 
     Args:
         source: A checkpoint or its path.
-        root: A data set folder with the recipe's layout; None takes the recipe's data set.
+        root: A data set folder with the recipe's layout; None means the recipe's data set.
         workers: Number of worker processes.
         batch_size: Images loaded together; the detector processes them one by one.
         trusted: Whether the checkpoint's recipe may choose the data set; see `own_data`.

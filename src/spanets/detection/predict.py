@@ -53,7 +53,7 @@ class ObjectPredictor(ReadyModel):
 
     Args:
         source: A checkpoint or its path.
-        device: Name of a device; None takes a GPU if there is one.
+        device: Name of a device; None means a GPU if there is one.
 
     Attributes:
         category_ids: Category ids of the classes in the training data set, or 1, 2, and so on

@@ -36,7 +36,7 @@ def evaluate(
 
     Args:
         source: A checkpoint or its path.
-        root: A folder with the layout of the training data; None takes the training data set. The
+        root: A folder with the layout of the training data; None means the training data set. The
             part "test" is measured, else "val", else all images.
         workers: Number of worker processes.
         batch_size: Without effect: images differ in size and are measured one by one.

@@ -21,7 +21,7 @@ class MaskPredictor(ReadyModel):
 
     Args:
         source: A checkpoint or its path.
-        device: Name of a device; None takes a GPU if there is one.
+        device: Name of a device; None means a GPU if there is one.
 
     Raises:
         WeightsError: the checkpoint cannot be read.

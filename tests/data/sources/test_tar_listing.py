@@ -142,7 +142,7 @@ def test_what_systems_add_is_passed_over(tmp_path):
 
 def test_one_name_twice(tmp_path):
     (tmp_path / "a.tar").write_bytes(member("1.png", b"y") + PAIR + END)
-    with pytest.raises(UserError, match=r"a\.tar: holds '1\.png' twice; write it anew"):
+    with pytest.raises(UserError, match=r"a\.tar: holds '1\.png' twice; write it again"):
         list_tar(tmp_path / "a.tar")
 
 

@@ -146,3 +146,9 @@ def test_predict_imports_no_torch(exported, tmp_path):
     assert status == 0
     (found,) = json.loads(printed)
     assert found["classes"] == [{"label": "bright", "share": 1.0}]
+
+
+def test_the_old_name_warns():
+    with pytest.warns(DeprecationWarning, match="from spanets_runtime.onnx"):
+        from spanets_runtime import onnx_masks
+    assert onnx_masks.OnnxMaskPredictor is OnnxMaskPredictor

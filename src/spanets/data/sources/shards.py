@@ -181,7 +181,7 @@ def read_shards(
     Args:
         root: A folder or URL with a `dataset.json`, or a pattern of shards.
         label_key: See `list_tar`.
-        cache: The folder for copies of remote files; None takes `default_cache()`.
+        cache: The folder for copies of remote files; None means `default_cache()`.
         known: Classes of a checkpoint. Earlier versions read labels as numbers that this one
             reads as names.
 
@@ -288,7 +288,7 @@ def _compare(written: ShardIndex, listed: ShardIndex, path: Path, beside: Path) 
     if not same_places or list(map(str, written.labels)) != list(map(str, listed.labels)):
         raise UserError(
             f"{path}: its images or labels are not those that {beside.name} was written with; "
-            f"write the shards anew, or remove {beside.name}"
+            f"write the shards again, or remove {beside.name}"
         )
     with suppress(OSError):
         os.utime(beside)  # marks the index as newer, so that the next start skips this comparison

@@ -82,7 +82,7 @@ def list_tar(path: Path, label_key: str | None = None) -> ShardIndex:
 
     Args:
         path: An uncompressed tar file.
-        label_key: The key of .json members that holds the label; None takes .cls or .txt, then
+        label_key: The key of .json members that holds the label; None means .cls or .txt, then
             the usual keys of .json.
 
     Raises:
@@ -202,7 +202,7 @@ def _read_sample(
     by_ending: dict[str, tarfile.TarInfo] = {}
     for member in members:
         if by_ending.setdefault(_split(member)[1], member) is not member:
-            raise _BadShard(f"holds {member.name!r} twice; write it anew, with a name for each")
+            raise _BadShard(f"holds {member.name!r} twice; write it again, with a name for each")
     images = [m for ending, m in by_ending.items() if f".{ending}" in IMAGE_SUFFIXES]
     if len(images) != 1:
         raise _BadShard(f"sample {key!r} has {len(images)} images, must be one")

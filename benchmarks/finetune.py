@@ -20,12 +20,12 @@ import timm
 import torch
 from common import write
 from safetensors.torch import save_file
+
+from spanets.data.sources.elpv import elpv_splits
 from spanets.embedding.extract import embed
 from spanets.embedding.folders import gather_labelled
 from spanets.embedding.neighbours import measure_knn
 from spanets.embedding.probe import measure_probe
-
-from spanets.data.sources.elpv import elpv_splits
 from spanets.recipe import load_recipe
 from spanets.sources import open_source
 from spanets.training.engine import train
@@ -35,12 +35,12 @@ EPOCHS = 10
 
 # Solar cells have no orientation and one scale; the expert's probabilities are the targets.
 CELLS = shlex.split(
-    "--data.source elpv --data.soft_targets true --data.vflip 0.5 --data.scale 0.7,1 "
-    "--data.ratio 0.9,1.1 --trainer.patience null"
+    "--data.source elpv --data.soft_targets true --data.vflip 0.5 --data.scale 0.85,1 "
+    "--data.ratio 0.95,1.05 --data.crop_pct 0.97 --trainer.patience null"
 )
 LITE_RUN = shlex.split(
     f"--model.name {LITE} --model.pretrained false --data.image_size 160 --data.workers 1 "
-    f"--trainer.epochs {EPOCHS} --trainer.val_every 5"
+    f"--trainer.epochs {EPOCHS} --trainer.val_every {EPOCHS}"
 )
 
 T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def history(out) -> list[dict]:
 def test_the_recipe_says_what_the_field_uses():
     recipe = load_recipe("finetune")
     assert recipe.model.pretrained
-    assert recipe.optim.layer_decay == 0.75
+    assert recipe.optim.layer_decay == 0.9
     assert (recipe.data.mixup, recipe.data.cutmix, recipe.optim.label_smoothing) == (0, 0, 0)
     assert recipe.trainer.patience
 
@@ -50,6 +51,15 @@ def test_a_linear_probe_trains_the_classifier_alone(small_recipe, small_run, tmp
     before, after = weights(start), weights(tmp_path / "run/last.ckpt")
     changed = {key for key in after if not after[key].equal(before[key])}
     assert changed == {"fc.weight", "fc.bias"}
+
+
+def test_a_new_classifier_starts_at_zero(uneven, small_recipe, small_run, tmp_path):
+    """So the first loss is that of a guess among three classes."""
+    words = ("--data.root", uneven, "--model.weights", small_run / "last.ckpt", *FAST)
+    stand = ("--optim.lr", "0", "--optim.min_lr", "0", "--optim.warmup_lr", "0")
+    assert train(small_recipe, tmp_path / "run", *words, *stand) == 0
+    (row,) = history(tmp_path / "run")
+    assert float(row["train/loss"]) == pytest.approx(math.log(3), rel=1e-5)
 
 
 def test_imbalance(uneven, small_recipe, tmp_path, capsys):

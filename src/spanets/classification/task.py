@@ -20,6 +20,9 @@ from spanets.training.task import (
     Task,
     build_features,
 )
+from spanets.weights import LoadReport
+from spanets.weights.choosing import Given
+from spanets.weights.classifiers import classifier_names
 from spanets_runtime.errors import UsageError, first_line
 
 if TYPE_CHECKING:
@@ -105,6 +108,19 @@ class ClassificationTask(Task[ClassificationRecipe]):
         loaders = make_loaders(self.recipe, batch_size, processes, run_data)
         self.counts = count_classes(loaders)
         return loaders
+
+    def load_weights(self, model: nn.Module, path: Given) -> LoadReport:
+        """Loads initial weights; a new classifier starts at zero.
+
+        timm's models initialise it in many ways, and in some the first loss is several times that
+        of a guess, which disturbs the pretrained layers (zero: Kolesnikov et al., 2020, BiT).
+        """
+        report = super().load_weights(model, path)
+        with torch.no_grad():
+            for key in report.fresh:
+                if key.rpartition(".")[0] in classifier_names(model):
+                    model.get_parameter(key).zero_()
+        return report
 
     def check_model(self, model: nn.Module, classes: int) -> None:
         """Raises a UsageError if the model does not return logits for the recipe's image size."""

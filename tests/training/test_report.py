@@ -1,5 +1,6 @@
 """Pictures and lines for all that runs bring."""
 
+import math
 import warnings
 
 import numpy as np
@@ -98,6 +99,8 @@ def test_the_best_epoch_is_the_first_of_highest_accuracy():
     rows = [{"val/accuracy": 0.5}, {"val/accuracy": 0.9}, {}, {"val/accuracy": 0.9}]
     assert best_row(rows, "val/accuracy") is rows[1]
     assert best_row([{}], "val/accuracy") is None
+    losses = [{"val/loss": 0.5}, {"val/loss": 0.2}, {"val/loss": math.nan}, {"val/loss": 0.2}]
+    assert best_row(losses, "val/loss") is losses[1]
 
 
 @pytest.mark.parametrize(

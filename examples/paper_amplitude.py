@@ -35,11 +35,11 @@ def main() -> None:
     paths = spread_evenly(found or images_below(arguments.images).images, arguments.count)
     table: dict[str, Any] = {}
     for name in arguments.models:
-        model, preprocess, classes = open_network(name, arguments.size)
+        source, preprocess = open_network(name, arguments.size)
         statistics = SpectrumStatistics()
         loaded = (images for _, images in batches(paths, preprocess, 8))
-        stream(model, loaded, statistics, arguments.sites)
-        state = "untrained" if classes is None else "trained"
+        stream(source.network, loaded, statistics, arguments.sites)
+        state = "trained" if source.has_weights else "untrained"
         table[f"{title(name)}, {state}"] = statistics.results()
     save_figure(plot_families(table), arguments.out)
 

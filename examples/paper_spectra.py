@@ -29,11 +29,11 @@ MODELS = (
 
 def spectrum_of(model_name: str, paths: Sequence[Path], size: int, side: int) -> tuple[str, Array]:
     """Returns title and spectrum (side, side) of the last mixer on maps of a given side."""
-    model, preprocess, classes = open_network(model_name, size)
+    source, preprocess = open_network(model_name, size)
     statistics = SpectrumStatistics()
-    stream(model, (images for _, images in batches(paths, preprocess, 4)), statistics)
+    stream(source.network, (images for _, images in batches(paths, preprocess, 4)), statistics)
     name = [name for name, shape in statistics.sizes.items() if shape == (side, side)][-1]
-    state = "untrained" if classes is None else "trained"
+    state = "trained" if source.has_weights else "untrained"
     return f"{title(model_name)}\n{state}\n{name}", statistics.spectra[name].mean
 
 

@@ -32,6 +32,7 @@ from spanets.checkpoint import INFO_KEY, ModelInfo, load_checkpoint
 from spanets.classification.predict import Predictor
 from spanets.classification.recipe import ClassificationRecipe
 from spanets.recipe import known_keys, known_ranges, list_recipes, load_recipe, parse_recipe
+from spanets.recipe.preprocessing import OPEN
 from spanets_cli.base_parser import Parser
 from spanets_cli.parser import COMMANDS, make_parser
 from spanets_runtime.errors import UsageError, UserError
@@ -210,6 +211,10 @@ def python_readings(text: str, wanted) -> list:
                 numbers = text.strip().strip("[]()").split(",")
                 pairs = zip(numbers, get_args(kind), strict=True)
                 readings.append(tuple(number(part) for part, number in pairs))
+        elif get_origin(kind) is list:
+            with suppress(ValueError):
+                numbers = text.strip().strip("[]()").split(",")
+                readings.append([float(part) for part in numbers])
         elif get_origin(kind) is dict:
             with suppress(yaml.YAMLError, RecursionError, ValueError):
                 readings.append(yaml.safe_load(text))
@@ -228,6 +233,9 @@ def test_every_key_with_every_word_is_read_as_python_does_or_refused(task, kind)
                 assert len(str(error)) < 1000
                 continue
             value = getattr(getattr(recipe, section) if section else recipe, name)
+            if text.strip().lower() in ("null", "none") and section == "data" and name in OPEN:
+                assert value is not None  # filled in
+                continue
             found = [(type(r), r) for r in python_readings(text, wanted)]
             assert (type(value), value) in found, (key, text, value)
 
@@ -269,6 +277,9 @@ def test_every_key_with_every_word_in_a_file_keeps_its_meaning_or_is_refused(tas
                 continue
             section, _, name = key.rpartition(".")
             found = getattr(getattr(recipe, section) if section else recipe, name)
+            if value is None and section == "data" and name in OPEN:
+                assert found is not None  # filled in
+                continue
             assert found == (tuple(value) if get_origin(wanted) is tuple else value), key
 
 

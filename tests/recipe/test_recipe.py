@@ -571,7 +571,10 @@ def test_yaml_of_earlier_versions_keeps_its_meaning(value):
         before = yaml.load(text, _Before)
     except ValueError:  # a date that is none
         return
-    assert load_yaml(text, "x") == before
+    try:
+        assert load_yaml(text, "x") == before
+    except UsageError as error:  # infinity before
+        assert "is beyond the numbers of a computer" in str(error)
 
 
 class _Before(yaml.SafeLoader):

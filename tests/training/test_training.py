@@ -59,7 +59,7 @@ def test_train_ends_with_a_summary(small_recipe, tmp_path, capsys):
     assert status == 0
     results = json.loads((out / "results.json").read_text())
     assert printed.splitlines()[1].startswith("test_resnet, 0.37 M parameters, 2 epochs in 0:")
-    assert f"accuracy       {results['metrics']['accuracy']:.4f}" in printed
+    assert f"accuracy          {results['metrics']['accuracy']:.4f}" in printed
     assert f"next: spanets predict {out}/last.ckpt" in printed
     # Lines and no bar, where there is no terminal.
     first, second = said.splitlines()

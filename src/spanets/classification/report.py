@@ -27,8 +27,8 @@ def describe_metrics(results: Mapping[str, Any]) -> str:
     for name, value in results["metrics"].items():
         shown = "undefined on these images" if value is None else f"{value:.4f}"
         lines.append(f"  {name:17} {shown}")
-    classes = zip(results["classes"], results["recall"], results["confusion"], strict=True)
-    rows = [(name, recall, sum(row)) for name, recall, row in classes]
+    classes = enumerate(zip(results["classes"], results["confusion"], strict=True))
+    rows = [(name, row[i] / sum(row) if sum(row) else None, sum(row)) for i, (name, row) in classes]
     if len(rows) > MAX_RECALLS:
         found = [row for row in rows if row[1] is not None]
         rows = sorted(found, key=lambda row: row[1] or 0.0)[: MAX_RECALLS // 2]

@@ -6,6 +6,7 @@ is read: a text is taken literally, a number is decimal. If a key is repeated, t
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -170,8 +171,11 @@ def _flatten(values: Mapping[Any, Any], origin: str) -> dict[str, Any]:
 
 def _pairs(values: Mapping[Any, Any], origin: str) -> Iterator[tuple[str, Any]]:
     sections = read_sections(Recipe)
+    others = {item.name for item in fields(Recipe)} - sections.keys()
     for key, value in values.items():
-        if isinstance(value, Mapping) and "." not in str(key):  # a section, perhaps of one task
+        is_own = key not in others and "." not in str(key)
+        if isinstance(value, Mapping) and (key in sections or (value and is_own)):
+            # A section, perhaps one that only some tasks have.
             yield from ((f"{key}.{inner}", inner_value) for inner, inner_value in value.items())
         elif key in sections:
             raise UsageError(

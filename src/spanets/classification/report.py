@@ -24,9 +24,10 @@ def describe_metrics(results: Mapping[str, Any]) -> str:
     lines = [f"{results['checkpoint']} on {results['data']} ({results['images']} images)"]
     if unreadable := results.get("unreadable"):
         lines.append(f"  left out as unreadable: {len(unreadable)}, such as {unreadable[0]}")
+    width = max(14, *map(len, results["metrics"]))
     for name, value in results["metrics"].items():
         shown = "undefined on these images" if value is None else f"{value:.4f}"
-        lines.append(f"  {name:17} {shown}")
+        lines.append(f"  {name:{width}} {shown}")
     classes = enumerate(zip(results["classes"], results["confusion"], strict=True))
     rows = [(name, row[i] / sum(row) if sum(row) else None, sum(row)) for i, (name, row) in classes]
     if len(rows) > MAX_RECALLS:

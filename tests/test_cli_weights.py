@@ -128,6 +128,7 @@ def test_convert(spoken, places, tmp_path):
     assert out.read_bytes() == b"another file"
 
 
+@pytest.mark.slow
 def test_convert_finds_the_model(spoken, build, tmp_path):
     """From a checkpoint with a wrapper and a prefix, for other classes."""
     model = build("spanet_tiny", num_classes=3)
@@ -142,6 +143,7 @@ def test_convert_finds_the_model(spoken, build, tmp_path):
     assert "fits no model of this package" in err
 
 
+@pytest.mark.slow
 def test_predict_and_eval_by_name(spoken, pictures, places):
     status, out, _ = spoken("predict", NAME, pictures, "--json", "--top", 1)
     predicted = json.loads(out)
@@ -198,6 +200,7 @@ def test_mistakes_are_one_line(words, reason, spoken, pictures, places, tmp_path
     assert reason in err
 
 
+@pytest.mark.slow
 def test_analysis_of_random_and_of_published_weights_differ(pictures, tmp_path, capsys):
     settings = {"size": 32, "limit": 1, "options": Options("stages.0.blocks.0")}
     found = [
@@ -210,6 +213,7 @@ def test_analysis_of_random_and_of_published_weights_differ(pictures, tmp_path, 
     assert "spanet_nano: its weights are random: give --weights FILE" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_source_by_name():
     source = spanets.open_source(f"{NAME}.kist_in1k", pretrained=True)
     assert (source.has_weights, source.info.model, len(source.info.classes)) == (True, NAME, 1000)
@@ -243,6 +247,7 @@ def test_class_folders():
         name_classes(["crane"])
 
 
+@pytest.mark.slow
 def test_explained_class_by_a_word(spoken, pictures, tmp_path):
     words = ("explain", NAME, pictures / "goldfish", "--what", "context", "--out", tmp_path)
     assert spoken(*words, "--target", "goldfish")[0] == 0

@@ -68,7 +68,7 @@ def test_configuration(release: Release):
     assert not re.search(r"-[a-f0-9]{8,}\.pth$", config.url)
 
 
-@pytest.mark.parametrize("name", [NAME, V2])
+@pytest.mark.parametrize("name", [NAME, pytest.param(V2, marks=pytest.mark.slow)])
 def test_logits_of_a_fetched_file(name, cached):
     reference, metadata = golden.read(f"{name}_224x224")
     model = timm.create_model(f"{name}.{TAG}", pretrained=True).eval()
@@ -84,6 +84,7 @@ def test_logits_of_a_fetched_file(name, cached):
     assert changed == {f"{classifier}.weight", f"{classifier}.bias"}
 
 
+@pytest.mark.slow
 def test_filters_are_resized_for_img_size(cached):
     """A model for 96² is, at this size, that for 224²."""
     plain, other = (

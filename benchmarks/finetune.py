@@ -21,7 +21,7 @@ import torch
 from common import write
 from safetensors.torch import save_file
 from spanets.embedding.extract import embed
-from spanets.embedding.folders import gather_labelled
+from spanets.data.sources.labelled import gather_labelled
 from spanets.embedding.neighbours import measure_knn
 from spanets.embedding.probe import measure_probe
 

@@ -14,7 +14,7 @@ from torch import nn
 
 import spanets_cli
 from spanets.embedding import embed, load_embeddings, save_embeddings
-from spanets.embedding.folders import gather_labelled
+from spanets.data.sources.labelled import gather_labelled
 from spanets.embedding.network import open_network
 from spanets.embedding.report import open_like
 from spanets_runtime.errors import UsageError, UserError

@@ -26,8 +26,10 @@ from spanets.data.statistics.findings import (
 from spanets.data.statistics.measuring import Totals, measure_images
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import check_place, write_atomically
+from spanets_runtime.images import describe_unreadable
 from spanets_runtime.pictures import check_outputs
 from spanets_runtime.sheets import MOST_GROUPS, Cell, save_sheet
+from spanets_runtime.text import escape_controls
 
 SOURCES = ("folder", "webdataset", "hf")
 
@@ -97,7 +99,10 @@ def _summarize(root: str, source: str, listed: Listed, totals: Totals, part: str
     groups, classes = group_copies(totals), count_classes(listed)
     moments = totals.moments()
     mean, std = ([round(v, 4) for v in values] for values in moments or ([], []))
+    errors = totals.errors.values()
+    unreadable = [describe_unreadable(errors, len(listed.images))] if errors else []
     odd = [
+        *unreadable,
         *describe_copies(listed, groups),
         *describe_classes(listed, classes),
         *describe_images(listed, totals),
@@ -236,11 +241,8 @@ def _to_yaml(results: Mapping[str, Any]) -> str:
     pixels = results["pixels"]
     lines = [f"{_YAML}: {pixels['images']} {pixels['part'] or ''} images, values in 0..1."]
     if results["command"]:
-        # `json.dumps` keeps the comment on one line, whatever characters the path has.
-        lines += [
-            "# Copy the keys into a recipe, or train with",
-            f"#   {json.dumps(results['command'])}",
-        ]
+        lines.append("# Copy the keys into a recipe, or train with")
+        lines.append(f"#   {escape_controls(results['command'])}")
     if pixels["images"]:
         mean, std = _numbers(pixels["mean"]), _numbers(pixels["std"])
         lines += ["data:", f"  mean: {mean}", f"  std: {std}"]
@@ -276,4 +278,5 @@ def _spread_evenly(count: int) -> list[int]:
 def _cell(listed: Listed, index: int) -> Cell:
     name = listed.names[index]
     place = " ".join(filter(None, (listed.parts[index], listed.classes[index])))
-    return Cell(listed.images[index], (name.rsplit("/", 1)[-1], place))
+    image: Any = listed.images[index]
+    return Cell(str(image) if isinstance(image, Path) else image, (name.rsplit("/", 1)[-1], place))

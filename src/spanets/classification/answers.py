@@ -1,4 +1,4 @@
-"""What a classifier answered, image by image: for calibration, thresholds and the page of errors."""
+"""What a classifier answered to each image: for calibration, thresholds and the page of errors."""
 
 from dataclasses import dataclass, field
 

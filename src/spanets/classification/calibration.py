@@ -55,7 +55,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return math.exp(-(low + high) / 2)
 
 
-def calibrate(source: Source, logits: Tensor, labels: Tensor) -> dict[str, Any]:
+def calibrate_checkpoint(source: Source, logits: Tensor, labels: Tensor) -> dict[str, Any]:
     """Fits a temperature and stores it in the checkpoint's metadata.
 
     Args:
@@ -149,6 +149,14 @@ def recommend_threshold(answers: Answers, precision: float | None = None) -> dic
         best = max(fit, key=lambda i: (rows[i]["recall"], rows[i]["precision"], i))
     below = values[best - 1] if best else 0.0
     return {**found, "threshold": float((values[best] + below) / 2), **rows[best]}
+
+
+def temper(probability: float, temperature: float) -> float:
+    """Returns the calibrated probability of one of two classes."""
+    if probability in (0.0, 1.0):
+        return probability
+    odds = (probability / (1 - probability)) ** (1 / temperature)
+    return odds / (1 + odds)
 
 
 def rates_at(answers: Answers, threshold: float) -> dict[str, float]:

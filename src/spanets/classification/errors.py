@@ -133,7 +133,7 @@ def most_confused(answers: Answers, classes: int) -> list[tuple[int, int, int]]:
     pairs = answers.truth[wrong] * classes + answers.predicted[wrong]
     found, counts = np.unique(pairs, return_counts=True)
     order = np.lexsort((found, -counts))[:CONFUSIONS]
-    return [(*divmod(int(found[i]), classes), int(counts[i])) for i in order]  # type: ignore[misc]
+    return [(*divmod(int(found[i]), classes), int(counts[i])) for i in order]
 
 
 class _Page:
@@ -164,7 +164,8 @@ class _Page:
             '<html lang="en"><head><meta charset="utf-8">'
             '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
             "img-src data:; style-src 'unsafe-inline'\">"
-            f"<title>Mistakes of {_text(results['checkpoint'])}</title><style>{_STYLE}</style></head>"
+            f"<title>Mistakes of {_text(results['checkpoint'])}</title>"
+            f"<style>{_STYLE}</style></head>"
         )
         return _MARK + "\n".join([head, "<body>", *body, "</body></html>\n"]).encode()
 

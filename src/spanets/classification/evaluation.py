@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from spanets.classification.answers import Answers, calibration_error, read_answ
 from spanets.classification.calibration import (
     TTA,
     Mirrored,
+    calibrate_checkpoint,
     rates_at,
     recommend_threshold,
+    temper,
     temperature_of,
 )
-from spanets.classification.calibration import calibrate as fit_and_store
 from spanets.classification.data import (
     evaluation_loader,
     read_splits,
@@ -81,62 +82,86 @@ def evaluate(
         UserError: the checkpoint cannot be read, or the data do not fit it.
     """
     source = as_classifier(source)
-    info, recipe = source.info, None
-    if source.is_checkpoint:
-        recipe = info_recipe(source, ClassificationRecipe)
-    elif root is None:
-        raise UsageError(f"{source.word} does not tell its test images; name a folder with --data")
     _check_extras(source, root, calibrate, precision, tta)
     if errors is not None:
         check_errors(errors)
-    val = None
-    if root is None:
-        part, samples, val, root_of = _own_images(source, trusted)
-    else:
-        root_of = root
-        part, samples = named_images(root, source, recipe)
-    is_imagenet = has_imagenet_names(info.classes)
-    if is_imagenet:
-        names, notes = name_classes(samples.classes)
-        samples = replace(samples, classes=names, notes=(*samples.notes, *notes))
-    samples = map_classes(samples, info.classes)
-    load = partial(
+    recipe = info_recipe(source, ClassificationRecipe) if source.is_checkpoint else None
+    images = _choose_images(source, root, recipe, trusted)
+    loader_of = partial(
         evaluation_loader,
-        preprocessing=info.preprocessing,
+        preprocessing=source.info.preprocessing,
         batch_size=batch_size,
         workers=workers,
         max_unreadable=0.0 if recipe is None else recipe.data.max_unreadable,
     )
-    network = Mirrored(source.network) if tta else source.network
     extras: dict[str, Any] = {"tta": TTA} if tta else {}
     if calibrate:
-        assert val is not None
-        logits, labels = map(
-            torch.cat, zip(*_on_cpu(network, load(map_classes(val, info.classes))), strict=True)
-        )
-        extras["calibration"] = fit_and_store(source, logits, labels)
-        info = replace(info, calibration=extras["calibration"])
-    temperature = temperature_of(info, source.word) if info.calibration and not tta else None
-    loader = load(samples)
-    measured, answers = measure_answers(network, loader, info.classes, temperature)
-    if val is not None and len(info.classes) == 2:
-        val_answers = answers
-        if part != "val":
-            val_loader = load(map_classes(val, info.classes))
-            val_answers = measure_answers(network, val_loader, info.classes)[1]
-        extras["thresholds"] = _recommend(val_answers, answers, part, precision, temperature)
-    if is_imagenet:
+        assert images.val is not None
+        source, extras["calibration"] = _calibrate(source, loader_of(images.val))
+    network = Mirrored(source.network) if tta else source.network
+    is_scaled = bool(source.info.calibration) and not tta
+    temperature = temperature_of(source.info, source.word) if is_scaled else None
+    loader = loader_of(images.samples)
+    measured, answers = measure_answers(network, loader, source.info.classes, temperature)
+    if images.val is not None and len(source.info.classes) == 2:
+        val = answers
+        if images.part != "val":
+            val = measure_answers(network, loader_of(images.val), source.info.classes)[1]
+        here = None if images.part == "val" else answers
+        extras["thresholds"] = _recommend(val, here, precision, temperature)
+    if has_imagenet_names(source.info.classes):
         del measured["confusion"]  # a million numbers
     unreadable = unreadable_of(loader)
-    left_out = [f"{samples.images[i]}: {unreadable.reason(i)}" for i in unreadable.indices()]
-    told = {"unreadable": left_out, "notes": list(samples.notes)}
-    results = {"checkpoint": source.word, "data": part, **measured, **extras, **told}
+    left_out = [f"{images.samples.images[i]}: {unreadable.reason(i)}" for i in unreadable.indices()]
+    told = {"unreadable": left_out, "notes": list(images.samples.notes)}
+    results = {"checkpoint": source.word, "data": images.part, **measured, **extras, **told}
     if errors is not None:
         bad = set(unreadable.indices())
-        kept = samples.subset(i for i in range(len(samples)) if i not in bad)
-        names = name_images(kept.images, root_of)
+        kept = images.samples.subset(i for i in range(len(images.samples)) if i not in bad)
+        names = name_images(kept.images, images.root)
         results["errors"] = save_errors(errors, kept, answers, names, results)
     return results
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The images to measure.
+
+    Attributes:
+        part: Name of the part of the run's data set, or the measured folder.
+        samples: The images, with the classes of the model.
+        val: The run's validation images, or None without its own data set.
+        root: Folder of the data set, or None.
+    """
+
+    part: str
+    samples: Samples
+    val: Samples | None
+    root: str | None
+
+
+def _choose_images(
+    source: Source, root: str | None, recipe: ClassificationRecipe | None, trusted: bool
+) -> _Images:
+    """Lists the images of a folder or, without one, of the run's test part, or else "val"."""
+    classes = source.info.classes
+    if root is not None:
+        part, samples = named_images(root, source, recipe)
+        return _Images(part, _with_classes(samples, classes), None, root)
+    if recipe is None:
+        raise UsageError(f"{source.word} does not tell its test images; name a folder with --data")
+    parts, root = _own_parts(source, trusted)
+    part = "test" if "test" in parts else "val"
+    return _Images(
+        part, _with_classes(parts[part], classes), _with_classes(parts["val"], classes), root
+    )
+
+
+def _with_classes(samples: Samples, classes: list[str]) -> Samples:
+    if has_imagenet_names(classes):
+        names, notes = name_classes(samples.classes)
+        samples = replace(samples, classes=names, notes=(*samples.notes, *notes))
+    return map_classes(samples, classes)
 
 
 def _check_extras(
@@ -161,26 +186,35 @@ def _check_extras(
         )
 
 
+def _calibrate(source: Source, loader: DataLoader[Any]) -> tuple[Source, dict[str, Any]]:
+    """Fits a temperature, stores it, and returns the calibrated source and what was fitted."""
+    batches = [(x.cpu(), labels.cpu()) for x, labels in classify(source.network, loader)]
+    logits, labels = (torch.cat(part) for part in zip(*batches, strict=True))
+    fitted = calibrate_checkpoint(source, logits, labels)
+    return replace(source, info=replace(source.info, calibration=fitted)), fitted
+
+
 def _recommend(
-    val: Answers, here: Answers, part: str, precision: float | None, temperature: float | None
+    val: Answers, here: Answers | None, precision: float | None, temperature: float | None
 ) -> list[dict[str, Any]]:
-    """Returns the thresholds for the best F1 and, if asked, for a precision."""
-    found = [
-        recommend_threshold(val, p) for p in (None, *([] if precision is None else [precision]))
-    ]
+    """Returns the thresholds for the best F1 and, if asked, for a precision.
+
+    Args:
+        val: Answers to the validation images.
+        here: Answers to the measured images, unless these are the same.
+        precision: See `evaluate`.
+        temperature: Temperature of the model, or None.
+    """
+    goals = [None] if precision is None else [None, precision]
+    found = [recommend_threshold(val, goal) for goal in goals]
     for row in found:
         if (threshold := row["threshold"]) is None:
             continue
-        if part != "val":
+        if here is not None:
             row["measured"] = rates_at(here, threshold)
-        if temperature is not None:  # the same threshold on the logits
-            odds = (threshold / (1 - threshold)) ** (1 / temperature)
-            row["calibrated_threshold"] = odds / (1 + odds)
+        if temperature is not None:
+            row["calibrated_threshold"] = temper(threshold, temperature)
     return found
-
-
-def _on_cpu(model: nn.Module, loader: DataLoader[Any]) -> list[tuple[Tensor, Tensor]]:
-    return [(logits.cpu(), labels.cpu()) for logits, labels in classify(model, loader)]
 
 
 def as_classifier(given: Source | str | Path) -> Source:
@@ -200,17 +234,15 @@ def as_classifier(given: Source | str | Path) -> Source:
     return source
 
 
-def _own_images(source: Source, trusted: bool) -> tuple[str, Samples, Samples | None, str | None]:
-    """Returns the part to measure, its images, the validation images, and the data set's root."""
+def _own_parts(source: Source, trusted: bool) -> tuple[dict[str, Samples], str | None]:
+    """Returns the images of the run's own data set by part, and its root."""
     recipe = own_recipe(source, ClassificationRecipe, trusted)
     assert source.path is not None
     try:
         run_data = read_run_data(source.path.parent, source.info, source.content)
-        parts = read_splits(recipe.data, run_data)
+        return read_splits(recipe.data, run_data), recipe.data.root
     except UserError as error:
         raise UserError(f"{error}; or name a folder with --data") from None
-    part = "test" if "test" in parts else "val"
-    return part, parts[part], parts.get("val"), recipe.data.root
 
 
 def measure(model: nn.Module, loader: DataLoader[Any], classes: list[str]) -> dict[str, Any]:

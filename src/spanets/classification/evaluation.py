@@ -86,7 +86,17 @@ def evaluate(
     if errors is not None:
         check_errors(errors)
     recipe = info_recipe(source, ClassificationRecipe) if source.is_checkpoint else None
-    images = _choose_images(source, root, recipe, trusted)
+    try:
+        images = _choose_images(source, root, recipe, trusted)
+    except UsageError as error:
+        if not calibrate and precision is None:
+            raise
+        # Its advice, to name another data set, does not help here.
+        wanted = "--calibrate" if calibrate else "--precision"
+        raise UsageError(
+            f"{wanted} reads the run's validation images, which only a checkpoint in its run "
+            f"folder may choose, and {source.word} is elsewhere; add --trust-recipe to allow it"
+        ) from error
     loader_of = partial(
         evaluation_loader,
         preprocessing=source.info.preprocessing,

@@ -1,4 +1,4 @@
-"""`spanets eval --errors`, `--calibrate`, `--precision` and `--tta`, and what `predict` does then."""
+"""`spanets eval --errors`, `--calibrate`, `--precision`, `--tta`, and what `predict` does then."""
 
 import csv
 import json
@@ -134,9 +134,7 @@ def test_thresholds(run, photos, capsys):
 def test_mirror_images(run, photos, capsys):
     found = evaluate(capsys, run / "last.ckpt", "--tta")
     assert found["tta"] == "probabilities averaged over each image and its mirror image"
-    status, printed, said = call(
-        capsys, "predict", run / "last.ckpt", photos / "cat/0.png", "--tta"
-    )
+    status, _, said = call(capsys, "predict", run / "last.ckpt", photos / "cat/0.png", "--tta")
     assert status == 0
     assert said == found["tta"] + "\n"
 
@@ -145,12 +143,13 @@ def test_mirror_images(run, photos, capsys):
     ("words", "said"),
     [
         (["--calibrate", "--tta"], "the temperature is fitted without --tta; leave one out"),
-        (["--calibrate", "--data", "x"], "validation images; leave out --data"),
-        (["--precision", "0.5", "--data", "x"], "validation images; leave out --data"),
+        (["--calibrate", "--data", "PHOTOS"], "validation images; leave out --data"),
+        (["--precision", "0.5", "--data", "PHOTOS"], "validation images; leave out --data"),
         (["--precision", "1.5"], "argument --precision: 1.5 is no number from 0 to 1"),
     ],
 )
-def test_options_that_do_not_go_together(words, said, small_run, refused):
+def test_options_that_do_not_go_together(words, said, small_run, photos, refused):
+    words = [photos if word == "PHOTOS" else word for word in words]
     assert said in refused(2, "eval", small_run / "last.ckpt", *words)
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import shutil
-import tarfile
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ import yaml
 from PIL import Image
 from small_runs import call, make_photos
 
+from spanets.data.sources.shard_writer import write_shards
 from spanets.data.statistics.measuring import measure_image
 from spanets.data.statistics.report import describe_data
 from spanets.recipe import load_recipe
@@ -159,14 +159,8 @@ def test_a_folder_without_classes(tmp_path, capsys, refused):
 
 
 def test_shards(parts, tmp_path):
-    with tarfile.open(tmp_path / "train-0.tar", "w") as tar:
-        for name in ("cat", "dog"):
-            for i in range(3):
-                tar.add(parts / f"train/{name}/{i}.png", f"{name}/{i}.png")
-    found = describe_data(str(tmp_path / "train-{0..0}.tar"), "webdataset")
-    assert found["images"] == 6
-    assert {name: sum(counts.values()) for name, counts in found["classes"].items()} == {
-        "cat": 3,
-        "dog": 3,
-    }
+    write_shards(str(parts), str(tmp_path / "shards"), 10**6)
+    found, of_folder = describe_data(tmp_path / "shards", "webdataset"), describe_data(parts)
+    for key in ("classes", "pixels", "sizes", "odd"):
+        assert found[key] == of_folder[key]
     assert "--data.source webdataset" in found["command"]

@@ -176,7 +176,8 @@ def describe_statistics(results: Mapping[str, Any]) -> str:
     for name, spread in results["sizes"].items():
         if spread is not None:
             shown = ", ".join(f"{key} {value:g}" for key, value in spread.items())
-            lines.append(f"{name}: {shown}")
+            of = " (width over height)" * (name == "aspect")
+            lines.append(f"{name}{of}: {shown}")
     for name in ("kinds", "modes"):
         if results[name]:
             lines.append(f"{name}: " + "; ".join(f"{n} {k}" for k, n in results[name].items()))

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 from spanets.data.sources.elpv import elpv_splits
 from spanets.embedding.extract import embed
-from spanets.embedding.folders import gather_labelled
+from spanets.data.sources.labelled import gather_labelled
 from spanets.embedding.neighbours import measure_knn
 from spanets.embedding.probe import measure_probe
 from spanets.recipe import load_recipe

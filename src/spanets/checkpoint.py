@@ -43,6 +43,7 @@ class ModelInfo:
         version: Version of this package.
         task: Name of the task, such as "detection".
         head: Task-specific arguments of the network on top of the backbone; {} for classifiers.
+        calibration: Temperature of a classifier and how it was fitted; {} without one.
     """
 
     model: str
@@ -53,6 +54,7 @@ class ModelInfo:
     version: str
     task: str = DEFAULT_TASK
     head: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the metadata as plain values."""
@@ -80,7 +82,8 @@ def read_info(content: Mapping[str, Any], path: str | Path) -> ModelInfo:
             f"{path}: written in format {info.get('format')!r}, this version reads {FORMAT}; "
             "update spanets"
         )
-    info = {"head": {}, **info}  # files of version 0.1 have no head
+    # Files of version 0.1 have no head, and only calibrated ones a calibration.
+    info = {"head": {}, "calibration": {}, **info}
     types = {name: get_origin(kind) or kind for name, kind in get_type_hints(ModelInfo).items()}
     wrong = [name for name, kind in types.items() if not isinstance(info.get(name), kind)]
     if not wrong and not all(isinstance(name, str) for name in info["classes"]):

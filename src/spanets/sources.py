@@ -287,7 +287,11 @@ def _open_exported(word: str) -> Source:
     task = file.task or DEFAULT_TASK
     classes = OnnxPredictor(file).classes if load_task(task).is_classifier else []
     model, version = (str(file.metadata.get(key, "")) for key in ("model", "version"))
-    info = ModelInfo(model, {}, classes, file.preprocessing, {}, version, task)
+    fitted = file.metadata.get("calibration")
+    calibration = fitted if isinstance(fitted, dict) else {}
+    info = ModelInfo(
+        model, {}, classes, file.preprocessing, {}, version, task, calibration=calibration
+    )
     return Source(word, ExportedNetwork(file), info, Path(word), exported=True)
 
 

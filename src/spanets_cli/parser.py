@@ -21,6 +21,7 @@ from spanets_cli.commands import (
     push,
     runs,
     shard,
+    stats,
     train,
     weights,
 )
@@ -38,6 +39,7 @@ COMMANDS: dict[str, ModuleType] = {
     "embed": embed,
     "push": push,
     "shard": shard,
+    "stats": stats,
     "runs": runs,
     "weights": weights,
 }

@@ -5,6 +5,7 @@ checked in the header before any pixel is decoded. Every failure of a decoder be
 `ImageError`. The readers of the formats are in `spanets_runtime.decoding`.
 """
 
+import hashlib
 import io
 import os
 import stat
@@ -34,6 +35,8 @@ __all__ = [
     "decode_image",
     "describe_error",
     "describe_unreadable",
+    "digest_image",
+    "load_described",
     "load_image",
     "quiet_decoder",
 ]
@@ -87,11 +90,33 @@ def load_image(
         ImageError: the file is missing, not an image of a known format, too large, truncated or
             corrupt.
     """
+    return load_described(source, max_pixels)[0]
+
+
+def load_described(
+    source: str | os.PathLike[str] | StoredImage, max_pixels: int = MAX_PIXELS
+) -> tuple[Image.Image, Decoded]:
+    """Decodes an image as `load_image` does; also returns its stored pixels and format.
+
+    Raises:
+        ImageError: See `load_image`.
+    """
     with _named_errors(source), _open(source) as file:
         decoded = _decode(file, max_pixels)
         image = upright(to_rgb(decoded), decoded.orientation)
         image.info.clear()
-        return image
+        return image, decoded
+
+
+def digest_image(source: str | os.PathLike[str] | StoredImage, size: int = 16) -> bytes:
+    """Returns the BLAKE2 digest of an image's encoded bytes, of `size` bytes.
+
+    Raises:
+        ImageError: the image cannot be read.
+    """
+    with _named_errors(source), _open(source) as file:
+        found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=size))  # type: ignore[arg-type]
+    return found.digest()
 
 
 def decode_image(

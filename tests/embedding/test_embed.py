@@ -13,8 +13,8 @@ from small_runs import make_photos
 from torch import nn
 
 import spanets_cli
+from spanets.data.sources.labelled import gather_labelled
 from spanets.embedding import embed, load_embeddings, save_embeddings
-from spanets.embedding.folders import gather_labelled
 from spanets.embedding.network import open_network
 from spanets.embedding.report import open_like
 from spanets_runtime.errors import UsageError, UserError

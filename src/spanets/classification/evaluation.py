@@ -3,7 +3,8 @@
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,22 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from spanets.classification.answers import Answers, calibration_error, read_answers
+from spanets.classification.calibration import (
+    TTA,
+    Mirrored,
+    calibrate_checkpoint,
+    rates_at,
+    recommend_threshold,
+    temper,
+    temperature_of,
+)
 from spanets.classification.data import (
     evaluation_loader,
     read_splits,
     unreadable_of,
 )
+from spanets.classification.errors import check_errors, name_images, save_errors
 from spanets.classification.images import named_images
 from spanets.classification.metrics import balanced_accuracy, metrics_for, recalls, update_metrics
 from spanets.classification.recipe import ClassificationRecipe
@@ -35,6 +47,11 @@ def evaluate(
     workers: int = 2,
     batch_size: int = 64,
     trusted: bool = False,
+    *,
+    errors: Path | None = None,
+    calibrate: bool = False,
+    precision: float | None = None,
+    tta: bool = False,
 ) -> dict[str, Any]:
     """Measures a checkpoint or an exported file on labelled images.
 
@@ -46,6 +63,12 @@ def evaluate(
         workers: Number of worker processes.
         batch_size: Images in a batch.
         trusted: Whether the checkpoint's recipe may choose the data set; see `own_data`.
+        errors: Folder for a page of mistakes and a table of all answers, or None.
+        calibrate: Whether to fit a temperature on the run's validation images and store it in the
+            checkpoint.
+        precision: Precision for which a threshold is recommended, in addition to that of the best
+            F1; for two classes, on the run's validation images.
+        tta: Whether to average probabilities over each image and its mirror image.
 
     Returns:
         Metrics by name, number of images, and confusion matrix (rows: truth), except for a model
@@ -54,36 +77,154 @@ def evaluate(
         unreadable images, which were left out; the recipe limits their number.
 
     Raises:
-        UsageError: an exported file is for another task or has no `root`, or the checkpoint may
-            not choose the data set.
+        UsageError: an exported file is for another task or has no `root`, the checkpoint may
+            not choose the data set, or options do not go together.
         UserError: the checkpoint cannot be read, or the data do not fit it.
     """
     source = as_classifier(source)
-    info, recipe = source.info, None
-    if source.is_checkpoint:
-        recipe = info_recipe(source, ClassificationRecipe)
-    elif root is None:
-        raise UsageError(f"{source.word} does not tell its test images; name a folder with --data")
-    if root is None:
-        part, samples = _own_images(source, trusted)
-    else:
-        part, samples = named_images(root, source, recipe)
-    is_imagenet = has_imagenet_names(info.classes)
-    if is_imagenet:
-        names, notes = name_classes(samples.classes)
-        samples = replace(samples, classes=names, notes=(*samples.notes, *notes))
-    samples = map_classes(samples, info.classes)
-    allowed = 0.0 if recipe is None else recipe.data.max_unreadable
-    loader = evaluation_loader(
-        samples, info.preprocessing, batch_size, workers, max_unreadable=allowed
+    _check_extras(source, root, calibrate, precision, tta)
+    if errors is not None:
+        check_errors(errors)
+    recipe = info_recipe(source, ClassificationRecipe) if source.is_checkpoint else None
+    try:
+        images = _choose_images(source, root, recipe, trusted)
+    except UsageError as error:
+        if not calibrate and precision is None:
+            raise
+        # Its advice, to name another data set, does not help here.
+        wanted = "--calibrate" if calibrate else "--precision"
+        raise UsageError(
+            f"{wanted} reads the run's validation images, which only a checkpoint in its run "
+            f"folder may choose, and {source.word} is elsewhere; add --trust-recipe to allow it"
+        ) from error
+    loader_of = partial(
+        evaluation_loader,
+        preprocessing=source.info.preprocessing,
+        batch_size=batch_size,
+        workers=workers,
+        max_unreadable=0.0 if recipe is None else recipe.data.max_unreadable,
     )
-    measured = measure(source.network, loader, info.classes)
-    if is_imagenet:
+    extras: dict[str, Any] = {"tta": TTA} if tta else {}
+    if calibrate:
+        assert images.val is not None
+        source, extras["calibration"] = _calibrate(source, loader_of(images.val))
+    network = Mirrored(source.network) if tta else source.network
+    is_scaled = bool(source.info.calibration) and not tta
+    temperature = temperature_of(source.info, source.word) if is_scaled else None
+    loader = loader_of(images.samples)
+    measured, answers = measure_answers(network, loader, source.info.classes, temperature)
+    if images.val is not None and len(source.info.classes) == 2:
+        val = answers
+        if images.part != "val":
+            val = measure_answers(network, loader_of(images.val), source.info.classes)[1]
+        here = None if images.part == "val" else answers
+        extras["thresholds"] = _recommend(val, here, precision, temperature)
+    if has_imagenet_names(source.info.classes):
         del measured["confusion"]  # a million numbers
     unreadable = unreadable_of(loader)
-    left_out = [f"{samples.images[i]}: {unreadable.reason(i)}" for i in unreadable.indices()]
-    told = {"unreadable": left_out, "notes": list(samples.notes)}
-    return {"checkpoint": source.word, "data": part, **measured, **told}
+    left_out = [f"{images.samples.images[i]}: {unreadable.reason(i)}" for i in unreadable.indices()]
+    told = {"unreadable": left_out, "notes": list(images.samples.notes)}
+    results = {"checkpoint": source.word, "data": images.part, **measured, **extras, **told}
+    if errors is not None:
+        bad = set(unreadable.indices())
+        kept = images.samples.subset(i for i in range(len(images.samples)) if i not in bad)
+        names = name_images(kept.images, images.root)
+        results["errors"] = save_errors(errors, kept, answers, names, results)
+    return results
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The images to measure.
+
+    Attributes:
+        part: Name of the part of the run's data set, or the measured folder.
+        samples: The images, with the classes of the model.
+        val: The run's validation images, or None without its own data set.
+        root: Folder of the data set, or None.
+    """
+
+    part: str
+    samples: Samples
+    val: Samples | None
+    root: str | None
+
+
+def _choose_images(
+    source: Source, root: str | None, recipe: ClassificationRecipe | None, trusted: bool
+) -> _Images:
+    """Lists the images of a folder or, without one, of the run's test part, or else "val"."""
+    classes = source.info.classes
+    if root is not None:
+        part, samples = named_images(root, source, recipe)
+        return _Images(part, _with_classes(samples, classes), None, root)
+    if recipe is None:
+        raise UsageError(f"{source.word} does not tell its test images; name a folder with --data")
+    parts, root = _own_parts(source, trusted)
+    part = "test" if "test" in parts else "val"
+    return _Images(
+        part, _with_classes(parts[part], classes), _with_classes(parts["val"], classes), root
+    )
+
+
+def _with_classes(samples: Samples, classes: list[str]) -> Samples:
+    if has_imagenet_names(classes):
+        names, notes = name_classes(samples.classes)
+        samples = replace(samples, classes=names, notes=(*samples.notes, *notes))
+    return map_classes(samples, classes)
+
+
+def _check_extras(
+    source: Source, root: str | None, calibrate: bool, precision: float | None, tta: bool
+) -> None:
+    """Raises a UsageError for options that do not go together."""
+    wanted = "--calibrate" if calibrate else "--precision"
+    if not calibrate and precision is None:
+        return
+    if not source.is_checkpoint:
+        raise UsageError(
+            f"{wanted} takes a checkpoint in its run folder, and {source.word} is none"
+        )
+    if root is not None:
+        raise UsageError(f"{wanted} measures on the run's own validation images; leave out --data")
+    if calibrate and tta:
+        raise UsageError("--calibrate: the temperature is fitted without --tta; leave one out")
+    if precision is not None and len(source.info.classes) != 2:
+        raise UsageError(
+            f"--precision is for models of two classes, and {source.word} has "
+            f"{len(source.info.classes)}"
+        )
+
+
+def _calibrate(source: Source, loader: DataLoader[Any]) -> tuple[Source, dict[str, Any]]:
+    """Fits a temperature, stores it, and returns the calibrated source and what was fitted."""
+    batches = [(x.cpu(), labels.cpu()) for x, labels in classify(source.network, loader)]
+    logits, labels = (torch.cat(part) for part in zip(*batches, strict=True))
+    fitted = calibrate_checkpoint(source, logits, labels)
+    return replace(source, info=replace(source.info, calibration=fitted)), fitted
+
+
+def _recommend(
+    val: Answers, here: Answers | None, precision: float | None, temperature: float | None
+) -> list[dict[str, Any]]:
+    """Returns the thresholds for the best F1 and, if asked, for a precision.
+
+    Args:
+        val: Answers to the validation images.
+        here: Answers to the measured images, unless these are the same.
+        precision: See `evaluate`.
+        temperature: Temperature of the model, or None.
+    """
+    goals = [None] if precision is None else [None, precision]
+    found = [recommend_threshold(val, goal) for goal in goals]
+    for row in found:
+        if (threshold := row["threshold"]) is None:
+            continue
+        if here is not None:
+            row["measured"] = rates_at(here, threshold)
+        if temperature is not None:
+            row["calibrated_threshold"] = temper(threshold, temperature)
+    return found
 
 
 def as_classifier(given: Source | str | Path) -> Source:
@@ -103,20 +244,41 @@ def as_classifier(given: Source | str | Path) -> Source:
     return source
 
 
-def _own_images(source: Source, trusted: bool) -> tuple[str, Samples]:
+def _own_parts(source: Source, trusted: bool) -> tuple[dict[str, Samples], str | None]:
+    """Returns the images of the run's own data set by part, and its root."""
     recipe = own_recipe(source, ClassificationRecipe, trusted)
     assert source.path is not None
     try:
         run_data = read_run_data(source.path.parent, source.info, source.content)
-        parts = read_splits(recipe.data, run_data)
+        return read_splits(recipe.data, run_data), recipe.data.root
     except UserError as error:
         raise UserError(f"{error}; or name a folder with --data") from None
-    part = "test" if "test" in parts else "val"
-    return part, parts[part]
 
 
 def measure(model: nn.Module, loader: DataLoader[Any], classes: list[str]) -> dict[str, Any]:
     """Returns metrics, number of images and confusion matrix of a classifier on a loader."""
+    return measure_answers(model, loader, classes)[0]
+
+
+def measure_answers(
+    model: nn.Module,
+    loader: DataLoader[Any],
+    classes: list[str],
+    temperature: float | None = None,
+) -> tuple[dict[str, Any], Answers]:
+    """Measures a classifier on a loader.
+
+    Args:
+        model: Maps images to logits.
+        loader: See `evaluation_loader`.
+        classes: Names of the classes.
+        temperature: Temperature for the metric "ece_calibrated", or None without it.
+
+    Returns:
+        Metrics, number of images, confusion matrix and bins of the reliability diagram; and the
+        answers to the readable images, in order.
+    """
+    batches: list[tuple[Answers, Answers | None]] = []
     metrics = metrics_for(len(classes)).to(_device())
     count, loss = 0, 0.0
     with warnings.catch_warnings():
@@ -124,12 +286,23 @@ def measure(model: nn.Module, loader: DataLoader[Any], classes: list[str]) -> di
         for logits, labels in classify(model, loader):
             loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
             update_metrics(metrics, logits, labels)
+            batches.append(
+                (
+                    read_answers(logits, labels),
+                    None if temperature is None else read_answers(logits, labels, temperature),
+                )
+            )
             count += len(labels)
         values = metrics.compute()
     confusion = values.pop("confusion").long()
     numbers = {"loss": loss / count, **{name: value.item() for name, value in values.items()}}
     numbers["balanced_accuracy"] = balanced_accuracy(confusion)
-    return {
+    answers = Answers.joined([found for found, _ in batches])
+    numbers["ece"] = calibration_error(answers)
+    if temperature is not None:
+        scaled = Answers.joined([found for _, found in batches if found is not None])
+        numbers["ece_calibrated"] = calibration_error(scaled)
+    measured = {
         "images": count,
         "metrics": {
             name: value if math.isfinite(value) else None for name, value in numbers.items()
@@ -138,6 +311,7 @@ def measure(model: nn.Module, loader: DataLoader[Any], classes: list[str]) -> di
         "recall": recalls(confusion),
         "confusion": confusion.tolist(),
     }
+    return measured, answers
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from spanets.checkpoint import ModelInfo
+from spanets.classification.calibration import TTA, Mirrored
 from spanets.classification.data import evaluation_loader
 from spanets.classification.evaluation import as_classifier, classify, measure
 from spanets.data.corruptions import KINDS, SEVERITIES
@@ -26,6 +27,7 @@ from spanets.data.sources.imagenet import (
     wordnet_ids,
 )
 from spanets.sources import Source
+from spanets.training.task import EvalOptions
 from spanets_runtime.errors import UsageError, nearest
 
 # Makes a loader from samples and preprocessing.
@@ -89,6 +91,15 @@ def choose_layout(source: Source, root: str | None, layout: str | None) -> str |
     return layout or find_layout(root, _with_ids(source).info.classes)
 
 
+def refuse_extras(options: EvalOptions, layout: str) -> None:
+    """Raises a UsageError for options that need the run's validation images, or one label each."""
+    for name in ("errors", "calibrate", "precision"):
+        if getattr(options, name) not in (None, False):
+            raise UsageError(
+                f"--{name} is not for ImageNet's evaluation sets, and this is {layout}"
+            )
+
+
 def _with_ids(source: Source) -> Source:
     """Returns a model whose classes have ImageNet's names with WordNet ids in their place."""
     if not has_imagenet_names(source.info.classes):
@@ -102,6 +113,7 @@ def evaluate_layout(
     layout: str,
     workers: int = 2,
     batch_size: int = 64,
+    tta: bool = False,
 ) -> dict[str, Any]:
     """Measures a checkpoint or an exported file on one of `spanets.data.sources.imagenet.LAYOUTS`.
 
@@ -113,7 +125,7 @@ def evaluate_layout(
         UserError: the checkpoint cannot be read or lacks classes, or the layout is wrong.
     """
     source = _with_ids(as_classifier(source))
-    model, info = source.network, source.info
+    model, info = Mirrored(source.network) if tta else source.network, source.info
     load = partial(evaluation_loader, batch_size=batch_size, workers=workers)
     if layout == "imagenet-real":
         found = _measure_reassessed(model, info, root, load)
@@ -121,7 +133,8 @@ def evaluate_layout(
         found = _measure_corrupted(model, info, root, load)
     else:
         found = _measure_classes(model, info, root, layout, load)
-    return {"checkpoint": source.word, "data": root, "layout": layout, **found}
+    told = {"tta": TTA} if tta else {}
+    return {"checkpoint": source.word, "data": root, "layout": layout, **told, **found}
 
 
 def _measure_classes(
@@ -191,6 +204,7 @@ def describe_layout(results: Mapping[str, Any]) -> str:
         f"{results['checkpoint']} on {results['data']} "
         f"({results['layout']}, {results['images']} images{skipped})"
     ]
+    lines += [f"  {results['tta']}"] if "tta" in results else []
     for name, value in results["metrics"].items():
         lacking = (
             "undefined: needs all 15 kinds at 5 severities" if "kinds" in results else "undefined"

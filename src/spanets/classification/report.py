@@ -1,11 +1,12 @@
 """Reports of classification: metrics as text, and a figure of the confusion matrix."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from spanets.classification.answers import BINS
 from spanets.training.report import save_figure, subplots
 from spanets_runtime.figures import name_label
 
@@ -14,6 +15,11 @@ MAX_NAMES, MAX_NUMBERS = 40, 15
 
 MAX_RECALLS = 20
 """Largest number of classes whose recalls are all printed."""
+
+_MEANING = {
+    "ece": f" ({BINS} equal-width bins of the largest probability)",
+    "ece_calibrated": " (the same with the temperature in the checkpoint)",
+}
 
 MAX_LABEL = 30
 """Largest number of characters of a class name in the figure."""
@@ -24,10 +30,11 @@ def describe_metrics(results: Mapping[str, Any]) -> str:
     lines = [f"{results['checkpoint']} on {results['data']} ({results['images']} images)"]
     if unreadable := results.get("unreadable"):
         lines.append(f"  left out as unreadable: {len(unreadable)}, such as {unreadable[0]}")
+    lines += [f"  {results['tta']}"] if "tta" in results else []
     width = max(14, *map(len, results["metrics"]))
     for name, value in results["metrics"].items():
         shown = "undefined on these images" if value is None else f"{value:.4f}"
-        lines.append(f"  {name:{width}} {shown}")
+        lines.append(f"  {name:{width}} {shown}{_MEANING.get(name, '')}")
     classes = enumerate(zip(results["classes"], results["confusion"], strict=True))
     rows = [(name, row[i] / sum(row) if sum(row) else None, sum(row)) for i, (name, row) in classes]
     if len(rows) > MAX_RECALLS:
@@ -37,7 +44,66 @@ def describe_metrics(results: Mapping[str, Any]) -> str:
     for name, recall, count in rows:
         shown = "undefined" if recall is None else f"{recall:.3f}"
         lines.append(f"  recall of {name}: {shown} ({count} images)")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_describe_extras(results)])
+
+
+def _describe_extras(results: Mapping[str, Any]) -> list[str]:
+    """Returns lines about thresholds, calibration and the page of mistakes, where there are any."""
+    lines = []
+    for found in results.get("thresholds", ()):
+        lines += _describe_threshold(found, results["classes"][1], results["data"])
+    if (fitted := results.get("calibration")) is not None:
+        lines.append(
+            f"  temperature {fitted['temperature']:.4f}, fitted on {fitted['images']} validation "
+            f"images, is now in {results['checkpoint']}: there ECE {fitted['ece_before']:.4f} "
+            f"before and {fitted['ece_after']:.4f} after, negative log-likelihood "
+            f"{fitted['nll_before']:.4f} and {fitted['nll_after']:.4f}"
+        )
+    if (written := results.get("errors")) is not None:
+        lines.append(
+            f"  {written['wrong']} mistakes: {written['page']}; all answers: {written['table']}; "
+            f"reliability: {written['diagram']}"
+        )
+    return lines
+
+
+def _describe_threshold(found: Mapping[str, Any], name: str, data: str) -> list[str]:
+    goal = "best F1" if found["goal"] == "f1" else found["goal"]
+    where = f"the {found['images']} validation images"
+    if found["threshold"] is None:
+        most = (
+            ""
+            if found["precision"] is None
+            else f"; the best precision is {found['precision']:.4f}"
+        )
+        return [f"  threshold of {name} for {goal}: none on {where}{most}"]
+    lines = [
+        f"  threshold of {name} for {goal}: {found['threshold']:.4f} ({_rates(found)} on {where})"
+    ]
+    if (here := found.get("measured")) is not None:
+        lines.append(f"    with it, on {data}: {_rates(here)}")
+    if (calibrated := found.get("calibrated_threshold")) is not None:
+        lines.append(f"    in probabilities of `predict --calibrated`: {calibrated:.4f}")
+    return lines
+
+
+def _rates(found: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {found[name]:.4f}" for name in ("precision", "recall", "f1"))
+
+
+def plot_reliability(bins: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draws accuracy against confidence by bin, and how many images each bin has."""
+    figure, (upper, lower) = subplots(2, 1, (4.2, 5.2))
+    filled = [b for b in bins if b["images"]]
+    width, total = 1 / len(bins), sum(b["images"] for b in bins)
+    middles = [(b["low"] + b["high"]) / 2 for b in filled]
+    upper.bar(middles, [b["accuracy"] for b in filled], 0.9 * width, label="measured")
+    upper.plot([0, 1], [0, 1], "k--", linewidth=1, label="ideal")
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+    upper.legend(frameon=False, loc="upper left")
+    lower.bar(middles, [b["images"] / total for b in filled], 0.9 * width, color="gray")
+    lower.set(xlim=(0, 1), xlabel="probability of the predicted class", ylabel="share of images")
+    save_figure(figure, path)
 
 
 def plot_confusion(confusion: list[list[int]], classes: list[str], path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -40,7 +41,9 @@ class ClassificationTask(Task[ClassificationRecipe]):
     name = "classification"
     recipe_type = ClassificationRecipe
     is_classifier = True
-    supported_options = frozenset({"layout"})
+    supported_options = frozenset(
+        {"layout", "errors", "calibrate", "precision", "tta", "calibrated"}
+    )
     preprocessing_keys = frozenset({"crop_pct", "interpolation", "mean", "std"})
     side_key = "image_size"
     score = "val/accuracy"
@@ -64,21 +67,42 @@ class ClassificationTask(Task[ClassificationRecipe]):
     @classmethod
     def make_predictor(cls, source: Source, options: PredictOptions) -> Predict:
         """Returns a function that labels images."""
+        from spanets.classification.calibration import Mirrored, Tempered, temperature_of
         from spanets.classification.predict import Predictor
 
-        return partial(Predictor(source), top=options.top)
+        network = source.network
+        if options.calibrated:
+            network = Tempered(network, temperature_of(source.info, source.word))
+        if options.tta:
+            network = Mirrored(network)
+        return partial(Predictor(replace(source, network=network)), top=options.top)
 
     @classmethod
     def evaluate(cls, source: Source, options: EvalOptions) -> dict[str, Any]:
         """Measures a classifier; see `classification.evaluation` and `classification.imagenet`."""
         from spanets.classification.evaluation import evaluate
-        from spanets.classification.imagenet import choose_layout, evaluate_layout
+        from spanets.classification.imagenet import (
+            choose_layout,
+            evaluate_layout,
+            refuse_extras,
+        )
 
         root, batch_size = options.root, options.batch_size or cls.eval_batch
         if layout := choose_layout(source, root, options.layout):
             assert root is not None
-            return evaluate_layout(source, root, layout, options.workers, batch_size)
-        return evaluate(source, root, options.workers, batch_size, options.trusted)
+            refuse_extras(options, layout)
+            return evaluate_layout(source, root, layout, options.workers, batch_size, options.tta)
+        return evaluate(
+            source,
+            root,
+            options.workers,
+            batch_size,
+            options.trusted,
+            errors=options.errors,
+            calibrate=options.calibrate,
+            precision=options.precision,
+            tta=options.tta,
+        )
 
     @staticmethod
     def describe_metrics(results: Mapping[str, Any]) -> str:
@@ -87,6 +111,12 @@ class ClassificationTask(Task[ClassificationRecipe]):
         from spanets.classification.report import describe_metrics
 
         return describe_layout(results) if "layout" in results else describe_metrics(results)
+
+    @classmethod
+    def describe_export(cls, info: ModelInfo) -> dict[str, Any]:
+        """Returns the metadata of an exported file, with the temperature if there is one."""
+        found = super().describe_export(info)
+        return {**found, "calibration": info.calibration} if info.calibration else found
 
     @classmethod
     def exportable(cls, source: Source, features_only: bool) -> nn.Module:

@@ -1,6 +1,5 @@
 """Computes the vectors of images: decoded by worker processes, one batch at a time."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -15,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from spanets.data.loaders import ordered_loader, plain_worker_errors
+from spanets.data.sources.labelled import Listed, gather_labelled
 from spanets.data.split_list import read_split
-from spanets.embedding.folders import Listed, gather_labelled
 from spanets.embedding.network import EmbeddingNetwork, open_network
 from spanets.embedding.vectors import (
     DIGEST_BYTES,
@@ -28,7 +27,13 @@ from spanets.embedding.vectors import (
 from spanets.sources import Source
 from spanets.version import __version__
 from spanets_runtime.errors import UserError
-from spanets_runtime.images import ImageError, describe_error, load_image, quiet_decoder
+from spanets_runtime.images import (
+    ImageError,
+    describe_error,
+    digest_image,
+    load_image,
+    quiet_decoder,
+)
 from spanets_runtime.preprocessing import Preprocessing
 
 _NOT_FINITE = "the model's output is NaN or infinite; its weights may be broken"
@@ -191,23 +196,9 @@ class _ImageFiles(Dataset[tuple[int, bytes, Any]]):
         index, path = key[1], self.images[key[1]]
         try:
             pixels = self.preprocess(load_image(path))
-            return index, digest_file(path), torch.from_numpy(pixels)
+            return index, digest_image(path, DIGEST_BYTES), torch.from_numpy(pixels)
         except ImageError as error:
             return index, b"", describe_error(path, error)
-
-
-def digest_file(path: str | os.PathLike[str]) -> bytes:
-    """Returns the BLAKE2 digest of a file's content.
-
-    Raises:
-        ImageError: the file cannot be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=DIGEST_BYTES))
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
-    return found.digest()
 
 
 def _collate(samples: list[tuple[int, bytes, Any]]) -> Batch:

@@ -18,12 +18,12 @@ from spanets.embedding.extract import compute_vectors, origin_of
 from spanets.embedding.neighbours import measure_knn, nearest
 from spanets.embedding.network import EmbeddingNetwork, open_network
 from spanets.embedding.probe import measure_probe
-from spanets.embedding.sheet import MOST_GROUPS, Cell, save_sheet
 from spanets.embedding.vectors import Embeddings
 from spanets.sources import Source
 from spanets_runtime.errors import UsageError
 from spanets_runtime.files import check_place
 from spanets_runtime.pictures import check_outputs, identify
+from spanets_runtime.sheets import MOST_GROUPS, Cell, save_sheet
 
 
 @dataclass(frozen=True)

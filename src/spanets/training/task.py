@@ -45,12 +45,16 @@ class PredictOptions:
         out: Folder for pictures and files.
         min_score: Lowest score of the objects to show.
         annotations: COCO file whose image and category ids the output uses.
+        tta: Whether to average over an image and its mirror image.
+        calibrated: Whether to use the temperature in the checkpoint.
     """
 
     top: int = 5
     out: Path | None = None
     min_score: float = 0.5
     annotations: Path | None = None
+    tta: bool = False
+    calibrated: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,10 @@ class EvalOptions:
         workers: Number of processes that load images.
         batch_size: Images in a batch; None means the task's `eval_batch`.
         trusted: Whether the checkpoint's recipe may choose the images; see `own_data`.
+        errors: Folder for a page of mistakes, or None.
+        calibrate: Whether to fit a temperature and store it in the checkpoint.
+        precision: Precision for which a threshold is recommended, or None.
+        tta: Whether to average over each image and its mirror image.
     """
 
     root: str | None = None
@@ -71,6 +79,10 @@ class EvalOptions:
     workers: int = 2
     batch_size: int | None = None
     trusted: bool = False
+    errors: Path | None = None
+    calibrate: bool = False
+    precision: float | None = None
+    tta: bool = False
 
 
 class Task(ABC, Generic[R]):
@@ -84,7 +96,8 @@ class Task(ABC, Generic[R]):
         recipe_type: Class of its recipes.
         is_classifier: Whether its models map images to class logits, like timm's. Only such models
             work with `explain`, `push`, `analyze` and `bench --train`.
-        supported_options: Of the options "out", "annotations" and "layout", those for this task.
+        supported_options: Of the options "out", "annotations", "layout", "errors", "calibrate",
+            "precision", "tta" and "calibrated", those for this task.
         preprocessing_keys: Keys of `data` that a checkpoint's preprocessing contains.
         side_key: The key of `data` with the side of the network's input, or None.
         score: Logged name of the validation metric that selects the best epoch; larger is better,

@@ -1,6 +1,6 @@
 """Predicts and evaluates with a checkpoint of any task."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from spanets.sources import Source
@@ -17,7 +17,7 @@ def make_predictor(source: Source, options: PredictOptions) -> Predict:
         UserError: the preprocessing is damaged.
     """
     source.require_classes()
-    _refuse_foreign(source, {"out": options.out, "annotations": options.annotations})
+    _refuse_foreign(source, options, ("out", "annotations", "tta", "calibrated"))
     return load_task(source.info.task).make_predictor(source, options)
 
 
@@ -29,14 +29,17 @@ def evaluate(source: Source, options: EvalOptions) -> dict[str, Any]:
         UserError: the data does not fit the checkpoint.
     """
     source.require_classes()
-    _refuse_foreign(source, {"layout": options.layout})
+    _refuse_foreign(source, options, ("layout", "errors", "calibrate", "precision", "tta"))
     return load_task(source.info.task).evaluate(source, options)
 
 
-def _refuse_foreign(source: Source, given: Mapping[str, object]) -> None:
+def _refuse_foreign(
+    source: Source, options: PredictOptions | EvalOptions, names: Sequence[str]
+) -> None:
     task = load_task(source.info.task)
-    for option, value in given.items():
-        if value is not None and option not in task.supported_options:
+    for option in names:
+        is_given = getattr(options, option) not in (None, False)
+        if is_given and option not in task.supported_options:
             takers = [name for name in list_tasks() if option in load_task(name).supported_options]
             raise UsageError(
                 f"--{option} is for {' and '.join(takers)}, and {source.word} is for {task.name}"

@@ -191,8 +191,8 @@ def check_usage(arguments: argparse.Namespace, is_asked: bool) -> None:
 
 def compute(arguments: argparse.Namespace, questions: Any) -> tuple[Any, Any]:
     """Returns new embeddings and their model, after checks that need no model."""
+    from spanets.data.sources.labelled import gather_labelled
     from spanets.embedding.extract import embed
-    from spanets.embedding.folders import gather_labelled
     from spanets.embedding.holdout import check_labels
     from spanets.embedding.network import open_network
 

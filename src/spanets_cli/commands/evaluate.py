@@ -1,9 +1,10 @@
 """`spanets eval`: evaluates a model on labelled images."""
 
 import argparse
+from pathlib import Path
 
 from spanets_cli.limits import MOST_BATCH
-from spanets_cli.option_types import whole
+from spanets_cli.option_types import fraction, whole
 from spanets_cli.output import print_json, print_notes, say_described
 from spanets_cli.programs import refuse_program
 from spanets_cli.weight_options import add_weights, open_named
@@ -44,12 +45,40 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f"processes that load images, 0 to {most} on this machine (default: 2)",
     )
     add_weights(parser)
+    _add_after_training(parser)
     parser.add_argument(
         "--trust-recipe",
         action="store_true",
         help="allow the checkpoint's recipe to choose which images are read or downloaded",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_after_training(parser: argparse.ArgumentParser) -> None:
+    """Adds the options for classifiers after training."""
+    parser.add_argument(
+        "--errors",
+        metavar="DIR",
+        help="classifiers: write a page of mistakes, a table of all answers and a reliability "
+        "diagram",
+    )
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="classifiers: fit a temperature on the run's validation images and store it in the "
+        "checkpoint, for predict --calibrated",
+    )
+    parser.add_argument(
+        "--precision",
+        type=fraction,
+        metavar="P",
+        help="two classes: also recommend a threshold for this precision of the second class",
+    )
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="classifiers: average over each image and its mirror image",
+    )
 
 
 def run(arguments: argparse.Namespace, _: list[str]) -> int:
@@ -69,6 +98,10 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
         arguments.workers,
         arguments.batch,
         arguments.trust_recipe,
+        None if arguments.errors is None else Path(arguments.errors),
+        arguments.calibrate,
+        arguments.precision,
+        arguments.tta,
     )
     results = evaluate(source, options)
     print_notes(results.get("notes", []))

@@ -45,6 +45,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="detectors: COCO JSON whose image and category ids to use in the --out file",
     )
+    parser.add_argument(
+        "--calibrated",
+        action="store_true",
+        help="classifiers: use the temperature that eval --calibrate stored",
+    )
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="classifiers: average over each image and its mirror image",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -56,6 +66,7 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
 
     gathered, predict = gather_images(arguments.images), make_predictor(arguments)
     print_notes(gathered.notes)
+    print_notes(["probabilities averaged over each image and its mirror image"] * arguments.tta)
     # The printed lines already show the progress.
     hidden = None if arguments.json else True
     predictions = predict(gathered.images)
@@ -82,18 +93,30 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
     Returns:
         A function from paths of images to predictions, which have `error`, `to_dict` and `str`.
     """
+    from spanets_runtime.errors import UsageError
     from spanets_runtime.onnx import is_exported
 
     refuse_program(arguments.checkpoint, "predict")
+    if arguments.calibrated and arguments.tta:
+        raise UsageError("--calibrated: the temperature is fitted without --tta; leave one out")
     out = None if arguments.out is None else Path(arguments.out)
     annotations = None if arguments.annotations is None else Path(arguments.annotations)
     if is_exported(arguments.checkpoint) and arguments.weights is None:
         from spanets_runtime.onnx import make_onnx_predictor
 
-        return make_onnx_predictor(arguments.checkpoint, arguments.top, out, annotations)
+        return make_onnx_predictor(
+            arguments.checkpoint,
+            arguments.top,
+            out,
+            annotations,
+            arguments.calibrated,
+            arguments.tta,
+        )
     from spanets.training import using
     from spanets.training.task import PredictOptions
 
-    options = PredictOptions(arguments.top, out, arguments.score, annotations)
+    options = PredictOptions(
+        arguments.top, out, arguments.score, annotations, arguments.tta, arguments.calibrated
+    )
     source = open_named(arguments.checkpoint, arguments.weights)
     return using.make_predictor(source, options)

@@ -1,5 +1,6 @@
 """Classifies images with exported ONNX classifiers, without torch."""
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from spanets_runtime.errors import UserError
+from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.onnx.file import OnnxFile
 from spanets_runtime.predict import Prediction, predict_images
@@ -21,18 +22,29 @@ class OnnxPredictor:
     Args:
         source: Path of a file that `spanets export` wrote, or an open one.
         threads: Threads of one operator; None means onnxruntime's choice.
+        calibrated: Whether to divide the logits by the temperature in the file.
+        mirrored: Whether to average probabilities over an image and its mirror image.
 
     Raises:
+        UsageError: `calibrated`, and the file has no temperature.
         UserError: onnxruntime is missing, or the file is damaged, not from `spanets export` or not
             a classifier.
     """
 
-    def __init__(self, source: str | Path | OnnxFile, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        source: str | Path | OnnxFile,
+        threads: int | None = None,
+        calibrated: bool = False,
+        mirrored: bool = False,
+    ) -> None:
         self.file = file = source if isinstance(source, OnnxFile) else OnnxFile(source, threads)
         file.check_outputs(["logits"], rank=2)
         self.classes = file.classes(axis=-1)
         self.preprocess = Preprocessing.parse(file.preprocessing, file.path)
         _check_size(file.shape, self.preprocess.size, file.path)
+        self.temperature = _temperature_of(file) if calibrated else 1.0
+        self.mirrored = mirrored
 
     def __call__(self, images: Iterable[ImageSource], top: int = 5) -> Iterator[Prediction]:
         """Yields a prediction for each image, as `predict_images` does.
@@ -44,13 +56,35 @@ class OnnxPredictor:
         return predict_images(images, self._classify, self.classes, top)
 
     def _classify(self, image: Image.Image) -> NDArray[Any]:
-        logits = self.file.run(self.preprocess(image)[None])[0]
+        pixels = self.preprocess(image)[None]
+        logits = self._run(pixels)
+        if self.mirrored:
+            both = logits, self._run(np.ascontiguousarray(pixels[..., ::-1]))
+            return np.logaddexp(*(row - np.logaddexp.reduce(row) for row in both))
+        return logits
+
+    def _run(self, pixels: NDArray[np.float32]) -> NDArray[Any]:
+        """Returns the logits (classes,) of pixels (1, 3, S, S), divided by the temperature."""
+        logits = self.file.run(pixels)[0]
         if np.shape(logits) != (1, len(self.classes)):
             raise UserError(
                 f"{self.file.path}: damaged, outputs {np.shape(logits)} for an image, not "
                 f"(1, {len(self.classes)}); export it again"
             )
-        return logits[0]
+        return logits[0].astype(np.float64) / self.temperature
+
+
+def _temperature_of(file: OnnxFile) -> float:
+    fitted = file.metadata.get("calibration")
+    if fitted is None:
+        raise UsageError(
+            f"--calibrated: {file.path} has no temperature; fit one with: spanets eval CHECKPOINT "
+            "--calibrate, and export it again"
+        )
+    value = fitted.get("temperature") if isinstance(fitted, dict) else None
+    if not isinstance(value, float) or not 0 < value < math.inf:
+        raise UserError(f"{file.path}: damaged, its temperature is {value!r}; export it again")
+    return value
 
 
 def _check_size(shape: list[int | str], size: int, path: str | Path) -> None:

@@ -16,7 +16,12 @@ Predict = Callable[[Iterable[ImageSource]], Iterator[ImagePrediction]]
 
 
 def make_onnx_predictor(
-    path: str, top: int = 5, out: Path | None = None, annotations: Path | None = None
+    path: str,
+    top: int = 5,
+    out: Path | None = None,
+    annotations: Path | None = None,
+    calibrated: bool = False,
+    tta: bool = False,
 ) -> Predict:
     """Returns a function that predicts images with an exported file.
 
@@ -25,6 +30,8 @@ def make_onnx_predictor(
         top: Number of classes for each image (classifiers).
         out: Folder for masks (segmenters).
         annotations: Must be None, because only detectors' checkpoints support it.
+        calibrated: Whether to use the temperature in the file (classifiers).
+        tta: Whether to average over an image and its mirror image (classifiers).
 
     Raises:
         UsageError: the task can only predict with its checkpoint, or an option is for other tasks.
@@ -39,11 +46,14 @@ def make_onnx_predictor(
         )
     if annotations is not None:
         raise UsageError(f"--annotations is only for detection checkpoints, and {path} is not one")
-    return make(file, top, out)
+    if make is _mask and (calibrated or tta):
+        option = "--calibrated" if calibrated else "--tta"
+        raise UsageError(f"{option} is for classification, and {path} is for {file.task}")
+    return make(file, top, out) if make is _mask else make(file, top, out, calibrated, tta)
 
 
-def _label(file: OnnxFile, top: int, out: Path | None) -> Predict:
-    predictor = OnnxPredictor(file)
+def _label(file: OnnxFile, top: int, out: Path | None, calibrated: bool, tta: bool) -> Predict:
+    predictor = OnnxPredictor(file, calibrated=calibrated, mirrored=tta)
     if out is not None:
         raise UsageError(f"--out is not for classification, and {file.path} labels whole images")
     return partial(predictor, top=top)

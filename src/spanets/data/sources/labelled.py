@@ -1,4 +1,4 @@
-"""Lists the images to embed: every readable name counts, labelled by class folders where there are.
+"""Lists all images of a folder, labelled by class folders where there are, for `embed` and `stats`.
 
 The rules for parts and classes are those of `spanets.data.sources.folder`. Training leaves out an
 image without a class; here it is listed without a label.
@@ -19,7 +19,7 @@ from spanets_runtime.listing import Listing, list_images
 
 @dataclass
 class Listed:
-    """Images with class and part; all lists but `notes` have one entry per image.
+    """Images with class and part; all lists but `notes` and `empty` have one entry per image.
 
     Attributes:
         images: Paths.
@@ -27,6 +27,7 @@ class Listed:
         classes: Names of the class folders, "" for none.
         parts: "train", "val" or "test", "" for none.
         notes: Lines about what was left out or has no class.
+        empty: Class folders without images.
     """
 
     images: list[Path] = field(default_factory=list)
@@ -34,6 +35,7 @@ class Listed:
     classes: list[str] = field(default_factory=list)
     parts: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    empty: list[Path] = field(default_factory=list)
 
     def add(self, images: list[Path], root: Path | None, label: str = "", part: str = "") -> None:
         """Adds images of one class and part; without a root, they are named by their file names."""
@@ -95,7 +97,10 @@ def _add_classes(root: Path, folder: Path, part: str, listed: Listed) -> None:
         if holds_only_runs(inner):
             listed.notes.append(f"{root}: left out, because it holds a run: {inner}")
         else:
-            _add(list_images(inner), root, listed, inner.name, part)
+            found = list_images(inner)
+            _add(found, root, listed, inner.name, part)
+            if not found.images:
+                listed.empty.append(inner)
     _add(list_images(folder, recursive=False), root, listed, "", part)
 
 

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from spanets_runtime.errors import UserError
 from spanets_runtime.fonts import font_for, picture_label
-from spanets_runtime.images import load_image
+from spanets_runtime.images import StoredImage, load_image
 from spanets_runtime.pictures import save_picture
 
 SIDE = 160
@@ -25,12 +25,12 @@ class Cell:
     """A picture with its caption.
 
     Attributes:
-        path: Path of the image.
+        image: Path of the image, or an image inside a larger file.
         lines: Lines of the caption.
         colour: Colour of the frame, or None without one.
     """
 
-    path: str
+    image: str | StoredImage
     lines: tuple[str, ...]
     colour: str | None = None
 
@@ -75,11 +75,11 @@ def _draw_cell(
     x, y = corner
     draw = ImageDraw.Draw(sheet)
     try:
-        picture = ImageOps.contain(load_image(cell.path), (SIDE, SIDE))
+        picture = ImageOps.contain(load_image(cell.image), (SIDE, SIDE))
         place = (x + (SIDE - picture.width) // 2, y + (SIDE - picture.height) // 2)
         sheet.paste(picture, place)
     except UserError as error:
-        errors[cell.path] = str(error)
+        errors[str(cell.image)] = str(error)
         draw.rectangle((x, y, x + SIDE - 1, y + SIDE - 1), fill="lightgray")
     if cell.colour is not None:
         draw.rectangle((x - 2, y - 2, x + SIDE + 1, y + SIDE + 1), outline=cell.colour, width=2)

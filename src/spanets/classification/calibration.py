@@ -1,0 +1,208 @@
+"""Temperature and threshold of a trained classifier, fitted on the run's own validation images.
+
+Temperature scaling (Guo et al., 2017, "On Calibration of Modern Neural Networks") divides the
+logits by one number, so it changes the probabilities, but no answer.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spanets.checkpoint import INFO_KEY, ModelInfo, read_own, save_torch
+from spanets.classification.answers import Answers, calibration_error, read_answers
+from spanets.sources import Source
+from spanets_runtime.errors import UsageError, UserError
+
+# 1/T is searched between these; ordinary networks have T from 0.5 to 5.
+_LOWEST, _HIGHEST = 1e-3, 1e3
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Returns the temperature with the smallest negative log-likelihood.
+
+    The likelihood is concave in 1/T, so the zero of its derivative is found by bisection.
+
+    Args:
+        logits: (N, classes).
+        labels: (N,).
+
+    Raises:
+        UserError: the likelihood has no maximum, because every image, or none, supports the
+            answers.
+    """
+    logits = logits.double() - logits.double().mean(1, keepdim=True)
+    of_truth = logits.gather(1, labels[:, None])[:, 0].mean()
+
+    def slope(inverse: float) -> float:
+        expected = ((logits * inverse).softmax(1) * logits).sum(1).mean()
+        return float(expected - of_truth)
+
+    low, high = math.log(_LOWEST), math.log(_HIGHEST)
+    if not slope(_LOWEST) < 0 < slope(_HIGHEST):
+        right = int((logits.argmax(1) == labels).sum())
+        raise UserError(
+            f"no temperature fits: {right} of {len(labels)} validation images are answered right; "
+            "it takes images of both kinds, and better answers than by chance"
+        )
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(math.exp(middle)) < 0 else (low, middle)
+    return math.exp(-(low + high) / 2)
+
+
+def calibrate_checkpoint(source: Source, logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Fits a temperature and stores it in the checkpoint's metadata.
+
+    Args:
+        source: The checkpoint; its file is replaced atomically.
+        logits: (N, classes), of the validation images.
+        labels: (N,).
+
+    Returns:
+        "temperature", "images", and calibration error and mean negative log-likelihood before and
+        after: "ece_before", "ece_after", "nll_before", "nll_after".
+
+    Raises:
+        UserError: no temperature fits, or the checkpoint cannot be read again or written.
+    """
+    temperature = fit_temperature(logits, labels)
+    found: dict[str, Any] = {"temperature": temperature, "images": len(labels)}
+    for when, value in (("before", 1.0), ("after", temperature)):
+        scaled = logits.double() / value
+        found[f"ece_{when}"] = calibration_error(read_answers(scaled, labels))
+        found[f"nll_{when}"] = float(nn.functional.cross_entropy(scaled, labels))
+    assert source.path is not None
+    store(source.path, found)
+    return found
+
+
+def store(path: Path, calibration: Mapping[str, Any]) -> None:
+    """Writes a calibration into a checkpoint's metadata, atomically.
+
+    Raises:
+        UserError: the checkpoint cannot be read or written.
+    """
+    _, content = read_own(path)
+    content[INFO_KEY] = {**content[INFO_KEY], "calibration": dict(calibration)}
+    save_torch(content, path)
+
+
+def temperature_of(info: ModelInfo, word: str) -> float:
+    """Returns the temperature of a calibrated model.
+
+    Raises:
+        UsageError: it has none.
+        UserError: it is damaged.
+    """
+    if not info.calibration:
+        raise UsageError(
+            f"--calibrated: {word} has no temperature; fit one with: spanets eval CHECKPOINT "
+            "--calibrate"
+        )
+    value = info.calibration.get("temperature")
+    if not isinstance(value, float) or not _LOWEST <= value <= _HIGHEST:
+        raise UserError(f"{word}: damaged, its temperature is {value!r}; fit it again")
+    return value
+
+
+# ---- thresholds of two classes
+
+
+def recommend_threshold(answers: Answers, precision: float | None = None) -> dict[str, Any]:
+    """Returns the threshold on the second class's probability with the best F1, or a precision.
+
+    An image is of the second class if its probability is at least the threshold. The threshold lies
+    in the middle between two images, so that rounding moves none of them across.
+
+    Args:
+        answers: Answers of a model of two classes.
+        precision: The smallest precision wanted; of the thresholds that have it, the one with the
+            largest recall is chosen. None chooses the best F1.
+
+    Returns:
+        "threshold", or None if there is none; "precision", "recall", "f1" there, and "images".
+        Without one, "precision" is the best that there is.
+    """
+    scores, positive = answers.of_second, answers.truth == 1
+    values, places = np.unique(scores, return_inverse=True)
+    at_least = np.bincount(places)[::-1].cumsum()[::-1]  # images at or above each value
+    hits = np.bincount(places, positive)[::-1].cumsum()[::-1]
+    rows = [
+        _rates(int(h), int(n), int(positive.sum())) for h, n in zip(hits, at_least, strict=True)
+    ]
+    found: dict[str, Any] = {"goal": "f1" if precision is None else f"precision {precision:g}"}
+    found["images"] = len(answers)
+    if not positive.any():
+        return {**found, "threshold": None, "precision": None, "recall": None, "f1": None}
+    if precision is None:
+        best = max(range(len(rows)), key=lambda i: (rows[i]["f1"], i))
+    else:
+        fit = [i for i, row in enumerate(rows) if row["precision"] >= precision]
+        if not fit:
+            most = max(row["precision"] for row in rows)
+            return {**found, "threshold": None, "precision": most, "recall": None, "f1": None}
+        best = max(fit, key=lambda i: (rows[i]["recall"], rows[i]["precision"], i))
+    below = values[best - 1] if best else 0.0
+    return {**found, "threshold": float((values[best] + below) / 2), **rows[best]}
+
+
+def temper(probability: float, temperature: float) -> float:
+    """Returns the calibrated probability of one of two classes."""
+    if probability in (0.0, 1.0):
+        return probability
+    odds = (probability / (1 - probability)) ** (1 / temperature)
+    return odds / (1 + odds)
+
+
+def rates_at(answers: Answers, threshold: float) -> dict[str, float]:
+    """Returns precision, recall and F1 of the second class at a threshold."""
+    chosen, positive = answers.of_second >= threshold, answers.truth == 1
+    return _rates(int((chosen & positive).sum()), int(chosen.sum()), int(positive.sum()))
+
+
+def _rates(hits: int, chosen: int, positive: int) -> dict[str, float]:
+    """Returns precision, recall and F1; 0 where they are undefined, as in scikit-learn."""
+    return {
+        "precision": hits / chosen if chosen else 0.0,
+        "recall": hits / positive if positive else 0.0,
+        "f1": 2 * hits / (chosen + positive) if chosen + positive else 0.0,
+    }
+
+
+# ---- networks around a network
+
+
+class Tempered(nn.Module):
+    """A classifier whose logits are divided by a temperature."""
+
+    def __init__(self, model: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.model, self.temperature = model, temperature
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns logits (B, classes)."""
+        return self.model(images) / self.temperature
+
+
+class Mirrored(nn.Module):
+    """A classifier that averages its probabilities of an image and of its mirror image.
+
+    It returns their logarithms, which are logits of the averaged probabilities.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns logarithms of probabilities (B, classes), for images (B, 3, H, W)."""
+        logits = torch.stack([self.model(images), self.model(images.flip(-1))])
+        return logits.float().log_softmax(-1).logsumexp(0) - math.log(2)
+
+
+TTA = "probabilities averaged over each image and its mirror image"

@@ -1,0 +1,149 @@
+"""Finds what looks odd in a data set: copies, leaks between parts, classes and their sizes."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from spanets.data.class_names import normal
+from spanets.data.sources.labelled import Listed
+from spanets.data.statistics.measuring import ODD, Totals
+
+FEW = 10
+"""Classes with fewer training images than this are reported as nearly empty."""
+
+UNBALANCED = 10
+"""The largest class over the smallest; a data set from here on is reported as unbalanced."""
+
+Groups = list[list[int]]
+"""Indices of images with the same content, in ascending order."""
+
+
+def group_copies(totals: Totals) -> Groups:
+    """Returns the groups of two and more readable images whose bytes are the same."""
+    rows = np.flatnonzero(totals.readable)
+    keys = totals.digests[rows].view(np.uint64)  # (N, 2)
+    order = np.lexsort((rows, keys[:, 1], keys[:, 0]))
+    keys, rows = keys[order], rows[order]
+    borders = np.flatnonzero((keys[1:] != keys[:-1]).any(1)) + 1
+    starts, ends = [0, *borders.tolist()], [*borders.tolist(), len(rows)]
+    return sorted(rows[a:b].tolist() for a, b in zip(starts, ends, strict=True) if b - a > 1)
+
+
+def describe_copies(listed: Listed, groups: Groups) -> list[str]:
+    """Returns a line for each pair of parts that share content, for mixed labels, for copies."""
+    lines = []
+    for first, second in combinations(("train", "val", "test"), 2):
+        shared = [group for group in groups if {first, second} <= {listed.parts[i] for i in group}]
+        if shared:
+            count = sum(listed.parts[i] == second for group in shared for i in group)
+            found = (next(i for i in shared[0] if listed.parts[i] == p) for p in (first, second))
+            lines.append(
+                f"leak: {_count(count, 'image')} of {second} also in {first}, with the same "
+                f"content, such as {' and '.join(listed.names[i] for i in found)}"
+            )
+    mixed = [group for group in groups if len({listed.classes[i] for i in group} - {""}) > 1]
+    if mixed:
+        shown = " and ".join(listed.names[i] for i in _of_two_classes(listed, mixed[0]))
+        lines.append(
+            f"{_count(len(mixed), 'content')} in images of several classes, such as {shown}"
+        )
+    if groups:
+        copies = sum(len(group) - 1 for group in groups)
+        shown = " and ".join(listed.names[i] for i in groups[0][:2])
+        lines.append(
+            f"{_count(copies, 'image')} with the same content as an earlier one, such as {shown}"
+        )
+    return lines
+
+
+def _of_two_classes(listed: Listed, group: list[int]) -> tuple[int, int]:
+    first = next(i for i in group if listed.classes[i])
+    other = (i for i in group if listed.classes[i] not in ("", listed.classes[first]))
+    return first, next(other)
+
+
+def count_classes(listed: Listed) -> dict[str, dict[str, int]]:
+    """Returns the number of images by class and part, sorted by class; "" stands for none."""
+    counts = Counter(zip(listed.classes, listed.parts, strict=True))
+    parts = [part for part in ("train", "val", "test", "") if part in set(listed.parts)]
+    return {
+        name: {part: counts[name, part] for part in parts} for name in sorted(set(listed.classes))
+    }
+
+
+def describe_classes(listed: Listed, classes: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Returns lines about class names that look alike, empty and rare classes, and imbalance."""
+    named = {name: counts for name, counts in classes.items() if name}
+    lines = _describe_twins([*named])
+    if listed.empty:
+        count = len(listed.empty)
+        lines.append(
+            f"{count} class folder{'s' * (count > 1)} without images, such as {listed.empty[0]}"
+        )
+    parts = next(iter(named.values()), {})
+    part = "train" if "train" in parts else ""
+    sizes = {name: counts.get(part, 0) for name, counts in named.items()}
+    of = "training images" if part else "images"
+    if part:
+        lines += _describe_missing(named, [other for other in parts if other])
+    if few := {name: n for name, n in sizes.items() if 0 < n < FEW}:
+        shown = _list(f"{name!r} ({few[name]})" for name in sorted(few, key=few.__getitem__))
+        lines.append(f"{_count(len(few), 'class', 'es')} with fewer than {FEW} {of}: {shown}")
+    found = {name: n for name, n in sizes.items() if n}
+    if found:
+        most, least = max(found, key=found.__getitem__), min(found, key=found.__getitem__)
+        ratio = found[most] / found[least]
+        if ratio >= UNBALANCED:
+            lines.append(
+                f"unbalanced: {most!r} has {found[most]} {of}, {least!r} has {found[least]}, a "
+                f"ratio of {ratio:.3g}; see data.sampler and optim.class_weights"
+            )
+    return lines
+
+
+def _describe_twins(names: Sequence[str]) -> list[str]:
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault("".join(normal(name).casefold().split()), []).append(name)
+    return [
+        f"classes {' and '.join(map(repr, group))} differ only in letter case or spaces; they are "
+        f"{len(group)} classes"
+        for group in groups.values()
+        if len(group) > 1
+    ]
+
+
+def _describe_missing(
+    classes: Mapping[str, Mapping[str, int]], parts: Sequence[str]
+) -> Iterable[str]:
+    for part in parts:
+        if lacking := [name for name, counts in classes.items() if not counts[part]]:
+            shown = _list(map(repr, lacking))
+            yield f"{_count(len(lacking), 'class', 'es')} without images in {part}: {shown}"
+
+
+def describe_images(listed: Listed, totals: Totals) -> list[str]:
+    """Returns lines about unusual and mixed images."""
+    total, lines = len(listed.images), []
+    for name, words in ODD.items():
+        if name in totals.odd:
+            count, example = totals.odd[name]
+            lines.append(f"{count} of {total} images {words}, such as {listed.names[example]}")
+    gray = sum(n for mode, n in totals.modes.items() if mode.split(",")[0][0] in "1LI")
+    colour = totals.modes.total() - gray
+    if gray and colour:
+        lines.append(f"mixed: {gray} of {total} images in gray, {colour} in colour")
+    return lines
+
+
+def _count(count: int, noun: str, plural: str = "s") -> str:
+    return f"{count} {noun}{plural * (count > 1)}"
+
+
+def _list(names: Iterable[Any], limit: int = 5) -> str:
+    shown = list(map(str, names))
+    more = f" and {len(shown) - limit} more" if len(shown) > limit else ""
+    return ", ".join(shown[:limit]) + more

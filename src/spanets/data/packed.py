@@ -1,6 +1,7 @@
-"""Long lists of strings in two arrays, without one Python object per string."""
+"""Long lists of strings and paths in two arrays, without one Python object per item."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import overload
 
 import numpy as np
@@ -22,6 +23,12 @@ class PackedTexts(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
+    def __iter__(self) -> Iterator[str]:
+        content, start = self._bytes.tobytes(), 0
+        for end in self._ends[1:].tolist():
+            yield content[start:end].decode("utf-8", "surrogateescape")
+            start = end
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PackedTexts):
             return NotImplemented
@@ -39,3 +46,33 @@ class PackedTexts(Sequence[str]):
             return [self[i] for i in range(*index.indices(len(self)))]
         first, last = self._ends[range(len(self))[index] + np.arange(2)]
         return self._bytes[first:last].tobytes().decode("utf-8", "surrogateescape")
+
+
+class PackedPaths(Sequence[Path]):
+    """Paths of files below one folder.
+
+    Args:
+        folder: The folder.
+        names: The paths below it, with forward slashes.
+    """
+
+    def __init__(self, folder: Path, names: PackedTexts) -> None:
+        self.folder = folder
+        self.names = names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Path]: ...
+    def __getitem__(self, index: int | slice) -> Path | list[Path]:
+        if isinstance(index, slice):
+            return [self.folder / name for name in self.names[index]]
+        return self.folder / self.names[index]
+
+    def take(self, indices: Iterable[int]) -> "PackedPaths":
+        """Returns the paths at `indices`, in that order."""
+        names = list(self.names)
+        return PackedPaths(self.folder, PackedTexts(names[i] for i in indices))

@@ -9,7 +9,6 @@ from spanets.data.class_names import match_classes
 from spanets.data.packed import PackedPaths
 from spanets_runtime.images import StoredImage
 
-
 # The lists that may be None, and `labels`.
 _LISTS = ("labels", "targets", "strata", "shards", "names", "groups", "weights", "folds")
 

@@ -82,7 +82,8 @@ def _run_folds(recipe: Recipe, arguments: argparse.Namespace) -> int:
     with claim_run_folder(recipe, arguments.recipe, arguments.out, arguments.resume) as out:
         results = train_folds(recipe, out, resume=arguments.resume)
     parts = " and ".join(dict.fromkeys(fold["data"] for fold in results["folds"].values()))
-    say(f"\n{len(results['folds'])} folds, each measured on {parts}")
+    say()
+    say(f"{len(results['folds'])} folds, each measured on {parts}")
     header = ["metric", "mean", "95 % interval", "lowest", "highest", "folds"]
     print_table(header, describe_folds(results))
     say(f"numbers: {out / 'folds.json'}")

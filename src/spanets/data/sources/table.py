@@ -148,9 +148,9 @@ def table_parts(
     weights, folds = _check_weights(rows), _check_folds(rows)
     order = _sort(rows, [row for row in kept if labels[row] >= 0], labels, parts)
     if rows.faults:
-        raise UserError(f"{path}: {'; '.join(rows.faults)}; mend these rows or remove them")
+        raise UserError(f"{path}: {'; '.join(rows.faults)}; mend or remove these rows")
     if for_training:
-        _require_train(path, parts[order], pooled)
+        _require_train(path, parts[kept])
     groups = rows.codes("group")
     notes = tuple(f"{path}: {note}" for note in rows.notes) + describe_twins(classes, str(path))
     return {
@@ -168,7 +168,7 @@ def table_parts(
     }
 
 
-def _require_train(path: Path, parts: _Codes, pooled: bool) -> None:
+def _require_train(path: Path, parts: _Codes) -> None:
     if not (parts == 0).any():
         found = " and ".join(PARTS[number] for number in np.unique(parts))
         raise UserError(f"{path}: its rows are all for {found}, none to train on")
@@ -192,6 +192,7 @@ def _open(path: Path, columns: Mapping[str, str | None]) -> tuple[Table, dict[st
         raise UsageError(
             f"{path}: no column is known as {' or '.join(missing)}; it has "
             f"{', '.join(table.header[:20])}; name the column: --data.columns '{{{example}}}'"
+            + "".join(f"; {fault}" for fault in table.faults)
         )
     if len(set(roles.values())) < len(roles):
         raise UsageError(f"{path}: data.columns names one column for two purposes ({roles})")

@@ -132,6 +132,8 @@ def _read_rows(
     reader: Iterator[list[str]], table: Table, is_wanted: Callable[[str], bool]
 ) -> Iterator[tuple[_Batch, int]]:
     header = [clean_name(name) for name in next(reader, [])]
+    while header and not header[-1]:  # spreadsheets write empty columns
+        header.pop()
     table.header, table.first_row = [name for name in header if name], 2
     wanted = [(place, name) for place, name in enumerate(header) if name and is_wanted(name)]
     for _, name in wanted:

@@ -59,10 +59,11 @@ def _count_classes(
     labels: np.ndarray, units: np.ndarray, count: int
 ) -> list[list[tuple[int, int]]]:
     """Returns the classes of each unit with their numbers of images."""
-    pairs, images = np.unique(np.stack([units, labels]), axis=1, return_counts=True)
+    classes = int(labels.max(initial=0)) + 1
+    pairs, images = np.unique(units * classes + labels, return_counts=True)
     contents: list[list[tuple[int, int]]] = [[] for _ in range(count)]
-    for unit, label, number in zip(*pairs.tolist(), images.tolist(), strict=True):
-        contents[unit].append((label, number))
+    for pair, number in zip(pairs.tolist(), images.tolist(), strict=True):
+        contents[pair // classes].append((pair % classes, number))
     return contents
 
 

@@ -1,10 +1,14 @@
 """Long lists of strings and paths in two arrays, without one Python object per item."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import overload
 
 import numpy as np
+
+_BATCH = 2**16
+"""Items that are copied at once."""
 
 
 class PackedTexts(Sequence[str]):
@@ -16,9 +20,27 @@ class PackedTexts(Sequence[str]):
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
-        self._ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-        self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
+        content, lengths, rest = bytearray(), [np.zeros(1, np.int64)], iter(texts)
+        while encoded := [t.encode("utf-8", "surrogateescape") for t in islice(rest, _BATCH)]:
+            content += b"".join(encoded)
+            lengths.append(np.fromiter(map(len, encoded), np.int64, len(encoded)))
+        self._ends = np.cumsum(np.concatenate(lengths))
+        self._bytes = np.frombuffer(bytes(content), np.uint8)
+
+    def take(self, indices: Sequence[int]) -> "PackedTexts":
+        """Returns the texts at `indices`, in that order."""
+        chosen, taken = np.asarray(indices, np.int64), PackedTexts(())
+        starts = self._ends[:-1][chosen]
+        lengths = self._ends[1:][chosen] - starts
+        taken._ends = np.concatenate([taken._ends, np.cumsum(lengths)])
+        taken._bytes = np.empty(taken._ends[-1], np.uint8)
+        for first in range(0, len(chosen), _BATCH):
+            batch = slice(first, first + _BATCH)
+            ends = taken._ends[first : first + len(chosen[batch]) + 1]
+            # The place of each byte here, moved to its place there.
+            shift = np.repeat(starts[batch] - ends[:-1], lengths[batch])
+            taken._bytes[ends[0] : ends[-1]] = self._bytes[np.arange(ends[0], ends[-1]) + shift]
+        return taken
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -72,7 +94,6 @@ class PackedPaths(Sequence[Path]):
             return [self.folder / name for name in self.names[index]]
         return self.folder / self.names[index]
 
-    def take(self, indices: Iterable[int]) -> "PackedPaths":
+    def take(self, indices: Sequence[int]) -> "PackedPaths":
         """Returns the paths at `indices`, in that order."""
-        names = list(self.names)
-        return PackedPaths(self.folder, PackedTexts(names[i] for i in indices))
+        return PackedPaths(self.folder, self.names.take(indices))

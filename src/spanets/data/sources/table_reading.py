@@ -7,9 +7,11 @@ faster but stops at the first wrong row. pyarrow reads parquet.
 """
 
 import csv
+import gc
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -22,7 +24,8 @@ MAX_ROWS = 2**26
 MAX_CELL = 2**15
 """Limit of the characters in a cell that is read."""
 
-_BATCH = 2**16  # rows
+_BATCH = 2**12  # rows
+_MEMO = 2**16  # different cells
 _DELIMITERS = ",;\t|"
 _SEPARATOR_LINE = re.compile(r"sep=(.)\s*", re.IGNORECASE)  # Excel's own first line
 _NOT_UTF8 = "is not text in UTF-8; save it as 'CSV UTF-8', as spreadsheets call it"
@@ -61,7 +64,7 @@ class Table:
                 self.columns[name] = [""] * self.rows
         for name, cells in self.columns.items():
             memo = self._memo.setdefault(name, {})
-            if len(memo) < _BATCH:  # equal cells share one string
+            if len(memo) < _MEMO:  # equal cells share one string
                 cells += [memo.setdefault(cell, cell) for cell in batch.get(name, [""] * count)]
             else:
                 cells += batch.get(name, [""] * count)
@@ -86,8 +89,9 @@ def read_table(path: Path, is_wanted: Callable[[str], bool]) -> Table:
         raise UserError(f"{path}: is no table; known are {', '.join(READERS)}")
     table = Table(path)
     try:
-        for batch, count in read(table, is_wanted):
-            table.add(batch, count)
+        with _paused_collector():
+            for batch, count in read(table, is_wanted):
+                table.add(batch, count)
     except UnicodeError:
         raise UserError(f"{path}: {_NOT_UTF8}") from None
     except OSError as error:
@@ -95,6 +99,21 @@ def read_table(path: Path, is_wanted: Callable[[str], bool]) -> Table:
     if not table.rows:
         raise UserError(f"{path}: has no rows")
     return table
+
+
+@contextmanager
+def _paused_collector() -> Iterator[None]:
+    """Pauses the search for unreachable cycles, which a list for each row would start all the time.
+
+    Rows hold no cycles, and with torch imported the search takes most of the time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _open_text(path: Path) -> TextIO:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spanets.classification.data import ImageDataset, read_splits
@@ -101,6 +101,7 @@ CELLS = st.text(st.characters(exclude_categories=["Cs", "Cc", "Cf"]), min_size=1
 )
 
 
+@settings(deadline=None)
 @given(labels=st.lists(CELLS, min_size=2, max_size=6, unique_by=lambda s: s.casefold()))
 def test_round_trip_through_each_format(tmp_path_factory, labels):
     import csv
@@ -250,6 +251,7 @@ def test_weights_have_a_mean_of_one(tmp_path):
 # ---- folds and groups
 
 
+@settings(deadline=None)
 @given(
     labels=st.lists(st.integers(0, 3), min_size=1, max_size=120),
     count=st.integers(2, 6),
@@ -262,6 +264,7 @@ def test_folds_are_stratified_to_within_one_image(labels, count, seed):
         assert max(sizes) - min(sizes) <= 1
 
 
+@settings(deadline=None)
 @given(
     groups=st.lists(st.integers(0, 12), min_size=4, max_size=80),
     count=st.integers(2, 5),
@@ -288,6 +291,7 @@ def test_few_images_change_their_fold_without_a_list():
     assert np.mean(before[100:] != after) < 0.08
 
 
+@settings(deadline=None)
 @given(gone=st.sets(st.integers(0, 39), max_size=20), come=st.integers(0, 30))
 def test_recorded_folds_stay_when_images_come_and_go(tmp_path_factory, gone, come):
     root = tmp_path_factory.mktemp("folds")

@@ -21,11 +21,9 @@ from spanets.data.class_lists import clean_name, encoding_of
 from spanets_runtime.errors import UserError, first_line, require
 
 MAX_ROWS = 2**26
-MAX_CELL = 2**15
-"""Limit of the characters in a cell that is read."""
-
 _BATCH = 2**12  # rows
 _MEMO = 2**16  # different cells
+_HEADER = 2**15  # characters of the first line in which the delimiter is searched
 _DELIMITERS = ",;\t|"
 _SEPARATOR_LINE = re.compile(r"sep=(.)\s*", re.IGNORECASE)  # Excel's own first line
 _NOT_UTF8 = "is not text in UTF-8; save it as 'CSV UTF-8', as spreadsheets call it"
@@ -125,7 +123,7 @@ def _open_text(path: Path) -> TextIO:
 def _read_csv(table: Table, is_wanted: Callable[[str], bool]) -> Iterator[tuple[_Batch, int]]:
     """Yields the batches of a text file whose cells are separated by `,`, `;`, a tab or `|`."""
     with _open_text(table.path) as file:
-        first = file.readline(MAX_CELL)
+        first = file.readline(_HEADER)
         said = _SEPARATOR_LINE.fullmatch(first)
         delimiter = said[1] if said else max(_DELIMITERS, key=lambda d: _count_cells(first, d))
         if not said:

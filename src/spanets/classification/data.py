@@ -23,6 +23,7 @@ from torchvision.transforms.v2.functional import normalize
 from tqdm import tqdm
 
 from spanets.classification.recipe import ClassificationData, ClassificationRecipe
+from spanets.classification.tables import source_of, table_splits
 from spanets.data.loaders import Loaders, RankSampler, make_loader, ordered_loader
 from spanets.data.run_data import RunData
 from spanets.data.sampler import (
@@ -44,12 +45,13 @@ from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.images import quiet_decoder
 from spanets_runtime.preprocessing import Preprocessing, short_side
 
-Sample = tuple[Tensor, Tensor]
+Sample = tuple[Tensor, ...]
 Transform = Callable[[Image.Image], Tensor]
 
 # What `data.root` must name, by `data.source`.
 _ROOTS = {
     "folder": "the folder of your images, one sub-folder a class: --data.root DIR",
+    "table": "the table of your images: --data.root labels.csv",
     "webdataset": "a folder of shards or a pattern: --data.root 'shards/{train,val}-*.tar'",
     "hf": "a folder of save_to_disk or parquet files, or a name on the hub: --data.root OWNER/NAME",
 }
@@ -66,6 +68,7 @@ class ImageDataset(Dataset[Sample | None]):
         max_unreadable: Fraction of the images that may be unreadable.
         replace: Whether to replace an unreadable image by another; if not, its sample is None.
         short_side: See `Unreadable`.
+        weighted: Whether a sample has its image's weight as third item, if there are weights.
 
     Attributes:
         unreadable: The unreadable images found so far.
@@ -80,6 +83,7 @@ class ImageDataset(Dataset[Sample | None]):
         max_unreadable: float = 0.0,
         replace: bool = False,
         short_side: int | None = None,
+        weighted: bool = False,
     ) -> None:
         if soft_targets and samples.targets is None:
             raise UsageError(
@@ -89,6 +93,8 @@ class ImageDataset(Dataset[Sample | None]):
         self.transform = transform
         targets = samples.targets if soft_targets else samples.labels
         self.targets = torch.tensor(targets)
+        given = samples.weights if weighted else None
+        self.weights = None if given is None else torch.tensor(given)
         self.seed = seed
         self.replace = replace
 
@@ -110,7 +116,9 @@ class ImageDataset(Dataset[Sample | None]):
         if image is None:
             return None
         seed_sample(self.seed, epoch, index)
-        return self.transform(image), self.targets[taken]
+        if self.weights is None:
+            return self.transform(image), self.targets[taken]
+        return self.transform(image), self.targets[taken], self.weights[taken]
 
     def name(self, index: int) -> str:
         """Returns the name of an image, for messages."""
@@ -156,6 +164,7 @@ def make_loaders(
         data.max_unreadable,
         replace=True,
         short_side=short_side(data.image_size, data.crop_pct),
+        weighted=True,
     )
     size = min(batch_size, len(train_set) // processes)
     if data.mixup or data.cutmix:
@@ -238,10 +247,13 @@ def read_splits(data: ClassificationData, run_data: RunData | None = None) -> di
         UsageError: no data set is named, or a new run's folder lies among its images.
         UserError: the data are missing or cannot be used.
     """
-    if data.source == "elpv":
+    source = source_of(data)
+    if source == "elpv":
         return elpv_splits(data.val_fraction, data.split_seed)
     if data.root is None:
         raise UsageError(f"data.root is not set; give {_ROOTS[data.source]}")
+    if source == "table":
+        return table_splits(data, run_data)
     if run_data is not None and run_data.is_new:
         refuse_inside(run_data.folder, _scanned_folders(data.source, data.root))
     known = None if run_data is None else run_data.classes

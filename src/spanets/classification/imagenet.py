@@ -26,6 +26,7 @@ from spanets.data.sources.imagenet import (
     scan_reassessed,
     wordnet_ids,
 )
+from spanets.data.sources.table import is_table
 from spanets.sources import Source
 from spanets.training.task import EvalOptions
 from spanets_runtime.errors import UsageError, nearest
@@ -87,6 +88,8 @@ def choose_layout(source: Source, root: str | None, layout: str | None) -> str |
     if root is None:
         if layout is not None:
             raise UsageError(f"--layout {layout} needs a folder: --data DIR")
+        return None
+    if layout is None and is_table(root):
         return None
     return layout or find_layout(root, _with_ids(source).info.classes)
 

@@ -1,11 +1,13 @@
 """Lists the images of a folder for evaluation, and warns if the classifier was trained on them."""
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spanets.classification.recipe import ClassificationRecipe
+from spanets.classification.recipe import ClassificationData, ClassificationRecipe
+from spanets.classification.tables import source_of, table_splits
 from spanets.data.run_data import read_run_data
 from spanets.data.samples import Samples
 from spanets.data.sources.folder import (
@@ -15,27 +17,32 @@ from spanets.data.sources.folder import (
     scan_folder,
     subfolders,
 )
+from spanets.data.sources.table import images_folder, is_table, table_parts
 from spanets.data.split_list import SplitList
 from spanets.runs.file_names import RECIPE
 from spanets.sources import Source
+from spanets.training.own_data import recipe_beside
+from spanets_runtime.errors import UserError
 
 
 def named_images(
     root: str, source: Source, recipe: ClassificationRecipe | None
 ) -> tuple[str, Samples]:
-    """Lists the images of a folder; in a folder with parts, those of "test" or else "val".
+    """Lists the images of a folder or table; if it has parts, those of "test" or else "val".
 
     Args:
-        root: The folder.
+        root: The folder or table.
         source: The model to measure.
         recipe: The model's recipe, or None for an exported file.
 
     Returns:
-        The measured folder, and its images with a note if the model was trained on some.
+        The measured folder or table, and its images with a note if the model was trained on some.
 
     Raises:
-        UserError: see `scan_folder`.
+        UserError: see `scan_folder` and `table_parts`.
     """
+    if is_table(root):
+        return _named_table(root, source, recipe)
     folder, notes = existing_folder(root), []
     parts = {p: f for p, f in part_folders(folder).items() if subfolders(f)}
     if parts:
@@ -50,6 +57,27 @@ def named_images(
     return shown, replace(samples, notes=(*notes, *samples.notes))
 
 
+def _named_table(
+    root: str, source: Source, recipe: ClassificationRecipe | None
+) -> tuple[str, Samples]:
+    """Lists the images of a table; it is read with the columns and images of the run's table.
+
+    The recipe of a checkpoint outside of its run folder says nothing about the table.
+    """
+    own = None if recipe is None else recipe_beside(source.path, recipe)
+    columns, images = ({}, None) if own is None else (own.data.columns, own.data.images)
+    parts = table_parts(root, images=images, columns=columns, for_training=False)
+    part = next(part for part in ("test", "val", "train") if part in parts)
+    samples, notes = parts[part], []
+    if len(parts) > 1:
+        others = ", ".join(f"{len(parts[p])} of {p}" for p in parts if p != part)
+        notes.append(f"{root}: the {len(samples)} images of {part} are measured, not the {others}")
+    if recipe is not None:
+        notes += _describe_trained(images_folder(root, images), samples, source, recipe)
+    shown = f"{root}, {part}" if len(parts) > 1 else root
+    return shown, samples.noted(notes)
+
+
 def _describe_trained(
     folder: Path, samples: Samples, source: Source, recipe: ClassificationRecipe
 ) -> list[str]:
@@ -59,14 +87,40 @@ def _describe_trained(
     if not (run / RECIPE).is_file():
         return []  # outside its run folder, a checkpoint may name somebody else's data
     data = recipe.data
-    own = Path(os.path.expanduser(data.root)) if data.source == "folder" and data.root else None
+    own = _own_folder(data)
     is_own = own is not None and own.is_dir() and _is_below(folder, own)
     split = read_run_data(run, source.info, source.content).split
     if split is not None and split.parts:
         return _compare_names(folder, samples.images, split, own if is_own else None)
+    if source_of(data) == "table":
+        return _compare_with_table(samples, data)
     train = part_folders(own).get("train") if is_own and own is not None else None
     trained = [i for i in samples.images if train is not None and _is_below(Path(str(i)), train)]
     return _describe(len(trained), len(samples), f"they lie in {train}") if trained else []
+
+
+def _own_folder(data: ClassificationData) -> Path | None:
+    """Returns the folder of a run's images, or None if they are not files."""
+    if data.root is None or (source := source_of(data)) not in ("folder", "table"):
+        return None
+    with suppress(UserError):  # the table's images may be gone
+        return (
+            images_folder(data.root, data.images)
+            if source == "table"
+            else Path(os.path.expanduser(data.root))
+        )
+    return None
+
+
+def _compare_with_table(samples: Samples, data: ClassificationData) -> list[str]:
+    """Compares images with those that the run's own table names for training."""
+    try:
+        images = table_splits(data, None)["train"].images
+    except UserError:  # the table is gone, or has changed
+        return []
+    trained = {os.path.realpath(str(image)) for image in images}
+    count = sum(os.path.realpath(str(image)) in trained for image in samples.images)
+    return _describe(count, len(samples), f"{data.root} names them") if count else []
 
 
 def _compare_names(folder: Path, images: Any, split: SplitList, own: Path | None) -> list[str]:

@@ -30,19 +30,30 @@ class ClassLoss(nn.Module):
         self.register_buffer("weights", tensor, persistent=False)
         self.gamma = gamma
 
-    def forward(self, logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    def forward(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        smoothing: float = 0.0,
+        image_weights: Tensor | None = None,
+    ) -> Tensor:
         """Returns a scalar.
 
         Args:
             logits: (B, classes).
             targets: Labels (B,), or probabilities (B, classes).
             smoothing: Fraction of the targets that is spread over all classes.
+            image_weights: Weight of each image (B,), or None. They do not rescale the mean either.
         """
+        losses = self._losses(logits, targets, smoothing)
+        return (losses if image_weights is None else losses * image_weights).mean()
+
+    def _losses(self, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+        """Returns the loss of each image (B,)."""
         if self.gamma is None:
-            losses = F.cross_entropy(
+            return F.cross_entropy(
                 logits, targets, self.weights, reduction="none", label_smoothing=smoothing
             )
-            return losses.mean()
         classes = logits.shape[1]
         if targets.ndim == 1:
             targets = F.one_hot(targets, classes)
@@ -52,7 +63,7 @@ class ClassLoss(nn.Module):
         terms = targets * (1 - log_p.exp()) ** self.gamma * -log_p
         if self.weights is not None:
             terms = terms * self.weights
-        return terms.sum(1).mean()
+        return terms.sum(1)
 
 
 def make_loss(optim: ClassificationOptim, counts: Sequence[int]) -> ClassLoss:

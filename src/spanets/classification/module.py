@@ -71,9 +71,10 @@ class Classification(RecipeModule[ClassificationRecipe]):
         """Returns logits (B, classes)."""
         return self.model(images)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """Returns the loss of a batch against its (mixed, smoothed or soft) targets."""
-        pixels, targets = batch
+        pixels, targets, *given = batch
+        weights = given[0] if given else None
         images = standardize(pixels, self.recipe.data).to(self.dtype)
         smoothing = self.recipe.optim.label_smoothing
         if self.mixing is not None:
@@ -81,10 +82,14 @@ class Classification(RecipeModule[ClassificationRecipe]):
             smoothing = 0.0  # the mixed targets are smoothed already
         images = self.lay_out(images)
         if self.teacher is None:
-            return self.log_loss(self.loss(self(images), targets, smoothing), batch_idx)
-        return self.log_loss(self._distilled_loss(images, targets, smoothing), batch_idx)
+            loss = self.loss(self(images), targets, smoothing, weights)
+        else:
+            loss = self._distilled_loss(images, targets, smoothing, weights)
+        return self.log_loss(loss, batch_idx)
 
-    def _distilled_loss(self, images: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    def _distilled_loss(
+        self, images: Tensor, targets: Tensor, smoothing: float, weights: Tensor | None
+    ) -> Tensor:
         assert self.teacher is not None
         settings, (wanted_features, wanted) = self.recipe.distill, self.teacher(images)
         if self.imitation is None:
@@ -94,7 +99,7 @@ class Classification(RecipeModule[ClassificationRecipe]):
             maps = model.forward_features(images)
             logits, features = model.forward_head(maps), model.forward_head(maps, pre_logits=True)
             imitated = settings.features * self.imitation(features, wanted_features)
-        loss = (1 - settings.weight) * self.loss(logits, targets, smoothing)
+        loss = (1 - settings.weight) * self.loss(logits, targets, smoothing, weights)
         if wanted is not None:
             loss += settings.weight * imitation_loss(logits, wanted, settings.temperature)
         return loss + imitated

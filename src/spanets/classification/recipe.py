@@ -14,20 +14,42 @@ class ClassificationData(Data):
 
     root: str | None = key(
         None,
-        "Folder with `train/` and `val/`, or with classes to be split; or a folder, URL or pattern "
-        "of shards; or a Hugging Face data set, on disk or by name.",
+        "Folder with `train/` and `val/`, or with classes to be split; or a table (.csv, .tsv, "
+        ".jsonl, .parquet); or a folder, URL or pattern of shards; or a Hugging Face data set, on "
+        "disk or by name.",
     )
-    source: Literal["folder", "webdataset", "hf", "elpv"] = key(
+    source: Literal["folder", "table", "webdataset", "hf", "elpv"] = key(
         "folder",
-        "Kind of data set: class folders, WebDataset shards, a Hugging Face data set, or ELPV.",
+        "Kind of data set: class folders, a table, WebDataset shards, a Hugging Face data set, or "
+        "ELPV. With folder, a root that is a table is read as one.",
+    )
+    columns: dict[str, str | None] = key(
+        {},
+        "Columns of a table by purpose (path, label, split, fold, group, weight), such as "
+        "`{path: file, label: species}`. Others are found by their usual names; null leaves one "
+        "out.",
+    )
+    images: str | None = key(
+        None, "Folder below which a table's images lie; null is the folder of the table."
+    )
+    folds: int | None = key(
+        None,
+        "Number of folds to draw from a table, stratified by class; images of a group stay "
+        "together. null takes the table's fold column.",
+        between=(2, 1000),
+    )
+    fold: int | Literal["all"] | None = key(
+        None,
+        "The fold to validate on, from 0; the others are trained on. all runs every fold in turn.",
+        between=(0, 10**8),
     )
     image_column: str | None = key(
-        None, "Column of the images in a Hugging Face data set; null finds it."
+        None, "Column of the images in a Hugging Face data set or a table; null finds it."
     )
     label_column: str | None = key(
         None,
-        "Column of the labels in a Hugging Face data set, or their key in the .json of shards; "
-        "null finds it.",
+        "Column of the labels in a Hugging Face data set or a table, or their key in the .json of "
+        "shards; null finds it.",
     )
     shuffle_shards: int | None = key(
         None, "Number of shards shuffled together; null takes all.", between=(1, 2**20)
@@ -105,7 +127,17 @@ class ClassificationData(Data):
     )
 
     def check(self) -> None:
-        """Raises a UsageError for a pair of numbers in the wrong order."""
+        """Raises a UsageError for numbers in the wrong order, or folds of which none is chosen."""
+        if self.folds is not None and self.fold is None:
+            raise UsageError(
+                f"data.folds is {self.folds}, but data.fold is not set; give a number from 0 to "
+                f"{self.folds - 1}, or all"
+            )
+        if self.folds is not None and isinstance(self.fold, int) and self.fold >= self.folds:
+            raise UsageError(
+                f"data.fold is {self.fold}, allowed with data.folds {self.folds}: 0 to "
+                f"{self.folds - 1}, or all"
+            )
         for name, (first, second) in (("scale", self.scale), ("ratio", self.ratio)):
             if first > second:
                 raise UsageError(

@@ -29,6 +29,7 @@ from spanets_runtime.errors import UsageError, first_line
 if TYPE_CHECKING:
     import lightning as L
 
+    from spanets.data.folds import Folds
     from spanets.data.loaders import Loaders
     from spanets.data.run_data import RunData
     from spanets.sources import Source
@@ -151,6 +152,12 @@ class ClassificationTask(Task[ClassificationRecipe]):
                 if key.rpartition(".")[0] in classifier_names(model):
                     model.get_parameter(key).zero_()
         return report
+
+    def draw_folds(self) -> Folds:
+        """Returns the fold of each image of the recipe's table."""
+        from spanets.classification.tables import draw_folds
+
+        return draw_folds(self.recipe.data)
 
     def check_model(self, model: nn.Module, classes: int) -> None:
         """Raises a UsageError if the model does not return logits for the recipe's image size."""

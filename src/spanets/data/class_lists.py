@@ -97,14 +97,18 @@ def _read_text(path: Path) -> str:
             content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
     try:
-        text = content.decode(encoding)
+        text = content.decode(encoding_of(content))
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text or len(content) > _MAX_BYTES:
         raise UserError(f"{path}: is not a text file in UTF-8, or in UTF-16 with a byte-order mark")
     return text
+
+
+def encoding_of(start: bytes) -> str:
+    """Returns the encoding of a text by its byte-order mark; UTF-8 without one."""
+    return next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8")
 
 
 def _holds_numbers(names: Sequence[str]) -> bool:

@@ -3,9 +3,14 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from spanets.data.class_names import match_classes
+from spanets.data.packed import PackedPaths
 from spanets_runtime.images import StoredImage
+
+# The lists that may be None, and `labels`.
+_LISTS = ("labels", "targets", "strata", "shards", "names", "groups", "weights", "folds")
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,9 @@ class Samples:
         strata: the stratum of each image, for stratified splits, or None.
         shards: the number of the shard that stores each image, or None if each image is a file.
         names: names of the images in the run's split list, or None if no split was drawn.
+        groups: the group of each image, which is in one part only, or None.
+        weights: the weight of each image in the training loss, or None.
+        folds: the fold of each image that the data set gives, or None.
         notes: messages about what was left out, renamed or changed, each with a count.
 
     Raises:
@@ -33,10 +41,13 @@ class Samples:
     strata: list[str] | None = None
     shards: list[int] | None = None
     names: Sequence[str] | None = None
+    groups: list[str] | None = None
+    weights: list[float] | None = None
+    folds: list[int] | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("labels", "targets", "strata", "shards", "names"):
+        for name in _LISTS:
             values = getattr(self, name)
             if values is not None and len(values) != len(self.images):
                 raise ValueError(f"{len(values)} {name} for {len(self.images)} images")
@@ -49,20 +60,21 @@ class Samples:
 
     def subset(self, indices: Iterable[int]) -> "Samples":
         """Returns the samples at `indices`, in that order, with the same classes."""
-        indices = list(indices)
-        return Samples(
-            images=[self.images[i] for i in indices],
-            labels=[self.labels[i] for i in indices],
-            classes=self.classes,
-            targets=None if self.targets is None else [self.targets[i] for i in indices],
-            strata=None if self.strata is None else [self.strata[i] for i in indices],
-            shards=None if self.shards is None else [self.shards[i] for i in indices],
-            names=None if self.names is None else [self.names[i] for i in indices],
-            notes=self.notes,
-        )
+        indices, images = list(indices), self.images
+        taken: dict[str, Any] = {name: _take(getattr(self, name), indices) for name in _LISTS}
+        if isinstance(images, PackedPaths):
+            return replace(self, images=images.take(indices), **taken)
+        return replace(self, images=[images[i] for i in indices], **taken)
+
+    def noted(self, notes: Iterable[str]) -> "Samples":
+        """Returns the samples with more notes."""
+        return replace(self, notes=(*self.notes, *notes))
 
     def joined(self, other: "Samples") -> "Samples":
-        """Returns the samples of both, of the same classes; drops targets, strata and names."""
+        """Returns the samples of both, of the same classes; drops targets, strata and names.
+
+        Other lists stay if both have them.
+        """
         assert self.classes == other.classes
         shards = None
         if self.shards is not None and other.shards is not None:
@@ -73,6 +85,9 @@ class Samples:
             labels=self.labels + other.labels,
             classes=self.classes,
             shards=shards,
+            groups=_join(self.groups, other.groups),
+            weights=_join(self.weights, other.weights),
+            folds=_join(self.folds, other.folds),
             notes=tuple(dict.fromkeys(self.notes + other.notes)),
         )
 
@@ -82,6 +97,14 @@ class Samples:
         for label in self.labels:
             numbers[label] += 1
         return dict(zip(self.classes, numbers, strict=True))
+
+
+def _take(values: Sequence[Any] | None, indices: list[int]) -> list[Any] | None:
+    return None if values is None else [values[i] for i in indices]
+
+
+def _join(first: list[Any] | None, second: list[Any] | None) -> list[Any] | None:
+    return None if first is None or second is None else first + second
 
 
 def map_classes(samples: Samples, classes: list[str]) -> Samples:

@@ -11,7 +11,7 @@ the folder may move. The file is UTF-8; file names with other bytes keep these b
 """
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +21,7 @@ from spanets_runtime.errors import UserError
 from spanets_runtime.files import write_atomically
 
 SPLIT_PARTS = ("train", "val")
-_HEADER = ["image", "part"]
+_HEADER = ("image", "part")
 _SPECIAL = frozenset(',"\r\n')
 
 
@@ -45,13 +45,22 @@ def write_split(folder: Path, names: Mapping[str, Sequence[str]]) -> None:
         UserError: it cannot be written.
     """
     rows = ((name, part) for part, of_part in names.items() for name in of_part)
+    write_pairs(folder / SPLIT, _HEADER, rows)
+
+
+def write_pairs(path: Path, header: tuple[str, str], rows: Iterable[tuple[str, str]]) -> None:
+    """Writes a list of pairs, such as image and part.
+
+    Raises:
+        UserError: it cannot be written.
+    """
 
     def write(file: BinaryIO) -> None:
-        for row in (_HEADER, *rows):
+        for row in (header, *rows):
             line = ",".join(map(_cell, row)) + "\n"
             file.write(line.encode("utf-8", "surrogateescape"))
 
-    write_atomically(folder / SPLIT, write)
+    write_atomically(path, write)
 
 
 def _cell(text: str) -> str:
@@ -65,29 +74,55 @@ def read_split(folder: Path) -> SplitList | None:
     Raises:
         UserError: it cannot be read, or is damaged; the message names the line.
     """
-    path, parts = folder / SPLIT, {}
+    path = folder / SPLIT
+    parts = read_pairs(path, _HEADER, SPLIT_PARTS.__contains__, "its part, train or val")
+    return None if parts is None else SplitList(path, parts)
+
+
+def read_pairs(
+    path: Path, header: tuple[str, str], is_allowed: Callable[[str], bool], allowed: str
+) -> dict[str, str] | None:
+    """Reads a list of pairs, each image once; returns None if there is no such file.
+
+    Args:
+        path: The file.
+        header: Its first line.
+        is_allowed: Whether a text may be the second of a pair.
+        allowed: What it must be, for messages.
+
+    Raises:
+        UserError: it cannot be read, or is damaged; the message names the line.
+    """
+    pairs: dict[str, str] = {}
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            for name, part in _rows(csv.reader(file, strict=True), path):
-                parts[name] = part
+            reader = csv.reader(file, strict=True)
+            for name, second in _rows(reader, path, header, is_allowed, allowed):
+                pairs[name] = second
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    return SplitList(path, parts)
+    return pairs
 
 
-def _rows(reader: Any, path: Path) -> Iterator[list[str]]:
-    """Yields name and part of each row after the header."""
+def _rows(
+    reader: Any,
+    path: Path,
+    header: tuple[str, str],
+    is_allowed: Callable[[str], bool],
+    allowed: str,
+) -> Iterator[list[str]]:
+    """Yields both texts of each row after the header."""
     seen: dict[str, str] = {}
     try:
-        if next(reader, None) != _HEADER:
-            raise ValueError(f"must begin with {','.join(_HEADER)}")
+        if next(reader, None) != list(header):
+            raise ValueError(f"must begin with {','.join(header)}")
         for row in reader:
-            if len(row) != 2 or row[1] not in SPLIT_PARTS:
-                raise ValueError("must be an image and its part, train or val")
+            if len(row) != 2 or not is_allowed(row[1]):
+                raise ValueError(f"must be an image and {allowed}")
             if seen.setdefault(*row) != row[1]:
-                raise ValueError(f"{row[0]} is in both parts")
+                raise ValueError(f"{row[0]} is in both {header[1]}s")
             yield row
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path}: line {reader.line_num}: {error}; mend it") from None

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from spanets.data.balanced_draw import draw_parts
 from spanets.data.old_splits import check_unchanged
 from spanets.data.packed import PackedTexts
 from spanets.data.run_data import RunData
@@ -136,18 +137,36 @@ def split_parts(
     lone = [] if listed else _single_images(samples, origin)
     names = number_repeats(name_images(samples.images))
     draw = partial(stratified_split, samples.labels, fraction, seed)
+    if samples.groups is not None:
+        draw = partial(_split_groups, samples.labels, samples.groups, fraction, seed)
+        if not listed:
+            lone.append(f"{origin}: {len(set(samples.groups))} groups, none is in both parts")
     found = divide(samples.images, names, draw, origin, run_data)
-    divided = {
-        part: replace(
-            samples.subset(numbers),
-            names=PackedTexts(names[i] for i in numbers),
-            notes=(*samples.notes, *found.notes, *lone),
-        )
-        for part, numbers in (("train", found.train), ("val", found.val))
-    }
+    divided = {part: own.noted(lone) for part, own in apply_division(samples, names, found).items()}
     if not listed:
         _check_divided(samples, divided, origin, fraction)
     return {**parts, **divided}
+
+
+def apply_division(samples: Samples, names: Sequence[str], found: Division) -> dict[str, Samples]:
+    """Returns the images of "train" and "val", with their names in the split list."""
+    return {
+        part: replace(
+            samples.subset(numbers),
+            names=PackedTexts(names[i] for i in numbers),
+            notes=(*samples.notes, *found.notes),
+        )
+        for part, numbers in (("train", found.train), ("val", found.val))
+    }
+
+
+def _split_groups(
+    labels: Sequence[int], groups: Sequence[str], fraction: float, seed: int
+) -> tuple[list[int], list[int]]:
+    """Divides images in two like `stratified_split`, as nearly as whole groups allow."""
+    drawn = draw_parts(labels, groups, [1 - fraction, fraction], seed)
+    first, second = (np.flatnonzero(drawn == part).tolist() for part in (0, 1))
+    return first, second
 
 
 def list_split(parts: Mapping[str, Any]) -> dict[str, Sequence[str]]:

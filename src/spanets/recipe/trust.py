@@ -30,6 +30,9 @@ def places_outside(recipe: Recipe) -> dict[str, str]:
         places["data.root"] = "is an address"
     elif root is not None and getattr(data, "source", None) == "hf" and not _exists(root):
         places["data.root"] = "is a name on the hub"
+    images = getattr(data, "images", None)
+    if images is not None and is_address(images):
+        places["data.images"] = "is an address"
     if getattr(data, "cache", None) is not None:
         places["data.cache"] = "is a folder to write to"
     if recipe.model.weights is not None and is_address(recipe.model.weights):

@@ -169,6 +169,8 @@ def describe_wanted(value: Any, wanted: Any) -> str:
     if kind is tuple:
         example = ", ".join(["0.5"] * len(options))
         return f"must be a list of {len(options)} numbers, such as [{example}]"
+    if kind is dict and options[1] is not Any:
+        return "must be a map of texts, such as {path: file, label: species}"
     if kind is dict:
         return "must hold words as keys, such as {drop_path_rate: 0.1}"
     kinds = options or (wanted,)

@@ -6,6 +6,11 @@ HISTORY = "metrics.csv"
 RESULTS = "results.json"
 SPLIT = "split.csv"
 
+# In the folder of all folds of a cross-validation, which has a run folder for each.
+FOLD_LIST = "folds.csv"
+FOLD_RESULTS = "folds.json"
+FOLD_RECIPE = "folds.yaml"
+
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"
 BEST = "best.ckpt"
@@ -21,6 +26,7 @@ FILES = (
     *(RECIPE, RECORD, HISTORY, RESULTS),
     *(LAST, PREVIOUS, BEST, INTERRUPTED, DAMAGED),
     *(DIVERGED, UNREADABLE, SPLIT),
+    *(FOLD_LIST, FOLD_RESULTS, FOLD_RECIPE),
     *PICTURES,
 )
 """All files that a run writes, except its logger's; a run never replaces a foreign one."""

@@ -52,7 +52,9 @@ class DivergedBatch(Callback):
             return
         rank = f"rank{trainer.global_rank}-" if trainer.global_rank else ""
         path = self.folder / f"{rank}{DIVERGED}"
-        tensors = dict(_flatten(dict(zip(("images", "targets"), self._batch, strict=False))))
+        tensors = dict(
+            _flatten(dict(zip(("images", "targets", "weights"), self._batch, strict=False)))
+        )
         metadata = {
             "epoch": str(trainer.current_epoch + 1),
             "batch": str(self._number + 1),

@@ -20,6 +20,7 @@ import json
 import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from torch import nn
 
 from spanets.checkpoint import ModelInfo
 from spanets.data.loaders import Loaders, RankSampler
-from spanets.data.split_list import write_split
+from spanets.data.split_list import SplitList, write_split
 from spanets.recipe import Recipe
 from spanets.recipe.preprocessing import describe_preprocessing
 from spanets.runs.file_names import BEST, LAST, RESULTS
@@ -101,9 +102,19 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
         return train_claimed(recipe, out, resume)
 
 
-def train_claimed(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
-    """Trains like `train`, in a folder that the caller has locked with `claim`."""
+def train_claimed(
+    recipe: Recipe, out: Path, resume: bool = False, split: SplitList | None = None
+) -> dict[str, Any]:
+    """Trains like `train`, in a folder that the caller has locked with `claim`.
+
+    Args:
+        recipe, out, resume: See `train`.
+        split: The split to train on, unless the run has recorded one.
+    """
     start = find_start(out, recipe) if resume else start_anew(out, recipe)
+    is_recorded = start.run_data.split is not None
+    if split is not None and not is_recorded:
+        start = replace(start, run_data=replace(start.run_data, split=split))
     recipe, lowered = fit_to_machine(recipe)
     task, batch_size = load_task(recipe.task)(recipe), per_device_batch(recipe)
     task.check_batch(batch_size)
@@ -131,7 +142,7 @@ def train_claimed(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, 
             for note in notes:
                 print(note, file=sys.stderr)
             write_recipe(recipe, out)
-            if loaders.split is not None and start.run_data.split is None:
+            if loaders.split is not None and not is_recorded:
                 write_split(out, loaders.split)
         with plain_errors(out), quiet():
             if trainer.logger is not None:

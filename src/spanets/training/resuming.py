@@ -34,6 +34,7 @@ _FREE_ON_RESUME = (
     "trainer.logger_args",
     "data.workers",
     "data.root",
+    "data.images",
     "data.cache",
     "data.max_unreadable",
 )
@@ -89,14 +90,27 @@ def find_start(out: Path, recipe: Recipe) -> Start:
             return Start(RunData(out, split=read_split(out)))
         raise UsageError(f"{out}: no run to resume; omit --resume to start one")
     path, content, info = _read_newest(out)
-    before = _flatten(parse_recipe(info.recipe, origin=str(path)))
-    for key, value in _flatten(recipe).items():
-        if before[key] != value and key not in _FREE_ON_RESUME:
-            raise UsageError(
-                f"{path} was trained with {key} {before[key]}, not {value}, and this key cannot "
-                f"change; go on with: {resume_command(out)}; or start a new run with another --out"
-            )
+    before = parse_recipe(info.recipe, origin=str(path))
+    check_same(before, recipe, path, resume_command(out))
     return _position(path, content, read_run_data(out, info, content))
+
+
+def check_same(before: Recipe, now: Recipe, path: Path, command: str) -> None:
+    """Raises a UsageError if a recipe differs from that of a run in a key that cannot change.
+
+    Args:
+        before: The run's recipe.
+        now: The recipe to resume with.
+        path: The file that holds the run's recipe.
+        command: The command that resumes the run.
+    """
+    values = _flatten(before)
+    for key, value in _flatten(now).items():
+        if values[key] != value and key not in _FREE_ON_RESUME:
+            raise UsageError(
+                f"{path} was trained with {key} {values[key]}, not {value}, and this key cannot "
+                f"change; go on with: {command}; or start a new run with another --out"
+            )
 
 
 def check_classes(before: Sequence[str] | None, now: Sequence[str], path: Path | None) -> None:
@@ -117,11 +131,11 @@ def check_classes(before: Sequence[str] | None, now: Sequence[str], path: Path |
         )
 
 
-def resume_command(out: Path) -> str:
-    """Returns the command that resumes the run in a folder."""
-    words = ["spanets", "train", str(out / RECIPE), "--out", str(out), "--resume"]
+def resume_command(out: Path, recipe: str = RECIPE) -> str:
+    """Returns the command that resumes the run in a folder, with the recipe in this file."""
+    words = ["spanets", "train", str(out / recipe), "--out", str(out), "--resume"]
     with suppress(UserError):  # the recipe may be unreadable
-        if places_outside(load_recipe(str(out / RECIPE), trusted=True)):
+        if places_outside(load_recipe(str(out / recipe), trusted=True)):
             words.append(FLAG)
     return shlex.join(words)
 

@@ -12,7 +12,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from spanets.recipe import Recipe, parse_recipe
 from spanets.recipe.yaml_text import dump_yaml, load_yaml
 from spanets.runs.claiming import claimed, claimed_first
-from spanets.runs.file_names import FILES, RECIPE
+from spanets.runs.file_names import FILES, FOLD_RECIPE, RECIPE
 from spanets.runs.record import read_starts
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.files import write_atomically
@@ -134,7 +134,8 @@ def _find(recipe: Recipe, name: str, resume: bool) -> Path:
         return Path(chosen)
     folders = [_numbered(name, number) for number in range(1, _MOST)]
     if resume:
-        runs = [folder for folder in folders if (folder / RECIPE).exists()]
+        recipes = (RECIPE, FOLD_RECIPE)
+        runs = [folder for folder in folders if any((folder / name).exists() for name in recipes)]
         return runs[-1] if runs else folders[0]
     return next(folder for folder in folders if _is_free(folder, recipe))
 

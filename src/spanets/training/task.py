@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import lightning as L
 
     from spanets.checkpoint import ModelInfo
+    from spanets.data.folds import Folds
     from spanets.data.loaders import Loaders
     from spanets.sources import Source
     from spanets.training.callbacks import Row
@@ -147,6 +148,15 @@ class Task(ABC, Generic[R]):
         Raises:
             UserError: the data are missing or cannot be used.
         """
+
+    def draw_folds(self) -> Folds:
+        """Returns the fold of each image, for a cross-validation.
+
+        Raises:
+            UsageError: the task has no folds.
+            UserError: the data are missing or cannot be divided.
+        """
+        raise UsageError(f"data.fold all is not for {self.name}")
 
     def make_info(self, classes: list[str]) -> ModelInfo:
         """Returns the model's metadata, for its checkpoints and for `build_model`."""

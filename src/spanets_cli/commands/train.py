@@ -1,8 +1,14 @@
 """`spanets train`: trains a model from a recipe."""
 
-import argparse
+from __future__ import annotations
 
-from spanets_cli.output import say_described, tell
+import argparse
+from typing import TYPE_CHECKING
+
+from spanets_cli.output import print_table, say, say_described, tell
+
+if TYPE_CHECKING:
+    from spanets.recipe import Recipe
 
 HELP = "train a model from a recipe"
 
@@ -54,6 +60,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     # A missing package must fail now, not after hours of training.
     for module in ("lightning", "torchmetrics", "tensorboard", "matplotlib"):
         require(module, "train")
+    if getattr(recipe.data, "fold", None) == "all":
+        return _run_folds(recipe, arguments)
     from spanets.tasks import load_task
     from spanets.training.engine import train_claimed
     from spanets.training.report import describe_results
@@ -63,4 +71,20 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         results = train_claimed(recipe, out, resume=arguments.resume)
     describe_metrics = load_task(recipe.task).describe_metrics
     say_described(lambda shown: describe_results(shown, describe_metrics(shown)), results)
+    return 0
+
+
+def _run_folds(recipe: Recipe, arguments: argparse.Namespace) -> int:
+    """Trains on every fold and prints mean and interval of each metric."""
+    from spanets.training.folds import describe_folds, train_folds
+    from spanets.training.run_folder import claim_run_folder
+
+    with claim_run_folder(recipe, arguments.recipe, arguments.out, arguments.resume) as out:
+        results = train_folds(recipe, out, resume=arguments.resume)
+    parts = " and ".join(dict.fromkeys(fold["data"] for fold in results["folds"].values()))
+    say()
+    say(f"{len(results['folds'])} folds, each measured on {parts}")
+    header = ["metric", "mean", "95 % interval", "lowest", "highest", "folds"]
+    print_table(header, describe_folds(results))
+    say(f"numbers: {out / 'folds.json'}")
     return 0

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import nn
 
 from spanets.detection import KINDS, Settings, make_detector
-from spanets.detection.coco.objects import CocoData
-from spanets.detection.coco.reader import read_coco
+from spanets.formats.coco.objects import CocoData
+from spanets.formats.coco.reader import read_coco
 from spanets.detection.data import evaluation_loader
 from spanets.detection.evaluation import measure
 from spanets.detection.module import find_objects

@@ -15,8 +15,8 @@ from torchvision.transforms import v2
 from spanets.data.sampler import isolated_seed
 from spanets.detection import data as detection
 from spanets.detection import shapes
-from spanets.detection.coco.bits import unpack_masks
-from spanets.detection.coco.loading import load_checked
+from spanets.formats.coco.bits import unpack_masks
+from spanets.formats.coco.loading import load_checked
 from spanets.detection.data import (
     EvaluationImages,
     RandomSizeCrop,

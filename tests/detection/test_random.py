@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from spanets.detection.coco.reader import read_coco
+from spanets.formats.coco.reader import read_coco
 from spanets.detection.metrics import NAMES, DetectionMetrics
 
 HEIGHT, WIDTH = 110, 140

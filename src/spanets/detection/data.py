@@ -23,11 +23,12 @@ from spanets.data.augment import ShortestSize, fit_sides, placements, recolourin
 from spanets.data.loaders import Loaders, RankSampler, make_loader, shuffled_loader
 from spanets.data.placement import Placement
 from spanets.data.sampler import EpochSampler, isolated_seed
-from spanets.detection.coco.bits import count_pixels, pack_masks
-from spanets.detection.coco.filling import fill
-from spanets.detection.coco.loading import load_checked
-from spanets.detection.coco.notes import count_small, describe_classes, describe_files
-from spanets.detection.coco.objects import (
+from spanets.detection.recipe import DetectionData
+from spanets.formats.coco.bits import count_pixels, pack_masks
+from spanets.formats.coco.filling import fill
+from spanets.formats.coco.loading import load_checked
+from spanets.formats.coco.notes import count_small, describe_classes, describe_files
+from spanets.formats.coco.objects import (
     CocoData,
     CocoImage,
     check_files,
@@ -35,8 +36,7 @@ from spanets.detection.coco.objects import (
     map_classes,
     select_for_training,
 )
-from spanets.detection.coco.reader import read_coco
-from spanets.detection.recipe import DetectionData
+from spanets.formats.coco.reader import read_coco
 from spanets_runtime.errors import UsageError, UserError
 
 Sample = tuple[Tensor, dict[str, Tensor]]

@@ -7,7 +7,7 @@
     root/images/training/1.jpg      root/annotations/training/1.png     ADE20K, also validation
     root/objectInfo150.txt          its class names, in the last column
 
-`data.sources.parts` defines other names of parts, `masks.pairs` other names of masks, and
+`data.sources.parts` defines other names of parts, `formats.pairs` other names of masks, and
 `masks.values` the meaning of mask values. 255 means pixels to ignore, in training and evaluation.
 In ADE20K's masks, 0 means that too, and the first class is 1.
 """
@@ -25,7 +25,7 @@ from spanets.data.class_lists import NameList, clean_name, read_lines, read_name
 from spanets.data.run_data import RunData
 from spanets.data.sources.parts import Part, name_parts
 from spanets.data.splits import divide, stratified_split
-from spanets.segmentation.masks.pairs import pair_masks
+from spanets.formats.pairs import pair_masks
 from spanets.segmentation.masks.values import (
     IGNORED,
     Given,

@@ -12,6 +12,7 @@ from spanets_cli.base_parser import Parser, ShowVersion
 from spanets_cli.commands import (
     analyze,
     bench,
+    convert,
     embed,
     evaluate,
     explain,
@@ -38,6 +39,7 @@ COMMANDS: dict[str, ModuleType] = {
     "embed": embed,
     "push": push,
     "shard": shard,
+    "convert": convert,
     "runs": runs,
     "weights": weights,
 }

@@ -8,7 +8,8 @@ width of the image file, to which a detector scales its results.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ from spanets.formats.coco.objects import (
     select_for_training,
 )
 from spanets.formats.coco.reader import read_coco
+from spanets.formats.masks import is_of_classes
+from spanets.formats.reading import check_part, find_formats, read_dataset, with_validation
 from spanets_runtime.errors import UsageError, UserError
 
 Sample = tuple[Tensor, dict[str, Tensor]]
@@ -240,11 +243,19 @@ def _normalisation(mean: Any, std: Any) -> list[v2.Transform]:
 
 
 def read_part(data: DetectionData, part: str) -> CocoData:
-    """Reads the annotations of a recipe's "train" or "val" part.
+    """Reads the annotations of a recipe's "train" or "val" part; see `read_parts`."""
+    (found,) = read_parts(data, part)
+    return found
+
+
+def read_parts(data: DetectionData, *parts: str) -> list[CocoData]:
+    """Reads the annotations of a recipe's parts, "train" or "val".
+
+    Without the annotation file that the recipe names, any other format is looked for.
 
     Raises:
         UsageError: no folder is given.
-        UserError: see `read_coco`.
+        UserError: no format is found, or see `read_coco`.
     """
     if data.root is None:
         raise UsageError(
@@ -253,8 +264,31 @@ def read_part(data: DetectionData, part: str) -> CocoData:
     root = Path(os.path.expanduser(data.root))
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
-    annotations, images = getattr(data, f"{part}_annotations"), getattr(data, f"{part}_images")
-    return read_coco(root / annotations, root / images)
+    files = {part: root / getattr(data, f"{part}_annotations") for part in parts}
+    there = [os.path.lexists(path) for path in files.values()]
+    if not any(there) and find_formats(root):
+        return _read_other(root, parts)
+    return [read_coco(path, root / getattr(data, f"{part}_images")) for part, path in files.items()]
+
+
+def _read_other(root: Path, parts: Sequence[str]) -> list[CocoData]:
+    """Reads parts in another format; a note of the first names the format and the counts.
+
+    Raises:
+        UserError: the masks of the data set have no separate objects, or a part is missing.
+    """
+    dataset = with_validation(read_dataset(root))
+    if is_of_classes(next(iter(dataset.parts.values()))):
+        raise UserError(
+            f"{root}: {dataset.format}: a number for each class, so that objects are not told "
+            "apart; detectors need boxes or one number an object"
+        )
+    missing = [part for part in parts if part not in dataset.parts]
+    if missing:
+        raise UserError(f"{dataset.describe()}; but no part {missing[0]}")
+    first, *others = (check_part(dataset.parts[part]) for part in parts)
+    notes = (dataset.describe(), *dataset.notes, *first.notes)
+    return [replace(first, notes=notes), *others]
 
 
 def make_loaders(
@@ -273,9 +307,9 @@ def make_loaders(
         UserError: the data are missing or cannot be used, "val" has a class that "train" lacks, or
             masks are wanted and an object has none.
     """
-    listed = read_part(data, "train")
+    listed, measured = read_parts(data, "train", "val")
     train = select_for_training(listed, data.keep_empty)
-    val = map_classes(read_part(data, "val"), train.classes)
+    val = map_classes(measured, train.classes)
     if masks:
         check_masks(train)
         check_masks(val)

@@ -7,15 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from spanets.data.class_lists import clean_name, read_names
-from spanets.data.sources.parts import part_of
+from spanets.data.sources.parts import name_parts, part_of
 from spanets.formats.coco.faults import Fault, Faults, show_value
 from spanets.formats.coco.names import FileNames, check_name
 from spanets.formats.coco.objects import area_of
+from spanets.formats.coco.rle import decode_runs
 from spanets.formats.coco.segmentations import bounds, is_number
+from spanets_runtime.decoding.pixels import upright
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import ImageError, decode_image
-from spanets_runtime.listing import list_images
+from spanets_runtime.listing import list_entries, list_images
 from spanets_runtime.sizes import quick_size
 
 Content = dict[str, Any]
@@ -276,7 +280,13 @@ class ImageFinder:
 
 
 def name_part(name: str) -> str:
-    """Returns the part that a folder or subset stands for: "train", "val", "test" or its name."""
+    """Returns the part that a folder or subset stands for: "train", "val", "test" or its name.
+
+    Raises:
+        Fault: the name is none for a folder.
+    """
+    if re.search(r"[/\\\0]", name) or name == "..":
+        raise Fault("part", f"has the part {show_value(name)}, which is no name of a folder")
     return part_of(name) or (name if name not in ("", ".", "default") else "train")
 
 
@@ -288,11 +298,8 @@ def sort_parts(names: Iterable[str]) -> list[str]:
 
 def part_folders(root: Path) -> dict[str, Path]:
     """Returns the folders of the root that are parts, by part, or the root as "train"."""
-    found = {
-        part: path
-        for path in sorted(root.iterdir())
-        if path.is_dir() and (part := part_of(path.name)) is not None
-    }
+    names = (entry.name for entry in list_entries(root) if entry.is_dir())
+    found = {str(part): root / name for part, name in name_parts(names, str(root)).items()}
     return found or {"train": root}
 
 
@@ -355,8 +362,6 @@ def _read_size(path: Path) -> tuple[int, int]:
     """Returns width and height of an image, upright."""
     found = quick_size(path)
     if found is None:
-        from spanets_runtime.decoding.pixels import upright
-
         decoded = decode_image(path)
         width, height = upright(decoded.image, decoded.orientation).size
         return width, height
@@ -369,10 +374,8 @@ def _is_polygons(shape: Any) -> bool:
 
 def _bounds_of_runs(shape: Mapping[str, Any]) -> tuple[float, ...]:
     """Returns the box around the pixels of run lengths."""
-    from spanets.formats.coco.rle import decode_runs
-
     mask = decode_runs(shape["counts"], *shape["size"])
-    rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     if not len(rows):
         return (0.0, 0.0, 0.0, 0.0)
     return (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))

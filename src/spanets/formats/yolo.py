@@ -11,12 +11,14 @@ Without `data.yaml`, `classes.txt` or `obj.names` names the classes.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tqdm import tqdm
 
+from spanets.data.class_lists import clean_name
 from spanets.formats.coco.faults import Fault, show_value
 from spanets.formats.dataset import (
     Collector,
@@ -30,7 +32,7 @@ from spanets.formats.dataset import (
 )
 from spanets.recipe.yaml_text import load_yaml
 from spanets_runtime.errors import UserError
-from spanets_runtime.listing import list_images
+from spanets_runtime.listing import describe_left_out, list_images
 
 NAME = "YOLO"
 LOOKED_FOR = "data.yaml with names, or labels/ beside images/ with classes.txt"
@@ -71,9 +73,9 @@ class _Reader:
         assert names is not None
         self.names = names
         self.found = Collector(NAME, root, names, first=0)
-        shape = self.settings.get("kpt_shape")
+        shape: Any = self.settings.get("kpt_shape")
         is_pose = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in shape)
-        self.points: tuple[int, int] | None = (shape[0], shape[1]) if is_pose else None  # type: ignore[index]
+        self.points: tuple[int, int] | None = (shape[0], shape[1]) if is_pose else None
         self.lengths: set[int] = set()
         self.quads = 0
 
@@ -165,7 +167,7 @@ class _Reader:
         if self.config is None:
             images = self.root / "images"
             for part, folder in part_folders(images).items():
-                yield part, list_images(folder).images
+                yield part, self._list(folder)
             return
         base = self._inside(self.settings.get("path") or ".", self.root, "path") or self.root
         for part in ("train", "val", "test"):
@@ -185,11 +187,7 @@ class _Reader:
                 "file; mend the path, or leave the part out"
             )
         if place.is_dir():
-            listing = list_images(place)
-            self.found.notes += [
-                note for note in listing.notes() if ".txt" not in note or "(1 .txt" in note
-            ]
-            return listing.images
+            return self._list(place)
         lines = [line.strip() for line in read_text(place, MAX_LABELS).splitlines()]
         found = []
         for line in filter(None, lines):
@@ -199,6 +197,12 @@ class _Reader:
             else:
                 found.append(path)
         return found
+
+    def _list(self, folder: Path) -> list[Path]:
+        listing = list_images(folder)
+        others = Counter({k: n for k, n in listing.left_out.items() if k not in (".txt", ".cache")})
+        self.found.notes += describe_left_out(folder, others)
+        return listing.images
 
     def _inside(self, given: Any, base: Path, key: str) -> Path | None:
         """Returns the existing path within the root that a path of the file means, or None.
@@ -227,7 +231,7 @@ class _Reader:
 class _Where(str):
     """A place in a message; all places of label files are one kind for counting."""
 
-    def partition(self, sep: str) -> tuple[str, str, str]:  # type: ignore[override]
+    def partition(self, sep: str) -> tuple[str, str, str]:
         """Returns the same first part for all label files."""
         return ("labels", sep, "")
 
@@ -300,7 +304,9 @@ def _read_names(settings: dict[str, Any], path: Path) -> list[str]:
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names or any(isinstance(n, list | dict) for n in names):
         raise UserError(f"{path}: names is {show_value(names)}, must be a list of class names")
-    texts = [str(name) for name in names]
+    if no_text := [name for name in names if name is None or isinstance(name, bool)]:
+        raise UserError(f"{path}: names has {no_text[0]}, which is no text in YAML; quote it")
+    texts = [clean_name(str(name)) for name in names]
     if len(set(texts)) < len(texts):
         twice = next(name for name in texts if texts.count(name) > 1)
         raise UserError(f"{path}: names has {show_value(twice)} twice; give each class its own")

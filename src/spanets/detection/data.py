@@ -8,8 +8,7 @@ width of the image file, to which a detector scales its results.
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,8 +37,7 @@ from spanets.formats.coco.objects import (
     select_for_training,
 )
 from spanets.formats.coco.reader import read_coco
-from spanets.formats.masks import is_of_classes
-from spanets.formats.reading import check_part, find_formats, read_dataset, with_validation
+from spanets.formats.reading import read_objects
 from spanets_runtime.errors import UsageError, UserError
 
 Sample = tuple[Tensor, dict[str, Tensor]]
@@ -265,30 +263,9 @@ def read_parts(data: DetectionData, *parts: str) -> list[CocoData]:
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
     files = {part: root / getattr(data, f"{part}_annotations") for part in parts}
-    there = [os.path.lexists(path) for path in files.values()]
-    if not any(there) and find_formats(root):
-        return _read_other(root, parts)
+    if not any(os.path.lexists(path) for path in files.values()):
+        return read_objects(root, parts, instead_of=next(iter(files.values())))
     return [read_coco(path, root / getattr(data, f"{part}_images")) for part, path in files.items()]
-
-
-def _read_other(root: Path, parts: Sequence[str]) -> list[CocoData]:
-    """Reads parts in another format; a note of the first names the format and the counts.
-
-    Raises:
-        UserError: the masks of the data set have no separate objects, or a part is missing.
-    """
-    dataset = with_validation(read_dataset(root))
-    if is_of_classes(next(iter(dataset.parts.values()))):
-        raise UserError(
-            f"{root}: {dataset.format}: a number for each class, so that objects are not told "
-            "apart; detectors need boxes or one number an object"
-        )
-    missing = [part for part in parts if part not in dataset.parts]
-    if missing:
-        raise UserError(f"{dataset.describe()}; but no part {missing[0]}")
-    first, *others = (check_part(dataset.parts[part]) for part in parts)
-    notes = (dataset.describe(), *dataset.notes, *first.notes)
-    return [replace(first, notes=notes), *others]
 
 
 def make_loaders(

@@ -27,6 +27,7 @@ IGNORE = ("ignore", "ignored", "void")
 """Names in such a list, in lower case, that mean pixels to ignore."""
 
 IGNORED = 255
+"""The class number of ignored pixels."""
 
 _NUMBERS = r"(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})"
 _NAME_FIRST = re.compile(rf"(.+?)\s*[:,;\s]\s*{_NUMBERS}(?:[:,;].*)?")

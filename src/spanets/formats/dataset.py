@@ -95,7 +95,7 @@ class Collector:
         self._parts: dict[str, Content] = {}
         self._left_out: dict[str, list[str]] = {}
         self._numbers: set[int] = set()
-        self._sources: dict[str, Path] = {}
+        self._paths: dict[int, Path | None] = {}
         self._objects = 0
 
     def count(self, what: str, where: object) -> None:
@@ -134,6 +134,7 @@ class Collector:
                 self.count("image ids that stand twice, replaced by others", number)
             number = max(self._numbers, default=0) + 1
         self._numbers.add(number)
+        self._paths[number] = path
         shown = path.relative_to(self.root).as_posix() if path is not None else name
         entry = {"id": number, "file_name": shown, "width": size[0], "height": size[1]}
         self._part(part)["images"].append(entry)
@@ -183,10 +184,6 @@ class Collector:
                 entry["area"] = area_of(shape, image["height"], image["width"])
         self._part(part)["annotations"].append(entry)
 
-    def source(self, part: str, path: Path) -> None:
-        """Names the file that a part is from, for messages."""
-        self._sources[part] = path
-
     def finish(self) -> Dataset:
         """Returns the data set.
 
@@ -219,12 +216,23 @@ class Collector:
         return Dataset(
             self.format,
             self.root,
-            {
-                name: Part(parts[name], self.root, self._sources.get(name, self.root))
-                for name in sort_parts(parts)
-            },
+            {name: self._as_part(parts[name]) for name in sort_parts(parts)},
             (*self.notes, *self._describe()),
         )
+
+    def _as_part(self, content: Content) -> Part:
+        """Makes file names relative to the nearest common folder of the part's images."""
+        paths = {image["id"]: self._paths.get(image["id"]) for image in content["images"]}
+        parents = {str(path.parent) for path in paths.values() if path is not None}
+        folder = Path(os.path.commonpath(parents)) if parents else self.root
+        for image in content["images"]:
+            path = paths[image["id"]]
+            image["file_name"] = (
+                PurePosixPath(image["file_name"].replace("\\", "/")).name
+                if path is None
+                else path.relative_to(folder).as_posix()
+            )
+        return Part(content, folder, self.root)
 
     def _part(self, name: str) -> Content:
         return self._parts.setdefault(name, {"images": [], "annotations": []})

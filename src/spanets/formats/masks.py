@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
 from spanets.data.class_lists import clean_name, read_lines, read_names
@@ -24,7 +25,7 @@ from spanets.formats.colours import IGNORED, Colours, find_colours
 from spanets.formats.dataset import Collector, Dataset, Part, part_folders, read_text
 from spanets.formats.pairs import Pairs, pair_masks
 from spanets_runtime.errors import UserError
-from spanets_runtime.images import ImageError
+from spanets_runtime.images import FORMATS, ImageError
 from spanets_runtime.labels import load_labels
 from spanets_runtime.listing import list_entries, list_images
 
@@ -273,10 +274,19 @@ def _coloured(root: Path) -> MaskFolders | None:
     if not (os.path.isdir(root / "images") and os.path.isdir(root / "masks")):
         return None
     colours = find_colours(root)
-    if colours is None:
+    if colours is None or (os.path.isfile(root / "classes.txt") and not _has_colours(root)):
         return None
     kind = f"colours of {colours.source.name}"
     return MaskFolders(kind, _pair(root), colours.names, _plain_numbers(colours.names), colours)
+
+
+def _has_colours(root: Path) -> bool:
+    """Whether the first mask has colours; else classes.txt says what its numbers mean."""
+    try:
+        with Image.open(list_images(root / "masks").images[0], formats=FORMATS) as mask:
+            return mask.mode in ("RGB", "RGBA")
+    except (IndexError, OSError):  # reported where it is read
+        return False
 
 
 def _ade20k(root: Path) -> MaskFolders | None:

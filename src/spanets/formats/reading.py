@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -71,6 +71,37 @@ def read_dataset(path: Path, format: str | None = None) -> Dataset:
 def describe_formats() -> str:
     """Returns what the formats are recognised by."""
     return "; ".join(f"{module.NAME}: {module.LOOKED_FOR}" for module in FORMATS.values())
+
+
+def read_objects(root: Path, parts: Sequence[str], instead_of: Path) -> list[CocoData]:
+    """Reads parts of a data set for a detector, in any of `FORMATS`.
+
+    The notes of the first part name the format, and the number of images and objects by part.
+
+    Args:
+        root: The folder.
+        parts: "train" or "val"; without such images, "val" is taken out of "train".
+        instead_of: The annotation file that was expected, for messages.
+
+    Raises:
+        UserError: no format is found, a part is missing, or masks do not tell objects apart.
+    """
+    if not find_formats(root):
+        raise UserError(
+            f"{instead_of}: no such file, and {root} has no other known format; looked for "
+            f"{describe_formats()}"
+        )
+    dataset = with_validation(read_dataset(root))
+    if masks.is_of_classes(next(iter(dataset.parts.values()))):
+        raise UserError(
+            f"{root}: {dataset.format}: a number for each class, so that objects are not told "
+            "apart; detectors need boxes, or masks with one number an object"
+        )
+    if missing := [part for part in parts if part not in dataset.parts]:
+        raise UserError(f"{dataset.describe()}; but no part {missing[0]}")
+    first, *others = (check_part(dataset.parts[part]) for part in parts)
+    line = f"no {instead_of.relative_to(root)}; read instead: {dataset.describe()}"
+    return [replace(first, notes=(line, *dataset.notes, *first.notes)), *others]
 
 
 def check_part(part: Part) -> CocoData:

@@ -119,7 +119,7 @@ def yolo_polygons(root: Path) -> Path:
 
 def voc(root: Path) -> Path:
     """labelImg's files in Pascal VOC's folders."""
-    for part, name, width, height, objects in IMAGES:
+    for _, name, width, height, objects in IMAGES:
         picture(root / "JPEGImages" / name, width, height)
         stem = Path(name).stem
         found = "".join(
@@ -185,9 +185,8 @@ def cvat(root: Path) -> Path:
             f'<image id="{number + 5}" name="{name}" subset="{subset}" task_id="1" '
             f'width="{width}" height="{height}">{shapes}</image>'
         )
-    labels = "".join(
-        f"<label><name>{name}</name><color>#fa3253</color></label>" for name in CLASSES
-    )
+    label = "<label><name>{}</name><color>#fa3253</color></label>"
+    labels = "".join(map(label.format, CLASSES))
     meta = f"<meta><project><labels>{labels}</labels></project></meta>"
     text(
         root / "annotations.xml",

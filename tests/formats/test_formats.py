@@ -116,9 +116,7 @@ def test_flags_of_voc_and_attributes_of_cvat(tmp_path):
     cvat = read_dataset(OBJECTS["cvat"](tmp_path / "cvat"))
     assert cvat.parts["val"].content["annotations"][0]["attributes"] == {"fur": "long"}
     told = convert(tmp_path / "cvat", "yolo", tmp_path / "yolo")["notes"]
-    assert any("3 annotations lose their attributes" in line for line in told) or any(
-        "4 annotations lose their attributes" in line for line in told
-    )
+    assert "annotations lose their attributes, YOLO has none: 4" in told
 
 
 def classes_of(dataset, ignored=255):
@@ -176,7 +174,7 @@ def test_instances_become_polygons(tmp_path):
     pytest.importorskip("faster_coco_eval")
     instances(tmp_path / "in")
     told = convert(tmp_path / "in", "yolo", tmp_path / "yolo")["notes"]
-    assert any("5 masks of run lengths become polygons" in line for line in told)
+    assert any("masks of run lengths become polygons" in line for line in told)
     convert(tmp_path / "yolo", "masks", tmp_path / "out")
     found = classes_of(read_dataset(tmp_path / "out"))
     for part, stem, numbers in mask_numbers():

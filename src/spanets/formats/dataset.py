@@ -239,7 +239,7 @@ class Collector:
 
     def _describe(self) -> list[str]:
         return [
-            f"{self.root}: {len(places)} {what} (first: {places[0]})"
+            f"{self.root}: {what}: {len(places)} (first: {places[0]})"
             for what, places in self._left_out.items()
         ]
 

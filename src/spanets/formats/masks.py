@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,15 +116,15 @@ def read(root: Path, instances: bool | None = None) -> Dataset:
             _add(collector, part, image, mask, found, to_class)
     dataset = collector.finish()
     if not found.instances:
-        for read_part in dataset.parts.values():
-            for category in read_part.content["categories"]:
+        for each in dataset.parts.values():
+            for category in each.content["categories"]:
                 category["isthing"] = 0  # COCO's mark of classes without separate objects
     return dataset
 
 
 def is_of_classes(part: Part) -> bool:
     """Whether the objects of a part are classes of pixels, not separate objects."""
-    categories = part.content.get("categories")
+    categories: Any = part.content.get("categories")
     is_list = isinstance(categories, list) and bool(categories)
     return is_list and all(isinstance(c, dict) and c.get("isthing") == 0 for c in categories)
 

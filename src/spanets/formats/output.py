@@ -95,7 +95,7 @@ class Output:
 
     def describe(self) -> list[str]:
         """Returns a line for each kind of what was left out or changed."""
-        return [*self.notes, *(f"{number} {what}" for what, number in self.counts.items())]
+        return [*self.notes, *(f"{what}: {number}" for what, number in self.counts.items())]
 
     def leave_out(self, parts: Iterable[Checked], kind: str, kept: Sequence[str] = ()) -> None:
         """Counts the ids and the other keys of annotations, which a format cannot hold."""

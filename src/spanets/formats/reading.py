@@ -235,8 +235,8 @@ def _present(part: Checked, notes: list[str]) -> Checked:
     if lost:
         objects = sum(len(image.annotations) for image in lost)
         notes.append(
-            f"{part.data.source}: {len(lost)} images are missing, left out with {objects} objects "
-            f"(first: {lost[0].path}); --images none keeps them"
+            f"{part.data.source}: images that are missing, left out with {objects} objects: "
+            f"{len(lost)} (first: {lost[0].path}); --images none keeps them"
         )
     if not kept:
         raise UserError(f"{part.data.source}: none of its images is there, such as {lost[0].path}")
@@ -248,8 +248,9 @@ def _present(part: Checked, notes: list[str]) -> Checked:
     if wrong:
         image, (height, width) = wrong[0]
         raise UserError(
-            f"{image.path}: {len(wrong)} images have another size than their annotations say "
-            f"(this one {width}x{height}, not {image.width}x{image.height}); scale the annotations"
+            f"{part.data.source}: images of another size than their annotations say: {len(wrong)} "
+            f"(first: {image.path}, {width}x{height}, not {image.width}x{image.height}); scale the "
+            "annotations"
         )
     return replace(part, data=replace(part.data, images=kept))
 

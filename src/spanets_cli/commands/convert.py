@@ -9,8 +9,8 @@ HELP = "convert annotated images between COCO, YOLO, Pascal VOC, masks and other
 
 EPILOG = """\
 Reads COCO (also of Roboflow, CVAT and Label Studio), YOLO, Pascal VOC, labelme, CVAT's XML, Label
-Studio's JSON, and folders of masks; docs/detection.md shows each. What the new format cannot hold
-is counted, one line a kind.
+Studio's JSON, and folders of masks; docs/formats.md shows each. What the new format cannot
+hold is counted, one line a kind.
 """
 
 

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from makers import CLASSES, IMAGES, MASKS, NAMES, OBJECTS, instances, mask_numbers
+from annotated_sets import CLASSES, IMAGES, MASKS, NAMES, OBJECTS, instances, mask_numbers
 
 from spanets.formats.coco.rle import decode_runs
 from spanets.formats.reading import check_part, convert, find_formats, read_dataset
@@ -184,7 +184,7 @@ def test_instances_become_polygons(tmp_path):
 
 @pytest.mark.parametrize("top", [1, 255])
 def test_masks_of_two_numbers(top, tmp_path):
-    from makers import picture, save
+    from annotated_sets import picture, save
 
     picture(tmp_path / "images/a.jpg", 9, 6)
     mask = np.zeros((6, 9), np.uint8)
@@ -198,7 +198,7 @@ def test_masks_of_two_numbers(top, tmp_path):
 
 def test_validation_is_drawn_by_name(tmp_path):
     """An image keeps its part when others come."""
-    from makers import picture, text
+    from annotated_sets import picture, text
 
     def make(count):
         root = tmp_path / str(count)

@@ -7,9 +7,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from makers import (
+from annotated_sets import (
     cityscapes,
     coloured,
     cvat,
@@ -24,6 +22,8 @@ from makers import (
     voc_masks,
     yolo,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from spanets.detection.data import read_parts
@@ -34,6 +34,7 @@ from spanets.formats.label_studio import decode_brush
 from spanets.formats.labelme import ellipse
 from spanets.formats.outlines import join, trace
 from spanets.formats.reading import check_part, convert, read_dataset
+from spanets.segmentation.data import check_parts
 from spanets.segmentation.masks.reading import folder_parts
 from spanets_runtime.errors import UsageError, UserError
 
@@ -441,6 +442,26 @@ def test_detectors_read_formats(tmp_path):
     )
 
 
+def test_no_image_has_labels(tmp_path):
+    yolo(tmp_path)
+    (tmp_path / "labels").rename(tmp_path / "annotations")
+    with pytest.raises(UserError, match=r"no image has a label file, such as \S+train/a\.txt"):
+        read_dataset(tmp_path)
+
+
+def test_pascal_voc_with_both(tmp_path):
+    """Boxes and masks in one folder: a detector takes the boxes. Names may hold spaces."""
+    voc(tmp_path)
+    (tmp_path / "SegmentationClass").mkdir()
+    for kind, suffix in (("Annotations", "xml"), ("JPEGImages", "png")):
+        (tmp_path / kind / f"c.{suffix}").rename(tmp_path / kind / f"c d.{suffix}")
+    text(tmp_path / "ImageSets/Main/val.txt", "c d\n")
+    with pytest.raises(UserError, match="looks like Pascal VOC"):
+        read_dataset(tmp_path)
+    train, val = read_parts(DetectionData(root=str(tmp_path)), "train", "val")
+    assert [len(train.images), len(val.images)] == [2, 1]
+
+
 def test_detectors_refuse_masks_of_classes(tmp_path):
     masks(tmp_path / "masks")
     with pytest.raises(UserError, match="objects are not told apart"):
@@ -458,6 +479,7 @@ def test_segmenters_read_colours(names, tmp_path):
     for index in range(2):
         found = parts["train"].load_mask(index, (6, 9))
         assert (found == plain["train"].load_mask(index, (6, 9))).all()
+    assert "colours of" in check_parts(parts, is_training=True)[0]
     assert (
         f"{tmp_path}: masks, colours of {names}; train 2 images, val 1 images"
         in (parts["train"].notes[0])

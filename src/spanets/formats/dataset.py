@@ -96,7 +96,7 @@ class Collector:
         self._left_out: dict[str, list[str]] = {}
         self._numbers: set[int] = set()
         self._paths: dict[int, Path | None] = {}
-        self._objects = 0
+        self._objects, self._free = 0, 1
 
     def count(self, what: str, where: object) -> None:
         """Counts something that is left out or changed; `finish` tells each kind in a note."""
@@ -132,8 +132,9 @@ class Collector:
         if number is None or number in self._numbers:
             if number is not None:
                 self.count("image ids that stand twice, replaced by others", number)
-            number = max(self._numbers, default=0) + 1
+            number = self._free
         self._numbers.add(number)
+        self._free = max(self._free, number + 1)
         self._paths[number] = path
         shown = path.relative_to(self.root).as_posix() if path is not None else name
         entry = {"id": number, "file_name": shown, "width": size[0], "height": size[1]}

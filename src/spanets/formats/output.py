@@ -151,7 +151,6 @@ def write_yolo(output: Output, parts: list[Checked]) -> None:
             "objects lose their masks, as others have none and YOLO wants all or none", len(masked)
         )
     for part in parts:
-        _check_stems(part)
         for image in _each(part):
             lines = [
                 line
@@ -174,28 +173,17 @@ def write_yolo(output: Output, parts: list[Checked]) -> None:
 def write_voc(output: Output, parts: list[Checked]) -> None:
     """Writes Pascal VOC's folders, and classes.txt with the order of the classes."""
     classes = _same_classes(parts, voc.NAME)
-    seen: dict[PurePosixPath, str] = {}
+    _check_one_folder(parts)
     for part in parts:
-        _check_stems(part)
         flags = {a["id"]: a for a in part.content["annotations"]}
         for image in _each(part):
             place = part.place(image)
-            if (other := seen.setdefault(place.with_suffix(""), part.name)) != part.name:
-                raise UserError(
-                    f"{image.path}: {other} and {part.name} both have an image of this name, and "
-                    "Pascal VOC keeps all in one folder; rename one"
-                )
             tree = _voc_tree(output, image, place, classes, flags)
             ElementTree.indent(tree)
             text = ElementTree.tostring(tree, encoding="unicode")
             output.image(image, "JPEGImages" / place)
             output.text("Annotations" / place.with_suffix(".xml"), f"{text}\n")
         stems = [part.place(image).with_suffix("").as_posix() for image in part.data.images]
-        if spaced := [stem for stem in stems if len(stem.split()) != 1]:
-            raise UserError(
-                f"{spaced[0]!r}: {len(spaced)} names hold a space, which Pascal VOC's lists cannot "
-                "hold; rename the images"
-            )
         output.text(f"ImageSets/Main/{part.name}.txt", "".join(f"{stem}\n" for stem in stems))
     output.leave_out(parts, voc.NAME, voc.FLAGS)
     _tell_numbers(output, parts[0].data)
@@ -217,7 +205,6 @@ def write_masks(output: Output, parts: list[Checked]) -> None:
     if not any(a.segmentation for p in parts for i in p.data.images for a in i.annotations):
         raise UserError("no object has a mask, only boxes; choose --to coco, yolo or voc")
     for part in parts:
-        _check_stems(part)
         for image in _each(part):
             place = part.place(image)
             mask = _paint(output, image, first, IGNORED if is_stuff else 0)
@@ -272,7 +259,20 @@ def _same_classes(parts: list[Checked], kind: str) -> list[str]:
     return first.data.classes
 
 
-def _check_stems(part: Checked) -> None:
+def _check_one_folder(parts: list[Checked]) -> None:
+    """Raises a UserError for equal names of two parts, which Pascal VOC keeps in one folder."""
+    seen: dict[PurePosixPath, str] = {}
+    for part in parts:
+        for image in part.data.images:
+            stem = part.place(image).with_suffix("")
+            if (other := seen.setdefault(stem, part.name)) != part.name:
+                raise UserError(
+                    f"{image.path}: {other} and {part.name} both have an image of this name, and "
+                    "Pascal VOC keeps all in one folder; rename one"
+                )
+
+
+def check_stems(part: Checked) -> None:
     """Raises a UserError if images differ in their suffix alone, as their labels would be one."""
     seen: dict[PurePosixPath, PurePosixPath] = {}
     for image in part.data.images:

@@ -14,7 +14,7 @@ from spanets.formats import coco_layouts, cvat, label_studio, labelme, masks, vo
 from spanets.formats.coco.objects import CocoData
 from spanets.formats.coco.reader import check_coco
 from spanets.formats.dataset import Dataset, Part
-from spanets.formats.output import WRITERS, Checked, Images, Output
+from spanets.formats.output import WRITERS, Checked, Images, Output, check_stems
 from spanets_runtime.errors import UsageError, UserError, nearest
 from spanets_runtime.sizes import quick_size
 
@@ -86,12 +86,15 @@ def read_objects(root: Path, parts: Sequence[str], instead_of: Path) -> list[Coc
     Raises:
         UserError: no format is found, a part is missing, or masks do not tell objects apart.
     """
-    if not find_formats(root):
+    found = find_formats(root)
+    if len(found) == 2 and "masks" in found:  # such as Pascal VOC's boxes and SegmentationClass
+        found.remove("masks")
+    if not found:
         raise UserError(
             f"{instead_of}: no such file, and {root} has no other known format; looked for "
             f"{describe_formats()}"
         )
-    dataset = with_validation(read_dataset(root))
+    dataset = with_validation(read_dataset(root, found[0] if len(found) == 1 else None))
     if masks.is_of_classes(next(iter(dataset.parts.values()))):
         raise UserError(
             f"{root}: {dataset.format}: a number for each class, so that objects are not told "
@@ -182,6 +185,9 @@ def convert(
     notes = [dataset.describe(), *dataset.notes, *(n for part in parts for n in part.data.notes)]
     if images != "none":
         parts = [_present(part, notes) for part in parts]
+    if to != "coco":
+        for part in parts:
+            check_stems(part)
     output = Output(out, images)
     WRITERS[to](output, parts)
     return {

@@ -9,6 +9,7 @@ tool counted from 0, and no number is changed by one.
 """
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -62,18 +63,42 @@ def read(root: Path) -> Dataset:
         classes = [name for name in classes if name != "background"]
     found, images = Collector(NAME, root, classes), ImageFinder(root)
     files = [(part, path) for part, path in _list(root, found) if root_tag(path) == "annotation"]
-    trees = [
-        (part, path, read_xml(path))
+    entries = [
+        _extract(part, path, read_xml(path))
         for part, path in tqdm(files, desc="read XML", disable=None, leave=False, delay=2)
     ]
-    shift = 0.0 if any(_begins_at_0(tree) for _, _, tree in trees) else 1.0
+    shift = 0.0 if any(map(_begins_at_0, entries)) else 1.0
     if not shift:
         found.notes.append(
             f"{root}: a box begins at pixel 0, so pixels are taken as counted from 0, not from 1"
         )
-    for part, path, tree in trees:
-        _add(found, images, part, path, tree, shift)
+    for entry in entries:
+        _add(found, images, entry, shift)
     return found.finish()
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """The texts of a file that count; objects are name, corners and flags."""
+
+    part: str
+    path: Path
+    name: str
+    size: list[str]
+    objects: list[tuple[str, list[str | None], dict[str, int]]]
+
+
+def _extract(part: str, path: Path, tree: ElementTree.Element) -> _Entry:
+    objects = [
+        (
+            (entry.findtext("name") or "").strip(),
+            [entry.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")],
+            {key: 1 for key in FLAGS if (entry.findtext(key) or "0").strip() == "1"},
+        )
+        for entry in tree.iter("object")
+    ]
+    size = [tree.findtext(f"size/{key}") or "0" for key in ("width", "height")]
+    return _Entry(part, path, (tree.findtext("filename") or "").strip(), size, objects)
 
 
 def _folders(root: Path) -> list[Path]:
@@ -108,7 +133,9 @@ def _list(root: Path, found: Collector) -> list[tuple[str, Path]]:
     listed: list[tuple[str, Path]] = []
     for part, place in lists.items():
         for line in read_text(place, 2**26).splitlines():
-            name = line.split()[0] if line.strip() else ""
+            name = line.strip()
+            if name not in files:  # lists of one class have a number after the name
+                name = name.rpartition(" ")[0].strip() or name
             if name in files:
                 listed.append((part, files[name]))
             elif name:
@@ -118,9 +145,8 @@ def _list(root: Path, found: Collector) -> list[tuple[str, Path]]:
     return listed
 
 
-def _begins_at_0(tree: ElementTree.Element) -> bool:
-    corners = [o.findtext(f"bndbox/{key}") for o in tree.iter("object") for key in ("xmin", "ymin")]
-    for text in corners:
+def _begins_at_0(entry: _Entry) -> bool:
+    for text in (text for _, corners, _ in entry.objects for text in corners[:2]):
         try:
             if text is not None and 0 <= float(text) < 1:
                 return True
@@ -129,40 +155,27 @@ def _begins_at_0(tree: ElementTree.Element) -> bool:
     return False
 
 
-def _add(
-    found: Collector,
-    images: ImageFinder,
-    part: str,
-    path: Path,
-    tree: ElementTree.Element,
-    shift: float,
-) -> None:
-    where = f"{path.relative_to(found.root).as_posix()} "
-    name = (tree.findtext("filename") or "").strip()
-    file = images.find(name, *_image_folders(found.root, path)) if name else None
+def _add(found: Collector, images: ImageFinder, entry: _Entry, shift: float) -> None:
+    path, folders = entry.path, _image_folders(found.root, entry.path)
+    file = images.find(entry.name, *folders) if entry.name else None
     if file is None:  # tools rename images, and forget the name in the file
-        stems = (f"{path.stem}{suffix}" for suffix in (".jpg", ".jpeg", ".png", ".bmp", ".tif"))
-        others = (images.find(stem, *_image_folders(found.root, path)) for stem in stems)
-        file = next(filter(None, others), None)
-    with found.faults.of(f"XML[{where.strip()}]"):
-        texts = [tree.findtext(f"size/{key}") or "0" for key in ("width", "height")]
-        width, height = (int(number_of(text, "the size")) for text in texts)
+        names = (f"{path.stem}{suffix}" for suffix in (".jpg", ".jpeg", ".png", ".bmp", ".tif"))
+        file = next(filter(None, (images.find(name, *folders) for name in names)), None)
+    with found.faults.of(f"XML[{path.relative_to(found.root).as_posix()}]"):
+        width, height = (int(number_of(text, "the size")) for text in entry.size)
         size = (width, height) if min(width, height) > 0 else None
-        image = found.add_image(part, file, size, name=name or path.stem)
+        image = found.add_image(entry.part, file, size, name=entry.name or path.stem)
         if image is None:
             return
-        for entry in tree.iter("object"):
-            corners = [entry.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
-            if all(text is None for text in corners):
+        for label, texts, flags in entry.objects:
+            if all(text is None for text in texts):
                 found.count("objects without a box, left out", path)
                 continue
-            x1, y1, x2, y2 = (number_of(text, "a corner") for text in corners)
-            label = (entry.findtext("name") or "").strip()
             if not label:
                 raise Fault("no name", "has an object without a name")
-            flags = {key: 1 for key in FLAGS if (entry.findtext(key) or "0").strip() == "1"}
+            x1, y1, x2, y2 = (number_of(text, "a corner") for text in texts)
             box = (x1 - shift, y1 - shift, x2, y2)
-            found.add_object(part, image, label, box, **flags)
+            found.add_object(entry.part, image, label, box, **flags)
 
 
 def _image_folders(root: Path, path: Path) -> list[Path]:

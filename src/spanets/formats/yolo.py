@@ -86,6 +86,11 @@ class _Reader:
                 labels = _labels_of(path, self.root)
                 used.add(labels)
                 self._add(part, path, labels)
+        if used and not any(map(os.path.isfile, used)):
+            raise UserError(
+                f"{self.root}: no image has a label file, such as {min(used)}; labels lie in a "
+                "folder labels beside images, or beside each image"
+            )
         folders = {path.parent for path in used}
         strays = [p for folder in folders for p in sorted(folder.glob("*.txt")) if p not in used]
         for stray in strays:

@@ -1,4 +1,4 @@
-"""Writes one small data set in each format, as the tools of that name write it."""
+"""Writes one small annotated data set in each format, as the tools of that name write it."""
 
 import base64
 import csv

@@ -110,7 +110,7 @@ def test_packages_are_commands(module, monkeypatch, capsys):
         (
             ["x"],
             "unknown command 'x'; known are models, train, eval, predict, export, bench, analyze, "
-            "explain, embed, push, shard, stats, runs, weights (see spanets --help)",
+            "explain, embed, push, shard, convert, stats, runs, weights (see spanets --help)",
         ),
         (["train"], "the following arguments are required: recipe (see spanets train --help)"),
         (["train", "elpv", "--out"], "argument --out: expected one argument"),

@@ -12,6 +12,7 @@ from spanets_cli.base_parser import Parser, ShowVersion
 from spanets_cli.commands import (
     analyze,
     bench,
+    convert,
     embed,
     evaluate,
     explain,
@@ -39,6 +40,7 @@ COMMANDS: dict[str, ModuleType] = {
     "embed": embed,
     "push": push,
     "shard": shard,
+    "convert": convert,
     "stats": stats,
     "runs": runs,
     "weights": weights,

@@ -10,11 +10,11 @@ from PIL import Image
 from torch import nn
 
 from spanets.detection import KINDS, Settings, make_detector
-from spanets.detection.coco.objects import CocoData
-from spanets.detection.coco.reader import read_coco
 from spanets.detection.data import evaluation_loader
 from spanets.detection.evaluation import measure
 from spanets.detection.module import find_objects
+from spanets.formats.coco.objects import CocoData
+from spanets.formats.coco.reader import read_coco
 
 SIZES = [(128, 96), (96, 128), (128, 60), (60, 128), (64, 64), (90, 70), (200, 10), (33, 47)]
 """Width and height: images of which some are padded in a batch of several."""

@@ -15,8 +15,6 @@ from torchvision.transforms import v2
 from spanets.data.sampler import isolated_seed
 from spanets.detection import data as detection
 from spanets.detection import shapes
-from spanets.detection.coco.bits import unpack_masks
-from spanets.detection.coco.loading import load_checked
 from spanets.detection.data import (
     EvaluationImages,
     RandomSizeCrop,
@@ -28,6 +26,8 @@ from spanets.detection.data import (
     train_transform,
 )
 from spanets.detection.recipe import DetectionData
+from spanets.formats.coco.bits import unpack_masks
+from spanets.formats.coco.loading import load_checked
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.images import ImageError
 

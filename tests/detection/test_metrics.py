@@ -15,10 +15,10 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from spanets.detection.coco.filling import fill
-from spanets.detection.coco.objects import Annotation, CocoData, CocoImage, to_coco
-from spanets.detection.coco.rle import encode_runs
 from spanets.detection.metrics import NAMES, DetectionMetrics
+from spanets.formats.coco.filling import fill
+from spanets.formats.coco.objects import Annotation, CocoData, CocoImage, to_coco
+from spanets.formats.coco.rle import encode_runs
 from spanets_runtime.errors import UserError
 
 SIZE = (200, 240)

@@ -15,8 +15,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from spanets.detection.coco.reader import read_coco
 from spanets.detection.metrics import NAMES, DetectionMetrics
+from spanets.formats.coco.reader import read_coco
 
 HEIGHT, WIDTH = 110, 140
 NUMBERS = (1, 0, -1, -7, 55, 2**40, -(2**33), 90, 2**31, 12)

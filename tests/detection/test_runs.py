@@ -18,12 +18,12 @@ from small_runs import call, free_port, member
 
 import spanets_cli
 from spanets.checkpoint import load_checkpoint
-from spanets.detection.coco.reader import read_coco
-from spanets.detection.coco.rle import decode_runs
 from spanets.detection.network import pasting
 from spanets.detection.network.heads import CascadeHeads
 from spanets.detection.predict import ObjectPredictor
 from spanets.detection.shapes import CLASSES, write_shapes
+from spanets.formats.coco.reader import read_coco
+from spanets.formats.coco.rle import decode_runs
 from spanets_runtime.images import FORMATS, load_image
 from spanets_runtime.onnx import OnnxFile
 

@@ -23,11 +23,12 @@ from spanets.data.augment import ShortestSize, fit_sides, placements, recolourin
 from spanets.data.loaders import Loaders, RankSampler, make_loader, shuffled_loader
 from spanets.data.placement import Placement
 from spanets.data.sampler import EpochSampler, isolated_seed
-from spanets.detection.coco.bits import count_pixels, pack_masks
-from spanets.detection.coco.filling import fill
-from spanets.detection.coco.loading import load_checked
-from spanets.detection.coco.notes import count_small, describe_classes, describe_files
-from spanets.detection.coco.objects import (
+from spanets.detection.recipe import DetectionData
+from spanets.formats.coco.bits import count_pixels, pack_masks
+from spanets.formats.coco.filling import fill
+from spanets.formats.coco.loading import load_checked
+from spanets.formats.coco.notes import count_small, describe_classes, describe_files
+from spanets.formats.coco.objects import (
     CocoData,
     CocoImage,
     check_files,
@@ -35,8 +36,8 @@ from spanets.detection.coco.objects import (
     map_classes,
     select_for_training,
 )
-from spanets.detection.coco.reader import read_coco
-from spanets.detection.recipe import DetectionData
+from spanets.formats.coco.reader import read_coco
+from spanets.formats.reading import read_objects
 from spanets_runtime.errors import UsageError, UserError
 
 Sample = tuple[Tensor, dict[str, Tensor]]
@@ -240,11 +241,19 @@ def _normalisation(mean: Any, std: Any) -> list[v2.Transform]:
 
 
 def read_part(data: DetectionData, part: str) -> CocoData:
-    """Reads the annotations of a recipe's "train" or "val" part.
+    """Reads the annotations of a recipe's "train" or "val" part; see `read_parts`."""
+    (found,) = read_parts(data, part)
+    return found
+
+
+def read_parts(data: DetectionData, *parts: str) -> list[CocoData]:
+    """Reads the annotations of a recipe's parts, "train" or "val".
+
+    Without the annotation file that the recipe names, any other format is looked for.
 
     Raises:
         UsageError: no folder is given.
-        UserError: see `read_coco`.
+        UserError: no format is found, or see `read_coco`.
     """
     if data.root is None:
         raise UsageError(
@@ -253,8 +262,10 @@ def read_part(data: DetectionData, part: str) -> CocoData:
     root = Path(os.path.expanduser(data.root))
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
-    annotations, images = getattr(data, f"{part}_annotations"), getattr(data, f"{part}_images")
-    return read_coco(root / annotations, root / images)
+    files = {part: root / getattr(data, f"{part}_annotations") for part in parts}
+    if not any(os.path.lexists(path) for path in files.values()):
+        return read_objects(root, parts, instead_of=next(iter(files.values())))
+    return [read_coco(path, root / getattr(data, f"{part}_images")) for part, path in files.items()]
 
 
 def make_loaders(
@@ -273,9 +284,9 @@ def make_loaders(
         UserError: the data are missing or cannot be used, "val" has a class that "train" lacks, or
             masks are wanted and an object has none.
     """
-    listed = read_part(data, "train")
+    listed, measured = read_parts(data, "train", "val")
     train = select_for_training(listed, data.keep_empty)
-    val = map_classes(read_part(data, "val"), train.classes)
+    val = map_classes(measured, train.classes)
     if masks:
         check_masks(train)
         check_masks(val)

@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from spanets.data.loaders import plain_worker_errors
 from spanets.detection import has_masks
-from spanets.detection.coco.objects import CocoData, map_classes
 from spanets.detection.data import describe_unseen, evaluation_loader, read_part
 from spanets.detection.metrics import DetectionMetrics
 from spanets.detection.module import find_objects
 from spanets.detection.recipe import DetectionData, DetectionRecipe
+from spanets.formats.coco.objects import CocoData, map_classes
 from spanets.recipe.trust import FLAG
 from spanets.sources import Source, as_source
 from spanets.training.own_data import info_recipe, own_recipe, recipe_beside

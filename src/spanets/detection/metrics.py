@@ -8,8 +8,8 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-from spanets.detection.coco.objects import CocoData, to_coco
-from spanets.detection.coco.results import Result, to_results
+from spanets.formats.coco.objects import CocoData, to_coco
+from spanets.formats.coco.results import Result, to_results
 from spanets_runtime.errors import UserError, require
 
 NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")

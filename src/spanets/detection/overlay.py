@@ -5,7 +5,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from spanets.detection.coco.results import MASK_THRESHOLD
+from spanets.formats.coco.results import MASK_THRESHOLD
 from spanets_runtime.fonts import font_for, picture_label
 
 # Okabe and Ito's colour-blind-safe palette, without black and yellow.

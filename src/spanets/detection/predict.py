@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from spanets.detection.coco.numbering import Numbering
-from spanets.detection.coco.reader import read_listing
-from spanets.detection.coco.results import Result, to_results
 from spanets.detection.network.pasting import paste_lazily
 from spanets.detection.overlay import draw_objects
 from spanets.detection.record import OVERLAY, Record, find_taken
+from spanets.formats.coco.numbering import Numbering
+from spanets.formats.coco.reader import read_listing
+from spanets.formats.coco.results import Result, to_results
 from spanets.sources import ReadyModel, Source
 from spanets_runtime.images import load_image
 from spanets_runtime.listing import ImageSource

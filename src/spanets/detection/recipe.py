@@ -13,7 +13,9 @@ class DetectionData(DenseData):
     """Images with annotations in COCO's format, augmentation and preprocessing."""
 
     root: str | None = key(
-        None, "Folder of the data set, with the image folders and annotation files below."
+        None,
+        "Folder of the data set, with the image folders and annotation files below, or in another "
+        "format that `spanets convert` reads.",
     )
     train_images: str = key("train2017", "Folder of the training images.")
     train_annotations: str = key(

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from spanets.detection.coco.numbering import Numbering
-from spanets.detection.coco.results import Result, area_of_result
+from spanets.formats.coco.numbering import Numbering
+from spanets.formats.coco.results import Result, area_of_result
 from spanets_runtime.errors import UsageError
 from spanets_runtime.files import write_atomically
 from spanets_runtime.images import ImageError

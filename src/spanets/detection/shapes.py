@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from spanets.detection.coco.rle import encode_runs
+from spanets.formats.coco.rle import encode_runs
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.images import load_image
 

@@ -14,7 +14,7 @@ falling order and, from detectors with masks, masks (N, 1, H, W) of probabilitie
 
 Target = dict[str, Tensor]
 """torchvision's targets: boxes (N, 4), labels (N,) from 1 and, with masks, masks (N, H, W) of 0 and
-1 or `mask_bits`, the same with eight pixels in a byte (see `spanets.detection.coco.bits`)."""
+1 or `mask_bits`, the same with eight pixels in a byte (see `spanets.formats.coco.bits`)."""
 
 Size = tuple[int, int]
 

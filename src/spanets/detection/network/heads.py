@@ -19,9 +19,9 @@ from torchvision.ops import MultiScaleRoIAlign, generalized_box_iou_loss
 from torchvision.ops.boxes import clip_boxes_to_image, remove_small_boxes
 from torchvision.ops.poolers import initLevelMapper
 
-from spanets.detection.coco.bits import unpack_masks
 from spanets.detection.network.batching import Detection, Size, Target, check_finite
 from spanets.detection.network.settings import Settings
+from spanets.formats.coco.bits import unpack_masks
 
 LEVELS = (2, 3, 4, 5)
 """Regions are pooled from the maps at strides 2^2 to 2^5, depending on their size."""

@@ -7,7 +7,7 @@
     root/images/training/1.jpg      root/annotations/training/1.png     ADE20K, also validation
     root/objectInfo150.txt          its class names, in the last column
 
-`data.sources.parts` defines other names of parts, `masks.pairs` other names of masks, and
+`data.sources.parts` defines other names of parts, `formats.pairs` other names of masks, and
 `masks.values` the meaning of mask values. 255 means pixels to ignore, in training and evaluation.
 In ADE20K's masks, 0 means that too, and the first class is 1.
 """
@@ -25,7 +25,9 @@ from spanets.data.class_lists import NameList, clean_name, read_lines, read_name
 from spanets.data.run_data import RunData
 from spanets.data.sources.parts import Part, name_parts
 from spanets.data.splits import divide, stratified_split
-from spanets.segmentation.masks.pairs import pair_masks
+from spanets.formats.colours import Colours
+from spanets.formats.masks import MaskFolders, find_layout
+from spanets.formats.pairs import pair_masks
 from spanets.segmentation.masks.values import (
     IGNORED,
     Given,
@@ -36,7 +38,7 @@ from spanets.segmentation.masks.values import (
 )
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.images import ImageError
-from spanets_runtime.labels import load_labels
+from spanets_runtime.labels import Labels, read_labels
 from spanets_runtime.listing import list_entries, list_images
 
 NAMES, ADE20K_NAMES = "classes.txt", "objectInfo150.txt"
@@ -58,6 +60,7 @@ class MaskedImages:
         values: The meaning of the mask values.
         notes: Messages about what was left out, renamed or changed, each with a count.
         names: Names of the images in the run's split list, or None if no split was drawn.
+        colours: The colours of the classes, if masks have colours in place of numbers.
     """
 
     images: list[Path]
@@ -66,6 +69,7 @@ class MaskedImages:
     values: MaskValues
     notes: tuple[str, ...] = ()
     names: Sequence[str] | None = None
+    colours: Colours | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -87,7 +91,7 @@ class MaskedImages:
             ImageError: the mask cannot be read, has another size, or holds unknown mask values.
         """
         path = self.masks[index]
-        numbers = load_labels(path)
+        numbers = self.read_mask(index).numbers
         if numbers.shape != size:
             raise ImageError(self.describe_sizes(index, size, numbers.shape))
         classes, unknown = self.values.to_classes(numbers)
@@ -98,6 +102,15 @@ class MaskedImages:
                 f"{self.values.describe()}"
             )
         return classes
+
+    def read_mask(self, index: int) -> Labels:
+        """Decodes the mask of an image to its numbers; colours become class numbers.
+
+        Raises:
+            ImageError: the mask cannot be read, or holds a colour that is not listed.
+        """
+        path = self.masks[index]
+        return read_labels(path) if self.colours is None else Labels(self.colours.read(path), None)
 
     def describe_sizes(self, index: int, image: tuple[int, ...], mask: tuple[int, ...]) -> str:
         """Returns a message about an image and a mask of different sizes (height, width)."""
@@ -133,16 +146,12 @@ def folder_parts(
             few images to split.
         UsageError: the number of classes is unknown, or `mask_values` does not fit the classes.
     """
-    root = _existing(root)
-    listed = _read_classes(root, num_classes, classes or named_classes(mask_values))
-    classes = listed.names
-    values = plain_values(len(classes))
-    if mask_values is not None:
-        values = given_values(mask_values, classes)
-    parts = _named_parts(root, classes, values)
-    if not parts:
-        parts = {"train": _pair(root / "images", root / "masks", classes, values)}
-    parts = {name: replace(part, notes=listed.notes + part.notes) for name, part in parts.items()}
+    root = Path(os.path.expanduser(root))  # no shell has expanded a "~" in a recipe
+    layout = find_layout(root) if os.path.isdir(root) else None
+    if layout is not None:
+        parts = _other_parts(root, layout, num_classes, mask_values)
+    else:
+        parts = _plain_parts(root, num_classes, mask_values, classes)
     if "train" in parts and val_fraction is not None:
         parts |= _split(root, parts, val_fraction, seed, run_data)
     return parts
@@ -166,6 +175,53 @@ def ade20k_parts(
     return {
         part: _pair(root / "images" / folder, root / "annotations" / folder, classes, values)
         for part, folder in _ADE20K_PARTS.items()
+    }
+
+
+def _plain_parts(
+    root: Path, num_classes: int | None, mask_values: Given | None, classes: list[str] | None
+) -> dict[str, MaskedImages]:
+    """Lists `images/` and `masks/`; see `folder_parts`."""
+    root = _existing(root)
+    listed = _read_classes(root, num_classes, classes or named_classes(mask_values))
+    classes = listed.names
+    values = plain_values(len(classes))
+    if mask_values is not None:
+        values = given_values(mask_values, classes)
+    parts = _named_parts(root, classes, values)
+    if not parts:
+        parts = {"train": _pair(root / "images", root / "masks", classes, values)}
+    return {name: replace(part, notes=listed.notes + part.notes) for name, part in parts.items()}
+
+
+def _other_parts(
+    root: Path, found: MaskFolders, num_classes: int | None, mask_values: Given | None
+) -> dict[str, MaskedImages]:
+    """Returns the parts of a layout of others; a note names it and counts the images.
+
+    Raises:
+        UsageError: the recipe has another number of classes, or `data.mask_values`.
+    """
+    if mask_values is not None or num_classes not in (None, len(found.classes)):
+        key = "mask_values" if mask_values is not None else "num_classes"
+        raise UsageError(
+            f"data.{key} does not go with {root}, {found.format} of {len(found.classes)} classes; "
+            "leave it out"
+        )
+    counts = ", ".join(f"{name} {len(pairs.images)} images" for name, pairs in found.parts.items())
+    note = f"{root}: masks, {found.format}; {counts}; classes {', '.join(found.classes)}"
+    values = MaskValues(found.numbers)
+    return {
+        name: MaskedImages(
+            pairs.images,
+            pairs.masks,
+            found.classes,
+            values,
+            (note, *found.notes, *(f"{root}: {name}: {line}" for line in pairs.notes)),
+            colours=found.colours,
+        )
+        for name, pairs in found.parts.items()
+        if pairs.images
     }
 
 
@@ -242,11 +298,14 @@ def _split(
 
 
 def _existing(root: str | os.PathLike[str]) -> Path:
-    root = Path(os.path.expanduser(root))  # no shell has expanded a "~" in a recipe
+    root = Path(os.path.expanduser(root))
     if not os.path.isdir(root):
         raise UserError(f"{root}: no such folder")
     if not os.path.isdir(root / "images"):
-        raise UserError(f"{root}: has no folder images; masks lie beside it, see data.layout")
+        raise UserError(
+            f"{root}: has no folder images; masks lie beside it, see data.layout; nor is it "
+            "Cityscapes (leftImg8bit), SegmentationClass, or Roboflow's (_classes.csv)"
+        )
     return root
 
 

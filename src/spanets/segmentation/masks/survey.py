@@ -14,7 +14,7 @@ from tqdm import tqdm
 from spanets.segmentation.masks.reading import MaskedImages
 from spanets.segmentation.masks.values import IGNORED
 from spanets_runtime.images import ImageError, load_image
-from spanets_runtime.labels import Labels, read_labels
+from spanets_runtime.labels import Labels
 from spanets_runtime.sizes import quick_size
 
 # Limits for one part. Decoding a mask of 512x384 pixels takes 5 ms, comparing two headers 0.3 ms.
@@ -116,7 +116,7 @@ def _spread(count: int, most: int) -> list[int]:
 
 
 def _look_at(samples: MaskedImages, index: int, found: Survey) -> None:
-    labels = read_labels(samples.masks[index])
+    labels = samples.read_mask(index)
     size = quick_size(samples.images[index])
     if size != labels.numbers.shape:
         image = load_image(samples.images[index])
@@ -134,7 +134,7 @@ def _header_differs(samples: MaskedImages, index: int) -> bool:
 def _check_pair(samples: MaskedImages, index: int) -> None:
     """Compares the sizes of an image and its mask by decoding both."""
     image = load_image(samples.images[index])
-    shape = read_labels(samples.masks[index]).numbers.shape
+    shape = samples.read_mask(index).numbers.shape
     if shape != (image.height, image.width):
         raise ImageError(samples.describe_sizes(index, (image.height, image.width), shape))
 

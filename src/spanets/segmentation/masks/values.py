@@ -9,11 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from spanets.formats.colours import IGNORED
 from spanets_runtime.errors import UsageError, nearest
 from spanets_runtime.labels import MAX_NUMBER
-
-IGNORED = 255
-"""The class number of ignored pixels."""
 
 IGNORE = "ignore"
 """The word for ignored pixels in a recipe."""

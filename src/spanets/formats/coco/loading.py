@@ -2,7 +2,7 @@
 
 from PIL import ExifTags, Image
 
-from spanets.detection.coco.objects import CocoImage
+from spanets.formats.coco.objects import CocoImage
 from spanets_runtime.images import FORMATS, ImageError, load_image
 
 # EXIF orientations that swap width and height.

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spanets.detection.coco.faults import Fault
-from spanets.detection.coco.plausible import Boxes
-from spanets.detection.coco.reader import read_coco
+from spanets.formats.coco.faults import Fault
+from spanets.formats.coco.plausible import Boxes
+from spanets.formats.coco.reader import read_coco
 from spanets_runtime.errors import UserError
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from spanets.detection.coco.faults import show_value
-from spanets.detection.coco.names import identify
-from spanets.detection.coco.objects import CocoData, CocoImage
+from spanets.formats.coco.faults import show_value
+from spanets.formats.coco.names import identify
+from spanets.formats.coco.objects import CocoData, CocoImage
 from spanets_runtime.listing import list_images
 
 Rescale = Callable[[int, int], tuple[int, int]]

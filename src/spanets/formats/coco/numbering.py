@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from spanets.detection.coco.objects import CocoData, CocoImage, find_numbers
+from spanets.formats.coco.objects import CocoData, CocoImage, find_numbers
 
 
 class Numbering:

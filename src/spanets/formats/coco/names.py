@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from spanets.detection.coco.faults import Fault, show_value
+from spanets.formats.coco.faults import Fault, show_value
 
 # Allowed differences between names and files, the smallest first.
 _NORMALIZE: dict[str, Callable[[str], str]] = {

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spanets.detection.coco.faults import Fault
+from spanets.formats.coco.faults import Fault
 
 # Smallest number of boxes for a judgement.
 FEW = 3

@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from spanets.detection.coco.rle import read_lengths
+from spanets.formats.coco.rle import read_lengths
 from spanets_runtime.errors import UserError, nearest, require
 
 # Training keeps all masks of an image in memory, and a value for each pair of object and anchor.

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pycocotools import mask as peer
 
-from spanets.detection.coco.rle import decode_runs, encode_runs
+from spanets.formats.coco.rle import decode_runs, encode_runs
 
 MASKS = arrays.arrays(
     np.uint8, arrays.array_shapes(min_dims=2, max_dims=2, max_side=70), elements=st.integers(0, 1)

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from spanets.detection.coco.faults import Fault, show_value
-from spanets.detection.coco.rle import read_lengths
+from spanets.formats.coco.faults import Fault, show_value
+from spanets.formats.coco.rle import read_lengths
 
 # Integers up to this are exact in float64.
 MAX_NUMBER = 2**53

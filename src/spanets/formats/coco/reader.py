@@ -7,19 +7,17 @@ area, and annotations of images that the file does not list.
 Format: https://cocodataset.org/#format-data, "object detection".
 """
 
-import json
-import os
-import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spanets.detection.coco.faults import Fault, Faults, show_value
-from spanets.detection.coco.names import FileNames, check_name, identify
-from spanets.detection.coco.objects import Annotation, CocoData, CocoImage, area_of, to_xywh
-from spanets.detection.coco.plausible import Boxes
-from spanets.detection.coco.segmentations import MAX_NUMBER, bounds, is_number, read_segmentation
+from spanets.formats.coco.faults import Fault, Faults, show_value
+from spanets.formats.coco.json_file import read_object
+from spanets.formats.coco.names import FileNames, check_name, identify
+from spanets.formats.coco.objects import Annotation, CocoData, CocoImage, area_of, to_xywh
+from spanets.formats.coco.plausible import Boxes
+from spanets.formats.coco.segmentations import MAX_NUMBER, bounds, is_number, read_segmentation
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import MAX_PIXELS
 
@@ -44,7 +42,21 @@ def read_coco(path: Path, folder: Path) -> CocoData:
             repeated id, an unknown category, a mask of another size than its image, a file name
             that leaves the folder, or boxes that are not in pixels.
     """
-    return _Reader(path, folder).read()
+    return _Reader(path, folder).read(read_object(path))
+
+
+def check_coco(content: dict[str, Any], source: Path, folder: Path) -> CocoData:
+    """Checks annotations in COCO's format that were read from any file.
+
+    Args:
+        content: Lists of images, categories and annotations.
+        source: The file or folder they are from, for messages.
+        folder: The folder of the image files.
+
+    Raises:
+        UserError: see `read_coco`.
+    """
+    return _Reader(source, folder).read(content)
 
 
 def read_listing(path: Path) -> CocoData:
@@ -53,7 +65,7 @@ def read_listing(path: Path) -> CocoData:
     Raises:
         UserError: see `read_coco`.
     """
-    return _Reader(path, Path()).read(annotated=False)
+    return _Reader(path, Path()).read(read_object(path), annotated=False)
 
 
 class _Reader:
@@ -66,8 +78,7 @@ class _Reader:
         self.boxes = Boxes()
         self.counts: dict[str, list[int]] = {}
 
-    def read(self, annotated: bool = True) -> CocoData:
-        content = _load(self.path)
+    def read(self, content: dict[str, Any], annotated: bool = True) -> CocoData:
         keys = ("images", "categories", "annotations") if annotated else ("images", "categories")
         lists = {key: self._list(content, key) for key in keys}
         categories = self._each("categories", lists["categories"], self._category)
@@ -243,37 +254,6 @@ class _Entries:
         if category not in self.listed_categories:
             raise Fault("category_id", f"has the category_id {category}, which is not listed")
         return self.images.get(number), self.labels.get(category)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        if stat.S_ISFIFO(os.stat(path).st_mode):  # reading it might never end
-            raise UserError(f"{path}: cannot be read (it is a pipe, no file)")
-        content = json.loads(path.read_bytes(), object_pairs_hook=_to_object)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise UserError(f"{path}: is not JSON ({where}: {error.msg})") from None
-    except Fault as fault:
-        raise UserError(f"{path}: {fault.problem}") from None
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise UserError(f"{path}: is not JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: the file holds no keys; it must have images and annotations")
-    return content
-
-
-def _to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns a JSON object; raises a Fault if a key is repeated, as the last would win."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in found if keys.count(key) > 1)
-        raise Fault(
-            "key", f"the key {show_value(twice)} stands twice in one object; merge or rename it"
-        )
-    return found
 
 
 def _field(entry: Any, key: str, kind: type) -> Any:

@@ -12,10 +12,10 @@ from torchvision.transforms import v2
 
 from spanets.data.augment import QuarterTurn, ShortestSize
 from spanets.data.placement import Placement
-from spanets.detection.coco.bits import count_pixels, pack_masks, unpack_masks
-from spanets.detection.coco.filling import fill, move
-from spanets.detection.coco.rle import encode_runs
 from spanets.detection.data import RandomSizeCrop
+from spanets.formats.coco.bits import count_pixels, pack_masks, unpack_masks
+from spanets.formats.coco.filling import fill, move
+from spanets.formats.coco.rle import encode_runs
 
 SAME = np.eye(2, 3)
 SIDES = st.integers(24, 90)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spanets.segmentation.masks.pairs import pair_masks
+from spanets.formats.pairs import pair_masks
 from spanets_runtime.errors import UserError
 
 PNG = np.zeros((6, 8), np.uint8)

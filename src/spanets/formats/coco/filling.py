@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spanets.detection.coco.rle import Mask, decode_runs
+from spanets.formats.coco.rle import Mask, decode_runs
 from spanets_runtime.errors import require
 
 Matrix = NDArray[np.float64]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as peer
 
-from spanets.detection.coco.filling import fill
-from spanets.detection.coco.objects import (
+from spanets.formats.coco.filling import fill
+from spanets.formats.coco.objects import (
     Annotation,
     CocoData,
     check_files,
@@ -20,8 +20,8 @@ from spanets.detection.coco.objects import (
     select_for_training,
     to_coco,
 )
-from spanets.detection.coco.reader import read_coco, read_listing
-from spanets.detection.coco.rle import encode_runs
+from spanets.formats.coco.reader import read_coco, read_listing
+from spanets.formats.coco.rle import encode_runs
 from spanets_runtime.errors import UserError
 
 WIDTH, HEIGHT = 20, 12

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from spanets.detection.coco.objects import area_of, to_xywh
+from spanets.formats.coco.objects import area_of, to_xywh
 from spanets_runtime.errors import require
 
 Result = dict[str, Any]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from spanets.detection.coco.faults import Fault
-from spanets.detection.coco.names import FileNames, check_name, identify
+from spanets.formats.coco.faults import Fault
+from spanets.formats.coco.names import FileNames, check_name, identify
 
 COMPOSED = unicodedata.normalize("NFC", "Straße ä é.jpg")
 DECOMPOSED = unicodedata.normalize("NFD", COMPOSED)

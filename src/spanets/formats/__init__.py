@@ -1,0 +1,1 @@
+"""Formats of annotated images; COCO is the form between them."""

@@ -1,0 +1,266 @@
+"""Finds the format of a data set with objects, reads it, checks it, and converts it."""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tqdm import tqdm
+
+from spanets.formats import coco_layouts, cvat, label_studio, labelme, masks, voc, yolo
+from spanets.formats.coco.objects import CocoData
+from spanets.formats.coco.reader import check_coco
+from spanets.formats.dataset import Dataset, Part
+from spanets.formats.output import WRITERS, Checked, Images, Output, check_stems
+from spanets_runtime.errors import UsageError, UserError, nearest
+from spanets_runtime.sizes import quick_size
+
+FORMATS: dict[str, ModuleType] = {
+    "yolo": yolo,
+    "coco": coco_layouts,
+    "cvat": cvat,
+    "voc": voc,
+    "labelme": labelme,
+    "labelstudio": label_studio,
+    "masks": masks,
+}
+"""The formats that can be read, in the order in which they are tried."""
+
+NAMES = (*FORMATS, "instances")
+"""Words for a format on the command line; "instances" are masks with one number an object."""
+
+VAL_SHARE = 0.2
+"""Share of the images that validate, if a data set has no part for it."""
+
+
+def find_formats(path: Path) -> list[str]:
+    """Returns the words for all formats that a folder or file seems to have."""
+    return [name for name, module in FORMATS.items() if module.detect(path)]
+
+
+def read_dataset(path: Path, format: str | None = None) -> Dataset:
+    """Reads a data set in any of `FORMATS`.
+
+    Args:
+        path: A folder, or the file that describes it.
+        format: One of `NAMES`, or None to find it.
+
+    Raises:
+        UserError: no format, or more than one, is found; or the reader of the format refuses it.
+        UsageError: an unknown format.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    if format is not None:
+        return _reader(format)(path)
+    found = find_formats(path)
+    if not found:
+        raise UserError(f"{path}: no known format; looked for {describe_formats()}")
+    if len(found) > 1:
+        names = " and ".join(f"{FORMATS[name].NAME} ({name})" for name in found)
+        raise UserError(
+            f"{path}: looks like {names}; keep one of them there, or convert it with "
+            f"`spanets convert {path} --from {found[0]} --to coco --out DIR`"
+        )
+    return _reader(found[0])(path)
+
+
+def describe_formats() -> str:
+    """Returns what the formats are recognised by."""
+    return "; ".join(f"{module.NAME}: {module.LOOKED_FOR}" for module in FORMATS.values())
+
+
+def read_objects(root: Path, parts: Sequence[str], instead_of: Path) -> list[CocoData]:
+    """Reads parts of a data set for a detector, in any of `FORMATS`.
+
+    The notes of the first part name the format, and the number of images and objects by part.
+
+    Args:
+        root: The folder.
+        parts: "train" or "val"; without such images, "val" is taken out of "train".
+        instead_of: The annotation file that was expected, for messages.
+
+    Raises:
+        UserError: no format is found, a part is missing, or masks do not tell objects apart.
+    """
+    found = find_formats(root)
+    if len(found) == 2 and "masks" in found:  # such as Pascal VOC's boxes and SegmentationClass
+        found.remove("masks")
+    if not found:
+        raise UserError(
+            f"{instead_of}: no such file, and {root} has no other known format; looked for "
+            f"{describe_formats()}"
+        )
+    dataset = with_validation(read_dataset(root, found[0] if len(found) == 1 else None))
+    if masks.is_of_classes(next(iter(dataset.parts.values()))):
+        raise UserError(
+            f"{root}: {dataset.format}: a number for each class, so that objects are not told "
+            "apart; detectors need boxes, or masks with one number an object"
+        )
+    if missing := [part for part in parts if part not in dataset.parts]:
+        raise UserError(f"{dataset.describe()}; but no part {missing[0]}")
+    first, *others = (check_part(dataset.parts[part]) for part in parts)
+    line = f"no {instead_of.relative_to(root)}; read instead: {dataset.describe()}"
+    return [replace(first, notes=(line, *dataset.notes, *first.notes)), *others]
+
+
+def check_part(part: Part) -> CocoData:
+    """Checks a part as COCO's own files are checked.
+
+    Raises:
+        UserError: see `coco.reader.check_coco`.
+    """
+    return check_coco(part.content, part.source, part.folder)
+
+
+def with_validation(dataset: Dataset, share: float = VAL_SHARE) -> Dataset:
+    """Takes images for "val" out of "train", if there is no "val".
+
+    Whether an image is taken depends on its name alone, so it never changes when others come or go.
+
+    Args:
+        dataset: The data set.
+        share: Share of the images to take.
+    """
+    train = dataset.parts.get("train")
+    if "val" in dataset.parts or train is None:
+        return dataset
+    images = train.content["images"]
+    chosen = {i["id"] for i in images if _draw(str(i["file_name"])) < share}
+    if not chosen or len(chosen) == len(images):
+        raise UserError(
+            f"{dataset.root}: {len(images)} images are too few to take a share of {share:g} for "
+            "validation; add images, or put some into a folder val"
+        )
+    note = (
+        f"{dataset.root}: no part for validation; {len(chosen)} of {len(images)} images are taken "
+        f"for it, by their names (a share of {share:g})"
+    )
+    parts = {
+        "train": _choose(train, lambda number: number not in chosen),
+        "val": _choose(train, lambda number: number in chosen),
+        **{name: part for name, part in dataset.parts.items() if name != "train"},
+    }
+    return replace(dataset, parts=parts, notes=(*dataset.notes, note))
+
+
+def convert(
+    source: Path,
+    to: str,
+    out: Path,
+    format: str | None = None,
+    images: Images = "copy",
+    val_share: float | None = None,
+) -> dict[str, Any]:
+    """Converts a data set to another format.
+
+    Args:
+        source: A folder, or the file that describes it.
+        to: A key of `WRITERS`.
+        out: The folder to write; new or empty.
+        format: One of `NAMES`, or None to find it.
+        images: Whether to copy the images, to link to them, or to leave them.
+        val_share: Share of the images for "val", if there is no such part; None takes none.
+
+    Returns:
+        The formats, counts of images and objects by part, the classes, and notes about what was
+        left out or changed.
+
+    Raises:
+        UserError: the data set cannot be read, an image is missing or of another size than its
+            annotations say, or a file cannot be written.
+        UsageError: the folder is not empty, or a format is unknown.
+    """
+    if to not in WRITERS:
+        raise UsageError(f"--to {to}: allowed are {', '.join(WRITERS)}{nearest(to, WRITERS)}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out}: is there already and not empty; name a new folder with --out")
+    dataset = read_dataset(source, format)
+    if val_share is not None:
+        dataset = with_validation(dataset, val_share)
+    parts = [Checked(n, p.content, check_part(p), p.folder) for n, p in dataset.parts.items()]
+    notes = [dataset.describe(), *dataset.notes, *(n for part in parts for n in part.data.notes)]
+    if images != "none":
+        parts = [_present(part, notes) for part in parts]
+    if to != "coco":
+        for part in parts:
+            check_stems(part)
+    output = Output(out, images)
+    WRITERS[to](output, parts)
+    return {
+        "from": dataset.format,
+        "to": to,
+        "out": str(out),
+        "parts": {part.name: _count(part) for part in parts},
+        "classes": parts[0].data.classes,
+        "notes": [*dict.fromkeys(notes), *output.describe()],
+    }
+
+
+def _reader(format: str) -> Callable[[Path], Dataset]:
+    if format == "instances":
+        return lambda path: masks.read(path, instances=True)
+    if format not in FORMATS:
+        raise UsageError(f"--from {format}: allowed are {', '.join(NAMES)}{nearest(format, NAMES)}")
+
+    def read(path: Path) -> Dataset:
+        module = FORMATS[format]
+        if not module.detect(path):
+            raise UserError(f"{path}: is not {module.NAME}; looked for {module.LOOKED_FOR}")
+        return module.read(path)
+
+    return read
+
+
+def _draw(name: str) -> float:
+    """Returns a number from 0 to 1 that depends on the name alone."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32
+
+
+def _choose(part: Part, is_chosen: Callable[[int], bool]) -> Part:
+    content: Mapping[str, Any] = part.content
+    chosen = {
+        **content,
+        "images": [i for i in content["images"] if is_chosen(i["id"])],
+        "annotations": [a for a in content["annotations"] if is_chosen(a["image_id"])],
+    }
+    return replace(part, content=chosen)
+
+
+def _present(part: Checked, notes: list[str]) -> Checked:
+    """Leaves out missing images with a note, and refuses those of another size.
+
+    Raises:
+        UserError: none is left, or an image has another size than its annotations say.
+    """
+    kept = [image for image in part.data.images if os.path.isfile(image.path)]
+    lost = [image for image in part.data.images if not os.path.isfile(image.path)]
+    if lost:
+        objects = sum(len(image.annotations) for image in lost)
+        notes.append(
+            f"{part.data.source}: images that are missing, left out with {objects} objects: "
+            f"{len(lost)} (first: {lost[0].path}); --images none keeps them"
+        )
+    if not kept:
+        raise UserError(f"{part.data.source}: none of its images is there, such as {lost[0].path}")
+    wrong = []
+    for image in tqdm(kept, desc="look at images", disable=None, leave=False, delay=2):
+        size = quick_size(image.path)
+        if size is not None and size != (image.height, image.width):
+            wrong.append((image, size))
+    if wrong:
+        image, (height, width) = wrong[0]
+        raise UserError(
+            f"{part.data.source}: images of another size than their annotations say: {len(wrong)} "
+            f"(first: {image.path}, {width}x{height}, not {image.width}x{image.height}); scale the "
+            "annotations"
+        )
+    return replace(part, data=replace(part.data, images=kept))
+
+
+def _count(part: Checked) -> dict[str, int]:
+    images = part.data.images
+    return {"images": len(images), "objects": sum(len(image.annotations) for image in images)}

@@ -1,0 +1,227 @@
+"""Each format is read as its tool means it, and goes round through COCO and back."""
+
+import json
+
+import numpy as np
+import pytest
+from annotated_sets import CLASSES, IMAGES, MASKS, NAMES, OBJECTS, instances, mask_numbers
+
+from spanets.formats.coco.rle import decode_runs
+from spanets.formats.reading import check_part, convert, find_formats, read_dataset
+from spanets_runtime.errors import UserError
+
+# The makers write six decimals of a share, and two of a pixel, as the tools do.
+TOLERANCE = 1e-4
+
+FOUND = {"yolo_polygons": "yolo", "roboflow": "coco", "label_studio": "labelstudio"}
+
+
+def objects_of(dataset):
+    """Class, box and polygon of the objects by part and image, with names as IMAGES has them."""
+    found = {}
+    for name, part in dataset.parts.items():
+        data = check_part(part)
+        for image in data.images:
+            rows = [
+                (
+                    data.classes[a.label - 1],
+                    list(a.box),
+                    a.segmentation[0] if isinstance(a.segmentation, list) else a.segmentation,
+                )
+                for a in image.annotations
+            ]
+            found[name, image.path.name.removeprefix("0a1b2c3d-")] = rows
+            assert image.path.is_file()
+    return found
+
+
+def expected(parts=("train", "val"), polygons=True):
+    return {
+        (part if part in parts else "train", name): [
+            (label, box, polygon if polygons else None) for label, box, polygon in objects
+        ]
+        for part, name, _, _, objects in IMAGES
+    }
+
+
+def assert_equal(found, wanted):
+    assert found.keys() == wanted.keys()
+    for key, rows in wanted.items():
+        assert [row[0] for row in found[key]] == [row[0] for row in rows]
+        for (_, box, polygon), (_, wanted_box, wanted_polygon) in zip(
+            found[key], rows, strict=True
+        ):
+            np.testing.assert_allclose(box, wanted_box, atol=TOLERANCE)
+            if wanted_polygon is None:
+                assert polygon is None
+            else:
+                np.testing.assert_allclose(polygon, wanted_polygon, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_read(name, tmp_path):
+    OBJECTS[name](tmp_path)
+    assert find_formats(tmp_path) == [FOUND.get(name, name)]
+    dataset = read_dataset(tmp_path)
+    parts = ("train",) if name == "label_studio" else ("train", "val")
+    assert_equal(objects_of(dataset), expected(parts, name not in ("yolo", "voc")))
+    for part in dataset.parts.values():
+        assert [c["name"] for c in part.content["categories"]] == CLASSES
+    said = dataset.describe()
+    assert str(tmp_path) in said
+    assert "train 4 images with 4 objects" in said or "train 2 images with 3 objects" in said
+
+
+@pytest.mark.parametrize("to", ["coco", "yolo", "voc"])
+@pytest.mark.parametrize("name", OBJECTS)
+def test_round(name, to, tmp_path):
+    """Any format, to another, and back to COCO: equal boxes and, where it has them, polygons."""
+    OBJECTS[name](tmp_path / "in")
+    there = convert(tmp_path / "in", to, tmp_path / "there")
+    convert(tmp_path / "there", "coco", tmp_path / "back")
+    parts = ("train",) if name == "label_studio" else ("train", "val")
+    polygons = name not in ("yolo", "voc") and to != "voc"
+    assert_equal(objects_of(read_dataset(tmp_path / "back")), expected(parts, polygons))
+    assert there["classes"] == CLASSES
+    told = " ".join(there["notes"])
+    assert ("lose their masks" in told) == (to == "voc" and name not in ("yolo", "voc"))
+    assert ("lose their ids" in told) == (to != "coco")
+
+
+def test_coco_keeps_ids_and_keys(tmp_path):
+    OBJECTS["coco"](tmp_path / "in")
+    path = tmp_path / "in/annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["licenses"] = [{"id": 1, "name": "CC0"}]
+    content["annotations"][0] |= {"attributes": {"occluded": False}, "score": 0.25}
+    content["images"][1]["coco_url"] = "http://x/b.png"
+    path.write_text(json.dumps(content))
+    convert(tmp_path / "in", "coco", tmp_path / "out")
+    assert json.loads((tmp_path / "out/annotations/instances_train.json").read_text()) == content
+
+
+def test_ids_of_cvat_and_label_studio_stay(tmp_path):
+    for name, numbers in (("cvat", {5, 6, 7, 8}), ("label_studio", {21, 22, 23, 24})):
+        dataset = read_dataset(OBJECTS[name](tmp_path / name))
+        images = [image for part in dataset.parts.values() for image in part.content["images"]]
+        assert {image["id"] for image in images} == numbers
+
+
+def test_flags_of_voc_and_attributes_of_cvat(tmp_path):
+    OBJECTS["voc"](tmp_path / "voc")
+    convert(tmp_path / "voc", "coco", tmp_path / "coco")
+    convert(tmp_path / "coco", "voc", tmp_path / "again")
+    part = read_dataset(tmp_path / "again").parts["val"].content
+    assert [a.get("difficult") for a in part["annotations"]] == [1]
+    cvat = read_dataset(OBJECTS["cvat"](tmp_path / "cvat"))
+    assert cvat.parts["val"].content["annotations"][0]["attributes"] == {"fur": "long"}
+    told = convert(tmp_path / "cvat", "yolo", tmp_path / "yolo")["notes"]
+    assert "annotations lose their attributes, YOLO has none: 4" in told
+
+
+def classes_of(dataset, ignored=255):
+    """The class number of each pixel by part and stem."""
+    found = {}
+    for name, part in dataset.parts.items():
+        images = {image["id"]: image for image in part.content["images"]}
+        place = {c["id"]: c["name"] for c in part.content["categories"]}
+        for number, image in images.items():
+            size = image["height"], image["width"]
+            pixels = np.full(size, "", object)
+            for a in part.content["annotations"]:
+                if a["image_id"] == number:
+                    counts = a["segmentation"]["counts"]
+                    pixels[decode_runs(counts, *size).astype(bool)] = place[a["category_id"]]
+            found[name, image["file_name"].split("/")[-1].split(".")[0]] = pixels
+    return found
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_masks(name, tmp_path):
+    """Masks in each layout are read alike, and go round through COCO and back."""
+    MASKS[name](tmp_path / "in")
+    assert find_formats(tmp_path / "in") == ["masks"]
+    names = {"cityscapes": ["road", "sidewalk", "car"], "ade20k": ["1", "2", "3"]}.get(name, NAMES)
+    first = convert(tmp_path / "in", "coco", tmp_path / "coco")
+    convert(tmp_path / "coco", "masks", tmp_path / "back")
+    for dataset in (read_dataset(tmp_path / "in"), read_dataset(tmp_path / "back")):
+        found = classes_of(dataset)
+        for part, stem, numbers in mask_numbers():
+            wanted = np.array([*names, ""], object)[np.where(numbers == 255, 3, numbers)]
+            if name == "roboflow_masks":  # it has no number to ignore
+                wanted[numbers == 255] = names[0]
+            stem = f"aachen_{stem}_000019_leftImg8bit" if name == "cityscapes" else stem
+            assert (found[part, stem] == wanted).all()
+    assert first["parts"]["train"]["images"] == 2
+
+
+def test_instances(tmp_path):
+    """One number an object, with large numbers; objects become classes in masks, with a note."""
+    dataset = read_dataset(instances(tmp_path / "in"))
+    counts = [len(part.content["annotations"]) for part in dataset.parts.values()]
+    assert counts == [3, 2]
+    assert any("each number of a mask is taken as an object" in note for note in dataset.notes)
+    told = convert(tmp_path / "in", "masks", tmp_path / "out")["notes"]
+    assert any("not told apart" in line for line in told)
+    found = classes_of(read_dataset(tmp_path / "out"))
+    for part, stem, numbers in mask_numbers():
+        objects = (numbers == 1) | (numbers == 2)
+        assert ((found[part, stem] == "object") == objects).all()
+
+
+def test_instances_become_polygons(tmp_path):
+    """Run lengths to YOLO's polygons and back: the same pixels."""
+    pytest.importorskip("faster_coco_eval")
+    instances(tmp_path / "in")
+    told = convert(tmp_path / "in", "yolo", tmp_path / "yolo")["notes"]
+    assert any("masks of run lengths become polygons" in line for line in told)
+    convert(tmp_path / "yolo", "masks", tmp_path / "out")
+    found = classes_of(read_dataset(tmp_path / "out"))
+    for part, stem, numbers in mask_numbers():
+        objects = (numbers == 1) | (numbers == 2)
+        assert ((found[part, stem] == "object") == objects).all()
+
+
+@pytest.mark.parametrize("top", [1, 255])
+def test_masks_of_two_numbers(top, tmp_path):
+    from annotated_sets import picture, save
+
+    picture(tmp_path / "images/a.jpg", 9, 6)
+    mask = np.zeros((6, 9), np.uint8)
+    mask[2:4, 3:7] = top
+    save(tmp_path / "masks/a.png", mask)
+    dataset = read_dataset(tmp_path)
+    (pixels,) = classes_of(dataset).values()
+    assert ((pixels == "foreground") == (mask > 0)).all()
+    assert any("two numbers" in note for note in dataset.notes)
+
+
+def test_validation_is_drawn_by_name(tmp_path):
+    """An image keeps its part when others come."""
+    from annotated_sets import picture, text
+
+    def make(count):
+        root = tmp_path / str(count)
+        for i in range(count):
+            picture(root / "images" / f"{i}.png", 8, 8)
+            text(root / "labels" / f"{i}.txt", "0 0.5 0.5 0.5 0.5\n")
+        text(root / "classes.txt", "thing\n")
+        out = tmp_path / f"out{count}"
+        told = convert(root, "yolo", out, images="copy", val_share=0.3)
+        return told, {p.name for p in (out / "images/val").iterdir()}
+
+    told, few = make(20)
+    _, more = make(30)
+    assert few == {name for name in more if int(name.split(".")[0]) < 20}
+    assert any("no part for validation" in line for line in told["notes"])
+
+
+def test_mixed_and_unknown(tmp_path):
+    OBJECTS["yolo"](tmp_path / "two")
+    OBJECTS["cvat"](tmp_path / "two")
+    with pytest.raises(UserError, match=r"looks like YOLO \(yolo\) and CVAT for images \(cvat\)"):
+        read_dataset(tmp_path / "two")
+    assert len(read_dataset(tmp_path / "two", "cvat").parts) == 2
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match=r"no known format; looked for YOLO: data\.yaml.*labelme"):
+        read_dataset(tmp_path / "none")

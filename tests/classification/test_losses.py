@@ -90,3 +90,14 @@ def test_the_line_names_the_heaviest_and_the_lightest_of_many_classes():
     assert line.startswith("class weights: c19 19 (1 images), ")
     assert "12 others" in line
     assert line.endswith("c0 0 (1 images)")
+
+
+@pytest.mark.parametrize("gamma", [None, 2.0])
+def test_image_weights_multiply_the_loss_of_each_image(gamma):
+    torch.manual_seed(0)
+    logits, targets = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    weights = torch.tensor([0.0, 2.0, 1.0, 1.5, 0.5, 1.0])
+    loss = ClassLoss([1.0, 2.0, 0.5], gamma)
+    each = torch.stack([loss(logits[i : i + 1], targets[i : i + 1], 0.1) for i in range(6)])
+    found = loss(logits, targets, 0.1, weights)
+    torch.testing.assert_close(found, (each * weights).mean())

@@ -3,6 +3,7 @@
 import os
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from spanets.data.split_list import SplitList
 from spanets.runs.file_names import RECIPE
 from spanets.sources import Source
 from spanets.training.own_data import recipe_beside
-from spanets_runtime.errors import UserError
+from spanets_runtime.errors import UsageError, UserError
 
 
 def named_images(
@@ -66,7 +67,11 @@ def _named_table(
     """
     own = None if recipe is None else recipe_beside(source.path, recipe)
     columns, images = ({}, None) if own is None else (own.data.columns, own.data.images)
-    parts = table_parts(root, images=images, columns=columns, for_training=False)
+    read = partial(table_parts, root, images=images, for_training=False)
+    try:
+        parts = read(columns=columns)
+    except UsageError:  # other names of columns than in the run's table
+        parts = read()
     part = next(part for part in ("test", "val", "train") if part in parts)
     samples, notes = parts[part], []
     if len(parts) > 1:

@@ -22,6 +22,7 @@ from spanets.data.sources.table import is_table, table_parts
 from spanets.data.split_list import read_split, write_split
 from spanets.data.splits import list_split
 from spanets.recipe import parse_recipe
+from spanets.recipe.trust import places_outside
 from spanets_runtime.errors import UsageError, UserError
 
 
@@ -360,6 +361,8 @@ def test_keys(tmp_path):
         ["--data.columns", "{path: file, group: null}", "--data.fold", "all"],
     )
     assert recipe.data.columns == {"path": "file", "group": None} and recipe.data.fold == "all"
+    recipe.data.images = "//host/photos"
+    assert places_outside(recipe) == {"data.images": "is an address"}
     said = failure(read_splits, ClassificationData(root=str(tmp_path), fold=1))
     assert "data.fold is for tables" in said
     with pytest.raises(UsageError, match=r"only `spanets train` runs"):

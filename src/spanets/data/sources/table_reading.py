@@ -80,6 +80,8 @@ def read_table(path: Path, is_wanted: Callable[[str], bool]) -> Table:
         UserError: the file is missing or damaged, is not of the format that its suffix names, or
             two wanted columns have the same name.
     """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name the table, or set data.source folder")
     if not path.is_file():  # a pipe might never end
         raise UserError(f"{path}: no such file")
     read = READERS.get(path.suffix.lower())

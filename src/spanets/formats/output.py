@@ -81,15 +81,27 @@ class Output:
 
     def image(self, image: CocoImage, place: PurePosixPath) -> None:
         """Copies or links an image file."""
+        if self.images == "link":
+            self._make(place, lambda target: target.symlink_to(os.path.abspath(image.path)))
+        elif self.images == "copy":
+            self._make(place, lambda target: shutil.copyfile(image.path, target))
+
+    def label(self, place: PurePosixPath, content: str | Image.Image) -> None:
+        """Writes the labels of one image.
+
+        They are not synced one by one, which would take hours for a large data set; the file that
+        lists them all is written last, and completely or not at all.
+        """
+        if isinstance(content, str):
+            self._make(place, lambda target: target.write_bytes(content.encode()))
+        else:
+            self._make(place, lambda target: content.save(target, "PNG"))
+
+    def _make(self, place: PurePosixPath, write: Callable[[Path], object]) -> None:
         target = self.out / place
-        if self.images == "none":
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            if self.images == "link":
-                target.symlink_to(os.path.abspath(image.path))
-            else:
-                shutil.copyfile(image.path, target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write(target)
         except OSError as error:
             raise UserError(f"{target}: cannot be written ({error.strerror})") from None
 
@@ -160,7 +172,7 @@ def write_yolo(output: Output, parts: list[Checked]) -> None:
             place = part.place(image)
             output.image(image, PurePosixPath("images", part.name) / place)
             text = "".join(f"{line}\n" for line in lines)
-            output.text(PurePosixPath("labels", part.name) / place.with_suffix(".txt"), text)
+            output.label(PurePosixPath("labels", part.name) / place.with_suffix(".txt"), text)
     output.leave_out(parts, yolo.NAME)
     _tell_numbers(output, parts[0].data)
     folders = {part.name: f"images/{part.name}" for part in parts}
@@ -182,7 +194,7 @@ def write_voc(output: Output, parts: list[Checked]) -> None:
             ElementTree.indent(tree)
             text = ElementTree.tostring(tree, encoding="unicode")
             output.image(image, "JPEGImages" / place)
-            output.text("Annotations" / place.with_suffix(".xml"), f"{text}\n")
+            output.label("Annotations" / place.with_suffix(".xml"), f"{text}\n")
         stems = [part.place(image).with_suffix("").as_posix() for image in part.data.images]
         output.text(f"ImageSets/Main/{part.name}.txt", "".join(f"{stem}\n" for stem in stems))
     output.leave_out(parts, voc.NAME, voc.FLAGS)
@@ -209,8 +221,7 @@ def write_masks(output: Output, parts: list[Checked]) -> None:
             place = part.place(image)
             mask = _paint(output, image, first, IGNORED if is_stuff else 0)
             output.image(image, PurePosixPath("images", part.name) / place)
-            target = output.out / "masks" / part.name / place.with_suffix(".png")
-            write_atomically(target, partial(_save_png, mask))
+            output.label(PurePosixPath("masks", part.name) / place.with_suffix(".png"), mask)
     if not is_stuff:
         output.notes.append(
             f"masks hold classes: 0 is {BINARY[0]}, and objects of a class are not told apart"
@@ -379,10 +390,6 @@ def _paint(output: Output, image: CocoImage, first: int, rest: int) -> Image.Ima
         mask[pixels] = IGNORED if found.crowd else found.label - 1 + first
         taken |= pixels
     return Image.fromarray(mask)
-
-
-def _save_png(mask: Image.Image, file: BinaryIO) -> None:
-    mask.save(file, "PNG")
 
 
 def _write(content: bytes, file: BinaryIO) -> None:

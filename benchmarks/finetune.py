@@ -22,8 +22,8 @@ from common import write
 from safetensors.torch import save_file
 
 from spanets.data.sources.elpv import elpv_splits
-from spanets.embedding.extract import embed
 from spanets.data.sources.labelled import gather_labelled
+from spanets.embedding.extract import embed
 from spanets.embedding.neighbours import measure_knn
 from spanets.embedding.probe import measure_probe
 from spanets.recipe import load_recipe

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from spanets_cli.option_types import fraction
 from spanets_cli.output import print_json, print_notes, say
 
 HELP = "convert annotated images between COCO, YOLO, Pascal VOC, masks and others"
@@ -16,9 +17,9 @@ hold is counted, one line a kind.
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("data", metavar="IN", type=Path, help="folder, or the file describing it")
+    parser.add_argument("data", metavar="IN", help="folder, or the file describing it")
     parser.add_argument("--to", required=True, metavar="FORMAT", help="coco, yolo, voc or masks")
-    parser.add_argument("--out", required=True, metavar="DIR", type=Path, help="a new folder")
+    parser.add_argument("--out", required=True, metavar="DIR", help="a new folder")
     parser.add_argument(
         "--from",
         dest="format",
@@ -34,9 +35,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--val-fraction",
-        type=float,
-        metavar="SHARE",
-        help="take this share of the images for val if there is no such part, by their names",
+        type=fraction,
+        metavar="P",
+        help="take this fraction of the images for val if there is no such part, by their names",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -47,12 +48,12 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     from spanets_runtime.errors import UsageError
 
     share = arguments.val_fraction
-    if share is not None and not 0 < share < 1:
+    if share in (0, 1):
         raise UsageError(f"--val-fraction is {share:g}, must be between 0 and 1")
     found = convert(
-        arguments.data.expanduser(),
+        Path(arguments.data).expanduser(),
         arguments.to,
-        arguments.out.expanduser(),
+        Path(arguments.out).expanduser(),
         arguments.format,
         arguments.images,
         share,

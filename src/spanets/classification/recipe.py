@@ -135,8 +135,8 @@ class ClassificationData(Data):
             )
         if self.folds is not None and isinstance(self.fold, int) and self.fold >= self.folds:
             raise UsageError(
-                f"data.fold is {self.fold}, but data.folds is {self.folds}; give a number from 0 to "
-                f"{self.folds - 1}, or all"
+                f"data.fold is {self.fold}, but data.folds is {self.folds}; give a number from 0 "
+                f"to {self.folds - 1}, or all"
             )
         for name, (first, second) in (("scale", self.scale), ("ratio", self.ratio)):
             if first > second:

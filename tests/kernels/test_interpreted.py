@@ -33,7 +33,9 @@ def agree(ours: Tensor, theirs: Tensor, inputs: list[Tensor]) -> None:
     """Values and gradients agree to float32's rounding."""
     grad = torch.randn_like(ours)
     assert ours.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    # Two orders of a sum in float32 differ by a few roundings of its largest terms.
+    rounding = max(1e-5, 2e-7 * float(theirs.detach().abs().max()))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=rounding)
     pairs = zip(
         torch.autograd.grad(ours, inputs, grad),
         torch.autograd.grad(theirs, inputs, grad),

@@ -1,4 +1,4 @@
-"""Reads small text files from the user: only regular files, with a limit on the size."""
+"""Reads small files from the user: only regular files, with a limit on the size."""
 
 import os
 import stat
@@ -8,14 +8,26 @@ from spanets_runtime.errors import UserError
 
 
 def read_text_file(path: str | Path, most: int) -> str:
-    """Returns the text of a file.
+    """Returns the text of a file in UTF-8, without a byte-order mark; see `read_file`.
+
+    Raises:
+        UserError: see `read_file`; or it is not UTF-8.
+    """
+    try:
+        return read_file(path, most).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not a text file in UTF-8") from None
+
+
+def read_file(path: str | Path, most: int) -> bytes:
+    """Returns the content of a file.
 
     Args:
         path: Path of a regular file, or a link to one; a pipe or a device might never end.
         most: Limit of the size, in bytes.
 
     Raises:
-        UserError: the file is missing, unreadable, too large or not UTF-8.
+        UserError: the file is missing, unreadable or too large.
     """
     try:
         content = _read_regular(path, most + 1)
@@ -26,10 +38,7 @@ def read_text_file(path: str | Path, most: int) -> str:
         raise UserError(f"{path}: cannot be read ({reason})") from None
     if len(content) > most:
         raise UserError(f"{path}: too large, more than {most:,} bytes")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not a text file in UTF-8") from None
+    return content
 
 
 def _read_regular(path: str | Path, most: int) -> bytes:

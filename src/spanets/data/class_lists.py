@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spanets_runtime.errors import UserError
+from spanets_runtime.reading import read_file
 
 # UTF-32 before UTF-16: its byte-order mark begins with that of UTF-16.
 _MARKS = (
@@ -90,18 +91,12 @@ def _is_invisible(character: str) -> bool:
 
 
 def _read_text(path: Path) -> str:
-    try:
-        if not path.is_file():  # a pipe might never end
-            raise UserError(f"{path}: no such file")
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    content = read_file(path, _MAX_BYTES)
     try:
         text = content.decode(encoding_of(content))
     except UnicodeDecodeError:
         text = "\0"
-    if "\0" in text or len(content) > _MAX_BYTES:
+    if "\0" in text:
         raise UserError(f"{path}: is not a text file in UTF-8, or in UTF-16 with a byte-order mark")
     return text
 

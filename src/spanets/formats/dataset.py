@@ -318,26 +318,6 @@ def list_classes(root: Path, *names: str) -> list[str] | None:
     return None if path is None else read_names(path).names
 
 
-def read_text(path: Path, most: int) -> str:
-    """Reads a text file of at most `most` bytes in UTF-8.
-
-    Raises:
-        UserError: it is missing, cannot be read, is longer, or is not UTF-8.
-    """
-    try:
-        if not path.is_file():  # a pipe might never end
-            raise UserError(f"{path}: no such file")
-        with path.open("rb") as file:
-            content = file.read(most + 1)
-        if len(content) > most:
-            raise UserError(f"{path}: is larger than {most} bytes")
-        return content.decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not a text file in UTF-8") from None
-
-
 def number_of(text: Any, what: str) -> float:
     """Returns a finite number that a file holds, as a text or a number.
 

@@ -23,12 +23,13 @@ from tqdm import tqdm
 from spanets.data.class_lists import clean_name, read_lines, read_names
 from spanets.data.sources.parts import name_parts
 from spanets.formats.colours import IGNORED, Colours, find_colours
-from spanets.formats.dataset import Collector, Dataset, Part, part_folders, read_text
+from spanets.formats.dataset import Collector, Dataset, Part, part_folders
 from spanets.formats.pairs import Pairs, pair_masks
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import FORMATS, ImageError
 from spanets_runtime.labels import load_labels
 from spanets_runtime.listing import list_entries, list_images
+from spanets_runtime.reading import read_text_file
 
 NAME = "masks"
 LOOKED_FOR = "images/ beside masks/, Cityscapes, ADE20K, SegmentationClass/"
@@ -230,7 +231,7 @@ def _voc(root: Path) -> MaskFolders | None:
     lists = {part: path for part, path in lists.items() if os.path.isfile(path)}
     images = {path.stem: path for path in list_images(root / "JPEGImages").images}
     if lists:
-        stems = {part: read_text(path, 2**26).split() for part, path in lists.items()}
+        stems = {part: read_text_file(path, 2**26).split() for part, path in lists.items()}
     else:
         stems = {"train": sorted(p.stem for p in list_images(masks).images if p.stem in images)}
     parts, gone = {}, 0

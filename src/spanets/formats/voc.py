@@ -25,9 +25,9 @@ from spanets.formats.dataset import (
     name_part,
     number_of,
     part_folders,
-    read_text,
 )
 from spanets.formats.xml_file import read_xml, root_tag
+from spanets_runtime.reading import read_text_file
 
 NAME = "Pascal VOC"
 LOOKED_FOR = "Annotations/*.xml beside JPEGImages/, or .xml files beside images"
@@ -57,7 +57,7 @@ def read(root: Path) -> Dataset:
     if classes is None and os.path.isfile(root / "labelmap.txt"):
         classes = [
             line.partition(":")[0]
-            for line in read_text(root / "labelmap.txt", 2**20).splitlines()
+            for line in read_text_file(root / "labelmap.txt", 2**20).splitlines()
             if line.strip() and not line.startswith("#")
         ]
         classes = [name for name in classes if name != "background"]
@@ -132,7 +132,7 @@ def _list(root: Path, found: Collector) -> list[tuple[str, Path]]:
         ]
     listed: list[tuple[str, Path]] = []
     for part, place in lists.items():
-        for line in read_text(place, 2**26).splitlines():
+        for line in read_text_file(place, 2**26).splitlines():
             name = line.strip()
             if name not in files:  # lists of one class have a number after the name
                 name = name.rpartition(" ")[0].strip() or name

@@ -5,6 +5,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from spanets_runtime.errors import UserError
+from spanets_runtime.reading import read_file
 
 MAX_XML = 2**28
 """Largest size of an XML file in bytes; its tree takes about ten times as much memory."""
@@ -39,19 +40,11 @@ def read_xml(path: Path) -> ElementTree.Element:
         UserError: it is missing, too large, no XML, or declares a document type or entities.
     """
     try:
-        if not path.is_file():  # a pipe might never end
-            raise UserError(f"{path}: no such file")
-        with path.open("rb") as file:
-            content = file.read(MAX_XML + 1)
-        if len(content) > MAX_XML:
-            raise UserError(f"{path}: is larger than {MAX_XML} bytes")
         parser: Any = ElementTree.XMLParser(target=_Builder())
-        parser.feed(content)
+        parser.feed(read_file(path, MAX_XML))
         return parser.close()
     except _Refused:
         raise UserError(f"{path}: declares a DOCTYPE, which is not read; remove it") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise UserError(f"{path}: is not XML ({error})") from None
 

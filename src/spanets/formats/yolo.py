@@ -27,12 +27,12 @@ from spanets.formats.dataset import (
     list_classes,
     number_of,
     part_folders,
-    read_text,
     whole_number,
 )
 from spanets.recipe.yaml_text import load_yaml
 from spanets_runtime.errors import UserError
 from spanets_runtime.listing import describe_left_out, list_images
+from spanets_runtime.reading import read_text_file
 
 NAME = "YOLO"
 LOOKED_FOR = "data.yaml with names, or labels/ beside images/ with classes.txt"
@@ -115,7 +115,7 @@ class _Reader:
             self.found.count("images without a label file, taken as without objects", path)
             return
         seen: set[str] = set()
-        for number, line in enumerate(read_text(labels, MAX_LABELS).splitlines(), start=1):
+        for number, line in enumerate(read_text_file(labels, MAX_LABELS).splitlines(), start=1):
             text = " ".join(line.split())
             if not text:
                 continue
@@ -193,7 +193,7 @@ class _Reader:
             )
         if place.is_dir():
             return self._list(place)
-        lines = [line.strip() for line in read_text(place, MAX_LABELS).splitlines()]
+        lines = [line.strip() for line in read_text_file(place, MAX_LABELS).splitlines()]
         found = []
         for line in filter(None, lines):
             path = self._inside(line, place.parent, part) or self._inside(line, base, part)
@@ -279,7 +279,7 @@ def _find_yaml(path: Path) -> Path | None:
 
 def _is_config(path: Path) -> bool:
     try:
-        lines = read_text(path, 2**18).splitlines()
+        lines = read_text_file(path, 2**18).splitlines()
     except UserError:
         return path.name == "data.yaml"
     keys = {line.partition(":")[0].strip() for line in lines if line[:1] not in (" ", "#")}
@@ -292,7 +292,7 @@ def _has_labels(root: Path) -> bool:
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    settings = load_yaml(read_text(path, 2**18), str(path))
+    settings = load_yaml(read_text_file(path, 2**18), str(path))
     if not isinstance(settings, dict):
         raise UserError(f"{path}: holds no keys; it must have names, train and val")
     return settings

@@ -5,16 +5,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from spanets_cli.limits import (
-    MOST_BATCH,
     MOST_COUNT,
     MOST_FREQUENCIES,
-    MOST_SIDE,
     refuse_large_batches,
 )
 from spanets_cli.option_types import positive, whole
 from spanets_cli.output import print_json, say
 from spanets_cli.programs import refuse_program
-from spanets_cli.weight_options import add_pretrained, add_weights
+from spanets_cli.shared_options import add_batch, add_pretrained, add_size, add_weights
 
 HELP = "measure how models treat spatial frequencies"
 
@@ -43,19 +41,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="mixers, blocks, or patterns of module names (default: mixers)",
     )
-    parser.add_argument(
-        "--size",
-        type=whole(32, MOST_SIDE),
-        metavar="SIDE",
-        help="side of the images in pixels (default: the model's)",
-    )
-    parser.add_argument(
-        "--batch",
-        type=whole(1, MOST_BATCH),
-        default=16,
-        metavar="N",
-        help="images in a batch (default: 16)",
-    )
+    add_size(parser)
+    add_batch(parser, 16, " (default: 16)")
     parser.add_argument(
         "--limit",
         type=whole(1, MOST_COUNT),

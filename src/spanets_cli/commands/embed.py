@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spanets_cli.limits import MOST_BATCH, MOST_COUNT, MOST_SIDE, refuse_large_batches
+from spanets_cli.limits import MOST_COUNT, refuse_large_batches
 from spanets_cli.option_types import fraction, whole
 from spanets_cli.output import print_json, print_notes, print_table, say, tell
 from spanets_cli.programs import refuse_program
-from spanets_cli.weight_options import add_pretrained, add_weights
-from spanets_runtime.machine import most_parallel
+from spanets_cli.shared_options import add_batch, add_pretrained, add_size, add_weights, add_workers
 from spanets_runtime.text import escape_values
 
 HELP = "compute a vector for each image; measure them, find copies and similar images"
@@ -59,33 +58,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_network_options(parser: argparse.ArgumentParser) -> None:
-    most = most_parallel()
     parser.add_argument(
         "--layer",
         metavar="MODULE",
         help="module whose output is averaged over space (default: pre_logits, the pooled "
         "features before the classifier)",
     )
-    parser.add_argument(
-        "--size",
-        type=whole(32, MOST_SIDE),
-        metavar="SIDE",
-        help="side of the images in pixels (default: the model's)",
-    )
-    parser.add_argument(
-        "--batch",
-        type=whole(1, MOST_BATCH),
-        default=32,
-        metavar="N",
-        help="images in a batch; it does not affect the vectors (default: 32)",
-    )
-    parser.add_argument(
-        "--workers",
-        type=whole(0, most),
-        default=2,
-        metavar="N",
-        help=f"processes that load images, 0 to {most} on this machine (default: 2)",
-    )
+    add_size(parser)
+    add_batch(parser, 32, "; it does not affect the vectors (default: 32)")
+    add_workers(parser)
     parser.add_argument(
         "--normalize", action="store_true", help="scale the stored vectors to length 1"
     )

@@ -3,19 +3,16 @@
 import argparse
 from pathlib import Path
 
-from spanets_cli.limits import MOST_BATCH
-from spanets_cli.option_types import fraction, whole
+from spanets_cli.option_types import fraction
 from spanets_cli.output import print_json, print_notes, say_described
 from spanets_cli.programs import refuse_program
-from spanets_cli.weight_options import add_weights, open_named
-from spanets_runtime.machine import most_parallel
+from spanets_cli.shared_options import add_batch, add_weights, add_workers, open_named
 
 HELP = "evaluate a model on labelled images"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    most = most_parallel()
     parser.add_argument(
         "checkpoint",
         metavar="MODEL|CHECKPOINT|FILE.onnx",
@@ -31,19 +28,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="imagenet, imagenet-real, -v2, -c, -a or -r (default: detect it)",
     )
-    parser.add_argument(
-        "--batch",
-        type=whole(1, MOST_BATCH),
-        metavar="N",
-        help="images in a batch (default: 64, or 2 for detectors)",
-    )
-    parser.add_argument(
-        "--workers",
-        type=whole(0, most),
-        default=2,
-        metavar="N",
-        help=f"processes that load images, 0 to {most} on this machine (default: 2)",
-    )
+    add_batch(parser, None, " (default: 64, or 2 for detectors)")
+    add_workers(parser)
     add_weights(parser)
     _add_after_training(parser)
     parser.add_argument(

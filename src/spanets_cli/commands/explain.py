@@ -4,7 +4,7 @@ import argparse
 
 from spanets_cli.output import print_notes, say, tell
 from spanets_cli.programs import refuse_program
-from spanets_cli.weight_options import add_weights, open_named
+from spanets_cli.shared_options import add_weights, open_named
 
 HELP = "draw heat maps of where a classifier looks"
 

@@ -5,7 +5,7 @@ import argparse
 from spanets_cli.limits import MOST_COUNT, MOST_SIDE
 from spanets_cli.option_types import sides, whole
 from spanets_cli.output import print_json, say, tell
-from spanets_cli.weight_options import add_pretrained, add_weights
+from spanets_cli.shared_options import add_pretrained, add_weights
 
 HELP = "export a model to ONNX or torch.export, and verify it"
 

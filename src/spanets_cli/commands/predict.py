@@ -10,7 +10,7 @@ from spanets_cli.limits import MOST_COUNT
 from spanets_cli.option_types import fraction, whole
 from spanets_cli.output import print_json, print_notes, say
 from spanets_cli.programs import refuse_program
-from spanets_cli.weight_options import add_weights, open_named
+from spanets_cli.shared_options import add_weights, open_named
 from spanets_runtime.text import escape_controls
 
 HELP = "classify images, segment them, or detect objects"

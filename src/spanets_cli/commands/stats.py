@@ -2,9 +2,8 @@
 
 import argparse
 
-from spanets_cli.option_types import whole
 from spanets_cli.output import print_json, print_notes, say_described, tell
-from spanets_runtime.machine import most_parallel
+from spanets_cli.shared_options import add_workers
 
 HELP = "measure a data set: what is in it, what looks odd, mean and deviation"
 
@@ -16,7 +15,6 @@ EPILOG = """The exit status is 1 if an image cannot be read.
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    most = most_parallel()
     parser.add_argument(
         "data", metavar="DATA", help="folder of images, of class folders, or of train/ and val/"
     )
@@ -29,13 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="DIR", help="folder for sheet.png, stats.json and stats.yaml"
     )
-    parser.add_argument(
-        "--workers",
-        type=whole(0, most),
-        default=2,
-        metavar="N",
-        help=f"processes that load images, 0 to {most} on this machine (default: 2)",
-    )
+    add_workers(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

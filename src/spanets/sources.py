@@ -20,13 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from spanets.backbones.factory import create_model, create_pretrained, has_published_weights
-from spanets.backbones.limits import ModelTooLargeError, check_numbers, limited_model
 from spanets.backbones.published_classes import published_classes
 from spanets.checkpoint import ModelInfo, read_own, weights_of
+from spanets.restoring import restore_model
 from spanets.tasks import DEFAULT_TASK, load_task
 from spanets.version import __version__
-from spanets.weights import LoadReport, WeightsError, load_weights
-from spanets.weights.errors import show_name
+from spanets.weights import LoadReport, load_weights
 from spanets_runtime.errors import UsageError, UserError, first_line
 from spanets_runtime.onnx import OnnxFile, OnnxPredictor, is_exported
 from spanets_runtime.reading import read_text_file
@@ -342,64 +341,6 @@ def open_checkpoint(path: str | Path) -> Source:
 def build_source(path: str | Path, info: ModelInfo, content: Mapping[str, Any]) -> Source:
     """Builds the model of a checkpoint that was already read; see `open_checkpoint`."""
     weights = weights_of(content, path)
-    try:
-        model = _build_fitting(info, weights)
-    except UserError as error:
-        raise WeightsError(f"{path}: {error}") from None
-    # Untrusted metadata can hold any values, and models raise any kind of exception for them.
-    except Exception as error:
-        reason = first_line(error)
-        raise WeightsError(f"{path}: its model cannot be built ({reason})") from error
-    model.load_state_dict(weights)
+    model = restore_model(path, info, weights)
     rest: dict[str, Any] = {key: content[key] for key in ("epoch", "loops") if key in content}
     return Source(str(path), model.eval(), info, Path(path), content=rest)
-
-
-def _build_fitting(info: ModelInfo, weights: Mapping[str, Tensor]) -> nn.Module:
-    """Builds the model of a checkpoint after checking that its weights fit and its size is sane."""
-    # Category ids are labels, not sizes, so large values are fine.
-    head = {key: value for key, value in info.head.items() if key != "category_ids"}
-    check_numbers([info.model_args, head], weights)
-    build = load_task(info.task).build_model
-    with limited_model(weights):
-        # First on the meta device, without memory: an untrusted checkpoint can name a huge model.
-        if (sketch := _sketch(info)) is not None:
-            _check_names(info, sketch, weights)
-        model = build(info)
-    _check_names(info, model, weights)
-    return model
-
-
-def _sketch(info: ModelInfo) -> nn.Module | None:
-    """Builds a model on the meta device, or returns None if that is not possible."""
-    try:
-        with torch.device("meta"):
-            return load_task(info.task).build_model(info)
-    except ModelTooLargeError:
-        raise
-    # A few models compute with values in their constructor. Real errors recur in the real build.
-    except Exception:
-        return None
-
-
-def _check_names(info: ModelInfo, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    if mismatch := _compare(model.state_dict(), weights):
-        raise UserError(f"its weights are not those of {info.model}: {mismatch}")
-
-
-def _compare(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """Describes briefly how two sets of tensors differ in names, shapes or types; "" if equal."""
-    differences = {
-        "missing": own.keys() - given.keys(),
-        "unexpected": given.keys() - own.keys(),
-        "of another shape": {
-            key for key in own.keys() & given.keys() if own[key].shape != given[key].shape
-        },
-        "of another type": {
-            key
-            for key in own.keys() & given.keys()
-            if own[key].is_floating_point() != given[key].is_floating_point()
-        },
-    }
-    parts = [f"{len(k)} {how}, such as {show_name(min(k))}" for how, k in differences.items() if k]
-    return "; ".join(parts)

@@ -91,6 +91,8 @@ def _is_invisible(character: str) -> bool:
 
 
 def _read_text(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
     content = read_file(path, _MAX_BYTES)
     try:
         text = content.decode(encoding_of(content))

@@ -7,7 +7,8 @@ from torch import nn
 
 from spanets.recipe import load_recipe, parse_recipe
 from spanets.recipe.preprocessing import OPEN, describe_preprocessing
-from spanets.tasks import list_tasks
+from spanets.tasks import list_tasks, load_task
+from spanets.training import initial
 from spanets.training.initial import Frozen, find_frozen
 from spanets_runtime.errors import UsageError
 
@@ -105,3 +106,17 @@ def test_a_module_named_backbone_is_that_module():
     model = nn.Module()
     model.backbone, model.head = nn.Linear(2, 2), nn.Linear(2, 2)
     assert list(find_frozen(model, "backbone")) == ["backbone"]
+
+
+@pytest.mark.parametrize("name", ["photos", "shapes_semantic_fpn", "shapes_mask_rcnn"])
+def test_every_task_starts_from_published_weights(name, monkeypatch):
+    published = timm.create_model("spanet_nano")
+    monkeypatch.setattr(initial, "create_pretrained", lambda name, arguments: published)
+    recipe = load_recipe(name, ["--model.name", "spanet_nano", "--model.pretrained", "true"])
+    task = load_task(recipe.task)(recipe)
+    model = task.build_model(task.make_info(["cat", "dog"]))
+    report = task.load_weights(model, initial.pretrained_weights(recipe))
+    own = {key.partition("stages.")[2]: value for key, value in model.state_dict().items()}
+    stages = published.stages.state_dict()
+    assert report.loaded >= len(stages)
+    assert all(own[key].equal(value) for key, value in stages.items())

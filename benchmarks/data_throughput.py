@@ -25,8 +25,9 @@ from PIL import Image
 from timm.data import create_dataset, create_loader
 from tqdm import trange
 
-from spanets.classification.data import make_loaders, mend_posterize, standardize
+from spanets.classification.data import make_loaders
 from spanets.classification.recipe import ClassificationRecipe
+from spanets.data.image_level.transforms import mend_posterize, standardize
 from spanets.data.sources.shard_writer import write_shards
 from spanets.recipe import load_recipe
 

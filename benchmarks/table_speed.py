@@ -74,8 +74,8 @@ def make_table(folder: Path, rows: int) -> None:
 
 def measure(name: str, folder: Path) -> dict[str, Any]:
     """Returns the seconds to open a table, without imports, and the peak memory of this process."""
-    from spanets.classification.data import read_splits
     from spanets.classification.recipe import ClassificationData
+    from spanets.data.image_level.splits import read_splits
 
     settings = dict(CASES[name])
     root = str(folder / f"labels.{settings.pop('suffix')}")

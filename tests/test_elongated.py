@@ -3,8 +3,9 @@
 import pytest
 from PIL import Image
 
-from spanets.classification.data import ImageDataset, evaluation_loader, preprocessing_of
 from spanets.classification.recipe import ClassificationData
+from spanets.data.image_level.dataset import ImageDataset, evaluation_loader
+from spanets.data.image_level.transforms import preprocessing_of
 from spanets.data.samples import Samples
 from spanets_runtime.images import ImageError
 from spanets_runtime.predict import predict_images

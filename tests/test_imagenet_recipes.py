@@ -6,8 +6,9 @@ import torch
 
 import spanets
 from spanets.checkpoint import ModelInfo
-from spanets.classification.data import make_mixing, train_transform
+from spanets.classification.data import make_mixing
 from spanets.classification.module import Classification
+from spanets.data.image_level.transforms import train_transform
 from spanets.recipe import list_recipes, load_recipe
 from spanets.training.optim import make_optimizer
 

@@ -10,18 +10,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from small_runs import make_photos
 
-from spanets.classification.data import (
-    ImageDataset,
-    evaluation_loader,
+from spanets.classification.data import make_loaders, make_mixing
+from spanets.classification.recipe import ClassificationData as Data
+from spanets.data.image_level.dataset import ImageDataset, evaluation_loader
+from spanets.data.image_level.splits import read_splits
+from spanets.data.image_level.transforms import (
     evaluation_transform,
-    make_loaders,
-    make_mixing,
     preprocessing_of,
-    read_splits,
     standardize,
     train_transform,
 )
-from spanets.classification.recipe import ClassificationData as Data
 from spanets.data.loaders import EvenBatches, RankSampler, max_workers, plain_worker_errors
 from spanets.data.sampler import EpochSampler, seed_sample
 from spanets.data.samples import Samples, map_classes
@@ -217,7 +215,8 @@ def soft_samples(photos) -> Samples:
 
 
 def test_soft_targets(photos):
-    dataset = ImageDataset(soft_samples(photos), lambda _: torch.zeros(1), soft_targets=True)
+    samples = soft_samples(photos)
+    dataset = ImageDataset(samples, lambda _: torch.zeros(1), samples.targets)
     assert dataset[0][1].tolist() == [0.25, 0.75]
     labels = ImageDataset(soft_samples(photos), lambda _: torch.zeros(1))
     assert labels[0][1].item() == 0

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spanets.checkpoint import ModelInfo
-from spanets.classification.data import standardize
 from spanets.classification.module import Classification
+from spanets.data.image_level.transforms import standardize
 from spanets.data.sampler import seed_sample
 from spanets.recipe import parse_recipe
 from spanets.weights.classifiers import classifier_names

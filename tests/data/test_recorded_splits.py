@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from spanets.classification.data import read_splits
 from spanets.classification.recipe import ClassificationData
+from spanets.data.image_level.splits import read_splits
 from spanets.data.run_data import RunData
 from spanets.data.split_list import read_split, write_split
 from spanets.data.splits import list_split, stratified_split

@@ -14,8 +14,8 @@ from safetensors import safe_open
 from small_runs import call, obey_permissions
 
 import spanets_cli
-from spanets.classification.data import evaluation_transform, preprocessing_of, standardize
 from spanets.classification.module import Classification
+from spanets.data.image_level.transforms import evaluation_transform, preprocessing_of, standardize
 from spanets.recipe import load_recipe
 from spanets.training.devices import describe_devices
 from spanets_runtime.errors import UsageError

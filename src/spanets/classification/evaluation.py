@@ -23,15 +23,12 @@ from spanets.classification.calibration import (
     temper,
     temperature_of,
 )
-from spanets.classification.data import (
-    evaluation_loader,
-    read_splits,
-    unreadable_of,
-)
 from spanets.classification.errors import check_errors, name_images, save_errors
 from spanets.classification.images import named_images
 from spanets.classification.metrics import balanced_accuracy, metrics_for, recalls, update_metrics
 from spanets.classification.recipe import ClassificationRecipe
+from spanets.data.image_level.dataset import evaluation_loader, unreadable_of
+from spanets.data.image_level.splits import read_splits
 from spanets.data.loaders import plain_worker_errors
 from spanets.data.run_data import read_run_data
 from spanets.data.samples import Samples, map_classes

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader
 
 from spanets.checkpoint import ModelInfo
 from spanets.classification.calibration import TTA, Mirrored
-from spanets.classification.data import evaluation_loader
 from spanets.classification.evaluation import as_classifier, classify, measure
 from spanets.data.corruptions import KINDS, SEVERITIES
+from spanets.data.image_level.dataset import evaluation_loader
 from spanets.data.samples import Samples
 from spanets.data.sources.imagenet import (
     LAYOUTS,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spanets.classification.recipe import ClassificationData, ClassificationRecipe
-from spanets.classification.tables import source_of, table_splits
+from spanets.data.image_level.tables import source_of, table_splits
 from spanets.data.run_data import read_run_data
 from spanets.data.samples import Samples
 from spanets.data.sources.folder import (

@@ -4,19 +4,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor, nn
 
 from spanets.checkpoint import ModelInfo
-from spanets.classification.data import make_mixing, preprocessing_of, standardize
+from spanets.classification.data import make_mixing
 from spanets.classification.distillation import FeatureImitation, imitation_loss, make_teacher
 from spanets.classification.losses import class_weights, describe_weights, make_loss
 from spanets.classification.metrics import balanced_accuracy, metrics_for, update_metrics
 from spanets.classification.recipe import ClassificationRecipe
-from spanets.training.groups import scale_learning_rate
+from spanets.data.image_level.transforms import preprocessing_of, standardize
+from spanets.training.groups import group_with_head
 from spanets.training.module import RecipeModule
 from spanets.training.sums import ExactMean
-from spanets.weights.classifiers import classifier_names
 from spanets_runtime.errors import UsageError
 from spanets_runtime.preprocessing import Preprocessing
 
@@ -109,20 +108,7 @@ class Classification(RecipeModule[ClassificationRecipe]):
         optim = self.recipe.optim
         if optim.head_lr is None and self.imitation is None:
             return self.model
-        keep: set[str] = getattr(self.model, "no_weight_decay", set)()
-        if optim.layer_decay is None:
-            groups = param_groups_weight_decay(
-                self.model, optim.weight_decay, no_weight_decay_list=keep
-            )
-        else:
-            decay = optim.layer_decay
-            groups = param_groups_layer_decay(
-                self.model, optim.weight_decay, keep, layer_decay=decay
-            )
-        if optim.head_lr is not None:
-            heads = [self.model.get_submodule(name) for name in classifier_names(self.model)]
-            of_heads = [p for head in heads for p in head.parameters()]
-            groups = scale_learning_rate(groups, of_heads, optim.head_lr / optim.lr)
+        groups = group_with_head(self.model, optim, optim.head_lr)
         if self.imitation is not None:
             groups.append({"params": list(self.imitation.parameters())})
         return groups

@@ -3,7 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
+
+from spanets.recipe.sections import Optim
+from spanets.weights.classifiers import classifier_names
 
 
 def scale_learning_rate(
@@ -48,3 +52,25 @@ def group_parameters(
         new = {"params": [], "weight_decay": decay, "lr_scale": scale}
         groups.setdefault((scale, decay), new)["params"].append(parameter)
     return list(groups.values())
+
+
+def group_with_head(model: nn.Module, optim: Optim, head_lr: float | None) -> list[dict[str, Any]]:
+    """Groups the parameters of a timm model by layer decay, with another rate for its classifier.
+
+    Args:
+        model: The model; its `no_weight_decay` names parameters without weight decay.
+        optim: Learning rate, weight decay and layer decay.
+        head_lr: Learning rate of the classifier, or None for that of the other layers.
+    """
+    keep: set[str] = getattr(model, "no_weight_decay", set)()
+    if optim.layer_decay is None:
+        groups = param_groups_weight_decay(model, optim.weight_decay, no_weight_decay_list=keep)
+    else:
+        groups = param_groups_layer_decay(
+            model, optim.weight_decay, keep, layer_decay=optim.layer_decay
+        )
+    if head_lr is None:
+        return groups
+    heads = [model.get_submodule(name) for name in classifier_names(model)]
+    of_heads = [p for head in heads for p in head.parameters()]
+    return scale_learning_rate(groups, of_heads, head_lr / optim.lr)

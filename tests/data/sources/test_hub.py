@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from small_runs import make_photos
 
-from spanets.classification.data import read_splits
 from spanets.classification.recipe import ClassificationData
+from spanets.data.image_level.splits import read_splits
 from spanets.data.run_data import RunData
 from spanets.data.sources.folder import folder_parts
 from spanets.data.sources.hub import hub_parts

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from small_runs import make_photos
 
-from spanets.classification.data import read_splits
 from spanets.classification.recipe import ClassificationData
+from spanets.data.image_level.splits import read_splits
 from spanets.data.packed import PackedTexts
 from spanets.data.run_data import RunData
 from spanets.data.sources import remote, shard_names

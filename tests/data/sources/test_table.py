@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spanets.classification.data import ImageDataset, read_splits
 from spanets.classification.recipe import ClassificationData
-from spanets.classification.tables import draw_folds
 from spanets.data.balanced_draw import draw_parts
 from spanets.data.folds import read_folds, write_folds
+from spanets.data.image_level.dataset import ImageDataset
+from spanets.data.image_level.splits import read_splits
+from spanets.data.image_level.tables import draw_folds
 from spanets.data.run_data import RunData
 from spanets.data.sources.folder import folder_splits
 from spanets.data.sources.table import is_table, table_parts

@@ -1,9 +1,9 @@
 """Reads the tables of labelled images that a recipe names, and divides them into parts or folds."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
-from spanets.classification.recipe import ClassificationData
 from spanets.data.folds import Folds, find_folds, fold_parts
+from spanets.data.image_level.recipe import ImageLevelData
 from spanets.data.run_data import RunData
 from spanets.data.samples import Samples
 from spanets.data.sources.table import image_names, images_folder, is_table, table_parts
@@ -13,8 +13,11 @@ from spanets_runtime.errors import UsageError
 _KEYS = ("columns", "images", "folds", "fold")
 """Keys that only tables have."""
 
+LEAVE_OUT = "leave the column out by --data.columns '{weight: null}'"
+"""Advice about a column of weights."""
 
-def source_of(data: ClassificationData) -> str:
+
+def source_of(data: ImageLevelData) -> str:
     """Returns the source of a data set; a root that is a table needs no `data.source`.
 
     Raises:
@@ -22,8 +25,8 @@ def source_of(data: ClassificationData) -> str:
     """
     is_named = data.root is not None and data.source == "folder" and is_table(data.root)
     source = "table" if is_named else data.source
-    defaults = {item.name: getattr(ClassificationData(), item.name) for item in fields(data)}
-    changed = [key for key in _KEYS if getattr(data, key) != defaults[key]]
+    defaults = ImageLevelData()
+    changed = [key for key in _KEYS if getattr(data, key) != getattr(defaults, key)]
     if changed and source != "table":
         raise UsageError(
             f"data.{changed[0]} is for tables (.csv, .tsv, .jsonl, .parquet), and the data set is "
@@ -32,7 +35,7 @@ def source_of(data: ClassificationData) -> str:
     return source
 
 
-def table_splits(data: ClassificationData, run_data: RunData | None) -> dict[str, Samples]:
+def table_splits(data: ImageLevelData, run_data: RunData | None) -> dict[str, Samples]:
     """Lists the images of a recipe's table by part: "train", "val" and perhaps "test".
 
     Raises:
@@ -59,7 +62,7 @@ def table_splits(data: ClassificationData, run_data: RunData | None) -> dict[str
     return {part: samples.noted(notes) for part, samples in found.items()}
 
 
-def draw_folds(data: ClassificationData) -> Folds:
+def draw_folds(data: ImageLevelData) -> Folds:
     """Returns the fold of each image of a recipe's table.
 
     Raises:
@@ -73,7 +76,7 @@ def draw_folds(data: ClassificationData) -> Folds:
     return find_folds(samples, names, data.folds, data.split_seed, data.root)
 
 
-def _read(data: ClassificationData) -> dict[str, Samples]:
+def _read(data: ImageLevelData) -> dict[str, Samples]:
     assert data.root is not None
     given = {"path": data.image_column, "label": data.label_column}
     columns = {role: name for role, name in given.items() if name is not None}
@@ -86,23 +89,17 @@ def _read(data: ClassificationData) -> dict[str, Samples]:
     )
 
 
-def _scale_weights(samples: Samples, data: ClassificationData) -> Samples:
+def _scale_weights(samples: Samples, data: ImageLevelData) -> Samples:
     """Scales the weights of the training images to a mean of 1.
 
     Raises:
-        UsageError: the recipe also mixes images, or all weights are 0.
+        UsageError: all weights are 0.
     """
     if samples.weights is None:
         return samples
-    leave = "leave the column out by --data.columns '{weight: null}'"
-    if data.mixup or data.cutmix:
-        raise UsageError(
-            f"{data.root}: its weights cannot be combined with data.mixup or data.cutmix; set them "
-            f"to 0, or {leave}"
-        )
     mean = sum(samples.weights) / len(samples)
     if not mean:
-        raise UsageError(f"{data.root}: the weights of all training images are 0; {leave}")
+        raise UsageError(f"{data.root}: the weights of all training images are 0; {LEAVE_OUT}")
     weights = [weight / mean for weight in samples.weights]
     note = (
         f"{data.root}: the weight column weighs the images in the training loss, scaled to a mean "
@@ -111,7 +108,7 @@ def _scale_weights(samples: Samples, data: ClassificationData) -> Samples:
     return replace(samples, weights=weights).noted([note])
 
 
-def _describe(data: ClassificationData, parts: dict[str, Samples]) -> list[str]:
+def _describe(data: ImageLevelData, parts: dict[str, Samples]) -> list[str]:
     """Returns notes about the source, an unused fold column, and groups in several parts."""
     notes = []
     if data.source == "folder":

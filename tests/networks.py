@@ -47,14 +47,15 @@ OPTIONS_OF_BOTH: list[dict[str, Any]] = [
     {"drop_rate": 0.1, "drop_path_rate": 0.1},
     {"output_norm": True, "features_only": True},
     {"global_pool": "max"},
+    {"output_stride": 8},
 ]
 
 TOGETHER: list[tuple[str, dict[str, Any]]] = [
     (_NANO, {**OPTIONS[0], **OPTIONS[4], **OPTIONS_OF_BOTH[0], **OPTIONS_OF_BOTH[1]}),
     (_NANO, {**OPTIONS[1], **OPTIONS[2], **OPTIONS_OF_BOTH[2]}),
-    (_NANO, {**OPTIONS[3], "learn_balance": "channel", **OPTIONS_OF_BOTH[3]}),
+    (_NANO, {**OPTIONS[3], "learn_balance": "channel", **OPTIONS_OF_BOTH[3], **OPTIONS_OF_BOTH[4]}),
     (_NANO_V2, {**OPTIONS_V2[0], **OPTIONS_V2[1], **OPTIONS_V2[2], **OPTIONS_OF_BOTH[3]}),
-    (_NANO_V2, {**OPTIONS_V2[0], **OPTIONS_OF_BOTH[0]}),
+    (_NANO_V2, {**OPTIONS_V2[0], **OPTIONS_OF_BOTH[0], **OPTIONS_OF_BOTH[4]}),
     (_NANO_V2, {**OPTIONS_V2[3], **OPTIONS_V2[4], **OPTIONS_OF_BOTH[1]}),
     (_NANO_V2, {**OPTIONS_V2[5], **OPTIONS_OF_BOTH[2]}),
 ]

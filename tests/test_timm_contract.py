@@ -356,6 +356,27 @@ def test_some_features(small, out_indices, taken):
     assert not [key for key, _ in model.named_parameters() if "head" in key or ".norm." in key[:11]]
 
 
+@pytest.mark.parametrize("kind", ["list", "dict", "hook", "fx", "getter"])
+def test_other_classes_of_features(small, build, kind):
+    features = build(small, features_only=True, feature_cls=kind).eval()
+    x = images(64, 64)
+    with torch.no_grad():
+        maps = features(x)
+        wanted = build(small, features_only=True).eval()(x)
+    maps = list(maps.values()) if isinstance(maps, dict) else maps
+    assert_same(maps, wanted)
+    if kind in ("list", "dict"):
+        assert {f"stages_{i}" for i in range(len(wanted))} <= dict(features.named_children()).keys()
+
+
+def test_logits_of_each_position(small, build):
+    model = build(small, global_pool="", num_classes=5).eval()
+    with torch.no_grad():
+        x = images(64, 96)
+        maps = model.forward_head(model.forward_features(x))
+        assert maps.shape[:2] == (1, 5) and maps.shape[2:] == model.forward_features(x).shape[2:]
+
+
 def test_features_at_output_norms(small, build):
     """The backbone of the released detectors: each map through a norm of its own."""
     features = build(small, features_only=True, output_norm=True).eval()

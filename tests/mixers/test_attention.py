@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.layers import set_fused_attn
 from torch import Tensor
 
 from spanets.mixers import Attention
@@ -51,3 +52,18 @@ def test_heads_of_32_by_default():
     assert Attention(64).head_dim == 32
     with pytest.raises(ValueError, match="48 channels do not split into heads of 32"):
         Attention(48)
+
+
+def test_without_fused_attention_the_softmax_is_computed_here(monkeypatch):
+    x = maps(2, 64, 5, 4)
+    torch.manual_seed(0)
+    fused = Attention(64, local_conv=True).double()
+    set_fused_attn(False)
+    try:
+        plain = Attention(64, local_conv=True).double()
+    finally:
+        set_fused_attn(True)
+    plain.load_state_dict(fused.state_dict())
+    wanted = fused(x)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", None)
+    assert (plain(x) - wanted).abs().max() < EXACT

@@ -1,11 +1,29 @@
-"""Classifier heads of the papers that timm does not have."""
+"""Classifier heads: SPANet's linear one, and SPANetV2's with a norm and an MLP."""
 
 from typing import Any
 
 import torch
-from timm.layers import LayerNorm2d, SelectAdaptivePool2d
+from timm.layers import ClassifierHead, LayerNorm2d, SelectAdaptivePool2d
 from timm.models.metaformer import MlpHead
 from torch import Tensor, nn
+
+
+class LinearHead(ClassifierHead):
+    """SPANet's classifier: pooling and a linear layer, which without pooling maps each position."""
+
+    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Maps (B, C, H, W) to logits (B, classes), or to pooled features (B, C).
+
+        Without pooling the result keeps its positions: (B, classes, H, W) or (B, C, H, W).
+        """
+        if pre_logits or not self.global_pool.is_identity():
+            return super().forward(x, pre_logits)
+        return classify_positions(self.fc, self.drop(x))
+
+
+def classify_positions(classifier: nn.Module, x: Tensor) -> Tensor:
+    """Applies a classifier of vectors at each position of (B, C, H, W)."""
+    return classifier(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class NormMlpHead(nn.Module):
@@ -56,7 +74,7 @@ class NormMlpHead(nn.Module):
         """
         x = self.norm(self.global_pool(x))
         if self.global_pool.is_identity():
-            return x if pre_logits else self.fc(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            return x if pre_logits else classify_positions(self.fc, x)
         x = x.flatten(1)
         return x if pre_logits else self.fc(x)
 

@@ -12,7 +12,7 @@ import torch
 from timm.models._features import FeatureGetterNet, feature_take_indices
 from torch import Tensor, nn
 
-from spanets.backbones.stages import Stage
+from spanets.backbones.stages import Stage, dilate_stages
 
 
 class PyramidBackbone(nn.Module):
@@ -29,14 +29,17 @@ class PyramidBackbone(nn.Module):
     output_norms: nn.ModuleList | None
     head: Any  # like timm's heads: `fc`, `global_pool`, `reset`, optionally `norm`
 
-    def _finish(self, dims: Sequence[int], num_classes: int, in_chans: int) -> None:
+    def _finish(
+        self, dims: Sequence[int], num_classes: int, in_chans: int, output_stride: int = 32
+    ) -> None:
+        dilate_stages(self.stages, output_stride)
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.num_features = dims[-1]
         self._measure_head()
         self.grad_checkpointing = False
         self.feature_info = [
-            {"num_chs": dim, "reduction": 4 * 2**i, "module": f"stages.{i}"}
+            {"num_chs": dim, "reduction": min(4 * 2**i, output_stride), "module": f"stages.{i}"}
             for i, dim in enumerate(dims)
         ]
 

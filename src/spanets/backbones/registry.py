@@ -92,7 +92,11 @@ def _entry_point(module: str, network: type[nn.Module], name: str, row: dict[str
             network,
             name,
             pretrained,
-            feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": PyramidFeatures},
+            feature_cfg={
+                "out_indices": (0, 1, 2, 3),
+                "feature_cls": PyramidFeatures,
+                "flatten_sequential": True,  # for feature_cls "list" and "dict"
+            },
             pretrained_filter_fn=adapt_state_dict,
             **{**row, **kwargs},
         )

@@ -10,9 +10,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import ClassifierHead, GroupNorm1
+from timm.layers import GroupNorm1
 from torch import nn
 
+from spanets.backbones.heads import LinearHead
 from spanets.backbones.layers import PointwiseMlp, init_weight
 from spanets.backbones.pyramid import PyramidBackbone
 from spanets.backbones.registry import default_config, register_family
@@ -71,6 +72,7 @@ class SPANet(PyramidBackbone):
         output_norm: Whether to use one GroupNorm per stage on the outputs of
             `forward_intermediates`, instead of the classifier's norm, as the backbones of the
             released detectors and segmenters do.
+        output_stride: Largest stride of a map: 8, 16 or 32; see `dilate_stages`.
         drop_rate: Dropout rate before the classifier.
         drop_path_rate: Drop path rate of the last block; grows linearly from 0.
     """
@@ -95,6 +97,7 @@ class SPANet(PyramidBackbone):
         mlp_ratio: float = 4.0,
         init: str = "paper",
         output_norm: bool = False,
+        output_stride: int = 32,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         device: torch.device | str | None = None,
@@ -145,8 +148,8 @@ class SPANet(PyramidBackbone):
         norms = nn.ModuleList(GroupNorm1(dim, **factory) for dim in dims) if output_norm else None
         self.output_norms = norms
         self.norm = nn.Identity() if output_norm else GroupNorm1(dims[-1], **factory)
-        self.head = ClassifierHead(dims[-1], num_classes, global_pool, drop_rate, **factory)
-        self._finish(dims, num_classes, in_chans)
+        self.head = LinearHead(dims[-1], num_classes, global_pool, drop_rate, **factory)
+        self._finish(dims, num_classes, in_chans, output_stride)
         self._init_linear()
 
     def _init_linear(self) -> None:

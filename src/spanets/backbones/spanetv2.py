@@ -71,6 +71,7 @@ class SPANetV2(PyramidBackbone):
         output_norm: Whether to use one LayerNorm per stage on the outputs of
             `forward_intermediates`, instead of the classifier's norm, as the backbones of the
             released detectors and segmenters do.
+        output_stride: Largest stride of a map: 8, 16 or 32; see `dilate_stages`.
         drop_rate: Dropout rate before the last linear layer.
         drop_path_rate: Drop path rate of the last block; grows linearly from 0.
     """
@@ -90,6 +91,7 @@ class SPANetV2(PyramidBackbone):
         branch_scale: str = "res_scale",
         mlp_ratio: float = 4.0,
         output_norm: bool = False,
+        output_stride: int = 32,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         device: torch.device | str | None = None,
@@ -126,7 +128,7 @@ class SPANetV2(PyramidBackbone):
         self.head = NormMlpHead(
             dims[-1], num_classes, global_pool, mlp_ratio, drop_rate, not output_norm, **factory
         )
-        self._finish(dims, num_classes, in_chans)
+        self._finish(dims, num_classes, in_chans, output_stride)
         self._init_linear()
 
     def _init_linear(self) -> None:

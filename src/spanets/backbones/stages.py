@@ -132,3 +132,49 @@ def make_stages(
         ]
         stages.append(Stage(down, blocks))
     return stages
+
+
+OUTPUT_STRIDES = (8, 16, 32)
+
+
+def dilate_stages(stages: nn.Sequential, output_stride: int) -> None:
+    """Keeps the maps of the last stages at `output_stride`, by dilation instead of stride.
+
+    A stage that would halve the map beyond it keeps the size; its convolutions, and those of later
+    stages, skip as many positions as the map has more (DeepLab; Chen et al., 2017). Weights stay
+    valid. Spectral filters act on the larger map: SPANet's low frequencies are the same cycles per
+    image, since its radius counts cycles per map; SPANetV2's gains are resized, as for a larger
+    image.
+
+    Args:
+        stages: The stages; the first has stride 4, and each of the others halves its input.
+        output_stride: Largest stride of a map.
+
+    Raises:
+        ValueError: another stride than 8, 16 and 32.
+    """
+    if output_stride not in OUTPUT_STRIDES:
+        allowed = ", ".join(map(str, OUTPUT_STRIDES))
+        raise ValueError(f"output_stride is {output_stride}, allowed: {allowed}")
+    stride, dilation = 4, 1
+    for stage in list(stages)[1:]:
+        assert isinstance(stage, Stage)
+        _dilate(stage.downsample, dilation)
+        if stride == output_stride:
+            dilation *= 2
+            for conv in _spatial_convs(stage.downsample):
+                conv.stride = (1, 1)
+        else:
+            stride *= 2
+        _dilate(stage.blocks, dilation)
+
+
+def _dilate(module: nn.Module, dilation: int) -> None:
+    for conv in _spatial_convs(module):
+        conv.dilation = (dilation, dilation)
+        conv.padding = tuple(dilation * (size // 2) for size in conv.kernel_size)
+
+
+def _spatial_convs(module: nn.Module) -> list[nn.Conv2d]:
+    found = [inner for inner in module.modules() if isinstance(inner, nn.Conv2d)]
+    return [conv for conv in found if max(conv.kernel_size) > 1]

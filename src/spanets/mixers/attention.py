@@ -4,9 +4,29 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.layers import use_fused_attn
 from torch import Tensor, nn
 
 HEAD_DIM = 32
+
+
+class DotProductAttention(nn.Module):
+    """`softmax(q kᵀ / √d) v`, for each head.
+
+    torch's fused form, unless `timm.layers.set_fused_attn(False)` holds when it is built: then the
+    weights are computed by a softmax that tools can find, such as timm's `AttentionExtract`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_fused = bool(use_fused_attn())
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attends over the tokens of (B, heads, N, d); returns the same shape."""
+        if self.is_fused:
+            return F.scaled_dot_product_attention(query, key, value)
+        scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)  # B heads N N
+        return scores.softmax(-1) @ value
 
 
 class Attention(nn.Module):
@@ -40,6 +60,7 @@ class Attention(nn.Module):
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.head_dim = head_dim
         self.qkv = nn.Conv2d(dim, 3 * dim, 1, bias=False, **factory)
+        self.attn = DotProductAttention()
         self.local_conv = (
             nn.Conv2d(
                 dim, dim, kernel_size, padding=kernel_size // 2, groups=dim, bias=False, **factory
@@ -60,9 +81,7 @@ class Attention(nn.Module):
     def attend(self, qkv: Tensor) -> Tensor:
         """Maps queries, keys and values (B, 3 C, H, W) to the attended values (B, C, H, W)."""
         query, key, value = qkv.chunk(3, 1)
-        mixed = F.scaled_dot_product_attention(
-            self._tokens(query), self._tokens(key), self._tokens(value)
-        )  # B heads HW head_dim
+        mixed = self.attn(*map(self._tokens, (query, key, value)))  # B heads HW head_dim
         # Through (B, HW, C), the memory layout of torch's fused attention: channels last, no copy.
         mixed = mixed.transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, qkv.shape[-2:])
         return mixed if self.local_conv is None else mixed + self.local_conv(value)

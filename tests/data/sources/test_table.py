@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spanets.classification.recipe import ClassificationData
+from spanets.classification.data import make_loaders
+from spanets.classification.recipe import ClassificationData, ClassificationRecipe
 from spanets.data.balanced_draw import draw_parts
 from spanets.data.folds import read_folds, write_folds
 from spanets.data.image_level.dataset import ImageDataset
@@ -247,7 +248,8 @@ def test_weights_have_a_mean_of_one(tmp_path):
     assert np.allclose(np.array(train.weights) / train.weights[0], np.array(numbers) / numbers[0])
     assert ImageDataset(train, lambda image: image).weights is None
     data.mixup = 0.2
-    assert "cannot be combined with data.mixup" in failure(read_splits, data)
+    recipe = ClassificationRecipe(data=data)
+    assert "cannot be combined with data.mixup" in failure(make_loaders, recipe, 4)
 
 
 # ---- folds and groups

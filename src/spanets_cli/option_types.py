@@ -53,6 +53,14 @@ def positive(text: str) -> float:
     return value
 
 
+def scale(text: str) -> float:
+    """Reads a factor of an image's size, from 0.25 to 4."""
+    value = _number(text)
+    if not 0.25 <= value <= 4:
+        raise argparse.ArgumentTypeError(f"{shorten(text)} is no scale from 0.25 to 4")
+    return value
+
+
 def byte_size(text: str) -> int:
     """Reads 512MB, 1.5 GiB, 4000."""
     match = re.fullmatch(

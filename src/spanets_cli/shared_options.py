@@ -4,8 +4,9 @@ import argparse
 from typing import TYPE_CHECKING
 
 from spanets_cli.limits import MOST_BATCH, MOST_SIDE
-from spanets_cli.option_types import whole
+from spanets_cli.option_types import scale, whole
 from spanets_cli.output import tell
+from spanets_runtime.errors import UsageError
 from spanets_runtime.machine import most_parallel
 
 if TYPE_CHECKING:
@@ -60,6 +61,37 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"processes that load images, 0 to {most} on this machine (default: 2)",
     )
+
+
+def add_tta(parser: argparse.ArgumentParser) -> None:
+    """Adds `--tta` and `--tta-scales`; see `read_tta`."""
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="average over each image and its mirror image, or merge the objects found in both",
+    )
+    parser.add_argument(
+        "--tta-scales",
+        type=scale,
+        nargs="+",
+        metavar="S",
+        help="detectors and segmenters: --tta at several sizes, such as 0.75 1 1.25",
+    )
+
+
+def read_tta(arguments: argparse.Namespace) -> tuple[bool, tuple[float, ...] | None]:
+    """Returns whether to combine views of an image, and their scales or None.
+
+    Raises:
+        UsageError: a scale is named twice.
+    """
+    scales = arguments.tta_scales
+    if scales is None:
+        return arguments.tta, None
+    if len(set(scales)) < len(scales):
+        shown = " ".join(f"{value:g}" for value in scales)
+        raise UsageError(f"--tta-scales {shown}: a scale is named twice; name each once")
+    return True, tuple(scales)
 
 
 def open_named(word: str, weights: str | None) -> "Source":

@@ -1,6 +1,8 @@
-"""Positions of sliding windows over images that are larger than the training images."""
+"""Positions of sliding windows and tiles over images that are larger than the training images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
@@ -21,3 +23,43 @@ def windows(height: int, width: int, side: int, stride: int) -> Iterator[tuple[s
     for top in window_starts(height, side, stride):
         for left in window_starts(width, side, stride):
             yield slice(top, top + side), slice(left, left + side)
+
+
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom in pixels, as Pillow's `Image.crop` takes them."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Square tiles that overlap, to predict a large image part by part.
+
+    Attributes:
+        side: Side of a tile in pixels; a shorter side of an image gets one tile.
+        overlap: Smallest overlap of neighbours in pixels, at most half of a tile.
+    """
+
+    side: int
+    overlap: int
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        assert 0 <= self.overlap <= self.side // 2
+
+    def tiles(self, width: int, height: int) -> list[Box]:
+        """Returns the tiles of an image of this size, row by row."""
+        columns, rows = (self._spans(length) for length in (width, height))
+        return [(left, top, right, bottom) for top, bottom in rows for left, right in columns]
+
+    def cells(self, width: int, height: int) -> list[Box]:
+        """Returns the part of each tile up to the middle of its overlaps."""
+        columns, rows = (_middles(self._spans(length)) for length in (width, height))
+        return [(left, top, right, bottom) for top, bottom in rows for left, right in columns]
+
+    def _spans(self, length: int) -> list[tuple[int, int]]:
+        starts = window_starts(length, self.side, self.side - self.overlap)
+        return [(start, min(start + self.side, length)) for start in starts]
+
+
+def _middles(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    borders = [(end + start) // 2 for (_, end), (start, _) in pairwise(spans)]
+    return list(pairwise([spans[0][0], *borders, spans[-1][1]]))

@@ -13,7 +13,8 @@ from small_runs import call, make_photos
 from spanets.checkpoint import read_own
 from spanets.classification.answers import Answers
 from spanets.classification.calibration import store
-from spanets.classification.errors import _MOST_BYTES, HEADER, most_confused, name_images
+from spanets.classification.errors import HEADER, most_confused
+from spanets.training.mistakes import MOST_BYTES, name_images
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_the_page_of_mistakes(small_run, tmp_path, capsys):
     assert links.found and all(link.startswith("data:image/") for link in links.found)
     assert not links.tags & {"script", "link", "b"}
     assert "&lt;b&gt;&amp;cat.png" in page
-    assert len(page) < _MOST_BYTES
+    assert len(page) < MOST_BYTES
 
     rows = list(csv.DictReader((out / "answers.csv").open(newline="")))
     assert tuple(rows[0]) == HEADER

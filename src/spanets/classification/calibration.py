@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from spanets.checkpoint import INFO_KEY, ModelInfo, read_own, save_torch
 from spanets.classification.answers import Answers, calibration_error, read_answers
 from spanets.sources import Source
+from spanets.training.thresholds import choose_threshold, rates
 from spanets_runtime.errors import UsageError, UserError
 
 # 1/T is searched between these; ordinary networks have T from 0.5 to 5.
@@ -128,27 +128,9 @@ def recommend_threshold(answers: Answers, precision: float | None = None) -> dic
         "threshold", or None if there is none; "precision", "recall", "f1" there, and "images".
         Without one, "precision" is the best that there is.
     """
-    scores, positive = answers.of_second, answers.truth == 1
-    values, places = np.unique(scores, return_inverse=True)
-    at_least = np.bincount(places)[::-1].cumsum()[::-1]  # images at or above each value
-    hits = np.bincount(places, positive)[::-1].cumsum()[::-1]
-    rows = [
-        _rates(int(h), int(n), int(positive.sum())) for h, n in zip(hits, at_least, strict=True)
-    ]
-    found: dict[str, Any] = {"goal": "f1" if precision is None else f"precision {precision:g}"}
-    found["images"] = len(answers)
-    if not positive.any():
-        return {**found, "threshold": None, "precision": None, "recall": None, "f1": None}
-    if precision is None:
-        best = max(range(len(rows)), key=lambda i: (rows[i]["f1"], i))
-    else:
-        fit = [i for i, row in enumerate(rows) if row["precision"] >= precision]
-        if not fit:
-            most = max(row["precision"] for row in rows)
-            return {**found, "threshold": None, "precision": most, "recall": None, "f1": None}
-        best = max(fit, key=lambda i: (rows[i]["recall"], rows[i]["precision"], i))
-    below = values[best - 1] if best else 0.0
-    return {**found, "threshold": float((values[best] + below) / 2), **rows[best]}
+    positive = answers.truth == 1
+    found = choose_threshold(answers.of_second, positive, int(positive.sum()), precision)
+    return {**found, "images": len(answers)}
 
 
 def temper(probability: float, temperature: float) -> float:
@@ -162,16 +144,7 @@ def temper(probability: float, temperature: float) -> float:
 def rates_at(answers: Answers, threshold: float) -> dict[str, float]:
     """Returns precision, recall and F1 of the second class at a threshold."""
     chosen, positive = answers.of_second >= threshold, answers.truth == 1
-    return _rates(int((chosen & positive).sum()), int(chosen.sum()), int(positive.sum()))
-
-
-def _rates(hits: int, chosen: int, positive: int) -> dict[str, float]:
-    """Returns precision, recall and F1; 0 where they are undefined, as in scikit-learn."""
-    return {
-        "precision": hits / chosen if chosen else 0.0,
-        "recall": hits / positive if positive else 0.0,
-        "f1": 2 * hits / (chosen + positive) if chosen + positive else 0.0,
-    }
+    return rates(int((chosen & positive).sum()), int(chosen.sum()), int(positive.sum()))
 
 
 # ---- networks around a network

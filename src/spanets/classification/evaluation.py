@@ -23,7 +23,7 @@ from spanets.classification.calibration import (
     temper,
     temperature_of,
 )
-from spanets.classification.errors import check_errors, name_images, save_errors
+from spanets.classification.errors import check_errors, save_errors
 from spanets.classification.images import named_images
 from spanets.classification.metrics import balanced_accuracy, metrics_for, recalls, update_metrics
 from spanets.classification.recipe import ClassificationRecipe
@@ -34,6 +34,7 @@ from spanets.data.run_data import read_run_data
 from spanets.data.samples import Samples, map_classes
 from spanets.data.sources.imagenet import has_imagenet_names, name_classes
 from spanets.sources import Source, as_source
+from spanets.training.mistakes import name_images
 from spanets.training.own_data import info_recipe, own_recipe
 from spanets_runtime.errors import UsageError, UserError
 

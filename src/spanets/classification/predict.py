@@ -31,9 +31,10 @@ class Predictor(ReadyModel):
             images: Image paths.
             top: Largest number of classes for each image.
         """
-        return predict_images(images, self._classify, self.info.classes, top)
+        return predict_images(images, self.classify, self.info.classes, top)
 
     @torch.inference_mode()
-    def _classify(self, image: Image.Image) -> NDArray[Any]:
+    def classify(self, image: Image.Image) -> NDArray[Any]:
+        """Returns the logits (classes,) of an RGB image."""
         batch = torch.from_numpy(self.preprocess(image))[None].to(self.device)
         return self.model(batch)[0].float().cpu().numpy()

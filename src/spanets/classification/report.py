@@ -8,6 +8,7 @@ import numpy as np
 
 from spanets.classification.answers import BINS
 from spanets.training.report import save_figure, subplots
+from spanets.training.thresholds import describe_rates
 from spanets_runtime.figures import name_label
 
 # Largest number of classes for which names, and numbers, fit into the confusion matrix figure.
@@ -77,18 +78,13 @@ def _describe_threshold(found: Mapping[str, Any], name: str, data: str) -> list[
             else f"; the best precision is {found['precision']:.4f}"
         )
         return [f"  threshold of {name} for {goal}: none on {where}{most}"]
-    lines = [
-        f"  threshold of {name} for {goal}: {found['threshold']:.4f} ({_rates(found)} on {where})"
-    ]
+    rates = describe_rates(found)
+    lines = [f"  threshold of {name} for {goal}: {found['threshold']:.4f} ({rates} on {where})"]
     if (here := found.get("measured")) is not None:
-        lines.append(f"    with it, on {data}: {_rates(here)}")
+        lines.append(f"    with it, on {data}: {describe_rates(here)}")
     if (calibrated := found.get("calibrated_threshold")) is not None:
         lines.append(f"    in probabilities of `predict --calibrated`: {calibrated:.4f}")
     return lines
-
-
-def _rates(found: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {found[name]:.4f}" for name in ("precision", "recall", "f1"))
 
 
 def plot_reliability(bins: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -31,7 +31,7 @@ class ClassificationTask(ImageLevelTask[ClassificationRecipe]):
     recipe_type = ClassificationRecipe
     is_classifier = True
     supported_options = frozenset(
-        {"layout", "errors", "calibrate", "precision", "tta", "calibrated"}
+        {"layout", "errors", "calibrate", "precision", "tta", "calibrated", "tile"}
     )
     score = "val/accuracy"
     scores = ("accuracy", "balanced_accuracy", "f1", "auroc", "loss")
@@ -49,13 +49,24 @@ class ClassificationTask(ImageLevelTask[ClassificationRecipe]):
         """Returns a function that labels images."""
         from spanets.classification.calibration import Mirrored, Tempered, temperature_of
         from spanets.classification.predict import Predictor
+        from spanets.classification.tiles import predict_tiles
 
         network = source.network
         if options.calibrated:
             network = Tempered(network, temperature_of(source.info, source.word))
         if options.tta:
             network = Mirrored(network)
-        return partial(Predictor(replace(source, network=network)), top=options.top)
+        predictor = Predictor(replace(source, network=network))
+        if options.tile is None:
+            return partial(predictor, top=options.top)
+        return partial(predict_tiles, predictor, options.tile, top=options.top, out=options.out)
+
+    @classmethod
+    def describe_tta(cls, scales: Sequence[float]) -> str:
+        """Returns a line about the views that are averaged."""
+        from spanets.classification.calibration import TTA
+
+        return TTA
 
     @classmethod
     def evaluate(cls, source: Source, options: EvalOptions) -> dict[str, Any]:

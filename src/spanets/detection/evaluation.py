@@ -1,6 +1,7 @@
 """Measures a detector's checkpoint on annotated images."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from tqdm import tqdm
 from spanets.data.loaders import plain_worker_errors
 from spanets.detection import has_masks
 from spanets.detection.data import describe_unseen, evaluation_loader, read_part
-from spanets.detection.metrics import DetectionMetrics
+from spanets.detection.errors import check_errors, save_errors
+from spanets.detection.matching import add_missed, count_kinds, match, recommend
+from spanets.detection.metrics import DetectionMetrics, flatten
 from spanets.detection.module import find_objects
 from spanets.detection.recipe import DetectionData, DetectionRecipe
+from spanets.detection.views import Augmented, describe_tta
 from spanets.formats.coco.objects import CocoData, map_classes
 from spanets.recipe.trust import FLAG
 from spanets.sources import Source, as_source
@@ -29,6 +33,11 @@ def evaluate(
     workers: int = 2,
     batch_size: int = 2,
     trusted: bool = False,
+    *,
+    errors: Path | None = None,
+    score: float | None = None,
+    precision: float | None = None,
+    scales: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Measures a checkpoint on the validation part of a data set in COCO's format.
 
@@ -38,27 +47,53 @@ def evaluate(
         workers: Number of worker processes.
         batch_size: Images loaded together; the detector processes them one by one.
         trusted: Whether the checkpoint's recipe may choose the data set; see `own_data`.
+        errors: Folder for a page of mistakes and a table of all detections, or None.
+        score: Lowest score of the detections whose mistakes are counted; None means the threshold
+            of the best F1.
+        precision: Precision for which thresholds are recommended, besides those of the best F1.
+        scales: Scales of the views that are merged, see `Augmented`; None takes only the image.
 
     Returns:
-        Metrics by name (`box_ap`, …; None if undefined), number of images, classes, and notes
-        about skipped annotations.
+        Metrics by name (`box_ap`, …; None if undefined), also by class, number of images, classes,
+        recommended thresholds, number of mistakes of each kind, and notes about skipped
+        annotations.
 
     Raises:
         UsageError: the checkpoint may not choose the data set.
         UserError: the checkpoint cannot be read, or the data do not fit it.
     """
+    if errors is not None:
+        check_errors(errors)
     source = as_source(source)
     info, data = source.info, _data_of(source, root, trusted)
     truth = map_classes(read_part(data, "val"), info.classes)
     loader = evaluation_loader(truth, info.preprocessing, batch_size, workers)
-    return {
+    network = source.network if scales is None else Augmented(source.network, scales)
+    metrics = detect(network, loader, truth, has_masks(info.head["kind"]))
+    measured = metrics.measure()
+    matches = match(truth, metrics.results)
+    thresholds = recommend(truth, matches, precision)
+    if score is None:
+        score = thresholds[0]["threshold"] or 0.0
+    counted = add_missed(truth, matches, score)
+    results = {
         "checkpoint": source.word,
         "data": "val" if root is None else root,
         "images": len(truth.images),
-        "metrics": measure(source.network, loader, truth, has_masks(info.head["kind"])),
+        "metrics": _defined(flatten(measured)),
+        "by_class": {
+            kind: {name: _defined(values) for name, values in found.by_class.items()}
+            for kind, found in measured.items()
+        },
         "classes": info.classes,
+        "thresholds": thresholds,
+        "mistakes": {"score": score, **count_kinds(counted)},
+        **({} if scales is None else {"tta": describe_tta(scales)}),
         "notes": [*truth.notes, *filter(None, [describe_unseen(truth, info.preprocessing)])],
     }
+    if errors is not None:
+        results["errors"] = save_errors(errors, truth, matches, counted, results)
+    return results
 
 
 def _data_of(source: Source, root: str | None, trusted: bool) -> DetectionData:
@@ -82,11 +117,18 @@ def _is_below(location: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts
 
 
-@torch.inference_mode()
 def measure(
     model: nn.Module, loader: DataLoader[Any], truth: CocoData, masks: bool
 ) -> dict[str, float | None]:
     """Returns COCO's average precisions of a detector, on a loader of the images of `truth`."""
+    return _defined(detect(model, loader, truth, masks).compute())
+
+
+@torch.inference_mode()
+def detect(
+    model: nn.Module, loader: DataLoader[Any], truth: CocoData, masks: bool
+) -> DetectionMetrics:
+    """Returns the detections of a detector, on a loader of the images of `truth`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device).eval()
     metrics = DetectionMetrics(truth, masks)
@@ -94,4 +136,8 @@ def measure(
         for images, targets in tqdm(loader, desc="evaluate", disable=None, leave=False):
             found = find_objects(model, [image.to(device) for image in images], targets)
             metrics.update(targets, found)
-    return {k: None if math.isnan(v) else round(v, 6) for k, v in metrics.compute().items()}
+    return metrics
+
+
+def _defined(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {k: None if math.isnan(v) else round(v, 6) for k, v in values.items()}

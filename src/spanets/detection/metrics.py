@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spanets.formats.coco.objects import CocoData, to_coco
@@ -62,13 +64,15 @@ class DetectionMetrics:
 
         A value is NaN if no object of that size exists.
         """
+        return flatten(self.measure())
+
+    def measure(self) -> dict[str, "Precisions"]:
+        """Returns the average precisions of "box" and perhaps "mask", over all processes."""
         gathered = self._gather()
         results = [result for number in sorted(gathered) for result in gathered[number]]
-        values: dict[str, float] = {}
-        for name, kind in self.kinds.items():
-            measured = average_precisions(self.data, results, kind)
-            values |= {f"{name}_{key}": value for key, value in measured.items()}
-        return values
+        return {
+            name: average_precisions(self.data, results, kind) for name, kind in self.kinds.items()
+        }
 
     def reset(self) -> None:
         """Removes all detections."""
@@ -82,7 +86,29 @@ class DetectionMetrics:
         return {number: found for share in shares for number, found in share.items()}
 
 
-def average_precisions(data: CocoData, results: Sequence[Result], kind: str) -> dict[str, float]:
+@dataclass(frozen=True)
+class Precisions:
+    """COCO's average precisions by name, see `NAMES`; NaN if no object of that size exists.
+
+    Attributes:
+        overall: Means over the classes.
+        by_class: The same for each class alone.
+    """
+
+    overall: dict[str, float]
+    by_class: dict[str, dict[str, float]]
+
+
+def flatten(measured: Mapping[str, Precisions]) -> dict[str, float]:
+    """Returns the overall precisions as "box_ap", "mask_ap" and so on."""
+    return {
+        f"{name}_{key}": value
+        for name, found in measured.items()
+        for key, value in found.overall.items()
+    }
+
+
+def average_precisions(data: CocoData, results: Sequence[Result], kind: str) -> Precisions:
     """Computes COCO's average precisions with faster-coco-eval, at most 100 results per image.
 
     Args:
@@ -90,9 +116,6 @@ def average_precisions(data: CocoData, results: Sequence[Result], kind: str) -> 
         results: Results on its images.
         kind: "bbox" or "segm", which also decides whether the area of a result is its box's or
             its mask's.
-
-    Returns:
-        A value for each of `NAMES`; NaN if no object of that size exists.
     """
     coco = require("faster_coco_eval", "detection")
     data, results = _renumber(data, results)
@@ -108,7 +131,27 @@ def average_precisions(data: CocoData, results: Sequence[Result], kind: str) -> 
     evaluation.accumulate()
     evaluation.summarize()
     values = [float(value) for value in evaluation.stats[: len(NAMES)]]
-    return {n: v if v >= 0 else math.nan for n, v in zip(NAMES, values, strict=True)}
+    overall = {n: v if v >= 0 else math.nan for n, v in zip(NAMES, values, strict=True)}
+    return Precisions(overall, _by_class(data, np.asarray(evaluation.eval["precision"])))
+
+
+def _by_class(data: CocoData, precision: NDArray[np.float64]) -> dict[str, dict[str, float]]:
+    """Returns the average precisions of each class.
+
+    Args:
+        data: The ground truth, whose category ids are 1, 2, and so on in some order.
+        precision: Precision by IoU (0.5 to 0.95), recall, class in the order of ids, size (all,
+            small, medium, large) and number of detections; -1 without objects.
+    """
+    found = {}
+    for name, number in zip(data.classes, data.category_ids, strict=True):
+        curves = precision[:, :, number - 1, :, -1]  # (IoU, recall, size)
+        parts = [curves[..., 0], curves[:1, :, 0], curves[5:6, :, 0]]
+        parts += [curves[..., size] for size in (1, 2, 3)]
+        known = [part[part > -1] for part in parts]
+        values = [float(part.mean()) if part.size else math.nan for part in known]
+        found[name] = dict(zip(NAMES, values, strict=True))
+    return found
 
 
 def _renumber(data: CocoData, results: Sequence[Result]) -> tuple[CocoData, list[Result]]:

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from PIL import Image
 
+from spanets.detection.network.batching import Detection
 from spanets.detection.network.pasting import paste_lazily
 from spanets.detection.overlay import draw_objects
 from spanets.detection.record import OVERLAY, Record, find_taken
+from spanets.detection.views import CUT, find_tiled
 from spanets.formats.coco.numbering import Numbering
 from spanets.formats.coco.reader import read_listing
 from spanets.formats.coco.results import Result, to_results
@@ -20,6 +22,7 @@ from spanets_runtime.images import load_image
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.pictures import free_name, identify, is_own, place_of, save_picture
 from spanets_runtime.predict import ImagePrediction, predict_each
+from spanets_runtime.windows import Tiling
 
 
 @dataclass(frozen=True)
@@ -31,21 +34,25 @@ class ObjectPrediction(ImagePrediction):
         objects: "label", "score", "box" (x, y, width and height in pixels) and, from detectors with
             masks, "segmentation" (COCO's run lengths), in order of falling score.
         overlay: JPEG file of the image with the objects drawn on it, if one was written.
+        cut: Number of objects that reach beyond a tile and may be incomplete; None without tiles.
     """
 
     objects: list[dict[str, Any]] = field(default_factory=list)
     overlay: str | None = None
+    cut: int | None = None
 
     def __str__(self) -> str:
         """Returns a readable line."""
         found = "  ".join(f"{one['label']} {one['score']:.3f}" for one in self.objects)
         picture = f"{self.overlay}  " if self.overlay else ""
-        return f"{self.image}: {picture}{found or 'nothing'}"
+        cut = f"  ({self.cut} at a tile's border, perhaps cut)" if self.cut else ""
+        return f"{self.image}: {picture}{found or 'nothing'}{cut}"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values, for example for JSON."""
         picture = {"overlay": self.overlay} if self.overlay else {}
-        return {"image": self.image, **picture, "predictions": self.objects}
+        cut = {} if self.cut is None else {"cut": self.cut}
+        return {"image": self.image, **picture, **cut, "predictions": self.objects}
 
 
 class ObjectPredictor(ReadyModel):
@@ -54,6 +61,7 @@ class ObjectPredictor(ReadyModel):
     Args:
         source: A checkpoint or its path.
         device: Name of a device; None means a GPU if there is one.
+        tiling: Tiles in which to look for objects; None means whole images.
 
     Attributes:
         category_ids: Category ids of the classes in the training data set, or 1, 2, and so on
@@ -64,8 +72,14 @@ class ObjectPredictor(ReadyModel):
         UserError: the preprocessing in it is damaged.
     """
 
-    def __init__(self, source: Source | str | Path, device: str | None = None) -> None:
+    def __init__(
+        self,
+        source: Source | str | Path,
+        device: str | None = None,
+        tiling: Tiling | None = None,
+    ) -> None:
         super().__init__(source, device)
+        self.tiling = tiling
         self.category_ids = category_ids_of(self.info.head, len(self.info.classes))
 
     def __call__(
@@ -112,22 +126,31 @@ class ObjectPredictor(ReadyModel):
     ) -> ObjectPrediction:
         path, image = Path(source), load_image(source)
         number, found = record.number(path), self.find(image)
+        chosen = choose(found, min_score)
+        cut = int(chosen[CUT].sum()) if CUT in chosen else None
         if place is None:
-            results = self._to_results(number, choose(found, min_score))
-            return ObjectPrediction(str(path), [self._describe(one) for one in results])
+            results = self._to_results(number, chosen)
+            return ObjectPrediction(str(path), [self._describe(one) for one in results], cut=cut)
         results = self._to_results(number, found)
         overlay, name = place(source)
         save_picture(draw_objects(image, found, self.info.classes, min_score), overlay)
         record.add(path, number, image.size, results, name)
         likely = [self._describe(one) for one in results if one["score"] >= min_score]
-        return ObjectPrediction(str(path), likely, str(overlay))
+        return ObjectPrediction(str(path), likely, str(overlay), cut=cut)
 
-    @torch.inference_mode()
     def find(self, image: Image.Image) -> dict[str, Any]:
         """Returns the detections in an RGB image, in its pixels; masks are `PastedMasks`."""
+        if self.tiling is None:
+            found = self._find_whole(image)
+        else:
+            found = find_tiled(self._find_whole, image, self.tiling)
+        return paste_lazily(found, (image.height, image.width))
+
+    @torch.inference_mode()
+    def _find_whole(self, image: Image.Image) -> Detection:
         pixels, size = self.preprocess(image).to(self.device), (image.height, image.width)
         (found,) = self.model([pixels], sizes=[size], paste=False)
-        return paste_lazily(found, size)
+        return found
 
     def _describe(self, result: Result) -> dict[str, Any]:
         mask = {name: result[name] for name in ("segmentation",) if name in result}

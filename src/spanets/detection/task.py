@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -33,7 +33,9 @@ class DetectionTask(Task[DetectionRecipe]):
 
     name = "detection"
     recipe_type = DetectionRecipe
-    supported_options = frozenset({"out", "annotations"})
+    supported_options = frozenset(
+        {"out", "annotations", "errors", "precision", "score", "tta", "tta_scales", "tile"}
+    )
     preprocessing_keys = frozenset({"short_side", "long_side", "mean", "std"})
     score = "val/box_ap"
     metric_labels: ClassVar[Mapping[str, str]] = {
@@ -70,6 +72,7 @@ class DetectionTask(Task[DetectionRecipe]):
     def make_predictor(cls, source: Source, options: PredictOptions) -> Predict:
         """Returns a function that detects objects."""
         from spanets.detection.predict import ObjectPredictor
+        from spanets.detection.views import Augmented
 
         if source.exported:
             raise UsageError(
@@ -78,8 +81,10 @@ class DetectionTask(Task[DetectionRecipe]):
             )
         if options.annotations is not None and options.out is None:
             raise UsageError("--annotations sets the ids in the files of --out; add --out DIR")
+        if options.scales is not None:
+            source = replace(source, network=Augmented(source.network, options.scales))
         return partial(
-            ObjectPredictor(source),
+            ObjectPredictor(source, tiling=options.tile),
             out=options.out,
             min_score=options.min_score,
             annotations=options.annotations,
@@ -90,8 +95,24 @@ class DetectionTask(Task[DetectionRecipe]):
         """Measures a detector; see `detection.evaluation.evaluate`."""
         from spanets.detection.evaluation import evaluate
 
-        batch_size = options.batch_size or cls.eval_batch
-        return evaluate(source, options.root, options.workers, batch_size, options.trusted)
+        return evaluate(
+            source,
+            options.root,
+            options.workers,
+            options.batch_size or cls.eval_batch,
+            options.trusted,
+            errors=options.errors,
+            score=options.score,
+            precision=options.precision,
+            scales=options.scales,
+        )
+
+    @classmethod
+    def describe_tta(cls, scales: Sequence[float]) -> str:
+        """Returns a line about the views whose objects are merged."""
+        from spanets.detection.views import describe_tta
+
+        return describe_tta(scales)
 
     @staticmethod
     def describe_metrics(results: Mapping[str, Any]) -> str:

@@ -1,12 +1,13 @@
 """Measures a segmenter on images with masks."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -14,12 +15,14 @@ from spanets.checkpoint import ModelInfo
 from spanets.data.class_lists import clean_name
 from spanets.data.loaders import plain_worker_errors
 from spanets.data.run_data import read_run_data
-from spanets.segmentation import infer
 from spanets.segmentation.data import check_parts, evaluation_loader, read_parts
+from spanets.segmentation.errors import check_errors, describe_image, save_errors
 from spanets.segmentation.labels import label_map
 from spanets.segmentation.masks.reading import MaskedImages
 from spanets.segmentation.metrics import class_ious, make_confusion, summarise
+from spanets.segmentation.predict import MaskPredictor
 from spanets.segmentation.recipe import SegmentationRecipe
+from spanets.segmentation.views import describe_tta, infer_views
 from spanets.sources import Source, as_source
 from spanets.training.own_data import info_recipe, own_recipe
 from spanets_runtime.errors import UserError
@@ -31,6 +34,9 @@ def evaluate(
     workers: int = 2,
     batch_size: int = 1,
     trusted: bool = False,
+    *,
+    errors: Path | None = None,
+    scales: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Measures a checkpoint on images with masks.
 
@@ -41,6 +47,8 @@ def evaluate(
         workers: Number of worker processes.
         batch_size: Without effect: images differ in size and are measured one by one.
         trusted: Whether the checkpoint's recipe may choose the data set; see `own_data`.
+        errors: Folder for a page of mistakes and a table of all images, or None.
+        scales: Scales of the views that are averaged, see `infer_views`; None takes only the image.
 
     Returns:
         Metrics by name, IoU by class, number of images, confusion matrix in pixels (rows:
@@ -50,13 +58,22 @@ def evaluate(
         UsageError: the checkpoint may not choose the data set.
         UserError: the checkpoint cannot be read, or the data do not fit it.
     """
+    if errors is not None:
+        check_errors(errors)
     source = as_source(source)
     part, samples = evaluation_images(source, root, trusted)
     notes = check_parts({part: samples}, is_training=False)
     loader = evaluation_loader(samples, source.info.preprocessing, workers)
-    measured = measure(source.network, loader, source.info)
+    of_images: list[Tensor] | None = None if errors is None else []
+    measured = measure(source.network, loader, source.info, scales, of_images)
     data = part if root is None else f"{root} ({part})"
-    return {"checkpoint": source.word, "data": data, **measured, "notes": list(notes)}
+    tta = {} if scales is None else {"tta": describe_tta(scales)}
+    results = {"checkpoint": source.word, "data": data, **measured, **tta, "notes": list(notes)}
+    if errors is not None:
+        assert of_images is not None
+        predictor = MaskPredictor(source, scales=scales)
+        results["errors"] = save_errors(errors, samples, of_images, predictor.label, results)
+    return results
 
 
 def evaluation_images(
@@ -92,14 +109,31 @@ def _list(names: list[str], limit: int = 5) -> str:
 
 
 @torch.inference_mode()
-def measure(model: nn.Module, loader: DataLoader[Any], info: ModelInfo) -> dict[str, Any]:
-    """Returns metrics, number of images and confusion matrix of a segmenter on a loader."""
+def measure(
+    model: nn.Module,
+    loader: DataLoader[Any],
+    info: ModelInfo,
+    scales: Sequence[float] | None = None,
+    of_images: list[Tensor] | None = None,
+) -> dict[str, Any]:
+    """Returns metrics, number of images and confusion matrix of a segmenter on a loader.
+
+    Args:
+        model: The segmenter.
+        loader: See `evaluation_loader`.
+        info: Metadata of the model.
+        scales: See `evaluate`.
+        of_images: A list to which `describe_image` of each image is added, or None.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, confusion = model.to(device).eval(), make_confusion(len(info.classes)).to(device)
     with plain_worker_errors():
         for images, masks in tqdm(loader, desc="evaluate", disable=None, leave=False):
-            logits = infer(model, images.to(device), info.preprocessing)
-            confusion.update(label_map(logits, *masks.shape[1:]), masks[0].to(device))
+            logits = infer_views(model, images.to(device), info.preprocessing, scales)
+            labels, truth = label_map(logits, *masks.shape[1:]), masks[0].to(device)
+            confusion.update(labels, truth)
+            if of_images is not None:
+                of_images.append(describe_image(labels, truth, len(info.classes)))
     counts = confusion.compute().cpu()
     ious = dict(zip(info.classes, class_ious(counts).tolist(), strict=True))
     return {

@@ -1,19 +1,22 @@
 """Predicts masks with a segmenter's checkpoint."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
-from spanets.segmentation import infer
 from spanets.segmentation.labels import label_map
+from spanets.segmentation.views import infer_views, label_tiled
 from spanets.sources import ReadyModel, Source
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.masks import MaskPrediction, predict_masks, read_numbers
 from spanets_runtime.predict import check_answer
+from spanets_runtime.windows import Tiling
 
 
 class MaskPredictor(ReadyModel):
@@ -22,14 +25,23 @@ class MaskPredictor(ReadyModel):
     Args:
         source: A checkpoint or its path.
         device: Name of a device; None means a GPU if there is one.
+        tiling: Tiles in which to predict; None means whole images.
+        scales: Scales of the views that are averaged, see `infer_views`; None takes the image.
 
     Raises:
         WeightsError: the checkpoint cannot be read.
         UserError: the preprocessing in it is damaged.
     """
 
-    def __init__(self, source: Source | str | Path, device: str | None = None) -> None:
+    def __init__(
+        self,
+        source: Source | str | Path,
+        device: str | None = None,
+        tiling: Tiling | None = None,
+        scales: Sequence[float] | None = None,
+    ) -> None:
         super().__init__(source, device)
+        self.tiling, self.scales = tiling, scales
         classes = len(self.info.classes)
         self.numbers = read_numbers(self.info.preprocessing, classes, self.source.word)
 
@@ -51,7 +63,13 @@ class MaskPredictor(ReadyModel):
         Raises:
             AnswerError: logits are not finite, and `check` is true.
         """
+        infer = partial(self._infer, check=check)
+        if self.tiling is not None and len(self.tiling.tiles(*image.size)) > 1:
+            return label_tiled(infer, image, self.tiling)
+        return label_map(infer(image), image.height, image.width).cpu().numpy().astype(np.uint8)
+
+    def _infer(self, image: Image.Image, check: bool) -> Tensor:
         pixels = torch.from_numpy(self.preprocess(image))[None].to(self.device)
-        logits = infer(self.model, pixels, self.info.preprocessing)
+        logits = infer_views(self.model, pixels, self.info.preprocessing, self.scales)
         check_answer(not check or bool(torch.isfinite(logits).all()))
-        return label_map(logits, image.height, image.width).cpu().numpy().astype(np.uint8)
+        return logits

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from spanets.segmentation.masks.reading import MaskedImages
@@ -23,8 +24,11 @@ SHOWN, SHOWN_SIDE, MAX_NAMES = 4, 480, 24
 def describe_metrics(results: Mapping[str, Any]) -> str:
     """Returns the metrics of `evaluate` as readable lines."""
     lines = [f"{results['checkpoint']} on {results['data']} ({results['images']} images)"]
+    lines += [f"  {results['tta']}"] if "tta" in results else []
     lines += [f"  {name:14} {_show(value)}" for name, value in results["metrics"].items()]
     lines += [f"  IoU of {name}: {_show(value)}" for name, value in results["iou"].items()]
+    if (written := results.get("errors")) is not None:
+        lines.append(f"  mistakes: {written['page']}; all images: {written['table']}")
     return "\n".join(lines)
 
 
@@ -44,7 +48,11 @@ def plot_examples(source: Source, samples: MaskedImages, path: Path) -> None:
         for cell, title, shown in zip(
             row,
             ("image", "mask", "prediction"),
-            (image, _lay_over(image, truth, samples), overlay(image, guess, len(samples.classes))),
+            (
+                image,
+                draw_mask(image, truth, len(samples.classes)),
+                overlay(image, guess, len(samples.classes)),
+            ),
             strict=True,
         ):
             cell.imshow(_shrink(shown))
@@ -55,10 +63,10 @@ def plot_examples(source: Source, samples: MaskedImages, path: Path) -> None:
     save_figure(figure, path)
 
 
-def _lay_over(image: Image.Image, truth: Any, samples: MaskedImages) -> Image.Image:
+def draw_mask(image: Image.Image, truth: NDArray[np.uint8], classes: int) -> Image.Image:
     """Draws a mask over its image, with ignored pixels in black."""
     known = truth != IGNORED
-    shown = np.array(overlay(image, np.where(known, truth, 0), len(samples.classes)))
+    shown = np.array(overlay(image, np.where(known, truth, 0), classes))
     return Image.fromarray(np.where(known[..., None], shown, 0).astype(np.uint8))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -42,7 +42,7 @@ class SegmentationTask(Task[SegmentationRecipe]):
 
     name = "segmentation"
     recipe_type = SegmentationRecipe
-    supported_options = frozenset({"out"})
+    supported_options = frozenset({"out", "errors", "tta", "tta_scales", "tile"})
     # `read_numbers` checks the numbers that masks are written with.
     preprocessing_keys = frozenset({"resize", "test", "slide", "mean", "std"})
     mask_keys: ClassVar[frozenset[str]] = frozenset({"first", "values"})
@@ -80,15 +80,30 @@ class SegmentationTask(Task[SegmentationRecipe]):
 
         if options.out is None:
             raise UsageError(f"{source.word} finds masks: name a folder for them with --out DIR")
-        return partial(MaskPredictor(source), out=options.out)
+        predictor = MaskPredictor(source, tiling=options.tile, scales=options.scales)
+        return partial(predictor, out=options.out)
 
     @classmethod
     def evaluate(cls, source: Source, options: EvalOptions) -> dict[str, Any]:
         """Measures a segmenter; see `segmentation.evaluation.evaluate`."""
         from spanets.segmentation.evaluation import evaluate
 
-        batch_size = options.batch_size or cls.eval_batch
-        return evaluate(source, options.root, options.workers, batch_size, options.trusted)
+        return evaluate(
+            source,
+            options.root,
+            options.workers,
+            options.batch_size or cls.eval_batch,
+            options.trusted,
+            errors=options.errors,
+            scales=options.scales,
+        )
+
+    @classmethod
+    def describe_tta(cls, scales: Sequence[float]) -> str:
+        """Returns a line about the views that are averaged."""
+        from spanets.segmentation.views import describe_tta
+
+        return describe_tta(scales)
 
     @staticmethod
     def describe_metrics(results: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -18,6 +18,7 @@ from spanets.weights import LoadReport, load_weights
 from spanets.weights.choosing import Given
 from spanets_runtime.errors import UsageError, nearest
 from spanets_runtime.preprocessing import Preprocessing
+from spanets_runtime.windows import Tiling
 
 if TYPE_CHECKING:
     import lightning as L
@@ -46,8 +47,10 @@ class PredictOptions:
         out: Folder for pictures and files.
         min_score: Lowest score of the objects to show.
         annotations: COCO file whose image and category ids the output uses.
-        tta: Whether to average over an image and its mirror image.
+        tta: Whether to combine an image and its mirror image.
         calibrated: Whether to use the temperature in the checkpoint.
+        tta_scales: Scales at which `tta` looks at the image; None means its own.
+        tile: Tiles in which to predict, or None for whole images.
     """
 
     top: int = 5
@@ -56,6 +59,13 @@ class PredictOptions:
     annotations: Path | None = None
     tta: bool = False
     calibrated: bool = False
+    tta_scales: tuple[float, ...] | None = None
+    tile: Tiling | None = None
+
+    @property
+    def scales(self) -> tuple[float, ...] | None:
+        """The scales of the views to combine, or None for the image alone."""
+        return (self.tta_scales or (1.0,)) if self.tta else None
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,10 @@ class EvalOptions:
         errors: Folder for a page of mistakes, or None.
         calibrate: Whether to fit a temperature and store it in the checkpoint.
         precision: Precision for which a threshold is recommended, or None.
-        tta: Whether to average over each image and its mirror image.
+        tta: Whether to combine each image and its mirror image.
+        tta_scales: Scales at which `tta` looks at the images; None means their own.
+        score: Lowest score of the detections whose mistakes are counted; None means the
+            recommended threshold.
     """
 
     root: str | None = None
@@ -84,6 +97,26 @@ class EvalOptions:
     calibrate: bool = False
     precision: float | None = None
     tta: bool = False
+    tta_scales: tuple[float, ...] | None = None
+    score: float | None = None
+
+    @property
+    def scales(self) -> tuple[float, ...] | None:
+        """The scales of the views to combine, or None for the image alone."""
+        return (self.tta_scales or (1.0,)) if self.tta else None
+
+
+def describe_views(how: str, scales: Sequence[float]) -> str:
+    """Returns a line about combined views, such as "objects merged over 2 views: ...".
+
+    Args:
+        how: What is done with the results.
+        scales: Factors of the size of the network's input; each also has a mirror image.
+    """
+    views = f"{how} over {2 * len(scales)} views: each image and its mirror image"
+    if tuple(scales) == (1.0,):
+        return views
+    return f"{views}, at scales {', '.join(f'{scale:g}' for scale in scales)}"
 
 
 class Task(ABC, Generic[R]):
@@ -98,7 +131,7 @@ class Task(ABC, Generic[R]):
         is_classifier: Whether its models map images to class logits, like timm's. Only such models
             work with `explain`, `push`, `analyze` and `bench --train`.
         supported_options: Of the options "out", "annotations", "layout", "errors", "calibrate",
-            "precision", "tta" and "calibrated", those for this task.
+            "precision", "score", "tta", "tta_scales", "tile" and "calibrated", those for this task.
         preprocessing_keys: Keys of `data` that a checkpoint's preprocessing contains.
         side_key: The key of `data` with the side of the network's input, or None.
         score: Logged name of the validation metric that selects the best epoch; larger is better,
@@ -232,6 +265,11 @@ class Task(ABC, Generic[R]):
         Raises:
             UsageError: the task does not support an option.
         """
+
+    @classmethod
+    def describe_tta(cls, scales: Sequence[float]) -> str:
+        """Returns a line about the views that `tta` combines."""
+        return describe_views("results combined", scales)
 
     def load_weights(self, model: nn.Module, path: Given) -> LoadReport:
         """Loads the initial weights of a run, from a file or by name.

@@ -17,7 +17,9 @@ def make_predictor(source: Source, options: PredictOptions) -> Predict:
         UserError: the preprocessing is damaged.
     """
     source.require_classes()
-    _refuse_foreign(source, options, ("out", "annotations", "tta", "calibrated"))
+    names = ["annotations", "tta_scales", "tta", "tile", "calibrated"]
+    # With tiles every task that knows them writes files.
+    _refuse_foreign(source, options, names if options.tile else ["out", *names])
     return load_task(source.info.task).make_predictor(source, options)
 
 
@@ -29,7 +31,8 @@ def evaluate(source: Source, options: EvalOptions) -> dict[str, Any]:
         UserError: the data does not fit the checkpoint.
     """
     source.require_classes()
-    _refuse_foreign(source, options, ("layout", "errors", "calibrate", "precision", "tta"))
+    names = ("layout", "errors", "calibrate", "precision", "score", "tta_scales", "tta")
+    _refuse_foreign(source, options, names)
     return load_task(source.info.task).evaluate(source, options)
 
 
@@ -42,5 +45,6 @@ def _refuse_foreign(
         if is_given and option not in task.supported_options:
             takers = [name for name in list_tasks() if option in load_task(name).supported_options]
             raise UsageError(
-                f"--{option} is for {' and '.join(takers)}, and {source.word} is for {task.name}"
+                f"--{option.replace('_', '-')} is for {' and '.join(takers)}, and {source.word} is "
+                f"for {task.name}"
             )

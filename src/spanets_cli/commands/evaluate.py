@@ -6,7 +6,14 @@ from pathlib import Path
 from spanets_cli.option_types import fraction
 from spanets_cli.output import print_json, print_notes, say_described
 from spanets_cli.programs import refuse_program
-from spanets_cli.shared_options import add_batch, add_weights, add_workers, open_named
+from spanets_cli.shared_options import (
+    add_batch,
+    add_tta,
+    add_weights,
+    add_workers,
+    open_named,
+    read_tta,
+)
 
 HELP = "evaluate a model on labelled images"
 
@@ -41,12 +48,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_after_training(parser: argparse.ArgumentParser) -> None:
-    """Adds the options for classifiers after training."""
+    """Adds the options for mistakes, thresholds and augmented views."""
     parser.add_argument(
         "--errors",
         metavar="DIR",
-        help="classifiers: write a page of mistakes, a table of all answers and a reliability "
-        "diagram",
+        help="write a page of mistakes, and a table of all answers, detections or images",
     )
     parser.add_argument(
         "--calibrate",
@@ -58,13 +64,17 @@ def _add_after_training(parser: argparse.ArgumentParser) -> None:
         "--precision",
         type=fraction,
         metavar="P",
-        help="two classes: also recommend a threshold for this precision of the second class",
+        help="detectors, and classifiers of two classes: also recommend a threshold for this "
+        "precision (of the second class)",
     )
     parser.add_argument(
-        "--tta",
-        action="store_true",
-        help="classifiers: average over each image and its mirror image",
+        "--score",
+        type=fraction,
+        metavar="P",
+        help="detectors: lowest score of the detections whose mistakes are counted (default: that "
+        "of the best F1)",
     )
+    add_tta(parser)
 
 
 def run(arguments: argparse.Namespace, _: list[str]) -> int:
@@ -77,6 +87,7 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     from spanets.training.using import evaluate
 
     refuse_program(arguments.checkpoint, "eval")
+    tta, scales = read_tta(arguments)
     source = open_named(arguments.checkpoint, arguments.weights)
     options = EvalOptions(
         arguments.data,
@@ -84,10 +95,12 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
         arguments.workers,
         arguments.batch,
         arguments.trust_recipe,
-        None if arguments.errors is None else Path(arguments.errors),
-        arguments.calibrate,
-        arguments.precision,
-        arguments.tta,
+        errors=None if arguments.errors is None else Path(arguments.errors),
+        calibrate=arguments.calibrate,
+        precision=arguments.precision,
+        tta=tta,
+        tta_scales=scales,
+        score=arguments.score,
     )
     results = evaluate(source, options)
     print_notes(results.get("notes", []))

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from spanets_cli.limits import MOST_COUNT
+from spanets_cli.limits import MOST_COUNT, MOST_SIDE
 from spanets_cli.option_types import fraction, whole
-from spanets_cli.output import print_json, print_notes, say
+from spanets_cli.output import print_json, print_notes, say, tell
 from spanets_cli.programs import refuse_program
-from spanets_cli.shared_options import add_weights, open_named
+from spanets_cli.shared_options import add_tta, add_weights, open_named, read_tta
+from spanets_runtime.errors import UsageError
 from spanets_runtime.text import escape_controls
+from spanets_runtime.windows import Tiling
 
 HELP = "classify images, segment them, or detect objects"
 
@@ -39,7 +41,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="detectors: lowest score of an object, 0 to 1 (default: 0.5)",
     )
     add_weights(parser)
-    parser.add_argument("--out", metavar="DIR", help="folder for pictures, masks and COCO JSON")
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder for pictures, masks, tables and COCO JSON"
+    )
     parser.add_argument(
         "--annotations",
         metavar="FILE",
@@ -50,10 +54,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="classifiers: use the temperature that eval --calibrate stored",
     )
+    add_tta(parser)
     parser.add_argument(
-        "--tta",
-        action="store_true",
-        help="classifiers: average over each image and its mirror image",
+        "--tile",
+        type=whole(32, MOST_SIDE),
+        metavar="SIDE",
+        help="for large images: predict in squares of this side in pixels, and merge the results",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=whole(0, MOST_SIDE // 2),
+        metavar="N",
+        help="smallest overlap of tiles in pixels; for detectors at least the size of an object "
+        "(default: an eighth of --tile)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -66,7 +79,6 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
 
     gathered, predict = gather_images(arguments.images), make_predictor(arguments)
     print_notes(gathered.notes)
-    print_notes(["probabilities averaged over each image and its mirror image"] * arguments.tta)
     # The printed lines already show the progress.
     hidden = None if arguments.json else True
     predictions = predict(gathered.images)
@@ -93,30 +105,69 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
     Returns:
         A function from paths of images to predictions, which have `error`, `to_dict` and `str`.
     """
-    from spanets_runtime.errors import UsageError
     from spanets_runtime.onnx import is_exported
 
     refuse_program(arguments.checkpoint, "predict")
-    if arguments.calibrated and arguments.tta:
+    tta, scales = read_tta(arguments)
+    if arguments.calibrated and tta:
         raise UsageError("--calibrated: the temperature is fitted without --tta; leave one out")
+    tiling = _read_tiling(arguments)
     out = None if arguments.out is None else Path(arguments.out)
     annotations = None if arguments.annotations is None else Path(arguments.annotations)
     if is_exported(arguments.checkpoint) and arguments.weights is None:
-        from spanets_runtime.onnx import make_onnx_predictor
-
-        return make_onnx_predictor(
-            arguments.checkpoint,
-            arguments.top,
-            out,
-            annotations,
-            arguments.calibrated,
-            arguments.tta,
-        )
+        return _open_exported(arguments, out, annotations)
+    from spanets.tasks import load_task
     from spanets.training import using
     from spanets.training.task import PredictOptions
 
     options = PredictOptions(
-        arguments.top, out, arguments.score, annotations, arguments.tta, arguments.calibrated
+        arguments.top,
+        out,
+        arguments.score,
+        annotations,
+        tta=tta,
+        calibrated=arguments.calibrated,
+        tta_scales=scales,
+        tile=tiling,
     )
     source = open_named(arguments.checkpoint, arguments.weights)
-    return using.make_predictor(source, options)
+    predict = using.make_predictor(source, options)
+    if options.scales is not None:
+        tell(load_task(source.info.task).describe_tta(options.scales))
+    return predict
+
+
+def _read_tiling(arguments: argparse.Namespace) -> Tiling | None:
+    """Returns the tiles of `--tile` and `--overlap`, or None.
+
+    Raises:
+        UsageError: an overlap without tiles, or a larger one than half of a tile.
+    """
+    side, overlap = arguments.tile, arguments.overlap
+    if side is None:
+        if overlap is not None:
+            raise UsageError("--overlap is the overlap of tiles; add --tile SIDE")
+        return None
+    overlap = side // 8 if overlap is None else overlap
+    if overlap > side // 2:
+        raise UsageError(
+            f"--overlap {overlap}: at most half of --tile {side}; lower it to {side // 2}, or "
+            "raise --tile"
+        )
+    return Tiling(side, overlap)
+
+
+def _open_exported(
+    arguments: argparse.Namespace, out: Path | None, annotations: Path | None
+) -> Callable[[Any], Iterator[Any]]:
+    from spanets_runtime.onnx import make_onnx_predictor, refuse_exported
+
+    path = arguments.checkpoint
+    for option, value in (("--tile", arguments.tile), ("--tta-scales", arguments.tta_scales)):
+        if value is not None:
+            raise UsageError(refuse_exported(option, path))
+    predict = make_onnx_predictor(
+        path, arguments.top, out, annotations, arguments.calibrated, arguments.tta
+    )
+    print_notes(["probabilities averaged over each image and its mirror image"] * arguments.tta)
+    return predict

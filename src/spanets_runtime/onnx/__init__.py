@@ -9,7 +9,7 @@ from spanets_runtime.onnx.file import (
     is_exported,
     open_session,
 )
-from spanets_runtime.onnx.predictors import make_onnx_predictor
+from spanets_runtime.onnx.predictors import make_onnx_predictor, refuse_exported
 from spanets_runtime.onnx.segmenter import OnnxMaskPredictor
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "is_exported",
     "make_onnx_predictor",
     "open_session",
+    "refuse_exported",
 ]

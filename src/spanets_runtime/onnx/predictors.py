@@ -46,10 +46,16 @@ def make_onnx_predictor(
         )
     if annotations is not None:
         raise UsageError(f"--annotations is only for detection checkpoints, and {path} is not one")
-    if make is _mask and (calibrated or tta):
-        option = "--calibrated" if calibrated else "--tta"
-        raise UsageError(f"{option} is for classification, and {path} is for {file.task}")
+    if make is _mask and calibrated:
+        raise UsageError(f"--calibrated is for classification, and {path} is for {file.task}")
+    if make is _mask and tta:
+        raise UsageError(refuse_exported("--tta", path))
     return make(file, top, out) if make is _mask else make(file, top, out, calibrated, tta)
+
+
+def refuse_exported(option: str, path: str | Path) -> str:
+    """Returns the message about an option that exported files lack."""
+    return f"{option} takes a checkpoint, and {path} is an exported file; use the checkpoint"
 
 
 def _label(file: OnnxFile, top: int, out: Path | None, calibrated: bool, tta: bool) -> Predict:

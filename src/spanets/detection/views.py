@@ -1,0 +1,171 @@
+"""Detects objects in several views of an image: tiles, mirror images, scales; merges the results.
+
+Objects of a class whose boxes have an IoU above `NMS` are one object; the one with the highest
+score stays, with its box and mask.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.ops import batched_nms
+
+from spanets.detection.network.batching import Detection, Size
+from spanets.detection.network.pasting import paste_all
+from spanets.training.task import describe_views
+from spanets_runtime.windows import Box, Tiling
+
+NMS = 0.5
+"""IoU above which two objects of a class are one, as inside the detectors."""
+
+MOST_OBJECTS = 100
+"""Largest number of objects in an image after merging mirror images and scales, as without."""
+
+HELD, LIKELY = 0.7, 0.5
+"""A cut object is dropped if a larger one of a neighbour holds this share of its box, with at least
+this share of its score."""
+
+CUT = "cut"
+"""Name, in the detections of a tiled image, of whether an object touches an inner tile border."""
+
+
+def describe_tta(scales: Sequence[float]) -> str:
+    """Returns a line about what `Augmented` merges."""
+    return describe_views("objects merged", scales)
+
+
+class Augmented(nn.Module):
+    """A detector that merges the detections of an image and its mirror image, at several scales.
+
+    Args:
+        model: A detector in evaluation mode.
+        scales: Factors of the size of the network's input.
+    """
+
+    def __init__(self, model: nn.Module, scales: Sequence[float] = (1.0,)) -> None:
+        super().__init__()
+        self.model, self.scales = model, tuple(scales)
+
+    def forward(
+        self,
+        images: list[Tensor],
+        targets: None = None,
+        sizes: list[Size] | None = None,
+        paste: bool = True,
+    ) -> list[Detection]:
+        """Returns the detections of each image; see `RegionDetector.forward`."""
+        sizes = sizes or [(image.shape[-2], image.shape[-1]) for image in images]
+        found = [self._detect(*pair) for pair in zip(images, sizes, strict=True)]
+        if paste and found and "masks" in found[0]:
+            return [paste_all(*pair) for pair in zip(found, sizes, strict=True)]
+        return found
+
+    def _detect(self, image: Tensor, size: Size) -> Detection:
+        views = []
+        for scale in self.scales:
+            scaled = _resize(image, scale)
+            (plain,) = self.model([scaled], sizes=[size], paste=False)
+            (mirrored,) = self.model([scaled.flip(-1)], sizes=[size], paste=False)
+            views += [plain, mirror(mirrored, size[1])]
+        return _suppress(join(views), MOST_OBJECTS)
+
+
+def _resize(image: Tensor, scale: float) -> Tensor:
+    if scale == 1:
+        return image
+    size = [max(1, round(side * scale)) for side in image.shape[-2:]]
+    return F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+
+
+def mirror(found: Detection, width: int) -> Detection:
+    """Returns the detections of a mirror image in the image of this width."""
+    left, top, right, bottom = found["boxes"].unbind(1)
+    boxes = torch.stack([width - right, top, width - left, bottom], 1)
+    masks = {"masks": found["masks"].flip(-1)} if "masks" in found else {}
+    return {**found, "boxes": boxes, **masks}
+
+
+def join(views: Sequence[Detection]) -> Detection:
+    """Returns the detections of all views, in order of falling score."""
+    joined = {name: torch.cat([view[name] for view in views]) for name in views[0]}
+    order = joined["scores"].argsort(descending=True, stable=True)
+    return {name: value[order] for name, value in joined.items()}
+
+
+def _suppress(found: Detection, most: int | None = None) -> Detection:
+    """Returns the detections without those that an equal or better one covers."""
+    # In double precision: `batched_nms` moves classes apart by adding large numbers.
+    boxes, scores = found["boxes"].double(), found["scores"].double()
+    kept = batched_nms(boxes, scores, found["labels"], NMS)[:most]
+    return {name: value[kept] for name, value in found.items()}
+
+
+# ---- tiles
+
+
+def find_tiled(
+    find: Callable[[Image.Image], Detection], image: Image.Image, tiling: Tiling
+) -> Detection:
+    """Returns the detections of an image, found tile by tile.
+
+    An object that an inner border cuts is dropped if a neighbour holds it whole. An object that is
+    larger than the overlap may stay cut, perhaps in several parts; `CUT` marks such objects.
+
+    Args:
+        find: Returns the detections of an image, in its pixels, with masks relative to the boxes.
+        image: An RGB image.
+        tiling: The tiles.
+    """
+    tiles = tiling.tiles(*image.size)
+    if len(tiles) == 1:
+        found = find(image)
+        return {**found, CUT: torch.zeros_like(found["labels"], dtype=torch.bool)}
+    views = []
+    for tile in tiles:
+        view = find(image.crop(tile))
+        corner = view["boxes"].new_tensor([tile[0], tile[1]] * 2)
+        view = {**view, "boxes": view["boxes"] + corner}
+        views.append({**view, CUT: _touches(view["boxes"], tile, image.size)})
+    return _suppress(join(_drop_cut(views, tiles)))
+
+
+def _touches(boxes: Tensor, tile: Box, size: tuple[int, int]) -> Tensor:
+    """Whether each box reaches a border of its tile that is not one of the image, (N,)."""
+    near = max(2.0, (tile[2] - tile[0]) / 100)  # predicted boxes end a little before the border
+    is_cut = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    for i, limit in enumerate((0, 0, *size)):
+        if tile[i] != limit:
+            is_cut |= (boxes[:, i] - tile[i]).abs() <= near
+    return is_cut
+
+
+def _drop_cut(views: Sequence[Detection], tiles: Sequence[Box]) -> list[Detection]:
+    """Returns the detections of each tile without cut ones that a neighbour holds whole."""
+    left = []
+    for view, tile in zip(views, tiles, strict=True):
+        held = torch.zeros_like(view[CUT])
+        for other, place in zip(views, tiles, strict=True):
+            if place != tile and _overlap(tile, place):
+                held |= _held(view, other)
+        kept = ~(view[CUT] & held)
+        left.append({name: value[kept] for name, value in view.items()})
+    return left
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return all(max(one[i], other[i]) < min(one[i + 2], other[i + 2]) for i in (0, 1))
+
+
+def _held(view: Detection, other: Detection) -> Tensor:
+    """Whether a larger object of the same class in another view holds each object, (N,)."""
+    boxes, others = view["boxes"], other["boxes"]
+    starts = torch.maximum(boxes[:, None, :2], others[None, :, :2])
+    ends = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    inside = (ends - starts).clamp(min=0).prod(2)  # (N, M)
+    areas, larger = ((b[:, 2:] - b[:, :2]).prod(1) for b in (boxes, others))
+    holds = (inside >= HELD * areas[:, None]) & (larger[None] > areas[:, None])
+    holds &= view["labels"][:, None] == other["labels"][None]
+    holds &= other["scores"][None] >= LIKELY * view["scores"][:, None]
+    return holds.any(1)

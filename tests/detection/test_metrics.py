@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from spanets.detection.matching import add_missed, count_kinds, match, recommend
 from spanets.detection.metrics import NAMES, DetectionMetrics
 from spanets.formats.coco.filling import fill
 from spanets.formats.coco.objects import Annotation, CocoData, CocoImage, to_coco
@@ -107,7 +108,7 @@ def random_found(rng, image: CocoImage) -> dict[str, torch.Tensor]:
     }
 
 
-def peer(data: CocoData, results: list[dict], kind: str) -> list[float]:
+def peer(data: CocoData, results: list[dict], kind: str, category: int | None = None) -> COCOeval:
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = to_coco(data)
@@ -115,10 +116,12 @@ def peer(data: CocoData, results: list[dict], kind: str) -> list[float]:
         left_out = "bbox" if kind == "segm" else "segmentation"
         found = [{k: v for k, v in result.items() if k != left_out} for result in results]
         evaluation = COCOeval(truth, truth.loadRes(found), kind)
+        if category is not None:
+            evaluation.params.catIds = [category]
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return list(evaluation.stats[:6])
+    return evaluation
 
 
 def targets_of(images) -> list[dict[str, torch.Tensor]]:
@@ -153,11 +156,100 @@ def test_as_pycocotools_measures(seed):
     results = [result for image in metrics.results.values() for result in image]
     values = metrics.compute()
     for name, kind in (("box", "bbox"), ("mask", "segm")):
-        expected = peer(data, results, kind)
+        expected = list(peer(data, results, kind).stats[:6])
         assert 0.05 < expected[0] < 0.95  # a case that tells something
         for key, value in zip(NAMES, expected, strict=True):
             # The same arithmetic in another order: 1e-9 is far above its rounding.
             assert values[f"{name}_{key}"] == pytest.approx(value, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("ids", [IDS, [90, 3, 7]])
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
+def test_each_class_and_size_as_pycocotools_measures(seed, ids):
+    rng = np.random.default_rng(seed)
+    data = replace(random_data(rng), category_ids=ids, classes=["a", "b", "c"])
+    metrics = DetectionMetrics(data, masks=True)
+    metrics.update(targets_of(data.images), [random_found(rng, image) for image in data.images])
+    results = [result for image in metrics.results.values() for result in image]
+    for name, kind in (("box", "bbox"), ("mask", "segm")):
+        measured = metrics.measure()[name].by_class
+        for label, category in zip("abc", ids, strict=True):
+            expected = peer(data, results, kind, category).stats[:6]
+            for key, value in zip(NAMES, expected, strict=True):
+                found = measured[label][key]
+                assert math.isnan(found) if value < 0 else found == pytest.approx(value, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
+def test_detections_match_as_in_pycocotools(seed):
+    """Correct and ignored detections, and from them precision and recall at any threshold."""
+    rng = np.random.default_rng(seed)
+    data = random_data(rng)
+    metrics = DetectionMetrics(data, masks=False)
+    metrics.update(targets_of(data.images), [random_found(rng, image) for image in data.images])
+    results = [result for image in metrics.results.values() for result in image]
+    matches = match(data, metrics.results)
+    assert len(matches) == len(results)
+    evaluation = peer(data, results, "bbox")
+    right, ignored = 0, 0
+    for row in evaluation.evalImgs:
+        if row is not None and row["aRng"] == evaluation.params.areaRng[0]:
+            right += int(((row["dtMatches"][0] > 0) & ~row["dtIgnore"][0].astype(bool)).sum())
+            ignored += int(row["dtIgnore"][0].sum())
+    kinds = [one.kind for one in matches]
+    assert (kinds.count("correct"), kinds.count("ignored")) == (right, ignored)
+    assert right > 5 and ignored > 0
+
+    objects = [a for image in data.images for a in image.annotations if not a.crowd]
+    counts = count_kinds(add_missed(data, matches, 0.0))
+    assert sum(counts.values()) == len(matches) - ignored + counts["missed"]
+    assert counts["correct"] + counts["missed"] <= len(objects)
+
+    overall, at_precision = recommend(data, matches, 0.6)[:2]
+    counted = [one for one in matches if one.kind != "ignored"]
+    best = 0.0
+    for score in {one.score for one in counted}:
+        chosen = [one for one in counted if one.score >= score]
+        hits = sum(one.kind == "correct" for one in chosen)
+        best = max(best, 2 * hits / (len(chosen) + len(objects)))
+    assert overall["f1"] == pytest.approx(best)
+    chosen = [one for one in counted if one.score >= overall["threshold"]]
+    hits = sum(one.kind == "correct" for one in chosen)
+    assert overall["precision"] == pytest.approx(hits / len(chosen))
+    assert overall["recall"] == pytest.approx(hits / len(objects))
+    assert at_precision["threshold"] is None or at_precision["precision"] >= 0.6
+
+
+def plain_object(number: int, box, label: int) -> Annotation:
+    return Annotation(number, label, tuple(map(float, box)), 1.0, False, None)
+
+
+@pytest.mark.parametrize(
+    ("box", "category", "score", "kind", "truth"),
+    [
+        ([10, 10, 40, 40], 3, 0.9, "correct", 1),
+        ([10, 10, 40, 30], 3, 0.5, "duplicate", 1),  # the object has a better one
+        ([10, 10, 40, 18], 3, 0.5, "localisation", 1),  # IoU 0.45
+        ([10, 10, 40, 40], 7, 0.5, "classification", 1),
+        ([10, 10, 40, 18], 7, 0.5, "both", 1),
+        ([10, 10, 40, 3], 7, 0.5, "background", None),  # IoU 0.075
+        ([100, 100, 20, 20], 3, 0.5, "background", None),
+    ],
+)
+def test_kinds_of_mistakes(box, category, score, kind, truth):
+    image = CocoImage(1, Path("a.png"), 200, 200, (plain_object(1, [10, 10, 50, 50], 1),))
+    data = CocoData([image], ["a", "b"], [3, 7])
+    better = {"bbox": [10, 10, 40, 40], "category_id": 3, "score": 0.8}
+    one = {"bbox": box, "category_id": category, "score": score}
+    matches = match(data, {1: [better, one] if kind == "duplicate" else [one]})
+    assert matches[-1].kind == kind
+    assert (matches[-1].truth.id if matches[-1].truth else None) == truth
+    counts = count_kinds(add_missed(data, matches, 0.5))
+    reached = kind in ("correct", "localisation", "classification", "duplicate")
+    assert counts["missed"] == int(not reached)
+    assert count_kinds(add_missed(data, matches, 0.95))["missed"] == 1
 
 
 def test_order_and_batches_change_nothing(case):

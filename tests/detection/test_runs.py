@@ -119,10 +119,13 @@ def test_the_checkpoint_is_whole(run):
 def test_eval_prints_a_table(run, shapes, capsys):
     status, printed, _ = call(capsys, "eval", run / "last.ckpt", "--workers", 0)
     assert status == 0
-    first, header, box, mask = printed.splitlines()
+    first, header, box, mask, *others = printed.splitlines()
     assert first == f"{run}/last.ckpt on val (2 images)"
     assert header.split() == ["AP", "AP50", "AP75", "APs", "APm", "APl"]
     assert (box.split()[0], mask.split()[0]) == ("box", "mask")
+    assert others[0].split()[:3] == ["class", "objects", "AP"]
+    assert others[-2].startswith("  threshold for best F1: ")
+    assert others[-1].startswith("  at a score of ")
     status, printed, _ = call(
         capsys, "eval", run / "last.ckpt", "--workers", 0, "--data", shapes, "--json"
     )
@@ -476,6 +479,57 @@ def test_predict_prints_json(run, shapes, capsys):
         assert y + height <= 64.001
     status, printed, _ = call(capsys, *words, "--score", 1)
     assert json.loads(printed) == [{"image": str(image), "predictions": []}]
+
+
+def test_eval_writes_mistakes(run, capsys, tmp_path, refused):
+    words = ["eval", run / "last.ckpt", "--workers", 0, "--errors", tmp_path, "--precision", 0.5]
+    status, printed, said = call(capsys, *words, "--json", "--score", 0.02)
+    assert status == 0, said
+    found = json.loads(printed)
+    assert set(found["by_class"]) == {"box", "mask"}
+    assert set(found["by_class"]["box"]) == set(found["classes"])
+    assert len(found["thresholds"]) == 2 * (1 + len(found["classes"]))
+    rows = list(csv.DictReader((tmp_path / "detections.csv").open(newline="")))
+    likely = [row for row in rows if row["score"] and float(row["score"]) >= 0.02]
+    missed = [row for row in rows if not row["score"]]
+    counts = found["mistakes"]
+    assert counts.pop("score") == 0.02
+    for kind, count in counts.items():
+        chosen = missed if kind == "missed" else likely
+        assert count == sum(row["kind"] == kind for row in chosen), kind
+    page = (tmp_path / "errors.html").read_text()
+    assert page.count("<h2>") >= len(counts) - 1
+    assert "<script" not in page and '="http' not in page
+    assert call(capsys, *words)[0] == 0  # its own files are replaced
+    (tmp_path / "detections.csv").write_text("mine")
+    assert refused(1, *words).startswith(f"{tmp_path / 'detections.csv'}: already exists")
+
+
+def test_eval_merges_views(run, capsys):
+    words = ["eval", run / "last.ckpt", "--workers", 0, "--tta-scales", 0.75, 1]
+    status, printed, said = call(capsys, *words)
+    assert status == 0, said
+    line = "objects merged over 4 views: each image and its mirror image, at scales 0.75, 1"
+    assert f"  {line}" in printed.splitlines()
+
+
+def test_predict_in_tiles(run, shapes, capsys, tmp_path):
+    image = sorted((shapes / "images" / "val").iterdir())[0]
+    words = ["predict", run / "last.ckpt", image, "--score", 0.01, "--json"]
+    whole = json.loads(call(capsys, *words)[1])[0]
+    (same,) = json.loads(call(capsys, *words, "--tile", 64)[1])
+    assert same == {**whole, "cut": 0}
+    words += ["--tile", 40, "--tta", "--out", tmp_path]
+    status, printed, said = call(capsys, *words)
+    assert status == 0
+    assert said == "objects merged over 2 views: each image and its mirror image\n"
+    (found,) = json.loads(printed)
+    for one in found["predictions"]:
+        x, y, width, height = one["box"]
+        assert min(x, y) >= 0 and max(x + width, y + height) <= 64.001
+        assert one["segmentation"]["size"] == [64, 64]
+    assert found["cut"] >= 0
+    assert COCO(tmp_path / "predictions.json").anns
 
 
 def test_scores_out_of_range(run, refused):

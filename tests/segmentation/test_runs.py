@@ -317,6 +317,46 @@ def test_int8(larger_run, recipe_file, capsys, tmp_path):
     assert (masks[0] == masks[1]).mean() > 0.9
 
 
+def test_eval_writes_mistakes(run_folder, capsys, tmp_path):
+    words = ["eval", run_folder / "last.ckpt", "--workers", 0, "--errors", tmp_path]
+    status, printed, said = call(capsys, *words, "--json")
+    assert status == 0, said
+    found = json.loads(printed)
+    rows = list(csv.DictReader((tmp_path / "images.csv").open(newline="")))
+    assert [row["image"] for row in rows] == ["0.png", "1.png", "2.png"]
+    counts = np.array(found["confusion"])
+    pixels = [int(row["pixels"]) for row in rows]
+    assert sum(pixels) == counts.sum()
+    right = sum(float(row["accuracy"]) * n for row, n in zip(rows, pixels, strict=True))
+    assert right == pytest.approx(counts.trace(), abs=0.01)
+    assert list(rows[0])[-2:] == ["iou of dark", "iou of bright"]
+    page = (tmp_path / "errors.html").read_text()
+    assert page.count("<img") == 9
+    assert "<script" not in page and '="http' not in page
+    assert f"mistakes: {tmp_path / 'errors.html'}" in call(capsys, *words, "--tta")[1]
+
+
+def test_tiles_and_views(run_folder, recipe_file, capsys, tmp_path):
+    image = os.path.join(os.path.dirname(recipe_file), "images/val/2.png")
+    shown = {}
+    for name, words in {
+        "whole": [],
+        "one": ["--tile", 56],
+        "tiles": ["--tile", 32, "--overlap", 8],
+        "views": ["--tta-scales", 1, 1.5],
+    }.items():
+        out = tmp_path / name
+        status, _, said = call(
+            capsys, "predict", run_folder / "last.ckpt", image, "--out", out, *words
+        )
+        assert status == 0, said
+        shown[name] = np.asarray(Image.open(out / "2.png"))
+    assert np.array_equal(shown["whole"], shown["one"])
+    assert shown["tiles"].shape == shown["views"].shape == shown["whole"].shape
+    line = "probabilities averaged over 4 views: each image and its mirror image, at scales 1, 1.5"
+    assert said == f"{line}\n"
+
+
 def test_predicting_badly(run_folder, refused, capsys, tmp_path):
     line = refused(2, "predict", run_folder / "last.ckpt", "x.png")
     assert line.endswith("finds masks: name a folder for them with --out DIR")

@@ -75,6 +75,15 @@ def test_options_that_do_not_go_together(words, said, small_run, wide, refused):
     assert refused(2, "predict", small_run / "last.ckpt", wide, *words).startswith(said)
 
 
+@pytest.mark.parametrize("option", [("--tile", "64"), ("--tta-scales", "1", "2")])
+def test_exported_files_take_neither(option, wide, refused):
+    line = refused(2, "predict", "a.onnx", wide, *option)
+    assert (
+        line
+        == f"{option[0]} takes a checkpoint, and a.onnx is an exported file; use the checkpoint"
+    )
+
+
 @pytest.mark.parametrize("size", [(1, 1), (60, 200), (61, 200), (119, 47), (500, 333)])
 def test_cells_divide_the_image(size):
     tiling = Tiling(60, 25)

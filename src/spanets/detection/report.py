@@ -49,10 +49,9 @@ def _by_class(results: Mapping[str, Any]) -> list[str]:
 def _thresholds(results: Mapping[str, Any]) -> list[str]:
     """Returns the thresholds for all classes together, and for a precision also by class."""
     lines = []
+    are_many = len(results["classes"]) > MAX_CLASSES
     for row in results["thresholds"]:
-        if row["goal"] == "f1" and row["class"] is not None:
-            continue
-        if row["class"] is not None and not row["objects"]:
+        if row["class"] is not None and (row["goal"] == "f1" or are_many or not row["objects"]):
             continue
         of = "" if row["class"] is None else f" of {row['class']}"
         goal = "best F1" if row["goal"] == "f1" else row["goal"]

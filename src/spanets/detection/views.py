@@ -2,6 +2,8 @@
 
 Objects of a class whose boxes have an IoU above `NMS` are one object; the one with the highest
 score stays, with its box and mask.
+
+A detector with views needs no more memory than the detector: views are processed one by one.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,8 +26,8 @@ MOST_OBJECTS = 100
 """Largest number of objects in an image after merging mirror images and scales, as without."""
 
 HELD, LIKELY = 0.7, 0.5
-"""A cut object is dropped if a larger one of a neighbour holds this share of its box, with at least
-this share of its score."""
+"""A cut object is dropped if a larger or uncut one of a neighbour holds this share of its box, with
+at least this share of its score."""
 
 CUT = "cut"
 """Name, in the detections of a tiled image, of whether an object touches an inner tile border."""
@@ -159,13 +161,13 @@ def _overlap(one: Box, other: Box) -> bool:
 
 
 def _held(view: Detection, other: Detection) -> Tensor:
-    """Whether a larger object of the same class in another view holds each object, (N,)."""
+    """Whether a larger or uncut object of the same class in another view holds each, (N,)."""
     boxes, others = view["boxes"], other["boxes"]
     starts = torch.maximum(boxes[:, None, :2], others[None, :, :2])
     ends = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
     inside = (ends - starts).clamp(min=0).prod(2)  # (N, M)
     areas, larger = ((b[:, 2:] - b[:, :2]).prod(1) for b in (boxes, others))
-    holds = (inside >= HELD * areas[:, None]) & (larger[None] > areas[:, None])
+    holds = (inside >= HELD * areas[:, None]) & ((larger[None] > areas[:, None]) | ~other[CUT])
     holds &= view["labels"][:, None] == other["labels"][None]
     holds &= other["scores"][None] >= LIKELY * view["scores"][:, None]
     return holds.any(1)

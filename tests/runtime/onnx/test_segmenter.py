@@ -137,6 +137,10 @@ def test_a_fixed_size_is_refused(tmp_path):
 def test_masks_need_a_folder(exported, refused):
     line = refused(2, "predict", exported, "x.png")
     assert line == f"{exported} finds masks: name a folder for them with --out DIR"
+    line = refused(2, "predict", exported, "a.png", "--tta", "--out", "out")
+    assert (
+        line == f"--tta takes a checkpoint, and {exported} is an exported file; use the checkpoint"
+    )
 
 
 def test_predict_imports_no_torch(exported, tmp_path):

@@ -57,7 +57,9 @@ def scale(text: str) -> float:
     """Reads a factor of an image's size, from 0.25 to 4."""
     value = _number(text)
     if not 0.25 <= value <= 4:
-        raise argparse.ArgumentTypeError(f"{shorten(text)} is no scale from 0.25 to 4")
+        raise argparse.ArgumentTypeError(
+            f"{shorten(text)} is no scale from 0.25 to 4; put other words before it"
+        )
     return value
 
 

@@ -165,5 +165,7 @@ def draw_tiles(
     painter = ImageDraw.Draw(shown)
     for (left, top, *_), i, row in zip(places, best, shares, strict=True):
         word = f"{picture_label(classes[i], _LETTERS)} {row[i]:.2f}"
-        painter.text((left + 3, top + 2), word, "black", font_for(word))
+        font, place = font_for(word), (left + 3, top + 2)
+        painter.rectangle(painter.textbbox(place, word, font), "white")
+        painter.text(place, word, "black", font)
     return shown

@@ -134,6 +134,15 @@ def member(rank: int, count: int, port: int, function: Callable[[], int]) -> Cal
     return run
 
 
+def answers_of(process, count: int, *words) -> list[tuple[int, str, str]]:
+    """Runs a command as `count` processes of torchrun; returns status and output of each."""
+    port, given = free_port(), [str(word) for word in words]
+    running = [
+        process(member(rank, count, port, lambda: spanets_cli.main(given))) for rank in range(count)
+    ]
+    return [one.wait() for one in running]
+
+
 def free_port() -> int:
     """Returns a port that nobody listens on."""
     with socket.socket() as probe:

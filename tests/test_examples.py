@@ -51,3 +51,19 @@ def test_published_accuracies(run, tmp_path):
     assert (tmp_path / "accuracy.png").stat().st_size > 10_000
     costs = runpy.run_path(str(EXAMPLES / "paper_accuracy.py"))["COSTS"]
     assert {name for family in costs.values() for name in family} == set(IMAGENET_TOP1)
+
+
+@pytest.mark.slow  # starts a cluster on this machine
+@pytest.mark.parametrize("name", ["ray", "spark"])
+def test_jobs(name, small_run, photos, tmp_path, monkeypatch):
+    """Jobs of Ray and Spark give the rows of the function, in order."""
+    pytest.importorskip({"ray": "ray.data", "spark": "pyspark"}[name])
+    parquet = pytest.importorskip("pyarrow.parquet")
+    words = [name, small_run / "last.ckpt", photos, "--out", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", list(map(str, words)))
+    runpy.run_path(str(EXAMPLES / f"{name}_predict.py"), run_name="__main__")
+    paths = sorted(map(str, photos.rglob("*.png")))
+    files = sorted((tmp_path / "out").rglob("*.parquet"))
+    found = [row for file in files for row in parquet.read_table(file).to_pylist()]
+    rows = list(spanets.predict_table(small_run / "last.ckpt", paths))
+    assert [{**a, **b} for a, b in zip(rows, found, strict=True)] == rows

@@ -14,7 +14,7 @@ from opened import restore_model
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from small_runs import call, free_port, member
+from small_runs import answers_of, call, free_port, member
 
 import spanets_cli
 from spanets.checkpoint import load_checkpoint
@@ -572,3 +572,22 @@ def test_damaged_descriptions(run, refused, tmp_path):
         content["spanets"]["head"] = head
         torch.save(content, tmp_path / "a.ckpt")
         assert said in refused(1, "eval", tmp_path / "a.ckpt")
+
+
+def test_processes_share_an_evaluation(run, process, capsys):
+    """Two images for three processes: the last one has none."""
+    words = ["eval", run / "last.ckpt", "--workers", 0, "--batch", 1, "--json"]
+    _, alone, _ = call(capsys, *words)
+    first, *others = answers_of(process, 3, *words)
+    assert first[:2] == (0, alone), first
+    assert [one[:2] for one in others] == [(0, "")] * 2
+
+
+def test_a_table_of_objects(run, shapes, tmp_path, capsys):
+    words = ["predict", run / "last.ckpt", shapes / "images/val", "--score", "0.01"]
+    _, out, _ = call(capsys, *words, "--json")
+    status, _, said = call(capsys, *words, "--table", tmp_path / "a.jsonl")
+    assert status == 0, said
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert rows == [{**one, "error": None} for one in json.loads(out)]
+    assert rows[0]["predictions"]

@@ -12,7 +12,7 @@ import torch
 from count_opens import assert_opens_once, dense_commands
 from opened import restore_model
 from PIL import Image
-from small_runs import call, call_without_torch
+from small_runs import answers_of, call, call_without_torch
 
 import spanets_cli
 from spanets.backbones.dense import DenseBackbone
@@ -521,3 +521,19 @@ def test_ignored_pixels_add_nothing_to_the_loss():
     masks[:] = IGNORED
     pixel_loss(logits, masks).backward()
     assert not logits.grad.any()  # nor is anything NaN
+
+
+def test_processes_share_an_evaluation(run_folder, process, capsys):
+    """Three images for two processes: the pixels of each count once."""
+    words = ["eval", run_folder / "last.ckpt", "--json"]
+    _, alone, _ = call(capsys, *words)
+    first, second = answers_of(process, 2, *words)
+    assert first[:2] == (0, alone), first
+    assert second == (0, "", "")
+
+
+def test_masks_are_no_rows(run_folder, refused, tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    words = ["predict", run_folder / "last.ckpt", tmp_path / "a.png", "--table", tmp_path / "a.csv"]
+    assert "is for classifiers and detectors; " in refused(2, *words)
+    assert os.listdir(tmp_path) == ["a.png"]

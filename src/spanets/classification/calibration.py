@@ -55,13 +55,16 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return math.exp(-(low + high) / 2)
 
 
-def calibrate_checkpoint(source: Source, logits: Tensor, labels: Tensor) -> dict[str, Any]:
+def calibrate_checkpoint(
+    source: Source, logits: Tensor, labels: Tensor, stored: bool = True
+) -> dict[str, Any]:
     """Fits a temperature and stores it in the checkpoint's metadata.
 
     Args:
         source: The checkpoint; its file is replaced atomically.
         logits: (N, classes), of the validation images.
         labels: (N,).
+        stored: False only fits: of several processes, one stores it.
 
     Returns:
         "temperature", "images", and calibration error and mean negative log-likelihood before and
@@ -77,7 +80,8 @@ def calibrate_checkpoint(source: Source, logits: Tensor, labels: Tensor) -> dict
         found[f"ece_{when}"] = calibration_error(read_answers(scaled, labels))
         found[f"nll_{when}"] = float(nn.functional.cross_entropy(scaled, labels))
     assert source.path is not None
-    store(source.path, found)
+    if stored:
+        store(source.path, found)
     return found
 
 

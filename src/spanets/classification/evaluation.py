@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from spanets.classification.answers import Answers, calibration_error, read_answers
 from spanets.classification.calibration import (
@@ -30,6 +29,7 @@ from spanets.classification.recipe import ClassificationRecipe
 from spanets.data.image_level.dataset import evaluation_loader, unreadable_of
 from spanets.data.image_level.splits import read_splits
 from spanets.data.loaders import plain_worker_errors
+from spanets.data.ranks import current_rank, gather_all, in_order
 from spanets.data.run_data import read_run_data
 from spanets.data.samples import Samples, map_classes
 from spanets.data.sources.imagenet import has_imagenet_names, name_classes
@@ -120,10 +120,13 @@ def evaluate(
     if has_imagenet_names(source.info.classes):
         del measured["confusion"]  # a million numbers
     unreadable = unreadable_of(loader)
+    for indices in gather_all(unreadable.indices()):
+        unreadable.add(indices)
+    unreadable.check("among those of other processes")
     left_out = [f"{images.samples.images[i]}: {unreadable.reason(i)}" for i in unreadable.indices()]
     told = {"unreadable": left_out, "notes": list(images.samples.notes)}
     results = {"checkpoint": source.word, "data": images.part, **measured, **extras, **told}
-    if errors is not None:
+    if errors is not None and current_rank().is_first:
         bad = set(unreadable.indices())
         kept = images.samples.subset(i for i in range(len(images.samples)) if i not in bad)
         names = name_images(kept.images, images.root)
@@ -198,7 +201,7 @@ def _calibrate(source: Source, loader: DataLoader[Any]) -> tuple[Source, dict[st
     """Fits a temperature, stores it, and returns the calibrated source and what was fitted."""
     batches = [(x.cpu(), labels.cpu()) for x, labels in classify(source.network, loader)]
     logits, labels = (torch.cat(part) for part in zip(*batches, strict=True))
-    fitted = calibrate_checkpoint(source, logits, labels)
+    fitted = calibrate_checkpoint(source, logits, labels, stored=current_rank().is_first)
     return replace(source, info=replace(source.info, calibration=fitted)), fitted
 
 
@@ -314,13 +317,24 @@ def measure_answers(
 
 @torch.inference_mode()
 def classify(model: nn.Module, loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields logits (B, classes), float32, and labels (B,), on a GPU if there is one."""
+    """Yields logits (B, classes), float32, and labels (B,), on a GPU if there is one.
+
+    Within `shared_batches`, every process yields the batches of all, in the order of one process.
+    """
     device = _device()
     model = model.to(device).eval()
+
+    def compute(batch: list[Tensor]) -> tuple[Tensor, Tensor] | None:
+        images, labels = batch
+        if not len(labels):  # no image of the batch is readable
+            return None
+        logits = model(images.to(device)).float()
+        return (logits.cpu() if current_rank().count > 1 else logits), labels
+
     with plain_worker_errors():
-        for images, labels in tqdm(loader, desc="evaluate", disable=None, leave=False):
-            if len(labels):  # 0 if no image of the batch is readable
-                yield model(images.to(device)).float(), labels.to(device)
+        for found in in_order(loader, compute, "evaluate"):
+            if found is not None:
+                yield found[0].to(device), found[1].to(device)
 
 
 def _device() -> torch.device:

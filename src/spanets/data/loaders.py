@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from spanets.data.ranks import RankBatches, current_rank
 from spanets.data.sampler import EpochSampler
 from spanets.data.unreadable import Unreadable
 from spanets.data.worker_processes import ImageLoader
@@ -123,6 +124,8 @@ def make_loader(
 ) -> DataLoader[Any]:
     """Returns a loader of the sampler's images in batches, with worker processes.
 
+    Within `shared_batches` it has this rank's batches of a whole evaluation.
+
     Args:
         dataset: A data set indexed by `(epoch, index)` pairs.
         sampler: The sampler of this process.
@@ -135,6 +138,8 @@ def make_loader(
     batches: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler, "drop_last": drop_last}
     if sampler.whole and sampler.processes > 1:
         batches = {"batch_sampler": EvenBatches(sampler, batch_size)}
+    elif sampler.whole and current_rank().count > 1:
+        batches = {"batch_sampler": RankBatches(sampler, batch_size, current_rank())}
     most = -(-len(sampler.order) // sampler.processes)  # samples of one process
     workers = min(workers, -(-most // batch_size), max_workers())
     return ImageLoader(

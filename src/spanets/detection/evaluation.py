@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from spanets.data.loaders import plain_worker_errors
+from spanets.data.ranks import current_rank, gather_all
 from spanets.detection import has_masks
 from spanets.detection.data import describe_unseen, evaluation_loader, read_part
 from spanets.detection.errors import check_errors, save_errors
@@ -91,7 +92,7 @@ def evaluate(
         **({} if scales is None else {"tta": describe_tta(scales)}),
         "notes": [*truth.notes, *filter(None, [describe_unseen(truth, info.preprocessing)])],
     }
-    if errors is not None:
+    if errors is not None and current_rank().is_first:
         results["errors"] = save_errors(errors, truth, matches, counted, results)
     return results
 
@@ -128,7 +129,10 @@ def measure(
 def detect(
     model: nn.Module, loader: DataLoader[Any], truth: CocoData, masks: bool
 ) -> DetectionMetrics:
-    """Returns the detections of a detector, on a loader of the images of `truth`."""
+    """Returns the detections of a detector, on a loader of the images of `truth`.
+
+    Within `shared_batches`, every process returns the detections of all.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device).eval()
     metrics = DetectionMetrics(truth, masks)
@@ -136,6 +140,8 @@ def detect(
         for images, targets in tqdm(loader, desc="evaluate", disable=None, leave=False):
             found = find_objects(model, [image.to(device) for image in images], targets)
             metrics.update(targets, found)
+    every = {number: one for share in gather_all(metrics.results) for number, one in share.items()}
+    metrics.results = {image.id: every[image.id] for image in truth.images if image.id in every}
     return metrics
 
 

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from spanets.data.loaders import ordered_loader, plain_worker_errors
+from spanets.data.ranks import in_order
 from spanets.data.sources.labelled import Listed, gather_labelled
 from spanets.data.split_list import read_split
 from spanets.embedding.network import EmbeddingNetwork, open_network
@@ -116,7 +116,7 @@ def compute_vectors(
     normalize: bool = False,
     device: str | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], dict[int, str]]:
-    """Computes the vectors of image files.
+    """Computes the vectors of image files; within `shared_batches`, together with other processes.
 
     Returns:
         Digests (N, 16) and vectors (N, D) of the N readable images, in order; and a message for
@@ -130,16 +130,17 @@ def compute_vectors(
     network = network.to(place)
     collected = _Collected(images, normalize)
     loader = _loader(images, network.preprocess, batch_size, workers)
-    with (
-        tqdm(total=len(images), desc="embed", unit="image", disable=None, leave=False) as bar,
-        plain_worker_errors(),
-        quiet_decoder(),
-    ):
-        for batch, pixels, errors in loader:
+
+    def compute(batch: Batch) -> Vectors:
+        readable, pixels, errors = batch
+        vectors = network(pixels.to(place)).cpu().numpy() if readable else None
+        return readable, vectors, errors
+
+    with plain_worker_errors(), quiet_decoder():
+        for readable, vectors, errors in in_order(loader, compute, "embed"):
             collected.errors.update(errors)
-            if batch:
-                collected.add(batch, network(pixels.to(place)).cpu().numpy())
-            bar.update(len(batch) + len(errors))
+            if vectors is not None:
+                collected.add(readable, vectors)
     count, errors = collected.count, dict(sorted(collected.errors.items()))
     if not count or collected.vectors is None:
         first, *others = errors.values()
@@ -173,6 +174,9 @@ class _Collected:
 
 Batch = tuple[list[tuple[int, bytes]], Tensor, dict[int, str]]
 """Indices and digests of the readable images, their pixels, and messages about the others."""
+
+Vectors = tuple[list[tuple[int, bytes]], NDArray[np.float32] | None, dict[int, str]]
+"""The same with vectors in place of pixels, None if no image of the batch is readable."""
 
 
 def _loader(

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from spanets.checkpoint import ModelInfo
 from spanets.data.class_lists import clean_name
 from spanets.data.loaders import plain_worker_errors
+from spanets.data.ranks import current_rank, gather_all, in_order
 from spanets.data.run_data import read_run_data
 from spanets.segmentation.data import check_parts, evaluation_loader, read_parts
 from spanets.segmentation.errors import check_errors, describe_image, save_errors
@@ -69,7 +69,7 @@ def evaluate(
     data = part if root is None else f"{root} ({part})"
     tta = {} if scales is None else {"tta": describe_tta(scales)}
     results = {"checkpoint": source.word, "data": data, **measured, **tta, "notes": list(notes)}
-    if errors is not None:
+    if errors is not None and current_rank().is_first:
         assert of_images is not None
         predictor = MaskPredictor(source, scales=scales)
         results["errors"] = save_errors(errors, samples, of_images, predictor.label, results)
@@ -127,17 +127,24 @@ def measure(
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, confusion = model.to(device).eval(), make_confusion(len(info.classes)).to(device)
+
+    def compute(batch: list[Tensor]) -> Tensor | None:
+        images, masks = batch
+        logits = infer_views(model, images.to(device), info.preprocessing, scales)
+        labels, truth = label_map(logits, *masks.shape[1:]), masks[0].to(device)
+        confusion.update(labels, truth)
+        if of_images is None:
+            return None
+        return describe_image(labels, truth, len(info.classes))
+
     with plain_worker_errors():
-        for images, masks in tqdm(loader, desc="evaluate", disable=None, leave=False):
-            logits = infer_views(model, images.to(device), info.preprocessing, scales)
-            labels, truth = label_map(logits, *masks.shape[1:]), masks[0].to(device)
-            confusion.update(labels, truth)
-            if of_images is not None:
-                of_images.append(describe_image(labels, truth, len(info.classes)))
-    counts = confusion.compute().cpu()
+        described = list(in_order(loader, compute, "evaluate"))
+    if of_images is not None:
+        of_images += [one for one in described if one is not None]
+    counts = torch.stack(gather_all(confusion.compute().cpu())).sum(0)
     ious = dict(zip(info.classes, class_ious(counts).tolist(), strict=True))
     return {
-        "images": len(loader),
+        "images": len(described),
         "metrics": _defined(summarise(counts)),
         "iou": _defined(ious),
         "classes": info.classes,

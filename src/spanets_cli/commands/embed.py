@@ -9,6 +9,7 @@ from spanets_cli.limits import MOST_COUNT, refuse_large_batches
 from spanets_cli.option_types import fraction, whole
 from spanets_cli.output import print_json, print_notes, print_table, say, tell
 from spanets_cli.programs import refuse_program
+from spanets_cli.ranks import only_first_prints
 from spanets_cli.shared_options import add_batch, add_pretrained, add_size, add_weights, add_workers
 from spanets_runtime.text import escape_values
 
@@ -110,7 +111,16 @@ def _add_questions(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, _: list[str]) -> int:
-    """Embeds or reads, stores, answers and prints; returns 1 if an image could not be read."""
+    """Embeds or reads, stores, answers and prints; returns 1 if an image could not be read.
+
+    The processes of torchrun share the images; rank 0 does the rest.
+    """
+    with only_first_prints() as rank:
+        return run_rank(arguments, rank.is_first)
+
+
+def run_rank(arguments: argparse.Namespace, is_first: bool) -> int:
+    """Runs the command as rank 0, or computes the vectors of another rank."""
     from spanets.embedding.report import Questions, answer
     from spanets.embedding.storing import check_out, save_embeddings
 
@@ -126,7 +136,11 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     check_usage(arguments, bool(questions))
     if arguments.out is not None:
         check_out(arguments.out)
+    if arguments.stored and not is_first:
+        return 0
     embeddings, network = (read_stored if arguments.stored else compute)(arguments, questions)
+    if not is_first:
+        return 0
     for line in embeddings.left_out:
         tell(f"spanets: {line}")
     if arguments.out is not None:
@@ -172,6 +186,7 @@ def check_usage(arguments: argparse.Namespace, is_asked: bool) -> None:
 
 def compute(arguments: argparse.Namespace, questions: Any) -> tuple[Any, Any]:
     """Returns new embeddings and their model, after checks that need no model."""
+    from spanets.data.ranks import shared_batches
     from spanets.data.sources.labelled import gather_labelled
     from spanets.embedding.extract import embed
     from spanets.embedding.holdout import check_labels
@@ -190,13 +205,14 @@ def compute(arguments: argparse.Namespace, questions: Any) -> tuple[Any, Any]:
     )
     early = [*listed.notes, *network.notes]
     print_notes(early)  # the vectors may take hours
-    embeddings = embed(
-        network,
-        listed,
-        batch_size=arguments.batch,
-        workers=arguments.workers,
-        normalize=arguments.normalize,
-    )
+    with shared_batches():
+        embeddings = embed(
+            network,
+            listed,
+            batch_size=arguments.batch,
+            workers=arguments.workers,
+            normalize=arguments.normalize,
+        )
     print_notes(note for note in embeddings.notes if note not in early)
     return embeddings, network
 

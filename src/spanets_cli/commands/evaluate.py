@@ -6,6 +6,7 @@ from pathlib import Path
 from spanets_cli.option_types import fraction
 from spanets_cli.output import print_json, print_notes, say_described
 from spanets_cli.programs import refuse_program
+from spanets_cli.ranks import only_first_prints
 from spanets_cli.shared_options import (
     add_batch,
     add_tta,
@@ -78,6 +79,12 @@ def _add_after_training(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, _: list[str]) -> int:
+    """Evaluates a model and prints the metrics, once for all processes of torchrun."""
+    with only_first_prints():
+        return evaluate_model(arguments)
+
+
+def evaluate_model(arguments: argparse.Namespace) -> int:
     """Evaluates a model and prints the metrics."""
     from spanets_runtime.errors import require
 

@@ -4,18 +4,28 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spanets_cli.limits import MOST_COUNT, MOST_SIDE
 from spanets_cli.option_types import fraction, whole
 from spanets_cli.output import print_json, print_notes, say, tell
 from spanets_cli.programs import refuse_program
+from spanets_cli.ranks import only_first_prints, refuse_several
 from spanets_cli.shared_options import add_tta, add_weights, open_named, read_tta
 from spanets_runtime.errors import UsageError
 from spanets_runtime.text import escape_controls
 from spanets_runtime.windows import Tiling
 
+if TYPE_CHECKING:
+    from spanets_runtime.ranks import Rank
+    from spanets_runtime.shared_table import SharedTable
+
 HELP = "classify images, segment them, or detect objects"
+
+TTA = "probabilities averaged over each image and its mirror image"
+
+MOST_ERRORS = 20
+"""Largest number of rows with an error that are also printed."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +53,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_weights(parser)
     parser.add_argument(
         "--out", metavar="DIR", help="folder for pictures, masks, tables and COCO JSON"
+    )
+    parser.add_argument(
+        "--table",
+        metavar="FILE",
+        help="write a row for each image to FILE.csv, .jsonl or .parquet; an interrupted command "
+        "goes on, and the processes of torchrun share the images",
     )
     parser.add_argument(
         "--annotations",
@@ -73,6 +89,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, _: list[str]) -> int:
     """Predicts and prints the results; returns 1 if an image could not be used."""
+    with only_first_prints() as rank:
+        if arguments.table is not None:
+            return write_table(arguments, rank)
+        refuse_several(rank, "add --table FILE, which they write together")
+        return print_predictions(arguments)
+
+
+def print_predictions(arguments: argparse.Namespace) -> int:
+    """Predicts and prints the results; returns 1 if an image could not be used."""
     from tqdm import tqdm
 
     from spanets_runtime.listing import gather_images
@@ -99,6 +124,118 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     return int(failed)
 
 
+def write_table(arguments: argparse.Namespace, rank: "Rank") -> int:
+    """Predicts this rank's part of a table; rank 0 joins it. Returns 1 if a row has an error."""
+    from spanets_runtime.listing import gather_images
+    from spanets_runtime.shared_table import SharedTable
+
+    for option in ("out", "annotations", "tile", "overlap"):
+        if getattr(arguments, option) is not None:
+            raise UsageError(f"--{option} does not go with --table; leave one out")
+    check_model(arguments)
+    gathered = gather_images(arguments.images)
+    print_notes(gathered.notes)
+    path = Path(arguments.table)
+    with SharedTable(path, gathered.images, describe_options(arguments), rank) as table:
+        if table.done:
+            tell(f"{table.done} of {len(table.images)} images were done already ({table.folder})")
+        if not (rank.is_first or table.left):
+            return 0
+        errors = predict_rows(arguments, table)
+    if not rank.is_first:
+        return 0
+    for line in errors[:MOST_ERRORS]:
+        tell(f"spanets: {line}")
+    found = {"table": arguments.table, "images": len(gathered.images), "errors": len(errors)}
+    if arguments.json:
+        return print_json(found) or int(bool(errors))
+    failed = f", {len(errors)} with an error" if errors else ""
+    say(f"{found['images']} image{'s' * (found['images'] != 1)}{failed}: {arguments.table}")
+    return int(bool(errors))
+
+
+def predict_rows(arguments: argparse.Namespace, table: "SharedTable") -> list[str]:
+    """Predicts what is left for this rank; rank 0 then joins the parts, and returns the errors."""
+    from tqdm import tqdm
+
+    columns, predict = make_rows(arguments)
+    try:
+        rows = table.work(columns, predict)
+        for _ in tqdm(rows, "predict", table.left, unit="image", disable=None, leave=False):
+            pass
+        if not table.rank.is_first:
+            return []
+        print_notes(filter(None, [table.waiting()]))
+        table.wait()
+    except KeyboardInterrupt:
+        done = f"{table.stored()} of {len(table.images)} images are done"
+        tell(f"{done}; run the command again to go on")
+        raise
+    return table.join(columns)
+
+
+def describe_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns what determines the rows of a table, besides the images."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from spanets_runtime.shared_table import describe_model
+
+    options = {f"--{name}": getattr(arguments, name) for name in ("top", "score")}
+    tta, scales = check_model(arguments)
+    options |= {
+        "--calibrated": arguments.calibrated,
+        "--tta": tta,
+        "--tta-scales": scales and list(scales),
+    }
+    try:
+        own = version("spanets")
+    except PackageNotFoundError:  # a source tree that was never installed
+        own = "0.0.0"
+    described = describe_model(arguments.checkpoint, arguments.weights)
+    return {"version of spanets": own, **described, **options}
+
+
+def check_model(arguments: argparse.Namespace) -> tuple[bool, Any]:
+    """Returns what `read_tta` returns.
+
+    Raises:
+        UsageError: the model is a program, or options do not go together.
+    """
+    refuse_program(arguments.checkpoint, "predict")
+    tta, scales = read_tta(arguments)
+    if arguments.calibrated and tta:
+        raise UsageError("--calibrated: the temperature is fitted without --tta; leave one out")
+    return tta, scales
+
+
+def make_rows(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """Returns the columns of a table, and a function from paths of images to predictions."""
+    from spanets_runtime.onnx import is_exported, make_onnx_rows
+
+    path, tta = arguments.checkpoint, arguments.tta
+    if is_exported(path) and arguments.weights is None:
+        _refuse_views(arguments)
+        print_notes([TTA] * tta)
+        return make_onnx_rows(path, arguments.top, arguments.calibrated, tta)
+    from spanets.tasks import load_task
+    from spanets.training import using
+    from spanets.training.task import PredictOptions
+
+    tta, scales = check_model(arguments)
+    options = PredictOptions(
+        arguments.top,
+        min_score=arguments.score,
+        tta=tta,
+        calibrated=arguments.calibrated,
+        tta_scales=scales,
+    )
+    source = open_named(path, arguments.weights)
+    columns, predict = using.make_rows(source, options)
+    if options.scales is not None:
+        tell(load_task(source.info.task).describe_tta(options.scales))
+    return columns, predict
+
+
 def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[Any]]:
     """Opens an exported model, without importing torch, or a checkpoint of any task.
 
@@ -107,10 +244,7 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
     """
     from spanets_runtime.onnx import is_exported
 
-    refuse_program(arguments.checkpoint, "predict")
-    tta, scales = read_tta(arguments)
-    if arguments.calibrated and tta:
-        raise UsageError("--calibrated: the temperature is fitted without --tta; leave one out")
+    tta, scales = check_model(arguments)
     tiling = _read_tiling(arguments)
     out = None if arguments.out is None else Path(arguments.out)
     annotations = None if arguments.annotations is None else Path(arguments.annotations)
@@ -160,14 +294,20 @@ def _read_tiling(arguments: argparse.Namespace) -> Tiling | None:
 def _open_exported(
     arguments: argparse.Namespace, out: Path | None, annotations: Path | None
 ) -> Callable[[Any], Iterator[Any]]:
-    from spanets_runtime.onnx import make_onnx_predictor, refuse_exported
+    from spanets_runtime.onnx import make_onnx_predictor
 
-    path = arguments.checkpoint
+    _refuse_views(arguments)
+    predict = make_onnx_predictor(
+        arguments.checkpoint, arguments.top, out, annotations, arguments.calibrated, arguments.tta
+    )
+    print_notes([TTA] * arguments.tta)
+    return predict
+
+
+def _refuse_views(arguments: argparse.Namespace) -> None:
+    """Raises a UsageError for tiles or scales, which exported files lack."""
+    from spanets_runtime.onnx import refuse_exported
+
     for option, value in (("--tile", arguments.tile), ("--tta-scales", arguments.tta_scales)):
         if value is not None:
-            raise UsageError(refuse_exported(option, path))
-    predict = make_onnx_predictor(
-        path, arguments.top, out, annotations, arguments.calibrated, arguments.tta
-    )
-    print_notes(["probabilities averaged over each image and its mirror image"] * arguments.tta)
-    return predict
+            raise UsageError(refuse_exported(option, arguments.checkpoint))

@@ -9,7 +9,11 @@ from spanets_runtime.onnx.file import (
     is_exported,
     open_session,
 )
-from spanets_runtime.onnx.predictors import make_onnx_predictor, refuse_exported
+from spanets_runtime.onnx.predictors import (
+    make_onnx_predictor,
+    make_onnx_rows,
+    refuse_exported,
+)
 from spanets_runtime.onnx.segmenter import OnnxMaskPredictor
 
 __all__ = [
@@ -21,6 +25,7 @@ __all__ = [
     "images_input",
     "is_exported",
     "make_onnx_predictor",
+    "make_onnx_rows",
     "open_session",
     "refuse_exported",
 ]

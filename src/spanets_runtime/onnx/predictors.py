@@ -11,6 +11,7 @@ from spanets_runtime.onnx.classifier import OnnxPredictor
 from spanets_runtime.onnx.file import OnnxFile
 from spanets_runtime.onnx.segmenter import OnnxMaskPredictor
 from spanets_runtime.predict import ImagePrediction
+from spanets_runtime.tables import Columns, refuse_task
 
 Predict = Callable[[Iterable[ImageSource]], Iterator[ImagePrediction]]
 
@@ -56,6 +57,23 @@ def make_onnx_predictor(
 def refuse_exported(option: str, path: str | Path) -> str:
     """Returns the message about an option that exported files lack."""
     return f"{option} takes a checkpoint, and {path} is an exported file; use the checkpoint"
+
+
+def make_onnx_rows(path: str, top: int, calibrated: bool, tta: bool) -> tuple[Columns, Predict]:
+    """Returns the columns of an exported classifier's table, and a function that predicts images.
+
+    Args:
+        path, top, calibrated, tta: See `make_onnx_predictor`.
+
+    Raises:
+        UsageError: the file is for another task.
+        UserError: onnxruntime is missing, or the file is damaged or not from `spanets export`.
+    """
+    file = OnnxFile(path)
+    if file.task not in (None, "classification"):
+        refuse_task(path, file.task)
+    predictor = OnnxPredictor(file, calibrated=calibrated, mirrored=tta)
+    return Columns(min(top, len(predictor.classes))), partial(predictor, top=top)
 
 
 def _label(file: OnnxFile, top: int, out: Path | None, calibrated: bool, tta: bool) -> Predict:

@@ -574,12 +574,16 @@ def test_damaged_descriptions(run, refused, tmp_path):
         assert said in refused(1, "eval", tmp_path / "a.ckpt")
 
 
-def test_processes_share_an_evaluation(run, process, capsys):
+def test_processes_share_an_evaluation(run, process, capsys, tmp_path):
     """Two images for three processes: the last one has none."""
-    words = ["eval", run / "last.ckpt", "--workers", 0, "--batch", 1, "--json"]
-    _, alone, _ = call(capsys, *words)
-    first, *others = answers_of(process, 3, *words)
+    words = ["eval", run / "last.ckpt", "--workers", 0, "--batch", 1, "--json", "--errors"]
+    _, alone, _ = call(capsys, *words, tmp_path / "1")
+    alone = alone.replace(f"{tmp_path}/1", f"{tmp_path}/2")
+    first, *others = answers_of(process, 3, *words, tmp_path / "2")
     assert first[:2] == (0, alone), first
+    tables = [sorted((tmp_path / name).glob("*.csv")) for name in "12"]
+    assert tables[0]
+    assert [one.read_bytes() for one in tables[0]] == [one.read_bytes() for one in tables[1]]
     assert [one[:2] for one in others] == [(0, "")] * 2
 
 

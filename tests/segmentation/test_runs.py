@@ -523,12 +523,16 @@ def test_ignored_pixels_add_nothing_to_the_loss():
     assert not logits.grad.any()  # nor is anything NaN
 
 
-def test_processes_share_an_evaluation(run_folder, process, capsys):
+def test_processes_share_an_evaluation(run_folder, process, capsys, tmp_path):
     """Three images for two processes: the pixels of each count once."""
-    words = ["eval", run_folder / "last.ckpt", "--json"]
-    _, alone, _ = call(capsys, *words)
-    first, second = answers_of(process, 2, *words)
+    words = ["eval", run_folder / "last.ckpt", "--json", "--errors"]
+    _, alone, _ = call(capsys, *words, tmp_path / "1")
+    alone = alone.replace(f"{tmp_path}/1", f"{tmp_path}/2")
+    first, second = answers_of(process, 2, *words, tmp_path / "2")
     assert first[:2] == (0, alone), first
+    tables = [sorted((tmp_path / name).glob("*.csv")) for name in "12"]
+    assert tables[0]
+    assert [one.read_bytes() for one in tables[0]] == [one.read_bytes() for one in tables[1]]
     assert second == (0, "", "")
 
 

@@ -117,6 +117,76 @@ def yolo_polygons(root: Path) -> Path:
     return yolo(root, polygons=True)
 
 
+def darknet(root: Path) -> Path:
+    """CVAT's "YOLO 1.1" and darknet's own layout: paths begin in darknet's folder."""
+    lines = ["classes = 2", "train = data/train.txt", "valid = data/valid.txt"]
+    text(root / "obj.data", "\n".join([*lines, "names = data/obj.names", "backup = backup/"]))
+    text(root / "obj.names", "\n".join(CLASSES) + "\n")
+    lists = {"train": [], "val": []}
+    for part, name, width, height, objects in IMAGES:
+        folder = root / f"obj_{part}_data"
+        picture(folder / name, width, height)
+        lists[part].append(f"data/obj_{part}_data/{name}\n")
+        rows = ""
+        for label, (x1, y1, x2, y2), _ in objects:
+            values = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height
+            numbers = (*values, (x2 - x1) / width, (y2 - y1) / height)
+            rows += f"{CLASSES.index(label)} " + " ".join(f"{v:.6f}" for v in numbers) + "\n"
+        text(folder / f"{Path(name).stem}.txt", rows)
+    text(root / "train.txt", "".join(lists["train"]))
+    text(root / "valid.txt", "".join(lists["val"]))
+    return root
+
+
+def livecell(root: Path) -> Path:
+    """LIVECell's COCO: annotations by id, images in a folder below images/."""
+    for part in ("train", "val"):
+        content = content_of(part)
+        content["annotations"] = {str(a["id"]): a for a in content["annotations"]}
+        text(root / f"annotations/LIVECell/livecell_coco_{part}.json", json.dumps(content))
+        for _, name, width, height, _ in of_part(part):
+            picture(root / "images/livecell_train_val_images" / name, width, height)
+    return root
+
+
+def cvat_video(root: Path) -> Path:
+    """CVAT for video 1.1: a track over four frames of which the third is outside, and an empty one.
+
+    Its polygon is SQUARE, moved by a pixel a frame.
+    """
+    shapes = ""
+    for frame in range(4):
+        picture(root / "images" / f"frame_{frame:06d}.png", 64, 48)
+        points = ";".join(f"{x + frame:.2f},{y:.2f}" for x, y in np.reshape(SQUARE, (-1, 2)))
+        shapes += (
+            f'<polygon frame="{frame}" keyframe="{int(frame != 1)}" outside="{int(frame == 2)}" '
+            f'occluded="0" points="{points}" z_order="0"></polygon>'
+        )
+    picture(root / "images" / "frame_000004.png", 64, 48)
+    labels = "".join(f"<label><name>{name}</name></label>" for name in CLASSES)
+    text(
+        root / "annotations.xml",
+        '<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version><meta><task>'
+        f"<labels>{labels}</labels><original_size><width>64</width><height>48</height>"
+        "</original_size></task></meta>"
+        f'<track id="7" label="cat" source="manual">{shapes}</track></annotations>\n',
+    )
+    return root
+
+
+def dsb2018(root: Path) -> Path:
+    """A folder an image with a mask an object; the test part has no masks."""
+    for number, sizes in enumerate([(5, 9), (3,)]):
+        item = root / "stage1_train" / f"{number}ab"
+        picture(item / "images" / f"{number}ab.png", 30, 20)
+        for index, size in enumerate(sizes):
+            mask = np.zeros((20, 30), np.uint8)
+            mask[2 : 2 + size, 4 : 4 + size] = 255
+            save(item / "masks" / f"{index}.png", mask)
+    picture(root / "stage1_test" / "9ab" / "images" / "9ab.png", 30, 20)
+    return root
+
+
 def voc(root: Path) -> Path:
     """labelImg's files in Pascal VOC's folders."""
     for _, name, width, height, objects in IMAGES:
@@ -327,7 +397,11 @@ def instances(root: Path) -> Path:
 
 
 OBJECTS = {
-    f.__name__: f for f in (coco, roboflow, yolo, yolo_polygons, voc, labelme, cvat, label_studio)
+    f.__name__: f
+    for f in (
+        *(coco, roboflow, livecell, yolo, yolo_polygons, darknet),
+        *(voc, labelme, cvat, label_studio),
+    )
 }
 """Makers of data sets with objects."""
 

@@ -37,6 +37,21 @@ def test_commands_parse(page):
         spanets_cli.make_parser().parse_args(words)
 
 
+def test_commands_of_the_table_of_formats():
+    """Commands parse, recipes exist and have these keys."""
+    text = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    found = re.findall(r"^\|.*?`(spanets [^`]+)`", text, flags=re.MULTILINE)
+    assert len(found) > 20
+    for line in set(found):
+        words = shlex.split(line)[1:]
+        if len(words) == 1:  # the name of a command
+            continue
+        if words[0] == "train":
+            words, overrides = split_overrides(words)
+            load_recipe(words[1], overrides)
+        spanets_cli.make_parser().parse_args(words)
+
+
 @pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda page: page.name)
 def test_files_exist(page):
     text = page.read_text(encoding="utf-8")

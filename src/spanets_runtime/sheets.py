@@ -1,6 +1,6 @@
 """Draws sheets of pictures: rows of images with captions, such as pairs of near-duplicates."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +28,13 @@ class Cell:
         image: Path of the image, or an image inside a larger file.
         lines: Lines of the caption.
         colour: Colour of the frame, or None without one.
+        paint: Draws on the picture before it is made smaller, or None.
     """
 
     image: str | StoredImage
     lines: tuple[str, ...]
     colour: str | None = None
+    paint: Callable[[Image.Image], Image.Image] | None = None
 
 
 Group = Sequence[Cell]
@@ -75,7 +77,8 @@ def _draw_cell(
     x, y = corner
     draw = ImageDraw.Draw(sheet)
     try:
-        picture = ImageOps.contain(load_image(cell.image), (SIDE, SIDE))
+        picture = load_image(cell.image)
+        picture = ImageOps.contain(cell.paint(picture) if cell.paint else picture, (SIDE, SIDE))
         place = (x + (SIDE - picture.width) // 2, y + (SIDE - picture.height) // 2)
         sheet.paste(picture, place)
     except UserError as error:

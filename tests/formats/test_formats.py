@@ -4,7 +4,19 @@ import json
 
 import numpy as np
 import pytest
-from annotated_sets import CLASSES, IMAGES, MASKS, NAMES, OBJECTS, instances, mask_numbers
+from annotated_sets import (
+    CLASSES,
+    IMAGES,
+    MASKS,
+    NAMES,
+    OBJECTS,
+    cvat_video,
+    darknet,
+    dsb2018,
+    instances,
+    livecell,
+    mask_numbers,
+)
 
 from spanets.formats.coco.rle import decode_runs
 from spanets.formats.reading import check_part, convert, find_formats, read_dataset
@@ -13,7 +25,15 @@ from spanets_runtime.errors import UserError
 # The makers write six decimals of a share, and two of a pixel, as the tools do.
 TOLERANCE = 1e-4
 
-FOUND = {"yolo_polygons": "yolo", "roboflow": "coco", "label_studio": "labelstudio"}
+FOUND = {
+    "yolo_polygons": "yolo",
+    "darknet": "yolo",
+    "roboflow": "coco",
+    "livecell": "coco",
+    "label_studio": "labelstudio",
+}
+BOXES = ("yolo", "darknet", "voc")
+"""Formats without polygons."""
 
 
 def objects_of(dataset):
@@ -64,7 +84,7 @@ def test_read(name, tmp_path):
     assert find_formats(tmp_path) == [FOUND.get(name, name)]
     dataset = read_dataset(tmp_path)
     parts = ("train",) if name == "label_studio" else ("train", "val")
-    assert_equal(objects_of(dataset), expected(parts, name not in ("yolo", "voc")))
+    assert_equal(objects_of(dataset), expected(parts, name not in BOXES))
     for part in dataset.parts.values():
         assert [c["name"] for c in part.content["categories"]] == CLASSES
     said = dataset.describe()
@@ -80,12 +100,62 @@ def test_round(name, to, tmp_path):
     there = convert(tmp_path / "in", to, tmp_path / "there")
     convert(tmp_path / "there", "coco", tmp_path / "back")
     parts = ("train",) if name == "label_studio" else ("train", "val")
-    polygons = name not in ("yolo", "voc") and to != "voc"
+    polygons = name not in BOXES and to != "voc"
     assert_equal(objects_of(read_dataset(tmp_path / "back")), expected(parts, polygons))
     assert there["classes"] == CLASSES
     told = " ".join(there["notes"])
-    assert ("lose their masks" in told) == (to == "voc" and name not in ("yolo", "voc"))
+    assert ("lose their masks" in told) == (to == "voc" and name not in BOXES)
     assert ("lose their ids" in told) == (to != "coco")
+
+
+def test_tracks_of_a_video(tmp_path):
+    """Shapes as CVAT wrote them; those outside are counted, frames without objects stay."""
+    dataset = read_dataset(cvat_video(tmp_path))
+    content = dataset.parts["train"].content
+    assert [image["id"] for image in content["images"]] == [0, 1, 2, 3, 4]
+    assert [a["image_id"] for a in content["annotations"]] == [0, 1, 3]
+    assert [a["bbox"][0] for a in content["annotations"]] == [4, 5, 7]
+    assert {a["attributes"]["track_id"] for a in content["annotations"]} == {"7"}
+    notes = " ".join(dataset.notes)
+    assert "outside of their frame, left out: 1 (first: track 7)" in notes
+    assert "between key frames, as CVAT interpolated them: 1" in notes
+    (tmp_path / "images").rename(tmp_path.parent / f"{tmp_path.name}-away")
+    content = read_dataset(tmp_path).parts["train"].content  # frames are named by their numbers
+    assert [image["file_name"] for image in content["images"]][-1] == "frame_000003.png"
+
+
+def test_a_mask_an_object(tmp_path):
+    """DSB2018: areas of the masks, and through COCO and back to instance masks."""
+    dataset = read_dataset(dsb2018(tmp_path / "in"))
+    assert find_formats(tmp_path / "in") == ["dsb2018"]
+    assert list(dataset.parts) == ["train"]
+    assert "images without a folder of masks, left out: 1" in " ".join(dataset.notes)
+    data = check_part(dataset.parts["train"])
+    assert [[a.area for a in image.annotations] for image in data.images] == [[25, 81], [9]]
+    assert data.images[0].annotations[0].box == (4, 2, 9, 7)
+    convert(tmp_path / "in", "coco", tmp_path / "out")
+    again = check_part(read_dataset(tmp_path / "out").parts["train"])
+    assert [[a.area for a in image.annotations] for image in again.images] == [[25, 81], [9]]
+
+
+def test_darknet_without_its_data_file(tmp_path):
+    darknet(tmp_path)
+    for wrong, said in (("classes = 3\nnames = obj.names\ntrain = train.txt", "classes is 3"),):
+        (tmp_path / "obj.data").write_text(wrong)
+        with pytest.raises(UserError, match=said):
+            read_dataset(tmp_path)
+    (tmp_path / "obj.data").unlink()
+    assert_equal(objects_of(read_dataset(tmp_path)), expected(polygons=False))
+
+
+def test_annotations_by_another_id(tmp_path):
+    livecell(tmp_path)
+    path = tmp_path / "annotations/LIVECell/livecell_coco_val.json"
+    content = json.loads(path.read_text())
+    content["annotations"] = {"5": next(iter(content["annotations"].values()))}
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="the annotation '5' has the id 70000; make them equal"):
+        read_dataset(tmp_path)
 
 
 def test_coco_keeps_ids_and_keys(tmp_path):
@@ -219,7 +289,7 @@ def test_validation_is_drawn_by_name(tmp_path):
 def test_mixed_and_unknown(tmp_path):
     OBJECTS["yolo"](tmp_path / "two")
     OBJECTS["cvat"](tmp_path / "two")
-    with pytest.raises(UserError, match=r"looks like YOLO \(yolo\) and CVAT for images \(cvat\)"):
+    with pytest.raises(UserError, match=r"looks like YOLO \(yolo\) and CVAT \(cvat\)"):
         read_dataset(tmp_path / "two")
     assert len(read_dataset(tmp_path / "two", "cvat").parts) == 2
     (tmp_path / "none").mkdir()

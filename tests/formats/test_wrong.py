@@ -300,7 +300,7 @@ def test_cvat_shapes(tmp_path):
 
 def test_cvat_video(tmp_path):
     text(tmp_path / "annotations.xml", "<annotations><track id='0' label='a'/></annotations>")
-    with pytest.raises(UserError, match="tracks of a video; export the task as 'CVAT for images"):
+    with pytest.raises(UserError, match="CVAT without an image"):
         read_dataset(tmp_path)
 
 

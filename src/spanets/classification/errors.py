@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spanets.classification.answers import Answers, reliability
+from spanets.classification.group_metrics import measure_groups
 from spanets.classification.report import plot_reliability
+from spanets.classification.wrong_label_page import OWN_FILES, save_wrong_labels
+from spanets.data.ranks import current_rank
 from spanets.data.samples import Samples
 from spanets.training.mistakes import (
     MARK,
@@ -41,7 +44,35 @@ def check_errors(out: Path) -> None:
         UserError: they cannot, another file is in the way, or matplotlib is missing.
     """
     require("matplotlib", "train")
-    check_folder(out, {PAGE: MARK, TABLE: first_bytes(HEADER)}, [DIAGRAM])
+    check_folder(out, {PAGE: MARK, TABLE: first_bytes(HEADER), **OWN_FILES}, [DIAGRAM])
+
+
+def report_answers(
+    results: dict[str, Any],
+    samples: Samples,
+    names: Sequence[str],
+    answers: Answers,
+    errors: Path | None,
+    probabilities: list[NDArray[np.float32]] | None,
+    scope: str,
+) -> None:
+    """Adds "groups", if the images have groups, and writes the pages of `--errors`.
+
+    Args:
+        results: The results so far.
+        samples: The images that were measured.
+        names: Their paths for pages and tables.
+        answers: The answers to them.
+        errors: Folder for the pages, or None.
+        probabilities: Batches of probabilities, for the pages.
+        scope: See `save_wrong_labels`.
+    """
+    if samples.groups is not None:
+        results["groups"] = measure_groups(samples.groups, answers)
+    if errors is not None and probabilities and current_rank().is_first:
+        results["errors"] = save_errors(errors, samples, answers, names, results)
+        joined = np.concatenate(probabilities)
+        results["wrong_labels"] = save_wrong_labels(errors, samples, names, joined, scope)
 
 
 def save_errors(

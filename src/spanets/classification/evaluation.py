@@ -2,13 +2,15 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -22,14 +24,14 @@ from spanets.classification.calibration import (
     temper,
     temperature_of,
 )
-from spanets.classification.errors import check_errors, save_errors
+from spanets.classification.errors import check_errors, report_answers
 from spanets.classification.images import named_images
 from spanets.classification.metrics import balanced_accuracy, metrics_for, recalls, update_metrics
 from spanets.classification.recipe import ClassificationRecipe
 from spanets.data.image_level.dataset import evaluation_loader, unreadable_of
 from spanets.data.image_level.splits import read_splits
 from spanets.data.loaders import plain_worker_errors
-from spanets.data.ranks import current_rank, gather_all, in_order
+from spanets.data.ranks import current_rank, in_order
 from spanets.data.run_data import read_run_data
 from spanets.data.samples import Samples, map_classes
 from spanets.data.sources.imagenet import has_imagenet_names, name_classes
@@ -110,7 +112,10 @@ def evaluate(
     is_scaled = bool(source.info.calibration) and not tta
     temperature = temperature_of(source.info, source.word) if is_scaled else None
     loader = loader_of(images.samples)
-    measured, answers = measure_answers(network, loader, source.info.classes, temperature)
+    probabilities: list[NDArray[np.float32]] | None = None if errors is None else []
+    measured, answers = measure_answers(
+        network, loader, source.info.classes, temperature, probabilities
+    )
     if images.val is not None and len(source.info.classes) == 2:
         val = answers
         if images.part != "val":
@@ -120,17 +125,16 @@ def evaluate(
     if has_imagenet_names(source.info.classes):
         del measured["confusion"]  # a million numbers
     unreadable = unreadable_of(loader)
-    for indices in gather_all(unreadable.indices()):
-        unreadable.add(indices)
-    unreadable.check("among those of other processes")
-    left_out = [f"{images.samples.images[i]}: {unreadable.reason(i)}" for i in unreadable.indices()]
-    told = {"unreadable": left_out, "notes": list(images.samples.notes)}
+    unreadable.gather()
+    told = {"unreadable": unreadable.describe(), "notes": list(images.samples.notes)}
     results = {"checkpoint": source.word, "data": images.part, **measured, **extras, **told}
-    if errors is not None and current_rank().is_first:
-        bad = set(unreadable.indices())
-        kept = images.samples.subset(i for i in range(len(images.samples)) if i not in bad)
-        names = name_images(kept.images, images.root)
-        results["errors"] = save_errors(errors, kept, answers, names, results)
+    kept = unreadable.readable()
+    names = [] if errors is None else name_images(kept.images, images.root)
+    scope = (
+        f"only the {len(kept)} images of {images.part} were looked at; models look right on the "
+        "images that they were trained on (a table's data.fold all looks at every image)"
+    )
+    report_answers(results, kept, names, answers, errors, probabilities, scope)
     return results
 
 
@@ -161,7 +165,7 @@ def _choose_images(
         return _Images(part, _with_classes(samples, classes), None, root)
     if recipe is None:
         raise UsageError(f"{source.word} does not tell its test images; name a folder with --data")
-    parts, root = _own_parts(source, trusted)
+    parts, root = own_parts(source, trusted)
     part = "test" if "test" in parts else "val"
     return _Images(
         part, _with_classes(parts[part], classes), _with_classes(parts["val"], classes), root
@@ -245,8 +249,13 @@ def as_classifier(given: Source | str | Path) -> Source:
     return source
 
 
-def _own_parts(source: Source, trusted: bool) -> tuple[dict[str, Samples], str | None]:
-    """Returns the images of the run's own data set by part, and its root."""
+def own_parts(source: Source, trusted: bool) -> tuple[dict[str, Samples], str | None]:
+    """Returns the images of the run's own data set by part, and its root.
+
+    Raises:
+        UsageError: the checkpoint may not choose the data set.
+        UserError: the data are missing or cannot be used.
+    """
     recipe = own_recipe(source, ClassificationRecipe, trusted)
     assert source.path is not None
     try:
@@ -266,14 +275,26 @@ def measure_answers(
     loader: DataLoader[Any],
     classes: list[str],
     temperature: float | None = None,
+    probabilities: list[NDArray[np.float32]] | None = None,
 ) -> tuple[dict[str, Any], Answers]:
-    """Measures a classifier on a loader.
+    """Measures a classifier on a loader; see `measure_batches`."""
+    batches = classify(model, loader)
+    return measure_batches(batches, classes, temperature, probabilities)
+
+
+def measure_batches(
+    found: Iterable[tuple[Tensor, Tensor]],
+    classes: list[str],
+    temperature: float | None = None,
+    probabilities: list[NDArray[np.float32]] | None = None,
+) -> tuple[dict[str, Any], Answers]:
+    """Measures a classifier's answers.
 
     Args:
-        model: Maps images to logits.
-        loader: See `evaluation_loader`.
+        found: Batches of logits (B, classes) and labels (B,).
         classes: Names of the classes.
         temperature: Temperature for the metric "ece_calibrated", or None without it.
+        probabilities: A list to which the probabilities of each batch are appended, or None.
 
     Returns:
         Metrics, number of images, confusion matrix and bins of the reliability diagram; and the
@@ -284,7 +305,7 @@ def measure_answers(
     count, loss = 0, 0.0
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="torchmetrics")  # undefined metrics become None
-        for logits, labels in classify(model, loader):
+        for logits, labels in found:
             loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
             update_metrics(metrics, logits, labels)
             batches.append(
@@ -293,6 +314,8 @@ def measure_answers(
                     None if temperature is None else read_answers(logits, labels, temperature),
                 )
             )
+            if probabilities is not None:
+                probabilities.append(logits.softmax(1).cpu().numpy())
             count += len(labels)
         values = metrics.compute()
     confusion = values.pop("confusion").long()

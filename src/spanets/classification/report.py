@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from spanets.classification.answers import BINS
+from spanets.classification.group_metrics import describe_groups
 from spanets.training.report import save_figure, subplots
 from spanets.training.thresholds import describe_rates
 from spanets_runtime.figures import name_label
@@ -50,7 +51,7 @@ def describe_metrics(results: Mapping[str, Any]) -> str:
 
 def _describe_extras(results: Mapping[str, Any]) -> list[str]:
     """Returns lines about thresholds, calibration and the page of mistakes, where there are any."""
-    lines = []
+    lines = describe_groups(results["groups"]) if "groups" in results else []
     for found in results.get("thresholds", ()):
         lines += _describe_threshold(found, results["classes"][1], results["data"])
     if (fitted := results.get("calibration")) is not None:
@@ -65,7 +66,18 @@ def _describe_extras(results: Mapping[str, Any]) -> list[str]:
             f"  {written['wrong']} mistakes: {written['page']}; all answers: {written['table']}; "
             f"reliability: {written['diagram']}"
         )
+    if (found := results.get("wrong_labels")) is not None:
+        lines += describe_wrong_labels(found)
     return lines
+
+
+def describe_wrong_labels(found: Mapping[str, Any]) -> list[str]:
+    """Returns the results of `save_wrong_labels` as lines."""
+    return [
+        f"  {found['likely']} labels are likely wrong (about {found['share']:.1%} of all are "
+        f"estimated to be): {found['page']}, {found['table']}",
+        f"    {found['scope']}",
+    ]
 
 
 def _describe_threshold(found: Mapping[str, Any], name: str, data: str) -> list[str]:

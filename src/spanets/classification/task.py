@@ -16,6 +16,8 @@ from spanets.training.task import EvalOptions, Picture, Predict, PredictOptions
 from spanets_runtime.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import lightning as L
 
     from spanets.data.loaders import Loaders
@@ -94,6 +96,16 @@ class ClassificationTask(ImageLevelTask[ClassificationRecipe]):
             precision=options.precision,
             tta=options.tta,
         )
+
+    @classmethod
+    def evaluate_folds(
+        cls, folder: Path, checkpoints: Mapping[int, Path], options: EvalOptions
+    ) -> dict[str, Any]:
+        """Measures every image by the fold that was not trained on it."""
+        from spanets.classification.out_of_fold import evaluate_folds
+
+        batch_size = options.batch_size or cls.eval_batch
+        return evaluate_folds(folder, checkpoints, options, batch_size)
 
     @staticmethod
     def describe_metrics(results: Mapping[str, Any]) -> str:

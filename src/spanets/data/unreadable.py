@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
+from spanets.data.ranks import gather_all
 from spanets.data.samples import Samples
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import ImageError, load_image
@@ -75,6 +76,27 @@ class Unreadable:
         except UserError as error:
             return str(error).removeprefix(f"{self.samples.images[index]}: ")
         return "could be read at a second try"
+
+    def gather(self) -> None:
+        """Adds the unreadable images that the other processes of an evaluation have found.
+
+        Raises:
+            UserError: more images are unreadable than allowed.
+        """
+        for indices in gather_all(self.indices()):
+            self.add(indices)
+        self.check("among those of other processes")
+
+    def readable(self) -> Samples:
+        """Returns the data set without the unreadable images found so far."""
+        bad = set(self.indices())
+        if not bad:
+            return self.samples
+        return self.samples.subset(i for i in range(len(self.samples)) if i not in bad)
+
+    def describe(self) -> list[str]:
+        """Returns a line with the reason for each unreadable image found so far."""
+        return [f"{self.samples.images[i]}: {self.reason(i)}" for i in self.indices()]
 
     def _read(self, index: int) -> Image.Image:
         image = load_image(self.samples.images[index])

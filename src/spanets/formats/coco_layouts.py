@@ -4,6 +4,7 @@ annotations/instances_train2017.json   train2017/a.jpg         COCO
 annotations/instances_default.json     images/default/a.jpg    CVAT
 train/_annotations.coco.json           train/a.jpg             Roboflow
 result.json                            images/a.jpg            Label Studio
+annotations/LIVECell/livecell_coco_train.json   images/livecell_train_val_images/a.tif    LIVECell
 """
 
 import os
@@ -13,7 +14,7 @@ from typing import Any
 
 from spanets.data.sources.parts import part_in
 from spanets.formats.coco.faults import Fault, show_value
-from spanets.formats.coco.json_file import read_object, sniff
+from spanets.formats.coco.json_file import read_annotations, sniff
 from spanets.formats.coco.names import check_name
 from spanets.formats.dataset import Dataset, Part, name_part, part_folders, sort_parts
 from spanets_runtime.errors import UserError
@@ -21,6 +22,7 @@ from spanets_runtime.errors import UserError
 NAME = "COCO"
 LOOKED_FOR = "annotations/*.json, or _annotations.coco.json or result.json beside images"
 
+ANNOTATIONS = "annotations"
 ROBOFLOW = "_annotations.coco.json"
 
 # Annotations of the same images for other purposes.
@@ -42,6 +44,8 @@ def read(path: Path) -> Dataset:
         UserError: a file is not JSON, or two files are for one part.
     """
     root = path if path.is_dir() else path.parent
+    if path.is_file() and root.name == ANNOTATIONS:  # the images are beside it
+        root = root.parent
     parts: dict[str, Part] = {}
     notes: list[str] = []
     for part, file in _find(path):
@@ -50,7 +54,7 @@ def read(path: Path) -> Dataset:
                 f"{root}: {parts[part].source} and {file} are both for {part}; remove one, or give "
                 "the file itself"
             )
-        content = read_object(file)
+        content = read_annotations(file)
         _unite_names(content, file, notes)
         notes += drop_super_category(content, file)
         parts[part] = Part(content, _image_folder(content, root, file, part), file)
@@ -113,12 +117,17 @@ def _find(path: Path) -> list[tuple[str, Path]]:
     ]
     if exports:
         return exports
-    for folder in (path / "annotations", path):
+    for folder in (path / ANNOTATIONS, path, *_inner(path / ANNOTATIONS)):
         files = [file for file in sorted(folder.glob("*.json")) if not _OTHERS.match(file.name)]
         files = [file for file in files if sniff(file) == "coco"]
         if files:
             return [(_part_of(file, single=len(files) == 1), file) for file in files]
     return []
+
+
+def _inner(folder: Path) -> list[Path]:
+    """Returns the folders of a folder, which need not exist."""
+    return sorted(path for path in folder.glob("*") if path.is_dir())
 
 
 def _part_of(file: Path, single: bool) -> str:
@@ -130,6 +139,7 @@ def _image_folder(content: dict[str, Any], root: Path, file: Path, part: str) ->
     own = re.sub("^(instances|annotations)_", "", file.stem)
     folders = [root / own, root / "images" / own, root / part, root / "images" / part]
     folders += [root / "images", file.parent, root, root / own / "images"]
+    folders += _inner(root / "images")
     images = [i for i in content.get("images") or [] if isinstance(i, dict)]
     names = [str(i.get("file_name")) for i in images[:: max(1, len(images) // _TRIED)]]
 

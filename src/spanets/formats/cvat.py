@@ -1,9 +1,17 @@
-"""CVAT's XML for images (version 1.1): one file for all images, in `images/` beside it.
+"""CVAT's XML for images and for videos (version 1.1): one file for all, beside `images/`.
 
-annotations.xml    <annotations><image id name width height subset> with <box>, <polygon>,
-images/a.jpg       <mask>, <ellipse>; the labels of the task name the classes
+annotations.xml         <annotations><image id name width height subset> with <box>, <polygon>,
+images/a.jpg            <mask>, <ellipse>; the labels of the task name the classes
+
+annotations.xml         <annotations><track id label> with <box frame outside keyframe>, ...
+images/frame_000012.png the frames, if images were exported
+
+Between the key frames of a track, CVAT writes what it interpolated. Nothing is interpolated here.
 """
 
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -22,9 +30,9 @@ from spanets.formats.dataset import (
 )
 from spanets.formats.labelme import ellipse, place_mask, turn
 from spanets.formats.xml_file import read_xml, root_tag
-from spanets_runtime.errors import UserError
+from spanets_runtime.listing import list_images
 
-NAME = "CVAT for images"
+NAME = "CVAT"
 LOOKED_FOR = "annotations.xml of CVAT"
 
 _SHAPES = ("box", "polygon", "mask", "ellipse")
@@ -39,18 +47,19 @@ def read(path: Path) -> Dataset:
     """Reads a data set.
 
     Raises:
-        UserError: the file is no XML or has a DOCTYPE, is an export for video, has numbers that are
-            none, or there are no images.
+        UserError: the file is no XML or has a DOCTYPE, has numbers that are none, or there are no
+            images.
     """
     file = _find(path)
     assert file is not None
     tree, root = read_xml(file), file.parent
-    if tree.find("track") is not None and tree.find("image") is None:
-        raise UserError(
-            f"{file}: holds the tracks of a video; export the task as 'CVAT for images 1.1'"
-        )
     labels = [n.text.strip() for n in tree.iterfind("meta//labels/label/name") if n.text]
     found, images = Collector(NAME, root, list(dict.fromkeys(labels)) or None), ImageFinder(root)
+    if tree.find("image") is None and tree.find("track") is not None:
+        _add_frames(found, tree)
+    else:
+        for track in tree.iterfind("track"):
+            found.count("tracks beside images, left out", f"track {track.get('id')}")
     for entry in tree.iterfind("image"):
         name = entry.get("name") or ""
         with found.faults.of(f"image[{entry.get('id')}]"):
@@ -81,12 +90,68 @@ def _add(found: Collector, images: ImageFinder, entry: ElementTree.Element, name
             _shape(found, part, image, shape)
 
 
-def _shape(found: Collector, part: str, image: Content, shape: ElementTree.Element) -> None:
+def _add_frames(found: Collector, tree: ElementTree.Element) -> None:
+    """Adds the frames of a video: those with objects, and those whose images are there."""
+    part = name_part((tree.findtext("meta//subset") or "").strip())
+    files = _frame_files(found.root)
+    size: Any = [tree.findtext(f"meta//original_size/{key}") for key in ("width", "height")]
+    size = None if None in size else tuple(whole_number(text, "original_size") for text in size)
+    shapes: dict[int, list[tuple[str, ElementTree.Element]]] = {number: [] for number in files}
+    for track in tree.iterfind("track"):
+        name = f"track {track.get('id')}"
+        for shape in track:
+            with found.faults.of(f"{shape.tag} of {name}"):
+                _take(found, track, shape, shapes)
+    for number in sorted(shapes):
+        image = found.add_image(part, files.get(number), size, number, f"frame_{number:06d}.png")
+        if image is None:
+            continue
+        for name, shape in shapes[number]:
+            with found.faults.of(f"{shape.tag} of {name} in frame {number}"):
+                _shape(found, part, image, shape, {"track_id": name.removeprefix("track ")})
+
+
+def _take(
+    found: Collector,
+    track: ElementTree.Element,
+    shape: ElementTree.Element,
+    shapes: dict[int, list[tuple[str, ElementTree.Element]]],
+) -> None:
+    """Adds a shape of a track to those of its frame."""
+    name = f"track {track.get('id')}"
+    if shape.tag not in _SHAPES:
+        found.count(f"shapes of kind {show_value(shape.tag)}, left out", name)
+        return
+    if shape.get("outside") == "1":
+        found.count("shapes of tracks that are outside of their frame, left out", name)
+        return
+    if shape.get("keyframe") == "0":
+        found.count("shapes between key frames, as CVAT interpolated them", name)
+    shape.set("label", track.get("label") or "")
+    shapes.setdefault(whole_number(shape.get("frame"), "the frame"), []).append((name, shape))
+
+
+def _frame_files(root: Path) -> dict[int, Path]:
+    """Returns the image of each frame: its file name ends with the number, as CVAT writes it."""
+    folder = root / "images" if os.path.isdir(root / "images") else root
+    numbers = {path: re.search(r"([0-9]{1,15})$", path.stem) for path in list_images(folder).images}
+    return {int(found[1]): path for path, found in numbers.items() if found is not None}
+
+
+def _shape(
+    found: Collector,
+    part: str,
+    image: Content,
+    shape: ElementTree.Element,
+    own: Mapping[str, str] | None = None,
+) -> None:
+    """Adds a shape with its attributes, and `own` ones, to an image."""
     label = (shape.get("label") or "").strip()
     if not label:
         raise Fault("no label", "has no label")
     more: dict[str, Any] = {}
     attributes = {a.get("name", ""): a.text or "" for a in shape.iterfind("attribute")}
+    attributes |= own or {}
     if shape.get("occluded") == "1":
         attributes["occluded"] = "1"
     if attributes:

@@ -10,7 +10,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from spanets.formats import coco_layouts, cvat, label_studio, labelme, masks, voc, yolo
+from spanets.formats import (
+    coco_layouts,
+    cvat,
+    label_studio,
+    labelme,
+    masks,
+    object_masks,
+    voc,
+    yolo,
+)
 from spanets.formats.coco.objects import CocoData
 from spanets.formats.coco.reader import check_coco
 from spanets.formats.dataset import Dataset, Part
@@ -26,6 +35,7 @@ FORMATS: dict[str, ModuleType] = {
     "labelme": labelme,
     "labelstudio": label_studio,
     "masks": masks,
+    "dsb2018": object_masks,
 }
 """The formats that can be read, in the order in which they are tried."""
 

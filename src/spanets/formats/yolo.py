@@ -7,7 +7,7 @@
                                        class x1 y1 x2 y2 x3 y3 ...   a polygon, or four corners
                                        class x y w h px py v ...     a box with key points (pose)
 
-Without `data.yaml`, `classes.txt` or `obj.names` names the classes.
+Without `data.yaml`, `classes.txt` or `obj.names` names the classes; see `darknet` for `obj.data`.
 """
 
 import os
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from spanets.data.class_lists import clean_name
 from spanets.formats.coco.faults import Fault, show_value
+from spanets.formats.darknet import find_darknet, read_darknet
 from spanets.formats.dataset import (
     Collector,
     Content,
@@ -35,7 +36,9 @@ from spanets_runtime.listing import describe_left_out, list_images
 from spanets_runtime.reading import read_text_file
 
 NAME = "YOLO"
-LOOKED_FOR = "data.yaml with names, or labels/ beside images/ with classes.txt"
+LOOKED_FOR = (
+    "data.yaml with names, or labels/ beside images/ with classes.txt, or Darknet's obj.data"
+)
 
 MAX_LABELS = 2**26
 """Largest size of a label file in bytes."""
@@ -48,7 +51,7 @@ _LISTS = ("classes.txt", "obj.names")
 
 def detect(root: Path) -> bool:
     """Whether a folder, or a YAML file, has this format."""
-    return _find_yaml(root) is not None or _has_labels(root)
+    return _find_config(root) is not None or _has_labels(root)
 
 
 def read(path: Path) -> Dataset:
@@ -61,18 +64,20 @@ def read(path: Path) -> Dataset:
         UserError: a class number is not named, coordinates are not within 0 and 1, a line is
             damaged, or there are no images.
     """
-    config = _find_yaml(path)
+    config = _find_config(path)
     return _Reader(path if path.is_dir() else path.parent, config).read()
 
 
 class _Reader:
     def __init__(self, root: Path, config: Path | None) -> None:
         self.root, self.config = root, config
+        self.is_darknet = config is not None and config == find_darknet(config.parent)
         self.settings = _read_settings(config) if config else {}
         names = _read_names(self.settings, config) if config else list_classes(root, *_LISTS)
         assert names is not None
         self.names = names
-        self.found = Collector(NAME, root, names, first=0)
+        name = f"{NAME} (Darknet)" if self.is_darknet else NAME
+        self.found = Collector(name, root, names, first=0)
         shape: Any = self.settings.get("kpt_shape")
         is_pose = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in shape)
         self.points: tuple[int, int] | None = (shape[0], shape[1]) if is_pose else None
@@ -220,6 +225,7 @@ class _Reader:
         parts = [p for p in PurePosixPath(given.replace("\\", "/")).parts if p not in ("/", ".")]
         inner = [part for part in parts if part != ".."]
         is_outside = len(inner) < len(parts) or os.path.isabs(given) or ":" in given
+        is_outside |= self.is_darknet  # its paths begin in darknet's own folder
         tails = [inner[n:] for n in range(len(inner))] if is_outside else [inner]
         for folder in dict.fromkeys((base, self.root)):
             for tail in tails:
@@ -266,6 +272,11 @@ def _is_below(path: Path, root: Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
+def _find_config(path: Path) -> Path | None:
+    """Returns the file that names classes and parts, or None."""
+    return _find_yaml(path) or find_darknet(path)
+
+
 def _find_yaml(path: Path) -> Path | None:
     """Returns the YAML file with the classes, or None."""
     if path.is_file():
@@ -292,6 +303,8 @@ def _has_labels(root: Path) -> bool:
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
+    if path.suffix not in (".yaml", ".yml"):
+        return read_darknet(path)
     settings = load_yaml(read_text_file(path, 2**18), str(path))
     if not isinstance(settings, dict):
         raise UserError(f"{path}: holds no keys; it must have names, train and val")

@@ -5,6 +5,7 @@ runs/NAME/
   folds.csv     the fold of each image
   fold-0/, ...  the run folder of each fold
   folds.json    the metrics of each fold, with mean and 95 % interval
+  errors/       pages about all images, each answered by the fold that was not trained on it
 """
 
 import copy
@@ -12,6 +13,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -26,8 +28,12 @@ from spanets.training.devices import count_processes, fit_to_machine
 from spanets.training.engine import train_claimed
 from spanets.training.resuming import check_same, resume_command, start_anew
 from spanets.training.run_folder import claim
+from spanets.training.task import EvalOptions
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.files import write_atomically
+
+ERRORS = "errors"
+"""The folder of the pages about all images, in the folder of all runs."""
 
 
 def train_folds(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
@@ -61,9 +67,44 @@ def train_folds(recipe: Recipe, out: Path, resume: bool = False) -> dict[str, An
             print(f"fold {fold} ({place} of {len(choices)}): finished", file=sys.stderr)
         results[fold] = done
     summary = summarise_folds(results)
+    _write_summary(summary, out)  # keep the numbers if what follows fails
+    options = EvalOptions(
+        workers=recipe.data.workers, batch_size=recipe.optim.batch_size, trusted=True
+    )
+    joined = evaluate_folds(out, replace(options, errors=out / ERRORS))
+    if joined is not None:
+        summary["out_of_fold"] = joined
+        _write_summary(summary, out)
+    return summary
+
+
+def _write_summary(summary: Mapping[str, Any], out: Path) -> None:
     text = json.dumps(summary, indent=2) + "\n"
     write_atomically(out / FOLD_RESULTS, lambda file: file.write(text.encode()))
-    return summary
+
+
+def is_cross_validation(folder: Path) -> bool:
+    """Returns whether a folder holds the runs of `data.fold all`."""
+    return (folder / FOLD_RECIPE).is_file()
+
+
+def evaluate_folds(folder: Path, options: EvalOptions) -> dict[str, Any] | None:
+    """Evaluates a finished cross-validation; see `Task.evaluate_folds`.
+
+    Raises:
+        UserError: a fold is not finished, or see `Task.evaluate_folds`.
+    """
+    recipe, folds = load_recipe(str(folder / FOLD_RECIPE), trusted=True), read_folds(folder)
+    checkpoints = {}
+    for fold in [] if folds is None else folds.choices():
+        own = folder / f"fold-{fold}"
+        results = _read_results(own)
+        if results is None:
+            raise UserError(f"{own}: is not finished; finish it with: {_resume_command(folder)}")
+        checkpoints[fold] = own / Path(str(results["checkpoint"])).name
+    if not checkpoints:
+        raise UserError(f"{folder}: {FOLD_LIST} is missing or lists no fold")
+    return load_task(recipe.task).evaluate_folds(folder, checkpoints, options)
 
 
 def _begin(recipe: Recipe, out: Path) -> Folds:
@@ -112,7 +153,7 @@ def _read_results(folder: Path) -> dict[str, Any] | None:
     """Returns the results of a finished fold, or None."""
     try:
         results = json.loads((folder / RESULTS).read_text("utf-8"))
-        return {**results, "metrics": dict(results["metrics"])}
+        return {**results, "metrics": dict(results["metrics"]), "checkpoint": results["checkpoint"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

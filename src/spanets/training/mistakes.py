@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
+from spanets.data.packed import PackedPaths
 from spanets.data.sources.folder import names_in
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import check_place, write_atomically
@@ -76,6 +77,8 @@ def first_bytes(header: Sequence[str]) -> bytes:
 
 def name_images(images: Sequence[Any], root: str | None) -> list[str]:
     """Returns the path of each image relative to the data set, or its name in a larger file."""
+    if isinstance(images, PackedPaths):  # as the table has them
+        return list(images.names)
     paths = [image for image in images if isinstance(image, str | os.PathLike)]
     if len(paths) < len(images):
         return [str(getattr(image, "key", image)) for image in images]

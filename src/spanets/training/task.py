@@ -314,6 +314,25 @@ class Task(ABC, Generic[R]):
             UserError: the checkpoint is unreadable, or the data does not fit it.
         """
 
+    @classmethod
+    def evaluate_folds(
+        cls, folder: Path, checkpoints: Mapping[int, Path], options: EvalOptions
+    ) -> dict[str, Any] | None:
+        """Evaluates the validation images of all folds of a cross-validation together.
+
+        Args:
+            folder: The folder of the folds.
+            checkpoints: The checkpoint of each fold.
+            options: The options of the evaluation.
+
+        Returns:
+            See `evaluate`; None if the task cannot do it.
+
+        Raises:
+            UserError: see `evaluate`.
+        """
+        return None
+
     @staticmethod
     def describe_metrics(results: Mapping[str, Any]) -> str:
         """Returns the results of `evaluate` as lines of text."""

@@ -24,8 +24,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="format",
         metavar="FORMAT",
-        help="yolo, coco, cvat, voc, labelme, labelstudio, masks, or instances (masks with one "
-        "number an object); default: found by the files",
+        help="yolo, coco, cvat, voc, labelme, labelstudio, masks, dsb2018, or instances (masks "
+        "with one number an object); default: found by the files",
     )
     parser.add_argument(
         "--images",

@@ -1,7 +1,10 @@
 """`spanets eval`: evaluates a model on labelled images."""
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from spanets_cli.option_types import fraction
 from spanets_cli.output import print_json, print_notes, say_described
@@ -16,6 +19,9 @@ from spanets_cli.shared_options import (
     read_tta,
 )
 
+if TYPE_CHECKING:
+    from spanets.training.task import EvalOptions, Task
+
 HELP = "evaluate a model on labelled images"
 
 
@@ -23,8 +29,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument(
         "checkpoint",
-        metavar="MODEL|CHECKPOINT|FILE.onnx",
-        help="a model's name (its published weights are fetched once), or a trained model",
+        metavar="MODEL|CHECKPOINT|FILE.onnx|FOLDS",
+        help="a model's name (its published weights are fetched once), a trained model, or the "
+        "folder of a cross-validation",
     )
     parser.add_argument(
         "--data",
@@ -53,7 +60,8 @@ def _add_after_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--errors",
         metavar="DIR",
-        help="write a page of mistakes, and a table of all answers, detections or images",
+        help="write a page of mistakes, and a table of all answers, detections or images; for "
+        "classifiers also of labels that are likely wrong",
     )
     parser.add_argument(
         "--calibrate",
@@ -90,12 +98,12 @@ def evaluate_model(arguments: argparse.Namespace) -> int:
 
     require("lightning", "train")
     from spanets.tasks import load_task
+    from spanets.training.folds import is_cross_validation
     from spanets.training.task import EvalOptions
     from spanets.training.using import evaluate
 
     refuse_program(arguments.checkpoint, "eval")
     tta, scales = read_tta(arguments)
-    source = open_named(arguments.checkpoint, arguments.weights)
     options = EvalOptions(
         arguments.data,
         arguments.layout,
@@ -109,9 +117,52 @@ def evaluate_model(arguments: argparse.Namespace) -> int:
         tta_scales=scales,
         score=arguments.score,
     )
-    results = evaluate(source, options)
+    folder = Path(arguments.checkpoint).expanduser()
+    if is_cross_validation(folder):
+        task, results = _evaluate_folds(folder, options, arguments.weights)
+    else:
+        source = open_named(arguments.checkpoint, arguments.weights)
+        task, results = load_task(source.info.task), evaluate(source, options)
     print_notes(results.get("notes", []))
     if arguments.json:
         return print_json(results)
-    say_described(load_task(source.info.task).describe_metrics, results)
+    say_described(task.describe_metrics, results)
     return 0
+
+
+def _evaluate_folds(
+    folder: Path, options: EvalOptions, weights: str | None
+) -> tuple[type[Task[Any]], dict[str, Any]]:
+    """Measures all folds of a cross-validation together; returns the task and the results.
+
+    Raises:
+        UsageError: an option is for one model.
+        UserError: a fold is not finished or cannot be measured.
+    """
+    from spanets.data.ranks import shared_batches
+    from spanets.recipe import load_recipe
+    from spanets.runs.file_names import FOLD_RECIPE
+    from spanets.tasks import load_task
+    from spanets.training.folds import evaluate_folds
+    from spanets_runtime.errors import UsageError
+
+    given = {
+        "--data": options.root,
+        "--layout": options.layout,
+        "--calibrate": options.calibrate or None,
+        "--precision": options.precision,
+        "--score": options.score,
+        "--tta-scales": options.tta_scales or None,
+        "--weights": weights,
+    }
+    if wrong := [name for name, value in given.items() if value is not None]:
+        raise UsageError(
+            f"{wrong[0]} is for one model, and {folder} is a cross-validation, whose folds are "
+            f"measured on their own images; name a fold, such as {folder / 'fold-0' / 'last.ckpt'}"
+        )
+    task = load_task(load_recipe(str(folder / FOLD_RECIPE), trusted=True).task)
+    with shared_batches():
+        results = evaluate_folds(folder, options)
+    if results is None:
+        raise UsageError(f"{folder}: folds are not measured together for {task.name}")
+    return task, results

@@ -76,6 +76,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 def _run_folds(recipe: Recipe, arguments: argparse.Namespace) -> int:
     """Trains on every fold and prints mean and interval of each metric."""
+    from spanets.tasks import load_task
     from spanets.training.folds import describe_folds, train_folds
     from spanets.training.run_folder import claim_run_folder
 
@@ -87,4 +88,7 @@ def _run_folds(recipe: Recipe, arguments: argparse.Namespace) -> int:
     header = ["metric", "mean", "95 % interval", "lowest", "highest", "folds"]
     print_table(header, describe_folds(results))
     say(f"numbers: {out / 'folds.json'}")
+    if (joined := results.get("out_of_fold")) is not None:
+        say("all images, each by the fold that was not trained on it:")
+        say_described(load_task(recipe.task).describe_metrics, joined)
     return 0

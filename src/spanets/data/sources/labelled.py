@@ -28,6 +28,7 @@ class Listed:
         parts: "train", "val" or "test", "" for none.
         notes: Lines about what was left out or has no class.
         empty: Class folders without images.
+        groups, folds: Group and fold of each image, as a table's columns say; empty without them.
     """
 
     images: list[Path] = field(default_factory=list)
@@ -36,6 +37,8 @@ class Listed:
     parts: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     empty: list[Path] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    folds: list[int] = field(default_factory=list)
 
     def add(self, images: list[Path], root: Path | None, label: str = "", part: str = "") -> None:
         """Adds images of one class and part; without a root, they are named by their file names."""

@@ -287,7 +287,8 @@ def _check_labels(rows: _Rows, parts: _Codes, for_training: bool) -> tuple[list[
     used = np.array([name is not None for name in rows.names])
     filled = np.array([bool(name) for name in names])[codes]
     test = used & (parts == PARTS.index("test"))
-    if for_training and test.any() and not (filled & test).any():
+    needs_no_test = for_training or (used & ~test).any()
+    if needs_no_test and test.any() and not (filled & test).any():
         rows.notes.append(f"the {int(test.sum()):,} images of test have no labels, left out")
         used &= ~test
     rows.fault(np.flatnonzero(used & ~filled).tolist(), "label", ("is", "are"), "empty")

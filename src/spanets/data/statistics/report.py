@@ -1,4 +1,4 @@
-"""Reports the statistics of a data set: as plain values, as lines of text, and as files."""
+"""Reports the statistics of a data set: as plain values and as files; `text` has the lines."""
 
 import json
 import os
@@ -10,20 +10,27 @@ from typing import Any
 
 import numpy as np
 
+from spanets.data.class_names import describe_twins
 from spanets.data.samples import Samples
 from spanets.data.sources.folder import existing_folder
 from spanets.data.sources.hub import hub_parts
 from spanets.data.sources.labelled import Listed, gather_labelled
 from spanets.data.sources.runs_among_images import refuse_inside
 from spanets.data.sources.shards import read_shards
+from spanets.data.sources.table import image_names, images_folder, table_parts
 from spanets.data.statistics.findings import (
     count_classes,
+    count_folds,
     describe_classes,
     describe_copies,
+    describe_empty,
+    describe_folds,
+    describe_groups,
     describe_images,
     group_copies,
 )
 from spanets.data.statistics.measuring import Totals, measure_images
+from spanets.data.statistics.text import numbers
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import check_place, write_atomically
 from spanets_runtime.images import describe_unreadable
@@ -31,13 +38,12 @@ from spanets_runtime.pictures import check_outputs
 from spanets_runtime.sheets import MOST_GROUPS, Cell, save_sheet
 from spanets_runtime.text import escape_controls
 
-SOURCES = ("folder", "webdataset", "hf")
+SOURCES = ("folder", "table", "webdataset", "hf")
 
 LISTED = 1000
 """Largest number of groups of copies, and of unreadable images, that are listed by name."""
 
 _A_ROW = 6  # pictures of a class on the sheet
-_MOST_CLASSES = 20  # in the text
 
 # The first bytes of the files, by which a second run knows that it may replace them.
 _JSON, _YAML = '{\n  "stats": ', "# Measured by `spanets stats`"
@@ -48,41 +54,80 @@ def describe_data(
     source: str = "folder",
     workers: int = 0,
     out: str | os.PathLike[str] | None = None,
+    columns: Mapping[str, str | None] | None = None,
+    images: str | None = None,
 ) -> dict[str, Any]:
     """Measures a data set, and says what looks odd in it.
 
     Args:
-        root: A folder of images, of class folders or of parts; or shards, or a data set of the hub.
+        root: A folder of images, of class folders or of parts; or a table, shards, or a data set
+            of the hub.
         source: One of `SOURCES`, as `data.source` in a recipe.
         workers: Processes that load images; 0 loads them in this one.
         out: Folder for stats.json, stats.yaml and sheet.png, or None.
+        columns: Columns of a table by purpose, as `data.columns` in a recipe.
+        images: Folder of a table's images, as `data.images` in a recipe.
 
     Returns:
         Plain values: "odd" has a line for each thing that looks odd; see docs/evaluate.md.
 
     Raises:
         UsageError: `out` lies among the images.
-        UserError: no images, or `out` cannot be written or holds other people's files.
+        UserError: no images, the table is wrong, or `out` cannot be written or holds other
+            people's files.
     """
-    listed = _list(root, source)
+    listed = _list(root, source, columns, images)
     place = None if out is None else Path(out)
     if place is not None:
-        _check_out(place, root, source, listed)
-    part = "train" if "train" in listed.parts else ""
-    totals = measure_images(listed.images, np.array(listed.parts) == part, workers)
-    results = _summarize(str(root), source, listed, totals, part)
+        check_out(place, [Path(root)] if source == "folder" else [], listed)
+    totals, part = measure_listed(listed, workers)
+    results = summarize(str(root), source, listed, totals, part)
+    odd = describe_classes(results["classes"], advice="; see data.sampler and optim.class_weights")
+    results["odd"] += [*odd, *describe_empty(listed.empty)]
+    words = _table_words(columns or {}, images) if source == "table" else _source_words(source)
+    results["command"] = _command(results, words)
     if place is not None:
-        results["files"] = {name: str(place / name) for name in _FILES}
-        results["notes"] += _save_sheet(listed, totals, place / "sheet.png")
-        _save(place / "stats.yaml", _to_yaml(results))
-        text = _JSON + json.dumps(results, indent=2).replace("\n", "\n  ") + "\n}\n"
-        _save(place / "stats.json", text)
+        rows = group_by_class(listed, totals)
+        save_files(results, place, {name: [_cell(listed, i) for i in rows[name]] for name in rows})
     return results
 
 
-def _list(root: str | os.PathLike[str], source: str) -> Listed:
+def measure_listed(listed: Listed, workers: int) -> tuple[Totals, str]:
+    """Measures all images; returns the sums, and the part whose pixels count: "train" or ""."""
+    part = "train" if "train" in listed.parts else ""
+    return measure_images(listed.images, np.array(listed.parts) == part, workers), part
+
+
+def save_files(results: dict[str, Any], out: Path, rows: Mapping[str, Sequence[Cell]]) -> None:
+    """Writes the sheet, with a row of pictures for each class, and the results; adds their paths.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    results["files"] = {name: str(out / name) for name in _FILES}
+    path, names = out / "sheet.png", list(rows)[:MOST_GROUPS]
+    if names:
+        save_sheet([rows[name] for name in names], path)
+        left = len(rows) > len(names)
+        shown = f"{path}: shows the first {len(names)} of {len(rows)} classes"
+        results["notes"] += [shown] * left
+    else:
+        results["notes"].append(f"{path}: not drawn, because no image can be read")
+    _save(out / "stats.yaml", _to_yaml(results))
+    text = _JSON + json.dumps(results, indent=2).replace("\n", "\n  ") + "\n}\n"
+    _save(out / "stats.json", text)
+
+
+def _list(
+    root: str | os.PathLike[str],
+    source: str,
+    columns: Mapping[str, str | None] | None,
+    images: str | None,
+) -> Listed:
     if source == "folder":
         return gather_labelled([existing_folder(root)])
+    if source == "table":
+        return _list_table(os.fspath(root), columns, images)
     read: Callable[[str], dict[str, Samples]] = read_shards if source == "webdataset" else hub_parts
     parts = read(os.fspath(root))
     listed = Listed()
@@ -95,8 +140,24 @@ def _list(root: str | os.PathLike[str], source: str) -> Listed:
     return listed
 
 
-def _summarize(root: str, source: str, listed: Listed, totals: Totals, part: str) -> dict[str, Any]:
-    groups, classes = group_copies(totals), count_classes(listed)
+def _list_table(root: str, columns: Mapping[str, str | None] | None, images: str | None) -> Listed:
+    parts = table_parts(root, images=images, columns=columns, for_training=False)
+    folder, listed = images_folder(root, images), Listed()
+    for part, samples in parts.items():
+        listed.images += samples.images  # type: ignore[arg-type]
+        listed.names += image_names(samples.images, folder)
+        listed.classes += [samples.classes[label] for label in samples.labels]
+        listed.parts += [part if len(parts) > 1 else ""] * len(samples)
+        listed.groups += samples.groups or []
+        listed.folds += samples.folds or []
+        twins = describe_twins(samples.classes, root)  # the findings have them
+        listed.notes += [n for n in samples.notes if n not in (*listed.notes, *twins)]
+    return listed
+
+
+def summarize(root: str, source: str, listed: Listed, totals: Totals, part: str) -> dict[str, Any]:
+    """Returns the results of `describe_data`, but for what looks odd in classes and the command."""
+    groups, classes, folds = group_copies(totals), count_classes(listed), count_folds(listed)
     moments = totals.moments()
     mean, std = ([round(v, 4) for v in values] for values in moments or ([], []))
     errors = totals.errors.values()
@@ -104,7 +165,8 @@ def _summarize(root: str, source: str, listed: Listed, totals: Totals, part: str
     odd = [
         *unreadable,
         *describe_copies(listed, groups),
-        *describe_classes(listed, classes),
+        *describe_groups(listed),
+        *describe_folds(folds),
         *describe_images(listed, totals),
     ]
     return {
@@ -113,6 +175,7 @@ def _summarize(root: str, source: str, listed: Listed, totals: Totals, part: str
         "images": len(listed.images),
         "odd": odd,
         "classes": classes,
+        **({"folds": folds} if folds else {}),
         "sizes": {
             "width": _spread(totals.widths),
             "height": _spread(totals.heights),
@@ -128,7 +191,7 @@ def _summarize(root: str, source: str, listed: Listed, totals: Totals, part: str
             "listed": [[listed.names[i] for i in group] for group in groups[:LISTED]],
         },
         "pixels": {"mean": mean, "std": std, "images": totals.counted, "part": part or None},
-        "command": _command(root, source, classes, mean, std),
+        "command": None,
         "notes": list(listed.notes),
     }
 
@@ -146,75 +209,29 @@ def _spread(counts: Counter[Any]) -> dict[str, float] | None:
     raise AssertionError
 
 
-def _command(
-    root: str,
-    source: str,
-    classes: Mapping[str, Any],
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> str | None:
-    """Returns the command that trains with these numbers; None without classes or deviation."""
-    if len(set(classes) - {""}) < 2 or not std or min(std) < 0.001:
+def _command(results: Mapping[str, Any], own: Sequence[str]) -> str | None:
+    """Returns the command that trains with these numbers; None without classes or deviation.
+
+    Args:
+        results: The results.
+        own: Words about the source.
+    """
+    mean, std = results["pixels"]["mean"], results["pixels"]["std"]
+    if len(set(results["classes"]) - {""}) < 2 or not std or min(std) < 0.001:
         return None
-    kind = [] if source == "folder" else ["--data.source", source]
-    numbers = [",".join(map(str, values)) for values in (mean, std)]
-    words = ["--data.root", root, *kind, "--data.mean", numbers[0], "--data.std", numbers[1]]
+    moments = [",".join(map(str, values)) for values in (mean, std)]
+    root = ["--data.root", results["data"]]
+    words = [*root, *own, "--data.mean", moments[0], "--data.std", moments[1]]
     return shlex.join(["spanets", "train", "photos", *words])
 
 
-# ---- text
+def _source_words(source: str) -> list[str]:
+    return [] if source == "folder" else ["--data.source", source]
 
 
-def describe_statistics(results: Mapping[str, Any]) -> str:
-    """Returns the results of `describe_data` as readable lines: what looks odd comes first."""
-    classes = {name: counts for name, counts in results["classes"].items() if name}
-    lines = [f"{results['data']}: {results['images']} images, {len(classes)} classes"]
-    odd = results["odd"]
-    lines += [f"looks odd: {len(odd)}", *(f"  - {line}" for line in odd)] if odd else []
-    lines += [] if odd else ["nothing looks odd"]
-    lines += _table(results["classes"])
-    for name, spread in results["sizes"].items():
-        if spread is not None:
-            shown = ", ".join(f"{key} {value:g}" for key, value in spread.items())
-            of = " (width over height)" * (name == "aspect")
-            lines.append(f"{name}{of}: {shown}")
-    for name in ("kinds", "modes"):
-        if results[name]:
-            lines.append(f"{name}: " + "; ".join(f"{n} {k}" for k, n in results[name].items()))
-    pixels = results["pixels"]
-    if pixels["images"]:
-        of = "training images" if pixels["part"] else "images"
-        lines.append(
-            f"mean {_numbers(pixels['mean'])}, standard deviation {_numbers(pixels['std'])} of "
-            f"red, green and blue in 0..1, over {pixels['images']} {of} of equal weight"
-        )
-    lines += [f"written: {path}" for path in results.get("files", {}).values()]
-    if results["command"]:
-        lines.append(f"train from scratch with them: {results['command']}")
-    return "\n".join(lines)
-
-
-def _table(classes: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Returns the number of images by class and part; of many classes the rarest and largest."""
-    parts = list(next(iter(classes.values())))
-    total = {name: sum(counts.values()) for name, counts in classes.items()}
-    names, lines = list(classes), []
-    if len(names) > _MOST_CLASSES:
-        half = _MOST_CLASSES // 2
-        names = sorted(names, key=lambda name: (total[name], name))
-        names = [*names[:half], *names[-half:]]
-        lines.append(f"the {half} smallest and {half} largest classes; --json lists all:")
-    header = ["class", *(part or "images" for part in parts)]
-    rows = [header, *([n or "(no class)", *map(str, classes[n].values())] for n in names)]
-    wide = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    for name, *numbers in rows:
-        cells = [number.rjust(w) for number, w in zip(numbers, wide[1:], strict=True)]
-        lines.append("  ".join([name.ljust(wide[0]), *cells]))
-    return lines
-
-
-def _numbers(values: Sequence[float]) -> str:
-    return "[" + ", ".join(map(str, values)) + "]"
+def _table_words(columns: Mapping[str, str | None], images: str | None) -> list[str]:
+    words = [] if images is None else ["--data.images", images]
+    return [*words, "--data.columns", json.dumps(dict(columns))] if columns else words
 
 
 # ---- files
@@ -223,9 +240,14 @@ def _numbers(values: Sequence[float]) -> str:
 _FILES = {"sheet.png": None, "stats.yaml": _YAML, "stats.json": _JSON}
 
 
-def _check_out(out: Path, root: str | os.PathLike[str], source: str, listed: Listed) -> None:
-    if source == "folder":
-        refuse_inside(out, [Path(root)])
+def check_out(out: Path, scanned: Sequence[Path], listed: Listed) -> None:
+    """Checks before measuring that the files can be written.
+
+    Raises:
+        UsageError: the folder lies in one that is scanned for images.
+        UserError: it cannot be written, or holds other people's files.
+    """
+    refuse_inside(out, list(scanned))
     check_outputs(map(str, listed.images), [out / "sheet.png"])
     for name, beginning in _FILES.items():
         check_place(out / name)
@@ -245,7 +267,7 @@ def _to_yaml(results: Mapping[str, Any]) -> str:
         lines.append("# Copy the keys into a recipe, or train with")
         lines.append(f"#   {escape_controls(results['command'])}")
     if pixels["images"]:
-        mean, std = _numbers(pixels["mean"]), _numbers(pixels["std"])
+        mean, std = numbers(pixels["mean"]), numbers(pixels["std"])
         lines += ["data:", f"  mean: {mean}", f"  std: {std}"]
     return "\n".join(lines) + "\n"
 
@@ -255,25 +277,17 @@ def _save(path: Path, text: str) -> None:
     write_atomically(path, lambda file: file.write(content))
 
 
-def _save_sheet(listed: Listed, totals: Totals, path: Path) -> list[str]:
-    """Draws a row of pictures, spread evenly, for each class; returns notes."""
+def group_by_class(listed: Listed, totals: Totals) -> dict[str, list[int]]:
+    """Returns some readable images of each class, spread evenly, for the sheet."""
     members: dict[str, list[int]] = {}
     for index in np.flatnonzero(totals.readable).tolist():
         members.setdefault(listed.classes[index], []).append(index)
-    names = sorted(members)[:MOST_GROUPS]
-    if not names:
-        return [f"{path}: not drawn, because no image can be read"]
-    groups = [
-        [_cell(listed, members[name][i]) for i in _spread_evenly(len(members[name]))]
-        for name in names
-    ]
-    save_sheet(groups, path)
-    left = len(members) - len(names)
-    return [f"{path}: shows the first {len(names)} of {len(members)} classes"] * bool(left)
+    return {name: spread_evenly(members[name]) for name in sorted(members)}
 
 
-def _spread_evenly(count: int) -> list[int]:
-    return sorted({int(i) for i in np.linspace(0, count - 1, _A_ROW)})
+def spread_evenly(members: Sequence[int]) -> list[int]:
+    """Returns as many of the members as a row of the sheet has, spread evenly."""
+    return [members[i] for i in sorted({int(i) for i in np.linspace(0, len(members) - 1, _A_ROW)})]
 
 
 def _cell(listed: Listed, index: int) -> Cell:

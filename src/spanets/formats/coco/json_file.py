@@ -30,6 +30,30 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_annotations(path: Path) -> dict[str, Any]:
+    """Reads a JSON file of COCO; annotations by id, as in LIVECell, become a list in their order.
+
+    Raises:
+        UserError: see `read_object`; or an annotation has another id than its key.
+    """
+    content = read_object(path)
+    if isinstance(found := content.get("annotations"), dict):
+        content["annotations"] = [_with_id(path, key, entry) for key, entry in found.items()]
+    return content
+
+
+def _with_id(path: Path, key: str, entry: Any) -> Any:
+    if not isinstance(entry, dict):
+        return entry  # the reader reports it
+    number = entry.get("id", int(key) if key.isdecimal() and len(key) < 16 else key)
+    if str(number) != key:
+        raise UserError(
+            f"{path}: the annotation {show_value(key)} has the id {show_value(number)}; make them "
+            "equal"
+        )
+    return {**entry, "id": number}
+
+
 def read_json(path: Path) -> Any:
     """Reads a JSON file; a key that stands twice in one object is refused.
 

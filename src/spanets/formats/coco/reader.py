@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from spanets.formats.coco.faults import Fault, Faults, show_value
-from spanets.formats.coco.json_file import read_object
+from spanets.formats.coco.json_file import read_annotations, read_object
 from spanets.formats.coco.names import FileNames, check_name, identify
 from spanets.formats.coco.objects import Annotation, CocoData, CocoImage, area_of, to_xywh
 from spanets.formats.coco.plausible import Boxes
@@ -42,7 +42,7 @@ def read_coco(path: Path, folder: Path) -> CocoData:
             repeated id, an unknown category, a mask of another size than its image, a file name
             that leaves the folder, or boxes that are not in pixels.
     """
-    return _Reader(path, folder).read(read_object(path))
+    return _Reader(path, folder).read(read_annotations(path))
 
 
 def check_coco(content: dict[str, Any], source: Path, folder: Path) -> CocoData:

@@ -1,0 +1,117 @@
+"""Statistics of a data set as lines of text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_MOST_CLASSES = 20
+
+
+def describe_statistics(results: Mapping[str, Any]) -> str:
+    """Returns the results of `describe_data` as readable lines: what looks odd comes first."""
+    classes = {name: counts for name, counts in results["classes"].items() if name}
+    lines = [f"{results['data']}: {results['images']} images, {len(classes)} classes"]
+    if (objects := results.get("objects")) is not None:
+        lines = [_head_of_objects(results, objects)]
+    odd = results["odd"]
+    lines += [f"looks odd: {len(odd)}", *(f"  - {line}" for line in odd)] if odd else []
+    lines += [] if odd else ["nothing looks odd"]
+    if objects is None:
+        lines += _table(results["classes"])
+    else:
+        lines += [_images_by_part(results["classes"][""]), *_table_of_objects(objects)]
+    if folds := results.get("folds"):
+        counts = {f: sum(row[f] for row in folds.values()) for f in next(iter(folds.values()))}
+        lines.append("; ".join(f"fold {fold}: {count} images" for fold, count in counts.items()))
+    for name, spread in results["sizes"].items():
+        if spread is not None:
+            shown = ", ".join(f"{key} {value:g}" for key, value in spread.items())
+            of = " (width over height)" * (name == "aspect")
+            lines.append(f"{name}{of}: {shown}")
+    for name in ("kinds", "modes"):
+        if results[name]:
+            lines.append(f"{name}: " + "; ".join(f"{n} {k}" for k, n in results[name].items()))
+    pixels = results["pixels"]
+    if pixels["images"]:
+        of = "training images" if pixels["part"] else "images"
+        lines.append(
+            f"mean {numbers(pixels['mean'])}, standard deviation {numbers(pixels['std'])} of "
+            f"red, green and blue in 0..1, over {pixels['images']} {of} of equal weight"
+        )
+    lines += [f"written: {path}" for path in results.get("files", {}).values()]
+    if results["command"]:
+        lines.append(f"train from scratch with them: {results['command']}")
+    return "\n".join(lines)
+
+
+def _table(classes: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Returns the number of images by class and part; of many classes the rarest and largest."""
+    parts = list(next(iter(classes.values())))
+    header = ["class", *(part or "images" for part in parts)]
+    total = {name: sum(counts.values()) for name, counts in classes.items()}
+    rows = {n or "(no class)": list(map(str, counts.values())) for n, counts in classes.items()}
+    return aligned(header, rows, {n or "(no class)": count for n, count in total.items()})
+
+
+def aligned(
+    header: Sequence[str], cells: Mapping[str, Sequence[str]], total: Mapping[str, float]
+) -> list[str]:
+    """Returns a table with a row for each class; of many classes the rarest and largest.
+
+    Args:
+        header: Titles of the columns.
+        cells: Cells of each class after its name.
+        total: Size of each class.
+    """
+    names, lines = list(cells), []
+    if len(names) > _MOST_CLASSES:
+        half = _MOST_CLASSES // 2
+        names = sorted(names, key=lambda name: (total[name], name))
+        names = [*names[:half], *names[-half:]]
+        lines.append(f"the {half} smallest and {half} largest classes; --json lists all:")
+    rows = [list(header), *([name, *cells[name]] for name in names)]
+    wide = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    for name, *others in rows:
+        right = [cell.rjust(w) for cell, w in zip(others, wide[1:], strict=True)]
+        lines.append("  ".join([name.ljust(wide[0]), *right]))
+    return lines
+
+
+def numbers(values: Sequence[float]) -> str:
+    """Returns numbers as a YAML list."""
+    return "[" + ", ".join(map(str, values)) + "]"
+
+
+def _head_of_objects(results: Mapping[str, Any], objects: Mapping[str, Any]) -> str:
+    empty = {part: n for part, n in objects["empty_images"].items() if n}
+    of = ", ".join(f"{n} of {part}" if part else str(n) for part, n in empty.items())
+    without = f" (without objects: {of})" if of else ""
+    return (
+        f"{results['data']}: {objects['format']}, {results['images']} images{without}, "
+        f"{objects['count']} objects, {len(objects['classes'])} classes"
+    )
+
+
+def _images_by_part(counts: Mapping[str, int]) -> str:
+    return "images: " + ", ".join(f"{part or 'all'} {count}" for part, count in counts.items())
+
+
+def _table_of_objects(objects: Mapping[str, Any]) -> list[str]:
+    """Returns the objects of each class by part and size, or the share of pixels."""
+    classes = objects["classes"]
+    parts = list(next(iter(classes.values()))["objects"]) if classes else []
+    sizes = ("share",) if objects["is_pixels"] else ("small", "medium", "large")
+    titles = {"share": "of all pixels"}
+    header = ["class", *(part or "objects" for part in parts), "images"]
+    header += [titles.get(size, size) for size in sizes]
+    cells = {
+        name: [
+            *map(str, row["objects"].values()),
+            str(row["images"]),
+            *(f"{row[size]:.2%}" if size == "share" else str(row[size]) for size in sizes),
+        ]
+        for name, row in classes.items()
+    }
+    total = {name: sum(row["objects"].values()) for name, row in classes.items()}
+    note = "objects by class; small is below 32 x 32 pixels, large is 96 x 96 and more, by area"
+    lines = [] if objects["is_pixels"] else [note]
+    return [*lines, *aligned(header, cells, total)]

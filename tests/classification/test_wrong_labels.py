@@ -112,7 +112,7 @@ def test_a_cross_validation_looks_at_all_images(folds, tmp_path, capsys, refused
     out = folds / "cv"
     status, printed, _ = call(capsys, "train", folds / "recipe.yaml", "--out", out)
     assert status == 0
-    assert "labels are likely wrong (about" in printed
+    assert "labels are likely wrong: " in printed
     assert "24 images were looked at, each by the model of a fold" in printed
     joined = json.loads((out / "folds.json").read_text())["out_of_fold"]
     assert joined["images"] == joined["wrong_labels"]["images"] == 24

@@ -141,6 +141,10 @@ def test_tables(table, capsys, refused):
     ]
     assert "columns: path 'file', label 'species'" in said
     assert "--data.images" in found["command"] and "label" in found["command"]
+    assert found["groups"] == 3
+    shutil.copy(table / "img/cat/0.png", table / "img/cat/1.png")
+    line = "leak: 1 content in several folds, such as cat/0.png and cat/1.png"
+    assert line in json.loads(call(capsys, *words)[1])["odd"]
     (table / "img/cat/0.png").unlink()
     assert "1 file, cat/0.png (row 2), is missing" in refused(1, *words)
     assert "must be names by purpose" in refused(2, *words[:-1], "{label: [1]}")

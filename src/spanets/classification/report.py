@@ -74,8 +74,9 @@ def _describe_extras(results: Mapping[str, Any]) -> list[str]:
 def describe_wrong_labels(found: Mapping[str, Any]) -> list[str]:
     """Returns the results of `save_wrong_labels` as lines."""
     return [
-        f"  {found['likely']} labels are likely wrong (about {found['share']:.1%} of all are "
-        f"estimated to be): {found['page']}, {found['table']}",
+        f"  {found['likely']} labels are likely wrong: {found['page']}, {found['table']}",
+        f"    about {found['share']:.1%} of all are estimated to be wrong, which is too many if the "
+        "model often is",
         f"    {found['scope']}",
     ]
 

@@ -53,6 +53,11 @@ def describe_copies(listed: Listed, groups: Groups) -> list[str]:
                 f"leak: {counted(count, 'image')} of {second} also in {first}, with the same "
                 f"content, such as {' and '.join(listed.names[i] for i in found)}"
             )
+    if listed.folds and (
+        spread := [group for group in groups if len({listed.folds[i] for i in group}) > 1]
+    ):
+        shown = " and ".join(listed.names[i] for i in spread[0][:2])
+        lines.append(f"leak: {counted(len(spread), 'content')} in several folds, such as {shown}")
     mixed = [group for group in groups if len({listed.classes[i] for i in group} - {""}) > 1]
     if mixed:
         shown = " and ".join(listed.names[i] for i in _of_two_classes(listed, mixed[0]))

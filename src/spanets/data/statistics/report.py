@@ -176,6 +176,7 @@ def summarize(root: str, source: str, listed: Listed, totals: Totals, part: str)
         "odd": odd,
         "classes": classes,
         **({"folds": folds} if folds else {}),
+        **({"groups": len(set(listed.groups))} if listed.groups else {}),
         "sizes": {
             "width": _spread(totals.widths),
             "height": _spread(totals.heights),

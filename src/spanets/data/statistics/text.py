@@ -19,6 +19,8 @@ def describe_statistics(results: Mapping[str, Any]) -> str:
         lines += _table(results["classes"])
     else:
         lines += [_images_by_part(results["classes"][""]), *_table_of_objects(objects)]
+    if groups := results.get("groups"):
+        lines.append(f"groups: {groups}")
     if folds := results.get("folds"):
         counts = {f: sum(row[f] for row in folds.values()) for f in next(iter(folds.values()))}
         lines.append("; ".join(f"fold {fold}: {count} images" for fold, count in counts.items()))

@@ -110,7 +110,9 @@ def test_round(name, to, tmp_path):
 
 def test_tracks_of_a_video(tmp_path):
     """Shapes as CVAT wrote them; those outside are counted, frames without objects stay."""
-    dataset = read_dataset(cvat_video(tmp_path))
+    cvat_video(tmp_path)
+    (tmp_path / "images/cover.png").write_bytes((tmp_path / "images/frame_000000.png").read_bytes())
+    dataset = read_dataset(tmp_path)
     content = dataset.parts["train"].content
     assert [image["id"] for image in content["images"]] == [0, 1, 2, 3, 4]
     assert [a["image_id"] for a in content["annotations"]] == [0, 1, 3]
@@ -118,6 +120,7 @@ def test_tracks_of_a_video(tmp_path):
     assert {a["attributes"]["track_id"] for a in content["annotations"]} == {"7"}
     notes = " ".join(dataset.notes)
     assert "outside of their frame, left out: 1 (first: track 7)" in notes
+    assert "images that are no frame of their own, left out: 1" in notes
     assert "between key frames, as CVAT interpolated them: 1" in notes
     (tmp_path / "images").rename(tmp_path.parent / f"{tmp_path.name}-away")
     content = read_dataset(tmp_path).parts["train"].content  # frames are named by their numbers

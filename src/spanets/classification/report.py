@@ -75,8 +75,8 @@ def describe_wrong_labels(found: Mapping[str, Any]) -> list[str]:
     """Returns the results of `save_wrong_labels` as lines."""
     return [
         f"  {found['likely']} labels are likely wrong: {found['page']}, {found['table']}",
-        f"    about {found['share']:.1%} of all are estimated to be wrong, which is too many if the "
-        "model often is",
+        f"    about {found['share']:.1%} of all are estimated to be wrong, which is too many if "
+        "the model often is",
         f"    {found['scope']}",
     ]
 

@@ -93,7 +93,7 @@ def _add(found: Collector, images: ImageFinder, entry: ElementTree.Element, name
 def _add_frames(found: Collector, tree: ElementTree.Element) -> None:
     """Adds the frames of a video: those with objects, and those whose images are there."""
     part = name_part((tree.findtext("meta//subset") or "").strip())
-    files = _frame_files(found.root)
+    files = _frame_files(found)
     size: Any = [tree.findtext(f"meta//original_size/{key}") for key in ("width", "height")]
     size = None if None in size else tuple(whole_number(text, "original_size") for text in size)
     shapes: dict[int, list[tuple[str, ElementTree.Element]]] = {number: [] for number in files}
@@ -131,11 +131,16 @@ def _take(
     shapes.setdefault(whole_number(shape.get("frame"), "the frame"), []).append((name, shape))
 
 
-def _frame_files(root: Path) -> dict[int, Path]:
-    """Returns the image of each frame: its file name ends with the number, as CVAT writes it."""
-    folder = root / "images" if os.path.isdir(root / "images") else root
-    numbers = {path: re.search(r"([0-9]{1,15})$", path.stem) for path in list_images(folder).images}
-    return {int(found[1]): path for path, found in numbers.items() if found is not None}
+def _frame_files(found: Collector) -> dict[int, Path]:
+    """Returns the image of each frame by the number in its name, such as frame_000012.png."""
+    root, files = found.root, dict[int, Path]()
+    for path in list_images(root / "images" if os.path.isdir(root / "images") else root).images:
+        name = re.fullmatch(r"frame_([0-9]{1,15})", path.stem)
+        if name is None or int(name[1]) in files:
+            found.count("images that are no frame of their own, left out", path)
+        else:
+            files[int(name[1])] = path
+    return files
 
 
 def _shape(

@@ -84,7 +84,7 @@ def test_deploying_with_onnxruntime(small_run, photos, tmp_path, monkeypatch, ca
 
 SNIPPETS = [
     snippet
-    for name in ("analysis", "detection", "models", "robustness", "segmentation")
+    for name in ("analysis", "detection", "labels", "models", "robustness", "segmentation")
     for snippet in blocks(ROOT / f"docs/{name}.md", "python")
 ]
 

@@ -42,8 +42,10 @@ class ModelInfo:
         recipe: Recipe of the training run.
         version: Version of this package.
         task: Name of the task, such as "detection".
-        head: Task-specific arguments of the network on top of the backbone; {} for classifiers.
-        calibration: Temperature of a classifier and how it was fitted; {} without one.
+        head: Task-specific arguments of the network on top of the backbone, or the scale of its
+            outputs; {} for classifiers.
+        calibration: What was fitted on the validation images: temperature of a classifier, or
+            thresholds of labels; {} without.
     """
 
     model: str
@@ -142,6 +144,17 @@ def load_checkpoint(path: str | Path) -> tuple[ModelInfo, dict[str, Tensor]]:
 def save_torch(content: Any, path: str | Path, previous: str | Path | None = None) -> None:
     """Saves like `torch.save`, but atomically; see `write_atomically`."""
     write_atomically(path, lambda file: torch.save(content, file), previous)
+
+
+def store_calibration(path: Path, calibration: Mapping[str, Any]) -> None:
+    """Writes a calibration into a checkpoint's metadata, atomically.
+
+    Raises:
+        UserError: the checkpoint cannot be read or written.
+    """
+    _, content = read_own(path)
+    content[INFO_KEY] = {**content[INFO_KEY], "calibration": dict(calibration)}
+    save_torch(content, path)
 
 
 class _Counter:

@@ -27,7 +27,7 @@ from spanets.tasks import DEFAULT_TASK, load_task
 from spanets.version import __version__
 from spanets.weights import LoadReport, load_weights
 from spanets_runtime.errors import UsageError, UserError, first_line
-from spanets_runtime.onnx import OnnxFile, OnnxPredictor, is_exported
+from spanets_runtime.onnx import OnnxFile, image_level_predictor, is_exported
 from spanets_runtime.reading import read_text_file
 
 WEIGHT_SUFFIXES = (".ckpt", ".pth", ".pt", ".tar", ".bin", ".safetensors")
@@ -36,6 +36,9 @@ HUB = "hf-hub:"
 
 # Entries of a timm configuration that describe the preprocessing.
 _PREPROCESSING = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
+
+TASK_KEY = "spanets_task"
+"""Key of a pushed config.json with the task, if it is not classification, as in timm."""
 
 # Largest config.json that is read, in bytes.
 _MOST_CONFIG = 2**24
@@ -97,7 +100,12 @@ class Source:
 
     def require_classifier(self) -> None:
         """Raises a UserError if the model is not a classifier."""
-        if not load_task(self.info.task).is_classifier:
+        if self.info.task != DEFAULT_TASK:
+            raise UserError(f"{self.word}: is for {self.info.task}, not for {DEFAULT_TASK}")
+
+    def require_image_level(self) -> None:
+        """Raises a UserError if the model does not map each image to one row of outputs."""
+        if not load_task(self.info.task).is_image_level:
             raise UserError(f"{self.word}: is for {self.info.task}; this command takes classifiers")
 
 
@@ -284,10 +292,13 @@ class ExportedNetwork(nn.Module):
 def _open_exported(word: str) -> Source:
     file = OnnxFile(word)
     task = file.task or DEFAULT_TASK
-    classes = OnnxPredictor(file).classes if load_task(task).is_classifier else []
+    classes = image_level_predictor(file).classes if load_task(task).is_image_level else []
     model, version = (str(file.metadata.get(key, "")) for key in ("model", "version"))
     fitted = file.metadata.get("calibration")
     calibration = fitted if isinstance(fitted, dict) else {}
+    fitted = file.metadata.get("thresholds")
+    if isinstance(fitted, list):
+        calibration = {"thresholds": fitted}
     info = ModelInfo(
         model, {}, classes, file.preprocessing, {}, version, task, calibration=calibration
     )
@@ -318,7 +329,16 @@ def _open_folder(folder: Path, word: str) -> Source:
         classes = classes or [str(i) for i in range(int(config["num_classes"]))]
         arguments = dict(config.get("model_args", {}))
         preprocessing = {key: cfg[key] for key in _PREPROCESSING if key in cfg}
-        info = ModelInfo(name, arguments, [str(c) for c in classes], preprocessing, {}, __version__)
+        own = dict(config.get(TASK_KEY, {}))
+        calibration, task = dict(own.get("calibration", {})), str(own.get("name", DEFAULT_TASK))
+        names = [str(c) for c in classes]
+        info = ModelInfo(
+            name, arguments, names, preprocessing, {}, __version__, task, calibration=calibration
+        )
+        if not load_task(task).is_image_level:
+            raise UsageError(f"it is for {task}")
+    except UsageError as error:
+        raise UserError(f"{word}: its config.json is damaged ({error})") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{word}: its config.json is damaged ({first_line(error)})") from error
     model = create_model(name, arguments, num_classes=len(info.classes))

@@ -23,6 +23,8 @@ DEFAULT_TASK = "classification"
 
 _WINGS = {
     "classification": "spanets.classification.task:ClassificationTask",
+    "multilabel": "spanets.multilabel.task:MultilabelTask",
+    "regression": "spanets.regression.task:RegressionTask",
     "detection": "spanets.detection.task:DetectionTask",
     "segmentation": "spanets.segmentation.task:SegmentationTask",
 }

@@ -143,7 +143,7 @@ def test_how_many_images_a_checkpoint_was_trained_on(small_run, small_recipe):
 
 
 def test_what_is_known_of_a_run(small_run):
-    info = type("ModelInfo", (), {"classes": ["cat"], "recipe": {}})
+    info = type("ModelInfo", (), {"classes": ["cat"], "head": {}, "recipe": {}})
     run_data = read_run_data(small_run, info, {})
     assert run_data.started is not None and not run_data.is_new
     (none := read_run_data(small_run / "tensorboard", info, {}))

@@ -116,7 +116,7 @@ def _build(name: str, form: str, size: int, train: bool) -> nn.Module | Path:
             raise UsageError(
                 f"{name} is not a classifier, segmenter or RetinaNet; bench times only these"
             ) from error
-        if train and not task.is_classifier:
+        if train and not task.is_image_level:
             raise UsageError(
                 f"{name} is for {source.info.task}; --train times training steps of classifiers"
             )

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spanets.checkpoint import INFO_KEY, ModelInfo, read_own, save_torch
+from spanets.checkpoint import ModelInfo, store_calibration
 from spanets.classification.answers import Answers, calibration_error, read_answers
 from spanets.sources import Source
 from spanets.training.thresholds import choose_threshold, rates
@@ -91,9 +91,7 @@ def store(path: Path, calibration: Mapping[str, Any]) -> None:
     Raises:
         UserError: the checkpoint cannot be read or written.
     """
-    _, content = read_own(path)
-    content[INFO_KEY] = {**content[INFO_KEY], "calibration": dict(calibration)}
-    save_torch(content, path)
+    store_calibration(path, calibration)
 
 
 def temperature_of(info: ModelInfo, word: str) -> float:

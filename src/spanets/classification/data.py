@@ -7,6 +7,7 @@ probabilities (B, classes).
 import torch
 from timm.data import Mixup
 
+from spanets.classification.ordinal import order_classes
 from spanets.classification.recipe import ClassificationData, ClassificationRecipe
 from spanets.data.image_level.dataset import ImageDataset, make_image_loaders
 from spanets.data.image_level.splits import read_splits
@@ -36,6 +37,8 @@ def make_loaders(
         UserError: the data are missing or cannot be used; see `read_splits`.
     """
     data, parts = recipe.data, read_splits(recipe.data, run_data)
+    if data.ordered is not None:
+        parts = order_classes(parts, data.ordered, data.root)
     if data.soft_targets and parts["train"].targets is None:
         raise UsageError(
             "data.soft_targets is true, but this data set has labels only; set it to false"

@@ -25,8 +25,8 @@ from spanets.classification.calibration import (
     temperature_of,
 )
 from spanets.classification.errors import check_errors, report_answers
-from spanets.classification.images import named_images
 from spanets.classification.metrics import balanced_accuracy, metrics_for, recalls, update_metrics
+from spanets.classification.ordinal import rank_metrics
 from spanets.classification.recipe import ClassificationRecipe
 from spanets.data.image_level.dataset import evaluation_loader, unreadable_of
 from spanets.data.image_level.splits import read_splits
@@ -37,6 +37,7 @@ from spanets.data.samples import Samples, map_classes
 from spanets.data.sources.imagenet import has_imagenet_names, name_classes
 from spanets.sources import Source, as_source
 from spanets.training.mistakes import name_images
+from spanets.training.named_images import named_images
 from spanets.training.own_data import info_recipe, own_recipe
 from spanets_runtime.errors import UsageError, UserError
 
@@ -116,6 +117,9 @@ def evaluate(
     measured, answers = measure_answers(
         network, loader, source.info.classes, temperature, probabilities
     )
+    if recipe is not None and recipe.data.ordered is not None:
+        ranked = rank_metrics(torch.tensor(measured["confusion"])).items()
+        measured["metrics"] |= {name: x if math.isfinite(x) else None for name, x in ranked}
     if images.val is not None and len(source.info.classes) == 2:
         val = answers
         if images.part != "val":

@@ -1,4 +1,4 @@
-"""Training losses of classification: cross entropy and focal loss, perhaps weighted by class."""
+"""Training losses of classification, perhaps weighted by class."""
 
 from collections.abc import Sequence
 
@@ -19,16 +19,23 @@ class ClassLoss(nn.Module):
     Args:
         weights: Weight of each class, or None.
         gamma: γ of the focal loss; None is the cross entropy.
+        is_ordinal: Whether to take the squared earth mover's distance instead.
     """
 
     weights: Tensor | None
 
-    def __init__(self, weights: Sequence[float] | None = None, gamma: float | None = None) -> None:
+    def __init__(
+        self,
+        weights: Sequence[float] | None = None,
+        gamma: float | None = None,
+        is_ordinal: bool = False,
+    ) -> None:
         super().__init__()
         tensor = None if weights is None else torch.tensor(weights, dtype=torch.float32)
         # Part of the recipe, not of the weights, so checkpoints do not carry it.
         self.register_buffer("weights", tensor, persistent=False)
         self.gamma = gamma
+        self.is_ordinal = is_ordinal
 
     def forward(
         self,
@@ -50,7 +57,7 @@ class ClassLoss(nn.Module):
 
     def _losses(self, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         """Returns the loss of each image (B,)."""
-        if self.gamma is None:
+        if self.gamma is None and not self.is_ordinal:
             return F.cross_entropy(
                 logits, targets, self.weights, reduction="none", label_smoothing=smoothing
             )
@@ -58,12 +65,21 @@ class ClassLoss(nn.Module):
         if targets.ndim == 1:
             targets = F.one_hot(targets, classes)
         targets = targets * (1 - smoothing) + smoothing / classes
+        if self.is_ordinal:
+            return self._earth_movers(logits, targets)
+        assert self.gamma is not None
         log_p = logits.log_softmax(1)
         # Lin et al., 2017, Eq. 4, summed over the classes of a soft target.
         terms = targets * (1 - log_p.exp()) ** self.gamma * -log_p
         if self.weights is not None:
             terms = terms * self.weights
         return terms.sum(1)
+
+    def _earth_movers(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Returns the squared distance of the cumulative distributions (B,), Hou et al., Eq. 3."""
+        gaps = (logits.softmax(1) - targets).cumsum(1)  # (B, classes)
+        distances = (gaps**2).sum(1)
+        return distances if self.weights is None else distances * (targets * self.weights).sum(1)
 
 
 def make_loss(optim: ClassificationOptim, counts: Sequence[int]) -> ClassLoss:
@@ -77,7 +93,7 @@ def make_loss(optim: ClassificationOptim, counts: Sequence[int]) -> ClassLoss:
         UsageError: a list of weights of another length, or without a positive one.
     """
     gamma = optim.focal_gamma if optim.loss == "focal" else None
-    return ClassLoss(class_weights(optim, counts), gamma)
+    return ClassLoss(class_weights(optim, counts), gamma, optim.loss == "ordinal")
 
 
 def class_weights(optim: ClassificationOptim, counts: Sequence[int]) -> list[float] | None:

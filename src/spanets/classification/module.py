@@ -11,16 +11,16 @@ from spanets.classification.data import make_mixing
 from spanets.classification.distillation import FeatureImitation, imitation_loss, make_teacher
 from spanets.classification.losses import class_weights, describe_weights, make_loss
 from spanets.classification.metrics import balanced_accuracy, metrics_for, update_metrics
+from spanets.classification.ordinal import rank_metrics
 from spanets.classification.recipe import ClassificationRecipe
-from spanets.data.image_level.transforms import preprocessing_of, standardize
+from spanets.data.image_level.transforms import preprocessing_of
 from spanets.training.groups import group_with_head
-from spanets.training.module import RecipeModule
-from spanets.training.sums import ExactMean
+from spanets.training.image_level_module import ImageLevelModule
 from spanets_runtime.errors import UsageError
 from spanets_runtime.preprocessing import Preprocessing
 
 
-class Classification(RecipeModule[ClassificationRecipe]):
+class Classification(ImageLevelModule[ClassificationRecipe]):
     """Trains a classifier by a recipe.
 
     Args:
@@ -51,8 +51,6 @@ class Classification(RecipeModule[ClassificationRecipe]):
             self.notes.append(describe_weights(weights, info.classes, counts))
         self._prepare_teacher()
         self.val_metrics = metrics_for(classes, shared=True)
-        # Lightning's mean is inexact if processes have different numbers of images.
-        self.val_loss = ExactMean()
 
     def _prepare_teacher(self) -> None:
         settings, self.teacher, self.imitation = self.recipe.distill, None, None
@@ -66,15 +64,9 @@ class Classification(RecipeModule[ClassificationRecipe]):
             channels = (self.model.num_features, self.teacher.network.num_features)
             self.imitation = FeatureImitation(*channels)  # type: ignore[arg-type]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Returns logits (B, classes)."""
-        return self.model(images)
-
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """Returns the loss of a batch against its (mixed, smoothed or soft) targets."""
-        pixels, targets, *given = batch
-        weights = given[0] if given else None
-        images = standardize(pixels, self.recipe.data).to(self.dtype)
+        images, targets, weights = self.prepare(batch)
         smoothing = self.recipe.optim.label_smoothing
         if self.mixing is not None:
             images, targets = self.mixing(images, targets)
@@ -104,14 +96,11 @@ class Classification(RecipeModule[ClassificationRecipe]):
         return loss + imitated
 
     def make_parameter_groups(self) -> nn.Module | list[dict[str, Any]]:
-        """Returns the model, or its parameter groups if the head has a learning rate of its own."""
-        optim = self.recipe.optim
-        if optim.head_lr is None and self.imitation is None:
-            return self.model
-        groups = group_with_head(self.model, optim, optim.head_lr)
-        if self.imitation is not None:
-            groups.append({"params": list(self.imitation.parameters())})
-        return groups
+        """Returns the model, or its parameter groups and that of the imitation of features."""
+        if self.imitation is None:
+            return super().make_parameter_groups()
+        groups = group_with_head(self.model, self.recipe.optim, self.recipe.optim.head_lr)
+        return [*groups, {"params": list(self.imitation.parameters())}]
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Adds a batch to loss and metrics."""
@@ -128,7 +117,10 @@ class Classification(RecipeModule[ClassificationRecipe]):
         self.log("val/loss", self.val_loss.compute())
         self.val_loss.reset()
         values = self.val_metrics.compute()
-        values["balanced_accuracy"] = balanced_accuracy(values.pop("confusion"))
+        confusion = values.pop("confusion")
+        values["balanced_accuracy"] = balanced_accuracy(confusion)
+        if self.recipe.data.ordered is not None:
+            values.update(rank_metrics(confusion))
         for name, value in values.items():
             self.log(f"val/{name}", value, prog_bar=name == "accuracy")
         self.val_metrics.reset()

@@ -6,6 +6,7 @@ from typing import Literal
 from spanets.data.image_level.recipe import ImageLevelData, ImageLevelOptim
 from spanets.recipe.keys import key
 from spanets.recipe.sections import Recipe
+from spanets_runtime.errors import UsageError
 
 
 @dataclass
@@ -31,14 +32,32 @@ class ClassificationData(ImageLevelData):
         "so it repeats images of rare classes and leaves out some of frequent ones.",
     )
 
+    ordered: list[str] | None = key(
+        None,
+        "The classes from the lowest to the highest rank, such as `[low, medium, high]`, which are "
+        "then numbered in this order and measured by rank as well; null sorts them by name.",
+    )
+
+    def check(self) -> None:
+        """Raises a UsageError for an order that cannot be used."""
+        super().check()
+        if self.ordered is None:
+            return
+        if len(set(self.ordered)) < max(2, len(self.ordered)):
+            shown = ", ".join(self.ordered)
+            raise UsageError(f"data.ordered is [{shown}], must be two classes or more, each once")
+        if self.soft_targets:
+            raise UsageError("data.ordered cannot be combined with data.soft_targets")
+
 
 @dataclass
 class ClassificationOptim(ImageLevelOptim):
     """Optimizer, schedule and loss."""
 
-    loss: Literal["cross_entropy", "focal"] = key(
+    loss: Literal["cross_entropy", "focal", "ordinal"] = key(
         "cross_entropy",
-        "Training loss; focal gives less weight to images that are already classified well. "
+        "Training loss; focal gives less weight to images that are already classified well; "
+        "ordinal is the squared earth mover's distance (Hou et al., 2016) of `data.ordered`. "
         "Validation always reports the plain cross entropy.",
     )
     focal_gamma: float = key(2.0, "γ of the focal loss; 0 is the cross entropy.", between=(0, 100))

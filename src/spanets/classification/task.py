@@ -31,12 +31,16 @@ class ClassificationTask(ImageLevelTask[ClassificationRecipe]):
 
     name = "classification"
     recipe_type = ClassificationRecipe
-    is_classifier = True
+    noun = "image classifier"
+    usage = (
+        "probabilities = model(image).softmax(1)[0]\n"
+        'print(model.pretrained_cfg["label_names"][probabilities.argmax()])'
+    )
     supported_options = frozenset(
         {"layout", "errors", "calibrate", "precision", "tta", "calibrated", "tile"}
     )
     score = "val/accuracy"
-    scores = ("accuracy", "balanced_accuracy", "f1", "auroc", "loss")
+    scores = ("accuracy", "balanced_accuracy", "f1", "auroc", "kappa_quadratic", "loss")
     metric_labels: ClassVar[Mapping[str, str]] = {
         "train/loss": "loss",
         "val/loss": "val loss",
@@ -45,6 +49,15 @@ class ClassificationTask(ImageLevelTask[ClassificationRecipe]):
 
     counts: Sequence[int] = ()
     """Number of training images of each class, once the loaders are made."""
+
+    def __init__(self, recipe: ClassificationRecipe) -> None:
+        super().__init__(recipe)
+        for key, value in (("optim.loss", recipe.optim.loss), ("trainer.metric", self.score[4:])):
+            if value in ("ordinal", "kappa_quadratic") and recipe.data.ordered is None:
+                raise UsageError(
+                    f"{key} {value} needs the order of the classes, such as "
+                    "--data.ordered '[low, medium, high]'"
+                )
 
     @classmethod
     def make_predictor(cls, source: Source, options: PredictOptions) -> Predict:

@@ -84,7 +84,7 @@ def find_folds(
     if (units := len(set(groups))) < count:
         what = "groups" if samples.groups else "images"
         raise UserError(f"{origin}: {units} {what} are too few for data.folds {count}")
-    drawn = draw_parts(samples.labels, groups, [1 / count] * count, seed)
+    drawn = draw_parts(samples.numbered_strata(), groups, [1 / count] * count, seed)
     return Folds(names, drawn.tolist())
 
 
@@ -108,7 +108,8 @@ def fold_parts(
     divided = apply_division(samples, names, divide(samples.images, names, draw, origin, run_data))
     notes = [f"{origin}: fold {fold}: {len(divided['val'])} of {len(samples)} images to validate"]
     for part, own in divided.items():
-        if lacking := [name for name, count in own.counts().items() if not count]:
+        counts = own.counts() if samples.strata is None else {}
+        if lacking := [name for name, count in counts.items() if not count]:
             shown = ", ".join(lacking[:5]) + (", …" if lacking[5:] else "")
             notes.append(
                 f"{origin}: fold {fold}: no {part} images of {len(lacking)} classes: {shown}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ class RunData:
         started: Start of the run in seconds since 1970, or None.
         count_trained: Returns the possible numbers of images in an epoch, from the checkpoint's
             step count, or None if unknown.
+        head: See `ModelInfo`, of the checkpoint; {} without one.
     """
 
     folder: Path
@@ -34,6 +35,7 @@ class RunData:
     classes: Sequence[str] | None = None
     started: float | None = None
     count_trained: Callable[[], range | None] = lambda: None
+    head: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_run_data(folder: Path, info: ModelInfo, content: Mapping[str, Any]) -> RunData:
@@ -52,6 +54,7 @@ def read_run_data(folder: Path, info: ModelInfo, content: Mapping[str, Any]) -> 
         folder,
         split=read_split(folder),
         classes=info.classes,
+        head=info.head,
         started=_read_start(folder),
         count_trained=partial(_count_trained, info, content),
     )

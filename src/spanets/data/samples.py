@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from spanets.data.class_names import match_classes
 from spanets.data.packed import PackedPaths
 from spanets_runtime.images import StoredImage
@@ -19,9 +22,10 @@ class Samples:
 
     Attributes:
         images: image files, or images stored in shards or tables.
-        labels: the class of each image, as an index into `classes`.
-        classes: the class names.
-        targets: soft labels, the probability of every class for each image, or None.
+        labels: the class of each image, as an index into `classes`; all 0 for other targets.
+        classes: the class names, or the names of the columns of other targets.
+        targets: soft labels, the probability of every class for each image; or other targets than
+            a class, an array (images, columns); or None.
         strata: the stratum of each image, for stratified splits, or None.
         shards: the number of the shard that stores each image, or None if each image is a file.
         names: names of the images in the run's split list, or None if no split was drawn.
@@ -37,7 +41,7 @@ class Samples:
     images: Sequence[Path | StoredImage]
     labels: list[int]
     classes: list[str]
-    targets: list[list[float]] | None = None
+    targets: list[list[float]] | NDArray[Any] | None = None
     strata: list[str] | None = None
     shards: list[int] | None = None
     names: Sequence[str] | None = None
@@ -71,7 +75,7 @@ class Samples:
         return replace(self, notes=(*self.notes, *notes))
 
     def joined(self, other: "Samples") -> "Samples":
-        """Returns the samples of both, of the same classes; drops targets, strata and names.
+        """Returns the samples of both, of the same classes; drops soft labels, strata and names.
 
         Other lists stay if both have them.
         """
@@ -84,12 +88,20 @@ class Samples:
             images=[*self.images, *other.images],
             labels=self.labels + other.labels,
             classes=self.classes,
+            targets=_join_arrays(self.targets, other.targets),
             shards=shards,
             groups=_join(self.groups, other.groups),
             weights=_join(self.weights, other.weights),
             folds=_join(self.folds, other.folds),
             notes=tuple(dict.fromkeys(self.notes + other.notes)),
         )
+
+    def numbered_strata(self) -> list[int]:
+        """Returns the stratum of each image as a number: its class, unless there are strata."""
+        if self.strata is None:
+            return self.labels
+        numbers: dict[str, int] = {}
+        return [numbers.setdefault(stratum, len(numbers)) for stratum in self.strata]
 
     def counts(self) -> dict[str, int]:
         """Returns the number of images of each class, in the order of `classes`, zeros included."""
@@ -99,12 +111,19 @@ class Samples:
         return dict(zip(self.classes, numbers, strict=True))
 
 
-def _take(values: Sequence[Any] | None, indices: list[int]) -> list[Any] | None:
+def _take(values: Any, indices: list[int]) -> Any:
+    if isinstance(values, np.ndarray):
+        return values[indices]
     return None if values is None else [values[i] for i in indices]
 
 
 def _join(first: list[Any] | None, second: list[Any] | None) -> list[Any] | None:
     return None if first is None or second is None else first + second
+
+
+def _join_arrays(first: Any, second: Any) -> NDArray[Any] | None:
+    are_arrays = isinstance(first, np.ndarray) and isinstance(second, np.ndarray)
+    return np.concatenate([first, second]) if are_arrays else None
 
 
 def map_classes(samples: Samples, classes: list[str]) -> Samples:

@@ -113,7 +113,9 @@ def split_parts(
     name_images: Callable[[Sequence[Any]], Sequence[str]],
     run_data: RunData | None = None,
 ) -> dict[str, Samples]:
-    """Splits "train" into "train" and "val", stratified by class, if there is no "val".
+    """Splits "train" into "train" and "val", stratified, if there is no "val".
+
+    Strata are those of the samples, or else their classes.
 
     Args:
         parts: "train", perhaps "val", perhaps "test".
@@ -134,11 +136,13 @@ def split_parts(
     if "val" in parts and not listed:
         return parts
     samples = parts["train"].joined(parts["val"]) if "val" in parts else parts["train"]
-    lone = [] if listed else _single_images(samples, origin)
+    has_strata = samples.strata is not None
+    lone = [] if listed or has_strata else _single_images(samples, origin)
+    labels = samples.numbered_strata()
     names = number_repeats(name_images(samples.images))
-    draw = partial(stratified_split, samples.labels, fraction, seed)
+    draw = partial(stratified_split, labels, fraction, seed)
     if samples.groups is not None:
-        draw = partial(_split_groups, samples.labels, samples.groups, fraction, seed)
+        draw = partial(_split_groups, labels, samples.groups, fraction, seed)
         if not listed:
             lone.append(f"{origin}: {len(set(samples.groups))} groups, none is in both parts")
     found = divide(samples.images, names, draw, origin, run_data)
@@ -218,7 +222,7 @@ def _check_divided(
 ) -> None:
     counts = divided["train"].counts()
     present = [name for name, count in samples.counts().items() if count]
-    if not len(divided["val"]) or not all(counts[name] for name in present):
+    if not all(map(len, divided.values())) or not all(counts[name] for name in present):
         raise UserError(
             f"{origin}: {len(samples)} images are too few for a val_fraction of {fraction}; "
             "add images or change it"

@@ -25,7 +25,7 @@ from spanets.checkpoint import ModelInfo, read_own
 from spanets.deploy.model_folder import FILES, check_folder, place, sign
 from spanets.recipe.yaml_text import dump_yaml
 from spanets.runs.file_names import RESULTS
-from spanets.sources import HUB, build_source
+from spanets.sources import HUB, TASK_KEY, build_source
 from spanets.tasks import load_task
 from spanets_runtime.errors import UsageError, UserError, first_line
 from spanets_runtime.markdown import code_block, code_span, escape_markdown
@@ -88,13 +88,14 @@ def publish(
             f"{checkpoint} is an exported file; give the checkpoint it was exported from"
         )
     info, content = read_own(checkpoint)
-    if not load_task(info.task).is_classifier:
+    task = load_task(info.task)
+    if not task.is_image_level:
         raise UserError(f"{checkpoint}: is for {info.task}; timm's format holds only classifiers")
-    model = build_source(checkpoint, info, content).network
+    model, own = task.publishable(build_source(checkpoint, info, content))
     results = _read_results(checkpoint)
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        _write_model(model, info, folder)
+        _write_model(model, info, own, folder)
         source = f"{HUB}{name}" if on_hub else "local-dir:FOLDER"
         text = write_model_card(
             info, results, licence, source, escape_controls(Path(name).resolve().name)
@@ -117,11 +118,14 @@ def _check_repository(name: str) -> None:
         ) from None
 
 
-def _write_model(model: nn.Module, info: ModelInfo, folder: Path) -> None:
+def _write_model(model: nn.Module, info: ModelInfo, own: Mapping[str, Any], folder: Path) -> None:
+    config: dict[str, Any] = {"label_names": info.classes, "pretrained_cfg": info.preprocessing}
+    if own:
+        config[TASK_KEY] = {"name": info.task, **own}
     save_for_hf(
         model,
         str(folder),
-        model_config={"label_names": info.classes, "pretrained_cfg": info.preprocessing},
+        model_config=config,
         model_args=info.model_args,
         safe_serialization=True,
     )
@@ -178,12 +182,12 @@ def write_model_card(
     parts = [
         f"---\n{_metadata(info, results, licence, name)}\n---",
         f"# {escape_markdown(name)}",
-        f"An image classifier, {code_span(info.model)}, trained with spanets "
+        f"An {load_task(info.task).noun}, {code_span(info.model)}, trained with spanets "
         f"{escape_markdown(info.version)}. "
         f"{_paper(info)}".rstrip(),
         f"## Classes\n\n{_name_classes(info.classes)}",
         f"## Measured\n\n{_tabulate(results)}",
-        f"## Use\n\n{_usage(source)}",
+        f"## Use\n\n{_usage(source, load_task(info.task).usage)}",
         f"## Licence\n\n{_licence(info, licence)}",
         f"## Recipe\n\n{code_block(dump_yaml(_without_places(info.recipe)), 'yaml')}",
     ]
@@ -243,7 +247,7 @@ def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
 
 
-def _usage(source: str) -> str:
+def _usage(source: str, lines: str) -> str:
     return f"""```python
 import timm
 import spanets  # registers the models with timm
@@ -251,8 +255,7 @@ import spanets  # registers the models with timm
 model = timm.create_model("{source}", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 image = transform(picture)[None]  # a PIL image, in RGB
-probabilities = model(image).softmax(1)[0]
-print(model.pretrained_cfg["label_names"][probabilities.argmax()])
+{lines}
 ```"""
 
 

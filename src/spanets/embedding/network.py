@@ -152,7 +152,7 @@ def open_network(
         fixed = size is not None and is_model_name(str(word)) and has_fixed_size(str(word))
         arguments = {"img_size": size} if fixed else None
         source = open_source(word, weights, model_args=arguments, pretrained=pretrained)
-    source.require_classifier()
+    source.require_image_level()
     if source.exported:
         raise UsageError(f"{source.word}: {_WITHOUT_FEATURES}")
     layer = _choose_layer(source, layer)

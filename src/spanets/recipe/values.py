@@ -95,7 +95,7 @@ def _read_items(text: str) -> list[str]:
     inner = text.strip()
     if (inner[:1], inner[-1:]) in (("[", "]"), ("(", ")")):
         inner = inner[1:-1]
-    return inner.split(",")
+    return [item.strip() for item in inner.split(",")]
 
 
 def _read_any(text: str, origin: str) -> Any:
@@ -144,6 +144,8 @@ def convert(value: Any, wanted: Any) -> Any:
         return {convert(key, of_key): convert(inner, of_value) for key, inner in value.items()}
     if kind is tuple and isinstance(value, list | tuple) and len(value) == len(options):
         return tuple(convert(item, option) for item, option in zip(value, options, strict=True))
+    if wanted == list[str] and isinstance(value, list | tuple):
+        value = [str(item) if type(item) is int else item for item in value]  # such as [0, 1, 2]
     if kind is list and isinstance(value, list | tuple) and value:
         return [convert(item, options[0]) for item in value]
     raise TypeError
@@ -183,7 +185,8 @@ def _noun(wanted: Any) -> str:
     if kind is dict:
         return "a map of whole numbers, such as {0: 0, 255: 1}"
     if kind is list:
-        return "a list of numbers, such as [0.5, 2]"
+        texts = "a list of texts, such as [red, blue]"
+        return texts if options[0] is str else "a list of numbers, such as [0.5, 2]"
     if kind is tuple:
         return f"a list of {len(options)} numbers"
     return _NOUNS.get(wanted) or " or ".join(options)

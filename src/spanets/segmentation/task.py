@@ -14,13 +14,13 @@ from spanets.backbones.dense import DenseBackbone
 from spanets.checkpoint import ModelInfo
 from spanets.segmentation.network.segmenter import build_segmenter
 from spanets.segmentation.recipe import SegmentationRecipe
+from spanets.training.features import build_features
 from spanets.training.task import (
     EvalOptions,
     Picture,
     Predict,
     PredictOptions,
     Task,
-    build_features,
 )
 from spanets.weights import LoadReport
 from spanets.weights.choosing import Given

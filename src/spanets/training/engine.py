@@ -250,8 +250,11 @@ def _summarise(task: Task[Any], out: Path, model: nn.Module, history: list[Row])
     recipe: Recipe = task.recipe
     batch_size = per_device_batch(recipe)
     best = best_row(history, task.score)
-    source = open_checkpoint(out / (BEST if best and recipe.trainer.patience else LAST))
     options = EvalOptions(workers=recipe.data.workers, batch_size=batch_size, trusted=True)
+    kept = [out / name for name in (LAST, BEST) if (out / name).is_file()]
+    for note in task.finish(kept, options):
+        print(note, file=sys.stderr)
+    source = open_checkpoint(out / (BEST if best and recipe.trainer.patience else LAST))
     measured = task.evaluate(source, options)
     results: dict[str, Any] = {
         "model": recipe.model.name,

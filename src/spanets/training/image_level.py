@@ -9,7 +9,8 @@ from torch import nn
 
 from spanets.backbones.factory import create_model
 from spanets.checkpoint import ModelInfo
-from spanets.training.task import Task, build_features
+from spanets.training.features import build_features
+from spanets.training.task import Task
 from spanets.weights import LoadReport
 from spanets.weights.choosing import Given
 from spanets.weights.classifiers import classifier_names
@@ -23,8 +24,9 @@ R = TypeVar("R", bound=Any)
 
 
 class ImageLevelTask(Task[R]):
-    """A task whose network is a timm model: from images (B, 3, S, S) to outputs (B, classes)."""
+    """A task whose network is a timm model: from images (B, 3, S, S) to a row of outputs each."""
 
+    is_image_level = True
     preprocessing_keys = frozenset({"crop_pct", "interpolation", "mean", "std"})
     side_key = "image_size"
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
-from spanets.backbones.factory import create_model
 from spanets.data.run_data import RunData
 from spanets.recipe import Recipe, parse_recipe
 from spanets.version import __version__
@@ -86,6 +85,7 @@ class EvalOptions:
         tta_scales: Scales at which `tta` looks at the images; None means their own.
         score: Lowest score of the detections whose mistakes are counted; None means the
             recommended threshold.
+        thresholds: Whether to choose the thresholds of labels and store them in the checkpoint.
     """
 
     root: str | None = None
@@ -99,6 +99,7 @@ class EvalOptions:
     tta: bool = False
     tta_scales: tuple[float, ...] | None = None
     score: float | None = None
+    thresholds: bool = False
 
     @property
     def scales(self) -> tuple[float, ...] | None:
@@ -128,10 +129,13 @@ class Task(ABC, Generic[R]):
     Attributes:
         name: Name of the task in recipes and checkpoints.
         recipe_type: Class of its recipes.
-        is_classifier: Whether its models map images to class logits, like timm's. Only such models
-            work with `explain`, `push`, `analyze` and `bench --train`.
+        is_image_level: Whether its models map each image to one row of outputs, like timm's
+            classifiers, as `embed`, `explain`, `push`, `analyze` and `bench --train` need.
+        noun: What a model of the task is called on a model card.
+        usage: Lines of Python on a model card, which print what the outputs of `model(image)` say.
         supported_options: Of the options "out", "annotations", "layout", "errors", "calibrate",
-            "precision", "score", "tta", "tta_scales", "tile" and "calibrated", those for this task.
+            "precision", "score", "tta", "tta_scales", "tile", "thresholds" and "calibrated",
+            those for this task.
         preprocessing_keys: Keys of `data` that a checkpoint's preprocessing contains.
         side_key: The key of `data` with the side of the network's input, or None.
         score: Logged name of the validation metric that selects the best epoch; larger is better,
@@ -144,7 +148,9 @@ class Task(ABC, Generic[R]):
 
     name: ClassVar[str]
     recipe_type: ClassVar[type[Recipe]]
-    is_classifier: ClassVar[bool] = False
+    is_image_level: ClassVar[bool] = False
+    noun: ClassVar[str] = "image model"
+    usage: ClassVar[str] = "print(model(image))"
     supported_options: ClassVar[frozenset[str]] = frozenset()
     preprocessing_keys: ClassVar[frozenset[str]] = frozenset()
     side_key: ClassVar[str | None] = None
@@ -298,6 +304,19 @@ class Task(ABC, Generic[R]):
         return {"learning_curve": lambda path: plot_curves(history, path, title, "loss", metrics)}
 
     @classmethod
+    def finish(cls, checkpoints: Sequence[Path], options: EvalOptions) -> list[str]:
+        """Adds to the checkpoints of a finished run what needs its trained weights.
+
+        Args:
+            checkpoints: The checkpoints.
+            options: Options for reading the run's validation images.
+
+        Returns:
+            Lines for the user.
+        """
+        return []
+
+    @classmethod
     @abstractmethod
     def evaluate(cls, source: Source, options: EvalOptions) -> dict[str, Any]:
         """Evaluates a model of this task.
@@ -357,6 +376,30 @@ class Task(ABC, Generic[R]):
         return source.network
 
     @classmethod
+    def publishable(cls, source: Source) -> tuple[nn.Module, dict[str, Any]]:
+        """Returns the network to publish in timm's format, and metadata beside timm's own.
+
+        Raises:
+            UserError: the network cannot be published.
+        """
+        return source.network, {}
+
+    @classmethod
+    def interpret(cls, info: ModelInfo, outputs: Tensor) -> Tensor:
+        """Returns what outputs (B, outputs) say: probabilities, or values in the data's units."""
+        return outputs.float().softmax(1)
+
+    @classmethod
+    def evidence(cls, outputs: Tensor) -> Tensor:
+        """Returns outputs (B, outputs) in the form in which Score-CAM compares them."""
+        return outputs.float().softmax(1)
+
+    @classmethod
+    def most_telling(cls, info: ModelInfo, outputs: Tensor) -> int:
+        """Returns the number of the output to explain, of those (outputs,) of an image."""
+        return int(outputs.argmax())
+
+    @classmethod
     def make_calibration(cls, info: ModelInfo, origin: str, dynamic: bool) -> Any:
         """Returns the transform of the images that calibrate an int8 export.
 
@@ -374,14 +417,3 @@ class Task(ABC, Generic[R]):
     def describe_export(cls, info: ModelInfo) -> dict[str, Any]:
         """Returns the task's metadata of an exported file, besides model and preprocessing."""
         return {"task": cls.name, "classes": info.classes}
-
-
-def build_features(source: Source) -> nn.Module:
-    """Builds the backbone of a classifier or segmenter with timm's `features_only`.
-
-    Args:
-        source: The checkpoint with the weights; its network is not changed.
-    """
-    features = create_model(source.info.model, source.info.model_args, features_only=True)
-    load_weights(features, source.network.state_dict())
-    return features.eval()

@@ -107,7 +107,10 @@ def evaluate(source: Source, options: EvalOptions) -> dict[str, Any]:
         UserError: the data does not fit the checkpoint.
     """
     source.require_classes()
-    names = ("layout", "errors", "calibrate", "precision", "score", "tta_scales", "tta")
+    names = (
+        *("layout", "errors", "calibrate", "precision", "score", "tta_scales", "tta"),
+        "thresholds",
+    )
     _refuse_foreign(source, options, names)
     with shared_batches():
         return load_task(source.info.task).evaluate(source, options)

@@ -70,6 +70,12 @@ def _add_after_training(parser: argparse.ArgumentParser) -> None:
         "checkpoint, for predict --calibrated",
     )
     parser.add_argument(
+        "--thresholds",
+        action="store_true",
+        help="several labels an image: choose each label's threshold on the run's validation "
+        "images again, and store it in the checkpoint",
+    )
+    parser.add_argument(
         "--precision",
         type=fraction,
         metavar="P",
@@ -116,6 +122,7 @@ def evaluate_model(arguments: argparse.Namespace) -> int:
         tta=tta,
         tta_scales=scales,
         score=arguments.score,
+        thresholds=arguments.thresholds,
     )
     folder = Path(arguments.checkpoint).expanduser()
     if is_cross_validation(folder):

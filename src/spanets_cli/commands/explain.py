@@ -22,7 +22,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--what", nargs="+", default=None, metavar="NAME", help="context (SPANet only), score-cam"
     )
     parser.add_argument(
-        "--target", metavar="CLASS", help="class to explain (default: the most likely one)"
+        "--target",
+        metavar="CLASS",
+        help="class, label or number to explain (default: the most likely class)",
     )
     parser.add_argument(
         "--site",

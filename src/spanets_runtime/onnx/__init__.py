@@ -10,6 +10,7 @@ from spanets_runtime.onnx.file import (
     open_session,
 )
 from spanets_runtime.onnx.predictors import (
+    image_level_predictor,
     make_onnx_predictor,
     make_onnx_rows,
     refuse_exported,
@@ -22,6 +23,7 @@ __all__ = [
     "OnnxFile",
     "OnnxMaskPredictor",
     "OnnxPredictor",
+    "image_level_predictor",
     "images_input",
     "is_exported",
     "make_onnx_predictor",

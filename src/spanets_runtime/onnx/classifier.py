@@ -19,6 +19,8 @@ from spanets_runtime.preprocessing import Preprocessing
 class OnnxPredictor:
     """An exported classifier with its preprocessing and class names.
 
+    Models of other tasks with one row of outputs for each image derive from it.
+
     Args:
         source: Path of a file that `spanets export` wrote, or an open one.
         threads: Threads of one operator; None means onnxruntime's choice.
@@ -31,6 +33,8 @@ class OnnxPredictor:
             a classifier.
     """
 
+    output = "logits"
+
     def __init__(
         self,
         source: str | Path | OnnxFile,
@@ -39,7 +43,7 @@ class OnnxPredictor:
         mirrored: bool = False,
     ) -> None:
         self.file = file = source if isinstance(source, OnnxFile) else OnnxFile(source, threads)
-        file.check_outputs(["logits"], rank=2)
+        file.check_outputs([self.output], rank=2)
         self.classes = file.classes(axis=-1)
         self.preprocess = Preprocessing.parse(file.preprocessing, file.path)
         _check_size(file.shape, self.preprocess.size, file.path)

@@ -9,7 +9,9 @@ from spanets_runtime.errors import UsageError
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.onnx.classifier import OnnxPredictor
 from spanets_runtime.onnx.file import OnnxFile
+from spanets_runtime.onnx.regressor import OnnxRegressor
 from spanets_runtime.onnx.segmenter import OnnxMaskPredictor
+from spanets_runtime.onnx.tagger import OnnxTagger
 from spanets_runtime.predict import ImagePrediction
 from spanets_runtime.tables import Columns, refuse_task
 
@@ -47,11 +49,18 @@ def make_onnx_predictor(
         )
     if annotations is not None:
         raise UsageError(f"--annotations is only for detection checkpoints, and {path} is not one")
-    if make is _mask and calibrated:
+    if make is not _label and calibrated:
         raise UsageError(f"--calibrated is for classification, and {path} is for {file.task}")
     if make is _mask and tta:
         raise UsageError(refuse_exported("--tta", path))
-    return make(file, top, out) if make is _mask else make(file, top, out, calibrated, tta)
+    if make is not _label and tta:
+        raise UsageError(f"--tta is not for {file.task}; leave it out for {path}")
+    return make(file, top, out, calibrated, tta) if make is _label else make(file, top, out)
+
+
+def image_level_predictor(file: OnnxFile) -> OnnxPredictor:
+    """Returns the predictor of an open file with one row of outputs for each image."""
+    return _IMAGE_LEVEL[file.task](file)
 
 
 def refuse_exported(option: str, path: str | Path) -> str:
@@ -78,9 +87,24 @@ def make_onnx_rows(path: str, top: int, calibrated: bool, tta: bool) -> tuple[Co
 
 def _label(file: OnnxFile, top: int, out: Path | None, calibrated: bool, tta: bool) -> Predict:
     predictor = OnnxPredictor(file, calibrated=calibrated, mirrored=tta)
-    if out is not None:
-        raise UsageError(f"--out is not for classification, and {file.path} labels whole images")
+    _refuse_folder(file, out)
     return partial(predictor, top=top)
+
+
+def _tag(file: OnnxFile, top: int, out: Path | None) -> Predict:
+    _refuse_folder(file, out)
+    return partial(OnnxTagger(file), top=top)
+
+
+def _measure(file: OnnxFile, top: int, out: Path | None) -> Predict:
+    _refuse_folder(file, out)
+    return OnnxRegressor(file)
+
+
+def _refuse_folder(file: OnnxFile, out: Path | None) -> None:
+    if out is not None:
+        task = file.task or "classification"
+        raise UsageError(f"--out is not for {task}, and {file.path} labels whole images")
 
 
 def _mask(file: OnnxFile, top: int, out: Path | None) -> Predict:
@@ -90,4 +114,16 @@ def _mask(file: OnnxFile, top: int, out: Path | None) -> Predict:
 
 
 # A file without a task is an untrained classifier, or a backbone, which `OnnxPredictor` refuses.
-_PREDICTORS = {None: _label, "classification": _label, "segmentation": _mask}
+_PREDICTORS = {
+    None: _label,
+    "classification": _label,
+    "multilabel": _tag,
+    "regression": _measure,
+    "segmentation": _mask,
+}
+_IMAGE_LEVEL = {
+    None: OnnxPredictor,
+    "classification": OnnxPredictor,
+    "multilabel": OnnxTagger,
+    "regression": OnnxRegressor,
+}

@@ -12,6 +12,7 @@ from spanets.analysis.study.measure import MEASUREMENTS, Options, Subject
 from spanets.analysis.study.record import Record, digest, file_name, identity
 from spanets.backbones.factory import has_published_weights
 from spanets.sources import describe_random, is_model_name
+from spanets.tasks import DEFAULT_TASK
 from spanets_runtime.errors import UsageError, UserError, nearest
 from spanets_runtime.images import describe_unreadable
 from spanets_runtime.listing import images_below
@@ -84,7 +85,9 @@ def analyze(
                 print(opened.report, file=sys.stderr)
             if pretrained is None and not opened.has_weights:
                 print(describe_random(source), file=sys.stderr)
-            labels = class_labels(root, paths, opened.info.classes or None)
+            is_classifier = opened.info.task == DEFAULT_TASK
+            classes = opened.info.classes if is_classifier else None
+            labels = class_labels(root, paths, classes or None)
             subject = Subject(
                 source, opened.network, preprocess, paths, labels, options, unreadable
             )

@@ -1,7 +1,7 @@
 """Shows where a classifier looks: SPAM contexts and Score-CAM, drawn over the images."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from spanets.analysis.capture import capture, find_modules
 from spanets.data.sources.imagenet import has_imagenet_names, name_classes
 from spanets.mixers import SpectralContext
 from spanets.sources import Source, as_source
+from spanets.tasks import load_task
 from spanets_runtime.errors import UsageError, UserError, nearest, require
 from spanets_runtime.figures import name_label, render
 from spanets_runtime.images import ImageError, describe_error, load_image
@@ -26,6 +27,9 @@ from spanets_runtime.pictures import check_outputs, save_picture
 from spanets_runtime.preprocessing import Preprocessing
 
 WHAT = ("context", "score-cam")
+
+Evidence = Callable[[Tensor], Tensor]
+"""Function from outputs (B, outputs) to the numbers that Score-CAM compares."""
 
 MAX_ROWS = 100
 """Largest number of images on a sheet; matplotlib's limit is 65,535 pixels per side."""
@@ -58,6 +62,7 @@ def score_cam(
     site: str,
     targets: Sequence[int] | None = None,
     batch_size: int = 32,
+    evidence: Evidence = lambda logits: logits.float().softmax(1),
 ) -> tuple[Tensor, list[int]]:
     """Returns the evidence for a class by Score-CAM (Wang et al., CVPR Workshops 2020).
 
@@ -70,6 +75,7 @@ def score_cam(
         site: Name of the module whose maps are used, such as "stages.3".
         targets: Class for each image; None means the most likely one.
         batch_size: Masked images at a time.
+        evidence: See `Evidence`; a classifier's are its probabilities.
 
     Returns:
         Maps (B, H, W) from 0 to 1, and the class of each map.
@@ -84,7 +90,7 @@ def score_cam(
         stretched = F.interpolate(activation[None].float(), image.shape[-2:], mode="bilinear")[0]
         masks = _to_unit(stretched)  # C H W
         scores = [
-            model(image * part[:, None].to(image)).float().softmax(1)[:, target]
+            evidence(model(image * part[:, None].to(image)))[:, target]
             for part in masks.split(batch_size)
         ]
         weights = torch.cat(scores).softmax(0)
@@ -150,7 +156,7 @@ def explain(
         raise UsageError(f"--what is {min(unknown)!r}, allowed: {', '.join(WHAT)}")
     source = as_source(checkpoint)
     source.require_layers()
-    source.require_classifier()
+    source.require_image_level()
     source.require_classes("a checkpoint")
     model, info = source.network, source.info
     if what is None:
@@ -173,9 +179,7 @@ def explain(
             errors.append(describe_error(path, error))
             continue
         try:
-            rows.append(
-                _explain_one(model, info.classes, preprocess, str(path), given, what, index, site)
-            )
+            rows.append(_explain_one(source, preprocess, str(path), given, what, index, site))
         except ValueError as error:  # the module's output is not a map
             raise UserError(str(error)) from error
     if not rows:
@@ -186,8 +190,7 @@ def explain(
 
 
 def _explain_one(
-    model: nn.Module,
-    classes: Sequence[str],
+    source: Source,
     preprocess: Preprocessing,
     path: str,
     given: NDArray[Any],
@@ -195,21 +198,22 @@ def _explain_one(
     target: int | None,
     site: str,
 ) -> Explained:
-    batch = torch.from_numpy(given)[None]
+    batch, model, task = torch.from_numpy(given)[None], source.network, load_task(source.info.task)
     with torch.no_grad():
-        probabilities = model(batch)[0].float().softmax(0)
-    shown = int(probabilities.argmax()) if target is None else target
+        outputs = model(batch)
+    shown = task.most_telling(source.info, outputs[0]) if target is None else target
+    said = task.interpret(source.info, outputs)[0, shown]
     maps: dict[str, NDArray[Any]] = {}
     if "context" in what:
         contexts = context_maps(model, batch)
         for name in _last_of_each_stage(list(contexts)):
             maps[f"context, {name.split('.token_mixer')[0]}"] = _over(contexts[name], batch)
     if "score-cam" in what:
-        found, _ = score_cam(model, batch, site, [shown])
+        found, _ = score_cam(model, batch, site, [shown], evidence=task.evidence)
         maps[f"Score-CAM, {site}"] = found[0].numpy()
     mean, std = (np.array(v)[:, None, None] for v in (preprocess.mean, preprocess.std))
     pixels = np.clip(given * std + mean, 0, 1).transpose(1, 2, 0)
-    return Explained(path, pixels, f"{classes[shown]} {probabilities[shown]:.2f}", maps)
+    return Explained(path, pixels, f"{source.info.classes[shown]} {said:.2f}", maps)
 
 
 def _last_of_each_stage(names: Sequence[str]) -> list[str]:

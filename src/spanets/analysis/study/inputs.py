@@ -42,7 +42,7 @@ def open_network(
     )
     if needs_layers:
         source.require_layers()
-    source.require_classifier()
+    source.require_image_level()
     values = {**source.info.preprocessing, "crop_mode": "center"}
     if size is not None:
         values["input_size"] = [3, size, size]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -48,7 +49,7 @@ class ImageDataset(Dataset[Sample | None]):
         self,
         samples: Samples,
         transform: Transform,
-        targets: Sequence[Any] | None = None,
+        targets: Sequence[Any] | NDArray[Any] | None = None,
         seed: int = 0,
         max_unreadable: float = 0.0,
         replace: bool = False,
@@ -107,7 +108,7 @@ def evaluation_loader(
     workers: int,
     processes: int = 1,
     max_unreadable: float = 0.0,
-    targets: Sequence[Any] | None = None,
+    targets: Sequence[Any] | NDArray[Any] | None = None,
 ) -> DataLoader[Any]:
     """Returns an evaluation loader of images in order, with their targets or else their labels.
 
@@ -132,7 +133,7 @@ def make_image_loaders(
     data: ImageLevelData,
     parts: Mapping[str, Samples],
     order: EpochSampler,
-    targets: Callable[[Samples], Sequence[Any] | None],
+    targets: Callable[[Samples], Sequence[Any] | NDArray[Any] | None],
     batch_size: int,
     processes: int = 1,
     *,

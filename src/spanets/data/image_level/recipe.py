@@ -127,6 +127,13 @@ class ImageLevelData(Data):
                 )
 
 
+def refuse_shards(data: ImageLevelData) -> None:
+    """Raises a UsageError for keys of shards, which only classification reads."""
+    for name in ("shuffle_shards", "cache"):
+        if getattr(data, name) is not None:
+            raise UsageError(f"data.{name} is for shards, which only classification reads")
+
+
 @dataclass
 class ImageLevelOptim(Optim):
     """Optimizer and schedule of a backbone with a classifier."""

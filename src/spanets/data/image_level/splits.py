@@ -48,7 +48,7 @@ def read_splits(data: ImageLevelData, run_data: RunData | None = None) -> dict[s
     if source == "table":
         return table_splits(data, run_data)
     if run_data is not None and run_data.is_new:
-        refuse_inside(run_data.folder, _scanned_folders(data.source, data.root))
+        refuse_inside(run_data.folder, scanned_folders(data.source, data.root))
     known = None if run_data is None else run_data.classes
     name_images: Callable[[Sequence[Any]], Sequence[str]] = _keys
     if data.source == "folder":
@@ -60,7 +60,7 @@ def read_splits(data: ImageLevelData, run_data: RunData | None = None) -> dict[s
     return split_parts(parts, data.root, data.val_fraction, data.split_seed, name_images, run_data)
 
 
-def _scanned_folders(source: str, root: str) -> list[Path]:
+def scanned_folders(source: str, root: str) -> list[Path]:
     """Returns the folders that are scanned for images."""
     folder = Path(os.path.expanduser(root))
     if source == "hf" and folder.is_dir():

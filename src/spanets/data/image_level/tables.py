@@ -2,11 +2,19 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from spanets.data.folds import Folds, find_folds, fold_parts
 from spanets.data.image_level.recipe import ImageLevelData
 from spanets.data.run_data import RunData
 from spanets.data.samples import Samples
-from spanets.data.sources.table import image_names, images_folder, is_table, table_parts
+from spanets.data.sources.table import (
+    TargetReader,
+    image_names,
+    images_folder,
+    is_table,
+    table_parts,
+)
 from spanets.data.splits import number_repeats, split_parts
 from spanets_runtime.errors import UsageError
 
@@ -35,8 +43,15 @@ def source_of(data: ImageLevelData) -> str:
     return source
 
 
-def table_splits(data: ImageLevelData, run_data: RunData | None) -> dict[str, Samples]:
+def table_splits(
+    data: ImageLevelData, run_data: RunData | None, targets: TargetReader | None = None
+) -> dict[str, Samples]:
     """Lists the images of a recipe's table by part: "train", "val" and perhaps "test".
+
+    Args:
+        data: The data section.
+        run_data: What the run recorded about its data.
+        targets: Reads other targets than one class an image.
 
     Raises:
         UserError: see `table_parts`, `split_parts` and `fold_parts`.
@@ -44,7 +59,7 @@ def table_splits(data: ImageLevelData, run_data: RunData | None) -> dict[str, Sa
     assert data.root is not None
     if data.fold == "all":
         raise UsageError("data.fold is all, which only `spanets train` runs; choose one fold")
-    parts, folder = _read(data), images_folder(data.root, data.images)
+    parts, folder = _read(data, targets), images_folder(data.root, data.images)
     if data.fold is not None:
         names, seed = image_names(parts["train"].images, folder), data.split_seed
         found = fold_parts(parts, names, data.root, data.fold, data.folds, seed, run_data)
@@ -62,7 +77,7 @@ def table_splits(data: ImageLevelData, run_data: RunData | None) -> dict[str, Sa
     return {part: samples.noted(notes) for part, samples in found.items()}
 
 
-def draw_folds(data: ImageLevelData) -> Folds:
+def draw_folds(data: ImageLevelData, targets: TargetReader | None = None) -> Folds:
     """Returns the fold of each image of a recipe's table.
 
     Raises:
@@ -71,22 +86,28 @@ def draw_folds(data: ImageLevelData) -> Folds:
     if data.root is None:
         raise UsageError("data.root is not set; give a table: --data.root labels.csv")
     source_of(data)
-    samples, folder = _read(data)["train"], images_folder(data.root, data.images)
+    samples, folder = _read(data, targets)["train"], images_folder(data.root, data.images)
     names = number_repeats(image_names(samples.images, folder))
     return find_folds(samples, names, data.folds, data.split_seed, data.root)
 
 
-def _read(data: ImageLevelData) -> dict[str, Samples]:
+def _read(data: ImageLevelData, targets: TargetReader | None) -> dict[str, Samples]:
     assert data.root is not None
     given = {"path": data.image_column, "label": data.label_column}
     columns = {role: name for role, name in given.items() if name is not None}
-    return table_parts(
+    parts = table_parts(
         data.root,
         images=data.images,
         columns={**columns, **data.columns},
         pooled=data.fold is not None,
         max_missing=data.max_unreadable,
+        targets=targets,
     )
+    if targets is not None:
+        values = parts["train"].targets
+        assert isinstance(values, np.ndarray)
+        parts["train"] = replace(parts["train"], strata=targets.stratify(values))
+    return parts
 
 
 def _scale_weights(samples: Samples, data: ImageLevelData) -> Samples:

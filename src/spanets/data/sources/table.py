@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,29 +25,17 @@ from spanets.data.class_names import describe_twins
 from spanets.data.packed import PackedPaths, PackedTexts
 from spanets.data.samples import Samples
 from spanets.data.sources.parts import PARTS, Part, part_of
+from spanets.data.sources.table_columns import open_table
 from spanets.data.sources.table_files import find_files
-from spanets.data.sources.table_reading import READERS, Table, count_of, read_table
-from spanets_runtime.errors import UsageError, UserError, nearest
-
-NAMES: dict[str, tuple[str, ...]] = {
-    "path": (
-        *("path", "file", "filename", "filepath", "image", "imagepath", "imagefile", "imagename"),
-        *("img", "imgpath", "imageid", "idcode"),
-    ),
-    "label": ("label", "labels", "labelname", "class", "classname", "cls", "category", "target"),
-    "split": ("split", "part", "subset", "partition"),
-    "fold": ("fold", "foldid", "kfold", "cvfold"),
-    "group": ("group", "groupid", "patient", "patientid", "subject", "subjectid", "plant"),
-    "weight": ("weight", "sampleweight", "imageweight"),
-}
-"""Usual names of columns, in lower case, without spaces, `_` and `-`."""
+from spanets.data.sources.table_reading import READERS, Table, count_of
+from spanets_runtime.errors import UserError
 
 _SPREADSHEETS = (".xlsx", ".xls", ".ods")
 
 ALWAYS_TRAIN = -1
 """The number in a fold column of an image that is in the training part of every fold."""
 
-_Codes = np.ndarray
+Codes = np.ndarray
 
 
 def is_table(root: str) -> bool:
@@ -72,7 +60,7 @@ def images_folder(root: str, images: str | None) -> Path:
 
 
 @dataclass
-class _Rows:
+class Rows:
     """The rows of a table, checked column by column; `faults` are reported together.
 
     Attributes:
@@ -84,13 +72,13 @@ class _Rows:
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     names: list[str | None] = field(default_factory=list)
-    _coded: dict[str, tuple[_Codes, list[str]]] = field(default_factory=dict)
+    _coded: dict[str, tuple[Codes, list[str]]] = field(default_factory=dict)
 
     def cells(self, role: str) -> list[str] | None:
         """Returns the cells of a role's column, or None if there is no such column."""
         return self.table.columns[self.roles[role]] if role in self.roles else None
 
-    def codes(self, role: str) -> tuple[_Codes, list[str]] | None:
+    def codes(self, role: str) -> tuple[Codes, list[str]] | None:
         """Numbers the different texts of a column, without spaces around them."""
         cells = self.cells(role)
         if cells is not None and role not in self._coded:
@@ -112,6 +100,38 @@ class _Rows:
         return f"{path} ({place})" if path else place
 
 
+@dataclass(frozen=True)
+class Targets:
+    """What the rows of a table are labelled with, if it is not one class each.
+
+    Attributes:
+        classes: Names of the columns of `values`.
+        codes: A number for the values of each row; -1 leaves the row out.
+        values: (rows, columns).
+    """
+
+    classes: list[str]
+    codes: Codes
+    values: np.ndarray
+
+
+class TargetReader(Protocol):
+    """Reads targets that are not one class each."""
+
+    @property
+    def columns(self) -> Mapping[str, str | None]:
+        """Columns by role, which win over those of `table_parts`."""
+
+    def wants(self, name: str) -> bool:
+        """Returns whether a column is read besides those of the roles."""
+
+    def read(self, rows: Rows, parts: Codes, for_training: bool) -> Targets:
+        """Reads the targets; adds faults and notes to the rows."""
+
+    def stratify(self, values: np.ndarray) -> list[str]:
+        """Returns the stratum of each image with these targets, for a split."""
+
+
 def table_parts(
     root: str,
     *,
@@ -120,6 +140,7 @@ def table_parts(
     pooled: bool = False,
     max_missing: float = 0.0,
     for_training: bool = True,
+    targets: TargetReader | None = None,
 ) -> dict[str, Samples]:
     """Lists the images of a table by part: "train" and, if a column names them, "val" and "test".
 
@@ -131,6 +152,7 @@ def table_parts(
         max_missing: Fraction of the rows that may lack their file; they are left out.
         for_training: Whether the training images define the classes, of which there must be two.
             Otherwise all images do.
+        targets: Reads other targets than one class an image.
 
     Raises:
         UsageError: a column that is named is not there, or the role is unknown.
@@ -138,13 +160,23 @@ def table_parts(
             names all kinds of faults, with counts and examples.
     """
     path, folder = Path(os.path.expanduser(root)), images_folder(root, images)
-    table, roles = _open(path, columns or {})
-    rows = _Rows(table, roles, list(table.faults))
+    if targets is None:
+        table, roles = open_table(path, columns or {})
+    else:
+        columns = {**(columns or {}), **targets.columns}
+        needs_label = targets.columns.get("label", "") is not None
+        table, roles = open_table(path, columns, targets.wants, needs_label)
+    rows = Rows(table, roles, list(table.faults))
     shown = ", ".join(f"{role} {name!r}" for role, name in roles.items())
     rows.notes.append(f"columns: {shown}")
     kept = _check_files(rows, folder, max_missing)
     parts = _check_parts(rows, pooled)
-    classes, labels = _check_labels(rows, parts, for_training)
+    if targets is None:
+        classes, labels = _check_labels(rows, parts, for_training)
+        found = None
+    else:
+        found = targets.read(rows, parts, for_training)
+        classes, labels = found.classes, found.codes
     weights, folds = _check_weights(rows), _check_folds(rows)
     order = _sort(rows, [row for row in kept if labels[row] >= 0], labels, parts)
     if rows.faults:
@@ -156,8 +188,9 @@ def table_parts(
     return {
         part: Samples(
             PackedPaths(folder, PackedTexts(str(rows.names[row]) for row in own)),
-            labels[own].tolist(),
+            labels[own].tolist() if found is None else [0] * len(own),
             classes,
+            None if found is None else found.values[own],
             groups=None if groups is None else [groups[1][code] for code in groups[0][own]],
             weights=None if weights is None else weights[own].tolist(),
             folds=None if folds is None else folds[own].tolist(),
@@ -168,65 +201,16 @@ def table_parts(
     }
 
 
-def _require_train(path: Path, parts: _Codes) -> None:
+def _require_train(path: Path, parts: Codes) -> None:
     if not (parts == 0).any():
         found = " and ".join(PARTS[number] for number in np.unique(parts))
         raise UserError(f"{path}: its rows are all for {found}, none to train on")
 
 
-def _open(path: Path, columns: Mapping[str, str | None]) -> tuple[Table, dict[str, str]]:
-    """Reads the table, and returns it with the column of each role."""
-    for role in columns:
-        if role not in NAMES:
-            hint = nearest(role, NAMES) or f"; allowed: {', '.join(NAMES)}"
-            raise UsageError(f"data.columns: unknown {role!r}{hint}")
-    named = {_plain(name) for name in columns.values() if name}
-    usual = {name for role in NAMES.keys() - columns.keys() for name in NAMES[role]}
-    table = read_table(path, lambda name: _plain(name) in named | usual)
-    roles: dict[str, str] = {}
-    for role in NAMES:
-        if (found := _find_column(table, role, columns)) is not None:
-            roles[role] = found
-    if missing := [role for role in ("path", "label") if role not in roles]:
-        example = ", ".join(f"{role}: NAME" for role in missing)
-        raise UsageError(
-            f"{path}: no column is known as {' or '.join(missing)}; it has "
-            f"{', '.join(table.header[:20])}; name the column: --data.columns '{{{example}}}'"
-            + "".join(f"; {fault}" for fault in table.faults)
-        )
-    if len(set(roles.values())) < len(roles):
-        raise UsageError(f"{path}: data.columns names one column for two purposes ({roles})")
-    return table, roles
-
-
-def _find_column(table: Table, role: str, columns: Mapping[str, str | None]) -> str | None:
-    """Returns the column of a role, as it is given or else by its usual names."""
-    if role in columns:
-        wanted = columns[role]
-        if wanted is None or wanted in table.header:
-            return wanted
-        found = [name for name in table.header if _plain(name) == _plain(wanted)]
-        if len(found) == 1:
-            return found[0]
-        hint = nearest(wanted, table.header) or f"; it has {', '.join(table.header[:20])}"
-        raise UsageError(f"{table.path}: no column {wanted!r}, as data.columns says{hint}")
-    found = [name for name in table.header if _plain(name) in NAMES[role]]
-    if len(found) > 1:
-        raise UsageError(
-            f"{table.path}: columns {' and '.join(map(repr, found))} could be the {role}; name "
-            f"one: --data.columns '{{{role}: {found[0]}}}'"
-        )
-    return found[0] if found else None
-
-
-def _plain(name: str) -> str:
-    return name.casefold().translate({ord(character): None for character in " _-"})
-
-
-def _check_files(rows: _Rows, folder: Path, max_missing: float) -> list[int]:
+def _check_files(rows: Rows, folder: Path, max_missing: float) -> list[int]:
     """Finds the files; returns the rows that have one."""
     cells = [cell.strip() for cell in rows.table.columns[rows.roles["path"]]]
-    labels = rows.table.columns[rows.roles["label"]]
+    labels = rows.cells("label") or [""] * len(cells)
     empty = [row for row, cell in enumerate(cells) if not cell]
     blank = {row for row in empty if not labels[row].strip()}
     if len(blank) == len(cells):
@@ -249,7 +233,7 @@ def _check_files(rows: _Rows, folder: Path, max_missing: float) -> list[int]:
     return [row for row, name in enumerate(found.names) if name is not None]
 
 
-def _check_parts(rows: _Rows, pooled: bool) -> _Codes:
+def _check_parts(rows: Rows, pooled: bool) -> Codes:
     """Returns the part of each row as an index of `PARTS`."""
     coded = rows.codes("split")
     if coded is None:
@@ -279,7 +263,7 @@ def _check_parts(rows: _Rows, pooled: bool) -> _Codes:
     return parts
 
 
-def _check_labels(rows: _Rows, parts: _Codes, for_training: bool) -> tuple[list[str], _Codes]:
+def _check_labels(rows: Rows, parts: Codes, for_training: bool) -> tuple[list[str], Codes]:
     """Returns the classes, sorted by name, and each row's class; -1 for rows without a label."""
     coded = rows.codes("label")
     assert coded is not None
@@ -309,7 +293,7 @@ def _check_labels(rows: _Rows, parts: _Codes, for_training: bool) -> tuple[list[
     return classes, np.where(used, labels, -1)
 
 
-def _check_weights(rows: _Rows) -> np.ndarray | None:
+def _check_weights(rows: Rows) -> np.ndarray | None:
     """Returns the weight of each row, or None without such a column."""
     cells = rows.cells("weight")
     if cells is None:
@@ -329,7 +313,7 @@ def _weight(cell: str) -> float:
     return value if 0 <= value < math.inf else math.nan
 
 
-def _check_folds(rows: _Rows) -> _Codes | None:
+def _check_folds(rows: Rows) -> Codes | None:
     """Returns the fold of each row, or None without such a column."""
     coded = rows.codes("fold")
     if coded is None:
@@ -347,7 +331,7 @@ def _fold(word: str) -> int:
     return int(whole) if is_number and len(whole) < 9 else ALWAYS_TRAIN - 1
 
 
-def _sort(rows: _Rows, kept: list[int], labels: _Codes, parts: _Codes) -> _Codes:
+def _sort(rows: Rows, kept: list[int], labels: Codes, parts: Codes) -> Codes:
     """Returns the rows by class and path, each image once."""
     keys = [(name or "").replace("/", "\0") for name in rows.names]  # as paths are sorted
     kept.sort(key=keys.__getitem__)
@@ -374,7 +358,7 @@ def _sort(rows: _Rows, kept: list[int], labels: _Codes, parts: _Codes) -> _Codes
     return order[np.argsort(labels[order], kind="stable")]
 
 
-def _list(columns: Mapping[str, _Codes]) -> str:
+def _list(columns: Mapping[str, Codes]) -> str:
     return ", ".join(columns)
 
 

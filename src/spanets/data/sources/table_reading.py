@@ -73,8 +73,17 @@ class Table:
         return f"row {self.first_row + row}"
 
 
-def read_table(path: Path, is_wanted: Callable[[str], bool]) -> Table:
-    """Reads the columns whose names are wanted.
+def read_header(path: Path) -> list[str]:
+    """Returns the names of a table's columns; of JSON Lines, those of the first rows.
+
+    Raises:
+        UserError: see `read_table`.
+    """
+    return read_table(path, lambda _: False, batches=1).header
+
+
+def read_table(path: Path, is_wanted: Callable[[str], bool], batches: int | None = None) -> Table:
+    """Reads the columns whose names are wanted, of all rows or of a number of batches.
 
     Raises:
         UserError: the file is missing or damaged, is not of the format that its suffix names, or
@@ -90,7 +99,7 @@ def read_table(path: Path, is_wanted: Callable[[str], bool]) -> Table:
     table = Table(path)
     try:
         with _paused_collector():
-            for batch, count in read(table, is_wanted):
+            for batch, count in islice(read(table, is_wanted), batches):
                 table.add(batch, count)
     except UnicodeError:
         raise UserError(f"{path}: {_NOT_UTF8}") from None
@@ -201,9 +210,8 @@ def _read_lines(table: Table, is_wanted: Callable[[str], bool]) -> Iterator[tupl
             for name in dict.fromkeys(name for row in rows for name in row):
                 if name not in header:
                     header[name] = is_wanted(name)
-            wanted = [name for name in header if header[name]]
+            wanted, table.header = [name for name in header if header[name]], list(header)
             yield {name: [_text(row.get(name)) for row in rows] for name in wanted}, len(rows)
-    table.header = list(header)
     if wrong:
         table.faults.append(f"{count_of(wrong, 'line', ('is', 'are'))} no JSON object")
 

@@ -1,0 +1,1 @@
+"""Several labels an image: recipe keys, data, training steps, metrics, evaluation, prediction."""

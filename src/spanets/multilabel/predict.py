@@ -1,0 +1,39 @@
+"""Predicts several labels an image with a checkpoint."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from spanets.sources import ReadyModel, Source
+from spanets_runtime.listing import ImageSource
+from spanets_runtime.tags import TagPrediction, predict_tags, read_thresholds
+
+
+class Tagger(ReadyModel):
+    """A checkpoint with its preprocessing, and the names and thresholds of its labels.
+
+    Args:
+        source: A checkpoint or its path.
+        device: Name of a device; None takes a GPU if there is one.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or its preprocessing or thresholds are damaged.
+    """
+
+    def __init__(self, source: Source | str | Path, device: str | None = None) -> None:
+        super().__init__(source, device)
+        count = len(self.info.classes)
+        self.thresholds = read_thresholds(self.info.calibration, count, self.source.word)
+
+    def __call__(self, images: Iterable[ImageSource], top: int = 5) -> Iterator[TagPrediction]:
+        """Yields a prediction for each image, as `predict_tags` does."""
+        return predict_tags(images, self._run, self.info.classes, self.thresholds, top)
+
+    @torch.inference_mode()
+    def _run(self, image: Image.Image) -> NDArray[Any]:
+        batch = torch.from_numpy(self.preprocess(image))[None].to(self.device)
+        return self.model(batch)[0].float().cpu().numpy()

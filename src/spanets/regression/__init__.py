@@ -1,0 +1,1 @@
+"""Numbers from images: recipe keys, data, training steps, metrics, evaluation, prediction."""

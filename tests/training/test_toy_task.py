@@ -15,7 +15,7 @@ from spanets.runs.file_names import LAST
 from spanets.sources import open_source
 from spanets.tasks import list_tasks, load_task
 from spanets.training.engine import train
-from spanets.training.task import EvalOptions, PredictOptions
+from spanets.training.options import EvalOptions, PredictOptions
 from spanets.training.using import evaluate, make_predictor
 from spanets_runtime.errors import UserError
 

@@ -23,8 +23,9 @@ from spanets.recipe import Data, Recipe
 from spanets.sources import ReadyModel, Source
 from spanets.tasks import register_task
 from spanets.training.module import RecipeModule
+from spanets.training.options import EvalOptions, PredictOptions
 from spanets.training.own_data import own_recipe
-from spanets.training.task import EvalOptions, PredictOptions, Task
+from spanets.training.task import Task
 from spanets_runtime.errors import UsageError
 from spanets_runtime.images import load_image
 from spanets_runtime.listing import ImageSource, images_below

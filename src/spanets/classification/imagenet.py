@@ -28,7 +28,7 @@ from spanets.data.sources.imagenet import (
 )
 from spanets.data.sources.table import is_table
 from spanets.sources import Source
-from spanets.training.task import EvalOptions
+from spanets.training.options import EvalOptions
 from spanets_runtime.errors import UsageError, nearest
 
 # Makes a loader from samples and preprocessing.

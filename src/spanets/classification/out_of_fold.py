@@ -23,8 +23,8 @@ from spanets.data.folds import read_folds
 from spanets.data.image_level.dataset import evaluation_loader, unreadable_of
 from spanets.data.samples import Samples, map_classes
 from spanets.training.mistakes import name_images
+from spanets.training.options import EvalOptions
 from spanets.training.own_data import info_recipe
-from spanets.training.task import EvalOptions
 from spanets_runtime.errors import UserError
 
 

@@ -14,7 +14,8 @@ from spanets.checkpoint import ModelInfo
 from spanets.detection import PAPERS, build_detector, describe_detector, has_masks
 from spanets.detection.recipe import DetectionRecipe
 from spanets.recipe import parse_recipe
-from spanets.training.task import EvalOptions, Picture, Predict, PredictOptions, Task
+from spanets.training.options import EvalOptions, PredictOptions
+from spanets.training.task import Picture, Predict, Task
 from spanets.weights import LoadReport
 from spanets.weights.choosing import Given
 from spanets_runtime.errors import UsageError, require

@@ -16,7 +16,7 @@ from torchvision.ops import batched_nms
 
 from spanets.detection.network.batching import Detection, Size
 from spanets.detection.network.pasting import paste_all
-from spanets.training.task import describe_views
+from spanets.training.options import describe_views
 from spanets_runtime.windows import Box, Tiling
 
 NMS = 0.5

@@ -16,7 +16,7 @@ from spanets.multilabel.recipe import MultilabelRecipe
 from spanets.multilabel.tables import make_reader
 from spanets.sources import Source, open_checkpoint
 from spanets.training.image_level_evaluation import Measured, measure_images, plain_metrics
-from spanets.training.task import EvalOptions
+from spanets.training.options import EvalOptions
 from spanets_runtime.errors import UsageError
 from spanets_runtime.tags import DEFAULT_THRESHOLD, read_thresholds, sigmoid
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from spanets.checkpoint import ModelInfo
 from spanets.multilabel.recipe import MultilabelRecipe
 from spanets.training.image_level import ImageLevelTask
-from spanets.training.task import EvalOptions, Picture, Predict, PredictOptions
+from spanets.training.options import EvalOptions, PredictOptions
+from spanets.training.task import Picture, Predict
 from spanets_runtime.errors import UsageError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from spanets.regression.scale import Scale
 from spanets.regression.tables import make_reader
 from spanets.sources import Source
 from spanets.training.image_level_evaluation import measure_images, plain_metrics
-from spanets.training.task import EvalOptions
+from spanets.training.options import EvalOptions
 
 MAX_POINTS = 1000
 """Largest number of images whose numbers the results hold, for the scatter plot."""

@@ -15,13 +15,8 @@ from spanets.checkpoint import ModelInfo
 from spanets.segmentation.network.segmenter import build_segmenter
 from spanets.segmentation.recipe import SegmentationRecipe
 from spanets.training.features import build_features
-from spanets.training.task import (
-    EvalOptions,
-    Picture,
-    Predict,
-    PredictOptions,
-    Task,
-)
+from spanets.training.options import EvalOptions, PredictOptions
+from spanets.training.task import Picture, Predict, Task
 from spanets.weights import LoadReport
 from spanets.weights.choosing import Given
 from spanets_runtime.errors import UsageError, first_line

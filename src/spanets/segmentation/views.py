@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from spanets.segmentation.sliding import infer
-from spanets.training.task import describe_views
+from spanets.training.options import describe_views
 from spanets_runtime.resize_to_fit import MIN_SIDE
 from spanets_runtime.windows import Box, Tiling
 

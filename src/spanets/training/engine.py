@@ -64,6 +64,7 @@ from spanets.training.initial import (
     pretrained_weights,
 )
 from spanets.training.loggers import make_logger
+from spanets.training.options import EvalOptions
 from spanets.training.peers import Peers
 from spanets.training.report import draw_pictures
 from spanets.training.resuming import (
@@ -74,7 +75,7 @@ from spanets.training.resuming import (
     start_anew,
 )
 from spanets.training.run_folder import claim, is_first, write_recipe
-from spanets.training.task import EvalOptions, Task
+from spanets.training.task import Task
 from spanets.training.unreadable_images import UnreadableImages
 from spanets_runtime.errors import UsageError
 from spanets_runtime.files import write_atomically

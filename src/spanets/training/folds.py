@@ -26,9 +26,9 @@ from spanets.runs.record import read_starts
 from spanets.tasks import load_task
 from spanets.training.devices import count_processes, fit_to_machine
 from spanets.training.engine import train_claimed
+from spanets.training.options import EvalOptions
 from spanets.training.resuming import check_same, resume_command, start_anew
 from spanets.training.run_folder import claim
-from spanets.training.task import EvalOptions
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.files import write_atomically
 

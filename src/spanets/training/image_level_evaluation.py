@@ -19,8 +19,8 @@ from spanets.data.samples import Samples
 from spanets.recipe import Recipe
 from spanets.sources import Source
 from spanets.training.named_images import MakeReader, Merge, as_they_are, named_images
+from spanets.training.options import EvalOptions
 from spanets.training.own_data import info_recipe, own_recipe
-from spanets.training.task import EvalOptions
 from spanets_runtime.errors import UsageError, UserError
 
 R = TypeVar("R", bound=Recipe)

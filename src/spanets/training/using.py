@@ -9,7 +9,8 @@ from typing import Any
 from spanets.data.ranks import shared_batches, use_own_gpu
 from spanets.sources import Source, open_source
 from spanets.tasks import list_tasks, load_task
-from spanets.training.task import EvalOptions, Predict, PredictOptions
+from spanets.training.options import EvalOptions, PredictOptions
+from spanets.training.task import Predict
 from spanets_runtime.errors import UsageError
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.onnx import is_exported, make_onnx_rows

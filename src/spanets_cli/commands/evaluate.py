@@ -20,7 +20,8 @@ from spanets_cli.shared_options import (
 )
 
 if TYPE_CHECKING:
-    from spanets.training.task import EvalOptions, Task
+    from spanets.training.options import EvalOptions
+    from spanets.training.task import Task
 
 HELP = "evaluate a model on labelled images"
 
@@ -105,7 +106,7 @@ def evaluate_model(arguments: argparse.Namespace) -> int:
     require("lightning", "train")
     from spanets.tasks import load_task
     from spanets.training.folds import is_cross_validation
-    from spanets.training.task import EvalOptions
+    from spanets.training.options import EvalOptions
     from spanets.training.using import evaluate
 
     refuse_program(arguments.checkpoint, "eval")

@@ -219,7 +219,7 @@ def make_rows(arguments: argparse.Namespace) -> tuple[Any, Any]:
         return make_onnx_rows(path, arguments.top, arguments.calibrated, tta)
     from spanets.tasks import load_task
     from spanets.training import using
-    from spanets.training.task import PredictOptions
+    from spanets.training.options import PredictOptions
 
     tta, scales = check_model(arguments)
     options = PredictOptions(
@@ -252,7 +252,7 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
         return _open_exported(arguments, out, annotations)
     from spanets.tasks import load_task
     from spanets.training import using
-    from spanets.training.task import PredictOptions
+    from spanets.training.options import PredictOptions
 
     options = PredictOptions(
         arguments.top,

@@ -1,7 +1,7 @@
 """Options that several commands have, and opening a model by them."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spanets_cli.limits import MOST_BATCH, MOST_SIDE
 from spanets_cli.option_types import scale, whole
@@ -64,7 +64,7 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 
 
 def add_tta(parser: argparse.ArgumentParser) -> None:
-    """Adds `--tta` and `--tta-scales`; see `read_tta`."""
+    """Adds `--tta`, `--tta-scales` and `--tta-crops`; see `read_tta`."""
     parser.add_argument(
         "--tta",
         action="store_true",
@@ -75,23 +75,30 @@ def add_tta(parser: argparse.ArgumentParser) -> None:
         type=scale,
         nargs="+",
         metavar="S",
-        help="detectors and segmenters: --tta at several sizes, such as 0.75 1 1.25",
+        help="--tta at several sizes, such as 0.75 1 1.25",
+    )
+    parser.add_argument(
+        "--tta-crops",
+        action="store_true",
+        help="classifiers: --tta with the four corners of each image",
     )
 
 
-def read_tta(arguments: argparse.Namespace) -> tuple[bool, tuple[float, ...] | None]:
-    """Returns whether to combine views of an image, and their scales or None.
+def read_tta(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns the values of `TtaOptions`; scales and crops imply `--tta`.
 
     Raises:
         UsageError: a scale is named twice.
     """
     scales = arguments.tta_scales
-    if scales is None:
-        return arguments.tta, None
-    if len(set(scales)) < len(scales):
+    if scales is not None and len(set(scales)) < len(scales):
         shown = " ".join(f"{value:g}" for value in scales)
         raise UsageError(f"--tta-scales {shown}: a scale is named twice; name each once")
-    return True, tuple(scales)
+    return {
+        "tta": arguments.tta or scales is not None or arguments.tta_crops,
+        "tta_scales": None if scales is None else tuple(scales),
+        "tta_crops": arguments.tta_crops,
+    }
 
 
 def open_named(word: str, weights: str | None) -> "Source":

@@ -13,7 +13,6 @@ from spanets.classification.answers import (
     reliability,
 )
 from spanets.classification.calibration import (
-    Mirrored,
     Tempered,
     fit_temperature,
     rates_at,
@@ -21,6 +20,8 @@ from spanets.classification.calibration import (
     temper,
 )
 from spanets.classification.evaluation import measure_answers
+from spanets.classification.views import CORNER, Averaged, find_views
+from spanets.training.options import Views
 from spanets_runtime.errors import UserError
 
 
@@ -147,12 +148,42 @@ def test_a_calibrated_threshold_chooses_the_same_images():
     assert (temper(0.0, 2), temper(1.0, 2)) == (0, 1)
 
 
-def test_mirrored_and_tempered_networks():
+def test_averaged_and_tempered_networks():
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, 3))
     images = torch.randn(5, 3, 4, 4)
-    mirrored = Mirrored(network)
+    mirrored = Averaged(network, Views())
     expected = (network(images).softmax(1) + network(images.flip(-1)).softmax(1)) / 2
     torch.testing.assert_close(mirrored(images).softmax(1), expected)
     torch.testing.assert_close(mirrored(images.flip(-1)), mirrored(images))
     torch.testing.assert_close(Tempered(network, 2.0)(images), network(images) / 2)
+
+
+def test_views_are_scaled_images_enlarged_corners_and_mirror_images():
+    images = torch.arange(2 * 3 * 32 * 48, dtype=torch.float32).reshape(2, 3, 32, 48)
+    views = list(find_views(images, Views((1.0, 0.5), corners=True)))
+    sizes = [tuple(view.shape[2:]) for view in views]
+    assert sizes == [(32, 48)] * 2 + [(16, 24)] * 2 + [(32, 48)] * 8
+    assert torch.equal(views[0], images)
+    for plain, mirrored in zip(views[::2], views[1::2], strict=True):
+        assert torch.equal(plain.flip(-1), mirrored)
+    # A corner of a constant image is the constant; of a ramp, its mean lies towards the corner.
+    high, wide = round(32 * CORNER), round(48 * CORNER)
+    corners = [
+        images[..., a:b, c:d]
+        for a, b in ((0, high), (32 - high, 32))
+        for c, d in ((0, wide), (48 - wide, 48))
+    ]
+    for corner, view in zip(corners, views[4::2], strict=True):
+        torch.testing.assert_close(view.mean((2, 3)), corner.mean((2, 3)), rtol=1e-3, atol=1.0)
+
+
+def test_the_average_over_views_is_that_of_probabilities():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(12, 3)
+    )
+    images, views = torch.randn(5, 3, 16, 16), Views((1.0, 1.5), corners=True)
+    wanted = torch.stack([network(view).softmax(1) for view in find_views(images, views)]).mean(0)
+    torch.testing.assert_close(Averaged(network, views)(images).exp(), wanted)
+    assert "12 views" in views.describe("probabilities averaged")

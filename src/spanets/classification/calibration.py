@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from spanets.checkpoint import ModelInfo, store_calibration
@@ -162,22 +161,3 @@ class Tempered(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits (B, classes)."""
         return self.model(images) / self.temperature
-
-
-class Mirrored(nn.Module):
-    """A classifier that averages its probabilities of an image and of its mirror image.
-
-    It returns their logarithms, which are logits of the averaged probabilities.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Returns logarithms of probabilities (B, classes), for images (B, 3, H, W)."""
-        logits = torch.stack([self.model(images), self.model(images.flip(-1))])
-        return logits.float().log_softmax(-1).logsumexp(0) - math.log(2)
-
-
-TTA = "probabilities averaged over each image and its mirror image"

@@ -16,8 +16,6 @@ from torch.utils.data import DataLoader
 
 from spanets.classification.answers import Answers, calibration_error, read_answers
 from spanets.classification.calibration import (
-    TTA,
-    Mirrored,
     calibrate_checkpoint,
     rates_at,
     recommend_threshold,
@@ -28,6 +26,7 @@ from spanets.classification.errors import check_errors, report_answers
 from spanets.classification.metrics import balanced_accuracy, metrics_for, recalls, update_metrics
 from spanets.classification.ordinal import rank_metrics
 from spanets.classification.recipe import ClassificationRecipe
+from spanets.classification.views import COMBINED, average_views
 from spanets.data.image_level.dataset import evaluation_loader, unreadable_of
 from spanets.data.image_level.splits import read_splits
 from spanets.data.loaders import plain_worker_errors
@@ -38,6 +37,7 @@ from spanets.data.sources.imagenet import has_imagenet_names, name_classes
 from spanets.sources import Source, as_source
 from spanets.training.mistakes import name_images
 from spanets.training.named_images import named_images
+from spanets.training.options import Views
 from spanets.training.own_data import info_recipe, own_recipe
 from spanets_runtime.errors import UsageError, UserError
 
@@ -52,7 +52,7 @@ def evaluate(
     errors: Path | None = None,
     calibrate: bool = False,
     precision: float | None = None,
-    tta: bool = False,
+    views: Views | None = None,
 ) -> dict[str, Any]:
     """Measures a checkpoint or an exported file on labelled images.
 
@@ -69,7 +69,7 @@ def evaluate(
             checkpoint.
         precision: Precision for which a threshold is recommended, in addition to that of the best
             F1; for two classes, on the run's validation images.
-        tta: Whether to average probabilities over each image and its mirror image.
+        views: Views of the images over which probabilities are averaged, or None.
 
     Returns:
         Metrics by name, number of images, and confusion matrix (rows: truth), except for a model
@@ -83,7 +83,7 @@ def evaluate(
         UserError: the checkpoint cannot be read, or the data do not fit it.
     """
     source = as_classifier(source)
-    _check_extras(source, root, calibrate, precision, tta)
+    _check_extras(source, root, calibrate, precision, views)
     if errors is not None:
         check_errors(errors)
     recipe = info_recipe(source, ClassificationRecipe) if source.is_checkpoint else None
@@ -105,12 +105,12 @@ def evaluate(
         workers=workers,
         max_unreadable=0.0 if recipe is None else recipe.data.max_unreadable,
     )
-    extras: dict[str, Any] = {"tta": TTA} if tta else {}
+    extras: dict[str, Any] = {} if views is None else {"tta": views.describe(COMBINED)}
     if calibrate:
         assert images.val is not None
         source, extras["calibration"] = _calibrate(source, loader_of(images.val))
-    network = Mirrored(source.network) if tta else source.network
-    is_scaled = bool(source.info.calibration) and not tta
+    network = average_views(source, views)
+    is_scaled = bool(source.info.calibration) and views is None
     temperature = temperature_of(source.info, source.word) if is_scaled else None
     loader = loader_of(images.samples)
     probabilities: list[NDArray[np.float32]] | None = None if errors is None else []
@@ -184,7 +184,7 @@ def _with_classes(samples: Samples, classes: list[str]) -> Samples:
 
 
 def _check_extras(
-    source: Source, root: str | None, calibrate: bool, precision: float | None, tta: bool
+    source: Source, root: str | None, calibrate: bool, precision: float | None, views: Views | None
 ) -> None:
     """Raises a UsageError for options that do not go together."""
     wanted = "--calibrate" if calibrate else "--precision"
@@ -196,7 +196,7 @@ def _check_extras(
         )
     if root is not None:
         raise UsageError(f"{wanted} measures on the run's own validation images; leave out --data")
-    if calibrate and tta:
+    if calibrate and views is not None:
         raise UsageError("--calibrate: the temperature is fitted without --tta; leave one out")
     if precision is not None and len(source.info.classes) != 2:
         raise UsageError(

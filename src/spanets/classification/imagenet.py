@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from spanets.checkpoint import ModelInfo
-from spanets.classification.calibration import TTA, Mirrored
 from spanets.classification.evaluation import as_classifier, classify, measure
+from spanets.classification.views import COMBINED, average_views
 from spanets.data.corruptions import KINDS, SEVERITIES
 from spanets.data.image_level.dataset import evaluation_loader
 from spanets.data.samples import Samples
@@ -28,7 +28,7 @@ from spanets.data.sources.imagenet import (
 )
 from spanets.data.sources.table import is_table
 from spanets.sources import Source
-from spanets.training.options import EvalOptions
+from spanets.training.options import EvalOptions, Views
 from spanets_runtime.errors import UsageError, nearest
 
 # Makes a loader from samples and preprocessing.
@@ -116,7 +116,7 @@ def evaluate_layout(
     layout: str,
     workers: int = 2,
     batch_size: int = 64,
-    tta: bool = False,
+    views: Views | None = None,
 ) -> dict[str, Any]:
     """Measures a checkpoint or an exported file on one of `spanets.data.sources.imagenet.LAYOUTS`.
 
@@ -128,7 +128,7 @@ def evaluate_layout(
         UserError: the checkpoint cannot be read or lacks classes, or the layout is wrong.
     """
     source = _with_ids(as_classifier(source))
-    model, info = Mirrored(source.network) if tta else source.network, source.info
+    model, info = average_views(source, views), source.info
     load = partial(evaluation_loader, batch_size=batch_size, workers=workers)
     if layout == "imagenet-real":
         found = _measure_reassessed(model, info, root, load)
@@ -136,7 +136,7 @@ def evaluate_layout(
         found = _measure_corrupted(model, info, root, load)
     else:
         found = _measure_classes(model, info, root, layout, load)
-    told = {"tta": TTA} if tta else {}
+    told = {} if views is None else {"tta": views.describe(COMBINED)}
     return {"checkpoint": source.word, "data": root, "layout": layout, **told, **found}
 
 

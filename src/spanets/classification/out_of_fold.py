@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spanets.classification.calibration import TTA, Mirrored
 from spanets.classification.errors import check_errors, report_answers
 from spanets.classification.evaluation import (
     as_classifier,
@@ -19,6 +18,7 @@ from spanets.classification.evaluation import (
     own_parts,
 )
 from spanets.classification.recipe import ClassificationRecipe
+from spanets.classification.views import COMBINED, average_views
 from spanets.data.folds import read_folds
 from spanets.data.image_level.dataset import evaluation_loader, unreadable_of
 from spanets.data.samples import Samples, map_classes
@@ -55,7 +55,7 @@ def evaluate_folds(
         "checkpoint": str(folder),
         "data": f"the validation images of {len(checkpoints)} folds",
         **measured,
-        **({"tta": TTA} if options.tta else {}),
+        **({} if options.views is None else {"tta": options.views.describe(COMBINED)}),
         "unreadable": walk.unreadable,
         "notes": [*walk.shared_notes(), *_describe_unseen(folder, walk)],
     }
@@ -100,8 +100,7 @@ class _Walk:
                 self.options.workers,
                 max_unreadable=info_recipe(source, ClassificationRecipe).data.max_unreadable,
             )
-            network = Mirrored(source.network) if self.options.tta else source.network
-            yield from classify(network, loader)
+            yield from classify(average_views(source, self.options.views), loader)
             found = unreadable_of(loader)
             found.gather()
             self.unreadable += found.describe()

@@ -12,7 +12,7 @@ from torch import nn
 from spanets.checkpoint import ModelInfo
 from spanets.classification.recipe import ClassificationRecipe
 from spanets.training.image_level import ImageLevelTask
-from spanets.training.options import EvalOptions, PredictOptions
+from spanets.training.options import EvalOptions, PredictOptions, Views
 from spanets.training.task import Picture, Predict
 from spanets_runtime.errors import UsageError
 
@@ -38,7 +38,17 @@ class ClassificationTask(ImageLevelTask[ClassificationRecipe]):
         'print(model.pretrained_cfg["label_names"][probabilities.argmax()])'
     )
     supported_options = frozenset(
-        {"layout", "errors", "calibrate", "precision", "tta", "calibrated", "tile"}
+        {
+            "layout",
+            "errors",
+            "calibrate",
+            "precision",
+            "tta",
+            "tta_scales",
+            "tta_crops",
+            "calibrated",
+            "tile",
+        }
     )
     score = "val/accuracy"
     scores = ("accuracy", "balanced_accuracy", "f1", "auroc", "kappa_quadratic", "loss")
@@ -63,26 +73,25 @@ class ClassificationTask(ImageLevelTask[ClassificationRecipe]):
     @classmethod
     def make_predictor(cls, source: Source, options: PredictOptions) -> Predict:
         """Returns a function that labels images."""
-        from spanets.classification.calibration import Mirrored, Tempered, temperature_of
+        from spanets.classification.calibration import Tempered, temperature_of
         from spanets.classification.predict import Predictor
         from spanets.classification.tiles import predict_tiles
+        from spanets.classification.views import average_views
 
-        network = source.network
-        if options.calibrated:
+        network = average_views(source, options.views)
+        if options.calibrated:  # which excludes views
             network = Tempered(network, temperature_of(source.info, source.word))
-        if options.tta:
-            network = Mirrored(network)
         predictor = Predictor(replace(source, network=network))
         if options.tile is None:
             return partial(predictor, top=options.top)
         return partial(predict_tiles, predictor, options.tile, top=options.top, out=options.out)
 
     @classmethod
-    def describe_tta(cls, scales: Sequence[float]) -> str:
+    def describe_tta(cls, views: Views) -> str:
         """Returns a line about the views that are averaged."""
-        from spanets.classification.calibration import TTA
+        from spanets.classification.views import COMBINED
 
-        return TTA
+        return views.describe(COMBINED)
 
     @classmethod
     def evaluate(cls, source: Source, options: EvalOptions) -> dict[str, Any]:
@@ -98,7 +107,7 @@ class ClassificationTask(ImageLevelTask[ClassificationRecipe]):
         if layout := choose_layout(source, root, options.layout):
             assert root is not None
             refuse_extras(options, layout)
-            return evaluate_layout(source, root, layout, options.workers, batch_size, options.tta)
+            return evaluate_layout(source, root, layout, options.workers, batch_size, options.views)
         return evaluate(
             source,
             root,
@@ -108,7 +117,7 @@ class ClassificationTask(ImageLevelTask[ClassificationRecipe]):
             errors=options.errors,
             calibrate=options.calibrate,
             precision=options.precision,
-            tta=options.tta,
+            views=options.views,
         )
 
     @classmethod

@@ -20,10 +20,11 @@ from spanets.detection.matching import add_missed, count_kinds, match, recommend
 from spanets.detection.metrics import DetectionMetrics, flatten
 from spanets.detection.module import find_objects
 from spanets.detection.recipe import DetectionData, DetectionRecipe
-from spanets.detection.views import Augmented, describe_tta
+from spanets.detection.views import COMBINED, Augmented
 from spanets.formats.coco.objects import CocoData, map_classes
 from spanets.recipe.trust import FLAG
 from spanets.sources import Source, as_source
+from spanets.training.options import Views
 from spanets.training.own_data import info_recipe, own_recipe, recipe_beside
 from spanets_runtime.errors import UsageError
 
@@ -89,7 +90,7 @@ def evaluate(
         "classes": info.classes,
         "thresholds": thresholds,
         "mistakes": {"score": score, **count_kinds(counted)},
-        **({} if scales is None else {"tta": describe_tta(scales)}),
+        **({} if scales is None else {"tta": Views(tuple(scales)).describe(COMBINED)}),
         "notes": [*truth.notes, *filter(None, [describe_unseen(truth, info.preprocessing)])],
     }
     if errors is not None and current_rank().is_first:

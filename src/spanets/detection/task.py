@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,7 +14,7 @@ from spanets.checkpoint import ModelInfo
 from spanets.detection import PAPERS, build_detector, describe_detector, has_masks
 from spanets.detection.recipe import DetectionRecipe
 from spanets.recipe import parse_recipe
-from spanets.training.options import EvalOptions, PredictOptions
+from spanets.training.options import EvalOptions, PredictOptions, Views
 from spanets.training.task import Picture, Predict, Task
 from spanets.weights import LoadReport
 from spanets.weights.choosing import Given
@@ -109,11 +109,11 @@ class DetectionTask(Task[DetectionRecipe]):
         )
 
     @classmethod
-    def describe_tta(cls, scales: Sequence[float]) -> str:
+    def describe_tta(cls, views: Views) -> str:
         """Returns a line about the views whose objects are merged."""
-        from spanets.detection.views import describe_tta
+        from spanets.detection.views import COMBINED
 
-        return describe_tta(scales)
+        return views.describe(COMBINED)
 
     @staticmethod
     def describe_metrics(results: Mapping[str, Any]) -> str:

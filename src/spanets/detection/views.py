@@ -16,7 +16,6 @@ from torchvision.ops import batched_nms
 
 from spanets.detection.network.batching import Detection, Size
 from spanets.detection.network.pasting import paste_all
-from spanets.training.options import describe_views
 from spanets_runtime.windows import Box, Tiling
 
 NMS = 0.5
@@ -33,9 +32,8 @@ CUT = "cut"
 """Name, in the detections of a tiled image, of whether an object touches an inner tile border."""
 
 
-def describe_tta(scales: Sequence[float]) -> str:
-    """Returns a line about what `Augmented` merges."""
-    return describe_views("objects merged", scales)
+COMBINED = "objects merged"
+"""What is done with the results of several views."""
 
 
 class Augmented(nn.Module):

@@ -22,8 +22,9 @@ from spanets.segmentation.masks.reading import MaskedImages
 from spanets.segmentation.metrics import class_ious, make_confusion, summarise
 from spanets.segmentation.predict import MaskPredictor
 from spanets.segmentation.recipe import SegmentationRecipe
-from spanets.segmentation.views import describe_tta, infer_views
+from spanets.segmentation.views import COMBINED, infer_views
 from spanets.sources import Source, as_source
+from spanets.training.options import Views
 from spanets.training.own_data import info_recipe, own_recipe
 from spanets_runtime.errors import UserError
 
@@ -67,7 +68,7 @@ def evaluate(
     of_images: list[Tensor] | None = None if errors is None else []
     measured = measure(source.network, loader, source.info, scales, of_images)
     data = part if root is None else f"{root} ({part})"
-    tta = {} if scales is None else {"tta": describe_tta(scales)}
+    tta = {} if scales is None else {"tta": Views(tuple(scales)).describe(COMBINED)}
     results = {"checkpoint": source.word, "data": data, **measured, **tta, "notes": list(notes)}
     if errors is not None and current_rank().is_first:
         assert of_images is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,7 +15,7 @@ from spanets.checkpoint import ModelInfo
 from spanets.segmentation.network.segmenter import build_segmenter
 from spanets.segmentation.recipe import SegmentationRecipe
 from spanets.training.features import build_features
-from spanets.training.options import EvalOptions, PredictOptions
+from spanets.training.options import EvalOptions, PredictOptions, Views
 from spanets.training.task import Picture, Predict, Task
 from spanets.weights import LoadReport
 from spanets.weights.choosing import Given
@@ -94,11 +94,11 @@ class SegmentationTask(Task[SegmentationRecipe]):
         )
 
     @classmethod
-    def describe_tta(cls, scales: Sequence[float]) -> str:
+    def describe_tta(cls, views: Views) -> str:
         """Returns a line about the views that are averaged."""
-        from spanets.segmentation.views import describe_tta
+        from spanets.segmentation.views import COMBINED
 
-        return describe_tta(scales)
+        return views.describe(COMBINED)
 
     @staticmethod
     def describe_metrics(results: Mapping[str, Any]) -> str:

@@ -14,14 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from spanets.segmentation.sliding import infer
-from spanets.training.options import describe_views
 from spanets_runtime.resize_to_fit import MIN_SIDE
 from spanets_runtime.windows import Box, Tiling
 
-
-def describe_tta(scales: Sequence[float]) -> str:
-    """Returns a line about what `infer_views` averages."""
-    return describe_views("probabilities averaged", scales)
+COMBINED = "probabilities averaged"
+"""What is done with the results of several views."""
 
 
 def infer_views(

@@ -1,6 +1,5 @@
 """Options of predictions and evaluations; each task uses some of them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +7,57 @@ from spanets_runtime.windows import Tiling
 
 
 @dataclass(frozen=True)
-class PredictOptions:
+class Views:
+    """Views of an image whose results are combined: test-time augmentation.
+
+    Attributes:
+        scales: Factors of the size of the network's input; each also has a mirror image.
+        corners: Whether the four corners and their mirror images are views as well.
+    """
+
+    scales: tuple[float, ...] = (1.0,)
+    corners: bool = False
+
+    def describe(self, how: str) -> str:
+        """Returns a line such as "objects merged over 2 views: each image and its mirror image".
+
+        Args:
+            how: What is done with the results.
+        """
+        count = 2 * (len(self.scales) + 4 * self.corners)
+        views = f"{how} over {count} views: each image and its mirror image"
+        if self.scales != (1.0,):
+            views += f", at scales {', '.join(f'{scale:g}' for scale in self.scales)}"
+        return f"{views}; the same of its four corners" if self.corners else views
+
+
+@dataclass(frozen=True, kw_only=True)
+class TtaOptions:
+    """Options of test-time augmentation.
+
+    Attributes:
+        tta: Whether to combine each image and its mirror image.
+        tta_scales: Scales at which `tta` looks at the images; None means their own.
+        tta_crops: Whether `tta` also looks at the images' four corners.
+    """
+
+    tta: bool = False
+    tta_scales: tuple[float, ...] | None = None
+    tta_crops: bool = False
+
+    @property
+    def views(self) -> Views | None:
+        """The views to combine, or None for the image alone."""
+        return Views(self.tta_scales or (1.0,), self.tta_crops) if self.tta else None
+
+    @property
+    def scales(self) -> tuple[float, ...] | None:
+        """The scales of the views to combine, or None for the image alone."""
+        return None if self.views is None else self.views.scales
+
+
+@dataclass(frozen=True)
+class PredictOptions(TtaOptions):
     """Options of a prediction.
 
     Attributes:
@@ -16,9 +65,7 @@ class PredictOptions:
         out: Folder for pictures and files.
         min_score: Lowest score of the objects to show.
         annotations: COCO file whose image and category ids the output uses.
-        tta: Whether to combine an image and its mirror image.
         calibrated: Whether to use the temperature in the checkpoint.
-        tta_scales: Scales at which `tta` looks at the image; None means its own.
         tile: Tiles in which to predict, or None for whole images.
     """
 
@@ -26,19 +73,12 @@ class PredictOptions:
     out: Path | None = None
     min_score: float = 0.5
     annotations: Path | None = None
-    tta: bool = False
     calibrated: bool = False
-    tta_scales: tuple[float, ...] | None = None
     tile: Tiling | None = None
-
-    @property
-    def scales(self) -> tuple[float, ...] | None:
-        """The scales of the views to combine, or None for the image alone."""
-        return (self.tta_scales or (1.0,)) if self.tta else None
 
 
 @dataclass(frozen=True)
-class EvalOptions:
+class EvalOptions(TtaOptions):
     """Options of an evaluation.
 
     Attributes:
@@ -51,8 +91,6 @@ class EvalOptions:
         errors: Folder for a page of mistakes, or None.
         calibrate: Whether to fit a temperature and store it in the checkpoint.
         precision: Precision for which a threshold is recommended, or None.
-        tta: Whether to combine each image and its mirror image.
-        tta_scales: Scales at which `tta` looks at the images; None means their own.
         score: Lowest score of the detections whose mistakes are counted; None means the
             recommended threshold.
         thresholds: Whether to choose the thresholds of labels and store them in the checkpoint.
@@ -66,25 +104,5 @@ class EvalOptions:
     errors: Path | None = None
     calibrate: bool = False
     precision: float | None = None
-    tta: bool = False
-    tta_scales: tuple[float, ...] | None = None
     score: float | None = None
     thresholds: bool = False
-
-    @property
-    def scales(self) -> tuple[float, ...] | None:
-        """The scales of the views to combine, or None for the image alone."""
-        return (self.tta_scales or (1.0,)) if self.tta else None
-
-
-def describe_views(how: str, scales: Sequence[float]) -> str:
-    """Returns a line about combined views, such as "objects merged over 2 views: ...".
-
-    Args:
-        how: What is done with the results.
-        scales: Factors of the size of the network's input; each also has a mirror image.
-    """
-    views = f"{how} over {2 * len(scales)} views: each image and its mirror image"
-    if tuple(scales) == (1.0,):
-        return views
-    return f"{views}, at scales {', '.join(f'{scale:g}' for scale in scales)}"

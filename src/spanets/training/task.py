@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spanets.data.run_data import RunData
 from spanets.recipe import Recipe, parse_recipe
-from spanets.training.options import EvalOptions, PredictOptions, describe_views
+from spanets.training.options import EvalOptions, PredictOptions, Views
 from spanets.version import __version__
 from spanets.weights import LoadReport, load_weights
 from spanets.weights.choosing import Given
@@ -50,7 +50,8 @@ class Task(ABC, Generic[R]):
         noun: What a model of the task is called on a model card.
         usage: Lines of Python on a model card, which print what the outputs of `model(image)` say.
         supported_options: Of the options "out", "annotations", "layout", "errors", "calibrate",
-            "precision", "score", "tta", "tta_scales", "tile", "thresholds" and "calibrated",
+            "precision", "score", "tta", "tta_scales", "tta_crops", "tile", "thresholds" and
+            "calibrated",
             those for this task.
         preprocessing_keys: Keys of `data` that a checkpoint's preprocessing contains.
         side_key: The key of `data` with the side of the network's input, or None.
@@ -189,9 +190,9 @@ class Task(ABC, Generic[R]):
         """
 
     @classmethod
-    def describe_tta(cls, scales: Sequence[float]) -> str:
+    def describe_tta(cls, views: Views) -> str:
         """Returns a line about the views that `tta` combines."""
-        return describe_views("results combined", scales)
+        return views.describe("results combined")
 
     def load_weights(self, model: nn.Module, path: Given) -> LoadReport:
         """Loads the initial weights of a run, from a file or by name.

@@ -25,7 +25,7 @@ def make_predictor(source: Source, options: PredictOptions) -> Predict:
         UserError: the preprocessing is damaged.
     """
     source.require_classes()
-    names = ["annotations", "tta_scales", "tta", "tile", "calibrated"]
+    names = ["annotations", "tta_scales", "tta_crops", "tta", "tile", "calibrated"]
     # With tiles every task that knows them writes files.
     _refuse_foreign(source, options, names if options.tile else ["out", *names])
     use_own_gpu()
@@ -75,7 +75,7 @@ def predict_table(
         UsageError: an option belongs to other tasks, or the model is no classifier or detector.
         UserError: the model cannot be read.
     """
-    options = PredictOptions(top, None, min_score, None, tta, calibrated)
+    options = PredictOptions(top, min_score=min_score, tta=tta, calibrated=calibrated)
     columns, predict = _open_rows(str(model), options, _stamp(model))
     return map(columns.row, predict(map(os.fspath, images)))
 

@@ -110,7 +110,6 @@ def evaluate_model(arguments: argparse.Namespace) -> int:
     from spanets.training.using import evaluate
 
     refuse_program(arguments.checkpoint, "eval")
-    tta, scales = read_tta(arguments)
     options = EvalOptions(
         arguments.data,
         arguments.layout,
@@ -120,8 +119,7 @@ def evaluate_model(arguments: argparse.Namespace) -> int:
         errors=None if arguments.errors is None else Path(arguments.errors),
         calibrate=arguments.calibrate,
         precision=arguments.precision,
-        tta=tta,
-        tta_scales=scales,
+        **read_tta(arguments),
         score=arguments.score,
         thresholds=arguments.thresholds,
     )
@@ -160,7 +158,6 @@ def _evaluate_folds(
         "--calibrate": options.calibrate or None,
         "--precision": options.precision,
         "--score": options.score,
-        "--tta-scales": options.tta_scales or None,
         "--weights": weights,
     }
     if wrong := [name for name, value in given.items() if value is not None]:

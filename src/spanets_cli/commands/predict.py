@@ -181,11 +181,12 @@ def describe_options(arguments: argparse.Namespace) -> dict[str, Any]:
     from spanets_runtime.shared_table import describe_model
 
     options = {f"--{name}": getattr(arguments, name) for name in ("top", "score")}
-    tta, scales = check_model(arguments)
+    tta = check_model(arguments)
     options |= {
         "--calibrated": arguments.calibrated,
-        "--tta": tta,
-        "--tta-scales": scales and list(scales),
+        "--tta": tta["tta"],
+        "--tta-scales": tta["tta_scales"] and list(tta["tta_scales"]),
+        "--tta-crops": tta["tta_crops"],
     }
     try:
         own = version("spanets")
@@ -195,44 +196,42 @@ def describe_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"version of spanets": own, **described, **options}
 
 
-def check_model(arguments: argparse.Namespace) -> tuple[bool, Any]:
+def check_model(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns what `read_tta` returns.
 
     Raises:
         UsageError: the model is a program, or options do not go together.
     """
     refuse_program(arguments.checkpoint, "predict")
-    tta, scales = read_tta(arguments)
-    if arguments.calibrated and tta:
+    tta = read_tta(arguments)
+    if arguments.calibrated and tta["tta"]:
         raise UsageError("--calibrated: the temperature is fitted without --tta; leave one out")
-    return tta, scales
+    return tta
 
 
 def make_rows(arguments: argparse.Namespace) -> tuple[Any, Any]:
     """Returns the columns of a table, and a function from paths of images to predictions."""
     from spanets_runtime.onnx import is_exported, make_onnx_rows
 
-    path, tta = arguments.checkpoint, arguments.tta
+    path = arguments.checkpoint
     if is_exported(path) and arguments.weights is None:
         _refuse_views(arguments)
-        print_notes([TTA] * tta)
-        return make_onnx_rows(path, arguments.top, arguments.calibrated, tta)
+        print_notes([TTA] * arguments.tta)
+        return make_onnx_rows(path, arguments.top, arguments.calibrated, arguments.tta)
     from spanets.tasks import load_task
     from spanets.training import using
     from spanets.training.options import PredictOptions
 
-    tta, scales = check_model(arguments)
     options = PredictOptions(
         arguments.top,
         min_score=arguments.score,
-        tta=tta,
         calibrated=arguments.calibrated,
-        tta_scales=scales,
+        **check_model(arguments),
     )
     source = open_named(path, arguments.weights)
     columns, predict = using.make_rows(source, options)
-    if options.scales is not None:
-        tell(load_task(source.info.task).describe_tta(options.scales))
+    if options.views is not None:
+        tell(load_task(source.info.task).describe_tta(options.views))
     return columns, predict
 
 
@@ -244,7 +243,7 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
     """
     from spanets_runtime.onnx import is_exported
 
-    tta, scales = check_model(arguments)
+    tta = check_model(arguments)
     tiling = _read_tiling(arguments)
     out = None if arguments.out is None else Path(arguments.out)
     annotations = None if arguments.annotations is None else Path(arguments.annotations)
@@ -259,15 +258,14 @@ def make_predictor(arguments: argparse.Namespace) -> Callable[[Any], Iterator[An
         out,
         arguments.score,
         annotations,
-        tta=tta,
         calibrated=arguments.calibrated,
-        tta_scales=scales,
         tile=tiling,
+        **tta,
     )
     source = open_named(arguments.checkpoint, arguments.weights)
     predict = using.make_predictor(source, options)
-    if options.scales is not None:
-        tell(load_task(source.info.task).describe_tta(options.scales))
+    if options.views is not None:
+        tell(load_task(source.info.task).describe_tta(options.views))
     return predict
 
 
@@ -305,9 +303,14 @@ def _open_exported(
 
 
 def _refuse_views(arguments: argparse.Namespace) -> None:
-    """Raises a UsageError for tiles or scales, which exported files lack."""
+    """Raises a UsageError for tiles, scales and crops, which exported files lack."""
     from spanets_runtime.onnx import refuse_exported
 
-    for option, value in (("--tile", arguments.tile), ("--tta-scales", arguments.tta_scales)):
+    given = {
+        "--tile": arguments.tile,
+        "--tta-scales": arguments.tta_scales,
+        "--tta-crops": arguments.tta_crops or None,
+    }
+    for option, value in given.items():
         if value is not None:
             raise UsageError(refuse_exported(option, arguments.checkpoint))

@@ -26,6 +26,7 @@ from spanets.restoring import restore_model
 from spanets.tasks import DEFAULT_TASK, load_task
 from spanets.version import __version__
 from spanets.weights import LoadReport, load_weights
+from spanets_runtime.arrays import PIXEL_KEYS
 from spanets_runtime.errors import UsageError, UserError, first_line
 from spanets_runtime.onnx import OnnxFile, image_level_predictor, is_exported
 from spanets_runtime.reading import read_text_file
@@ -33,6 +34,9 @@ from spanets_runtime.reading import read_text_file
 WEIGHT_SUFFIXES = (".ckpt", ".pth", ".pt", ".tar", ".bin", ".safetensors")
 
 HUB = "hf-hub:"
+
+PIXELS = "spanets_pixels"
+"""Entry of config.json with what timm's preprocessing lacks; see `PixelFormat`."""
 
 # Entries of a timm configuration that describe the preprocessing.
 _PREPROCESSING = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
@@ -70,7 +74,7 @@ class Source:
 
     @cached_property
     def preprocess(self) -> Any:
-        """Evaluation transform from an RGB Pillow image to the network's input.
+        """Evaluation transform from a decoded image to the network's input.
 
         Raises:
             UserError: damaged preprocessing.
@@ -329,6 +333,8 @@ def _open_folder(folder: Path, word: str) -> Source:
         classes = classes or [str(i) for i in range(int(config["num_classes"]))]
         arguments = dict(config.get("model_args", {}))
         preprocessing = {key: cfg[key] for key in _PREPROCESSING if key in cfg}
+        pixels = dict(config.get(PIXELS, {}))
+        preprocessing |= {key: pixels[key] for key in PIXEL_KEYS if key in pixels}
         own = dict(config.get(TASK_KEY, {}))
         calibration, task = dict(own.get("calibration", {})), str(own.get("name", DEFAULT_TASK))
         names = [str(c) for c in classes]

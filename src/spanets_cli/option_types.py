@@ -63,6 +63,17 @@ def scale(text: str) -> float:
     return value
 
 
+def value_range(text: str) -> tuple[float, float]:
+    """Reads two finite numbers, the smaller one first, such as 0,4095."""
+    low, _, high = text.partition(",")
+    found = _number(low), _number(high)
+    if not -math.inf < found[0] < found[1] < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"{shorten(text)} is no range: give two numbers, the smaller first, such as 0,4095"
+        )
+    return found
+
+
 def byte_size(text: str) -> int:
     """Reads 512MB, 1.5 GiB, 4000."""
     match = re.fullmatch(

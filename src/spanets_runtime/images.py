@@ -38,6 +38,7 @@ __all__ = [
     "digest_image",
     "load_described",
     "load_image",
+    "opened",
     "quiet_decoder",
 ]
 
@@ -129,6 +130,13 @@ def decode_image(
     """
     with _named_errors(source), _open(source) as file:
         return _decode(file, max_pixels)
+
+
+@contextmanager
+def opened(source: str | os.PathLike[str] | StoredImage) -> Iterator[BinaryIO]:
+    """Opens the encoded bytes of an image; every error within becomes an `ImageError`."""
+    with _named_errors(source), _open(source) as file:
+        yield file
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +16,23 @@ _SYSTEM = frozenset(
     {"@eadir", "#recycle", "@recycle", "__macosx", "$recycle.bin", "lost+found"}
     | {"system volume information", "thumbs.db", "desktop.ini"}
 )
+
+
+_ARRAYS = frozenset({".npy"})
+_EXTRA: ContextVar[frozenset[str]] = ContextVar("_EXTRA", default=frozenset())
+
+
+@contextmanager
+def listing_arrays(is_wanted: bool = True) -> Iterator[None]:
+    """Lists NumPy arrays as images of a folder, for models that read stored numbers.
+
+    Elsewhere an .npy file beside an image is mostly something else, such as its features.
+    """
+    token = _EXTRA.set(_ARRAYS if is_wanted else frozenset())
+    try:
+        yield
+    finally:
+        _EXTRA.reset(token)
 
 
 @dataclass(frozen=True)
@@ -103,7 +122,8 @@ def is_system(name: str) -> bool:
 
 def is_image_name(name: str) -> bool:
     """Returns whether a file name has an image suffix."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix in IMAGE_SUFFIXES or suffix in _EXTRA.get()
 
 
 def list_entries(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
@@ -144,7 +164,7 @@ def list_images(folder: str | os.PathLike[str], recursive: bool = True) -> Listi
 
 
 def images_below(folder: str | os.PathLike[str]) -> Listing:
-    """Lists a folder that must contain images, at any depth.
+    """Lists a folder that must contain images, at any depth; NumPy arrays if it has no others.
 
     Raises:
         UserError: no such folder, one that cannot be read, or no images in it.
@@ -153,6 +173,9 @@ def images_below(folder: str | os.PathLike[str]) -> Listing:
     if not os.path.isdir(root):
         raise UserError(f"{root}: no such folder")
     found = list_images(root)
+    if not found.images:
+        with listing_arrays():
+            found = list_images(root)
     if not found.images:
         raise UserError("; ".join([f"{root}: a folder without images", *found.notes()]))
     return found

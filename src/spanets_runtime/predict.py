@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from spanets_runtime.images import ImageError, describe_error, load_image
 from spanets_runtime.listing import ImageSource
@@ -102,21 +101,23 @@ class Prediction(ImagePrediction):
 
 def predict_images(
     images: Iterable[ImageSource],
-    classify: Callable[[Image.Image], NDArray[Any]],
+    classify: Callable[[Any], NDArray[Any]],
     classes: Sequence[str],
     top: int,
+    read: Callable[[ImageSource], Any] = load_image,
 ) -> Iterator[Prediction]:
     """Yields a prediction for each image, in order; for an unreadable one, it carries the error.
 
     Args:
         images: Paths of the images.
-        classify: Function from an RGB image to its logits (classes,).
+        classify: Function from a decoded image to its logits (classes,).
         classes: Class names, in the order of the logits.
         top: Number of classes for each image; all if there are fewer.
+        read: Decodes an image; 8-bit RGB by default.
     """
 
     def predict(path: ImageSource) -> Prediction:
-        logits = classify(load_image(path))
+        logits = classify(read(path))
         check_answer(bool(np.isfinite(logits).all()))
         probabilities = _softmax(logits)
         order = np.argsort(-probabilities, kind="stable")[:top]

@@ -29,12 +29,14 @@ class Cell:
         lines: Lines of the caption.
         colour: Colour of the frame, or None without one.
         paint: Draws on the picture before it is made smaller, or None.
+        view: Decodes the image.
     """
 
     image: str | StoredImage
     lines: tuple[str, ...]
     colour: str | None = None
     paint: Callable[[Image.Image], Image.Image] | None = None
+    view: Callable[[str | StoredImage], Image.Image] = load_image
 
 
 Group = Sequence[Cell]
@@ -77,7 +79,7 @@ def _draw_cell(
     x, y = corner
     draw = ImageDraw.Draw(sheet)
     try:
-        picture = load_image(cell.image)
+        picture = cell.view(cell.image)
         picture = ImageOps.contain(cell.paint(picture) if cell.paint else picture, (SIDE, SIDE))
         place = (x + (SIDE - picture.width) // 2, y + (SIDE - picture.height) // 2)
         sheet.paste(picture, place)

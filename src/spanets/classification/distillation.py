@@ -67,6 +67,11 @@ def make_teacher(settings: Distill, classes: Sequence[str], student: Preprocessi
             f"({shorten(', '.join(classes[:3]), 60)}). Fine-tune the teacher on these images, or "
             "set distill.weight 0 and distill.features 1 to imitate its features alone"
         )
+    if source.preprocess.pixels != student.pixels:
+        raise UsageError(
+            f"distill.teacher {settings.teacher} reads other images than the run: data.channels, "
+            "data.value_range and data.bands must be those it was trained with"
+        )
     return Teacher(source, [names.index(name) for name in classes] if same else None, student)
 
 

@@ -1,6 +1,6 @@
 """Writes the page of a classifier's mistakes, and a table of all its answers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ def report_answers(
     errors: Path | None,
     probabilities: list[NDArray[np.float32]] | None,
     scope: str,
+    view: Callable[[Any], Image.Image] = load_image,
 ) -> None:
     """Adds "groups", if the images have groups, and writes the pages of `--errors`.
 
@@ -66,17 +67,23 @@ def report_answers(
         errors: Folder for the pages, or None.
         probabilities: Batches of probabilities, for the pages.
         scope: See `save_wrong_labels`.
+        view: Decodes an image for the pages.
     """
     if samples.groups is not None:
         results["groups"] = measure_groups(samples.groups, answers)
     if errors is not None and probabilities and current_rank().is_first:
-        results["errors"] = save_errors(errors, samples, answers, names, results)
+        results["errors"] = save_errors(errors, samples, answers, names, results, view)
         joined = np.concatenate(probabilities)
         results["wrong_labels"] = save_wrong_labels(errors, samples, names, joined, scope)
 
 
 def save_errors(
-    out: Path, samples: Samples, answers: Answers, names: Sequence[str], results: Mapping[str, Any]
+    out: Path,
+    samples: Samples,
+    answers: Answers,
+    names: Sequence[str],
+    results: Mapping[str, Any],
+    view: Callable[[Any], Image.Image] = load_image,
 ) -> dict[str, Any]:
     """Writes the page, the table and the reliability diagram.
 
@@ -86,6 +93,7 @@ def save_errors(
         answers: The N answers.
         names: The N paths for the table and the captions.
         results: The results of `evaluate`.
+        view: Decodes an image for the page.
 
     Returns:
         The paths, by "page", "table" and "diagram", and the number of "wrong" images.
@@ -95,7 +103,7 @@ def save_errors(
     """
     plot_reliability(reliability(answers), out / DIAGRAM)
     _save_table(out / TABLE, samples.classes, answers, names)
-    page = _Page(samples, answers, names)
+    page = _Page(samples, answers, names, view)
     page.write(out / PAGE, results, (out / DIAGRAM).read_bytes())
     return {
         "page": str(out / PAGE),
@@ -126,8 +134,14 @@ def most_confused(answers: Answers, classes: int) -> list[tuple[int, int, int]]:
 class _Page:
     """The page of mistakes."""
 
-    def __init__(self, samples: Samples, answers: Answers, names: Sequence[str]) -> None:
-        self.samples, self.answers, self.names = samples, answers, names
+    def __init__(
+        self,
+        samples: Samples,
+        answers: Answers,
+        names: Sequence[str],
+        view: Callable[[Any], Image.Image],
+    ) -> None:
+        self.samples, self.answers, self.names, self.view = samples, answers, names, view
         self.page = Page()
 
     def write(self, path: Path, results: Mapping[str, Any], diagram: bytes) -> None:
@@ -191,6 +205,6 @@ class _Page:
 
     def _picture(self, row: int) -> Image.Image | None:
         try:
-            return load_image(self.samples.images[row])
+            return self.view(self.samples.images[row])
         except UserError:
             return None

@@ -138,7 +138,8 @@ def evaluate(
         f"only the {len(kept)} images of {images.part} were looked at; models look right on the "
         "images that they were trained on (a table's data.fold all looks at every image)"
     )
-    report_answers(results, kept, names, answers, errors, probabilities, scope)
+    view = source.preprocess.view
+    report_answers(results, kept, names, answers, errors, probabilities, scope, view)
     return results
 
 

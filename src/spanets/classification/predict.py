@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from spanets.sources import ReadyModel
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.predict import Prediction, predict_images
+from spanets_runtime.preprocessing import Pixels
 
 
 class Predictor(ReadyModel):
@@ -31,10 +31,11 @@ class Predictor(ReadyModel):
             images: Image paths.
             top: Largest number of classes for each image.
         """
-        return predict_images(images, self.classify, self.info.classes, top)
+        chosen, read = self.preprocess.choose(images), self.preprocess.read
+        return predict_images(chosen, self.classify, self.info.classes, top, read)
 
     @torch.inference_mode()
-    def classify(self, image: Image.Image) -> NDArray[Any]:
-        """Returns the logits (classes,) of an RGB image."""
+    def classify(self, image: Pixels) -> NDArray[Any]:
+        """Returns the logits (classes,) of a decoded image."""
         batch = torch.from_numpy(self.preprocess(image))[None].to(self.device)
         return self.model(batch)[0].float().cpu().numpy()

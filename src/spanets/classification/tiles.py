@@ -12,12 +12,13 @@ from PIL import Image, ImageDraw
 
 from spanets.classification.predict import Predictor
 from spanets.training.mistakes import check_folder, first_bytes, write_table
+from spanets_runtime.arrays import to_picture
 from spanets_runtime.fonts import font_for, picture_label
-from spanets_runtime.images import load_image
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.masks import class_colours
 from spanets_runtime.pictures import check_outputs, name_outputs, save_picture
 from spanets_runtime.predict import Prediction, check_answer, predict_each
+from spanets_runtime.preprocessing import Pixels, cut, size_of
 from spanets_runtime.windows import Box, Tiling
 
 TABLE = "tiles.csv"
@@ -76,20 +77,20 @@ def predict_tiles(
     Raises:
         UserError: the folder cannot be written, or a file would be overwritten.
     """
-    images = list(images)
-    names = [f"{name}-tiles.jpg" for name in name_outputs(images)]
+    chosen = list(predictor.preprocess.choose(images))
+    names = [f"{name}-tiles.jpg" for name in name_outputs(chosen)]
     if out is not None:
         check_folder(out, {TABLE: first_bytes(HEADER)}, option="--out")
-        check_outputs(images, [out / name for name in names])
+        check_outputs(chosen, [out / name for name in names])
     places = iter(names)
     classes = predictor.info.classes
     rows: list[list[object]] = []
 
     def predict(path: ImageSource) -> TiledPrediction:
         name = next(places)  # also for an unreadable image, to stay in step
-        image = load_image(path)
-        boxes = tiling.tiles(*image.size)
-        shares = np.stack([_shares(predictor, image.crop(box)) for box in boxes])
+        image = predictor.preprocess.read(path)
+        boxes = tiling.tiles(*size_of(image))
+        shares = np.stack([_shares(predictor, cut(image, box)) for box in boxes])
         found = TiledPrediction(
             str(path),
             _highest(shares.mean(0), classes, top),
@@ -97,19 +98,20 @@ def predict_tiles(
         )
         if out is None:
             return found
-        picture = draw_tiles(image, tiling.cells(*image.size), shares, classes)
+        shown = image if isinstance(image, Image.Image) else to_picture(image)
+        picture = draw_tiles(shown, tiling.cells(*shown.size), shares, classes)
         save_picture(picture, out / name)
         rows.extend(_row(str(path), tile) for tile in found.tiles)
         return TiledPrediction(str(path), found.labels, found.tiles, str(out / name))
 
     try:
-        yield from predict_each(images, predict, TiledPrediction)
+        yield from predict_each(chosen, predict, TiledPrediction)
     finally:  # if an image fails, keep the results of the others
         if out is not None:
             write_table(out / TABLE, HEADER, rows)
 
 
-def _shares(predictor: Predictor, image: Image.Image) -> NDArray[np.float64]:
+def _shares(predictor: Predictor, image: Pixels) -> NDArray[np.float64]:
     logits = predictor.classify(image).astype(np.float64)
     check_answer(bool(np.isfinite(logits).all()))
     shifted = np.exp(logits - logits.max())

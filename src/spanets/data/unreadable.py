@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import default_collate
 
 from spanets.data.ranks import gather_all
 from spanets.data.samples import Samples
+from spanets_runtime.arrays import PixelFormat
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import ImageError, load_image
 from spanets_runtime.preprocessing import check_shape
@@ -28,14 +28,20 @@ class Unreadable:
         max_fraction: Fraction of the images that may be unreadable; with more, the run stops.
         short_side: Length in pixels to which shorter sides are resized; images too elongated for
             it count as unreadable. None skips this check.
+        pixels: How images are read; None is 8-bit RGB.
 
     Attributes:
         allowed: Number of images that may be unreadable.
     """
 
     def __init__(
-        self, samples: Samples, max_fraction: float, short_side: int | None = None
+        self,
+        samples: Samples,
+        max_fraction: float,
+        short_side: int | None = None,
+        pixels: PixelFormat | None = None,
     ) -> None:
+        self.pixels = pixels
         self.samples = samples
         self.short_side = short_side
         self.max_fraction = max_fraction
@@ -44,7 +50,7 @@ class Unreadable:
         self._found = torch.zeros(len(samples) if self.allowed else 0, dtype=torch.bool)
         self._found.share_memory_()
 
-    def load(self, index: int) -> Image.Image | None:
+    def load(self, index: int) -> Any:
         """Decodes an image, or records it as unreadable and returns None.
 
         Raises:
@@ -98,8 +104,9 @@ class Unreadable:
         """Returns a line with the reason for each unreadable image found so far."""
         return [f"{self.samples.images[i]}: {self.reason(i)}" for i in self.indices()]
 
-    def _read(self, index: int) -> Image.Image:
-        image = load_image(self.samples.images[index])
+    def _read(self, index: int) -> Any:
+        source = self.samples.images[index]
+        image = load_image(source) if self.pixels is None else self.pixels.read(source)
         if self.short_side is not None:
             try:
                 check_shape(image, self.short_side)

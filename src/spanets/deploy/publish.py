@@ -25,8 +25,9 @@ from spanets.checkpoint import ModelInfo, read_own
 from spanets.deploy.model_folder import FILES, check_folder, place, sign
 from spanets.recipe.yaml_text import dump_yaml
 from spanets.runs.file_names import RESULTS
-from spanets.sources import HUB, TASK_KEY, build_source
+from spanets.sources import HUB, PIXELS, TASK_KEY, build_source
 from spanets.tasks import load_task
+from spanets_runtime.arrays import PIXEL_KEYS
 from spanets_runtime.errors import UsageError, UserError, first_line
 from spanets_runtime.markdown import code_block, code_span, escape_markdown
 from spanets_runtime.onnx import is_exported
@@ -119,9 +120,14 @@ def _check_repository(name: str) -> None:
 
 
 def _write_model(model: nn.Module, info: ModelInfo, own: Mapping[str, Any], folder: Path) -> None:
-    config: dict[str, Any] = {"label_names": info.classes, "pretrained_cfg": info.preprocessing}
+    # timm refuses keys in `pretrained_cfg` that it does not know.
+    pixels = {key: value for key, value in info.preprocessing.items() if key in PIXEL_KEYS}
+    known = {key: value for key, value in info.preprocessing.items() if key not in pixels}
+    config: dict[str, Any] = {"label_names": info.classes, "pretrained_cfg": known}
     if own:
         config[TASK_KEY] = {"name": info.task, **own}
+    if pixels:
+        config[PIXELS] = pixels
     save_for_hf(
         model,
         str(folder),

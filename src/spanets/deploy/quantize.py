@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
 from spanets.sources import Source
 from spanets.tasks import load_task
 from spanets_runtime.errors import UserError, require
-from spanets_runtime.images import ImageError, describe_error, describe_unreadable, load_image
+from spanets_runtime.images import ImageError, describe_error, describe_unreadable
 from spanets_runtime.listing import images_below
+from spanets_runtime.preprocessing import reader_of
 
 # Operators with weights; in a SPANet these are convolutions, except for the classifier. Spectral
 # filters and attention stay in float32: they do little work, less than the conversions would cost,
@@ -33,7 +33,7 @@ _SHAPING = {"Reshape", "Unsqueeze", "Squeeze", "Expand", "Transpose", "Identity"
 _BY_CONSTANTS = {"Add", "Sub", "Mul", "Div"}
 
 
-Transform = Callable[[Image.Image], NDArray[np.float32]]
+Transform = Callable[[Any], NDArray[np.float32]]
 
 
 def calibration_transform(
@@ -76,15 +76,17 @@ def calibration_images(
     found = images_below(folder)
     for note in found.notes():
         print(note, file=sys.stderr)
-    paths = found.images
+    choose = getattr(preprocess, "choose", list)  # leaves out files of further bands
+    paths = list(choose(found.images))
     random.Random(seed).shuffle(paths)
+    read = reader_of(preprocess)
     images: list[NDArray[np.float32]] = []
     unreadable: list[str] = []
     for path in paths:
         if len(images) == count:
             break
         try:
-            images.append(preprocess(load_image(path)))
+            images.append(preprocess(read(path)))
         except ImageError as error:
             unreadable.append(describe_error(path, error))
     if not images:

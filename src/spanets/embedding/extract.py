@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from spanets.data.image_level.bands import choose_bands
 from spanets.data.loaders import ordered_loader, plain_worker_errors
 from spanets.data.ranks import in_order
 from spanets.data.sources.labelled import Listed, gather_labelled
@@ -31,7 +32,6 @@ from spanets_runtime.images import (
     ImageError,
     describe_error,
     digest_image,
-    load_image,
     quiet_decoder,
 )
 from spanets_runtime.preprocessing import Preprocessing
@@ -78,6 +78,10 @@ def embed(
     network = source
     if not isinstance(network, EmbeddingNetwork):
         network = open_network(network, layer, size)
+    if (pixels := network.preprocess.pixels) is not None and pixels.bands:
+        kept, found = choose_bands(listed.images, pixels.bands, "the images")
+        listed.keep(kept)
+        listed.notes += found
     notes = [*network.notes, *_follow_run(network.source, listed)]
     digests, vectors, errors = compute_vectors(
         network, listed.images, batch_size, workers, normalize, device
@@ -199,7 +203,7 @@ class _ImageFiles(Dataset[tuple[int, bytes, Any]]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[int, bytes, Any]:
         index, path = key[1], self.images[key[1]]
         try:
-            pixels = self.preprocess(load_image(path))
+            pixels = self.preprocess(self.preprocess.read(path))
             return index, digest_image(path, DIGEST_BYTES), torch.from_numpy(pixels)
         except ImageError as error:
             return index, b"", describe_error(path, error)

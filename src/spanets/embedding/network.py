@@ -82,7 +82,7 @@ class EmbeddingNetwork:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """Returns vectors (B, D), float32, of preprocessed images (B, 3, S, S).
+        """Returns vectors (B, D), float32, of preprocessed images (B, C, S, S).
 
         Raises:
             UsageError: the layer's output cannot be pooled, or the model cannot take the size.
@@ -180,7 +180,7 @@ def _open_exported(word: str, layer: str | None, size: int | None) -> EmbeddingN
 def _sized(preprocessing: dict[str, Any], size: int | None) -> dict[str, Any]:
     values = {**preprocessing, "crop_mode": "center"}
     if size is not None:
-        values["input_size"] = [3, size, size]
+        values["input_size"] = [*values["input_size"][:-2], size, size]
     return values
 
 

@@ -28,6 +28,7 @@ from spanets.formats.coco.rle import decode_runs
 from spanets.formats.dataset import Dataset
 from spanets.formats.masks import is_of_classes
 from spanets.formats.reading import FORMATS, check_part, find_formats, read_dataset
+from spanets_runtime.arrays import PixelFormat
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.sheets import SIDE, Cell
 from spanets_runtime.sizes import quick_size
@@ -50,6 +51,7 @@ def describe_source(
     columns: Mapping[str, str | None] | None = None,
     images: str | None = None,
     format: str | None = None,
+    pixels: PixelFormat | None = None,
 ) -> dict[str, Any]:
     """Measures a data set of any kind, and says what looks odd in it.
 
@@ -61,6 +63,7 @@ def describe_source(
         columns: See `describe_data`; for tables.
         images: See `describe_data`; for tables.
         format: Format of annotated images; None finds it.
+        pixels: See `describe_data`; not for annotated images.
 
     Raises:
         UsageError: an option is for another kind of data set.
@@ -79,7 +82,9 @@ def describe_source(
         if value is not None and kind != owner:
             raise UsageError(f"{option} is for --source {owner}, and {root} is read as {kind}")
     if kind != OBJECTS:
-        return describe_data(root, kind, workers, out, columns, images)
+        return describe_data(root, kind, workers, out, columns, images, pixels)
+    if pixels is not None:
+        raise UsageError(f"--channels is for labelled images, and {root} is read as {kind}")
     results = describe_objects(path, format, workers, None if out is None else Path(out))
     if found:
         name = FORMATS[found[0]].NAME

@@ -116,9 +116,9 @@ def _describe_kind(wanted: Any) -> str:
     kind, options = get_origin(wanted), get_args(wanted)
     if kind in (Union, UnionType):
         return " or ".join(map(_describe_kind, options))
-    if kind is tuple:
+    if kind is tuple and options[-1] is not Ellipsis:
         return f"list of {len(options)} {_KINDS[options[0]]}s"
-    if kind is list:
+    if kind in (list, tuple):
         return f"list of {_KINDS[options[0]]}s"
     return "word" if kind is Literal else _KINDS[kind or wanted]
 

@@ -19,6 +19,10 @@ def settle_preprocessing(recipe: Recipe, given: Collection[str]) -> None:
     for key, value in expected_preprocessing(recipe).items():
         if f"data.{key}" not in given or getattr(recipe.data, key) is None:
             setattr(recipe.data, key, value)
+    count = getattr(recipe.data, "channels", None) or 3
+    for key in ("mean", "std"):  # one number stands for all channels
+        if len(values := getattr(recipe.data, key, ())) == 1:
+            setattr(recipe.data, key, values * count)
 
 
 def expected_preprocessing(recipe: Recipe) -> dict[str, Any]:

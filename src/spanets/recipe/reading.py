@@ -20,6 +20,7 @@ from spanets.recipe.trust import check_places
 from spanets.recipe.values import convert, describe_wanted, read_word
 from spanets.recipe.yaml_text import describe_twice, key_lines, load_yaml
 from spanets.tasks import DEFAULT_TASK, load_task
+from spanets_runtime.arrays import PIXEL_KEYS
 from spanets_runtime.errors import UsageError, UserError, nearest
 from spanets_runtime.reading import read_text_file
 from spanets_runtime.text import shorten
@@ -217,6 +218,10 @@ def _check_key(kind: type[Recipe], key: str, where: str) -> None:
     # model.args may have any key.
     if key in known or key.startswith("model.args."):
         return
+    if key.removeprefix("data.") in PIXEL_KEYS:
+        raise UsageError(
+            f"{where}{key}: is for tasks on whole images; {kind().task} reads 8-bit RGB only"
+        )
     # The most likely mistake is a missing or wrong section.
     tail = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
     close = tail or get_close_matches(key, known, n=1, cutoff=0.5)

@@ -60,22 +60,22 @@ class Data:
         """Raises a UsageError for values that are allowed each, but not together."""
 
 
-def mean_key() -> Any:
+def mean_key(between: tuple[float, float] = (0, 1)) -> Any:
     """Declares the mean of pixel values, ImageNet's by default."""
     return key(
         (0.485, 0.456, 0.406),
         f"Mean of each channel, of pixel values in 0..1; {FROM_WEIGHTS}.",
-        between=(0, 1),
+        between=between,
         open=True,
     )
 
 
-def std_key() -> Any:
+def std_key(between: tuple[float, float] = (0.001, 1000)) -> Any:
     """Declares the standard deviation of pixel values, ImageNet's by default."""
     return key(
         (0.229, 0.224, 0.225),
         f"Standard deviation of each channel, of pixel values in 0..1; {FROM_WEIGHTS}.",
-        between=(0.001, 1000),
+        between=between,
         open=True,
     )
 

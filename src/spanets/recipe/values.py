@@ -84,6 +84,8 @@ def _read_scalar(text: str, wanted: Any) -> Any:
 
 def _read_tuple(text: str, options: tuple[Any, ...], origin: str) -> tuple[Any, ...]:
     items = _read_items(text)
+    if options[-1] is Ellipsis:
+        options = (options[0],) * len(items)
     if len(items) != len(options):
         raise TypeError
     pairs = zip(items, options, strict=True)
@@ -142,6 +144,12 @@ def convert(value: Any, wanted: Any) -> Any:
     if kind is dict and isinstance(value, dict):
         of_key, of_value = options
         return {convert(key, of_key): convert(inner, of_value) for key, inner in value.items()}
+    if kind is tuple and options[-1] is Ellipsis:
+        # A single number stands for a list of one.
+        values = value if isinstance(value, list | tuple) else [value]
+        if not values:
+            raise TypeError
+        return tuple(convert(item, options[0]) for item in values)
     if kind is tuple and isinstance(value, list | tuple) and len(value) == len(options):
         return tuple(convert(item, option) for item, option in zip(value, options, strict=True))
     if wanted == list[str] and isinstance(value, list | tuple):
@@ -168,6 +176,10 @@ def describe_wanted(value: Any, wanted: Any) -> str:
         return describe_wanted(value, filled[0])  # null is rarely what was meant
     if kind is Literal:
         return f"allowed: {', '.join(options)}{nearest(str(value), options)}"
+    if kind is tuple and options[-1] is Ellipsis:
+        return "must be a number or a list of numbers, such as [0.5, 0.5, 0.5]"
+    if kind is list and options[0] is str:
+        return "must be a list of texts, such as [B02, B03]"
     if kind is tuple:
         example = ", ".join(["0.5"] * len(options))
         return f"must be a list of {len(options)} numbers, such as [{example}]"
@@ -187,6 +199,8 @@ def _noun(wanted: Any) -> str:
     if kind is list:
         texts = "a list of texts, such as [red, blue]"
         return texts if options[0] is str else "a list of numbers, such as [0.5, 2]"
+    if kind is tuple and options[-1] is Ellipsis:
+        return "a list of numbers"
     if kind is tuple:
         return f"a list of {len(options)} numbers"
     return _NOUNS.get(wanted) or " or ".join(options)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spanets.backbones.factory import create_model
 from spanets.checkpoint import ModelInfo
 from spanets.training.features import build_features
 from spanets.training.task import Task
-from spanets.weights import LoadReport
+from spanets.weights import LoadReport, load_weights
 from spanets.weights.choosing import Given
 from spanets.weights.classifiers import classifier_names
+from spanets_runtime.arrays import PIXEL_KEYS
 from spanets_runtime.errors import UsageError, first_line
 
 if TYPE_CHECKING:
@@ -24,11 +26,30 @@ R = TypeVar("R", bound=Any)
 
 
 class ImageLevelTask(Task[R]):
-    """A task whose network is a timm model: from images (B, 3, S, S) to a row of outputs each."""
+    """A task whose network is a timm model: from images (B, C, S, S) to a row of outputs each."""
 
     is_image_level = True
-    preprocessing_keys = frozenset({"crop_pct", "interpolation", "mean", "std"})
+    preprocessing_keys = frozenset({"crop_pct", "interpolation", "mean", "std", *PIXEL_KEYS})
     side_key = "image_size"
+
+    def make_info(self, classes: list[str]) -> ModelInfo:
+        """Returns the model's metadata; its network takes the channels of the recipe.
+
+        Raises:
+            UsageError: `model.args` names another number of channels.
+        """
+        from spanets.data.image_level.transforms import preprocessing_of
+
+        info = self.describe_model(classes, preprocessing_of(self.recipe.data))
+        channels, given = self.recipe.data.channels, info.model_args.get("in_chans")
+        if channels is None:
+            return info
+        if given not in (None, channels):
+            raise UsageError(
+                f"model.args.in_chans is {given}, and data.channels is {channels}; leave out the "
+                "first, which follows the second"
+            )
+        return replace(info, model_args={**info.model_args, "in_chans": channels})
 
     @classmethod
     def build_model(cls, info: ModelInfo) -> nn.Module:
@@ -45,10 +66,13 @@ class ImageLevelTask(Task[R]):
     def load_weights(self, model: nn.Module, path: Given) -> LoadReport:
         """Loads initial weights; a new classifier starts at zero.
 
+        Weights for three channels are adapted to the recipe's, as timm does.
+
         timm's models initialise it in many ways, and in some the first loss is several times that
         of a guess, which disturbs the pretrained layers (zero: Kolesnikov et al., 2020, BiT).
         """
-        report = super().load_weights(model, path)
+        ema, adapt = self.recipe.model.weights_ema, self.recipe.data.channels is not None
+        report = load_weights(model, path, reset_classifier=True, ema=ema, adapt_channels=adapt)
         with torch.no_grad():
             for key in report.fresh:
                 if key.rpartition(".")[0] in classifier_names(model):
@@ -66,7 +90,7 @@ class ImageLevelTask(Task[R]):
         name, size = self.recipe.model.name, self.recipe.data.image_size
         try:
             with torch.no_grad():
-                shape = tuple(model.eval()(torch.zeros(1, 3, size, size)).shape)
+                shape = tuple(model.eval()(self._blank_image()).shape)
         # Models check sizes in different ways, and raise any kind of error.
         except Exception as error:
             raise UsageError(
@@ -81,5 +105,9 @@ class ImageLevelTask(Task[R]):
         """Raises a UsageError if a batch of this size is too small for batch norm."""
         from spanets.training.batch_norm import refuse_single_values
 
-        size = self.recipe.data.image_size
-        refuse_single_values(model, torch.zeros(1, 3, size, size), batch)
+        refuse_single_values(model, self._blank_image(), batch)
+
+    def _blank_image(self) -> Tensor:
+        """Returns a batch of one black image of the recipe's size, (1, C, S, S)."""
+        data = self.recipe.data
+        return torch.zeros(1, data.channels or 3, data.image_size, data.image_size)

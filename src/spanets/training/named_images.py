@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from spanets.data.image_level.bands import keep_bands
 from spanets.data.image_level.recipe import ImageLevelData
 from spanets.data.image_level.tables import source_of, table_splits
 from spanets.data.run_data import read_run_data
@@ -26,6 +27,7 @@ from spanets.runs.file_names import RECIPE
 from spanets.sources import Source
 from spanets.training.own_data import recipe_beside
 from spanets_runtime.errors import UsageError, UserError
+from spanets_runtime.listing import listing_arrays
 
 MakeReader = Callable[[str, Any], TargetReader | None]
 """Function from the path of a table and a recipe's data section to what reads its targets."""
@@ -75,7 +77,10 @@ def named_images(
         others = [str(other) for other in parts.values() if other != folder]
         told = f"; name {' or '.join(others)} to measure there" if others else ""
         notes.append(f"{root}: has parts, of which {folder.name} is measured{told}")
-    samples = merge(scan_folder(folder, least=1, known=source.info.classes), root)
+    pixels = source.preprocess.pixels
+    with listing_arrays(pixels is not None):
+        samples = scan_folder(folder, least=1, known=source.info.classes)
+    samples = merge(keep_bands(samples, pixels and pixels.bands, root), root)
     if recipe is not None:
         notes += _describe_trained(folder, samples, source, recipe, make_reader)
     shown = root if folder == existing_folder(root) else str(folder)

@@ -14,6 +14,7 @@ from spanets.training.task import Predict
 from spanets_runtime.errors import UsageError
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.onnx import is_exported, make_onnx_rows
+from spanets_runtime.preprocessing import give_rows
 from spanets_runtime.tables import Columns, Row, refuse_task
 
 
@@ -44,7 +45,7 @@ def make_rows(source: Source, options: PredictOptions) -> tuple[Columns, Predict
         refuse_task(source.word, task)
     predict = make_predictor(source, options)
     labels = min(options.top, len(source.info.classes)) if task == "classification" else None
-    return Columns(labels), predict
+    return Columns(labels), give_rows(predict, source.preprocess)
 
 
 def predict_table(

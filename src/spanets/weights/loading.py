@@ -11,7 +11,14 @@ from spanets.weights.earlier import is_earlier_name, rename_contexts
 from spanets.weights.errors import WeightsError
 from spanets.weights.features import load_features
 from spanets.weights.files import StateDict
-from spanets.weights.matching import check_places, match, note_values, resize_filters, rules_of
+from spanets.weights.matching import (
+    adapt_first,
+    check_places,
+    match,
+    note_values,
+    resize_filters,
+    rules_of,
+)
 from spanets.weights.released import convert_official, is_official, is_released_name
 from spanets.weights.report import LoadReport
 
@@ -21,6 +28,7 @@ def load_weights(
     path: Given,
     reset_classifier: bool = False,
     ema: bool | None = None,
+    adapt_channels: bool = False,
 ) -> LoadReport:
     """Loads a checkpoint file into a timm model; models of this package also accept the authors'.
 
@@ -37,6 +45,8 @@ def load_weights(
             of another shape (for fine-tuning on other classes).
         ema: Which weights to load if the file also has averages over updates: True for the
             averages, False for the others, None for those in the main place (`state_dict`).
+        adapt_channels: Whether weights for images of three channels are adapted to the model's
+            number, by timm's rule.
 
     Returns:
         Report of what was loaded, what was not, and why; print it to see it.
@@ -49,7 +59,7 @@ def load_weights(
     if isinstance(getattr(model, "feature_info", None), FeatureInfo) and not _is_ours(target):
         return load_features(model, path, ema)
     check_places(target.state_dict())
-    fitted = fit_weights(target, path, reset_classifier, ema)
+    fitted = fit_weights(target, path, reset_classifier, ema, adapt_channels)
     target.load_state_dict(fitted.tensors, strict=False)  # every key is accounted for
     fitted.report.loaded = len(fitted.tensors)
     return fitted.report
@@ -71,7 +81,11 @@ class Fitted:
 
 
 def fit_weights(
-    model: nn.Module, given: Given, reset_classifier: bool = False, ema: bool | None = None
+    model: nn.Module,
+    given: Given,
+    reset_classifier: bool = False,
+    ema: bool | None = None,
+    adapt_channels: bool = False,
 ) -> Fitted:
     """Finds a model's weights in a file and accounts for every key; see `load_weights`.
 
@@ -80,6 +94,7 @@ def fit_weights(
         given: See `load_weights`.
         reset_classifier: See `load_weights`.
         ema: See `load_weights`.
+        adapt_channels: See `load_weights`.
 
     Raises:
         WeightsError: see `load_weights`.
@@ -97,7 +112,10 @@ def fit_weights(
         report.names = "timm's names"
     try:
         tensors = _rename(found, model) if is_ours else found
-        tensors = match(tensors, own, report, rules_of(model, reset_classifier))
+        rules = rules_of(model, reset_classifier)
+        if adapt_channels:
+            tensors = adapt_first(tensors, own, report, rules)
+        tensors = match(tensors, own, report, rules)
     except WeightsError as error:
         raise WeightsError(f"{place_of(given)}: {error}") from None
     note_values(tensors, own, report)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from spanets.mixers import MERGES
@@ -106,6 +107,24 @@ def resize_filters(tensors: StateDict, own: Mapping[str, Tensor]) -> StateDict:
             # Of a half spectrum only the columns count, so that 2 (F - 1) stands for both widths.
             resized[key] = resize_half_spectrum(value, height, 2 * (columns - 1))
     return resized
+
+
+def adapt_first(
+    tensors: StateDict, own: Mapping[str, Tensor], report: LoadReport, rules: Rules
+) -> StateDict:
+    """Adapts layers that read three channels to the model's number, and reports them.
+
+    It is timm's rule: one channel takes the sum of the three; more repeat them, scaled by 3 / N.
+    """
+    adapted = dict(tensors)
+    for key in (f"{name}.weight" for name in rules.first):
+        value, ours = tensors.get(key), own.get(key)
+        if value is None or ours is None or value.ndim != 4 or ours.ndim != 4:
+            continue
+        if value.shape[1] == 3 != ours.shape[1]:
+            adapted[key] = adapt_input_conv(ours.shape[1], value)
+            report.adapted[key] = f"from 3 channels to {ours.shape[1]}, by timm's rule"
+    return adapted
 
 
 def check_places(own: Mapping[str, Tensor]) -> None:

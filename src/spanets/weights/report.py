@@ -25,6 +25,7 @@ class LoadReport:
         unused: Names of other sets of weights in the file, each with a description.
         converted: Keys of tensors whose dtype was converted, each with both dtypes.
         not_finite: Keys of tensors that hold NaN or infinity.
+        adapted: Keys of tensors that were adapted to other images, each with the reason.
     """
 
     path: str
@@ -39,6 +40,7 @@ class LoadReport:
     unused: dict[str, str] = field(default_factory=dict)
     converted: dict[str, str] = field(default_factory=dict)
     not_finite: list[str] = field(default_factory=list)
+    adapted: dict[str, str] = field(default_factory=dict)
 
     def notes(self) -> list[str]:
         """Returns a line with a count for each kind of difference between file and model."""
@@ -47,6 +49,7 @@ class LoadReport:
             *_count("left out", {**self.skipped, **outside}),
             *_count("keep their initial values", self.fresh),
             *_count("converted", self.converted),
+            *_count("adapted", self.adapted),
         ]
         if self.averaged:
             lines.append(f"the weights are averages over updates ({show_name(self.averaged)})")

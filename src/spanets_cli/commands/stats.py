@@ -1,10 +1,14 @@
 """`spanets stats`: measures a data set before training, and says what looks odd."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from spanets_cli.option_types import value_range, whole
 from spanets_cli.output import print_json, print_notes, say_described, tell
 from spanets_cli.shared_options import add_workers
+
+if TYPE_CHECKING:
+    from spanets_runtime.arrays import PixelFormat
 
 HELP = "measure a data set: what is in it, what looks odd, mean and deviation"
 
@@ -42,6 +46,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="DIR", help="folder for sheet.png, stats.json and stats.yaml"
     )
+    parser.add_argument(
+        "--channels",
+        type=whole(1, 16),
+        metavar="N",
+        help="channels of the images, read with 8 or 16 bits or float (default: 8-bit RGB)",
+    )
+    parser.add_argument(
+        "--value-range",
+        type=value_range,
+        metavar="LOW,HIGH",
+        help="with --channels: the numbers that become 0 and 1, as data.value_range",
+    )
+    parser.add_argument(
+        "--bands",
+        metavar="NAME,...",
+        help="names of the channels if each is a file, as data.bands; sets --channels",
+    )
     add_workers(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -59,6 +80,7 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
         _read_columns(arguments.columns),
         arguments.images,
         arguments.format,
+        _pixels(arguments),
     )
     for line in results["unreadable"]:
         tell(f"spanets: {line}")
@@ -82,3 +104,19 @@ def _read_columns(text: str | None) -> dict[str, Any] | None:
         raise UsageError(
             f"--columns is {text!r}, must be names by purpose, such as '{{label: species}}'"
         ) from None
+
+
+def _pixels(arguments: argparse.Namespace) -> "PixelFormat | None":
+    """Returns how images are read, from --channels, --value-range and --bands."""
+    from spanets_runtime.arrays import PixelFormat
+    from spanets_runtime.errors import UsageError
+
+    bands = arguments.bands.split(",") if arguments.bands else []
+    channels = arguments.channels or len(bands) or None
+    if channels is None and arguments.value_range:
+        raise UsageError("--value-range goes with --channels")
+    values = {"channels": channels, "value_range": arguments.value_range, "bands": bands}
+    try:
+        return PixelFormat.parse(values)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None

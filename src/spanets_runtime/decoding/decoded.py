@@ -13,6 +13,12 @@ MAX_PIXELS = 178_956_970
 MAX_HELD_BYTES = 2**29
 """Limit in bytes of a file that is read into memory as a whole."""
 
+MAX_CHANNELS = 16
+"""Limit of the channels of an image that keeps its stored numbers."""
+
+MAX_STORED_BYTES = 2**30
+"""Limit in bytes of the stored numbers of such an image."""
+
 # Measured peak memory of decoding, in bytes a pixel: 1.4 GiB for `MAX_PIXELS`. The decoders of the
 # costly formats hold several copies of an image.
 _BYTES_A_PIXEL = 8
@@ -68,6 +74,24 @@ def check_size(width: int, height: int, max_pixels: int, form: str = "") -> None
     if width * height > limit:
         of_form = f" of {form}" if form in _COSTLY else ""
         raise Refused(f"{width}x{height} pixels is over the limit{of_form} of {limit} pixels")
+
+
+def check_stored(
+    height: int, width: int, channels: int, dtype: np.dtype[Any], max_pixels: int
+) -> None:
+    """Refuses an image of any type and number of channels that is too large by its header.
+
+    Raises:
+        Refused: the image is too large or empty.
+    """
+    check_size(width, height, max_pixels)
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise Refused(f"has {channels} channels, supported are 1 to {MAX_CHANNELS}")
+    if height * width * channels * dtype.itemsize > MAX_STORED_BYTES:
+        raise Refused(
+            f"{width}x{height} pixels of {channels} channels are over the limit of "
+            f"{MAX_STORED_BYTES} bytes"
+        )
 
 
 def read_whole(file: BinaryIO) -> bytes:

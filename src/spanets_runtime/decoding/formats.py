@@ -105,7 +105,7 @@ _OTHERS: tuple[tuple[bytes, tuple[str, str]], ...] = (
     (rb"SIMPLE  =", ("a FITS file", "save it as PNG, with a range that you choose")),
     (rb"\x5c\x01\0\0|\0\0\x01\x5c|\x6e[i+]", ("a NIfTI file", "save its slices as PNG")),
     (rb"\x89HDF", ("an HDF5 file", "save its images as PNG")),
-    (rb"\x93NUMPY", ("a NumPy array", _AS_PNG)),
+    (rb"\x93NUMPY", ("a NumPy array", "set data.channels, or save it as PNG")),
     (rb"II\*\0.{4}CR|IIRO|IIRS|MMOR|IIU\0|FUJIFILMCCD-RAW|FOVb|\0MRM", _RAW),
     (rb"RIFF.{4}AVI |\x1aE\xdf\xa3|\0\0\x01[\xb3\xba]|FLV\x01|OggS", _VIDEO),
     (rb"RIFF.{4}WAVE|ID3|fLaC", ("a sound", "remove it")),

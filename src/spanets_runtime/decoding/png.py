@@ -104,6 +104,29 @@ def read_png(file: BinaryIO, max_pixels: int) -> Decoded:
         )
 
 
+def read_deep_png(file: BinaryIO, max_pixels: int) -> tuple[NDArray[np.uint16], int] | None:
+    """Decodes colours of 16 bits, which Pillow reduces to 8.
+
+    Returns:
+        The pixels (H, W, C) and the EXIF orientation; None for other images, see `read_png`.
+
+    Raises:
+        Refused: see `read_png`; or gray of 16 bits with alpha.
+    """
+    chunks = _read_chunks(file, max_pixels)
+    if chunks.header.depth != 16 or chunks.header.colour == 0:
+        return None
+    if chunks.header.colour == 4:
+        raise Refused("a PNG of 16-bit gray with alpha; save it without alpha")
+    with Image.open(chunks.cleaned, formats=("PNG",)) as image:
+        image.load()
+        _check_rows(image, chunks)
+        pixels = np.asarray(image).astype(np.uint16)
+        pixels <<= 8
+        pixels |= _lower_bytes(chunks)
+        return pixels, orientation_of(image)
+
+
 def _read_chunks(file: BinaryIO, max_pixels: int) -> _Chunks:
     file.seek(len(SIGNATURE))
     kind, length = _next(file) or (b"", 0)
@@ -231,7 +254,8 @@ def _lower_bytes(chunks: _Chunks) -> NDArray[np.uint8]:
     chunks.cleaned.seek(0)
     with Image.open(chunks.cleaned, formats=("PNG",)) as image:
         # The other byte order makes Pillow keep the lower bytes.
-        tiles: Any = [(name, box, place, "RGB;16L") for name, box, place, *_ in image.tile]
+        raw = f"{image.mode};16L"
+        tiles: Any = [(name, box, place, raw) for name, box, place, *_ in image.tile]
         image.tile = tiles
         image.load()
         return np.asarray(image)

@@ -24,6 +24,7 @@ PIECE_BYTES = 2**25
 """Uncompressed data to process at a time, in bytes."""
 
 _ADVICE = "save it as PNG, or as TIFF with 8 or 16 bits"
+_STORED = "classifiers read it with data.channels; else save it with 8 or 16 bits"
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _check_numbers(tags: Tags, samples: int) -> tuple[int, str]:
         raise Refused(f"a TIFF whose samples differ in kind (bits {sorted(all_bits)}); {_ADVICE}")
     bits, kind = all_bits.pop(), kinds.pop()
     if kind == 3:
-        raise Refused("floating-point pixels have no fixed range; save it with 8 or 16 bits")
+        raise Refused(f"floating-point pixels have no fixed range; {_STORED}")
     if kind not in (1, 2, 4):
         raise Refused(f"a TIFF of complex numbers; {_ADVICE}")
     if kind == 2 and bits != 32:  # some programs write unsigned 16 bits as signed 32
@@ -168,7 +169,7 @@ def _check_meaning(tags: Tags, samples: int, bits: int) -> None:
         raise Refused(f"a TIFF of {name}, which is not read; {_ADVICE}")
     extra = samples - COLOURS[photometric]
     if extra < 0 or (extra > 1 and photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)):
-        raise Refused(f"a TIFF of {samples} samples a pixel, of no known colours; {_ADVICE}")
+        raise Refused(f"a TIFF of {samples} samples a pixel, of no known colours; {_STORED}")
     if photometric == PALETTE and (bits > 8 or len(tags.array(tag.COLORMAP)) != 3 * 2**bits):
         raise Refused(f"a TIFF with a palette of {bits} bits, whose colours are not all there")
     if photometric == CMYK and tags.one(tag.INK_SET, 1) != 1:

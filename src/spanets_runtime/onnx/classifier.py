@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.onnx.file import OnnxFile
 from spanets_runtime.predict import Prediction, predict_images
-from spanets_runtime.preprocessing import Preprocessing
+from spanets_runtime.preprocessing import Pixels, Preprocessing
 
 
 class OnnxPredictor:
@@ -46,7 +45,7 @@ class OnnxPredictor:
         file.check_outputs([self.output], rank=2)
         self.classes = file.classes(axis=-1)
         self.preprocess = Preprocessing.parse(file.preprocessing, file.path)
-        _check_size(file.shape, self.preprocess.size, file.path)
+        _check_size(file.shape, self.preprocess, file.path)
         self.temperature = _temperature_of(file) if calibrated else 1.0
         self.mirrored = mirrored
 
@@ -57,9 +56,10 @@ class OnnxPredictor:
             images: Paths of the images.
             top: Number of classes for each image; all if there are fewer.
         """
-        return predict_images(images, self._classify, self.classes, top)
+        chosen, read = self.preprocess.choose(images), self.preprocess.read
+        return predict_images(chosen, self._classify, self.classes, top, read)
 
-    def _classify(self, image: Image.Image) -> NDArray[Any]:
+    def _classify(self, image: Pixels) -> NDArray[Any]:
         pixels = self.preprocess(image)[None]
         logits = self._run(pixels)
         if self.mirrored:
@@ -68,7 +68,7 @@ class OnnxPredictor:
         return logits
 
     def _run(self, pixels: NDArray[np.float32]) -> NDArray[Any]:
-        """Returns the logits (classes,) of pixels (1, 3, S, S), divided by the temperature."""
+        """Returns the logits (classes,) of pixels (1, C, S, S), divided by the temperature."""
         logits = self.file.run(pixels)[0]
         if np.shape(logits) != (1, len(self.classes)):
             raise UserError(
@@ -91,9 +91,10 @@ def _temperature_of(file: OnnxFile) -> float:
     return value
 
 
-def _check_size(shape: list[int | str], size: int, path: str | Path) -> None:
+def _check_size(shape: list[int | str], preprocess: Preprocessing, path: str | Path) -> None:
     """Raises UserError if a fixed input shape differs from that of a preprocessed image."""
-    expected = (1, 3, size, size)
+    size = preprocess.size
+    expected = (1, preprocess.channels, size, size)
     if any(isinstance(n, int) and n != m for n, m in zip(shape, expected, strict=True)):
         made, given = ("x".join(map(str, numbers)) for numbers in (shape, expected))
         raise UserError(

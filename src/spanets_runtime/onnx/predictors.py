@@ -13,6 +13,7 @@ from spanets_runtime.onnx.regressor import OnnxRegressor
 from spanets_runtime.onnx.segmenter import OnnxMaskPredictor
 from spanets_runtime.onnx.tagger import OnnxTagger
 from spanets_runtime.predict import ImagePrediction
+from spanets_runtime.preprocessing import give_rows
 from spanets_runtime.tables import Columns, refuse_task
 
 Predict = Callable[[Iterable[ImageSource]], Iterator[ImagePrediction]]
@@ -82,7 +83,8 @@ def make_onnx_rows(path: str, top: int, calibrated: bool, tta: bool) -> tuple[Co
     if file.task not in (None, "classification"):
         refuse_task(path, file.task)
     predictor = OnnxPredictor(file, calibrated=calibrated, mirrored=tta)
-    return Columns(min(top, len(predictor.classes))), partial(predictor, top=top)
+    predict = give_rows(partial(predictor, top=top), predictor.preprocess)
+    return Columns(min(top, len(predictor.classes))), predict
 
 
 def _label(file: OnnxFile, top: int, out: Path | None, calibrated: bool, tta: bool) -> Predict:

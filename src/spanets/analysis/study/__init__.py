@@ -85,11 +85,12 @@ def analyze(
                 print(opened.report, file=sys.stderr)
             if pretrained is None and not opened.has_weights:
                 print(describe_random(source), file=sys.stderr)
+            chosen = list(preprocess.choose(paths))
             is_classifier = opened.info.task == DEFAULT_TASK
             classes = opened.info.classes if is_classifier else None
-            labels = class_labels(root, paths, classes or None)
+            labels = class_labels(root, chosen, classes or None)
             subject = Subject(
-                source, opened.network, preprocess, paths, labels, options, unreadable
+                source, opened.network, preprocess, chosen, labels, options, unreadable
             )
             for name in todo:
                 _measure(name, subject, record)

@@ -19,9 +19,10 @@ from spanets.data.sources.imagenet import has_imagenet_names, name_classes
 from spanets.mixers import SpectralContext
 from spanets.sources import Source, as_source
 from spanets.tasks import load_task
+from spanets_runtime.arrays import to_picture
 from spanets_runtime.errors import UsageError, UserError, nearest, require
 from spanets_runtime.figures import name_label, render
-from spanets_runtime.images import ImageError, describe_error, load_image
+from spanets_runtime.images import ImageError, describe_error
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.pictures import check_outputs, save_picture
 from spanets_runtime.preprocessing import Preprocessing
@@ -150,14 +151,15 @@ def explain(
             write at the sheet's path.
     """
     require("matplotlib", "analysis")
-    if len(images) > MAX_ROWS:
-        raise UsageError(f"{len(images)} images are too many for a sheet, at most {MAX_ROWS}")
     if unknown := set(what or ()) - set(WHAT):
         raise UsageError(f"--what is {min(unknown)!r}, allowed: {', '.join(WHAT)}")
     source = as_source(checkpoint)
     source.require_layers()
     source.require_image_level()
     source.require_classes("a checkpoint")
+    images = list(source.preprocess.choose(images))
+    if len(images) > MAX_ROWS:
+        raise UsageError(f"{len(images)} images are too many for a sheet, at most {MAX_ROWS}")
     model, info = source.network, source.info
     if what is None:
         has_context = any(isinstance(module, SpectralContext) for module in model.modules())
@@ -174,7 +176,7 @@ def explain(
     rows, errors = [], []
     for path in tqdm(images, desc="explain", disable=None, leave=False):
         try:
-            given = preprocess(load_image(path))
+            given = preprocess(preprocess.read(path))
         except ImageError as error:
             errors.append(describe_error(path, error))
             continue
@@ -212,7 +214,10 @@ def _explain_one(
         found, _ = score_cam(model, batch, site, [shown], evidence=task.evidence)
         maps[f"Score-CAM, {site}"] = found[0].numpy()
     mean, std = (np.array(v)[:, None, None] for v in (preprocess.mean, preprocess.std))
-    pixels = np.clip(given * std + mean, 0, 1).transpose(1, 2, 0)
+    pixels = (given * std + mean).transpose(1, 2, 0)
+    if preprocess.pixels is not None:
+        pixels = np.asarray(to_picture(pixels)) / 255
+    pixels = np.clip(pixels, 0, 1)
     return Explained(path, pixels, f"{source.info.classes[shown]} {said:.2f}", maps)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from spanets.backbones.factory import has_fixed_size
 from spanets.sources import Source, is_model_name, open_source
 from spanets_runtime.errors import UserError
-from spanets_runtime.images import ImageError, describe_error, load_image
+from spanets_runtime.images import ImageError, describe_error
 from spanets_runtime.preprocessing import Preprocessing
 
 
@@ -45,7 +45,7 @@ def open_network(
     source.require_image_level()
     values = {**source.info.preprocessing, "crop_mode": "center"}
     if size is not None:
-        values["input_size"] = [3, size, size]
+        values["input_size"] = [*values["input_size"][:-2], size, size]
     source.network.requires_grad_(False)
     return source, Preprocessing.parse(values, word)
 
@@ -83,7 +83,7 @@ def batches(
     first: int = 0,
     unreadable: dict[Path, str] | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Yields preprocessed images (B, 3, S, S) with their indices; skips unreadable images.
+    """Yields preprocessed images (B, C, S, S) with their indices; skips unreadable images.
 
     Args:
         paths: Image paths.
@@ -100,7 +100,7 @@ def batches(
     seen = first > 0
     for number in range(first, len(paths)):
         try:
-            kept.append(torch.from_numpy(preprocess(load_image(paths[number]))))
+            kept.append(torch.from_numpy(preprocess(preprocess.read(paths[number]))))
         except ImageError as error:
             if unreadable is not None:
                 unreadable[paths[number]] = describe_error(paths[number], error)

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from spanets.data.image_level.arrays import describe_arrays
 from spanets.data.image_level.recipe import ImageLevelData
 from spanets.data.image_level.transforms import (
     Transform,
@@ -21,6 +21,7 @@ from spanets.data.sampler import EpochSampler, isolated, seed_sample
 from spanets.data.samples import Samples
 from spanets.data.splits import list_split
 from spanets.data.unreadable import Unreadable, collate_readable, draw_replacement
+from spanets_runtime.arrays import PixelFormat
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import quiet_decoder
 from spanets_runtime.preprocessing import Preprocessing, short_side
@@ -33,13 +34,14 @@ class ImageDataset(Dataset[Sample | None]):
 
     Args:
         samples: Images and labels.
-        transform: Maps an RGB image to a tensor (3, S, S).
+        transform: Maps a decoded image to a tensor (C, S, S).
         targets: Target of each image; None takes the labels.
         seed: Seed; random draws for an image depend on (seed, epoch, index) alone.
         max_unreadable: Fraction of the images that may be unreadable.
         replace: Whether to replace an unreadable image by another; if not, its sample is None.
         short_side: See `Unreadable`.
         weighted: Whether a sample has its image's weight as third item, if there are weights.
+        pixels: How images are read; None is 8-bit RGB.
 
     Attributes:
         unreadable: The unreadable images found so far.
@@ -55,8 +57,9 @@ class ImageDataset(Dataset[Sample | None]):
         replace: bool = False,
         short_side: int | None = None,
         weighted: bool = False,
+        pixels: PixelFormat | None = None,
     ) -> None:
-        self.unreadable = Unreadable(samples, max_unreadable, short_side)
+        self.unreadable = Unreadable(samples, max_unreadable, short_side, pixels)
         self.transform = transform
         self.targets = torch.tensor(samples.labels if targets is None else targets)
         given = samples.weights if weighted else None
@@ -90,7 +93,7 @@ class ImageDataset(Dataset[Sample | None]):
         """Returns the name of an image, for messages."""
         return str(self.unreadable.samples.images[index])
 
-    def _load(self, epoch: int, index: int) -> tuple[Image.Image | None, int]:
+    def _load(self, epoch: int, index: int) -> tuple[Any, int]:
         """Returns an image and its index, or those of a replacement."""
         taken, attempt = index, 0
         while True:
@@ -118,7 +121,12 @@ def evaluation_loader(
     preprocess = Preprocessing.parse(preprocessing, "the checkpoint")
     short = short_side(preprocess.size, preprocess.crop_pct)
     dataset = ImageDataset(
-        samples, transform, targets, max_unreadable=max_unreadable, short_side=short
+        samples,
+        transform,
+        targets,
+        max_unreadable=max_unreadable,
+        short_side=short,
+        pixels=preprocess.pixels,
     )
     return ordered_loader(dataset, batch_size, workers, processes, collate_readable)
 
@@ -168,6 +176,7 @@ def make_image_loaders(
         replace=True,
         short_side=short_side(data.image_size, data.crop_pct),
         weighted=True,
+        pixels=PixelFormat.parse(preprocessing_of(data)),
     )
     size = min(batch_size, len(train_set) // processes)
     if in_pairs:
@@ -188,7 +197,7 @@ def make_image_loaders(
         make_loader(train_set, share, size, data.workers, drop_last=True),
         val_loader,
         train.classes,
-        tuple(dict.fromkeys(train.notes + val.notes)),
+        tuple(dict.fromkeys(train.notes + val.notes + describe_arrays(data))),
         unreadable={"train": train_set.unreadable, "val": unreadable_of(val_loader)},
         split=None if data.source == "elpv" else list_split(parts),
     )

@@ -5,7 +5,11 @@ from typing import Literal
 
 from spanets.recipe.keys import key
 from spanets.recipe.sections import FROM_WEIGHTS, Data, Optim, mean_key, std_key
+from spanets_runtime.arrays import PIXEL_KEYS, PixelFormat
+from spanets_runtime.decoding.decoded import MAX_CHANNELS
 from spanets_runtime.errors import UsageError
+
+_MEASURE = "; measure them with: spanets stats DATA --channels {}"
 
 
 @dataclass
@@ -80,8 +84,25 @@ class ImageLevelData(Data):
     train_interpolation: Literal["random", "bilinear", "bicubic"] = key(
         "random", "Interpolation of training; random draws one for each image."
     )
-    mean: tuple[float, float, float] = mean_key()
-    std: tuple[float, float, float] = std_key()
+    channels: int | None = key(
+        None,
+        "Channels of the images, 1 to 16, read with their stored numbers of 8 or 16 bits or float; "
+        "null reads every image as 8-bit RGB. `mean` and `std` need a number for each channel.",
+        between=(1, MAX_CHANNELS),
+    )
+    value_range: tuple[float, float] | None = key(
+        None,
+        "With `channels`, the numbers that become 0 and 1, such as [0, 4095]; others are not "
+        "clipped. null is 0 and 255 or 65535 for 8 and 16 bits, and floats stay as they are.",
+        between=(-(10**9), 10**9),
+    )
+    bands: list[str] | None = key(
+        None,
+        "With `channels`, the names of the channels if each is a file: `[B02, B03]` reads "
+        "scene_B02.tif and scene_B03.tif, or B02/scene.tif and B03/scene.tif, as one image.",
+    )
+    mean: tuple[float, ...] = mean_key((-(10**6), 10**6))
+    std: tuple[float, ...] = std_key((1e-6, 10**6))
     scale: tuple[float, float] = key(
         (0.08, 1.0),
         "Smallest and largest area of the random crop, as a fraction of the image's.",
@@ -110,6 +131,7 @@ class ImageLevelData(Data):
 
     def check(self) -> None:
         """Raises a UsageError for numbers in the wrong order, or folds of which none is chosen."""
+        self._check_pixels()
         if self.folds is not None and self.fold is None:
             raise UsageError(
                 f"data.folds is {self.folds}, but data.fold is not set; give a number from 0 to "
@@ -125,6 +147,35 @@ class ImageLevelData(Data):
                 raise UsageError(
                     f"data.{name} is [{first}, {second}], the first must be the smaller"
                 )
+
+    def _check_pixels(self) -> None:
+        """Raises a UsageError for means, ranges or bands that do not go with the channels."""
+        count = self.channels or 3
+        for name, (low, high) in (("mean", (0, 1)), ("std", (0.001, 1000))):
+            values = getattr(self, name)
+            if values is None and count == 3:
+                continue
+            if values is None or len(values) not in (1, count):
+                has = "is not set" if values is None else f"has {len(values)} numbers"
+                raise UsageError(
+                    f"data.{name} {has}, and images have {count} channels; give {count} numbers "
+                    f"or one for all{_MEASURE.format(count) if self.channels else ''}"
+                )
+            for value in values if self.channels is None else ():
+                if not low <= value <= high:
+                    raise UsageError(f"data.{name} is {value}, allowed: {low} to {high}")
+        if self.channels is None and (self.value_range or self.bands):
+            given, count = (
+                ("value_range", 3) if self.value_range else ("bands", len(self.bands or ()))
+            )
+            raise UsageError(
+                f"data.{given} goes with data.channels, which is not set; add data.channels, such "
+                f"as {count}"
+            )
+        try:
+            PixelFormat.parse({key: getattr(self, key) for key in PIXEL_KEYS})
+        except ValueError as error:
+            raise UsageError(f"data.{error}") from None
 
 
 def refuse_shards(data: ImageLevelData) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from spanets.data.image_level.bands import join_bands
 from spanets.data.image_level.recipe import ImageLevelData
 from spanets.data.image_level.tables import source_of, table_splits
 from spanets.data.run_data import RunData
@@ -19,6 +20,7 @@ from spanets.data.sources.runs_among_images import refuse_inside
 from spanets.data.sources.shards import read_shards
 from spanets.data.splits import split_parts
 from spanets_runtime.errors import UsageError
+from spanets_runtime.listing import listing_arrays
 
 # What `data.root` must name, by `data.source`.
 _ROOTS = {
@@ -52,11 +54,14 @@ def read_splits(data: ImageLevelData, run_data: RunData | None = None) -> dict[s
     known = None if run_data is None else run_data.classes
     name_images: Callable[[Sequence[Any]], Sequence[str]] = _keys
     if data.source == "folder":
-        parts, name_images = folder_parts(data.root, known), partial(names_in, data.root)
+        with listing_arrays(data.channels is not None):
+            parts = folder_parts(data.root, known)
+        name_images = partial(names_in, data.root)
     elif data.source == "webdataset":
         parts = read_shards(data.root, data.label_column, data.cache, known)
     else:
         parts = hub_parts(data.root, data.image_column, data.label_column)
+    parts = join_bands(parts, data, source)
     return split_parts(parts, data.root, data.val_fraction, data.split_seed, name_images, run_data)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from spanets.data.folds import Folds, find_folds, fold_parts
+from spanets.data.image_level.bands import join_bands
 from spanets.data.image_level.recipe import ImageLevelData
 from spanets.data.run_data import RunData
 from spanets.data.samples import Samples
@@ -107,7 +108,7 @@ def _read(data: ImageLevelData, targets: TargetReader | None) -> dict[str, Sampl
         values = parts["train"].targets
         assert isinstance(values, np.ndarray)
         parts["train"] = replace(parts["train"], strata=targets.stratify(values))
-    return parts
+    return join_bands(parts, data, "table")
 
 
 def _scale_weights(samples: Samples, data: ImageLevelData) -> Samples:

@@ -17,19 +17,26 @@ from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torchvision.transforms.v2.functional import normalize
 
+from spanets.data.image_level.arrays import ArrayTransform
 from spanets.data.image_level.recipe import ImageLevelData
+from spanets_runtime.arrays import PIXEL_KEYS, PixelFormat
 from spanets_runtime.errors import UsageError
-from spanets_runtime.preprocessing import Preprocessing
+from spanets_runtime.preprocessing import Pixels, Preprocessing
 
-Transform = Callable[[Image.Image], Tensor]
+Transform = Callable[[Any], Tensor]
+"""Function from a decoded image, RGB or an array, to the network's input."""
 
 
 def train_transform(data: ImageLevelData) -> Transform:
     """Makes timm's random training transform, from an RGB image to uint8 (3, S, S).
 
+    With `data.channels`, it is `ArrayTransform`.
+
     Raises:
         UsageError: timm does not know the augmentation policy.
     """
+    if (pixels := PixelFormat.parse(preprocessing_of(data))) is not None:
+        return ArrayTransform(data, pixels)
     try:
         return mend_posterize(_train_transform(data))
     except (AssertionError, KeyError, ValueError) as error:
@@ -63,13 +70,14 @@ def standardize(pixels: Tensor, data: ImageLevelData) -> Tensor:
     Random erasing, like mixing, draws from the global generators.
 
     Args:
-        pixels: (B, 3, S, S), uint8.
+        pixels: (B, C, S, S), uint8, or float32 if scaled already.
         data: The data section, with mean, standard deviation, and settings of random erasing.
 
     Returns:
-        (B, 3, S, S), float32, on the same device.
+        (B, C, S, S), float32, on the same device.
     """
-    mean, std = ([255 * value for value in values] for values in (data.mean, data.std))
+    top = 255 if pixels.dtype == torch.uint8 else 1
+    mean, std = ([top * value for value in values] for values in (data.mean, data.std))
     images = normalize(pixels.float(), mean, std, inplace=True)
     if not data.random_erasing:
         return images
@@ -97,12 +105,14 @@ def _posterize(image: Image.Image, bits: int, **rest: Any) -> Image.Image:
 
 def preprocessing_of(data: ImageLevelData) -> dict[str, Any]:
     """Returns the arguments of `timm.data.create_transform` for evaluation, as plain values."""
+    side, found = data.image_size, {key: getattr(data, key) for key in PIXEL_KEYS}
     return {
-        "input_size": [3, data.image_size, data.image_size],
+        "input_size": [data.channels or 3, side, side],
         "crop_pct": data.crop_pct,
         "interpolation": data.interpolation,
         "mean": list(data.mean),
         "std": list(data.std),
+        **{key: list(v) if isinstance(v, tuple) else v for key, v in found.items() if v},
     }
 
 
@@ -117,5 +127,5 @@ def evaluation_transform(preprocessing: Mapping[str, Any]) -> Transform:
     return partial(_preprocess, Preprocessing.parse(preprocessing, "the checkpoint"))
 
 
-def _preprocess(preprocess: Preprocessing, image: Image.Image) -> Tensor:
+def _preprocess(preprocess: Preprocessing, image: Pixels) -> Tensor:
     return torch.from_numpy(preprocess(image))

@@ -5,7 +5,7 @@ image without a class; here it is listed without a label.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from spanets.data.sources.folder import existing_folder, names_in, part_folders,
 from spanets.data.sources.runs_among_images import holds_only_runs
 from spanets.data.split_list import SplitList
 from spanets_runtime.errors import UserError
-from spanets_runtime.listing import Listing, list_images
+from spanets_runtime.listing import Listing, list_images, listing_arrays
 
 
 @dataclass
@@ -47,6 +47,13 @@ class Listed:
         self.classes += [normal(label)] * len(images)
         self.parts += [part] * len(images)
 
+    def keep(self, indices: Sequence[int]) -> None:
+        """Keeps the images at these indices only."""
+        self.images = [self.images[i] for i in indices]
+        self.names = [self.names[i] for i in indices]
+        self.classes = [self.classes[i] for i in indices]
+        self.parts = [self.parts[i] for i in indices]
+
     def follow(self, split: SplitList, model: str) -> bool:
         """Takes the parts of images without one from a run's split list; returns whether it did."""
         if any(self.parts):
@@ -78,6 +85,19 @@ def gather_labelled(paths: Iterable[str | os.PathLike[str]]) -> Listed:
 
 
 def _add_folder(root: Path, listed: Listed) -> None:
+    """Adds the images of a folder; NumPy arrays if it has no others."""
+    notes, empty = list(listed.notes), list(listed.empty)
+    try:
+        _add_images(root, listed)
+    except UserError as error:
+        listed.notes, listed.empty = notes, empty
+        with listing_arrays():
+            if not list_images(root).images:
+                raise error from None
+            _add_images(root, listed)
+
+
+def _add_images(root: Path, listed: Listed) -> None:
     before = len(listed.images)
     parts = part_folders(root)
     for part, folder in parts.items():

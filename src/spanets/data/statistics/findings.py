@@ -189,10 +189,16 @@ def describe_groups(listed: Listed) -> list[str]:
 def describe_images(listed: Listed, totals: Totals) -> list[str]:
     """Returns lines about unusual and mixed images."""
     total, lines = len(listed.images), []
+    if totals.is_of_arrays and len(totals.modes) > 1:
+        counted = totals.modes.most_common()
+        shown = (f"{n} of {kind}, as {listed.names[totals.first_of[kind]]}" for kind, n in counted)
+        lines.append(f"mixed: images of several types, each scaled by its own: {'; '.join(shown)}")
     for name, words in ODD.items():
         if name in totals.odd:
             count, example = totals.odd[name]
             lines.append(f"{count} of {total} images {words}, such as {listed.names[example]}")
+    if totals.is_of_arrays:
+        return lines
     gray = sum(n for mode, n in totals.modes.items() if mode.split(",")[0][0] in "1LI")
     colour = totals.modes.total() - gray
     if gray and colour:

@@ -5,7 +5,7 @@ Memory grows by 16 bytes an image for the digests, besides the list of the image
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,8 @@ ODD = {
     "small": f"with a shorter side below {SMALL_SIDE} pixels",
     "elongated": f"with a longer side of more than {ELONGATED} times the shorter one",
     "uniform": "of one colour only",
+    "constant": "with a channel of one number only",
+    "far": "with numbers beyond 100 after scaling; set data.value_range",
 }
 
 
@@ -54,9 +56,9 @@ class Measured:
     Attributes:
         digest: Digest of its encoded bytes.
         size: Width and height of the upright image, in pixels.
-        mode: Pillow's mode and number of bits, such as "RGB, 8 bits".
+        mode: Pillow's mode and number of bits, such as "RGB, 8 bits"; or the type of an array.
         kind: Format by content, such as "PNG".
-        mean, square: Mean of each RGB channel and of its square, of values from 0 to 1.
+        mean, square: Mean of each channel and of its square, of values from 0 to 1.
         odd: Keys of `ODD`.
     """
 
@@ -96,7 +98,7 @@ def _oddities(
 ) -> list[str]:
     short, long = sorted(image.size)
     found = {
-        "suffix": _has_wrong_suffix(source, decoded.form),
+        "suffix": has_wrong_suffix(source, decoded.form),
         "transparent": decoded.hidden is not None or _is_transparent(decoded.image),
         "deep": decoded.bits > 8,
         "cmyk": decoded.image.mode == "CMYK",
@@ -104,10 +106,11 @@ def _oddities(
         "elongated": long > ELONGATED * short,
         "uniform": bool((np.count_nonzero(counts, axis=1) == 1).all()),
     }
-    return [name for name in ODD if found[name]]
+    return [name for name in ODD if found.get(name)]
 
 
-def _has_wrong_suffix(source: Any, form: str) -> bool:
+def has_wrong_suffix(source: Any, form: str) -> bool:
+    """Returns whether a file's suffix is that of another format."""
     if not isinstance(source, str | os.PathLike):
         return False
     suffix = os.path.splitext(os.fspath(source))[1].lower()
@@ -136,6 +139,8 @@ class Totals:
         odd: Number of images of each kind of `ODD`, and the index of the first.
         mean, square: Sums over the images of `counted`, one weight an image.
         counted: Number of images in these sums.
+        first_of: Index of the first image of each mode.
+        is_of_arrays: Whether the images keep their stored numbers.
     """
 
     digests: NDArray[np.uint8]
@@ -147,9 +152,11 @@ class Totals:
     modes: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     odd: dict[str, tuple[int, int]] = field(default_factory=dict)
-    mean: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    square: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    mean: NDArray[np.float64] | float = 0.0
+    square: NDArray[np.float64] | float = 0.0
     counted: int = 0
+    first_of: dict[str, int] = field(default_factory=dict)
+    is_of_arrays: bool = False
 
     def add(self, index: int, found: Measured, count_pixels: bool) -> None:
         """Adds a readable image; its pixels count for mean and deviation if asked."""
@@ -161,33 +168,40 @@ class Totals:
         self.aspects[round(width / height, 3)] += 1
         self.modes[found.mode] += 1
         self.kinds[found.kind] += 1
+        self.first_of.setdefault(found.mode, index)
         for name in found.odd:
             count, first = self.odd.get(name, (0, index))
             self.odd[name] = count + 1, first
         if count_pixels:
-            self.mean += found.mean
-            self.square += found.square
+            self.mean = self.mean + found.mean
+            self.square = self.square + found.square
             self.counted += 1
 
     def moments(self) -> tuple[list[float], list[float]] | None:
         """Returns mean and standard deviation of each channel, each image with the same weight."""
         if not self.counted:
             return None
-        mean, square = self.mean / self.counted, self.square / self.counted
+        mean, square = np.asarray(self.mean) / self.counted, np.asarray(self.square) / self.counted
         return mean.tolist(), np.sqrt(np.maximum(square - mean**2, 0)).tolist()
 
 
-def measure_images(images: Sequence[Any], pixels_of: NDArray[np.bool_], workers: int) -> Totals:
+def measure_images(
+    images: Sequence[Any],
+    pixels_of: NDArray[np.bool_],
+    workers: int,
+    measure: Callable[[Any], Measured] = measure_image,
+) -> Totals:
     """Measures all images.
 
     Args:
         images: Paths or stored images.
         pixels_of: (N,), the images whose pixels count for mean and standard deviation.
         workers: Processes that load images; 0 loads them in this one.
+        measure: Measures an image.
     """
     count = len(images)
     totals = Totals(np.zeros((count, DIGEST_BYTES), np.uint8), np.zeros(count, bool))
-    loader = ordered_loader(_Images(images), _BATCH, workers, collate=list)
+    loader = ordered_loader(_Images(images, measure), _BATCH, workers, collate=list)
     with (
         tqdm(total=count, desc="stats", unit="image", disable=None, leave=False) as bar,
         plain_worker_errors(),
@@ -206,8 +220,8 @@ def measure_images(images: Sequence[Any], pixels_of: NDArray[np.bool_], workers:
 class _Images(Dataset[tuple[int, Measured | str]]):
     """Measured images by index; a message for unreadable ones."""
 
-    def __init__(self, images: Sequence[Any]) -> None:
-        self.images = images
+    def __init__(self, images: Sequence[Any], measure: Callable[[Any], Measured]) -> None:
+        self.images, self.measure = images, measure
 
     def __len__(self) -> int:
         return len(self.images)
@@ -215,6 +229,6 @@ class _Images(Dataset[tuple[int, Measured | str]]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[int, Measured | str]:
         image = self.images[key[1]]
         try:
-            return key[1], measure_image(image)
+            return key[1], self.measure(image)
         except ImageError as error:
             return key[1], describe_error(image if isinstance(image, str) else str(image), error)

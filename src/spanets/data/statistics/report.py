@@ -5,12 +5,15 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from spanets.data.class_names import describe_twins
+from spanets.data.image_level.bands import choose_bands
 from spanets.data.samples import Samples
 from spanets.data.sources.folder import existing_folder
 from spanets.data.sources.hub import hub_parts
@@ -18,6 +21,7 @@ from spanets.data.sources.labelled import Listed, gather_labelled
 from spanets.data.sources.runs_among_images import refuse_inside
 from spanets.data.sources.shards import read_shards
 from spanets.data.sources.table import image_names, images_folder, table_parts
+from spanets.data.statistics.arrays import measure_array
 from spanets.data.statistics.findings import (
     count_classes,
     count_folds,
@@ -29,11 +33,13 @@ from spanets.data.statistics.findings import (
     describe_images,
     group_copies,
 )
-from spanets.data.statistics.measuring import Totals, measure_images
+from spanets.data.statistics.measuring import Totals, measure_image, measure_images
 from spanets.data.statistics.text import numbers
+from spanets_runtime.arrays import PIXEL_KEYS, PixelFormat
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import check_place, write_atomically
-from spanets_runtime.images import describe_unreadable
+from spanets_runtime.images import describe_unreadable, load_image
+from spanets_runtime.listing import listing_arrays
 from spanets_runtime.pictures import check_outputs
 from spanets_runtime.sheets import MOST_GROUPS, Cell, save_sheet
 from spanets_runtime.text import escape_controls
@@ -56,6 +62,7 @@ def describe_data(
     out: str | os.PathLike[str] | None = None,
     columns: Mapping[str, str | None] | None = None,
     images: str | None = None,
+    pixels: PixelFormat | None = None,
 ) -> dict[str, Any]:
     """Measures a data set, and says what looks odd in it.
 
@@ -67,6 +74,7 @@ def describe_data(
         out: Folder for stats.json, stats.yaml and sheet.png, or None.
         columns: Columns of a table by purpose, as `data.columns` in a recipe.
         images: Folder of a table's images, as `data.images` in a recipe.
+        pixels: How images of other channels or depths are read; None is 8-bit RGB.
 
     Returns:
         Plain values: "odd" has a line for each thing that looks odd; see docs/evaluate.md.
@@ -76,26 +84,38 @@ def describe_data(
         UserError: no images, the table is wrong, or `out` cannot be written or holds other
             people's files.
     """
-    listed = _list(root, source, columns, images)
+    with listing_arrays(pixels is not None):
+        listed = _list(root, source, columns, images)
+    if pixels is not None and pixels.bands:
+        kept, notes = choose_bands(listed.images, pixels.bands, str(root))
+        listed.keep(kept)
+        listed.notes += notes
     place = None if out is None else Path(out)
     if place is not None:
         check_out(place, [Path(root)] if source == "folder" else [], listed)
-    totals, part = measure_listed(listed, workers)
-    results = summarize(str(root), source, listed, totals, part)
+    totals, part = measure_listed(listed, workers, pixels)
+    results = summarize(str(root), source, listed, totals, part, pixels)
     odd = describe_classes(results["classes"], advice="; see data.sampler and optim.class_weights")
     results["odd"] += [*odd, *describe_empty(listed.empty)]
     words = _table_words(columns or {}, images) if source == "table" else _source_words(source)
-    results["command"] = _command(results, words)
+    results["command"] = _command(results, [*words, *_pixel_words(results["pixels"])])
     if place is not None:
         rows = group_by_class(listed, totals)
-        save_files(results, place, {name: [_cell(listed, i) for i in rows[name]] for name in rows})
+        save_files(
+            results, place, {name: [_cell(listed, i, pixels) for i in rows[name]] for name in rows}
+        )
     return results
 
 
-def measure_listed(listed: Listed, workers: int) -> tuple[Totals, str]:
+def measure_listed(
+    listed: Listed, workers: int, pixels: PixelFormat | None = None
+) -> tuple[Totals, str]:
     """Measures all images; returns the sums, and the part whose pixels count: "train" or ""."""
     part = "train" if "train" in listed.parts else ""
-    return measure_images(listed.images, np.array(listed.parts) == part, workers), part
+    measure = measure_image if pixels is None else partial(measure_array, pixels=pixels)
+    totals = measure_images(listed.images, np.array(listed.parts) == part, workers, measure)
+    totals.is_of_arrays = pixels is not None
+    return totals, part
 
 
 def save_files(results: dict[str, Any], out: Path, rows: Mapping[str, Sequence[Cell]]) -> None:
@@ -155,11 +175,20 @@ def _list_table(root: str, columns: Mapping[str, str | None] | None, images: str
     return listed
 
 
-def summarize(root: str, source: str, listed: Listed, totals: Totals, part: str) -> dict[str, Any]:
+def summarize(
+    root: str,
+    source: str,
+    listed: Listed,
+    totals: Totals,
+    part: str,
+    pixels: PixelFormat | None = None,
+) -> dict[str, Any]:
     """Returns the results of `describe_data`, but for what looks odd in classes and the command."""
     groups, classes, folds = group_copies(totals), count_classes(listed), count_folds(listed)
     moments = totals.moments()
-    mean, std = ([round(v, 4) for v in values] for values in moments or ([], []))
+    shorten: Callable[[float], float] = _to_four if pixels is None else _to_six
+    mean, std = ([shorten(v) for v in values] for values in moments or ([], []))
+    keys = {} if pixels is None else {k: v for k, v in asdict(pixels).items() if v}
     errors = totals.errors.values()
     unreadable = [describe_unreadable(errors, len(listed.images))] if errors else []
     odd = [
@@ -191,10 +220,19 @@ def summarize(root: str, source: str, listed: Listed, totals: Totals, part: str)
             "contents": len(groups),
             "listed": [[listed.names[i] for i in group] for group in groups[:LISTED]],
         },
-        "pixels": {"mean": mean, "std": std, "images": totals.counted, "part": part or None},
+        "pixels": {"mean": mean, "std": std, "images": totals.counted, "part": part or None} | keys,
         "command": None,
         "notes": list(listed.notes),
     }
+
+
+def _to_four(value: float) -> float:
+    return round(value, 4)
+
+
+def _to_six(value: float) -> float:
+    """Rounds to six digits: 12-bit numbers in 16 bits have small deviations."""
+    return float(f"{value:.6g}")
 
 
 def _spread(counts: Counter[Any]) -> dict[str, float] | None:
@@ -218,12 +256,21 @@ def _command(results: Mapping[str, Any], own: Sequence[str]) -> str | None:
         own: Words about the source.
     """
     mean, std = results["pixels"]["mean"], results["pixels"]["std"]
-    if len(set(results["classes"]) - {""}) < 2 or not std or min(std) < 0.001:
+    least = 1e-6 if "channels" in results["pixels"] else 0.001
+    if len(set(results["classes"]) - {""}) < 2 or not std or min(std) < least:
         return None
     moments = [",".join(map(str, values)) for values in (mean, std)]
     root = ["--data.root", results["data"]]
     words = [*root, *own, "--data.mean", moments[0], "--data.std", moments[1]]
     return shlex.join(["spanets", "train", "photos", *words])
+
+
+def _pixel_words(pixels: Mapping[str, Any]) -> list[str]:
+    words = []
+    for key in (key for key in PIXEL_KEYS if key in pixels):
+        value = pixels[key]
+        words += [f"--data.{key}", str(value) if key == "channels" else ",".join(map(str, value))]
+    return words
 
 
 def _source_words(source: str) -> list[str]:
@@ -269,7 +316,8 @@ def _to_yaml(results: Mapping[str, Any]) -> str:
         lines.append(f"#   {escape_controls(results['command'])}")
     if pixels["images"]:
         mean, std = numbers(pixels["mean"]), numbers(pixels["std"])
-        lines += ["data:", f"  mean: {mean}", f"  std: {std}"]
+        keys = [f"  {k}: {json.dumps(pixels[k])}" for k in PIXEL_KEYS if k in pixels]
+        lines += ["data:", *keys, f"  mean: {mean}", f"  std: {std}"]
     return "\n".join(lines) + "\n"
 
 
@@ -291,8 +339,10 @@ def spread_evenly(members: Sequence[int]) -> list[int]:
     return [members[i] for i in sorted({int(i) for i in np.linspace(0, len(members) - 1, _A_ROW)})]
 
 
-def _cell(listed: Listed, index: int) -> Cell:
+def _cell(listed: Listed, index: int, pixels: PixelFormat | None) -> Cell:
     name = listed.names[index]
     place = " ".join(filter(None, (listed.parts[index], listed.classes[index])))
     image: Any = listed.images[index]
-    return Cell(str(image) if isinstance(image, Path) else image, (name.rsplit("/", 1)[-1], place))
+    lines = (name.rsplit("/", 1)[-1], place)
+    view = load_image if pixels is None else pixels.view
+    return Cell(str(image) if isinstance(image, Path) else image, lines, view=view)

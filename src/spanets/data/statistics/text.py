@@ -35,9 +35,12 @@ def describe_statistics(results: Mapping[str, Any]) -> str:
     pixels = results["pixels"]
     if pixels["images"]:
         of = "training images" if pixels["part"] else "images"
+        names = "red, green and blue"
+        if "channels" in pixels:
+            names = f"channels 1 to {pixels['channels']}"
         lines.append(
             f"mean {numbers(pixels['mean'])}, standard deviation {numbers(pixels['std'])} of "
-            f"red, green and blue in 0..1, over {pixels['images']} {of} of equal weight"
+            f"{names} in 0..1, over {pixels['images']} {of} of equal weight"
         )
     lines += [f"written: {path}" for path in results.get("files", {}).values()]
     if results["command"]:

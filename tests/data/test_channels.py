@@ -16,7 +16,8 @@ from spanets.data.image_level.transforms import (
     train_transform,
 )
 from spanets.data.samples import Samples
-from spanets.data.statistics.report import describe_data, describe_statistics
+from spanets.data.statistics.report import describe_data
+from spanets.data.statistics.text import describe_statistics
 from spanets.recipe import parse_recipe
 from spanets_runtime.arrays import PixelFormat
 from spanets_runtime.errors import UsageError, UserError

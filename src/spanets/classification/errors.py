@@ -74,7 +74,7 @@ def report_answers(
     if errors is not None and probabilities and current_rank().is_first:
         results["errors"] = save_errors(errors, samples, answers, names, results, view)
         joined = np.concatenate(probabilities)
-        results["wrong_labels"] = save_wrong_labels(errors, samples, names, joined, scope)
+        results["wrong_labels"] = save_wrong_labels(errors, samples, names, joined, scope, view)
 
 
 def save_errors(

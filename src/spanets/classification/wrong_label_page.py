@@ -1,6 +1,6 @@
 """Writes the images whose labels are likely wrong: a page of pictures and a table."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ def save_wrong_labels(
     names: Sequence[str],
     probabilities: NDArray[np.float32],
     scope: str,
+    view: Callable[[Any], Image.Image] = load_image,
 ) -> dict[str, Any]:
     """Finds labels that are likely wrong, and writes them, the most likely first.
 
@@ -43,6 +44,7 @@ def save_wrong_labels(
         names: The N paths for the table and the captions.
         probabilities: (N, classes), from models that were not trained on the image.
         scope: A sentence about the images that were looked at.
+        view: Decodes an image for the page.
 
     Returns:
         The number of "likely" wrong labels, the estimated "share" of wrong labels, the number of
@@ -62,7 +64,8 @@ def save_wrong_labels(
         )
     ]
     write_table(out / TABLE, HEADER, rows)
-    _write_page(out / PAGE, samples, found, rows, scope)
+    pictures = (_picture(view, samples, place) for place in found.rows.tolist())
+    _write_page(out / PAGE, len(samples), found, rows, scope, pictures)
     return {
         "likely": len(rows),
         "share": found.share,
@@ -74,35 +77,42 @@ def save_wrong_labels(
 
 
 def _write_page(
-    path: Path, samples: Samples, found: WrongLabels, rows: Sequence[Sequence[Any]], scope: str
+    path: Path,
+    count: int,
+    found: WrongLabels,
+    rows: Sequence[Sequence[Any]],
+    scope: str,
+    pictures: Iterable[Image.Image | None],
 ) -> None:
     page, shown = Page(), rows[:SHOWN]
     body = [
-        f"<p>{len(rows)} of {len(samples)} images; about {found.share:.1%} of the labels are "
+        f"<p>{len(rows)} of {count} images; about {found.share:.1%} of the labels are "
         f"estimated to be wrong. {to_html(scope[:1].upper() + scope[1:])}.</p>",
         "<p>Look at each before you change it: a picture may be rare, or the model wrong. "
         f"Probabilities of the given and the suggested label stand below; {TABLE} lists all.</p>",
         f"<h2>The most likely ({len(shown)} of {len(rows)})</h2>",
-        *_figures(page, samples, found.rows.tolist(), shown),
+        *_figures(page, pictures, shown),
     ]
     page.write(path, "Labels that are likely wrong", body)
 
 
 def _figures(
-    page: Page, samples: Samples, places: Sequence[int], rows: Sequence[Sequence[Any]]
+    page: Page, pictures: Iterable[Image.Image | None], rows: Sequence[Sequence[Any]]
 ) -> Iterable[str]:
-    for place, row in zip(places, rows, strict=False):
+    for row, picture in zip(rows, pictures, strict=False):
         name, given, suggested, of_given, of_suggested, _ = row
         lines = [
             to_html(name.rsplit("/", 1)[-1]),
             f'<span class="wrong">given: {to_html(given)} ({of_given:.3f})</span>',
             f"suggested: {to_html(suggested)} ({of_suggested:.3f})",
         ]
-        yield page.figure(_picture(samples, place), lines, name)
+        yield page.figure(picture, lines, name)
 
 
-def _picture(samples: Samples, place: int) -> Image.Image | None:
+def _picture(
+    view: Callable[[Any], Image.Image], samples: Samples, place: int
+) -> Image.Image | None:
     try:
-        return load_image(samples.images[place])
+        return view(samples.images[place])
     except UserError:
         return None

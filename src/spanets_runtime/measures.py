@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from spanets_runtime.images import load_image
 from spanets_runtime.listing import ImageSource
@@ -35,19 +34,21 @@ class ValuePrediction(ImagePrediction):
 
 def predict_values(
     images: Iterable[ImageSource],
-    run: Callable[[Image.Image], NDArray[Any]],
+    run: Callable[[Any], NDArray[Any]],
     names: Sequence[str],
+    read: Callable[[ImageSource], Any] = load_image,
 ) -> Iterator[ValuePrediction]:
     """Yields a prediction for each image, in order; for an unreadable one, it carries the error.
 
     Args:
         images: Paths of the images.
-        run: Function from an RGB image to its numbers (names,), in the unit of the training data.
+        run: Function from a decoded image to its numbers (names,), in the unit of the training data.
         names: Names of the numbers.
+        read: Decodes an image; 8-bit RGB by default.
     """
 
     def predict(path: ImageSource) -> ValuePrediction:
-        values = run(load_image(path))
+        values = run(read(path))
         check_answer(bool(np.isfinite(values).all()))
         pairs = zip(names, values.astype(np.float64).tolist(), strict=True)
         return ValuePrediction(str(path), values=dict(pairs))

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import load_image
@@ -65,23 +64,25 @@ class TagPrediction(ImagePrediction):
 
 def predict_tags(
     images: Iterable[ImageSource],
-    run: Callable[[Image.Image], NDArray[Any]],
+    run: Callable[[Any], NDArray[Any]],
     names: Sequence[str],
     thresholds: Sequence[float],
     top: int,
+    read: Callable[[ImageSource], Any] = load_image,
 ) -> Iterator[TagPrediction]:
     """Yields a prediction for each image, in order; for an unreadable one, it carries the error.
 
     Args:
         images: Paths of the images.
-        run: Function from an RGB image to its logits (labels,).
+        run: Function from a decoded image to its logits (labels,).
         names: Names of the labels.
         thresholds: Threshold of each label.
         top: Number of the most likely labels for each image; chosen labels are always included.
+        read: Decodes an image; 8-bit RGB by default.
     """
 
     def predict(path: ImageSource) -> TagPrediction:
-        logits = run(load_image(path))
+        logits = run(read(path))
         check_answer(bool(np.isfinite(logits).all()))
         probabilities = sigmoid(logits)
         chosen = probabilities >= np.asarray(thresholds)

@@ -64,7 +64,8 @@ def evaluate_folds(
         f"{len(samples)} images were looked at, each by the model of a fold that was not trained "
         "on it"
     )
-    report_answers(results, samples, walk.names, answers, options.errors, probabilities, scope)
+    pages = options.errors, probabilities, scope, walk.view
+    report_answers(results, samples, walk.names, answers, *pages)
     return results
 
 
@@ -81,8 +82,8 @@ class _Walk:
     test_images: int = 0
 
     def __post_init__(self) -> None:
-        first = next(iter(self.checkpoints.values()))
-        self.classes = as_classifier(first).info.classes
+        first = as_classifier(next(iter(self.checkpoints.values())))
+        self.classes, self.view = first.info.classes, first.preprocess.view
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields logits and labels of the validation images of all folds."""

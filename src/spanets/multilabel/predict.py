@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from spanets.sources import ReadyModel, Source
 from spanets_runtime.listing import ImageSource
+from spanets_runtime.preprocessing import Pixels
 from spanets_runtime.tags import TagPrediction, predict_tags, read_thresholds
 
 
@@ -31,9 +31,10 @@ class Tagger(ReadyModel):
 
     def __call__(self, images: Iterable[ImageSource], top: int = 5) -> Iterator[TagPrediction]:
         """Yields a prediction for each image, as `predict_tags` does."""
-        return predict_tags(images, self._run, self.info.classes, self.thresholds, top)
+        chosen, read = self.preprocess.choose(images), self.preprocess.read
+        return predict_tags(chosen, self._run, self.info.classes, self.thresholds, top, read)
 
     @torch.inference_mode()
-    def _run(self, image: Image.Image) -> NDArray[Any]:
+    def _run(self, image: Pixels) -> NDArray[Any]:
         batch = torch.from_numpy(self.preprocess(image))[None].to(self.device)
         return self.model(batch)[0].float().cpu().numpy()

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from spanets.regression.scale import Scale
 from spanets.sources import ReadyModel, Source
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.measures import ValuePrediction, predict_values
+from spanets_runtime.preprocessing import Pixels
 
 
 class Regressor(ReadyModel):
@@ -31,9 +31,10 @@ class Regressor(ReadyModel):
 
     def __call__(self, images: Iterable[ImageSource]) -> Iterator[ValuePrediction]:
         """Yields a prediction for each image, as `predict_values` does."""
-        return predict_values(images, self._run, self.info.classes)
+        chosen, read = self.preprocess.choose(images), self.preprocess.read
+        return predict_values(chosen, self._run, self.info.classes, read)
 
     @torch.inference_mode()
-    def _run(self, image: Image.Image) -> NDArray[Any]:
+    def _run(self, image: Pixels) -> NDArray[Any]:
         batch = torch.from_numpy(self.preprocess(image))[None].to(self.device)
         return self.scale.restore(self.model(batch)[0].float().cpu().numpy())

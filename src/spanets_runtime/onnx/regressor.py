@@ -16,4 +16,5 @@ class OnnxRegressor(OnnxPredictor):
         self, images: Iterable[ImageSource]
     ) -> Iterator[ValuePrediction]:
         """Yields a prediction for each image, as `predict_values` does."""
-        return predict_values(images, self._classify, self.classes)
+        chosen, read = self.preprocess.choose(images), self.preprocess.read
+        return predict_values(chosen, self._classify, self.classes, read)

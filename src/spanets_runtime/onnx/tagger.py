@@ -27,4 +27,5 @@ class OnnxTagger(OnnxPredictor):
         self, images: Iterable[ImageSource], top: int = 5
     ) -> Iterator[TagPrediction]:
         """Yields a prediction for each image, as `predict_tags` does."""
-        return predict_tags(images, self._classify, self.classes, self.thresholds, top)
+        chosen, read = self.preprocess.choose(images), self.preprocess.read
+        return predict_tags(chosen, self._classify, self.classes, self.thresholds, top, read)

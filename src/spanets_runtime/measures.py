@@ -42,7 +42,7 @@ def predict_values(
 
     Args:
         images: Paths of the images.
-        run: Function from a decoded image to its numbers (names,), in the unit of the training data.
+        run: Function from a decoded image to its numbers (names,), in the training data's unit.
         names: Names of the numbers.
         read: Decodes an image; 8-bit RGB by default.
     """

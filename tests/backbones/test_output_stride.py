@@ -43,10 +43,11 @@ def test_a_dilated_network_contains_the_strided_one(name, options, stride):
             torch.testing.assert_close(many[..., ::step, ::step], few, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("stride", [8, 16, 32])
+@pytest.mark.parametrize("stride", [8, 16])
 @pytest.mark.parametrize("name", own_models())
 def test_maps_have_the_strides_that_they_name(name, stride):
-    model = timm.create_model(name, features_only=True, output_stride=stride, device="meta")
+    shallow = {"depths": (1, 1, 1, 1), "output_stride": stride, "device": "meta"}
+    model = timm.create_model(name, features_only=True, **shallow)
     maps = model(torch.empty(1, 3, 64, 128, device="meta"))
     strides = model.feature_info.reduction()
     assert strides == [min(s, stride) for s in (4, 8, 16, 32)]

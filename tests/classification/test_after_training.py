@@ -134,7 +134,7 @@ def test_thresholds(run, photos, capsys):
 
 def test_mirror_images(run, photos, capsys):
     found = evaluate(capsys, run / "last.ckpt", "--tta")
-    assert found["tta"] == "probabilities averaged over each image and its mirror image"
+    assert found["tta"] == "probabilities averaged over 2 views: each image and its mirror image"
     status, _, said = call(capsys, "predict", run / "last.ckpt", photos / "cat/0.png", "--tta")
     assert status == 0
     assert said == found["tta"] + "\n"

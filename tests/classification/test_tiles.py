@@ -65,7 +65,6 @@ def test_other_files_are_not_replaced(small_run, wide, tmp_path, refused):
         (["--overlap", "8"], "--overlap is the overlap of tiles; add --tile SIDE"),
         (["--tile", "64", "--overlap", "40"], "--overlap 40: at most half of --tile 64; lower"),
         (["--tile", "7"], "argument --tile: 7 is no whole number from 32"),
-        (["--tta-scales", "1", "2"], "--tta-scales is for detection and segmentation, and"),
         (["--tta-scales", "1", "1"], "--tta-scales 1 1: a scale is named twice"),
         (["--tta-scales", "9"], "argument --tta-scales: 9 is no scale from 0.25 to 4"),
         (["--out", "here"], "--out is for detection and segmentation, and"),

@@ -7,6 +7,7 @@ from spanets.data.image_level.recipe import ImageLevelData, ImageLevelOptim
 from spanets.recipe.keys import key
 from spanets.recipe.sections import Recipe
 from spanets_runtime.errors import UsageError
+from spanets_runtime.text import shorten
 
 
 @dataclass
@@ -44,7 +45,7 @@ class ClassificationData(ImageLevelData):
         if self.ordered is None:
             return
         if len(set(self.ordered)) < max(2, len(self.ordered)):
-            shown = ", ".join(self.ordered)
+            shown = shorten(", ".join(self.ordered))
             raise UsageError(f"data.ordered is [{shown}], must be two classes or more, each once")
         if self.soft_targets:
             raise UsageError("data.ordered cannot be combined with data.soft_targets")

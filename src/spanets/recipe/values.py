@@ -93,11 +93,20 @@ def _read_tuple(text: str, options: tuple[Any, ...], origin: str) -> tuple[Any, 
 
 
 def _read_items(text: str) -> list[str]:
-    """Splits `[1, 2]`, `(1, 2)` and `1, 2`."""
+    """Splits `[1, 2]`, `(1, 2)` and `1, 2`.
+
+    Raises:
+        TypeError: a bracket has no partner, or an item is empty.
+    """
     inner = text.strip()
     if (inner[:1], inner[-1:]) in (("[", "]"), ("(", ")")):
         inner = inner[1:-1]
-    return [item.strip() for item in inner.split(",")]
+    elif inner[:1] in ("[", "(") or inner[-1:] == "]":
+        raise TypeError
+    items = [item.strip() for item in inner.split(",")]
+    if not all(items):
+        raise TypeError
+    return items
 
 
 def _read_any(text: str, origin: str) -> Any:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HELP = "classify images, segment them, or detect objects"
 
-TTA = "probabilities averaged over each image and its mirror image"
+TTA = "probabilities averaged over 2 views: each image and its mirror image"
 
 MOST_ERRORS = 20
 """Largest number of rows with an error that are also printed."""

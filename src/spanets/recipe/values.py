@@ -96,15 +96,13 @@ def _read_items(text: str) -> list[str]:
     """Splits `[1, 2]`, `(1, 2)` and `1, 2`.
 
     Raises:
-        TypeError: a bracket has no partner, or an item is empty.
+        TypeError: an item is empty, a list, or begins one.
     """
     inner = text.strip()
     if (inner[:1], inner[-1:]) in (("[", "]"), ("(", ")")):
         inner = inner[1:-1]
-    elif inner[:1] in ("[", "(") or inner[-1:] == "]":
-        raise TypeError
     items = [item.strip() for item in inner.split(",")]
-    if not all(items):
+    if any(not item or item[0] == "[" or item[-1] == "]" for item in items):
         raise TypeError
     return items
 

@@ -372,8 +372,9 @@ def test_other_classes_of_features(small, build, kind):
         maps, wanted = features(x), model.forward_intermediates(x, intermediates_only=True)
     maps = list(maps.values()) if isinstance(maps, dict) else maps
     assert len(maps) == len(wanted)
-    for found, right in zip(maps, wanted, strict=True):  # a symbolic trace runs the plain forms
-        torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-5)
+    for found, right in zip(maps, wanted, strict=True):
+        # A symbolic trace runs the plain forms, which round differently.
+        assert (found - right).abs().max() <= 1e-5 * right.abs().max()
     if kind in ("list", "dict"):
         assert {f"stages_{i}" for i in range(len(wanted))} <= dict(features.named_children()).keys()
 

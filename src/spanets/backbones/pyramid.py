@@ -191,11 +191,23 @@ class PyramidFeatures(FeatureGetterNet):
     """What `features_only=True` builds: maps at strides 4, 8, 16 and 32, NCHW.
 
     It drops the head and the norm, which feature maps do not need.
+
+    Args:
+        model: The network.
+        out_indices: Indices of the stages, or the number of the last ones.
+        flatten_sequential: Without effect; older versions of timm pass it to every class.
+        **options: See timm's `FeatureGetterNet`.
     """
 
     model: PyramidBackbone
 
-    def __init__(self, model: PyramidBackbone, out_indices: Any = 4, **options: Any) -> None:
+    def __init__(
+        self,
+        model: PyramidBackbone,
+        out_indices: Any = 4,
+        flatten_sequential: bool = False,
+        **options: Any,
+    ) -> None:
         super().__init__(model, out_indices, **options)
         if options.get("prune", True):  # pruning has emptied both, except for a requested norm
             model.head = None

@@ -5,6 +5,7 @@ that order. So every number is that of one process: a batch's composition affect
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -45,7 +46,8 @@ def shared_batches() -> Iterator[Rank]:
         return
     use_own_gpu()
     try:
-        dist.init_process_group("gloo", timeout=_WAIT)
+        with _without_messages():
+            dist.init_process_group("gloo", timeout=_WAIT)
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"{rank}: the processes cannot find each other ({first_line(error)}); start them with "
@@ -57,6 +59,20 @@ def shared_batches() -> Iterator[Rank]:
     finally:
         _current.reset(token)
         dist.destroy_process_group()
+
+
+@contextmanager
+def _without_messages() -> Iterator[None]:
+    """Drops what libraries write to standard output, as gloo does in older versions of torch."""
+    sys.stdout.flush()
+    saved, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+        os.close(nothing)
 
 
 def use_own_gpu() -> None:

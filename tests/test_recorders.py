@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from networks import CHOICES, ROWS, TOGETHER, error, images, shallow, short, structures
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -65,7 +67,20 @@ def by_export_of_any_size(
 
 def by_compile(model: nn.Module, _: Tensor, __: Path, **options: Any) -> Network:
     torch._dynamo.reset()
+    if options.get("backend") == "aot_eager" and not group_norm_is_traced_rightly():
+        pytest.skip("this torch traces GroupNorm with another memory layout than it computes")
     return torch.compile(model, fullgraph=True, **options)
+
+
+def group_norm_is_traced_rightly() -> bool:
+    """Whether traced maps get the strides of real ones; in torch 2.14 they do not.
+
+    `aot_eager` runs the traced views as they are. Inductor, the default, chooses layouts itself.
+    """
+    real = torch.zeros(1, 4, 3, 3).contiguous(memory_format=torch.channels_last)
+    with FakeTensorMode() as fake:
+        traced = F.group_norm(fake.from_tensor(real), 1)
+    return traced.is_contiguous() == F.group_norm(real, 1).is_contiguous()
 
 
 def by_older_onnx(model: nn.Module, x: Tensor, folder: Path) -> Network:

@@ -21,13 +21,14 @@ from timm.utils import reparameterize_model
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from spanets.deploy.comparison import compare_int8, compare_shapes, run_eager
 from spanets.deploy.onnx_graph import forget_origin, name_sizes
 from spanets.deploy.quantize import quantize
 from spanets.sources import Source, is_checkpoint, open_source
 from spanets.tasks import load_task
 from spanets_runtime.errors import UsageError, UserError, first_line, require
 from spanets_runtime.files import check_place, write_atomically
-from spanets_runtime.onnx import METADATA, MIN_FREE_SIDE, open_session
+from spanets_runtime.onnx import METADATA, MIN_FREE_SIDE
 
 SUFFIXES = (".onnx", ".pt2")
 
@@ -213,7 +214,7 @@ def export_model(
         images = torch.randn(shape_traced, generator=torch.Generator().manual_seed(0))
     except RuntimeError as error:  # out of memory, or a size that overflows
         raise UsageError(f"--size is {max(sides)}, too large for this machine's memory") from error
-    outputs = _run(model, images)
+    outputs = run_eager(model, images)
     names = list(getattr(model, "output_names", _output_names(outputs)))
     shape: list[int | str] = ["batch", images.shape[1], "height", "width"]
     if not dynamic:
@@ -227,9 +228,9 @@ def export_model(
         content = _to_pt2(program, metadata or {})
     agreement = None
     if dtype == "int8":
-        differences, agreement = _compare_int8(model, content, calibration or [])
+        differences, agreement = compare_int8(model, content, calibration or [])
     else:
-        differences = _compare(model, content, path.suffix, images, dynamic)
+        differences = compare_shapes(model, content, path.suffix, images, dynamic)
     for given, difference in differences.items():
         if not difference <= TOLERANCES[dtype]:  # NaN is too far off as well
             raise UserError(
@@ -253,51 +254,9 @@ def _inference_form(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return folded if dtype == torch.float32 else _Cast(folded, dtype)
 
 
-def _compare_int8(
-    model: nn.Module, content: bytes, images: Sequence[NDArray[np.float32]]
-) -> tuple[dict[str, float], float | None]:
-    """Returns the largest difference, relative to the largest value, and the class agreement.
-
-    The largest value is over all images, since an ambiguous image can have only small logits.
-    """
-    run = _onnx_runner(content)
-    off, largest, same, classes = [], [], 0, False
-    for image in images:
-        x = torch.from_numpy(image)[None]
-        ours, theirs = run(x), _run(model, x)
-        pairs = list(zip(ours, theirs, strict=True))
-        off.append(torch.stack([(a - b).abs().max() for a, b in pairs]))
-        largest.append(torch.stack([b.abs().max() for _, b in pairs]))
-        classes = ours[0].ndim == 2
-        same += int(classes and ours[0].argmax() == theirs[0].argmax())
-    # One for each output; unlike Python's, torch's maximum keeps NaN.
-    error = (torch.stack(off).amax(0) / torch.stack(largest).amax(0)).max().item()
-    differences = {f"{len(images)} calibration images": float(f"{error:.2g}")}
-    return differences, same / len(images) if classes else None
-
-
-def _error(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
-    pairs = zip(ours, theirs, strict=True)
-    errors = [(a - b).abs().max() / b.abs().max() for a, b in pairs]
-    return torch.stack(errors).max().item()  # unlike Python's, torch's maximum keeps NaN
-
-
 def _channels(model: nn.Module) -> int:
     inner = getattr(model, "model", model)  # features_only wraps the network
     return getattr(inner, "in_chans", 3)
-
-
-def _run(model: nn.Module, images: Tensor) -> list[Tensor]:
-    try:
-        with torch.inference_mode():
-            outputs = model(images)
-    # Models raise any kind of exception for unsupported sizes.
-    except Exception as error:
-        height, width = images.shape[2:]
-        raise UsageError(
-            f"the model cannot take images of {height}x{width} ({first_line(error)})"
-        ) from error
-    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
 
 
 def _output_names(outputs: Sequence[Tensor]) -> list[str]:
@@ -362,36 +321,6 @@ def _to_onnx(
     onnx.helper.set_model_props(graph, {METADATA: json.dumps(metadata)})
     onnx.checker.check_model(graph)
     return graph.SerializeToString()
-
-
-def _compare(
-    model: nn.Module, content: bytes, suffix: str, images: Tensor, dynamic: bool
-) -> dict[str, float]:
-    """Returns relative differences from eager mode by shape; free sizes test three shapes."""
-    _, channels, height, width = images.shape
-    shapes = [tuple(images.shape)]
-    if dynamic:
-        step = getattr(model, "size_step", 0)
-        smallest = (2 * step, 3 * step) if step else (64, 97)
-        shapes += [(1, channels, *smallest), (3, channels, height + (step or 33), width)]
-    run = _onnx_runner(content) if suffix == ".onnx" else _pt2_runner(content)
-    generator = torch.Generator().manual_seed(1)
-    differences = {}
-    for shape in shapes:
-        x = torch.randn(*shape, generator=generator)
-        difference = _error(run(x), _run(model, x))
-        differences["x".join(map(str, shape))] = float(f"{difference:.2g}")
-    return differences
-
-
-def _onnx_runner(content: bytes) -> Any:
-    session = open_session(content)
-    return lambda x: [torch.from_numpy(y) for y in session.run(None, {"images": x.numpy()})]
-
-
-def _pt2_runner(content: bytes) -> Any:
-    program = torch.export.load(io.BytesIO(content)).module()
-    return lambda x: _run(program, x)
 
 
 @contextmanager

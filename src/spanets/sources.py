@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spanets.backbones.factory import create_model, create_pretrained, has_published_weights
@@ -29,6 +30,7 @@ from spanets.weights import LoadReport, load_weights
 from spanets_runtime.arrays import PIXEL_KEYS
 from spanets_runtime.errors import UsageError, UserError, first_line
 from spanets_runtime.onnx import OnnxFile, image_level_predictor, is_exported
+from spanets_runtime.preprocessing import Pixels
 from spanets_runtime.reading import read_text_file
 
 WEIGHT_SUFFIXES = (".ckpt", ".pth", ".pt", ".tar", ".bin", ".safetensors")
@@ -187,6 +189,12 @@ class ReadyModel:
         self.preprocess = self.source.preprocess
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = self.source.network.to(self.device)
+
+    @torch.inference_mode()
+    def run(self, image: Pixels) -> NDArray[np.float32]:
+        """Returns the outputs (outputs,) for a decoded image of a network of one row an image."""
+        batch = torch.from_numpy(self.preprocess(image))[None].to(self.device)
+        return self.model(batch)[0].float().cpu().numpy()
 
 
 def is_model_name(word: str) -> bool:

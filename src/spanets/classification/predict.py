@@ -1,15 +1,10 @@
 """Predicts labels with a classifier's checkpoint."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
-
-import torch
-from numpy.typing import NDArray
 
 from spanets.sources import ReadyModel
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.predict import Prediction, predict_images
-from spanets_runtime.preprocessing import Pixels
 
 
 class Predictor(ReadyModel):
@@ -32,10 +27,4 @@ class Predictor(ReadyModel):
             top: Largest number of classes for each image.
         """
         chosen, read = self.preprocess.choose(images), self.preprocess.read
-        return predict_images(chosen, self.classify, self.info.classes, top, read)
-
-    @torch.inference_mode()
-    def classify(self, image: Pixels) -> NDArray[Any]:
-        """Returns the logits (classes,) of a decoded image."""
-        batch = torch.from_numpy(self.preprocess(image))[None].to(self.device)
-        return self.model(batch)[0].float().cpu().numpy()
+        return predict_images(chosen, self.run, self.info.classes, top, read)

@@ -112,7 +112,7 @@ def predict_tiles(
 
 
 def _shares(predictor: Predictor, image: Pixels) -> NDArray[np.float64]:
-    logits = predictor.classify(image).astype(np.float64)
+    logits = predictor.run(image).astype(np.float64)
     check_answer(bool(np.isfinite(logits).all()))
     shifted = np.exp(logits - logits.max())
     return shifted / shifted.sum()

@@ -2,14 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
-
-import torch
-from numpy.typing import NDArray
 
 from spanets.sources import ReadyModel, Source
 from spanets_runtime.listing import ImageSource
-from spanets_runtime.preprocessing import Pixels
 from spanets_runtime.tags import TagPrediction, predict_tags, read_thresholds
 
 
@@ -32,9 +27,4 @@ class Tagger(ReadyModel):
     def __call__(self, images: Iterable[ImageSource], top: int = 5) -> Iterator[TagPrediction]:
         """Yields a prediction for each image, as `predict_tags` does."""
         chosen, read = self.preprocess.choose(images), self.preprocess.read
-        return predict_tags(chosen, self._run, self.info.classes, self.thresholds, top, read)
-
-    @torch.inference_mode()
-    def _run(self, image: Pixels) -> NDArray[Any]:
-        batch = torch.from_numpy(self.preprocess(image))[None].to(self.device)
-        return self.model(batch)[0].float().cpu().numpy()
+        return predict_tags(chosen, self.run, self.info.classes, self.thresholds, top, read)

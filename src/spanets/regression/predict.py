@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-import torch
+import numpy as np
 from numpy.typing import NDArray
 
 from spanets.regression.scale import Scale
@@ -32,9 +31,8 @@ class Regressor(ReadyModel):
     def __call__(self, images: Iterable[ImageSource]) -> Iterator[ValuePrediction]:
         """Yields a prediction for each image, as `predict_values` does."""
         chosen, read = self.preprocess.choose(images), self.preprocess.read
-        return predict_values(chosen, self._run, self.info.classes, read)
+        return predict_values(chosen, self._estimate, self.info.classes, read)
 
-    @torch.inference_mode()
-    def _run(self, image: Pixels) -> NDArray[Any]:
-        batch = torch.from_numpy(self.preprocess(image))[None].to(self.device)
-        return self.scale.restore(self.model(batch)[0].float().cpu().numpy())
+    def _estimate(self, image: Pixels) -> NDArray[np.float64]:
+        """Returns the numbers of a decoded image in the data's units."""
+        return self.scale.restore(self.run(image))

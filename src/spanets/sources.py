@@ -162,6 +162,15 @@ def open_source(
     return _open_name(word, dict(model_args or {}), pretrained)
 
 
+def describe_weights(source: Source) -> str | None:
+    """Returns a line about the weights of a model opened by name, or None if a file has them."""
+    if not source.has_weights:
+        return describe_random(source.word)
+    if source.report is None and is_model_name(source.word):
+        return f"{source.word}: with its published weights"
+    return None
+
+
 def describe_random(word: str) -> str:
     """Returns a line about a model whose weights are random, and how to give it others."""
     return f"{word}: its weights are random: give --weights FILE, or a checkpoint"

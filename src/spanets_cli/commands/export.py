@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     """Exports a model and prints how its outputs differ from eager PyTorch."""
     from spanets.deploy.export import export_model, load_source
     from spanets.deploy.quantize import calibration_images, calibration_transform
-    from spanets.sources import describe_random
+    from spanets.sources import describe_weights
     from spanets.tasks import DEFAULT_TASK
 
     model, metadata, source = load_source(
@@ -91,8 +91,8 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
         metadata=metadata,
         calibration=calibration,
     )
-    if not source.has_weights:
-        tell(describe_random(arguments.source))
+    if (about := describe_weights(source)) is not None:
+        tell(about)
     if arguments.json:
         return print_json(written.to_dict())
     shape = ", ".join(map(str, written.inputs["images"]))

@@ -11,7 +11,7 @@ from spanets.analysis.study.inputs import class_labels, open_network, spread_eve
 from spanets.analysis.study.measure import MEASUREMENTS, Options, Subject
 from spanets.analysis.study.record import Record, digest, file_name, identity
 from spanets.backbones.factory import has_published_weights
-from spanets.sources import describe_random, is_model_name
+from spanets.sources import describe_weights, is_model_name
 from spanets.tasks import DEFAULT_TASK
 from spanets_runtime.errors import UsageError, UserError, nearest
 from spanets_runtime.images import describe_unreadable
@@ -83,8 +83,8 @@ def analyze(
             opened, preprocess = open_network(source, size, weights, pretrained, needs_layers)
             if opened.report is not None:
                 print(opened.report, file=sys.stderr)
-            if pretrained is None and not opened.has_weights:
-                print(describe_random(source), file=sys.stderr)
+            if pretrained is None and (about := describe_weights(opened)) is not None:
+                print(about, file=sys.stderr)
             chosen = list(preprocess.choose(paths))
             is_classifier = opened.info.task == DEFAULT_TASK
             classes = opened.info.classes if is_classifier else None

@@ -19,7 +19,7 @@ help:
 	@echo "make test        run the tests       make test-all  run the slow tests too"
 	@echo "make test-lowest run the tests with the lowest supported versions of dependencies"
 	@echo "make lint        ruff, mypy, imports make format    reformat the sources"
-	@echo "make docs-keys   write docs/recipe-keys.md from the declarations of the keys"
+	@echo "make docs-keys   write docs/recipe-keys.md and the words for shell completion"
 	@echo "make bench       time on a CPU; replaces files in benchmarks/results/"
 	@echo "make model-table  count parameters and operations of every model again"
 	@echo "make clean       remove the environment and dist/; runs/ stays"
@@ -84,6 +84,7 @@ format: $(VENV)/.dev
 
 docs-keys: $(VENV)/.dev
 	$(BIN)/python -m spanets.recipe.documentation > docs/recipe-keys.md
+	$(BIN)/python -m spanets.recipe.documentation --json > src/spanets_cli/recipe_keys.json
 
 bench: $(VENV)/.dev
 	for script in cpu_speed onnx_speed compiled sizes spectral_pool spectral_rescale \

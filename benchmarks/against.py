@@ -2,9 +2,10 @@
 
     python benchmarks/against.py BEFORE [AFTER]
 
-BEFORE and AFTER are folders of checkouts; AFTER is this one by default. Each timing runs in a new
-process, the two checkouts in turn. The result is the ratio of the medians, AFTER over BEFORE.
-Compiling a model takes minutes at first; `--modes eager train onnx` leaves it out.
+BEFORE and AFTER are folders of checkouts; AFTER is this one by default. For each model and mode,
+two processes, one a checkout, compute one step in turn. The result is the median over the pairs of
+AFTER's time over BEFORE's: what slows the machine for longer than a step slows both. Compiling a
+model takes minutes at first; `--modes eager train onnx` leaves it out.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 
 from common import write
 
@@ -28,9 +29,15 @@ if mode == "compile":
     model = torch.compile(model, dynamic=False)
 elif mode == "onnx":
     import onnxruntime, spanets_cli
-    path = tempfile.mkdtemp() + "/model.onnx"
-    assert spanets_cli.main(["export", name, "--out", path, "--size", str(size)]) == 0
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    folder = tempfile.mkdtemp()
+    path, weights = folder + "/model.onnx", folder + "/weights.pth"
+    torch.save(model.state_dict(), weights)
+    command = ["export", name, "--weights", weights, "--out", path, "--size", str(size)]
+    assert spanets_cli.main(command) == 0
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     feed = {session.get_inputs()[0].name: images.numpy()}
 
 def step():
@@ -42,21 +49,35 @@ def step():
         model.zero_grad()
         out.square().mean().backward()
 
-times = []
-for i in range(11):
+for _ in range(3):
+    step()
+print("ready", flush=True)
+for _ in sys.stdin:
     start = time.perf_counter()
     step()
-    times += [time.perf_counter() - start] if i > 2 else []
-print(sorted(times)[len(times) // 2])
+    print(time.perf_counter() - start, flush=True)
 """
 
 
-def measure(checkout: Path, *words: object) -> float:
-    """Returns the seconds of one step, in a process of its own."""
+def start(checkout: Path, *words: object) -> subprocess.Popen[str]:
+    """Starts a process that computes a step for each line it reads; returns it when it is ready."""
     environment = {**os.environ, "PYTHONPATH": str(checkout.absolute() / "src")}
     command = [sys.executable, "-c", STEP, *map(str, words)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen(command, env=environment, text=True, **pipes)
+    assert process.stdout is not None
+    while (line := process.stdout.readline()) != "ready\n":  # the export prints lines, too
+        assert line, f"{checkout} ended with {process.wait()}"
+    return process
+
+
+def step(process: subprocess.Popen[str]) -> float:
+    """Returns the seconds of one step."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    return float(process.stdout.readline())
 
 
 def main() -> None:
@@ -67,18 +88,20 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", default=MODES, choices=MODES)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=25)
     given = parser.parse_args()
     rows = []
     for name, mode in ((name, mode) for name in given.models for mode in given.modes):
-        seconds: dict[str, list[float]] = {"before": [], "after": []}
-        for _ in range(given.rounds):
-            for side, times in seconds.items():
-                times.append(measure(getattr(given, side), name, mode, given.batch, given.size))
-        before, after = map(median, seconds.values())
-        row = {"model": name, "mode": mode, "before_s": before, "after_s": after}
-        rows.append({**row, "ratio": after / before})
-        print(f"{name} {mode}: {before:.3f} s, {after:.3f} s, ratio {after / before:.3f}")
+        words = name, mode, given.batch, given.size
+        before, after = start(given.before, *words), start(given.after, *words)
+        times = [(step(before), step(after)) for _ in range(given.rounds)]
+        before.kill(), after.kill()
+        ratios = [new / old for old, new in times]
+        low, ratio, high = quantiles(ratios, n=4)
+        olds, news = zip(*times, strict=True)
+        row = {"model": name, "mode": mode, "before_s": median(olds), "after_s": median(news)}
+        rows.append({**row, "ratio": ratio, "quartiles": [low, high]})
+        print(f"{name} {mode}: ratio {ratio:.3f} ({low:.3f} to {high:.3f})", flush=True)
     images = f"{given.batch} of {given.size}x{given.size}"
     write("against", {"images": images, "rounds": given.rounds, "rows": rows})
 

@@ -38,7 +38,7 @@ def test_answers_without_torch(words):
 def test_a_bare_call_prints_the_help(capsys):
     status, printed, said = call(capsys)
     assert (status, said) == (0, "")
-    assert printed.startswith("usage: spanets [-h]")
+    assert printed.startswith("usage: spanets [--help]")
     assert call(capsys, "--help") == (0, printed, "")
 
 
@@ -109,8 +109,9 @@ def test_packages_are_commands(module, monkeypatch, capsys):
         (["trian", "elpv"], "unknown command 'trian'; did you mean 'train'? (see spanets --help)"),
         (
             ["x"],
-            "unknown command 'x'; known are models, train, eval, predict, export, bench, analyze, "
-            "explain, embed, push, shard, convert, stats, runs, weights (see spanets --help)",
+            "unknown command 'x'; known are models, weights, predict, eval, explain, embed, "
+            "analyze, train, runs, stats, convert, shard, export, bench, push, completion "
+            "(see spanets --help)",
         ),
         (["train"], "the following arguments are required: recipe (see spanets train --help)"),
         (["train", "elpv", "--out"], "argument --out: expected one argument"),

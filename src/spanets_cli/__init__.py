@@ -9,9 +9,16 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from spanets_cli.completing import complete, is_completing
 from spanets_cli.interrupts import one_interrupt
 from spanets_cli.output import OutputLostError, tell
-from spanets_cli.parser import check_command, check_words, make_parser, split_overrides
+from spanets_cli.parser import (
+    check_command,
+    check_words,
+    make_parser,
+    make_parsers,
+    split_overrides,
+)
 from spanets_cli.streams import safe_streams
 
 
@@ -20,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     The status is also 1 if standard output is closed or its disk is full.
     """
+    if arguments is None and is_completing():
+        complete(*make_parsers())
     words = list(sys.argv[1:] if arguments is None else arguments)
     with one_interrupt(for_good=arguments is None), safe_streams() as output:
         status = answer(words)

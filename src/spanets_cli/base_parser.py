@@ -1,19 +1,59 @@
-"""argparse's parser with one-line error messages."""
+"""argparse's parser with one-line error messages, and options under headings."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from spanets_cli.option_groups import GROUP_OF
+from spanets_cli.streams import SafeStream, is_styled
 from spanets_runtime.text import escape_controls, shorten
 
 
 class Parser(argparse.ArgumentParser):
-    """Prints errors in one line; argparse would add the whole usage text."""
+    """Prints errors in one line, and help with headings, coloured on a terminal.
+
+    Attributes:
+        added: The arguments, without those in groups of a command's own.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._headings: dict[str, Any] = {}
+        self.added: list[argparse.Action] = []
+        super().__init__(**{"formatter_class": make_formatter, **options})
+
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        """Adds an argument under the heading of its name."""
+        title = GROUP_OF.get(names[-1]) if names else None
+        if title is None:
+            action = super().add_argument(*names, **options)
+        else:
+            if title not in self._headings:
+                self._headings[title] = self.add_argument_group(title)
+            action = self._headings[title].add_argument(*names, **options)
+        self.added.append(action)
+        return action
+
+    def print_help(self, file: Any = None) -> None:
+        """Prints the help, with its colours where the stream is a terminal."""
+        file = sys.stdout if file is None else file
+        write = file.write_styled if isinstance(file, SafeStream) else file.write
+        write(self.format_help())
 
     def error(self, message: str) -> NoReturn:
         """Prints the message and exits with status 2."""
         shown = shorten(escape_controls(message), 1000)
         self.exit(2, f"spanets: {shown} (see {self.prog} --help)\n")
+
+
+def make_formatter(prog: str) -> argparse.HelpFormatter:
+    """Returns a formatter that keeps the line ends of texts; rich's where output is a terminal."""
+    if not is_styled(sys.stdout):
+        return argparse.RawDescriptionHelpFormatter(prog)
+    from rich_argparse import RawDescriptionRichHelpFormatter
+
+    RawDescriptionRichHelpFormatter.group_name_formatter = str  # it would capitalize each word
+    return RawDescriptionRichHelpFormatter(prog)
 
 
 class ShowVersion(argparse.Action):

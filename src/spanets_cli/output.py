@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from spanets_cli.streams import SafeStream, is_styled
 from spanets_runtime.text import escape_controls, escape_values
 
 
@@ -42,8 +43,14 @@ def say_described(describe: Callable[[Mapping[str, Any]], str], results: Mapping
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints aligned columns; numbers are right-aligned."""
+    """Prints aligned columns, those between the first and the last right-aligned.
+
+    A terminal gets a table that fits its width; files and pipes get plain lines, one a row.
+    """
     shown = [[escape_controls(cell) for cell in row] for row in (header, *rows)]
+    if is_styled(sys.stdout):
+        _draw_table(shown[0], shown[1:])
+        return
     widths = [max(len(row[i]) for row in shown) for i in range(len(header))]
     for row in shown:
         cells = [
@@ -51,6 +58,29 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         say("  ".join(cells).rstrip())
+
+
+def _draw_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Draws a table with rich, which folds long cells and obeys NO_COLOR."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", show_edge=False)
+    for i, title in enumerate(header):
+        aligned: Any = "left" if i in (0, len(header) - 1) else "right"
+        style = "cyan" if i == 0 else None
+        table.add_column(Text(title), justify=aligned, style=style, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # Text: brackets in a cell are no markup
+    console = Console(file=sys.stdout)
+    with console.capture() as drawn:
+        console.print(table)
+    stream = sys.stdout
+    write = stream.write_styled if isinstance(stream, SafeStream) else stream.write
+    write(drawn.get())
+    sys.stdout.flush()
 
 
 def print_json(value: Any) -> int:

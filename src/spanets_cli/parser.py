@@ -3,7 +3,7 @@
 Each command is a module of `spanets_cli.commands`: its one-line `HELP`, `add_options`, and `run`.
 """
 
-import argparse
+from argparse import SUPPRESS
 from collections.abc import Sequence
 from difflib import get_close_matches
 from types import ModuleType
@@ -12,6 +12,7 @@ from spanets_cli.base_parser import Parser, ShowVersion
 from spanets_cli.commands import (
     analyze,
     bench,
+    completion,
     convert,
     embed,
     evaluate,
@@ -28,24 +29,47 @@ from spanets_cli.commands import (
 )
 from spanets_runtime.text import shorten
 
-COMMANDS: dict[str, ModuleType] = {
-    "models": models,
-    "train": train,
-    "eval": evaluate,
-    "predict": predict,
-    "export": export,
-    "bench": bench,
-    "analyze": analyze,
-    "explain": explain,
-    "embed": embed,
-    "push": push,
-    "shard": shard,
-    "convert": convert,
-    "stats": stats,
-    "runs": runs,
-    "weights": weights,
+GROUPS: dict[str, dict[str, ModuleType]] = {
+    "use a model": {
+        "models": models,
+        "weights": weights,
+        "predict": predict,
+        "eval": evaluate,
+        "explain": explain,
+        "embed": embed,
+        "analyze": analyze,
+    },
+    "train": {
+        "train": train,
+        "runs": runs,
+    },
+    "prepare data": {
+        "stats": stats,
+        "convert": convert,
+        "shard": shard,
+    },
+    "deploy": {
+        "export": export,
+        "bench": bench,
+        "push": push,
+    },
+    "set up": {
+        "completion": completion,
+    },
 }
-"""The commands, in the order of the help."""
+"""The commands by what a user wants to do, in the order of the help."""
+
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+
+EPILOG = """\
+examples:
+  spanets predict spanet_small cat.jpg                  the authors' weights, fetched once
+  spanets train finetune --data.root photos --model.name spanet_small --out runs/tuned
+  spanets eval runs/tuned/last.ckpt --errors mistakes
+  spanets export runs/tuned/last.ckpt --out tuned.onnx
+
+"spanets COMMAND --help" shows the options of a command.
+"""
 
 OPTIONS = ("--help", "-h", "--version")
 
@@ -104,27 +128,40 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def make_parser() -> Parser:
     """Returns the parser of all commands."""
+    return make_parsers()[0]
+
+
+def make_parsers() -> tuple[Parser, list[Parser]]:
+    """Returns the parser of all commands, and that of each command."""
     common = Parser(add_help=False)
     common.add_argument(
         "--debug", action="store_true", help="show the traceback if an error occurs"
     )
     parser = Parser(
         prog="spanets",
+        usage="spanets [--help] [--version] COMMAND ...",
         description="SPANet and SPANetV2: train, evaluate and use frequency-balancing backbones.",
+        epilog=EPILOG,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=ShowVersion, help="show the version and exit")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for title, group in GROUPS.items():
+        lines = (f"{name:<10}  {command.HELP}" for name, command in group.items())
+        parser.add_argument_group(title, "\n".join(lines))
+    # The groups above list the commands; argparse itself can only list them as one.
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, prog="spanets", help=SUPPRESS
+    )
+    each = []
     for name, command in COMMANDS.items():
         added = commands.add_parser(
             name,
-            help=command.HELP,
             description=command.HELP[0].upper() + command.HELP[1:] + ".",
             epilog=getattr(command, "EPILOG", None),
             parents=[common],
             allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_options(added)
         added.set_defaults(run=command.run)
-    return parser
+        each.append(added)
+    return parser, each

@@ -41,6 +41,10 @@ class SafeStream:
         self._try(lambda: self._stream.write(shown))
         return len(text)
 
+    def write_styled(self, text: str) -> None:
+        """Writes a text with the escape sequences it holds; its words must be safe already."""
+        self._try(lambda: self._stream.write(self._encodable(text)))
+
     def writelines(self, lines: list[str]) -> None:
         """Writes several texts."""
         for line in lines:
@@ -75,6 +79,11 @@ class SafeStream:
             descriptor, nothing = self._stream.fileno(), os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, descriptor)
             os.close(nothing)
+
+
+def is_styled(stream: Any) -> bool:
+    """Whether colours and lines may be drawn: the stream is a terminal that understands them."""
+    return bool(stream.isatty()) and os.environ.get("TERM") not in (None, "", "dumb")
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """Documents the keys of recipes: the YAML of `--print-recipe`, and the page docs/recipe-keys.md.
 
 python -m spanets.recipe.documentation > docs/recipe-keys.md
+python -m spanets.recipe.documentation --json > src/spanets_cli/recipe_keys.json
 """
 
 import json
+import sys
 import textwrap
 from collections.abc import Iterable
 from types import NoneType, UnionType
@@ -125,10 +127,15 @@ def _describe_kind(wanted: Any) -> str:
 
 def _allowed(key: Key) -> list[str]:
     """Returns the range and the allowed words of a key, if it has any."""
-    options = (key.type,) if get_origin(key.type) is Literal else get_args(key.type)
     ranges = [f"{key.between[0]} to {key.between[1]}"] if key.between else []
+    return [*ranges, *_words(key)]
+
+
+def _words(key: Key) -> list[str]:
+    """Returns the allowed words of a key, if it has any."""
+    options = (key.type,) if get_origin(key.type) is Literal else get_args(key.type)
     choices = [option for option in options if get_origin(option) is Literal]
-    return [*ranges, *(word for choice in choices for word in get_args(choice))]
+    return [word for choice in choices for word in get_args(choice)]
 
 
 def _show(value: Any) -> str:
@@ -136,5 +143,16 @@ def _show(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def keys_json() -> str:
+    """Returns every key of any task with its allowed words, for shell completion, as JSON."""
+    words: dict[str, list[str]] = {}
+    for task in list_tasks():
+        for name, key in read_keys(load_task(task).recipe_type).items():
+            words.setdefault(name, [])
+            words[name] += [word for word in _words(key) if word not in words[name]]
+    lines = (f"  {json.dumps(name)}: {json.dumps(words[name])}" for name in sorted(words))
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 if __name__ == "__main__":
-    print(keys_page(), end="")
+    print(keys_json() if "--json" in sys.argv else keys_page(), end="")

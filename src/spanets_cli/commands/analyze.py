@@ -16,6 +16,12 @@ from spanets_cli.shared_options import add_batch, add_pretrained, add_size, add_
 
 HELP = "measure how models treat spatial frequencies"
 
+EPILOG = """\
+examples:
+  spanets analyze spanet_small resnet18 --images photos --out figures
+  spanets analyze runs/photos/last.ckpt --images photos --out figures --size 64
+"""
+
 MODEL_SOURCES = "a timm model's name, a checkpoint, or module:function"
 
 

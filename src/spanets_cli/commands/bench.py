@@ -9,6 +9,13 @@ from spanets_runtime.machine import most_parallel
 
 HELP = "time models and exported files side by side"
 
+EPILOG = """\
+examples:
+  spanets bench spanet_small convnext_tiny --batch 1 8
+  spanets bench spanet_small convnext_tiny --backend onnx
+  spanets bench spanet_nano resnet18 --form default fft --rounds 5 --plot speed.png
+"""
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""

@@ -9,6 +9,10 @@ from spanets_cli.output import print_json, print_notes, say
 HELP = "convert annotated images between COCO, YOLO, Pascal VOC, masks and others"
 
 EPILOG = """\
+examples:
+  spanets convert coco.json --to yolo --out yolo
+  spanets convert masks --to coco --out annotations
+
 Reads COCO (also of Roboflow, CVAT and Label Studio), YOLO, Pascal VOC, labelme, CVAT's XML, Label
 Studio's JSON, and folders of masks; docs/formats.md shows each. What the new format cannot
 hold is counted, one line a kind.

@@ -15,7 +15,14 @@ from spanets_runtime.text import escape_values
 
 HELP = "compute a vector for each image; measure them, find copies and similar images"
 
-EPILOG = "In place of MODEL and IMAGE, --from FILE reads vectors that were stored with --out."
+EPILOG = """\
+examples:
+  spanets embed spanet_small photos --out photos.npz
+  spanets embed spanet_small photos --duplicates
+  spanets embed --from photos.npz --knn 20
+
+In place of MODEL and IMAGE, --from FILE reads vectors that were stored with --out.
+"""
 
 
 class _ReadStored(argparse.Action):

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 
 HELP = "evaluate a model on labelled images"
 
+EPILOG = """\
+examples:
+  spanets eval runs/photos/last.ckpt                      the test images of the run
+  spanets eval runs/photos/last.ckpt --data photos --errors mistakes
+  spanets eval spanet_small --data imagenet/val --batch 128 --json
+  spanets eval photos.onnx --data photos
+"""
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""

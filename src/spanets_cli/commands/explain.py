@@ -8,6 +8,11 @@ from spanets_cli.shared_options import add_weights, open_named
 
 HELP = "draw heat maps of where a classifier looks"
 
+EPILOG = """\
+examples:
+  spanets explain runs/photos/last.ckpt cat.jpg dog.jpg --out explained
+"""
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""

@@ -9,6 +9,14 @@ from spanets_cli.shared_options import add_pretrained, add_weights
 
 HELP = "export a model to ONNX or torch.export, and verify it"
 
+EPILOG = """\
+examples:
+  spanets export runs/photos/last.ckpt --out photos.onnx
+  spanets export spanetv2_s18_pure --features-only --out maps.onnx
+  spanets export runs/photos/last.ckpt --out photos8.onnx --dtype int8 --calibration photos
+  spanets export runs/photos/last.ckpt --out photos.pt2 --static
+"""
+
 DETECTOR_SIZE = 512
 """Side of the images that a detector is exported with by default; detectors take any size."""
 

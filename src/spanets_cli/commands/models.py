@@ -6,6 +6,12 @@ from spanets_cli.output import print_json, print_table
 
 HELP = "list the models with size, cost and published accuracy"
 
+EPILOG = """\
+examples:
+  spanets models                  all models
+  spanets models '*v2*' --json    those whose name matches
+"""
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""

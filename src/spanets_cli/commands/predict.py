@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 HELP = "classify images, segment them, or detect objects"
 
+EPILOG = """\
+examples:
+  spanets predict spanet_small cat.jpg dog.jpg --top 3
+  spanets predict runs/photos/last.ckpt new/ --table answers.csv
+  spanets predict runs/shapes/last.ckpt streets/ --score 0.6 --out drawn
+  spanets predict photos.onnx cat.jpg --json
+"""
+
 TTA = "probabilities averaged over 2 views: each image and its mirror image"
 
 MOST_ERRORS = 20

@@ -8,6 +8,12 @@ from spanets_cli.programs import refuse_program
 
 HELP = "publish a classifier in timm's format"
 
+EPILOG = """\
+examples:
+  spanets push runs/photos/last.ckpt --to published --licence mit     a folder
+  spanets push runs/photos/last.ckpt --to hf-hub:owner/name --licence mit
+"""
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""

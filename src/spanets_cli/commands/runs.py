@@ -8,6 +8,7 @@ from spanets_cli.output import print_json, print_table, tell
 HELP = "list or compare training runs"
 
 EPILOG = """\
+examples:
   spanets runs                        all runs under runs/
   spanets runs experiments --sort accuracy
   spanets runs experiments a b        differences between experiments/a and experiments/b

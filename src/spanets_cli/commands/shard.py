@@ -8,6 +8,11 @@ from spanets_cli.output import print_json, say, tell
 
 HELP = "pack class folders into shards for large-scale training"
 
+EPILOG = """\
+examples:
+  spanets shard imagenet/train --out shards --size 512MB
+"""
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""

@@ -12,12 +12,15 @@ if TYPE_CHECKING:
 
 HELP = "measure a data set: what is in it, what looks odd, mean and deviation"
 
-EPILOG = """The exit status is 1 if an image cannot be read.
-
+EPILOG = """\
+examples:
   spanets stats photos                     photos/cat/1.jpg, or photos/train/cat/1.jpg
   spanets stats photos --out photos-stats  also writes a sheet of pictures, JSON and YAML
   spanets stats labels.csv --images photos --columns '{label: species}'
-  spanets stats animals                    COCO, YOLO, masks, ...: see docs/formats.md"""
+  spanets stats animals                    COCO, YOLO, masks, ...: see docs/formats.md
+
+The exit status is 1 if an image cannot be read.
+"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -13,9 +13,13 @@ if TYPE_CHECKING:
 HELP = "train a model from a recipe"
 
 EPILOG = """\
-Every key of the recipe can be set: --section.key VALUE, for example
-  spanets train elpv --trainer.epochs 5 --model.name resnet18
+examples:
   spanets train photos --data.root photos
+  spanets train finetune --data.root photos --model.name spanet_small --out runs/tuned
+  spanets train elpv --trainer.epochs 5 --model.name resnet18
+  spanets train photos --out runs/photos --resume
+
+Every key of the recipe can be set: --section.key VALUE.
 Sections: model, data, optim, trainer. `--print-recipe` shows every key with its value, its meaning
 and the allowed values; docs/recipe-keys.md lists the keys of all tasks.
 Write numbers in decimal and lists as "[0.5, 2]". `null` or `none` clears an optional key.

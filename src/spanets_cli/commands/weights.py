@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 HELP = "list, fetch, verify and convert weights"
 
 EPILOG = """\
+examples:
   spanets weights list                        what is published, and what is in the cache
   spanets weights fetch spanet_small          fetch once; commands then need no network
   spanets weights fetch '*'                   fetch all

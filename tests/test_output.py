@@ -20,6 +20,7 @@ import spanets_cli
 from spanets_cli.output import print_table, say, say_described, tell
 from spanets_cli.streams import SafeStream, safe_streams
 from spanets_runtime.markdown import code_block, code_span, escape_markdown
+from spanets_runtime.terminal import COLOUR, COLOUR_CODE, RESET_CODE
 from spanets_runtime.text import escape_controls, escape_values, shorten
 
 NASTY = [
@@ -100,6 +101,19 @@ def test_a_bar_moves():
     assert written.count("\r") >= 4
     assert "\x1b" not in written
     assert r"a\x1b[2J: 100%" in written
+
+
+def test_a_bar_has_its_colour_and_no_other():
+    memory = io.StringIO(newline="")
+    file, name = SafeStream(memory), "a\x1b[31m"
+    for _ in tqdm(range(3), name, file=file, mininterval=0, leave=False, ncols=60, colour=COLOUR):
+        pass
+    written = memory.getvalue()
+    assert COLOUR_CODE in written
+    assert written.count(COLOUR_CODE) <= written.count(RESET_CODE)
+    assert "\x1b" not in written.replace(COLOUR_CODE, "").replace(RESET_CODE, "")
+    file.write(f"{COLOUR_CODE}no bar")
+    assert memory.getvalue().endswith(r"\x1b[36mno bar")
 
 
 def test_streams_are_put_back_and_warnings_stay_on_their_line(capsys):

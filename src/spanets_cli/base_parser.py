@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from spanets_cli.option_groups import GROUP_OF
-from spanets_cli.streams import SafeStream, is_styled
+from spanets_cli.streams import SafeStream
+from spanets_runtime.terminal import is_styled
 from spanets_runtime.text import escape_controls, shorten
 
 

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from spanets_cli.streams import SafeStream, is_styled
+from spanets_cli.streams import SafeStream
+from spanets_runtime.terminal import is_styled
 from spanets_runtime.text import escape_controls, escape_values
 
 

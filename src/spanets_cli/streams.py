@@ -13,10 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
+from spanets_runtime.terminal import COLOUR_CODE, RESET_CODE
 from spanets_runtime.text import escape_controls
 
 # What tqdm writes to move its bar: carriage return, and cursor up.
 _MOVES = re.compile(r"\r|(?:\x1b\[A)+\Z")
+
+# The colours that tqdm writes inside a bar.
+_COLOURS = re.compile(rf"({re.escape(COLOUR_CODE)}|{re.escape(RESET_CODE)})")
 
 
 class SafeStream:
@@ -37,7 +41,9 @@ class SafeStream:
         """Writes a text; returns its length in characters."""
         moves = _MOVES.match(text)
         kept = moves[0] if moves else ""
-        shown = self._encodable(kept + escape_controls(text[len(kept) :], "\n\t"))
+        pieces = _COLOURS.split(text[len(kept) :]) if kept else [text]  # each second is a colour
+        pieces[::2] = (escape_controls(piece, "\n\t") for piece in pieces[::2])
+        shown = self._encodable(kept + "".join(pieces))
         self._try(lambda: self._stream.write(shown))
         return len(text)
 
@@ -79,11 +85,6 @@ class SafeStream:
             descriptor, nothing = self._stream.fileno(), os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, descriptor)
             os.close(nothing)
-
-
-def is_styled(stream: Any) -> bool:
-    """Whether colours and lines may be drawn: the stream is a terminal that understands them."""
-    return bool(stream.isatty()) and os.environ.get("TERM") not in (None, "", "dumb")
 
 
 @contextmanager

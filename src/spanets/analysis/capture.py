@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from spanets_runtime.errors import UsageError
+from spanets_runtime.progress import progress
 
 LAYOUTS = ("auto", "nchw", "nhwc", "tokens")
 
@@ -309,7 +309,7 @@ def stream(
     """
     count = 0
     with hooked(model, find_modules(model, sites), sink, layout, prefix_tokens):
-        for images in tqdm(batches, desc="analyse", disable=None, leave=False):
+        for images in progress(batches, "analyse"):
             model(images)
             count += len(images)
     return count

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from tqdm import tqdm
 
 import spanets
 from spanets.backbones.factory import create_model, has_fixed_size
@@ -15,6 +14,7 @@ from spanets.sources import is_checkpoint, open_source
 from spanets.tasks import load_task
 from spanets_runtime.errors import UsageError
 from spanets_runtime.onnx import is_exported
+from spanets_runtime.progress import progress
 
 FORMS = ("default", "fft")
 
@@ -98,7 +98,7 @@ def build_models(
     ]
     return [
         TimedModel(name, form, _build(name, form, size, train))
-        for name, form in tqdm(wanted, desc="build", disable=None, leave=False)
+        for name, form in progress(wanted, "build")
     ]
 
 

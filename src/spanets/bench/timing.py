@@ -10,10 +10,10 @@ from typing import Any
 
 import timm
 import torch
-from tqdm import tqdm
 
 import spanets
 from spanets_runtime.machine import processor_name
+from spanets_runtime.progress import progress
 
 Step = Callable[[], object]
 """What is timed: a function without arguments, such as one batch through a model."""
@@ -46,7 +46,7 @@ def interleave(
     gpu = torch.device(device).type == "cuda"
     clock = partial(_cuda_seconds, device=device) if gpu else _cpu_seconds
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in tqdm(range(warmup + rounds), desc="rounds", disable=None, leave=False):
+    for _ in progress(range(warmup + rounds), "rounds"):
         for name, step in steps.items():
             if settle:
                 sleep(settle)

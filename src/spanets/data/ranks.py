@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch.utils.data import Sampler
-from tqdm import tqdm
 
 from spanets_runtime.errors import UserError, first_line
+from spanets_runtime.progress import progress
 from spanets_runtime.ranks import Rank, find_rank
 
 T = TypeVar("T")
@@ -129,7 +129,7 @@ def in_order(loader: Iterable[Any], compute: Callable[[Any], T], title: str) -> 
         compute: Function from a batch to its result, which must be picklable, on the CPU or not.
         title: Title of the progress bar.
     """
-    batches = tqdm(loader, desc=title, disable=None, leave=False)
+    batches = progress(loader, title)
     shared = getattr(loader, "batch_sampler", None)
     if not isinstance(shared, RankBatches):
         yield from map(compute, batches)

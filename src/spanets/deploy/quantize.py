@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from spanets.sources import Source
 from spanets.tasks import load_task
@@ -18,6 +17,7 @@ from spanets_runtime.errors import UserError, require
 from spanets_runtime.images import ImageError, describe_error, describe_unreadable
 from spanets_runtime.listing import images_below
 from spanets_runtime.preprocessing import reader_of
+from spanets_runtime.progress import progress
 
 # Operators with weights; in a SPANet these are convolutions, except for the classifier. Spectral
 # filters and attention stay in float32: they do little work, less than the conversions would cost,
@@ -180,9 +180,7 @@ def _reader(base: Any, images: Sequence[NDArray[np.float32]]) -> Any:
 
     class Reader(base):
         def __init__(self) -> None:
-            self.images: Iterator[NDArray[np.float32]] = iter(
-                tqdm(images, desc="calibrate", disable=None, leave=False)
-            )
+            self.images: Iterator[NDArray[np.float32]] = iter(progress(images, "calibrate"))
 
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             image = next(self.images, None)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from spanets.data.loaders import plain_worker_errors
 from spanets.data.ranks import current_rank, gather_all
@@ -27,6 +26,7 @@ from spanets.sources import Source, as_source
 from spanets.training.options import Views
 from spanets.training.own_data import info_recipe, own_recipe, recipe_beside
 from spanets_runtime.errors import UsageError
+from spanets_runtime.progress import progress
 
 
 def evaluate(
@@ -138,7 +138,7 @@ def detect(
     model = model.to(device).eval()
     metrics = DetectionMetrics(truth, masks)
     with plain_worker_errors():
-        for images, targets in tqdm(loader, desc="evaluate", disable=None, leave=False):
+        for images, targets in progress(loader, "evaluate"):
             found = find_objects(model, [image.to(device) for image in images], targets)
             metrics.update(targets, found)
     every = {number: one for share in gather_all(metrics.results) for number, one in share.items()}

@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from tqdm import tqdm
 
 from spanets.formats.coco.rle import encode_runs
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.images import load_image
+from spanets_runtime.progress import progress
 
 CLASSES = ("circle", "square", "triangle", "star")
 
@@ -249,7 +249,7 @@ def write_shapes(
     try:
         for part, count in counts.items():
             scenes = draw_part(load_photographs(part), part, count, size, seed)
-            _write_part(aside, part, tqdm(scenes, part, count, leave=False, disable=None))
+            _write_part(aside, part, progress(scenes, part, total=count))
         (aside / "classes.txt").write_text("\n".join(("background", *CLASSES)) + "\n")
         aside.replace(out)
     except BaseException:

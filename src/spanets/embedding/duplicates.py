@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from spanets.embedding.vectors import UNLABELLED, Embeddings, to_unit
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import write_atomically
+from spanets_runtime.progress import progress
 
 THRESHOLD = 0.98
 """Default cosine similarity above which a pair is a near-duplicate."""
@@ -131,7 +131,7 @@ class _Search:
         """Adds the near-duplicate pairs."""
         starts = range(0, len(self.rows), _ROWS)
         total = len(starts) * (len(starts) + 1) // 2
-        with tqdm(total=total, desc="duplicates", disable=None, leave=False) as bar:
+        with progress(None, "duplicates", total=total) as bar:
             for i in starts:
                 block = self._block(i)
                 for j in range(i, len(self.rows), _ROWS):

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from spanets.embedding.holdout import Rows, hold_out, score
 from spanets.embedding.vectors import Embeddings, blocks_of, to_unit
+from spanets_runtime.progress import progress
 
 NEIGHBOURS = 20
 
@@ -40,7 +40,7 @@ def nearest(
     shape = (len(queries), k)
     similarities, rows = np.empty(shape, np.float32), np.empty(shape, np.intp)
     steps = range(0, len(queries), _QUERIES)
-    for first in tqdm(steps, desc="neighbours", disable=None, leave=False):
+    for first in progress(steps, "neighbours"):
         place = slice(first, first + _QUERIES)
         found = _nearest_of_block(to_unit(queries[place]), vectors, among, k)
         similarities[place] = found[0].clamp(-1, 1).cpu().numpy()

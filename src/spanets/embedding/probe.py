@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from spanets.embedding.holdout import CHOOSING_FRACTION, HeldOut, Rows, divide, hold_out, score
 from spanets.embedding.vectors import Embeddings, blocks_of
+from spanets_runtime.progress import progress
 
 PENALTIES = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """Tried strengths of the L2 penalty, strongest first, so that each fit starts near its end."""
@@ -178,7 +178,7 @@ def _choose_penalty(embeddings: Embeddings, split: HeldOut) -> tuple[float, int]
     if not len(choosing) or len(np.unique(labels[train])) < 2:
         return DEFAULT_PENALTY, 0
     probe, losses = None, []
-    for penalty in tqdm(PENALTIES, desc="probe", disable=None, leave=False):
+    for penalty in progress(PENALTIES, "probe"):
         probe = fit_probe(embeddings, train, penalty, probe)
         losses.append(_cross_entropy(embeddings, choosing, probe))
         if len(losses) > 2 and losses[-1] > losses[-2] > losses[-3]:

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from spanets.formats.coco.faults import Fault, show_value
 from spanets.formats.coco.json_file import read_json, sniff
@@ -34,6 +33,7 @@ from spanets.formats.dataset import (
 )
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import MAX_PIXELS
+from spanets_runtime.progress import progress
 
 NAME = "labelme"
 LOOKED_FOR = "labelme's .json files beside images"
@@ -66,7 +66,7 @@ def read(root: Path) -> Dataset:
     found, images = Collector(NAME, root, classes), ImageFinder(root)
     for part, folder in part_folders(root).items():
         files = list(_files(folder))
-        for path in tqdm(files, desc=f"read {part}", disable=None, leave=False, delay=2):
+        for path in progress(files, f"read {part}"):
             if sniff(path) == "labelme":
                 _add(found, images, part, path)
             else:

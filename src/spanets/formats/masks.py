@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from spanets.data.class_lists import clean_name, read_lines, read_names
 from spanets.data.sources.parts import name_parts
@@ -29,6 +28,7 @@ from spanets_runtime.errors import UserError
 from spanets_runtime.images import FORMATS, ImageError
 from spanets_runtime.labels import load_labels
 from spanets_runtime.listing import list_entries, list_images
+from spanets_runtime.progress import progress
 from spanets_runtime.reading import read_text_file
 
 NAME = "masks"
@@ -113,7 +113,7 @@ def read(root: Path, instances: bool | None = None) -> Dataset:
     for part, pairs in found.parts.items():
         collector.notes += pairs.notes
         files = list(zip(pairs.images, pairs.masks, strict=True))
-        for image, mask in tqdm(files, desc=f"read {part}", disable=None, leave=False, delay=2):
+        for image, mask in progress(files, f"read {part}"):
             _add(collector, part, image, mask, found, to_class)
     dataset = collector.finish()
     if not found.instances:

@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from spanets.data.sources.parts import part_in
 from spanets.formats.coco.rle import encode_runs
@@ -17,6 +16,7 @@ from spanets.formats.dataset import Collector, Dataset
 from spanets_runtime.images import ImageError
 from spanets_runtime.labels import load_labels
 from spanets_runtime.listing import list_entries, list_images
+from spanets_runtime.progress import progress
 
 NAME = "a mask an object (DSB2018)"
 LOOKED_FOR = "a folder an image, with images/ and masks/ inside"
@@ -38,7 +38,7 @@ def read(root: Path) -> Dataset:
     found = Collector(NAME, root, [_CLASS])
     found.notes.append(f"{root}: the masks have no classes; all objects are of class {_CLASS!r}")
     items = [(part, item) for part, folder in _parts(root) for item in _folders(folder)]
-    for part, item in tqdm(items, desc="read masks", disable=None, leave=False, delay=2):
+    for part, item in progress(items, "read masks"):
         _add(found, part, item)
     return found.finish()
 

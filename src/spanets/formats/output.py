@@ -12,7 +12,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from spanets.formats import voc, yolo
 from spanets.formats.coco.faults import show_value
@@ -26,6 +25,7 @@ from spanets.formats.outlines import outline_of
 from spanets.recipe.yaml_text import dump_yaml
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import write_atomically
+from spanets_runtime.progress import progress
 
 Images = Literal["copy", "link", "none"]
 """What becomes of the image files."""
@@ -241,7 +241,7 @@ WRITERS: dict[str, Writer] = {
 
 def _each(part: Checked) -> Iterable[CocoImage]:
     description = f"write {part.name}"
-    return tqdm(part.data.images, desc=description, disable=None, leave=False, delay=2)
+    return progress(part.data.images, description)
 
 
 def _as_checked(entry: dict[str, Any], found: Annotation) -> dict[str, Any]:

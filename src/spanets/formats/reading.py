@@ -8,8 +8,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tqdm import tqdm
-
 from spanets.formats import (
     coco_layouts,
     cvat,
@@ -25,6 +23,7 @@ from spanets.formats.coco.reader import check_coco
 from spanets.formats.dataset import Dataset, Part
 from spanets.formats.output import WRITERS, Checked, Images, Output, check_stems
 from spanets_runtime.errors import UsageError, UserError, nearest
+from spanets_runtime.progress import progress
 from spanets_runtime.sizes import quick_size
 
 FORMATS: dict[str, ModuleType] = {
@@ -257,7 +256,7 @@ def _present(part: Checked, notes: list[str]) -> Checked:
     if not kept:
         raise UserError(f"{part.data.source}: none of its images is there, such as {lost[0].path}")
     wrong = []
-    for image in tqdm(kept, desc="look at images", disable=None, leave=False, delay=2):
+    for image in progress(kept, "look at images"):
         size = quick_size(image.path)
         if size is not None and size != (image.height, image.width):
             wrong.append((image, size))

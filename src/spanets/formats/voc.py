@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from tqdm import tqdm
-
 from spanets.formats.coco.faults import Fault
 from spanets.formats.dataset import (
     Collector,
@@ -27,6 +25,7 @@ from spanets.formats.dataset import (
     part_folders,
 )
 from spanets.formats.xml_file import read_xml, root_tag
+from spanets_runtime.progress import progress
 from spanets_runtime.reading import read_text_file
 
 NAME = "Pascal VOC"
@@ -63,10 +62,7 @@ def read(root: Path) -> Dataset:
         classes = [name for name in classes if name != "background"]
     found, images = Collector(NAME, root, classes), ImageFinder(root)
     files = [(part, path) for part, path in _list(root, found) if root_tag(path) == "annotation"]
-    entries = [
-        _extract(part, path, read_xml(path))
-        for part, path in tqdm(files, desc="read XML", disable=None, leave=False, delay=2)
-    ]
+    entries = [_extract(part, path, read_xml(path)) for part, path in progress(files, "read XML")]
     shift = 0.0 if any(map(_begins_at_0, entries)) else 1.0
     if not shift:
         found.notes.append(

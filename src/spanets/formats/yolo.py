@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tqdm import tqdm
-
 from spanets.data.class_lists import clean_name
 from spanets.formats.coco.faults import Fault, show_value
 from spanets.formats.darknet import find_darknet, read_darknet
@@ -33,6 +31,7 @@ from spanets.formats.dataset import (
 from spanets.recipe.yaml_text import load_yaml
 from spanets_runtime.errors import UserError
 from spanets_runtime.listing import describe_left_out, list_images
+from spanets_runtime.progress import progress
 from spanets_runtime.reading import read_text_file
 
 NAME = "YOLO"
@@ -87,7 +86,7 @@ class _Reader:
     def read(self) -> Dataset:
         used: set[Path] = set()
         for part, images in self._parts():
-            for path in tqdm(images, desc=f"read {part}", disable=None, leave=False, delay=2):
+            for path in progress(images, f"read {part}"):
                 labels = _labels_of(path, self.root)
                 used.add(labels)
                 self._add(part, path, labels)

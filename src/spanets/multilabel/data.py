@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from spanets.data.class_names import match_classes
 from spanets.data.image_level.dataset import make_image_loaders
@@ -29,6 +28,7 @@ from spanets.multilabel.recipe import MultilabelData, MultilabelRecipe
 from spanets.multilabel.strata import stratify
 from spanets.multilabel.tables import make_reader
 from spanets_runtime.errors import UsageError
+from spanets_runtime.progress import progress
 
 
 def read_parts(data: MultilabelData, run_data: RunData | None = None) -> dict[str, Samples]:
@@ -90,7 +90,7 @@ def _identify(images: Sequence[Any]) -> tuple[list[Any], dict[str, int]]:
     for path in set(paths):
         sizes.setdefault(os.path.getsize(path) if os.path.isfile(path) else -1, []).append(path)
     same = [path for size, group in sizes.items() if size > 0 and len(group) > 1 for path in group]
-    contents = {path: _digest(path) for path in tqdm(same, "compare", disable=None, leave=False)}
+    contents = {path: _digest(path) for path in progress(same, "compare")}
     identities = [contents.get(path, path) for path in paths]
     links = len(paths) - len(set(paths))
     return identities, {"links": links, "copies": len(set(paths)) - len(set(identities))}

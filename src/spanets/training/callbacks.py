@@ -21,6 +21,7 @@ from spanets.training.errors import StoppedError
 from spanets.training.stopping import StopRequest
 from spanets.training.sums import Sums, add_sums, epoch_means, gather_sums, log_means
 from spanets_runtime.files import write_atomically
+from spanets_runtime.terminal import bar_colour
 
 Row = dict[str, float]
 
@@ -284,6 +285,7 @@ class EpochLines(Callback):
             disable=not self.watched,
             leave=False,
             dynamic_ncols=True,
+            colour=bar_colour(),
             bar_format="{desc} {bar} {n_fmt}/{total_fmt}{postfix}",
         )
 

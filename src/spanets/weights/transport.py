@@ -29,11 +29,10 @@ from urllib.request import (
     Request,
 )
 
-from tqdm import tqdm
-
 from spanets.version import __version__
 from spanets.weights.files import open_regular
 from spanets_runtime.errors import UserError, first_line
+from spanets_runtime.progress import progress
 from spanets_runtime.text import shorten
 
 MOST_BYTES = 4 * 2**30
@@ -244,14 +243,7 @@ def _write_all(
 ) -> None:
     name = Path(urlsplit(url).path).name
     done = start
-    with tqdm(
-        *(None, name, total),
-        initial=start,
-        unit="B",
-        unit_scale=True,
-        disable=None,
-        leave=False,
-    ) as bar:
+    with progress(None, name, total=total, initial=start, unit="B") as bar:
         for chunk in _chunks(response):
             done += len(chunk)
             if done > (MOST_BYTES if total is None else total):

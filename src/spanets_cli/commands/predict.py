@@ -106,21 +106,19 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
 
 def print_predictions(arguments: argparse.Namespace) -> int:
     """Predicts and prints the results; returns 1 if an image could not be used."""
-    from tqdm import tqdm
-
     from spanets_runtime.listing import gather_images
+    from spanets_runtime.progress import progress
 
     gathered, predict = gather_images(arguments.images), make_predictor(arguments)
     print_notes(gathered.notes)
+    predictions, count = predict(gathered.images), len(gathered.images)
     # The printed lines already show the progress.
-    hidden = None if arguments.json else True
-    predictions = predict(gathered.images)
-    watched = tqdm(predictions, "predict", len(gathered.images), disable=hidden, leave=False)
+    watched = progress(predictions, "predict", total=count, hidden=not arguments.json)
     found, failed = [], False
     for prediction in watched:
         if prediction.error is not None:
             failed = True
-            tqdm.write(escape_controls(f"spanets: {prediction.error}"), file=sys.stderr)
+            watched.write(escape_controls(f"spanets: {prediction.error}"), file=sys.stderr)
             if prediction.was_read:
                 found.append(prediction.to_dict())
             continue
@@ -164,12 +162,12 @@ def write_table(arguments: argparse.Namespace, rank: "Rank") -> int:
 
 def predict_rows(arguments: argparse.Namespace, table: "SharedTable") -> list[str]:
     """Predicts what is left for this rank; rank 0 then joins the parts, and returns the errors."""
-    from tqdm import tqdm
+    from spanets_runtime.progress import progress
 
     columns, predict = make_rows(arguments)
     try:
         rows = table.work(columns, predict)
-        for _ in tqdm(rows, "predict", table.left, unit="image", disable=None, leave=False):
+        for _ in progress(rows, "predict", total=table.left, unit="image"):
             pass
         if not table.rank.is_first:
             return []

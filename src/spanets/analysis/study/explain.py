@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from spanets.analysis.capture import capture, find_modules
 from spanets.data.sources.imagenet import has_imagenet_names, name_classes
@@ -26,6 +25,7 @@ from spanets_runtime.images import ImageError, describe_error
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.pictures import check_outputs, save_picture
 from spanets_runtime.preprocessing import Preprocessing
+from spanets_runtime.progress import progress
 
 WHAT = ("context", "score-cam")
 
@@ -174,7 +174,7 @@ def explain(
     sheet = Path(out, "explained.png")
     check_outputs(images, [sheet])
     rows, errors = [], []
-    for path in tqdm(images, desc="explain", disable=None, leave=False):
+    for path in progress(images, "explain"):
         try:
             given = preprocess(preprocess.read(path))
         except ImageError as error:

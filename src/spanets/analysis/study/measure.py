@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from spanets.analysis.capture import capture, family_of, find_modules, on_maps, stream, to_maps
 from spanets.analysis.fourier import PROFILES, RunningMoments, SpectrumStatistics
@@ -31,6 +30,7 @@ from spanets.analysis.study.inputs import batches
 from spanets.analysis.study.record import Part
 from spanets_runtime.errors import UsageError
 from spanets_runtime.preprocessing import Preprocessing
+from spanets_runtime.progress import progress
 
 FIELD_IMAGES = 4
 """Number of images for the mean receptive field, which changes little with more."""
@@ -117,9 +117,7 @@ def measure_amplitude(subject: Subject) -> dict[str, Any]:
 def measure_response(subject: Subject) -> dict[str, Any]:
     """Measures each module's gain per frequency, linearized at its input for an image."""
     table = {}
-    for name, (function, point) in tqdm(
-        _linearized(subject).items(), desc="response", disable=None, leave=False
-    ):
+    for name, (function, point) in progress(_linearized(subject).items(), "response"):
         response = frequency_response(function, point)
         gain, leakage = response.gain.numpy(), response.leakage.numpy()
         table[name] = {"gain": gain, "leakage": leakage, "bands": response.bands()}
@@ -248,7 +246,7 @@ def _accumulate(
     preprocess, labels = subject.preprocess, subject.labels
     mean, std = (torch.tensor(v)[:, None, None] for v in (preprocess.mean, preprocess.std))
     calls = (1 + variants) * (len(subject.paths) - state["first"])
-    with tqdm(total=calls, desc=title, unit="image", disable=None, leave=False) as bar:
+    with progress(None, title, total=calls, unit="image") as bar:
 
         def model(pixels: Tensor) -> Tensor:
             bar.update(len(pixels))

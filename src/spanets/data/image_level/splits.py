@@ -6,8 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from spanets.data.image_level.bands import join_bands
 from spanets.data.image_level.recipe import ImageLevelData
 from spanets.data.image_level.tables import source_of, table_splits
@@ -21,6 +19,7 @@ from spanets.data.sources.shards import read_shards
 from spanets.data.splits import split_parts
 from spanets_runtime.errors import UsageError
 from spanets_runtime.listing import listing_arrays
+from spanets_runtime.progress import progress
 
 # What `data.root` must name, by `data.source`.
 _ROOTS = {
@@ -76,4 +75,4 @@ def scanned_folders(source: str, root: str) -> list[Path]:
 
 
 def _keys(images: Sequence[Any]) -> list[str]:
-    return [image.key for image in tqdm(images, desc="names", disable=None, leave=False)]
+    return [image.key for image in progress(images, "names")]

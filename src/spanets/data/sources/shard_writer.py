@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from tqdm import tqdm
 
 from spanets.data.samples import Samples
 from spanets.data.sources.folder import folder_parts
@@ -29,6 +28,7 @@ from spanets.data.sources.shard_index import MAX_IMAGE_BYTES, SUFFIX, ShardIndex
 from spanets.data.sources.shard_names import DATASET, FORMAT
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.files import is_aside, write_atomically
+from spanets_runtime.progress import progress
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,7 @@ def write_shards(root: str | Path, out: str | Path, size: int, seed: int = 0) ->
     _check_out(root, out, {plan.path.name for some in plans.values() for plan in some})
     contents: dict[str, Any] = {"format": FORMAT, "classes": parts["train"].classes, "parts": {}}
     total = sum(sum(plan.sizes) for some in plans.values() for plan in some)
-    with tqdm(
-        total=total, desc="shard", unit="B", unit_scale=True, disable=None, leave=False
-    ) as bar:
+    with progress(None, "shard", total=total, unit="B") as bar:
         for name, part in parts.items():
             rows = [_write_shard(plan, part, root, bar) for plan in plans[name]]
             contents["parts"][name] = {"images": len(part), "counts": part.counts(), "shards": rows}

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from tqdm import tqdm
 
 from spanets.data.class_names import describe_twins
 from spanets.data.packed import PackedTexts
@@ -41,6 +40,7 @@ from spanets.data.sources.tar_listing import list_tar
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import write_atomically
 from spanets_runtime.images import ImageError
+from spanets_runtime.progress import progress
 
 _READERS = 16  # threads that read indices; they mostly wait for the network
 
@@ -231,7 +231,7 @@ def _read_indices(locations: Sequence[str], cache: Path, label_key: str | None) 
         return read_index(location, cache, label_key)
 
     with ThreadPoolExecutor(_READERS) as pool:
-        watched = tqdm(locations, desc="shards", disable=None, leave=False)
+        watched = progress(locations, "shards")
         return list(pool.map(read, watched))
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from spanets.data.loaders import ordered_loader, plain_worker_errors
 from spanets_runtime.decoding.decoded import Decoded
@@ -24,6 +23,7 @@ from spanets_runtime.images import (
     load_described,
     quiet_decoder,
 )
+from spanets_runtime.progress import progress
 
 DIGEST_BYTES = 16
 
@@ -203,7 +203,7 @@ def measure_images(
     totals = Totals(np.zeros((count, DIGEST_BYTES), np.uint8), np.zeros(count, bool))
     loader = ordered_loader(_Images(images, measure), _BATCH, workers, collate=list)
     with (
-        tqdm(total=count, desc="stats", unit="image", disable=None, leave=False) as bar,
+        progress(None, "stats", total=count, unit="image") as bar,
         plain_worker_errors(),
         quiet_decoder(),
     ):

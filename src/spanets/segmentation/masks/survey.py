@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from spanets.segmentation.masks.reading import MaskedImages
 from spanets.segmentation.masks.values import IGNORED
 from spanets_runtime.images import ImageError, load_image
 from spanets_runtime.labels import Labels
+from spanets_runtime.progress import progress
 from spanets_runtime.sizes import quick_size
 
 # Limits for one part. Decoding a mask of 512x384 pixels takes 5 ms, comparing two headers 0.3 ms.
@@ -85,7 +85,7 @@ def survey(samples: MaskedImages, part: str) -> Survey:
     found = Survey(samples)
     to_decode = set(_choose_masks(samples))
     order = sorted(to_decode | set(_spread(len(samples), MAX_HEADERS)))
-    for index in tqdm(order, desc=f"look at {part}", disable=None, leave=False, delay=2):
+    for index in progress(order, f"look at {part}"):
         try:
             if index in to_decode:
                 _look_at(samples, index, found)

@@ -80,7 +80,7 @@ def add_tta(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tta-crops",
         action="store_true",
-        help="classifiers: --tta with the four corners of each image",
+        help="--tta with the four corners of each image, enlarged",
     )
 
 

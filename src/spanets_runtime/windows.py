@@ -29,6 +29,13 @@ Box = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels, as Pillow's `Image.crop` takes them."""
 
 
+def corners(width: int, height: int, share: float) -> list[Box]:
+    """Returns the four corners of an image, each with this share of both sides."""
+    across, down = round(width * share), round(height * share)
+    starts = [(left, top) for top in (0, height - down) for left in (0, width - across)]
+    return [(left, top, left + across, top + down) for left, top in starts]
+
+
 @dataclass(frozen=True)
 class Tiling:
     """Square tiles that overlap, to predict a large image part by part.

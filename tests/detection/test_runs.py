@@ -506,11 +506,11 @@ def test_eval_writes_mistakes(run, capsys, tmp_path, refused):
 
 
 def test_eval_merges_views(run, capsys):
-    words = ["eval", run / "last.ckpt", "--workers", 0, "--tta-scales", 0.75, 1]
+    words = ["eval", run / "last.ckpt", "--workers", 0, "--tta-scales", 0.75, 1, "--tta-crops"]
     status, printed, said = call(capsys, *words)
     assert status == 0, said
-    line = "objects merged over 4 views: each image and its mirror image, at scales 0.75, 1"
-    assert f"  {line}" in printed.splitlines()
+    views = "each image and its mirror image, at scales 0.75, 1; the same of its four corners"
+    assert f"  objects merged over 12 views: {views}" in printed.splitlines()
 
 
 def test_predict_in_tiles(run, shapes, capsys, tmp_path):

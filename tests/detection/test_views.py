@@ -1,4 +1,4 @@
-"""Tiles and mirror images: the same objects as in the whole image, each once."""
+"""Tiles, mirror images and corners: the same objects as in the whole image, each once."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,8 @@ from torch import nn
 
 from spanets.detection.predict import ObjectPredictor
 from spanets.detection.views import CUT, Augmented, find_tiled, mirror
-from spanets_runtime.windows import Tiling
+from spanets.training.options import Views
+from spanets_runtime.windows import Tiling, corners
 
 CELL = 40  # of the grid in which objects lie, with a margin around each
 
@@ -117,11 +118,83 @@ def test_views_of_an_image_agree(scales):
     image[:, 16:32, 8:40] = 0.75
     sizes = [(128, 192)]
     (plain,) = Bright()([image], sizes=sizes)
-    (found,) = Augmented(Bright(), scales)([image], sizes=sizes, paste=False)
+    (found,) = Augmented(Bright(), Views(scales))([image], sizes=sizes, paste=False)
     assert len(found["scores"]) == 1
     torch.testing.assert_close(found["boxes"], plain["boxes"], atol=4, rtol=0)  # a pixel, doubled
     if scales == (1.0,):
         assert all(torch.equal(found[name], plain[name]) for name in plain)
+
+
+class Channels(nn.Module):
+    """A detector of an object in each channel; it is surer of what looks larger."""
+
+    def forward(self, images, targets=None, sizes=None, paste=True):
+        (image,), (size,) = images, sizes
+        scale = torch.tensor([size[1] / image.shape[2], size[0] / image.shape[1]] * 2)
+        boxes, labels, scores = [], [], []
+        for channel, pixels in enumerate(image):
+            y, x = torch.nonzero(pixels > 0.5, as_tuple=True)
+            if len(x):
+                boxes.append(torch.stack([x.min(), y.min(), x.max() + 1, y.max() + 1]) * scale)
+                labels.append(channel + 1)
+                scores.append(0.1 + 0.9 * len(x) / pixels.numel())
+        return [
+            {
+                "boxes": torch.stack(boxes) if boxes else torch.zeros(0, 4),
+                "labels": torch.tensor(labels, dtype=torch.int64),
+                "scores": torch.tensor(scores),
+                "masks": torch.rand(len(boxes), 1, 4, 4),
+            }
+        ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    width=st.integers(32, 90),
+    height=st.integers(32, 90),
+    factor=st.sampled_from([0.5, 1.0, 3.0]),
+)
+def test_corners_find_each_object_once(seed, width, height, factor):
+    """Objects lie anywhere, most of them cut by some corner, where they may have higher scores."""
+    rng = np.random.default_rng(seed)
+    image, true = torch.zeros(3, height, width), []
+    for pixels in image:
+        across, down = int(rng.integers(4, width + 1)), int(rng.integers(4, height + 1))
+        left, top = (
+            int(rng.integers(0, width - across + 1)),
+            int(rng.integers(0, height - down + 1)),
+        )
+        pixels[top : top + down, left : left + across] = 1
+        true.append([left, top, left + across, top + down])
+    size = round(height * factor), round(width * factor)
+    (found,) = Augmented(Channels(), Views(corners=True))([image], sizes=[size], paste=False)
+    assert sorted(found["labels"].tolist()) == [1, 2, 3]
+    assert {len(value) for value in found.values()} == {3}
+    boxes = found["boxes"][found["labels"].argsort()]
+    expected = torch.tensor(true) * torch.tensor([size[1] / width, size[0] / height] * 2)
+    torch.testing.assert_close(boxes, expected, atol=1.01 * factor, rtol=0.02)
+
+
+def test_a_corner_as_large_as_the_image_changes_nothing(monkeypatch):
+    monkeypatch.setattr("spanets.detection.views.CORNER", 1.0)
+    image = torch.zeros(3, 64, 96)
+    image[0, 16:32, 8:40] = image[1, 0:64, 50:96] = 1
+    with_corners, without = (
+        Augmented(Channels(), views)([image], sizes=[(100, 70)], paste=False)[0]
+        for views in (Views(corners=True), Views())
+    )
+    for name in ("boxes", "labels", "scores"):
+        torch.testing.assert_close(with_corners[name], without[name])
+
+
+@given(width=st.integers(1, 99), height=st.integers(1, 99), share=st.floats(0.75, 1))
+def test_corners_lie_in_the_image_and_cover_it(width, height, share):
+    seen = np.zeros((height, width), int)
+    for left, top, right, bottom in corners(width, height, share):
+        assert 0 <= left < right <= width and 0 <= top < bottom <= height
+        seen[top:bottom, left:right] += 1
+    assert seen.min() > 0
 
 
 def test_mirroring_twice_changes_nothing():

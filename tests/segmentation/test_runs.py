@@ -343,7 +343,7 @@ def test_tiles_and_views(run_folder, recipe_file, capsys, tmp_path):
         "whole": [],
         "one": ["--tile", 56],
         "tiles": ["--tile", 32, "--overlap", 8],
-        "views": ["--tta-scales", 1, 1.5],
+        "views": ["--tta-scales", 1, 1.5, "--tta-crops"],
     }.items():
         out = tmp_path / name
         status, _, said = call(
@@ -353,8 +353,8 @@ def test_tiles_and_views(run_folder, recipe_file, capsys, tmp_path):
         shown[name] = np.asarray(Image.open(out / "2.png"))
     assert np.array_equal(shown["whole"], shown["one"])
     assert shown["tiles"].shape == shown["views"].shape == shown["whole"].shape
-    line = "probabilities averaged over 4 views: each image and its mirror image, at scales 1, 1.5"
-    assert said == f"{line}\n"
+    views = "each image and its mirror image, at scales 1, 1.5; the same of its four corners"
+    assert said == f"probabilities averaged over 12 views: {views}\n"
 
 
 def test_predicting_badly(run_folder, refused, capsys, tmp_path):

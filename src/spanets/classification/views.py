@@ -11,6 +11,7 @@ from spanets.backbones.factory import has_fixed_size
 from spanets.sources import Source
 from spanets.training.options import Views
 from spanets_runtime.errors import UsageError
+from spanets_runtime.windows import corners
 
 COMBINED = "probabilities averaged"
 """What is done with the results of several views."""
@@ -42,10 +43,9 @@ def find_views(images: Tensor, views: Views) -> Iterator[Tensor]:
     for scale in views.scales:
         yield from _mirrored(_resize(images, round(height * scale), round(width * scale)))
     if views.corners:
-        sides = round(height * CORNER), round(width * CORNER)
-        for rows in (slice(0, sides[0]), slice(height - sides[0], height)):
-            for columns in (slice(0, sides[1]), slice(width - sides[1], width)):
-                yield from _mirrored(_resize(images[..., rows, columns], height, width))
+        for left, top, right, bottom in corners(width, height, CORNER):
+            corner = images[..., top:bottom, left:right]
+            yield from _mirrored(_resize(corner, height, width))
 
 
 def _mirrored(images: Tensor) -> tuple[Tensor, Tensor]:

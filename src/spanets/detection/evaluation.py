@@ -1,7 +1,7 @@
 """Measures a detector's checkpoint on annotated images."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def evaluate(
     errors: Path | None = None,
     score: float | None = None,
     precision: float | None = None,
-    scales: Sequence[float] | None = None,
+    views: Views | None = None,
 ) -> dict[str, Any]:
     """Measures a checkpoint on the validation part of a data set in COCO's format.
 
@@ -53,7 +53,7 @@ def evaluate(
         score: Lowest score of the detections whose mistakes are counted; None means the threshold
             of the best F1.
         precision: Precision for which thresholds are recommended, besides those of the best F1.
-        scales: Scales of the views that are merged, see `Augmented`; None takes only the image.
+        views: The views that are merged, see `Augmented`; None takes only the image.
 
     Returns:
         Metrics by name (`box_ap`, …; None if undefined), also by class, number of images, classes,
@@ -70,7 +70,7 @@ def evaluate(
     info, data = source.info, _data_of(source, root, trusted)
     truth = map_classes(read_part(data, "val"), info.classes)
     loader = evaluation_loader(truth, info.preprocessing, batch_size, workers)
-    network = source.network if scales is None else Augmented(source.network, scales)
+    network = source.network if views is None else Augmented(source.network, views)
     metrics = detect(network, loader, truth, has_masks(info.head["kind"]))
     measured = metrics.measure()
     matches = match(truth, metrics.results)
@@ -90,7 +90,7 @@ def evaluate(
         "classes": info.classes,
         "thresholds": thresholds,
         "mistakes": {"score": score, **count_kinds(counted)},
-        **({} if scales is None else {"tta": Views(tuple(scales)).describe(COMBINED)}),
+        **({} if views is None else {"tta": views.describe(COMBINED)}),
         "notes": [*truth.notes, *filter(None, [describe_unseen(truth, info.preprocessing)])],
     }
     if errors is not None and current_rank().is_first:

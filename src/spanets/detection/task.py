@@ -35,7 +35,8 @@ class DetectionTask(Task[DetectionRecipe]):
     name = "detection"
     recipe_type = DetectionRecipe
     supported_options = frozenset(
-        {"out", "annotations", "errors", "precision", "score", "tta", "tta_scales", "tile"}
+        {"out", "annotations", "errors", "precision", "score", "tta", "tta_scales", "tta_crops"}
+        | {"tile"}
     )
     preprocessing_keys = frozenset({"short_side", "long_side", "mean", "std"})
     score = "val/box_ap"
@@ -82,8 +83,8 @@ class DetectionTask(Task[DetectionRecipe]):
             )
         if options.annotations is not None and options.out is None:
             raise UsageError("--annotations sets the ids in the files of --out; add --out DIR")
-        if options.scales is not None:
-            source = replace(source, network=Augmented(source.network, options.scales))
+        if options.views is not None:
+            source = replace(source, network=Augmented(source.network, options.views))
         return partial(
             ObjectPredictor(source, tiling=options.tile),
             out=options.out,
@@ -105,7 +106,7 @@ class DetectionTask(Task[DetectionRecipe]):
             errors=options.errors,
             score=options.score,
             precision=options.precision,
-            scales=options.scales,
+            views=options.views,
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Detects objects in several views of an image: tiles, mirror images, scales; merges the results.
+"""Detects objects in views of an image: tiles, mirror images, scales, corners; merges the results.
 
 Objects of a class whose boxes have an IoU above `NMS` are one object; the one with the highest
 score stays, with its box and mask.
@@ -16,7 +16,8 @@ from torchvision.ops import batched_nms
 
 from spanets.detection.network.batching import Detection, Size
 from spanets.detection.network.pasting import paste_all
-from spanets_runtime.windows import Box, Tiling
+from spanets.training.options import Views
+from spanets_runtime.windows import Box, Tiling, corners
 
 NMS = 0.5
 """IoU above which two objects of a class are one, as inside the detectors."""
@@ -35,18 +36,21 @@ CUT = "cut"
 COMBINED = "objects merged"
 """What is done with the results of several views."""
 
+CORNER = 3 / 4
+"""Sides of a corner, as a fraction of the image's."""
+
 
 class Augmented(nn.Module):
-    """A detector that merges the detections of an image and its mirror image, at several scales.
+    """A detector that merges the detections of several views of an image.
 
     Args:
         model: A detector in evaluation mode.
-        scales: Factors of the size of the network's input.
+        views: The views.
     """
 
-    def __init__(self, model: nn.Module, scales: Sequence[float] = (1.0,)) -> None:
+    def __init__(self, model: nn.Module, views: Views) -> None:
         super().__init__()
-        self.model, self.scales = model, tuple(scales)
+        self.model, self.views = model, views
 
     def forward(
         self,
@@ -63,20 +67,46 @@ class Augmented(nn.Module):
         return found
 
     def _detect(self, image: Tensor, size: Size) -> Detection:
+        height, width = image.shape[-2:]
         views = []
-        for scale in self.scales:
-            scaled = _resize(image, scale)
-            (plain,) = self.model([scaled], sizes=[size], paste=False)
-            (mirrored,) = self.model([scaled.flip(-1)], sizes=[size], paste=False)
-            views += [plain, mirror(mirrored, size[1])]
+        for scale in self.views.scales:
+            sides = [max(1, round(side * scale)) for side in (height, width)]
+            views += self._detect_both(_resize(image, sides), size)
+        for corner in corners(width, height, CORNER) if self.views.corners else ():
+            left, top, right, bottom = corner
+            enlarged = _resize(image[:, top:bottom, left:right], (height, width))
+            for view in self._detect_both(enlarged, (bottom - top, right - left)):
+                views.append(_place(view, corner, (width, height), size))
         return _suppress(join(views), MOST_OBJECTS)
 
+    def _detect_both(self, image: Tensor, size: Size) -> list[Detection]:
+        """Returns the detections in an image and in its mirror image, scaled to a size."""
+        (plain,) = self.model([image], sizes=[size], paste=False)
+        (mirrored,) = self.model([image.flip(-1)], sizes=[size], paste=False)
+        return [plain, mirror(mirrored, size[1])]
 
-def _resize(image: Tensor, scale: float) -> Tensor:
-    if scale == 1:
+
+def _place(found: Detection, corner: Box, sides: tuple[int, int], size: Size) -> Detection:
+    """Returns the detections of a corner in the whole image, without those that its border cuts.
+
+    The whole image is always a view as well, and shows these objects uncut.
+
+    Args:
+        found: Detections in pixels of the corner.
+        corner: The corner, in pixels of the network's input.
+        sides: Width and height of the network's input.
+        size: Height and width of the image to whose pixels the boxes are scaled.
+    """
+    boxes = found["boxes"] + found["boxes"].new_tensor([corner[0], corner[1]] * 2)
+    whole = ~_touches(boxes, corner, sides)
+    scale = boxes.new_tensor([size[1] / sides[0], size[0] / sides[1]] * 2)
+    return {name: value[whole] for name, value in {**found, "boxes": boxes * scale}.items()}
+
+
+def _resize(image: Tensor, size: Sequence[int]) -> Tensor:
+    if image.shape[-2:] == torch.Size(size):
         return image
-    size = [max(1, round(side * scale)) for side in image.shape[-2:]]
-    return F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+    return F.interpolate(image[None], list(size), mode="bilinear", antialias=True)[0]
 
 
 def mirror(found: Detection, width: int) -> Detection:

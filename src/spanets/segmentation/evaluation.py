@@ -1,7 +1,6 @@
 """Measures a segmenter on images with masks."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ def evaluate(
     trusted: bool = False,
     *,
     errors: Path | None = None,
-    scales: Sequence[float] | None = None,
+    views: Views | None = None,
 ) -> dict[str, Any]:
     """Measures a checkpoint on images with masks.
 
@@ -49,7 +48,7 @@ def evaluate(
         batch_size: Without effect: images differ in size and are measured one by one.
         trusted: Whether the checkpoint's recipe may choose the data set; see `own_data`.
         errors: Folder for a page of mistakes and a table of all images, or None.
-        scales: Scales of the views that are averaged, see `infer_views`; None takes only the image.
+        views: The views that are averaged, see `infer_views`; None takes only the image.
 
     Returns:
         Metrics by name, IoU by class, number of images, confusion matrix in pixels (rows:
@@ -66,13 +65,13 @@ def evaluate(
     notes = check_parts({part: samples}, is_training=False)
     loader = evaluation_loader(samples, source.info.preprocessing, workers)
     of_images: list[Tensor] | None = None if errors is None else []
-    measured = measure(source.network, loader, source.info, scales, of_images)
+    measured = measure(source.network, loader, source.info, views, of_images)
     data = part if root is None else f"{root} ({part})"
-    tta = {} if scales is None else {"tta": Views(tuple(scales)).describe(COMBINED)}
+    tta = {} if views is None else {"tta": views.describe(COMBINED)}
     results = {"checkpoint": source.word, "data": data, **measured, **tta, "notes": list(notes)}
     if errors is not None and current_rank().is_first:
         assert of_images is not None
-        predictor = MaskPredictor(source, scales=scales)
+        predictor = MaskPredictor(source, views=views)
         results["errors"] = save_errors(errors, samples, of_images, predictor.label, results)
     return results
 
@@ -114,7 +113,7 @@ def measure(
     model: nn.Module,
     loader: DataLoader[Any],
     info: ModelInfo,
-    scales: Sequence[float] | None = None,
+    views: Views | None = None,
     of_images: list[Tensor] | None = None,
 ) -> dict[str, Any]:
     """Returns metrics, number of images and confusion matrix of a segmenter on a loader.
@@ -123,7 +122,7 @@ def measure(
         model: The segmenter.
         loader: See `evaluation_loader`.
         info: Metadata of the model.
-        scales: See `evaluate`.
+        views: See `evaluate`.
         of_images: A list to which `describe_image` of each image is added, or None.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -131,7 +130,7 @@ def measure(
 
     def compute(batch: list[Tensor]) -> Tensor | None:
         images, masks = batch
-        logits = infer_views(model, images.to(device), info.preprocessing, scales)
+        logits = infer_views(model, images.to(device), info.preprocessing, views)
         labels, truth = label_map(logits, *masks.shape[1:]), masks[0].to(device)
         confusion.update(labels, truth)
         if of_images is None:

@@ -1,6 +1,6 @@
 """Predicts masks with a segmenter's checkpoint."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from spanets.segmentation.labels import label_map
 from spanets.segmentation.views import infer_views, label_tiled
 from spanets.sources import ReadyModel, Source
+from spanets.training.options import Views
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.masks import MaskPrediction, predict_masks, read_numbers
 from spanets_runtime.predict import check_answer
@@ -26,7 +27,7 @@ class MaskPredictor(ReadyModel):
         source: A checkpoint or its path.
         device: Name of a device; None means a GPU if there is one.
         tiling: Tiles in which to predict; None means whole images.
-        scales: Scales of the views that are averaged, see `infer_views`; None takes the image.
+        views: The views that are averaged, see `infer_views`; None takes the image.
 
     Raises:
         WeightsError: the checkpoint cannot be read.
@@ -38,10 +39,10 @@ class MaskPredictor(ReadyModel):
         source: Source | str | Path,
         device: str | None = None,
         tiling: Tiling | None = None,
-        scales: Sequence[float] | None = None,
+        views: Views | None = None,
     ) -> None:
         super().__init__(source, device)
-        self.tiling, self.scales = tiling, scales
+        self.tiling, self.views = tiling, views
         classes = len(self.info.classes)
         self.numbers = read_numbers(self.info.preprocessing, classes, self.source.word)
 
@@ -70,6 +71,6 @@ class MaskPredictor(ReadyModel):
 
     def _infer(self, image: Image.Image, check: bool) -> Tensor:
         pixels = torch.from_numpy(self.preprocess(image))[None].to(self.device)
-        logits = infer_views(self.model, pixels, self.info.preprocessing, self.scales)
+        logits = infer_views(self.model, pixels, self.info.preprocessing, self.views)
         check_answer(not check or bool(torch.isfinite(logits).all()))
         return logits

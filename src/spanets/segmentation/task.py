@@ -37,7 +37,7 @@ class SegmentationTask(Task[SegmentationRecipe]):
 
     name = "segmentation"
     recipe_type = SegmentationRecipe
-    supported_options = frozenset({"out", "errors", "tta", "tta_scales", "tile"})
+    supported_options = frozenset({"out", "errors", "tta", "tta_scales", "tta_crops", "tile"})
     # `read_numbers` checks the numbers that masks are written with.
     preprocessing_keys = frozenset({"resize", "test", "slide", "mean", "std"})
     mask_keys: ClassVar[frozenset[str]] = frozenset({"first", "values"})
@@ -75,7 +75,7 @@ class SegmentationTask(Task[SegmentationRecipe]):
 
         if options.out is None:
             raise UsageError(f"{source.word} finds masks: name a folder for them with --out DIR")
-        predictor = MaskPredictor(source, tiling=options.tile, scales=options.scales)
+        predictor = MaskPredictor(source, tiling=options.tile, views=options.views)
         return partial(predictor, out=options.out)
 
     @classmethod
@@ -90,7 +90,7 @@ class SegmentationTask(Task[SegmentationRecipe]):
             options.batch_size or cls.eval_batch,
             options.trusted,
             errors=options.errors,
-            scales=options.scales,
+            views=options.views,
         )
 
     @classmethod

@@ -1,8 +1,8 @@
-"""Segments several views of an image: tiles, mirror images, scales; averages probabilities."""
+"""Segments views of an image: tiles, mirror images, scales, corners; averages probabilities."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -14,18 +14,22 @@ from PIL import Image
 from torch import Tensor
 
 from spanets.segmentation.sliding import infer
+from spanets.training.options import Views
 from spanets_runtime.resize_to_fit import MIN_SIDE
-from spanets_runtime.windows import Box, Tiling
+from spanets_runtime.windows import Box, Tiling, corners
 
 COMBINED = "probabilities averaged"
 """What is done with the results of several views."""
+
+CORNER = 3 / 4
+"""Sides of a corner, as a fraction of the image's."""
 
 
 def infer_views(
     model: Callable[[Tensor], Tensor],
     images: Tensor,
     preprocessing: Mapping[str, Any],
-    scales: Sequence[float] | None,
+    views: Views | None,
 ) -> Tensor:
     """Returns logits (B, classes, H, W) of images, perhaps averaged over several views.
 
@@ -33,23 +37,37 @@ def infer_views(
         model: The segmenter, in evaluation mode.
         images: (B, 3, H, W).
         preprocessing: See `infer`.
-        scales: Factors of the size; each also takes the mirror image. The result is then the
-            logarithm of the mean probability. None takes the images alone.
+        views: The views, or None for the images alone. With views the result is the logarithm of
+            the mean probability; a corner counts for its own pixels.
     """
-    if scales is None:
+    if views is None:
         return infer(model, images, preprocessing)
-    size, total = images.shape[2:], None
-    for scale in scales:
+    find = partial(_add_mirrored, model, preprocessing=preprocessing)
+    size = images.shape[2:]
+    total, seen = None, images.new_full(size, 2.0 * len(views.scales), dtype=torch.float32)
+    for scale in views.scales:
         sides = [max(MIN_SIDE, round(side * scale)) for side in size] if scale != 1 else size
-        scaled = _resize(images, sides, antialias=True)
-        for is_mirrored in (False, True):
-            view = scaled.flip(-1) if is_mirrored else scaled
-            logits = infer(model, view, preprocessing).float()
-            logits = _resize(logits.flip(-1) if is_mirrored else logits, size)
-            shares = logits.log_softmax(1)
-            total = shares if total is None else torch.logaddexp(total, shares)
+        shares = find(_resize(images, sides, antialias=True), size)
+        total = shares if total is None else torch.logaddexp(total, shares)
     assert total is not None, "no scale"
-    return total - math.log(2 * len(scales))
+    for left, top, right, bottom in corners(size[1], size[0], CORNER) if views.corners else ():
+        here = (..., slice(top, bottom), slice(left, right))
+        shares = find(_resize(images[here], size, antialias=True), (bottom - top, right - left))
+        total[here] = torch.logaddexp(total[here], shares)
+        seen[here] += 2
+    return total - seen.log()
+
+
+def _add_mirrored(
+    model: Callable[[Tensor], Tensor],
+    images: Tensor,
+    size: Sequence[int],
+    preprocessing: Mapping[str, Any],
+) -> Tensor:
+    """Returns the logarithm of the probabilities of images plus those of their mirror images."""
+    plain = infer(model, images, preprocessing).float()
+    mirrored = infer(model, images.flip(-1), preprocessing).float().flip(-1)
+    return torch.logaddexp(*(_resize(view, size).log_softmax(1) for view in (plain, mirrored)))
 
 
 def _resize(values: Tensor, size: Sequence[int], antialias: bool = False) -> Tensor:

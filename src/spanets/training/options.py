@@ -50,11 +50,6 @@ class TtaOptions:
         """The views to combine, or None for the image alone."""
         return Views(self.tta_scales or (1.0,), self.tta_crops) if self.tta else None
 
-    @property
-    def scales(self) -> tuple[float, ...] | None:
-        """The scales of the views to combine, or None for the image alone."""
-        return None if self.views is None else self.views.scales
-
 
 @dataclass(frozen=True)
 class PredictOptions(TtaOptions):

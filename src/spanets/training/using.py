@@ -110,8 +110,8 @@ def evaluate(source: Source, options: EvalOptions) -> dict[str, Any]:
     """
     source.require_classes()
     names = (
-        *("layout", "errors", "calibrate", "precision", "score", "tta_scales", "tta"),
-        "thresholds",
+        *("layout", "errors", "calibrate", "precision", "score"),
+        *("tta_scales", "tta_crops", "tta", "thresholds"),
     )
     _refuse_foreign(source, options, names)
     with shared_batches():

@@ -10,6 +10,7 @@ from annotated_sets import IMAGES, MASKS, OBJECTS
 from PIL import Image
 from small_runs import call, make_photos
 
+from spanets.data.statistics.tables import TableKeys
 from spanets.formats.statistics import describe_objects, describe_source
 
 SIZES = {
@@ -154,7 +155,7 @@ def test_a_test_part_without_labels(table):
     text = (table / "labels.csv").read_text().replace("cat/11.png,cat,val", "cat/11.png,,test")
     (table / "labels.csv").write_text(text)
     found = describe_source(
-        str(table / "labels.csv"), columns={"label": "species"}, images=str(table / "img")
+        str(table / "labels.csv"), table=TableKeys(str(table / "img"), {"label": "species"})
     )
     assert found["images"] == 23
     assert any("the 1 images of test have no labels, left out" in note for note in found["notes"])

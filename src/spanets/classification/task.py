@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import nn
 
 from spanets.checkpoint import ModelInfo
-from spanets.classification.recipe import ClassificationRecipe
+from spanets.classification.recipe import ClassificationData, ClassificationRecipe
 from spanets.training.image_level import ImageLevelTask
 from spanets.training.options import EvalOptions, PredictOptions, Views
 from spanets.training.task import Picture, Predict
@@ -69,6 +69,10 @@ class ClassificationTask(ImageLevelTask[ClassificationRecipe]):
                     f"{key} {value} needs the order of the classes, such as "
                     "--data.ordered '[low, medium, high]'"
                 )
+
+    @classmethod
+    def survey_table(cls, data: ClassificationData) -> None:
+        """Returns None: each image has one class."""
 
     @classmethod
     def make_predictor(cls, source: Source, options: PredictOptions) -> Predict:

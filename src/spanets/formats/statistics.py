@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from spanets.data.statistics.report import (
     spread_evenly,
     summarize,
 )
+from spanets.data.statistics.tables import TableKeys
 from spanets.formats.coco.objects import CocoData, CocoImage
 from spanets.formats.coco.rle import decode_runs
 from spanets.formats.dataset import Dataset
@@ -48,8 +49,7 @@ def describe_source(
     source: str | None = None,
     workers: int = 0,
     out: str | None = None,
-    columns: Mapping[str, str | None] | None = None,
-    images: str | None = None,
+    table: TableKeys | None = None,
     format: str | None = None,
     pixels: PixelFormat | None = None,
 ) -> dict[str, Any]:
@@ -60,8 +60,7 @@ def describe_source(
         source: One of `data.statistics.report.SOURCES` or `OBJECTS`; None finds it.
         workers: See `describe_data`.
         out: See `describe_data`.
-        columns: See `describe_data`; for tables.
-        images: See `describe_data`; for tables.
+        table: How a table is read; see `describe_data`.
         format: Format of annotated images; None finds it.
         pixels: See `describe_data`; not for annotated images.
 
@@ -75,14 +74,13 @@ def describe_source(
     found = find_formats(path) if source is None and format is None and path.exists() else []
     kind = source or (OBJECTS if found or format else "folder")
     for option, value, owner in (
-        ("--columns", columns, "table"),
-        ("--images", images, "table"),
+        *((name, value, "table") for name, value in _options(table)),
         ("--from", format, OBJECTS),
     ):
         if value is not None and kind != owner:
             raise UsageError(f"{option} is for --source {owner}, and {root} is read as {kind}")
     if kind != OBJECTS:
-        return describe_data(root, kind, workers, out, columns, images, pixels)
+        return describe_data(root, kind, workers, out, table, pixels)
     if pixels is not None:
         raise UsageError(f"--channels is for labelled images, and {root} is read as {kind}")
     results = describe_objects(path, format, workers, None if out is None else Path(out))
@@ -92,6 +90,12 @@ def describe_source(
             0, f"{root}: read as {name}; --source folder reads it as images in class folders"
         )
     return results
+
+
+def _options(table: TableKeys | None) -> Iterable[tuple[str, Any]]:
+    """Returns the options of a table by name."""
+    keys = {} if table is None else table.to_data() | ({"task": table.task} if table.task else {})
+    return ((f"--{name.replace('_', '-')}", value) for name, value in keys.items())
 
 
 def describe_objects(

@@ -20,18 +20,13 @@ from spanets.data.class_lists import clean_name
 from spanets.data.image_level.recipe import ImageLevelData
 from spanets.data.sources.parts import PARTS
 from spanets.data.sources.table import Codes, Rows, TargetReader, Targets
-from spanets.data.sources.table_columns import NAMES, plain_name
+from spanets.data.sources.table_columns import NAMES, TAGS, plain_name, read_bit
 from spanets.data.sources.table_reading import read_header
 from spanets.multilabel.recipe import MultilabelData
 from spanets.multilabel.strata import number_rows, stratify
 from spanets_runtime.errors import UsageError, UserError, nearest
 
 _SEPARATORS = "|;,"
-_TAGS = ("tags", "tag")
-"""Names of a column of labels, besides those of tables with one class an image."""
-
-_YES, _NO = ("1", "1.0", "true"), ("0", "0.0", "false")
-
 _MOST_CHARACTERS = 2**16  # of a list in a cell
 
 
@@ -57,7 +52,7 @@ def make_reader(
     if named is not None:
         return LabelLists(data.separator, {"label": named})
     usual = [name for name in header if plain_name(name) in NAMES["label"]]
-    tags = [name for name in header if plain_name(name) in _TAGS]
+    tags = [name for name in header if plain_name(name) in TAGS]
     if usual or len(tags) == 1:
         return LabelLists(data.separator, {} if usual else {"label": tags[0]})
     if data.separator is not None:
@@ -239,7 +234,7 @@ class LabelColumns:
         values = np.zeros((len(used), len(names)), np.float32)
         wrong = []
         for number, (name, cells) in enumerate(zip(names, columns, strict=True)):
-            known = {cell: _bit(cell) for cell in set(cells)}
+            known = {cell: read_bit(cell) for cell in set(cells)}
             values[:, number] = np.fromiter(map(known.__getitem__, cells), np.float32, len(cells))
             if (odd := np.flatnonzero(np.isnan(values[:, number]) & used)).size:
                 wrong.append(f"{name} ({odd.size:,}, such as {rows.show(int(odd[0]))})")
@@ -262,7 +257,7 @@ class LabelColumns:
         bits = [
             name
             for name in rows.table.header
-            if {_bit(cell) for cell in set(rows.table.columns.get(name, ()))} <= {0.0, 1.0}
+            if {read_bit(cell) for cell in set(rows.table.columns.get(name, ()))} <= {0.0, 1.0}
         ]
         for role in ("group", "weight"):
             if rows.roles.get(role) in bits and role not in self.given:
@@ -281,11 +276,6 @@ class LabelColumns:
         shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
         rows.notes.append(f"{len(names)} columns of 0 and 1 are labels: {shown}")
         return names
-
-
-def _bit(cell: str) -> float:
-    text = cell.strip().casefold()
-    return 1.0 if text in _YES else 0.0 if text in _NO else float("nan")
 
 
 def _unlabelled_test(rows: Rows, used: Codes, empty: Codes, parts: Codes) -> Codes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from spanets.checkpoint import ModelInfo
-from spanets.multilabel.recipe import MultilabelRecipe
+from spanets.multilabel.recipe import MultilabelData, MultilabelRecipe
 from spanets.training.image_level import ImageLevelTask
 from spanets.training.options import EvalOptions, PredictOptions
 from spanets.training.task import Picture, Predict
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from spanets.data.folds import Folds
     from spanets.data.loaders import Loaders
     from spanets.data.run_data import RunData
+    from spanets.data.sources.table import TargetReader
     from spanets.sources import Source
     from spanets.training.callbacks import Row
 
@@ -99,6 +100,14 @@ class MultilabelTask(ImageLevelTask[MultilabelRecipe]):
     def evidence(cls, outputs: Tensor) -> Tensor:
         """Returns the probability of each label."""
         return outputs.float().sigmoid()
+
+    @classmethod
+    def survey_table(cls, data: MultilabelData) -> TargetReader:
+        """Returns what reads the labels of a recipe's table."""
+        from spanets.multilabel.tables import make_reader
+
+        assert data.root is not None
+        return make_reader(data.root, data)
 
     def draw_folds(self) -> Folds:
         """Returns the fold of each image of the recipe's table."""

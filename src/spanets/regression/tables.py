@@ -4,7 +4,6 @@ file,age,height
 1.jpg,34,1.78
 """
 
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,8 +14,8 @@ import numpy as np
 
 from spanets.data.image_level.recipe import ImageLevelData
 from spanets.data.sources.parts import PARTS
-from spanets.data.sources.table import Codes, Rows, TargetReader, Targets
-from spanets.data.sources.table_columns import NAMES, plain_name
+from spanets.data.sources.table import Codes, Rows, Targets
+from spanets.data.sources.table_columns import NAMES, plain_name, read_number
 from spanets.data.sources.table_reading import read_header
 from spanets.regression.recipe import RegressionData
 from spanets_runtime.errors import UsageError, nearest
@@ -29,7 +28,7 @@ _DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
 
 def make_reader(
     root: str, data: ImageLevelData | None, targets: Sequence[str] = ()
-) -> TargetReader:
+) -> "TargetColumns":
     """Returns what reads the numbers of a table.
 
     Args:
@@ -72,10 +71,12 @@ class TargetColumns:
     Attributes:
         names: The columns; empty means the column of labels.
         columns: See `TargetReader`.
+        may_miss: Whether cells without a finite number are NaN, with a note instead of a fault.
     """
 
     names: Sequence[str]
     columns: Mapping[str, str | None]
+    may_miss: bool = False
 
     def wants(self, name: str) -> bool:
         """Returns whether a column holds numbers."""
@@ -93,18 +94,23 @@ class TargetColumns:
         if for_training and test.any() and all(mask[test].all() for mask in blank):
             rows.notes.append(f"the {int(test.sum()):,} images of test have no numbers, left out")
             used &= ~test
-        values = np.zeros((len(used), len(names)))
+        values, faults = np.zeros((len(used), len(names))), len(rows.faults)
         for number, (name, cells) in enumerate(zip(names, columns, strict=True)):
-            known = {cell: _number(cell) for cell in set(cells)}
+            known = {cell: read_number(cell) for cell in set(cells)}
             values[:, number] = np.fromiter(map(known.__getitem__, cells), np.float64, len(cells))
             _check(rows, name, cells, values[:, number], used, blank[number])
         shown = ", ".join(
-            f"{name} from {column.min():.6g} to {column.max():.6g}"
-            for name, column in zip(names, np.nan_to_num(values[used]).T, strict=True)
-            if len(column)
+            f"{name} from {finite.min():.6g} to {finite.max():.6g}"
+            for name, column in zip(names, values[used].T, strict=True)
+            if len(finite := column[np.isfinite(column)])
         )
         rows.notes.append(f"numbers to estimate: {shown}")
-        codes = np.unique(values, axis=0, return_inverse=True)[1].reshape(-1)
+        if self.may_miss:
+            values[~np.isfinite(values)] = np.nan
+            rows.notes += [f"{fault}; training refuses that" for fault in rows.faults[faults:]]
+            del rows.faults[faults:]
+        distinct = np.hstack([np.nan_to_num(values), np.isnan(values)])  # NaN equals no NaN
+        codes = np.unique(distinct, axis=0, return_inverse=True)[1].reshape(-1)
         return Targets(names, np.where(used, codes, -1), values)
 
     def stratify(self, values: np.ndarray) -> list[str]:
@@ -128,11 +134,3 @@ def _check(
     rows.fault(wrong, "cell", ("is", "are"), rest)
     infinite = np.flatnonzero(used & np.isinf(values)).tolist()
     rows.fault(infinite, "cell", ("is", "are"), f"infinite {found}")
-
-
-def _number(cell: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        return math.nan
-    return math.nan if "_" in cell else value  # Python reads 1_000

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spanets.checkpoint import ModelInfo
-from spanets.regression.recipe import RegressionRecipe
+from spanets.regression.recipe import RegressionData, RegressionRecipe
 from spanets.training.image_level import ImageLevelTask
 from spanets.training.options import EvalOptions, PredictOptions
 from spanets.training.task import Picture, Predict
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spanets.data.folds import Folds
     from spanets.data.loaders import Loaders
     from spanets.data.run_data import RunData
+    from spanets.data.sources.table import TargetReader
     from spanets.regression.scale import Scale
     from spanets.sources import Source
     from spanets.training.callbacks import Row
@@ -105,6 +106,14 @@ class RegressionTask(ImageLevelTask[RegressionRecipe]):
     def most_telling(cls, info: ModelInfo, outputs: Tensor) -> int:
         """Returns 0: the first number is explained."""
         return 0
+
+    @classmethod
+    def survey_table(cls, data: RegressionData) -> TargetReader:
+        """Returns what reads the numbers of a recipe's table; cells may lack one."""
+        from spanets.regression.tables import make_reader
+
+        assert data.root is not None
+        return replace(make_reader(data.root, data), may_miss=True)
 
     def draw_folds(self) -> Folds:
         """Returns the fold of each image of the recipe's table."""

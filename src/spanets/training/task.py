@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spanets.checkpoint import ModelInfo
     from spanets.data.folds import Folds
     from spanets.data.loaders import Loaders
+    from spanets.data.sources.table import TargetReader
     from spanets.sources import Source
     from spanets.training.callbacks import Row
 
@@ -104,6 +105,21 @@ class Task(ABC, Generic[R]):
         Raises:
             UserError: the data are missing or cannot be used.
         """
+
+    @classmethod
+    def survey_table(cls, data: Any) -> TargetReader | None:
+        """Returns what reads the targets of a recipe's table for `spanets stats`.
+
+        Args:
+            data: The data section of a recipe of the task.
+
+        Returns:
+            The reader; None if each image has one class.
+
+        Raises:
+            UsageError: the task has no tables, or a column is missing.
+        """
+        raise UsageError(f"--task {cls.name} is not for tables")
 
     def draw_folds(self) -> Folds:
         """Returns the fold of each image, for a cross-validation.

@@ -1,13 +1,14 @@
 """`spanets stats`: measures a data set before training, and says what looks odd."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spanets_cli.option_types import value_range, whole
 from spanets_cli.output import print_json, print_notes, say_described, tell
 from spanets_cli.shared_options import add_workers
 
 if TYPE_CHECKING:
+    from spanets.data.statistics.tables import TableKeys
     from spanets_runtime.arrays import PixelFormat
 
 HELP = "measure a data set: what is in it, what looks odd, mean and deviation"
@@ -17,6 +18,8 @@ examples:
   spanets stats photos                     photos/cat/1.jpg, or photos/train/cat/1.jpg
   spanets stats photos --out photos-stats  also writes a sheet of pictures, JSON and YAML
   spanets stats labels.csv --images photos --columns '{label: species}'
+  spanets stats labels.csv --label-columns '[tag_*]'        several labels an image
+  spanets stats labels.csv --targets '[age, height]'        numbers
   spanets stats animals                    COCO, YOLO, masks, ...: see docs/formats.md
 
 The exit status is 1 if an image cannot be read.
@@ -43,6 +46,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="{ROLE: NAME}",
         help="tables: as data.columns in a recipe, such as '{label: species}'",
     )
+    parser.add_argument(
+        "--task",
+        choices=("classification", "multilabel", "regression"),
+        help="tables: one class an image, several labels, or numbers (default: found where the "
+        "cells leave no doubt, with a line that says so)",
+    )
+    for name, words in (
+        ("separator", "several labels an image: as data.separator in a recipe"),
+        ("label-columns", "columns of 0 and 1: as data.label_columns, such as '[tag_*]'"),
+        ("targets", "numbers: as data.targets, such as '[age, height]'"),
+    ):
+        parser.add_argument(f"--{name}", metavar="WORDS", help=f"tables, {words}")
     parser.add_argument(
         "--from", dest="format", metavar="FORMAT", help="annotated images: as convert --from"
     )
@@ -80,8 +95,7 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
         arguments.source,
         arguments.workers,
         arguments.out,
-        _read_columns(arguments.columns),
-        arguments.images,
+        _read_keys(arguments),
         arguments.format,
         _pixels(arguments),
     )
@@ -95,18 +109,27 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     return status
 
 
-def _read_columns(text: str | None) -> dict[str, Any] | None:
+def _read_keys(arguments: argparse.Namespace) -> "TableKeys":
+    """Returns how a table is read, from the options about tables."""
+    from spanets.data.statistics.tables import TableKeys
     from spanets.recipe.values import read_word
     from spanets_runtime.errors import UsageError
 
-    if text is None:
-        return None
-    try:
-        return read_word(text, dict[str, str | None], "--columns")
-    except TypeError:
-        raise UsageError(
-            f"--columns is {text!r}, must be names by purpose, such as '{{label: species}}'"
-        ) from None
+    columns = None
+    if arguments.columns is not None:
+        try:
+            columns = read_word(arguments.columns, dict[str, str | None], "--columns")
+        except TypeError:
+            raise UsageError(
+                f"--columns is {arguments.columns!r}, must be names by purpose, such as "
+                "'{label: species}'"
+            ) from None
+    own = {
+        name: value if name == "separator" else read_word(value, list[str], name)
+        for name in ("separator", "label_columns", "targets")
+        if (value := getattr(arguments, name)) is not None
+    }
+    return TableKeys(arguments.images, columns, arguments.task, own)
 
 
 def _pixels(arguments: argparse.Namespace) -> "PixelFormat | None":

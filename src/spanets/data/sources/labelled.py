@@ -8,6 +8,9 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from spanets.data.class_names import normal
 from spanets.data.sources.folder import existing_folder, names_in, part_folders, subfolders
@@ -19,7 +22,7 @@ from spanets_runtime.listing import Listing, list_images, listing_arrays
 
 @dataclass
 class Listed:
-    """Images with class and part; all lists but `notes` and `empty` have one entry per image.
+    """Images with class and part; lists but `notes`, `empty` and names have one entry per image.
 
     Attributes:
         images: Paths.
@@ -29,6 +32,8 @@ class Listed:
         notes: Lines about what was left out or has no class.
         empty: Class folders without images.
         groups, folds: Group and fold of each image, as a table's columns say; empty without them.
+        targets: Other targets than a class, (images, columns), or None.
+        target_names: Names of their columns.
     """
 
     images: list[Path] = field(default_factory=list)
@@ -39,6 +44,8 @@ class Listed:
     empty: list[Path] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
     folds: list[int] = field(default_factory=list)
+    targets: NDArray[Any] | None = None
+    target_names: list[str] = field(default_factory=list)
 
     def add(self, images: list[Path], root: Path | None, label: str = "", part: str = "") -> None:
         """Adds images of one class and part; without a root, they are named by their file names."""
@@ -53,6 +60,9 @@ class Listed:
         self.names = [self.names[i] for i in indices]
         self.classes = [self.classes[i] for i in indices]
         self.parts = [self.parts[i] for i in indices]
+        self.groups = [self.groups[i] for i in indices] if self.groups else []
+        self.folds = [self.folds[i] for i in indices] if self.folds else []
+        self.targets = None if self.targets is None else self.targets[list(indices)]
 
     def follow(self, split: SplitList, model: str) -> bool:
         """Takes the parts of images without one from a run's split list; returns whether it did."""

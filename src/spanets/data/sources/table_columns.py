@@ -1,5 +1,6 @@
-"""Finds the columns of a table by their usual names, or as they are given."""
+"""Finds the columns of a table by their usual names, or as they are given; reads their cells."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,6 +19,11 @@ NAMES: dict[str, tuple[str, ...]] = {
     "weight": ("weight", "sampleweight", "imageweight"),
 }
 """Usual names of columns, in lower case, without spaces, `_` and `-`."""
+
+TAGS = ("tags", "tag")
+"""Names of a column of several labels, besides those of `NAMES`."""
+
+_YES, _NO = ("1", "1.0", "true"), ("0", "0.0", "false")
 
 
 def open_table(
@@ -80,6 +86,21 @@ def _find_column(table: Table, role: str, columns: Mapping[str, str | None]) -> 
             f"one: --data.columns '{{{role}: {found[0]}}}'"
         )
     return found[0] if found else None
+
+
+def read_bit(cell: str) -> float:
+    """Returns 1 or 0 for a cell that says whether an image has a label, NaN for others."""
+    text = cell.strip().casefold()
+    return 1.0 if text in _YES else 0.0 if text in _NO else math.nan
+
+
+def read_number(cell: str) -> float:
+    """Returns the number in a cell, NaN for others."""
+    try:
+        value = float(cell)
+    except ValueError:
+        return math.nan
+    return math.nan if "_" in cell else value  # Python reads 1_000
 
 
 def plain_name(name: str) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from spanets.data.class_names import describe_twins
 from spanets.data.image_level.bands import choose_bands
 from spanets.data.samples import Samples
 from spanets.data.sources.folder import existing_folder
@@ -20,9 +19,9 @@ from spanets.data.sources.hub import hub_parts
 from spanets.data.sources.labelled import Listed, gather_labelled
 from spanets.data.sources.runs_among_images import refuse_inside
 from spanets.data.sources.shards import read_shards
-from spanets.data.sources.table import image_names, images_folder, table_parts
 from spanets.data.statistics.arrays import measure_array
 from spanets.data.statistics.findings import (
+    Groups,
     count_classes,
     count_folds,
     describe_classes,
@@ -34,6 +33,14 @@ from spanets.data.statistics.findings import (
     group_copies,
 )
 from spanets.data.statistics.measuring import Totals, measure_image, measure_images
+from spanets.data.statistics.tables import TableKeys, list_table
+from spanets.data.statistics.targets import (
+    choose_pictures,
+    count_labels,
+    count_numbers,
+    describe_odd_labels,
+    describe_odd_numbers,
+)
 from spanets.data.statistics.text import numbers
 from spanets_runtime.arrays import PIXEL_KEYS, PixelFormat
 from spanets_runtime.errors import UserError
@@ -60,8 +67,7 @@ def describe_data(
     source: str = "folder",
     workers: int = 0,
     out: str | os.PathLike[str] | None = None,
-    columns: Mapping[str, str | None] | None = None,
-    images: str | None = None,
+    table: TableKeys | None = None,
     pixels: PixelFormat | None = None,
 ) -> dict[str, Any]:
     """Measures a data set, and says what looks odd in it.
@@ -72,8 +78,7 @@ def describe_data(
         source: One of `SOURCES`, as `data.source` in a recipe.
         workers: Processes that load images; 0 loads them in this one.
         out: Folder for stats.json, stats.yaml and sheet.png, or None.
-        columns: Columns of a table by purpose, as `data.columns` in a recipe.
-        images: Folder of a table's images, as `data.images` in a recipe.
+        table: How a table is read; None finds it.
         pixels: How images of other channels or depths are read; None is 8-bit RGB.
 
     Returns:
@@ -85,7 +90,10 @@ def describe_data(
             people's files.
     """
     with listing_arrays(pixels is not None):
-        listed = _list(root, source, columns, images)
+        if source == "table":
+            listed, table = list_table(os.fspath(root), table or TableKeys())
+        else:
+            listed = _list(root, source)
     if pixels is not None and pixels.bands:
         kept, notes = choose_bands(listed.images, pixels.bands, str(root))
         listed.keep(kept)
@@ -95,12 +103,17 @@ def describe_data(
         check_out(place, [Path(root)] if source == "folder" else [], listed)
     totals, part = measure_listed(listed, workers, pixels)
     results = summarize(str(root), source, listed, totals, part, pixels)
-    odd = describe_classes(results["classes"], advice="; see data.sampler and optim.class_weights")
-    results["odd"] += [*odd, *describe_empty(listed.empty)]
-    words = _table_words(columns or {}, images) if source == "table" else _source_words(source)
-    results["command"] = _command(results, [*words, *_pixel_words(results["pixels"])])
-    if place is not None:
+    if table is not None and listed.targets is not None:
+        _add_targets(results, listed, table.task or "", group_copies(totals))
+        members = choose_pictures(listed, totals.readable, "labels" in results)
+        rows = {name: spread_evenly(own) for name, own in members.items()}
+    else:
+        advice = "; see data.sampler and optim.class_weights"
+        odd = describe_classes(results["classes"], advice=advice)
+        results["odd"] += [*odd, *describe_empty(listed.empty)]
         rows = group_by_class(listed, totals)
+    results["command"] = _command(results, table, source)
+    if place is not None:
         save_files(
             results, place, {name: [_cell(listed, i, pixels) for i in rows[name]] for name in rows}
         )
@@ -138,16 +151,20 @@ def save_files(results: dict[str, Any], out: Path, rows: Mapping[str, Sequence[C
     _save(out / "stats.json", text)
 
 
-def _list(
-    root: str | os.PathLike[str],
-    source: str,
-    columns: Mapping[str, str | None] | None,
-    images: str | None,
-) -> Listed:
+def _add_targets(results: dict[str, Any], listed: Listed, task: str, groups: Groups) -> None:
+    """Adds the numbers of other targets than a class, and what looks odd in them."""
+    results["task"] = task
+    if task == "multilabel":
+        results["labels"] = count_labels(listed)
+        results["odd"] += describe_odd_labels(listed, results["labels"], groups)
+    else:
+        results["numbers"] = count_numbers(listed)
+        results["odd"] += describe_odd_numbers(listed, groups)
+
+
+def _list(root: str | os.PathLike[str], source: str) -> Listed:
     if source == "folder":
         return gather_labelled([existing_folder(root)])
-    if source == "table":
-        return _list_table(os.fspath(root), columns, images)
     read: Callable[[str], dict[str, Samples]] = read_shards if source == "webdataset" else hub_parts
     parts = read(os.fspath(root))
     listed = Listed()
@@ -157,21 +174,6 @@ def _list(
         listed.classes += [samples.classes[label] for label in samples.labels]
         listed.parts += [part if len(parts) > 1 else ""] * len(samples)
         listed.notes += [note for note in samples.notes if note not in listed.notes]
-    return listed
-
-
-def _list_table(root: str, columns: Mapping[str, str | None] | None, images: str | None) -> Listed:
-    parts = table_parts(root, images=images, columns=columns, for_training=False)
-    folder, listed = images_folder(root, images), Listed()
-    for part, samples in parts.items():
-        listed.images += samples.images  # type: ignore[arg-type]
-        listed.names += image_names(samples.images, folder)
-        listed.classes += [samples.classes[label] for label in samples.labels]
-        listed.parts += [part if len(parts) > 1 else ""] * len(samples)
-        listed.groups += samples.groups or []
-        listed.folds += samples.folds or []
-        twins = describe_twins(samples.classes, root)  # the findings have them
-        listed.notes += [n for n in samples.notes if n not in (*listed.notes, *twins)]
     return listed
 
 
@@ -248,21 +250,28 @@ def _spread(counts: Counter[Any]) -> dict[str, float] | None:
     raise AssertionError
 
 
-def _command(results: Mapping[str, Any], own: Sequence[str]) -> str | None:
-    """Returns the command that trains with these numbers; None without classes or deviation.
-
-    Args:
-        results: The results.
-        own: Words about the source.
-    """
+def _command(results: Mapping[str, Any], table: TableKeys | None, source: str) -> str | None:
+    """Returns the command that trains with these numbers; None if training would refuse."""
     mean, std = results["pixels"]["mean"], results["pixels"]["std"]
     least = 1e-6 if "channels" in results["pixels"] else 0.001
-    if len(set(results["classes"]) - {""}) < 2 or not std or min(std) < least:
+    if not std or min(std) < least or not _can_train(results):
         return None
+    own = [*_table_words(table), *_source_words(source), *_pixel_words(results["pixels"])]
     moments = [",".join(map(str, values)) for values in (mean, std)]
     root = ["--data.root", results["data"]]
     words = [*root, *own, "--data.mean", moments[0], "--data.std", moments[1]]
-    return shlex.join(["spanets", "train", "photos", *words])
+    recipe = results.get("task", "photos")
+    return shlex.join(["spanets", "train", recipe, *words])
+
+
+def _can_train(results: Mapping[str, Any]) -> bool:
+    """Returns whether there are two classes, a label, or numbers for all images that differ."""
+    if "labels" in results:
+        return bool(results["labels"]["labels"])
+    if "numbers" in results:
+        columns = [part for of in results["numbers"].values() for part in of.values()]
+        return not any(column["missing"] or not column["std"] for column in columns)
+    return len(set(results["classes"]) - {""}) > 1
 
 
 def _pixel_words(pixels: Mapping[str, Any]) -> list[str]:
@@ -274,12 +283,18 @@ def _pixel_words(pixels: Mapping[str, Any]) -> list[str]:
 
 
 def _source_words(source: str) -> list[str]:
-    return [] if source == "folder" else ["--data.source", source]
+    return [] if source in ("folder", "table") else ["--data.source", source]
 
 
-def _table_words(columns: Mapping[str, str | None], images: str | None) -> list[str]:
-    words = [] if images is None else ["--data.images", images]
-    return [*words, "--data.columns", json.dumps(dict(columns))] if columns else words
+def _table_words(table: TableKeys | None) -> list[str]:
+    keys = {} if table is None else table.to_data()
+    return [word for name in keys for word in (f"--data.{name}", _to_word(keys[name]))]
+
+
+def _to_word(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(value)}]"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 # ---- files

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from opened import restore_model
+from resuming import assert_same_run, content, differences, history
 from small_runs import free_port, make_photos, member
 from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -56,44 +57,6 @@ def interruptible():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-def content(path: Path) -> dict:
-    """What a checkpoint holds, but for what may differ: times, who loads, how often it saves."""
-    kept = torch.load(path, weights_only=True)
-    for state in kept["callbacks"].values():
-        state.pop("seconds", None)
-        for row in state.get("history", []):
-            del row["seconds"]
-    recipe = kept["spanets"]["recipe"]
-    del recipe["data"]["workers"], recipe["trainer"]["save_every"]
-    return kept
-
-
-def differences(a, b, where: str = "") -> list[str]:
-    """The places at which two nested values are not the same, bit for bit."""
-    if isinstance(a, torch.Tensor):
-        return [] if a.dtype == b.dtype and torch.equal(a, b) else [where]
-    if isinstance(a, dict):
-        if a.keys() != b.keys():
-            return [f"{where}: {a.keys() ^ b.keys()}"]
-        return [d for key in a for d in differences(a[key], b[key], f"{where}/{key}")]
-    if isinstance(a, list | tuple):
-        if len(a) != len(b):
-            return [f"{where}: {len(a)} and {len(b)} items"]
-        return [d for i in range(len(a)) for d in differences(a[i], b[i], f"{where}/{i}")]
-    return [] if a == b and type(a) is type(b) else [f"{where}: {a!r} and {b!r}"]
-
-
-def history(out: Path) -> list[dict[str, str]]:
-    with (out / "metrics.csv").open() as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
-
-
-def assert_same_run(a: Path, b: Path) -> None:
-    assert differences(content(a / "last.ckpt"), content(b / "last.ckpt")) == []
-    assert differences(content(a / "best.ckpt"), content(b / "best.ckpt")) == []
-    assert history(a) == history(b)
 
 
 def stop_after(epoch: int, monkeypatch) -> None:

@@ -1,7 +1,7 @@
 """`spanets stats`: measures a data set before training, and says what looks odd."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spanets_cli.option_types import value_range, whole
 from spanets_cli.output import print_json, print_notes, say_described, tell
@@ -115,20 +115,21 @@ def _read_keys(arguments: argparse.Namespace) -> "TableKeys":
     from spanets.recipe.values import read_word
     from spanets_runtime.errors import UsageError
 
-    columns = None
-    if arguments.columns is not None:
+    def read(name: str, wanted: Any, example: str) -> Any:
+        text = getattr(arguments, name)
+        option = f"--{name.replace('_', '-')}"
         try:
-            columns = read_word(arguments.columns, dict[str, str | None], "--columns")
+            return None if text is None else read_word(text, wanted, option)
         except TypeError:
-            raise UsageError(
-                f"--columns is {arguments.columns!r}, must be names by purpose, such as "
-                "'{label: species}'"
-            ) from None
+            raise UsageError(f"{option} is {text!r}, must be {example}") from None
+
+    columns = read("columns", dict[str, str | None], "names by purpose, such as '{label: species}'")
     own = {
-        name: value if name == "separator" else read_word(value, list[str], name)
-        for name in ("separator", "label_columns", "targets")
-        if (value := getattr(arguments, name)) is not None
+        "separator": arguments.separator,
+        "label_columns": read("label_columns", list[str], "names, such as '[red, tag_*]'"),
+        "targets": read("targets", list[str], "names, such as '[age, height]'"),
     }
+    own = {name: value for name, value in own.items() if value is not None}
     return TableKeys(arguments.images, columns, arguments.task, own)
 
 

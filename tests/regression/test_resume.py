@@ -1,0 +1,29 @@
+"""A stopped and resumed run on numbers is the run that was never stopped."""
+
+from resuming import check_resuming
+from small_runs import SMALL
+from squares import make_brightness
+
+from spanets.regression.module import Regression
+
+KEYS = {
+    **SMALL,
+    "model.pretrained": "false",
+    "data.targets": "[brightness]",
+    "optim.layer_decay": "null",
+    "optim.batch_size": 8,
+    "optim.ema_decay": 0.9,
+    "trainer.epochs": 4,
+    "trainer.patience": "null",
+}
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, process, monkeypatch):
+    for name in (
+        "training.report.plot_curves",
+        "regression.report.plot_scatter",
+    ):
+        monkeypatch.setattr(f"spanets.{name}", lambda *_, **__: None)
+    keys = {**KEYS, "data.root": make_brightness(tmp_path / "data", 24)}
+    words = [word for key, value in keys.items() for word in (f"--{key}", str(value))]
+    check_resuming(["regression", *words], Regression, tmp_path, process, monkeypatch)

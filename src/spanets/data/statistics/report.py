@@ -40,6 +40,7 @@ from spanets.data.statistics.targets import (
     count_numbers,
     describe_odd_labels,
     describe_odd_numbers,
+    number_of,
 )
 from spanets.data.statistics.text import numbers
 from spanets_runtime.arrays import PIXEL_KEYS, PixelFormat
@@ -114,9 +115,11 @@ def describe_data(
         rows = group_by_class(listed, totals)
     results["command"] = _command(results, table, source)
     if place is not None:
-        save_files(
-            results, place, {name: [_cell(listed, i, pixels) for i in rows[name]] for name in rows}
-        )
+        cells = {
+            row: [_cell(listed, i, _caption(results, listed, i, row), pixels) for i in rows[row]]
+            for row in rows
+        }
+        save_files(results, place, cells)
     return results
 
 
@@ -354,9 +357,15 @@ def spread_evenly(members: Sequence[int]) -> list[int]:
     return [members[i] for i in sorted({int(i) for i in np.linspace(0, len(members) - 1, _A_ROW)})]
 
 
-def _cell(listed: Listed, index: int, pixels: PixelFormat | None) -> Cell:
+def _caption(results: Mapping[str, Any], listed: Listed, index: int, row: str) -> str:
+    """Returns part and class of a picture on the sheet, or the label or number of its row."""
+    is_number = "numbers" in results
+    what = f"{row} {number_of(listed, index, row):.6g}" if is_number else row
+    return " ".join(filter(None, (listed.parts[index], what)))
+
+
+def _cell(listed: Listed, index: int, place: str, pixels: PixelFormat | None) -> Cell:
     name = listed.names[index]
-    place = " ".join(filter(None, (listed.parts[index], listed.classes[index])))
     image: Any = listed.images[index]
     lines = (name.rsplit("/", 1)[-1], place)
     view = load_image if pixels is None else pixels.view

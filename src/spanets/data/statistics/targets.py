@@ -140,6 +140,11 @@ def choose_pictures(listed: Listed, readable: np.ndarray, is_labels: bool) -> di
     return {name: own for name, own in members.items() if own}
 
 
+def number_of(listed: Listed, index: int, name: str) -> float:
+    """Returns the number of an image in a column."""
+    return float(_targets(listed)[index, listed.target_names.index(name)])
+
+
 def _targets(listed: Listed) -> np.ndarray:
     assert listed.targets is not None
     return listed.targets

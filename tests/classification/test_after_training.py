@@ -14,7 +14,8 @@ from spanets.checkpoint import read_own
 from spanets.classification.answers import Answers
 from spanets.classification.calibration import store
 from spanets.classification.errors import HEADER, most_confused
-from spanets.training.mistakes import MOST_BYTES, name_images
+from spanets.training.mistakes import name_images
+from spanets_runtime.html import MOST_BYTES
 
 
 @pytest.fixture

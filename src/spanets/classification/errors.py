@@ -17,14 +17,12 @@ from spanets.data.samples import Samples
 from spanets.training.mistakes import (
     MARK,
     PAGE,
-    Page,
     check_folder,
-    data_uri,
     first_bytes,
-    to_html,
     write_table,
 )
 from spanets_runtime.errors import UserError, require
+from spanets_runtime.html import Page, data_uri, to_html
 from spanets_runtime.images import load_image
 
 TABLE, DIAGRAM = "answers.csv", "reliability.png"
@@ -142,7 +140,7 @@ class _Page:
         view: Callable[[Any], Image.Image],
     ) -> None:
         self.samples, self.answers, self.names, self.view = samples, answers, names, view
-        self.page = Page()
+        self.page = Page(MARK)
 
     def write(self, path: Path, results: Mapping[str, Any], diagram: bytes) -> None:
         """Writes the page."""

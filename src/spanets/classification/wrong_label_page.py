@@ -10,8 +10,9 @@ from PIL import Image
 
 from spanets.classification.wrong_labels import WrongLabels, find_wrong_labels
 from spanets.data.samples import Samples
-from spanets.training.mistakes import MARK, Page, first_bytes, to_html, write_table
+from spanets.training.mistakes import MARK, first_bytes, write_table
 from spanets_runtime.errors import UserError
+from spanets_runtime.html import Page, to_html
 from spanets_runtime.images import load_image
 
 PAGE, TABLE = "likely_wrong_labels.html", "likely_wrong_labels.csv"
@@ -84,7 +85,7 @@ def _write_page(
     scope: str,
     pictures: Iterable[Image.Image | None],
 ) -> None:
-    page, shown = Page(), rows[:SHOWN]
+    page, shown = Page(MARK), rows[:SHOWN]
     body = [
         f"<p>{len(rows)} of {count} images; about {found.share:.1%} of the labels are "
         f"estimated to be wrong. {to_html(scope[:1].upper() + scope[1:])}.</p>",

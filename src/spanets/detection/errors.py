@@ -13,15 +13,13 @@ from spanets.formats.coco.objects import CocoData, to_xywh
 from spanets.training.mistakes import (
     MARK,
     PAGE,
-    Page,
     check_folder,
     first_bytes,
-    html_table,
     name_images,
-    to_html,
     write_table,
 )
 from spanets_runtime.errors import UserError
+from spanets_runtime.html import Page, html_table, to_html
 from spanets_runtime.images import load_image
 
 TABLE = "detections.csv"
@@ -75,7 +73,7 @@ def save_errors(
     missed = [one for one in counted if one.kind == "missed"]
     rows = (_row(one, names[one.image.id], data.classes) for one in (*matches, *missed))
     write_table(out / TABLE, HEADER, rows)
-    page = Page(_SIDE)
+    page = Page(MARK, _SIDE)
     body = [*_head(data, counted, results), *_pictures(page, data, counted, names)]
     page.write(out / PAGE, f"Mistakes of {results['checkpoint']}", body)
     return {"page": str(out / PAGE), "table": str(out / TABLE)}

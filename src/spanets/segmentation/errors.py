@@ -17,15 +17,13 @@ from spanets.segmentation.report import draw_mask
 from spanets.training.mistakes import (
     MARK,
     PAGE,
-    Page,
     check_folder,
     first_bytes,
-    html_table,
     name_images,
-    to_html,
     write_table,
 )
 from spanets_runtime.errors import UserError
+from spanets_runtime.html import Page, html_table, to_html
 from spanets_runtime.images import load_image
 from spanets_runtime.masks import class_colours, overlay
 
@@ -98,7 +96,7 @@ def save_errors(
     )
     header = (*HEADER, *(f"iou of {name}" for name in samples.classes))
     write_table(out / TABLE, header, rows)
-    page = Page(_SIDE)
+    page = Page(MARK, _SIDE)
     order = [i for i in np.argsort(means, kind="stable").tolist() if np.isfinite(means[i])]
     figures = (_figures(page, samples, i, names[i], means[i], label) for i in order[:SHOWN])
     body = [*_head(samples.classes, results), *_legend(samples.classes)]

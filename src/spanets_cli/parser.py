@@ -21,6 +21,7 @@ from spanets_cli.commands import (
     models,
     predict,
     push,
+    report,
     runs,
     shard,
     stats,
@@ -42,6 +43,7 @@ GROUPS: dict[str, dict[str, ModuleType]] = {
     "train": {
         "train": train,
         "runs": runs,
+        "report": report,
     },
     "prepare data": {
         "stats": stats,

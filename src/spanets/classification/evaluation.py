@@ -88,7 +88,7 @@ def evaluate(
         check_errors(errors)
     recipe = info_recipe(source, ClassificationRecipe) if source.is_checkpoint else None
     try:
-        images = _choose_images(source, root, recipe, trusted)
+        images = choose_images(source, root, recipe, trusted)
     except UsageError as error:
         if not calibrate and precision is None:
             raise
@@ -144,7 +144,7 @@ def evaluate(
 
 
 @dataclass(frozen=True)
-class _Images:
+class EvaluationImages:
     """The images to measure.
 
     Attributes:
@@ -160,19 +160,19 @@ class _Images:
     root: str | None
 
 
-def _choose_images(
+def choose_images(
     source: Source, root: str | None, recipe: ClassificationRecipe | None, trusted: bool
-) -> _Images:
+) -> EvaluationImages:
     """Lists the images of a folder or, without one, of the run's test part, or else "val"."""
     classes = source.info.classes
     if root is not None:
         part, samples = named_images(root, source, recipe)
-        return _Images(part, _with_classes(samples, classes), None, root)
+        return EvaluationImages(part, _with_classes(samples, classes), None, root)
     if recipe is None:
         raise UsageError(f"{source.word} does not tell its test images; name a folder with --data")
     parts, root = own_parts(source, trusted)
     part = "test" if "test" in parts else "val"
-    return _Images(
+    return EvaluationImages(
         part, _with_classes(parts[part], classes), _with_classes(parts["val"], classes), root
     )
 

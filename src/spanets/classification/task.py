@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from spanets.data.run_data import RunData
     from spanets.sources import Source
     from spanets.training.callbacks import Row
+    from spanets.training.report_parts import Examples, Scatter, Table
 
 
 class ClassificationTask(ImageLevelTask[ClassificationRecipe]):
@@ -51,6 +52,7 @@ class ClassificationTask(ImageLevelTask[ClassificationRecipe]):
         }
     )
     score = "val/accuracy"
+    proportions = frozenset({"accuracy"})
     scores = ("accuracy", "balanced_accuracy", "f1", "auroc", "kappa_quadratic", "loss")
     metric_labels: ClassVar[Mapping[str, str]] = {
         "train/loss": "loss",
@@ -141,6 +143,22 @@ class ClassificationTask(ImageLevelTask[ClassificationRecipe]):
         from spanets.classification.report import describe_metrics
 
         return describe_layout(results) if "layout" in results else describe_metrics(results)
+
+    @classmethod
+    def report_results(cls, results: Mapping[str, Any]) -> list[Table | Scatter]:
+        """Returns the confusion matrix or, of many classes, recalls and frequent confusions."""
+        from spanets.classification.examples import report_results
+
+        return report_results(results)
+
+    @classmethod
+    def find_examples(
+        cls, source: Source, options: EvalOptions, results: Mapping[str, Any]
+    ) -> Examples:
+        """Returns images whose true class has a high or a low probability."""
+        from spanets.classification.examples import find_examples
+
+        return find_examples(source, options)
 
     @classmethod
     def describe_export(cls, info: ModelInfo) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def evaluate(
     if errors is not None:
         check_errors(errors)
     source = as_source(source)
-    info, data = source.info, _data_of(source, root, trusted)
+    info, data = source.info, data_of(source, root, trusted)
     truth = map_classes(read_part(data, "val"), info.classes)
     loader = evaluation_loader(truth, info.preprocessing, batch_size, workers)
     network = source.network if views is None else Augmented(source.network, views)
@@ -98,7 +98,8 @@ def evaluate(
     return results
 
 
-def _data_of(source: Source, root: str | None, trusted: bool) -> DetectionData:
+def data_of(source: Source, root: str | None, trusted: bool) -> DetectionData:
+    """Returns the data section of the data set to measure; see `evaluate`."""
     if root is None:
         return own_recipe(source, DetectionRecipe, trusted).data
     recipe = info_recipe(source, DetectionRecipe)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from spanets.data.run_data import RunData
     from spanets.sources import Source
     from spanets.training.callbacks import Row
+    from spanets.training.report_parts import Examples, Scatter, Table
 
 
 class DetectionTask(Task[DetectionRecipe]):
@@ -122,6 +123,22 @@ class DetectionTask(Task[DetectionRecipe]):
         from spanets.detection.report import describe_metrics
 
         return describe_metrics(results)
+
+    @classmethod
+    def report_results(cls, results: Mapping[str, Any]) -> list[Table | Scatter]:
+        """Returns the average precisions of each class, and the number of each mistake."""
+        from spanets.detection.examples import report_results
+
+        return report_results(results)
+
+    @classmethod
+    def find_examples(
+        cls, source: Source, options: EvalOptions, results: Mapping[str, Any]
+    ) -> Examples:
+        """Returns images with few and with many mistakes."""
+        from spanets.detection.examples import find_examples
+
+        return find_examples(source, options, results)
 
     @classmethod
     def exportable(cls, source: Source, features_only: bool) -> nn.Module:

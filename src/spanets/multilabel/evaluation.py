@@ -36,7 +36,7 @@ def evaluate(source: Source, options: EvalOptions) -> dict[str, Any]:
         _check_thresholds(source, options)
         source, chosen = choose_thresholds(source, options)
     classes = source.info.classes
-    found = _measure(source, options)
+    found = measure_model(source, options)
     probabilities = sigmoid(found.outputs)
     thresholds = read_thresholds(source.info.calibration, len(classes), source.word)
     metrics, rows = measure(found.outputs, probabilities, found.targets, thresholds)
@@ -69,7 +69,10 @@ def _check_thresholds(source: Source, options: EvalOptions) -> None:
         )
 
 
-def _measure(source: Source, options: EvalOptions, part: str | None = None) -> Measured:
+def measure_model(
+    source: Source, options: EvalOptions, part: str | None = None, limit: int | None = None
+) -> Measured:
+    """Returns the outputs of a model; see `measure_images`."""
     classes = source.info.classes
     return measure_images(
         source,
@@ -80,6 +83,7 @@ def _measure(source: Source, options: EvalOptions, part: str | None = None) -> M
         partial(fit_labels, classes=classes),
         part,
         merge_folders,
+        limit,
     )
 
 
@@ -91,7 +95,7 @@ def choose_thresholds(source: Source, options: EvalOptions) -> tuple[Source, lis
     Returns:
         The source with its thresholds, and lines about them.
     """
-    found = _measure(source, options, part="val")
+    found = measure_model(source, options, part="val")
     probabilities = sigmoid(found.outputs)
     columns = zip(probabilities.T, found.targets.T, strict=True)
     best = [best_threshold(scores, truth) for scores, truth in columns]

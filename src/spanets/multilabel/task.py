@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from spanets.data.sources.table import TargetReader
     from spanets.sources import Source
     from spanets.training.callbacks import Row
+    from spanets.training.report_parts import Examples, Scatter, Table
 
 
 class MultilabelTask(ImageLevelTask[MultilabelRecipe]):
@@ -79,6 +80,22 @@ class MultilabelTask(ImageLevelTask[MultilabelRecipe]):
         from spanets.multilabel.report import describe_metrics
 
         return describe_metrics(results)
+
+    @classmethod
+    def report_results(cls, results: Mapping[str, Any]) -> list[Table | Scatter]:
+        """Returns the numbers of each label, lowest average precision first."""
+        from spanets.multilabel.examples import report_results
+
+        return report_results(results)
+
+    @classmethod
+    def find_examples(
+        cls, source: Source, options: EvalOptions, results: Mapping[str, Any]
+    ) -> Examples:
+        """Returns images whose labels have high or low probabilities."""
+        from spanets.multilabel.examples import find_examples
+
+        return find_examples(source, options)
 
     @classmethod
     def describe_export(cls, info: ModelInfo) -> dict[str, Any]:

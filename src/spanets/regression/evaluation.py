@@ -12,7 +12,7 @@ from spanets.regression.recipe import RegressionRecipe
 from spanets.regression.scale import Scale
 from spanets.regression.tables import make_reader
 from spanets.sources import Source
-from spanets.training.image_level_evaluation import measure_images, plain_metrics
+from spanets.training.image_level_evaluation import Measured, measure_images, plain_metrics
 from spanets.training.options import EvalOptions
 
 MAX_POINTS = 1000
@@ -29,15 +29,7 @@ def evaluate(source: Source, options: EvalOptions) -> dict[str, Any]:
     Raises:
         UserError: the data cannot be used.
     """
-    names = source.info.classes
-    found = measure_images(
-        source,
-        options,
-        RegressionRecipe,
-        read_parts,
-        partial(make_reader, targets=names),
-        partial(fit_values, names=names, origin=options.root or source.word),
-    )
+    names, found = source.info.classes, measure_model(source, options)
     predicted = Scale.read(source.info, source.word).restore(found.outputs)
     metrics, each = measure(predicted, found.targets, names)
     return {
@@ -46,6 +38,20 @@ def evaluate(source: Source, options: EvalOptions) -> dict[str, Any]:
         "values": {name: plain_metrics(row) for name, row in each.items()},
         "points": {"true": _thin(found.targets), "predicted": _thin(predicted)},
     }
+
+
+def measure_model(source: Source, options: EvalOptions, limit: int | None = None) -> Measured:
+    """Returns the standardized outputs of a model, and targets in the data's units."""
+    names = source.info.classes
+    return measure_images(
+        source,
+        options,
+        RegressionRecipe,
+        read_parts,
+        partial(make_reader, targets=names),
+        partial(fit_values, names=names, origin=options.root or source.word),
+        limit=limit,
+    )
 
 
 def _thin(values: NDArray[np.float64]) -> list[list[float]]:

@@ -13,7 +13,7 @@ from spanets_runtime.figures import name_label
 MAX_PANELS = 8
 """Largest number of panels in the scatter plot."""
 
-_SHOWN = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "spearman": "Spearman"}
+SHOWN_NAMES = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "spearman": "Spearman"}
 
 
 def describe_metrics(results: Mapping[str, Any]) -> str:
@@ -23,10 +23,10 @@ def describe_metrics(results: Mapping[str, Any]) -> str:
         lines.append(f"  left out as unreadable: {len(unreadable)}, such as {unreadable[0]}")
     if len(results["values"]) > 1:
         for name, value in results["metrics"].items():
-            lines.append(f"  mean {_SHOWN[name]:9} {_format(value)}")
+            lines.append(f"  mean {SHOWN_NAMES[name]:9} {_format(value)}")
     width = max((len(name) for name in results["values"]), default=5)
     for name, row in results["values"].items():
-        shown = "  ".join(f"{_SHOWN[key]} {_format(row[key])}" for key in NAMES)
+        shown = "  ".join(f"{SHOWN_NAMES[key]} {_format(row[key])}" for key in NAMES)
         lines.append(f"  {name:{width}}  {shown}")
     return "\n".join(lines)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from spanets.regression.scale import Scale
     from spanets.sources import Source
     from spanets.training.callbacks import Row
+    from spanets.training.report_parts import Examples, Scatter, Table
 
 
 class RegressionTask(ImageLevelTask[RegressionRecipe]):
@@ -71,6 +72,22 @@ class RegressionTask(ImageLevelTask[RegressionRecipe]):
         from spanets.regression.report import describe_metrics
 
         return describe_metrics(results)
+
+    @classmethod
+    def report_results(cls, results: Mapping[str, Any]) -> list[Table | Scatter]:
+        """Returns the metrics of each number, and predicted against true numbers."""
+        from spanets.regression.examples import report_results
+
+        return report_results(results)
+
+    @classmethod
+    def find_examples(
+        cls, source: Source, options: EvalOptions, results: Mapping[str, Any]
+    ) -> Examples:
+        """Returns images with small and large errors."""
+        from spanets.regression.examples import find_examples
+
+        return find_examples(source, options)
 
     @classmethod
     def exportable(cls, source: Source, features_only: bool) -> nn.Module:

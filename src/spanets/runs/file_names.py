@@ -20,12 +20,14 @@ DAMAGED = "damaged.ckpt"
 DIVERGED = "diverged.safetensors"
 UNREADABLE = "unreadable.csv"
 
+REPORT = "report.html"
+
 PICTURES = ("learning_curve.png", "confusion_matrix.png", "examples.png")
 
 FILES = (
     *(RECIPE, RECORD, HISTORY, RESULTS),
     *(LAST, PREVIOUS, BEST, INTERRUPTED, DAMAGED),
-    *(DIVERGED, UNREADABLE, SPLIT),
+    *(DIVERGED, UNREADABLE, SPLIT, REPORT),
     *(FOLD_LIST, FOLD_RESULTS, FOLD_RECIPE),
     *PICTURES,
 )

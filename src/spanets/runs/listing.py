@@ -225,14 +225,32 @@ def _read_history(path: Path) -> list[Row]:
 
 def _read_results(path: Path) -> dict[str, float] | None:
     """Returns the metrics of a finished run."""
+    results = read_results(path)
+    if results is None:
+        return None
+    try:
+        metrics = results["metrics"]
+        return {str(name): float(value) for name, value in metrics.items() if value is not None}
+    # OverflowError: a number is too large.
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
+        raise UserError(f"{path.name}: damaged") from None
+
+
+def read_results(path: Path) -> dict[str, Any] | None:
+    """Returns the contents of a results.json, or None if there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
     if not os.path.lexists(path):
         return None
     try:
-        metrics = json.loads(_read(path))["metrics"]
-        return {str(name): float(value) for name, value in metrics.items() if value is not None}
-    # OverflowError: a number is too large. RecursionError: brackets are nested too deep.
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise UserError(f"{path.name}: damaged") from None
+        results = json.loads(_read(path))
+    except (ValueError, RecursionError):  # RecursionError: brackets are nested too deep
+        results = None
+    if not isinstance(results, dict):
+        raise UserError(f"{path.name}: damaged")
+    return results
 
 
 def _last_validated(history: list[Row]) -> dict[str, float]:

@@ -126,8 +126,13 @@ def _describe_command(words: Sequence[str]) -> str:
         elif secret and equals:
             word = f"{option}=…"
         hidden = secret and not equals
-        shown.append(_USER_IN_ADDRESS.sub("…@", word))
+        shown.append(hide_user(word))
     return shlex.join(shown)
+
+
+def hide_user(text: str) -> str:
+    """Hides name and password in the addresses of a text."""
+    return _USER_IN_ADDRESS.sub("…@", text)
 
 
 def _versions() -> dict[str, str]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from spanets.data.run_data import RunData
     from spanets.sources import Source
     from spanets.training.callbacks import Row
+    from spanets.training.report_parts import Examples, Scatter, Table
 
 
 class SegmentationTask(Task[SegmentationRecipe]):
@@ -106,6 +107,22 @@ class SegmentationTask(Task[SegmentationRecipe]):
         from spanets.segmentation.report import describe_metrics
 
         return describe_metrics(results)
+
+    @classmethod
+    def report_results(cls, results: Mapping[str, Any]) -> list[Table | Scatter]:
+        """Returns the IoU of each class, and the classes that are confused most."""
+        from spanets.segmentation.examples import report_results
+
+        return report_results(results)
+
+    @classmethod
+    def find_examples(
+        cls, source: Source, options: EvalOptions, results: Mapping[str, Any]
+    ) -> Examples:
+        """Returns images of high and low mean IoU."""
+        from spanets.segmentation.examples import find_examples
+
+        return find_examples(source, options)
 
     @classmethod
     def exportable(cls, source: Source, features_only: bool) -> nn.Module:

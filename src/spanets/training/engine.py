@@ -14,6 +14,7 @@ runs/NAME/
   results.json           the numbers of the summary
   unreadable.csv         images that cannot be read, if there are any
   learning_curve.png     and other pictures of the task
+  report.html            the page of `spanets report`, which `spanets train` writes at its end
 """
 
 import json

@@ -1,6 +1,7 @@
 """What the evaluations of tasks on whole images share: the images to measure, and the outputs."""
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from spanets.sources import Source
 from spanets.training.named_images import MakeReader, Merge, as_they_are, named_images
 from spanets.training.options import EvalOptions
 from spanets.training.own_data import info_recipe, own_recipe
+from spanets.training.report_parts import spread
 from spanets_runtime.errors import UsageError, UserError
 
 R = TypeVar("R", bound=Recipe)
@@ -39,6 +41,9 @@ class Measured:
         outputs, targets: (images, outputs), of the readable images.
         left_out: A line for each unreadable image.
         notes: Lines about the data.
+        samples: The readable images.
+        total: Number of images of the part; more than were measured if a limit was given.
+        seconds: Time of reading the images and computing the outputs.
     """
 
     part: str
@@ -47,6 +52,9 @@ class Measured:
     targets: NDArray[np.float64]
     left_out: list[str]
     notes: list[str]
+    samples: Samples
+    total: int
+    seconds: float
 
     def describe(self, word: str) -> dict[str, Any]:
         """Returns what `Task.evaluate` returns of every task but the metrics."""
@@ -63,6 +71,7 @@ def measure_images(
     fit: Callable[[Samples], Samples],
     part: str | None = None,
     merge: Merge = as_they_are,
+    limit: int | None = None,
 ) -> Measured:
     """Runs a model on the images of a folder or table or, without one, on the run's own.
 
@@ -75,6 +84,7 @@ def measure_images(
         fit: Returns images with the model's targets.
         part: Part of the run's own images; None means "test", or else "val".
         merge: Makes other targets of class folders.
+        limit: Largest number of images, evenly spread; None measures all.
 
     Raises:
         UsageError: an exported file without a data set, or a checkpoint that may not choose one.
@@ -91,14 +101,16 @@ def measure_images(
         parts = _own_parts(source, kind, options.trusted, read_parts)
         place = part or ("test" if "test" in parts else "val")
         samples = parts[place]
-    samples = fit(samples)
-    limit = 0.0 if recipe is None else _max_unreadable(recipe)
+    samples, total, started = fit(samples), len(samples), time.monotonic()
+    if limit is not None:
+        samples = samples.subset(spread(total, limit))
+    most = 0.0 if recipe is None else _max_unreadable(recipe)
     loader = evaluation_loader(
         samples,
         source.info.preprocessing,
         options.batch_size or 64,
         options.workers,
-        max_unreadable=limit,
+        max_unreadable=most,
         targets=samples.targets,
     )
     found = list(run_batches(source.network, loader))
@@ -108,7 +120,17 @@ def measure_images(
     unreadable = unreadable_of(loader)
     unreadable.gather()
     is_val = options.root is None and place == "val"
-    return Measured(place, is_val, outputs, targets, unreadable.describe(), list(samples.notes))
+    return Measured(
+        place,
+        is_val,
+        outputs,
+        targets,
+        unreadable.describe(),
+        list(samples.notes),
+        unreadable.readable(),
+        total,
+        time.monotonic() - started,
+    )
 
 
 def _max_unreadable(recipe: Any) -> float:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from spanets.data.sources.table import TargetReader
     from spanets.sources import Source
     from spanets.training.callbacks import Row
+    from spanets.training.report_parts import Examples, Scatter, Table
 
 R = TypeVar("R", bound=Recipe)
 
@@ -59,6 +60,7 @@ class Task(ABC, Generic[R]):
         score: Logged name of the validation metric that selects the best epoch; larger is better,
             except for "val/loss". `trainer.metric` chooses another one of `scores`.
         scores: Names of the validation metrics, without "val/".
+        proportions: Names of the metrics that are shares of independent images.
         metric_labels: Labels of the metrics in an epoch's line, by logged name; empty means loss
             and score.
         eval_batch: Default batch size of `spanets eval`.
@@ -74,6 +76,7 @@ class Task(ABC, Generic[R]):
     side_key: ClassVar[str | None] = None
     score: str
     scores: ClassVar[tuple[str, ...]] = ()
+    proportions: ClassVar[frozenset[str]] = frozenset()
     metric_labels: ClassVar[Mapping[str, str]] = {}
     eval_batch: ClassVar[int] = 64
 
@@ -292,6 +295,31 @@ class Task(ABC, Generic[R]):
         for name, value in results["metrics"].items():
             lines.append(f"  {name:18} {'undefined' if value is None else f'{value:.4f}'}")
         return "\n".join(lines)
+
+    @classmethod
+    def report_results(cls, results: Mapping[str, Any]) -> list[Table | Scatter]:
+        """Returns what the page of a run shows of its results, besides the metrics.
+
+        Args:
+            results: The contents of results.json.
+        """
+        return []
+
+    @classmethod
+    def find_examples(
+        cls, source: Source, options: EvalOptions, results: Mapping[str, Any]
+    ) -> Examples | None:
+        """Returns evaluation images with good and bad predictions; None if the task shows none.
+
+        Args:
+            source: A checkpoint of the task.
+            options: Options for reading the images.
+            results: The contents of results.json; {} for a run that is not finished.
+
+        Raises:
+            UserError: the images cannot be read.
+        """
+        return None
 
     @classmethod
     def exportable(cls, source: Source, features_only: bool) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spanets_cli.output import print_table, say, say_described, tell
@@ -75,7 +76,23 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         results = train_claimed(recipe, out, resume=arguments.resume)
     describe_metrics = load_task(recipe.task).describe_metrics
     say_described(lambda shown: describe_results(shown, describe_metrics(shown)), results)
+    _report(out, recipe.data.workers)
     return 0
+
+
+def _report(out: Path, workers: int) -> None:
+    """Writes the page of a finished run; a failure is a warning, because the run is complete."""
+    from spanets.report import write_report
+    from spanets.runs.file_names import REPORT
+    from spanets.training.options import EvalOptions
+    from spanets_runtime.errors import first_line
+
+    try:
+        report = write_report(out, options=EvalOptions(workers=workers, trusted=True))
+    except Exception as error:
+        tell(f"spanets: warning: {out / REPORT}: not written ({first_line(error)})")
+    else:
+        say(f"report: {report.path}")
 
 
 def _run_folds(recipe: Recipe, arguments: argparse.Namespace) -> int:

@@ -1,0 +1,55 @@
+"""Counts what a run's model costs."""
+
+import copy
+from collections.abc import Iterator
+
+from spanets.bench.costs import count_macs, count_parameters
+from spanets.data.run_data import trained_images
+from spanets.recipe import parse_recipe
+from spanets.report.content import Content
+from spanets.sources import Source
+from spanets.training.callbacks import format_duration
+
+Row = tuple[str, str]
+
+
+def describe_cost(content: Content) -> Iterator[Row]:
+    """Yields rows of name and value: parameters, operations, times."""
+    run, source, results = content.run, content.source, content.results
+    if source is not None:
+        yield "trainable parameters", f"{count_parameters(source.network):,}"
+        yield "multiply-accumulates an image", _describe_macs(source)
+    elif "parameters" in results:
+        yield "parameters", f"{results['parameters']:,}"
+    if content.checkpoint is not None:
+        size = content.checkpoint.stat().st_size / 1e6
+        yield "checkpoint", f"{size:.1f} MB, with the state of the optimizer"
+    if run.seconds:
+        yield "time of training", f"{format_duration(run.seconds)}, with validation"
+        if (images := _images_an_epoch(source)) and run.epochs:
+            rate = images * run.epochs / run.seconds
+            yield "training", f"{rate:.3g} images/s, with validation"
+    examples = content.examples
+    if examples is not None and examples.seconds and len(examples.images):
+        rate = len(examples.images) / examples.seconds
+        yield "prediction", f"{rate:.3g} images/s here, with reading; {len(examples.images)} images"
+
+
+def _describe_macs(source: Source) -> str:
+    size = source.info.preprocessing.get("input_size")
+    if size is None:
+        return "not counted: the model takes images of any size"
+    try:
+        # Kernels of a GPU would not be counted; on the meta device there are none.
+        macs = count_macs(copy.deepcopy(source.network).to("meta"), tuple(size[-2:]))
+    except Exception:  # networks check their input in many ways
+        return "not counted: the operations of this model cannot be followed"
+    return f"{macs / 1e9:.3g} G at {size[-2]}x{size[-1]}"
+
+
+def _images_an_epoch(source: Source | None) -> int | None:
+    if source is None:
+        return None
+    recipe = parse_recipe(source.info.recipe, origin=source.word)
+    found = trained_images(source.content, recipe)
+    return None if found is None else found.start

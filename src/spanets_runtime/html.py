@@ -33,8 +33,10 @@ figcaption { font-size: 12px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1em 0; }
 td, th { padding: 2px 12px 2px 0; text-align: left; vertical-align: top; min-width: 3em; }
-td, th, figcaption span { unicode-bidi: isolate; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td:first-child, th:first-child { min-width: 7em; }
+td, th { unicode-bidi: isolate; }
+.number { text-align: right; min-width: 4em; font-variant-numeric: tabular-nums; }
+td.number { white-space: nowrap; }
 @media print { :root { color-scheme: light; --ink: #000; --paper: #fff; --quiet: #444;
   --line: #bbb; --box: #fff; --right: #00662a; --wrong: #b00020; } body { margin: 0; }
   figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
@@ -119,11 +121,15 @@ class Page:
 
 def html_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Returns a table as HTML, with numbers on the right; one that is undefined is a dash."""
-    cells = "".join(f"<th>{to_html(name)}</th>" for name in header)
-    lines = [f'<div class="scroll"><table><tr>{cells}</tr>']
-    for row in rows:
-        lines.append(f"<tr>{''.join(map(_cell, row))}</tr>")
-    return "".join([*lines, "</table></div>"])
+    rows = list(rows)
+    numeric = [any(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
+    cells = "".join(
+        f'<th class="number">{to_html(name)}</th>' if is_number else f"<th>{to_html(name)}</th>"
+        for name, is_number in zip(header, numeric, strict=True)
+    )
+    lines = [f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows]
+    top = f"<tr>{cells}</tr>" if any(header) else ""
+    return f'<div class="scroll"><table>{top}{"".join(lines)}</table></div>'
 
 
 def _cell(value: object) -> str:

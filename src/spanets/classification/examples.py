@@ -92,12 +92,15 @@ def find_examples(source: Source, options: EvalOptions) -> Examples:
     def describe(row: int) -> list[Line]:
         kind, classes = "right" if answers.right[row] else "wrong", samples.classes
         return [
-            (kind, f"{kind}: {classes[answers.predicted[row]]} ({answers.confidence[row]:.3f})"),
-            ("", f"truth: {classes[answers.truth[row]]} ({answers.of_truth[row]:.3f})"),
+            (kind, f"{kind}:", classes[answers.predicted[row]], f"{answers.confidence[row]:.3f}"),
+            ("", "truth:", classes[answers.truth[row]], f"{answers.of_truth[row]:.3f}"),
         ]
 
     view, root = source.preprocess.view, found.root
     best, worst = choose_examples(samples, root, answers.of_truth, describe, view)
-    order = "They are in the order of the probability of the true class, in parentheses."
+    order = (
+        "They are in the order of the probability of the true class. Probabilities stand behind "
+        "the names."
+    )
     about = describe_images(len(answers), len(found.samples), found.part, order)
     return Examples(about, best, worst, samples.images, seconds)

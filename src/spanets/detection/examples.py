@@ -39,6 +39,8 @@ DEFAULT_SCORE = 0.5
 _COLOURS = {CORRECT: "#00c070", "missed": "#2080ff"}
 _MISTAKE = "#ff5020"
 
+_PLURALS = {"box": "boxes", "mask": "masks"}
+
 
 def report_results(results: Mapping[str, Any]) -> list[Table | Scatter]:
     """Returns the average precisions of each class, and the number of each mistake."""
@@ -63,7 +65,9 @@ def report_results(results: Mapping[str, Any]) -> list[Table | Scatter]:
         ]
         rows.sort(key=lambda row: (row[2] is None, row[2] or 0.0))
         header = ["class", "objects", "AP", "AP50", "AP75", "best F1", "at score"]
-        tables.append(Table(f"Average precision of {kind}s", header, rows, "Lowest first."))
+        tables.append(
+            Table(f"Average precision of {_PLURALS[kind]}", header, rows, "Lowest first.")
+        )
     return tables
 
 
@@ -95,7 +99,7 @@ def find_examples(source: Source, options: EvalOptions, results: Mapping[str, An
             ("right", f"right: {right}"),
             ("wrong", f"wrong: {len(matches) - right - missed}, missed: {missed}"),
         ]
-        return Example(names[row], [_draw(image, matches, source.info.classes)], lines)
+        return Example(names[row], {"": _draw(image, matches)}, lines)
 
     best, worst = rank(scores, SHOWN)
     order = (
@@ -114,7 +118,7 @@ def _f1(matches: Sequence[Match]) -> float:
     return 2 * right / (2 * right + wrong) if right + wrong else float("nan")
 
 
-def _draw(given: CocoImage, matches: Sequence[Match], classes: Sequence[str]) -> Image.Image | None:
+def _draw(given: CocoImage, matches: Sequence[Match]) -> Image.Image | None:
     """Draws the boxes of an image at the size of the page, the correct ones last."""
     try:
         image = load_image(given.path)

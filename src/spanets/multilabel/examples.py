@@ -52,11 +52,9 @@ def find_examples(source: Source, options: EvalOptions) -> Examples:
     def describe(row: int) -> list[Line]:
         kind = "right" if (chosen[row] == truth[row]).all() else "wrong"
         picked = sorted(np.flatnonzero(chosen[row]), key=lambda i: -probabilities[row, i])
-        said = [f"{names[i]} ({probabilities[row, i]:.3f})" for i in picked]
-        return [
-            (kind, f"{kind}: {_join(said)}"),
-            ("", f"truth: {_join([names[i] for i in np.flatnonzero(truth[row])])}"),
-        ]
+        said = [part for i in picked for part in (names[i], f"{probabilities[row, i]:.3f},")]
+        true = [names[i] for i in np.flatnonzero(truth[row])]
+        return [(kind, f"{kind}:", *_cut(said, 2)), ("", "truth:", *_cut([f"{n}," for n in true]))]
 
     best, worst = choose_examples(
         found.samples, options.root, -losses, describe, source.preprocess.view
@@ -66,6 +64,8 @@ def find_examples(source: Source, options: EvalOptions) -> Examples:
     return Examples(about, best, worst, found.samples.images, found.seconds)
 
 
-def _join(words: list[str]) -> str:
-    more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
-    return (", ".join(words[:NAMED]) or "no label") + more
+def _cut(words: list[str], parts: int = 1) -> list[str]:
+    """Returns the words of at most `NAMED` labels, of so many words each."""
+    more = len(words) // parts - NAMED
+    kept = words[: parts * NAMED] or ["no label"]
+    return [*kept, f"and {more} more"] if more > 0 else [*kept[:-1], kept[-1].removesuffix(",")]

@@ -51,7 +51,7 @@ def find_examples(source: Source, options: EvalOptions) -> Examples:
     def describe(row: int) -> list[Line]:
         largest = np.argsort(-np.abs(predicted - found.targets)[row], kind="stable")[:NAMED]
         return [
-            ("", f"{names[i]}: {predicted[row, i]:.4g}, truth {found.targets[row, i]:.4g}")
+            ("", names[i], f"{predicted[row, i]:.4g},", f"truth {found.targets[row, i]:.4g}")
             for i in sorted(largest.tolist())
         ]
 

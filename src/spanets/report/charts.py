@@ -47,7 +47,8 @@ svg {{ width: 100%; height: auto; font: 11px system-ui, sans-serif; }}
 svg text {{ fill: var(--quiet); }} svg .grid {{ stroke: var(--line); stroke-width: .6; }}
 svg path {{ fill: none; stroke: var(--curve); stroke-width: 1.8; stroke-dasharray: var(--dash);
   stroke-linejoin: round; }}
-svg circle {{ fill: var(--curve); }} svg .faint {{ fill-opacity: .45; }}
+svg circle {{ fill: var(--curve); }} svg .faint {{ fill-opacity: .7; }}
+svg .ideal {{ stroke: var(--quiet); }}
 .key {{ display: inline-block; margin-right: 1em; }}
 .key svg {{ width: 26px; height: 8px; vertical-align: middle; }}
 """
@@ -62,10 +63,21 @@ def line_chart(title: str, curves: Mapping[str, Points], x_label: str, note: str
         x_label: What x is.
         note: A sentence below the chart.
     """
+    return _line_chart(title, curves, x_label, note, whole=False)
+
+
+def epoch_chart(title: str, curves: Mapping[str, Points]) -> str:
+    """Returns a chart of curves over epochs."""
+    return _line_chart(title, curves, "epoch", "", whole=True)
+
+
+def _line_chart(
+    title: str, curves: Mapping[str, Points], x_label: str, note: str, whole: bool
+) -> str:
     assert len(curves) <= MOST_CURVES
     finite = {name: [p for p in points if _is_finite(p)] for name, points in curves.items()}
     lost = sum(map(len, curves.values())) - sum(map(len, finite.values()))
-    frame = _Frame([point for points in finite.values() for point in points])
+    frame = _Frame([point for points in finite.values() for point in points], whole)
     drawn = [_curve(frame, i, _thin(points)) for i, points in enumerate(finite.values())]
     if lost:
         note = f"{note} {lost} values that are not finite are left out.".strip()
@@ -79,7 +91,7 @@ def scatter_chart(title: str, points: Points, x_label: str, y_label: str) -> str
     low, high = min(values, default=0.0), max(values, default=1.0)
     frame = _Frame([(low, low), (high, high)])
     dots = (f'<circle class="c0 faint" r="2.2" {frame.at(*p, "c")}/>' for p in _thin(finite))
-    ideal = f'<line class="grid" {frame.at(low, low, "1")} {frame.at(high, high, "2")}/>'
+    ideal = f'<line class="ideal" {frame.at(low, low, "1")} {frame.at(high, high, "2")}/>'
     note = f"Across: {x_label}. Up: {y_label}. The line is where both are equal."
     return _figure(title, [frame.grid(x_label), ideal, *dots], [], note)
 
@@ -101,9 +113,9 @@ def _figure(title: str, drawn: Sequence[str], names: Sequence[str], note: str) -
 class _Frame:
     """The axes of a chart."""
 
-    def __init__(self, points: Points) -> None:
+    def __init__(self, points: Points, whole: bool = False) -> None:
         xs, ys = zip(*points, strict=True) if points else ((0.0, 1.0), (0.0, 1.0))
-        self.x, self.y = _axis(min(xs), max(xs)), _axis(min(ys), max(ys))
+        self.x, self.y = _axis(min(xs), max(xs), whole), _axis(min(ys), max(ys))
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         """Returns the place of a point in the chart's units."""
@@ -144,16 +156,22 @@ def _curve(frame: _Frame, number: int, points: Points) -> str:
     return f'<path class="c{number}" d="M{path}"/>' if places else ""
 
 
-def _axis(low: float, high: float) -> tuple[float, float, float]:
-    """Returns the ends of an axis around values, and the step of its numbers."""
+def _axis(low: float, high: float, whole: bool = False) -> tuple[float, float, float]:
+    """Returns the ends of an axis around values, and the step of its numbers.
+
+    Args:
+        low: Smallest value.
+        high: Largest value.
+        whole: Whether the numbers are whole.
+    """
     span = high - low
     if not span > 1e-9 * max(abs(low), abs(high)):
-        span = abs(low) or 1.0
+        span = 1.0 if whole else 0.2 * abs(low) or 1.0
         low, high = low - span / 2, high + span / 2
     raw = span / 5
     unit = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * unit for factor in (1, 2, 5, 10) if factor * unit >= raw)
-    return low - 0.03 * span, high + 0.03 * span, step
+    return low - 0.03 * span, high + 0.03 * span, max(1.0, step) if whole else step
 
 
 def _ticks(low: float, high: float, step: float) -> list[float]:

@@ -44,7 +44,8 @@ def _describe_macs(source: Source) -> str:
         macs = count_macs(copy.deepcopy(source.network).to("meta"), tuple(size[-2:]))
     except Exception:  # networks check their input in many ways
         return "not counted: the operations of this model cannot be followed"
-    return f"{macs / 1e9:.3g} G at {size[-2]}x{size[-1]}"
+    shown = f"{macs / 1e9:.3g} G" if macs >= 1e9 else f"{macs / 1e6:.3g} M"
+    return f"{shown} at {size[-2]}x{size[-1]}"
 
 
 def _images_an_epoch(source: Source | None) -> int | None:

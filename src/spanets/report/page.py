@@ -26,7 +26,9 @@ _STYLE = (
 .notice { border-left: 4px solid var(--wrong); background: var(--box); padding: .5em .8em; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(145px, 1fr)); gap: .6em; }
 .card { background: var(--box); border-radius: 6px; padding: .6em .8em; overflow-wrap: anywhere; }
-.card b { display: block; font-size: 1.45em; } .card:first-child b { color: var(--right); }
+.card b { display: block; font-size: 1.45em; }
+.card:first-child { border-left: 4px solid #3a8fc4; }
+.example > div { font-size: 12px; margin-bottom: 1em; }
 .example { display: inline-block; vertical-align: top; break-inside: avoid; margin-right: 12px; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--box); padding: .7em;
   border-radius: 6px; user-select: all; }

@@ -8,6 +8,7 @@ from typing import Any
 from spanets.report import charts
 from spanets.report.content import Content
 from spanets.report.cost import describe_cost
+from spanets.runs.comparing import describe_date
 from spanets.runs.listing import Row, Run, flatten
 from spanets.runs.record import hide_user
 from spanets.training.report_parts import Example, Scatter, Table
@@ -20,10 +21,10 @@ MOST_ROWS = 24
 
 MOST_NOTES, MOST_STARTS = 60, 12
 
-LONGEST = 240
-"""Largest number of characters of a name or value."""
+LONGEST, CELL, CAPTION = 240, 80, 60
+"""Largest number of characters of a value, of a name in a table, and of one below a picture."""
 
-FINISHED = "finished"
+FINISHED, BROKEN = "finished", "broken"
 
 
 def head(content: Content) -> Iterator[str]:
@@ -31,17 +32,17 @@ def head(content: Content) -> Iterator[str]:
     run, task = content.run, content.task
     words = [run.model, task.name if task else "", f"{run.epochs} epochs" if run.epochs else ""]
     if run.started:
-        words.append(f"started {run.started.replace('T', ' ')}")
+        words.append(f"started {describe_date(run.started)}")
     yield _paragraph(", ".join(filter(None, words)), "quiet")
-    if run.status != FINISHED:
+    if run.status not in (FINISHED, BROKEN):
         of = "" if run.of_epochs is None else f" of {run.of_epochs}"
         yield _paragraph(
             f"This run is not finished ({run.status}): {run.epochs}{of} epochs are trained. "
             "The numbers are those of the last validated epoch.",
             "notice",
         )
-    for problem in filter(None, [run.problem, content.problems.get("results")]):
-        yield _paragraph(_short(problem), "notice")
+    if run.problem is not None:
+        yield _paragraph(_short(run.problem), "notice")
     if "checkpoint" in content.problems:
         reason = content.problems["checkpoint"]
         yield _paragraph(f"Without pictures and frequencies: {_short(reason)}", "notice")
@@ -51,7 +52,7 @@ def metrics(content: Content) -> Iterator[str]:
     """Yields the metrics, that which selects the best epoch first."""
     results, run = content.results, content.run
     found: Mapping[str, Any] = results.get("metrics") or run.metrics
-    score = results.get("score")
+    score = results.get("score") or (content.task and content.task.score.removeprefix("val/"))
     names = sorted(found, key=lambda name: name != score)
     cards = [_card(name, found[name], _interval(content, name, found[name])) for name in names]
     yield f'<div class="cards">{"".join(cards)}</div>' if cards else "<p>None yet.</p>"
@@ -66,7 +67,7 @@ def metrics(content: Content) -> Iterator[str]:
 def _card(name: str, value: Any, interval: str) -> str:
     shown = "–" if value is None else f"{value:.4f}" if abs(value) < 1e4 else f"{value:.4g}"
     small = f"<small>{interval}</small>" if interval else ""
-    return f'<div class="card"><b>{shown}</b> {to_html(name)}{small}</div>'
+    return f'<div class="card"><b>{shown}</b> {to_html(name.replace("_", " "))}{small}</div>'
 
 
 def _interval(content: Content, name: str, value: Any) -> str:
@@ -94,19 +95,20 @@ def curves(content: Content) -> Iterator[str]:
         yield "<p>None: no epoch is finished.</p>"
         return
     loss = {"training": _points(history, "train/loss"), "validation": _points(history, "val/loss")}
-    shown = [charts.line_chart("Loss", {n: p for n, p in loss.items() if p}, "epoch")]
+    shown = [charts.epoch_chart("Loss", {n: p for n, p in loss.items() if p})]
     keys = dict.fromkeys(key for row in history for key in row)
     others = [key for key in keys if key.startswith("val/") and key != "val/loss"]
     by_range: dict[bool, dict[str, charts.Points]] = {True: {}, False: {}}
     for key in others:
         points = _points(history, key)
         is_share = all(0 <= y <= 1 for _, y in points)
-        by_range[is_share][key.removeprefix("val/")] = points
+        by_range[is_share][key.removeprefix("val/").replace("_", " ")] = points
     for is_share, found in by_range.items():
         groups = _groups(list(found), charts.MOST_CURVES if is_share else 1)
-        for names in groups:
-            title = "Validation metrics" if is_share else f"Validation {names[0]}"
-            shown.append(charts.line_chart(title, {n: found[n] for n in names}, "epoch"))
+        for i, names in enumerate(groups):
+            title = f"{'More v' if i else 'V'}alidation metrics"
+            title = title if is_share else f"Validation {names[0]}"
+            shown.append(charts.epoch_chart(title, {n: found[n] for n in names}))
     yield f'<div class="charts">{"".join(shown)}</div>'
 
 
@@ -147,7 +149,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[object]], about: str) 
 
 
 def _cell(value: object) -> object:
-    return _short(value) if isinstance(value, str) else value
+    return _short(value, CELL) if isinstance(value, str) else value
 
 
 def images(content: Content, page: Page) -> Iterator[str]:
@@ -164,13 +166,19 @@ def images(content: Content, page: Page) -> Iterator[str]:
 
 
 def _example(one: Example, page: Page) -> str:
-    lines = [
-        f'<span class="{kind}">{to_html(_short(text))}</span>' if kind else to_html(_short(text))
-        for kind, text in one.lines
-    ]
-    title, last = _short(one.name), len(one.pictures) - 1
-    figures = [page.figure(p, [] if i < last else lines, title) for i, p in enumerate(one.pictures)]
-    return f'<div class="example">{"".join(figures)}</div>' if last else figures[0]
+    lines = [_line(*line) for line in one.lines]
+    title, figures = _short(one.name), []
+    for caption, picture in one.pictures.items():
+        figures.append(page.figure(picture, [to_html(caption)] if caption else lines, title))
+    if len(figures) == 1:
+        return figures[0]
+    return f'<div class="example">{"".join(figures)}<div>{"<br>".join(lines)}</div></div>'
+
+
+def _line(kind: str, *parts: str) -> str:
+    # Each part keeps to its own direction of writing.
+    shown = " ".join(f"<bdi>{to_html(_short(part, CAPTION))}</bdi>" for part in parts)
+    return f'<span class="{kind}">{shown}</span>' if kind else shown
 
 
 def frequencies(content: Content) -> Iterator[str]:
@@ -181,7 +189,7 @@ def frequencies(content: Content) -> Iterator[str]:
     yield _paragraph(
         "How much of each frequency the outputs of the stages hold, against the lowest one: a "
         "curve that falls less keeps more of the fine structure. Radial mean of the log amplitude, "
-        f"over {content.measured} images; `spanets analyze` measures more.",
+        f"over {content.measured} images; spanets analyze measures more.",
         "quiet",
     )
     label = "frequency, as a share of the stage's highest (Nyquist)"
@@ -205,7 +213,7 @@ def commands(content: Content) -> Iterator[str]:
 def next_commands(content: Content) -> list[str]:
     """Returns the commands that come next: resume, eval, predict, explain, export, push."""
     folder, checkpoint, task = content.run.folder, content.checkpoint, content.task
-    found = [] if content.run.status in (FINISHED, "broken") else [resume_command(folder)]
+    found = [] if content.run.status in (FINISHED, BROKEN) else [resume_command(folder)]
     if checkpoint is None or task is None:
         return found
     path, options = shlex.quote(str(checkpoint)), task.supported_options

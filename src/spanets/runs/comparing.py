@@ -25,7 +25,7 @@ def table_rows(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
             run.model,
             f"{run.epochs}/{'?' if run.of_epochs is None else run.of_epochs}",
             "" if run.seconds is None else str(timedelta(seconds=round(run.seconds))),
-            _date(run.started),
+            describe_date(run.started),
             *(_number(run.metrics.get(name)) for name in metrics),
         ]
         for run in runs
@@ -98,7 +98,7 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _date(started: str | None) -> str:
+def describe_date(started: str | None) -> str:
     """Formats a start time to the minute, in local time."""
     try:
         return datetime.fromisoformat(started or "").astimezone().strftime("%Y-%m-%d %H:%M")

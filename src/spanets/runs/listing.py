@@ -248,7 +248,7 @@ def read_results(path: Path) -> dict[str, Any] | None:
         results = json.loads(_read(path))
     except (ValueError, RecursionError):  # RecursionError: brackets are nested too deep
         results = None
-    if not isinstance(results, dict):
+    if not isinstance(results, dict) or not isinstance(results.get("metrics"), dict):
         raise UserError(f"{path.name}: damaged")
     return results
 

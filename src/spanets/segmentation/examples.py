@@ -76,11 +76,11 @@ def find_examples(source: Source, options: EvalOptions) -> Examples:
         truth = samples.load_mask(row, (image.height, image.width))
         count = len(samples.classes)
         assert guess is not None
-        pictures = [draw_mask(image, truth, count), overlay(image, guess, count)]
-        lines = [
-            ("", names[row].rsplit("/", 1)[-1]),
-            ("", f"left truth, right prediction: mean IoU {score:.3f}"),
-        ]
+        pictures = {
+            "truth": draw_mask(image, truth, count),
+            "prediction": overlay(image, guess, count),
+        }
+        lines = [("", names[row].rsplit("/", 1)[-1]), ("", f"mean IoU {score:.3f}")]
         return Example(names[row], pictures, lines)
 
     best, worst = rank(scores, SHOWN)

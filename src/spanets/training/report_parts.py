@@ -5,7 +5,7 @@ A task returns text, numbers and pictures; `spanets.report` turns them into HTML
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,8 +28,8 @@ SHOWN = 8
 
 T = TypeVar("T")
 
-Line = tuple[str, str]
-"""A line below a picture: "right", "wrong" or "", and the text."""
+Line = tuple[str, ...]
+"""A line below a picture: "right", "wrong" or "", then its parts, such as a class name."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ class Example:
 
     Attributes:
         name: Path of the image in its data set.
-        pictures: Pictures side by side; None for one that cannot be read.
+        pictures: Pictures side by side by their captions; None for one that cannot be read.
         lines: Lines below them.
     """
 
     name: str
-    pictures: Sequence[Image.Image | None]
+    pictures: Mapping[str, Image.Image | None]
     lines: Sequence[Line]
 
 
@@ -140,7 +140,7 @@ def choose_examples(
             picture = view(samples.images[row])
         except UserError:
             picture = None
-        return Example(names[row], [picture], [("", short), *describe(row)])
+        return Example(names[row], {"": picture}, [("", short), *describe(row)])
 
     best, worst = rank(scores)
     return list(map(show, best)), list(map(show, worst))

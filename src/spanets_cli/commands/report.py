@@ -18,7 +18,7 @@ cost, settings and environment. `spanets train` writes it at its end.
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("run", metavar="RUN", help="run folder; the run need not be finished")
+    parser.add_argument("folder", metavar="RUN", help="run folder; the run need not be finished")
     parser.add_argument("--out", metavar="FILE", help="the page (default: RUN/report.html)")
     parser.add_argument(
         "--data",
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
 
     options = EvalOptions(arguments.data, workers=arguments.workers, trusted=arguments.trust_recipe)
     out = None if arguments.out is None else Path(arguments.out).expanduser()
-    report = write_report(Path(arguments.run).expanduser(), out, options)
+    report = write_report(Path(arguments.folder).expanduser(), out, options)
     for note in report.notes:
         tell(f"not on the page: {note}")
     say(f"report: {report.path} ({report.size / 1e3:.0f} kB)")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from count_opens import assert_opens_once, dense_commands
 from opened import restore_model
+from pages import check_page
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -105,6 +106,14 @@ def test_a_run(run):
     assert {f"train/loss_{name}" for name in losses} <= set(header)
     assert {"train/loss", "train/lr", "val/box_ap", "val/mask_ap"} <= set(header)
     assert (run / "learning_curve.png").is_file()
+
+
+def test_the_page(run):
+    text = check_page(run / "report.html")
+    assert "Average precision of boxes" in text and "Average precision of masks" in text
+    assert "All 2 images of val were predicted" in text
+    assert "measured for models of whole images" in text
+    assert f"IMAGE... --out {run / 'found'}" in text
 
 
 def test_the_checkpoint_is_whole(run):

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from pages import check_page
 from small_runs import SMALL, call, call_without_torch
 from squares import draw_square, make_tags
 
@@ -55,6 +56,13 @@ def test_it_learns_and_chooses_thresholds(run):
         assert info.task == "multilabel"
         assert info.classes == ["blue", "green", "red"]
         assert len(info.calibration["thresholds"]) == 3
+
+
+def test_the_page(run):
+    text = check_page(run / "report.html")
+    assert "label images AP precision recall f1 threshold" in text
+    assert "right means that all labels are right" in text
+    assert "Relative log amplitude" in text
 
 
 def test_predictions_are_sorted_and_marked(run, table, capsys):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from pages import check_page
 from small_runs import SMALL, call, call_without_torch
 from squares import make_brightness, write_table
 
@@ -161,6 +162,13 @@ def test_it_learns_and_draws(run):
     info, _ = read_own(run / "last.ckpt")
     assert info.classes == ["brightness", "double"]
     assert info.head["std"][1] == pytest.approx(2 * info.head["std"][0], rel=1e-3)
+
+
+def test_the_page(run):
+    text = check_page(run / "report.html")
+    assert "number MAE RMSE R² Spearman" in text
+    assert "Across: truth. Up: prediction." in text
+    assert "in standard deviations of the training images" in text
 
 
 def test_predictions_have_the_datas_units(run, table, capsys):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from count_opens import assert_opens_once, dense_commands
 from opened import restore_model
+from pages import check_page
 from PIL import Image
 from small_runs import answers_of, call, call_without_torch
 
@@ -88,6 +89,15 @@ def test_a_run_leaves_what_every_run_leaves(run_folder):
     last = list(csv.DictReader((run_folder / "metrics.csv").open()))[-1]
     for name, value in results["metrics"].items():
         assert float(last[f"val/{name}"]) == pytest.approx(value)
+
+
+def test_the_page(run_folder, tmp_path, capsys):
+    out = tmp_path / "page.html"
+    assert call(capsys, "report", run_folder, "--workers", 0, "--out", out)[0] == 0
+    text = check_page(out)
+    assert "IoU by class" in text
+    assert "truth prediction" in text
+    assert "All 3 images of val were predicted" in text
 
 
 def test_eval(run_folder, recipe_file, capsys):

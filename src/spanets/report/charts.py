@@ -165,8 +165,9 @@ def _axis(low: float, high: float, whole: bool = False) -> tuple[float, float, f
         whole: Whether the numbers are whole.
     """
     span = high - low
-    if not span > 1e-9 * max(abs(low), abs(high)):
-        span = 1.0 if whole else 0.2 * abs(low) or 1.0
+    largest = max(abs(low), abs(high))
+    if not span > max(1e-9 * largest, 1e-300):  # a constant, but for rounding
+        span = max(1e-6 * largest, 1.0 if whole or not largest else 0.2 * largest, 1e-300)
         low, high = low - span / 2, high + span / 2
     raw = span / 5
     unit = 10.0 ** math.floor(math.log10(raw))

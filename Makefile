@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 	docs-keys bench model-table clean
 
 help:
-	@echo "make quickstart  train, evaluate and predict on 2,624 solar cells, in ten minutes"
+	@echo "make quickstart  train on 2,624 solar cells, and write a page about it, in ten minutes"
 	@echo "make demo-detection  Mask R-CNN from scratch on generated shapes"
 	@echo "make demo-segmentation  Semantic FPN from scratch on generated shapes"
 	@echo "make test        run the tests       make test-all  run the slow tests too"

@@ -33,6 +33,7 @@ _FREE_ON_RESUME = (
     "trainer.logger",
     "trainer.logger_args",
     "data.workers",
+    "data.keep_decoded",
     "data.root",
     "data.images",
     "data.cache",

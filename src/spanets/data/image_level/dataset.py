@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -42,6 +43,7 @@ class ImageDataset(Dataset[Sample | None]):
         short_side: See `Unreadable`.
         weighted: Whether a sample has its image's weight as third item, if there are weights.
         pixels: How images are read; None is 8-bit RGB.
+        keep: Bytes of decoded images to keep in memory for later epochs.
 
     Attributes:
         unreadable: The unreadable images found so far.
@@ -58,8 +60,11 @@ class ImageDataset(Dataset[Sample | None]):
         short_side: int | None = None,
         weighted: bool = False,
         pixels: PixelFormat | None = None,
+        keep: int = 0,
     ) -> None:
         self.unreadable = Unreadable(samples, max_unreadable, short_side, pixels)
+        self._kept: dict[int, Any] = {}
+        self._room = keep
         self.transform = transform
         self.targets = torch.tensor(samples.labels if targets is None else targets)
         given = samples.weights if weighted else None
@@ -97,11 +102,23 @@ class ImageDataset(Dataset[Sample | None]):
         """Returns an image and its index, or those of a replacement."""
         taken, attempt = index, 0
         while True:
-            image = self.unreadable.load(taken)
+            image = self._decode(taken)
             if image is not None or not self.replace:
                 return image, taken
             attempt += 1
             taken = draw_replacement(self.seed, epoch, index, attempt, len(self))
+
+    def _decode(self, index: int) -> Any:
+        """Returns a decoded image that the caller may change, or None if it is unreadable."""
+        if (kept := self._kept.get(index)) is not None:
+            return kept.copy()
+        image = self.unreadable.load(index)
+        if self._room > 0 and image is not None:
+            size = image.nbytes if isinstance(image, np.ndarray) else 3 * image.width * image.height
+            if size <= self._room:
+                self._room -= size
+                self._kept[index] = image.copy()
+        return image
 
 
 def evaluation_loader(
@@ -177,6 +194,7 @@ def make_image_loaders(
         short_side=short_side(data.image_size, data.crop_pct),
         weighted=True,
         pixels=PixelFormat.parse(preprocessing_of(data)),
+        keep=10**6 * (data.keep_decoded or 0),
     )
     size = min(batch_size, len(train_set) // processes)
     if in_pairs:

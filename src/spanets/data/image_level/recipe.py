@@ -65,6 +65,13 @@ class ImageLevelData(Data):
         "evaluation leaves them out. With more, a run stops.",
         between=(0, 0.5),
     )
+    keep_decoded: int | None = key(
+        None,
+        "Megabytes of memory for decoded training images, in each process that loads images, so "
+        "that later epochs need not decode them again: 0.27 for one of 300x300 pixels. null keeps "
+        "none.",
+        between=(1, 2**20),
+    )
     val_fraction: float = key(
         0.25,
         "Fraction of the images for validation, if there is no `val/`.",

@@ -69,7 +69,7 @@ def test_train_ends_with_a_summary(small_recipe, tmp_path, capsys):
     assert second.endswith("left 0:00")
 
     names = {"recipe.yaml", "last.ckpt", "best.ckpt", "previous.ckpt", "metrics.csv", "tensorboard"}
-    names |= {"environment.json", "results.json", "split.csv"}
+    names |= {"environment.json", "results.json", "report.html", "split.csv"}
     names |= {"learning_curve.png", "confusion_matrix.png"}
     assert set(os.listdir(out)) == names
     for name in ("learning_curve.png", "confusion_matrix.png"):

@@ -31,7 +31,7 @@ _STYLE = (
 .example > div { font-size: 12px; margin-bottom: 1em; }
 .example { display: inline-block; vertical-align: top; break-inside: avoid; margin-right: 12px; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--box); padding: .7em;
-  border-radius: 6px; user-select: all; }
+  border-radius: 6px; user-select: all; margin: .4em 0; break-inside: avoid; }
 summary { cursor: pointer; }
 @media print { .card { border: 1px solid var(--line); } }
 """

@@ -24,6 +24,8 @@ MOST_NOTES, MOST_STARTS = 60, 12
 LONGEST, CELL, CAPTION = 240, 80, 60
 """Largest number of characters of a value, of a name in a table, and of one below a picture."""
 
+_NO_COMMANDS = "<p>None: there is no checkpoint.</p>"
+
 FINISHED, BROKEN = "finished", "broken"
 
 
@@ -206,8 +208,8 @@ def cost(content: Content) -> Iterator[str]:
 
 def commands(content: Content) -> Iterator[str]:
     """Yields the commands that come next, with the real paths."""
-    lines = "\n".join(f"{command}\n" for command in next_commands(content))
-    yield f"<pre>{to_lines(lines)}</pre>" if lines else "<p>None: there is no checkpoint.</p>"
+    found = next_commands(content)
+    yield "".join(f"<pre>{to_html(command)}</pre>" for command in found) or _NO_COMMANDS
 
 
 def next_commands(content: Content) -> list[str]:
@@ -229,11 +231,6 @@ def next_commands(content: Content) -> list[str]:
     if task.is_image_level:
         found.append(f"spanets push {path} --to FOLDER")
     return found
-
-
-def to_lines(text: str) -> str:
-    """Returns lines of text as HTML."""
-    return "\n".join(to_html(line) for line in text.rstrip("\n").split("\n"))
 
 
 def notes(content: Content) -> Iterator[str]:

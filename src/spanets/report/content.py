@@ -113,9 +113,8 @@ def _look(content: Content, options: EvalOptions) -> None:
     except Exception as error:
         content.problems["examples"] = _reason(error)
     if not task.is_image_level:
-        reason = f"measured for models of whole images, and this one is for {task.name}"
-        content.problems["frequencies"] = reason
-    elif content.examples is None:
+        return
+    if content.examples is None:
         content.problems["frequencies"] = "needs the images, which cannot be read"
     else:
         try:

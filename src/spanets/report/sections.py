@@ -185,6 +185,11 @@ def _line(kind: str, *parts: str) -> str:
 
 def frequencies(content: Content) -> Iterator[str]:
     """Yields what the stages keep of the images."""
+    task = content.task
+    if task is not None and not task.is_image_level:
+        reason = f"measured for models of whole images, and this one is for {task.name}"
+        yield _paragraph(f"Not shown: {reason}.")
+        return
     if "frequencies" in content.problems or not content.curves:
         yield _paragraph(f"Not shown: {_short(content.problems.get('frequencies', 'no maps'))}.")
         return

@@ -82,12 +82,13 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 def _report(out: Path, workers: int) -> None:
     """Writes the page of a finished run; a failure is a warning, because the run is complete."""
-    from spanets.report import write_report
     from spanets.runs.file_names import REPORT
-    from spanets.training.options import EvalOptions
     from spanets_runtime.errors import first_line
 
     try:
+        from spanets.report import write_report
+        from spanets.training.options import EvalOptions
+
         report = write_report(out, options=EvalOptions(workers=workers, trusted=True))
     except Exception as error:
         tell(f"spanets: warning: {out / REPORT}: not written ({first_line(error)})")

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from spanets.segmentation.errors import describe_image, most_confused
 from spanets.segmentation.evaluation import evaluation_images
@@ -29,6 +28,7 @@ from spanets.training.report_parts import (
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import load_image
 from spanets_runtime.masks import overlay
+from spanets_runtime.progress import progress
 
 MOST_IMAGES, SHOWN = 24, 4
 """Largest number of images that are predicted, and of best and of worst ones."""
@@ -60,10 +60,7 @@ def find_examples(source: Source, options: EvalOptions) -> Examples:
     part, samples = evaluation_images(source, options.root, options.trusted)
     predictor, started = MaskPredictor(source), time.monotonic()
     chosen = spread(len(samples), MOST_IMAGES)
-    found = [
-        _measure(predictor, samples, i)
-        for i in tqdm(chosen, desc="choose examples", disable=None, leave=False)
-    ]
+    found = [_measure(predictor, samples, i) for i in progress(chosen, "choose examples")]
     seconds = time.monotonic() - started
     scores = np.array([score for score, _ in found])
     if not np.isfinite(scores).any():

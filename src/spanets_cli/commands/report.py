@@ -9,6 +9,7 @@ from spanets_cli.shared_options import add_workers
 HELP = "write one page about a training run"
 
 EPILOG = """\
+examples:
   spanets report runs/photos                      writes runs/photos/report.html
   spanets report runs/photos --out photos.html
 The page is one HTML file that needs no other: metrics, curves, best and worst images, frequencies,

@@ -25,6 +25,7 @@ from spanets_cli.commands import (
     runs,
     shard,
     stats,
+    study,
     train,
     weights,
 )
@@ -44,6 +45,7 @@ GROUPS: dict[str, dict[str, ModuleType]] = {
         "train": train,
         "runs": runs,
         "report": report,
+        "study": study,
     },
     "prepare data": {
         "stats": stats,

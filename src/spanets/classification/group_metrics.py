@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from spanets.classification.answers import Answers
-from spanets.training.folds import student_quantile
+from spanets_runtime.student import student_quantile
 
 SHOWN = 10
 """Number of groups in the text; --json lists all."""

@@ -5,12 +5,14 @@ own. `reading` reads recipes, and `documentation` prints and documents them.
 """
 
 from spanets.recipe.reading import (
+    change_values,
     describe_repeated,
     known_keys,
     known_ranges,
     list_recipes,
     load_recipe,
     parse_recipe,
+    read_recipe_values,
 )
 from spanets.recipe.sections import Data, Model, Optim, Recipe, Trainer
 
@@ -20,10 +22,12 @@ __all__ = [
     "Optim",
     "Recipe",
     "Trainer",
+    "change_values",
     "describe_repeated",
     "known_keys",
     "known_ranges",
     "list_recipes",
     "load_recipe",
     "parse_recipe",
+    "read_recipe_values",
 ]

@@ -285,3 +285,24 @@ def _check_ranges(recipe: Recipe) -> None:
             if isinstance(number, int | float) and not low <= number <= high:
                 shown = shorten(str(number))
                 raise UsageError(f"{key} is {shown}, allowed: {low} to {high}")
+
+
+def read_recipe_values(name: str) -> dict[str, Any]:
+    """Returns the values of a recipe, with those of the recipe it extends, by dotted key.
+
+    Raises:
+        UsageError: see `load_recipe`.
+    """
+    return _read(name)
+
+
+def change_values(
+    values: Mapping[str, Any], changes: Mapping[Any, Any], origin: str
+) -> dict[str, Any]:
+    """Returns values by dotted key, updated by others, which may be nested.
+
+    Raises:
+        UsageError: a key is given twice.
+    """
+    check_plain(changes, origin)
+    return _put_over(values, _flatten(changes, origin))

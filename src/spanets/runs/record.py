@@ -95,11 +95,15 @@ def describe_start(words: Sequence[str] | None = None) -> dict[str, Any]:
     }
 
 
-def _outcome(error: BaseException) -> str:
+def was_stopped(error: BaseException) -> bool:
+    """Returns whether an error means that the user or a signal stopped the run."""
     # `plain_errors` has replaced KeyboardInterrupt and SystemExit, which are now the context.
     by_hand = any(isinstance(e, KeyboardInterrupt | SystemExit) for e in (error, error.__context__))
-    by_signal = getattr(error, "exit_status", 0) > 128
-    if by_hand or by_signal:
+    return by_hand or getattr(error, "exit_status", 0) > 128
+
+
+def _outcome(error: BaseException) -> str:
+    if was_stopped(error):
         return STOPPED
     return f"failed: {error if isinstance(error, UserError) else type(error).__name__}"
 

@@ -31,6 +31,7 @@ from spanets.training.resuming import check_same, resume_command, start_anew
 from spanets.training.run_folder import claim
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.files import write_atomically
+from spanets_runtime.student import student_quantile
 
 ERRORS = "errors"
 """The folder of the pages about all images, in the folder of all runs."""
@@ -194,26 +195,6 @@ def summarise(values: Sequence[float | None]) -> dict[str, float | int | None]:
         "high": centre + half,
         "folds": len(found),
     }
-
-
-def student_quantile(probability: float, freedom: int) -> float:
-    """Returns the quantile of Student's t, for a probability above a half, to about 1e-6.
-
-    With t = √ν tan θ the density is proportional to cos^(ν-1) θ, which is integrated by Simpson's
-    rule and inverted by bisection.
-    """
-
-    def area(angle: float, steps: int = 200) -> float:
-        points = [math.cos(angle * i / steps) ** (freedom - 1) for i in range(steps + 1)]
-        inner = 4 * sum(points[1:-1:2]) + 2 * sum(points[2:-1:2])
-        return angle / steps / 3 * (points[0] + inner + points[-1])
-
-    wanted = (2 * probability - 1) * area(math.pi / 2)
-    low, high = 0.0, math.pi / 2
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if area(middle) < wanted else (low, middle)
-    return math.sqrt(freedom) * math.tan(low)
 
 
 def describe_folds(results: Mapping[str, Any]) -> list[list[str]]:

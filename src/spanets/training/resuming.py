@@ -23,7 +23,7 @@ from spanets.weights.integrity import check_torch_reads
 from spanets_runtime.errors import UsageError, UserError, first_line
 
 # Keys that a resumed run may change: they do not change its result.
-_FREE_ON_RESUME = (
+FREE_ON_RESUME = (
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",
@@ -107,7 +107,7 @@ def check_same(before: Recipe, now: Recipe, path: Path, command: str) -> None:
     """
     values = _flatten(before)
     for key, value in _flatten(now).items():
-        if values[key] != value and key not in _FREE_ON_RESUME:
+        if values[key] != value and key not in FREE_ON_RESUME:
             raise UsageError(
                 f"{path} was trained with {key} {values[key]}, not {value}, and this key cannot "
                 f"change; go on with: {command}; or start a new run with another --out"

@@ -1,0 +1,104 @@
+"""Rules about a difference, and their verdicts: pure functions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from spanets.experiments.statistics import Summary, seeds_needed
+
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
+
+KINDS = {
+    "better_by": "better by at least",
+    "no_worse_than": "no worse than by",
+    "equal_within": "equal within",
+}
+"""The kinds of rules by key, in words."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A claim about a difference, written before the study runs.
+
+    Attributes:
+        name: The claim in words.
+        kind: One of `KINDS`.
+        margin: The bound, in the unit of the metric.
+        compare: Levels by factor that are compared; others are those of the baseline.
+        against: Levels that they are compared with.
+    """
+
+    name: str
+    kind: str
+    margin: float
+    compare: Mapping[str, str] = field(default_factory=dict)
+    against: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Returns the smallest and the largest gain with which the claim is true."""
+        infinity = float("inf")
+        return {
+            "better_by": (self.margin, infinity),
+            "no_worse_than": (-self.margin, infinity),
+            "equal_within": (-self.margin, self.margin),
+        }[self.kind]
+
+    def __str__(self) -> str:
+        """Returns the claim's bound in words."""
+        return f"{KINDS[self.kind]} {self.margin:g}"
+
+
+def judge(rule: Rule, low: float | None, high: float | None) -> str:
+    """Returns the verdict of an interval of the gain: a difference, larger is better.
+
+    The rule holds if the whole interval lies within its bounds, and does not hold if the whole
+    interval lies outside of them.
+    """
+    if low is None or high is None:
+        return UNDECIDED
+    least, most = rule.bounds
+    if least <= low and high <= most:
+        return HOLDS
+    return FAILS if high < least or most < low else UNDECIDED
+
+
+def explain(rule: Rule, gain: Summary) -> str:
+    """Returns the reason of a verdict in words.
+
+    Args:
+        rule: The rule.
+        gain: Summary of the gains by seed; larger is better.
+    """
+    if gain.n == 0:
+        return "no seed finished on both sides"
+    if gain.low is None or gain.high is None or gain.deviation is None:
+        return f"one seed on both sides, {gain.mean:+.4f}; an interval needs two"
+    shown = f"gain {gain.mean:+.4f}, 95 % from {gain.low:+.4f} to {gain.high:+.4f}, n {gain.n}"
+    verdict = judge(rule, gain.low, gain.high)
+    least, most = rule.bounds
+    bounds = f"{least:+g} or more" if most == float("inf") else f"from {least:+g} to {most:+g}"
+    if verdict == HOLDS:
+        return f"{shown}; all of it is {bounds}"
+    if verdict == FAILS:
+        return f"{shown}; none of it is {bounds}"
+    return f"{shown}; only a part is {bounds}; {_advise(rule.margin, gain)}"
+
+
+def _advise(size: float, gain: Summary) -> str:
+    """Says how many seeds show a difference as large as the rule's margin."""
+    if not size or not gain.deviation:
+        return "more seeds narrow it"
+    return describe_power(size, gain)
+
+
+def describe_power(size: float, difference: Summary) -> str:
+    """Says how many seeds show a difference of a size, by the measured standard deviation."""
+    if difference.deviation is None:
+        return "the number of seeds needed is unknown before two seeds have finished on both sides"
+    needed = seeds_needed(size, difference.deviation)
+    number = "more than 1000 seeds" if needed is None else f"{needed} seeds"
+    rough = ", a rough estimate" if difference.n < 10 else ""
+    return (
+        f"to tell a difference of {size:g} from 0 takes {number} (paired t test, 5 %, power 0.8; "
+        f"standard deviation {difference.deviation:.3g} from {difference.n} seeds{rough})"
+    )

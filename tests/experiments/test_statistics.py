@@ -19,7 +19,16 @@ from spanets.experiments.statistics import (
     seeds_needed,
     summarise,
 )
-from spanets.experiments.verdicts import FAILS, HOLDS, KINDS, UNDECIDED, Rule, explain, judge
+from spanets.experiments.verdicts import (
+    FAILS,
+    HOLDS,
+    KINDS,
+    UNDECIDED,
+    Rule,
+    decide,
+    explain,
+    judge,
+)
 
 numbers = st.floats(-1e6, 1e6, allow_subnormal=False)
 samples = st.lists(numbers, min_size=2, max_size=6)
@@ -194,8 +203,16 @@ def test_verdicts(kind, low, high, verdict):
 def test_without_an_interval_nothing_is_decided():
     rule = Rule("", "better_by", 0.1)
     assert judge(rule, None, None) == UNDECIDED
-    assert "an interval needs two" in explain(rule, summarise([0.5]))
+    assert "n 1; a verdict needs 3 seeds" in explain(rule, summarise([0.5]))
     assert "no seed finished" in explain(rule, summarise([]))
+
+
+def test_two_seeds_decide_nothing():
+    rule = Rule("", "better_by", 0.1)
+    assert decide(rule, summarise([0.5, 0.5])) == UNDECIDED
+    assert decide(rule, summarise([0.5, 0.5, 0.5])) == HOLDS
+    assert "n 2; a verdict needs 3 seeds" in explain(rule, summarise([0.5, 0.5]))
+    assert "the same for every seed" in explain(rule, summarise([0.5, 0.5, 0.5]))
 
 
 def test_an_undecided_rule_says_how_many_seeds_it_needs():

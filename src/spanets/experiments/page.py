@@ -78,7 +78,7 @@ def draw(results: Mapping[str, Any]) -> bytes:
     right.set(xlabel=f"{metric}: difference to the baseline, paired by seed")
     names = [name_label(", ".join(row["levels"].values())) for row in rows]
     left.set_yticks(range(len(rows)), names)
-    left.invert_yaxis()
+    left.set_ylim(len(rows) - 0.5, -0.5)
     _draw_margins(right, results)
     for axes in (left, right):
         axes.grid(axis="x", alpha=0.3)

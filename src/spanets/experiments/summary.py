@@ -19,7 +19,7 @@ from spanets.experiments.statistics import (
     range_coverage,
     summarise,
 )
-from spanets.experiments.verdicts import KINDS, Rule, describe_power, explain, judge
+from spanets.experiments.verdicts import KINDS, Rule, decide, describe_power, explain
 
 Row = Mapping[str, Any]
 Values = dict[tuple[str, ...], dict[int, float]]
@@ -106,7 +106,7 @@ def _judge(rule: Rule, design: Row, values: Values) -> list[dict[str, Any]]:
         against = {**levels, **rule.against}
         pairs = paired_differences(values.get(_key(levels), {}), values.get(_key(against), {}))
         gain = summarise(sign * difference for difference in pairs.values())
-        by_t = judge(rule, gain.t_low, gain.t_high)
+        by_t = decide(rule, gain, by_t=True)
         verdicts.append(
             {
                 "rule": rule.name,
@@ -114,7 +114,7 @@ def _judge(rule: Rule, design: Row, values: Values) -> list[dict[str, Any]]:
                 "levels": levels,
                 "against": against,
                 "gain": asdict(gain),
-                "verdict": judge(rule, gain.low, gain.high),
+                "verdict": decide(rule, gain),
                 "verdict_by_t": by_t,
                 "reason": _explain(rule, gain, by_t),
             }
@@ -124,7 +124,7 @@ def _judge(rule: Rule, design: Row, values: Values) -> list[dict[str, Any]]:
 
 def _explain(rule: Rule, gain: Summary, by_t: str) -> str:
     reason = explain(rule, gain)
-    if gain.t_low is None or gain.t_high is None or by_t == judge(rule, gain.low, gain.high):
+    if gain.t_low is None or gain.t_high is None or by_t == decide(rule, gain):
         return reason
     return f"{reason}. By Student's t, from {gain.t_low:+.4f} to {gain.t_high:+.4f}: {by_t}"
 

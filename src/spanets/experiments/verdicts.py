@@ -7,9 +7,12 @@ from spanets.experiments.statistics import Summary, seeds_needed
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 
+LEAST_SEEDS = 3
+"""Fewest seeds that decide a rule: the range of two holds the mean in half of all studies only."""
+
 KINDS = {
     "better_by": "better by at least",
-    "no_worse_than": "no worse than by",
+    "no_worse_than": "no worse by more than",
     "equal_within": "equal within",
 }
 """The kinds of rules by key, in words."""
@@ -62,6 +65,19 @@ def judge(rule: Rule, low: float | None, high: float | None) -> str:
     return FAILS if high < least or most < low else UNDECIDED
 
 
+def decide(rule: Rule, gain: Summary, by_t: bool = False) -> str:
+    """Returns the verdict of a rule; fewer than `LEAST_SEEDS` seeds decide nothing.
+
+    Args:
+        rule: The rule.
+        gain: Summary of the gains by seed; larger is better.
+        by_t: Whether to take the interval by Student's t instead of the bootstrap interval.
+    """
+    if gain.n < LEAST_SEEDS:
+        return UNDECIDED
+    return judge(rule, gain.t_low, gain.t_high) if by_t else judge(rule, gain.low, gain.high)
+
+
 def explain(rule: Rule, gain: Summary) -> str:
     """Returns the reason of a verdict in words.
 
@@ -71,10 +87,14 @@ def explain(rule: Rule, gain: Summary) -> str:
     """
     if gain.n == 0:
         return "no seed finished on both sides"
-    if gain.low is None or gain.high is None or gain.deviation is None:
-        return f"one seed on both sides, {gain.mean:+.4f}; an interval needs two"
+    if gain.low is None or gain.high is None:
+        return f"gain {gain.mean:+.4f}, n 1; a verdict needs {LEAST_SEEDS} seeds"
     shown = f"gain {gain.mean:+.4f}, 95 % from {gain.low:+.4f} to {gain.high:+.4f}, n {gain.n}"
-    verdict = judge(rule, gain.low, gain.high)
+    if gain.n < LEAST_SEEDS:
+        return f"{shown}; a verdict needs {LEAST_SEEDS} seeds"
+    if gain.deviation == 0:
+        shown += ", the same for every seed, as of a metric with few steps or of equal networks"
+    verdict = decide(rule, gain)
     least, most = rule.bounds
     bounds = f"{least:+g} or more" if most == float("inf") else f"from {least:+g} to {most:+g}"
     if verdict == HOLDS:

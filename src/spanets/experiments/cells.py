@@ -15,6 +15,7 @@ from spanets.recipe import Recipe, change_values, parse_recipe
 from spanets.recipe.trust import check_places
 from spanets.runs.claiming import is_running
 from spanets.runs.file_names import RESULTS
+from spanets.runs.record import FINISHED as DONE
 from spanets.runs.record import STOPPED, read_starts
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.reading import read_text_file
@@ -178,11 +179,11 @@ def read_state(cell: Cell, ours: bool = False) -> State:
     """
     if not ours and is_running(cell.folder):
         return State(RUNNING, None, {})
+    starts = read_starts(cell.folder)
+    outcome = str(starts[-1].get("outcome") or "") if starts else ""
     try:
-        if os.path.lexists(cell.folder / FAILURE):
+        if os.path.lexists(cell.folder / FAILURE) and outcome != DONE:  # else mended by hand
             return State(FAILED, str(read_json(cell.folder / FAILURE).get("message")), {})
-        starts = read_starts(cell.folder)
-        outcome = str(starts[-1].get("outcome") or "") if starts else ""
         if outcome.startswith("failed: "):
             return State(FAILED, outcome.removeprefix("failed: "), {})
         if os.path.lexists(cell.folder / RESULTS) and outcome != STOPPED:

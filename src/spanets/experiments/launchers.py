@@ -3,10 +3,11 @@
 import os
 from collections.abc import MutableMapping
 
-_PREFIXES = ("TORCHELASTIC_", "ROLE_", "GROUP_", "PMI_", "PMIX_", "OMPI_COMM_")
+_PREFIXES = ("TORCHELASTIC_", "OMPI_COMM_", "PMI_", "PMIX_")
 _NAMES = frozenset(
     {
         *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK"),
+        *("GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE"),
         *("MASTER_ADDR", "MASTER_PORT", "JSM_NAMESPACE_RANK"),
         *("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"),
     }

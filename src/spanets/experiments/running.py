@@ -92,7 +92,9 @@ def _train(cell: Cell, report: Report) -> None:
         _write_cost(cell)
     except Exception as error:  # also a bug must not end the other cells
         if was_stopped(error):
-            raise
+            # The run's own message would advise to go on with this cell only.
+            stopped: type[Exception] = type(error) if isinstance(error, UserError) else UserError
+            raise stopped(f"stopped in {cell}; go on with the same command") from error
         message = str(error) if isinstance(error, UserError) else _describe_bug(error)
         _write(cell.folder / FAILURE, {"message": message, "traceback": traceback.format_exc()})
         report(f"failed: {cell}: {message}")

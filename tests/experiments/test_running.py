@@ -146,8 +146,15 @@ def test_the_name_of_a_metric_may_be_corrected(trainer, tmp_path, said):
 
 def test_files_of_others_are_not_replaced(tmp_path, said):
     (tmp_path / "results.json").write_text("{}")
-    with pytest.raises(UsageError, match="does not belong to a study and would be replaced"):
+    with pytest.raises(UsageError, match="holds no study, but other files, such as results.json"):
         run_study(study_of(), tmp_path, said.append)
+
+
+def test_wrong_arguments_of_a_model_are_found_before_the_first_cell(trainer, tmp_path, said):
+    wrong = study_of(TEXT, ("optim.lr: 0.002", "model.args.learn_balance: gat"))
+    with pytest.raises(UsageError, match=r"s.yaml: rate high: .* learn_balance is 'gat'"):
+        run_study(wrong, tmp_path / "study", said.append)
+    assert not (tmp_path / "study").exists()
 
 
 @pytest.mark.parametrize("error", [UserError("the disk is full"), RuntimeError("a bug")])
@@ -246,7 +253,7 @@ def test_the_command_prints_table_and_verdict(trainer, file, tmp_path, capsys):
     status, printed, _ = call(capsys, "study", file, "--out", out, "--dry-run")
     assert status == 0
     assert "6 cells: 0 finished, 0 failed, 0 running, 0 interrupted, 6 missing" in printed
-    assert "hours: unknown, because no cell of this study has finished" in printed
+    assert "time: unknown, because no cell of this study has finished" in printed
     status, printed, _ = call(capsys, "study", file, "--out", out, "--power", "0.03")
     assert status == 0
     assert "\nholds: faster (rate high against rate low: better by at least 0.01)" in printed

@@ -67,7 +67,7 @@ def begin(study: Study, base: Base, out: Path) -> list[str]:
         What was added or changed, in words.
 
     Raises:
-        UsageError: see `check`; or the folder holds other files that a study would replace.
+        UsageError: see `check`.
     """
     with locked(out):
         changes = check(study, base, out)
@@ -90,16 +90,16 @@ def check(study: Study, base: Base, out: Path) -> list[str] | None:
 
     Raises:
         UsageError: rules, metric, baseline, or the recipe of existing cells differ, or seeds or
-            levels are missing; or there is no study, and files that one would replace.
+            levels are missing; or the folder holds other files and no study.
     """
     if not os.path.lexists(out / STUDY):
-        own = (BASE, HISTORY, RESULTS, TABLE, PICTURE, PAGE, CELLS)
-        for name in own:
-            if os.path.lexists(out / name):
-                raise UsageError(
-                    f"{out / name}: exists, does not belong to a study and would be replaced; "
-                    "choose another --out"
-                )
+        names = sorted(os.listdir(out)) if out.is_dir() else []
+        # Hidden files are locks; a process that was killed at the start has left BASE.
+        if others := [name for name in names if not name.startswith(".") and name != BASE]:
+            raise UsageError(
+                f"{out}: holds no study, but other files, such as {others[0]}; choose a new or "
+                "empty folder for --out"
+            )
         return None
     before = parse_study(read_text_file(out / STUDY, MOST_CHARACTERS), str(out / STUDY))
     old_base = load_yaml(read_text_file(out / BASE, MOST_CHARACTERS), str(out / BASE))

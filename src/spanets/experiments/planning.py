@@ -72,14 +72,25 @@ def plan(cells: Sequence[Cell], retry: bool = False) -> dict[str, Any]:
 def describe_hours(found: Mapping[str, Any]) -> str:
     """Returns a line about the hours of a plan; see `plan`."""
     if not found["left"]:
-        return "nothing is left to train"
+        failed = " but failed cells, with --retry" if found["counts"][FAILED] else ""
+        return f"nothing is left to train{failed}"
     if found["hours"] is None:
         return (
-            "hours: unknown, because no cell of this study has finished; train the first cell "
+            "time: unknown, because no cell of this study has finished; train the first cell "
             "(omit --dry-run, press Ctrl-C after it), then ask again"
         )
-    guessed = f"; {found['guessed']} of them judged by other combinations" * bool(found["guessed"])
+    guessed = ""
+    if found["guessed"]:
+        guessed = f"; {found['guessed']} of them by cells of other combinations"
     return (
-        f"hours: {found['hours']:.2f} for the {found['left']} cells that are left, by one process "
-        f"on hardware like that of the finished cells{guessed}"
+        f"time: {duration(found['hours'] * 3600)} for {found['left']} cells, in one process on "
+        f"hardware like that of the finished cells{guessed}"
     )
+
+
+def duration(seconds: float) -> str:
+    """Returns a duration in hours, minutes or seconds."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"

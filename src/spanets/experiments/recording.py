@@ -19,7 +19,7 @@ from spanets.experiments.cells import (
     read_state,
 )
 from spanets.experiments.folder import RESULTS, TABLE, read_history
-from spanets.experiments.planning import wall_seconds
+from spanets.experiments.planning import duration, wall_seconds
 from spanets.experiments.running import COST
 from spanets.experiments.study_file import Study
 from spanets.experiments.summary import summarise_study
@@ -207,11 +207,3 @@ def _interval(row: Mapping[str, Any], sign: str = "") -> str:
     if row["low"] is None:
         return "-"
     return f"{_number(row['low'], sign)} to {_number(row['high'], sign)}"
-
-
-def duration(seconds: float) -> str:
-    """Returns a duration in hours, minutes or seconds."""
-    for size, unit in ((3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"

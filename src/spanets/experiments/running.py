@@ -36,7 +36,7 @@ Report = Callable[[str], None]
 def run_cells(
     cells: Sequence[Cell],
     report: Report,
-    after: Callable[[Cell], None],
+    after: Callable[[Cell], object],
     retry: bool = False,
     wait: bool = False,
 ) -> None:

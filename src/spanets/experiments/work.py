@@ -1,10 +1,11 @@
 """What `spanets study` does: counts what is left of a study, or runs it and writes the results."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spanets.experiments.cells import Cell, make_cells
+from spanets.backbones.factory import create_model
+from spanets.experiments.cells import Cell, make_cells, name_levels
 from spanets.experiments.folder import begin, check, locked
 from spanets.experiments.page import write_page
 from spanets.experiments.planning import plan
@@ -12,7 +13,8 @@ from spanets.experiments.recording import collect, write_results
 from spanets.experiments.running import Report, has_locks, run_cells
 from spanets.experiments.study_file import Study
 from spanets.recipe import read_recipe_values
-from spanets_runtime.errors import UsageError
+from spanets.tasks import load_task
+from spanets_runtime.errors import UsageError, UserError
 
 
 def plan_study(
@@ -26,6 +28,7 @@ def plan_study(
     base, cells = _open(study, out, trusted)
     for note in check(study, base, out) or ():
         report(note)
+    _check_models(study, cells)
     return plan(cells, retry)
 
 
@@ -54,6 +57,7 @@ def run_study(
         UserError: it was stopped, no finished cell has the metric, or a file cannot be written.
     """
     base, cells = _open(study, out, trusted)
+    _check_models(study, cells)
     for note in begin(study, base, out):
         report(note)
     if not has_locks(out):
@@ -77,3 +81,18 @@ def _open(study: Study, out: Path, trusted: bool) -> tuple[Mapping[str, Any], li
         raise UsageError(f"--out {out}: is a file; name a folder")
     base = read_recipe_values(study.recipe)
     return base, make_cells(study, base, out, trusted)
+
+
+def _check_models(study: Study, cells: Sequence[Cell]) -> None:
+    """Builds each classifier's network once: a wrong argument must fail now, not after hours."""
+    checked = set()
+    for cell in cells:
+        model = cell.recipe.model
+        key = model.name, repr(model.args)
+        if key in checked or not load_task(cell.recipe.task).is_image_level:
+            continue
+        checked.add(key)
+        try:
+            create_model(model.name, model.args)
+        except UserError as error:
+            raise type(error)(f"{study.origin}: {name_levels(cell.levels)}: {error}") from error

@@ -13,6 +13,7 @@ import spanets_cli
 from spanets.experiments import running, work
 from spanets.experiments.folder import read_history
 from spanets.experiments.launchers import stand_alone
+from spanets.experiments.planning import describe_hours
 from spanets.experiments.study_file import parse_study
 from spanets.experiments.summary import summarise_study
 from spanets.experiments.work import plan_study, run_study
@@ -146,7 +147,7 @@ def test_the_name_of_a_metric_may_be_corrected(trainer, tmp_path, said):
 
 def test_files_of_others_are_not_replaced(tmp_path, said):
     (tmp_path / "results.json").write_text("{}")
-    with pytest.raises(UsageError, match="holds no study, but other files, such as results.json"):
+    with pytest.raises(UsageError, match=r"holds no study, but other files, such as results\.json"):
         run_study(study_of(), tmp_path, said.append)
 
 
@@ -169,7 +170,9 @@ def test_a_failure_is_recorded_and_tried_again_when_asked(trainer, tmp_path, sai
     trainer.fails = {}
     assert run_study(study_of(), out, said.append)["counts"]["failed"] == 1
     assert len(trainer.calls) == 6
-    assert plan_study(study_of(), out, said.append)["left"] == 0
+    plan = plan_study(study_of(), out, said.append)
+    assert plan["left"] == 0
+    assert describe_hours(plan) == "nothing is left to train but failed cells, with --retry"
     assert plan_study(study_of(), out, said.append, retry=True)["left"] == 1
     assert run_study(study_of(), out, said.append, retry=True)["counts"] == {"finished": 6}
     assert trainer.calls[-1] == "(0.002, 1) True"  # resumed

@@ -151,10 +151,12 @@ def _describe_incomplete(cells: Sequence[Row]) -> list[str]:
     undefined = sum(cell["status"] == "finished" and cell["value"] is None for cell in cells)
     if undefined:
         notes.append(f"{undefined} finished cells have no finite value and are left out")
+    failures: dict[str, list[str]] = {}
     for cell in cells:
         if cell["status"] == "failed":
             name = ", ".join(f"{factor} {level}" for factor, level in cell["levels"].items())
-            notes.append(f"failed: {name}, seed {cell['seed']}: {cell['problem']}")
+            failures.setdefault(cell["problem"], []).append(f"{name}, seed {cell['seed']}")
+    notes += [f"failed: {'; '.join(names)}: {problem}" for problem, names in failures.items()]
     return notes
 
 

@@ -110,8 +110,8 @@ def test_packages_are_commands(module, monkeypatch, capsys):
         (
             ["x"],
             "unknown command 'x'; known are models, weights, predict, eval, explain, embed, "
-            "analyze, train, runs, report, stats, convert, shard, export, bench, push, completion "
-            "(see spanets --help)",
+            "analyze, train, runs, report, study, stats, convert, shard, export, bench, push, "
+            "completion (see spanets --help)",
         ),
         (["train"], "the following arguments are required: recipe (see spanets train --help)"),
         (["train", "elpv", "--out"], "argument --out: expected one argument"),

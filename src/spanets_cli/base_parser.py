@@ -54,6 +54,8 @@ def make_formatter(prog: str) -> argparse.HelpFormatter:
     from rich_argparse import RawDescriptionRichHelpFormatter
 
     RawDescriptionRichHelpFormatter.group_name_formatter = str  # it would capitalize each word
+    RawDescriptionRichHelpFormatter.text_markup = False  # brackets are brackets
+    RawDescriptionRichHelpFormatter.help_markup = False
     return RawDescriptionRichHelpFormatter(prog)
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from spanets.experiments.folder import PAGE, PICTURE
 from spanets.experiments.recording import describe_verdicts, table_rows
 from spanets.experiments.verdicts import KINDS
-from spanets.training.mistakes import Page, data_uri, html_table, to_html
 from spanets_runtime.errors import require
 from spanets_runtime.figures import name_label, render
 from spanets_runtime.files import write_atomically
+from spanets_runtime.html import Page, data_uri, html_table, mark_of, to_html
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,12 +46,7 @@ def write_page(results: Mapping[str, Any], out: Path) -> None:
              cell["value"], cell["problem"] or ""] for cell in results["cells"]
         ]),
     ]  # fmt: skip
-    _write_html(out / PAGE, results["question"], body)
-
-
-def _write_html(path: Path, title: str, body: Sequence[str]) -> None:
-    """Writes one file without references to others."""
-    Page().write(path, title, body)
+    Page(mark_of("spanets study")).write(out / PAGE, results["question"], body)
 
 
 def draw(results: Mapping[str, Any]) -> bytes:

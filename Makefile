@@ -10,7 +10,7 @@ export MPLBACKEND := Agg
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help quickstart demo-detection demo-segmentation test test-all test-lowest lint format \
-	docs-keys bench model-table clean
+	docs docs-keys notebooks bench model-table clean
 
 help:
 	@echo "make quickstart  train on 2,624 solar cells, and write a page about it, in ten minutes"
@@ -19,6 +19,8 @@ help:
 	@echo "make test        run the tests       make test-all  run the slow tests too"
 	@echo "make test-lowest run the tests with the lowest supported versions of dependencies"
 	@echo "make lint        ruff, mypy, imports make format    reformat the sources"
+	@echo "make docs        build the site into docs/_build"
+	@echo "make notebooks   execute the notebooks, and store their outputs"
 	@echo "make docs-keys   write docs/recipe-keys.md and the words for shell completion"
 	@echo "make bench       time on a CPU; replaces files in benchmarks/results/"
 	@echo "make model-table  count parameters and operations of every model again"
@@ -82,6 +84,17 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+$(VENV)/.docs: pyproject.toml
+	$(call install,docs)
+
+# Strict: a warning is an error, and each name and internal link must resolve. No network is used.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build
+	@echo "open docs/_build/index.html"
+
+notebooks: $(VENV)/.docs
+	$(BIN)/python docs/notebooks/execute.py
+
 docs-keys: $(VENV)/.dev
 	$(BIN)/python -m spanets.recipe.documentation > docs/recipe-keys.md
 	$(BIN)/python -m spanets.recipe.documentation --json > src/spanets_cli/recipe_keys.json
@@ -98,4 +111,4 @@ model-table: $(VENV)/.dev
 	$(BIN)/python -m spanets.bench.recount
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest dist
+	rm -rf $(VENV) $(VENV)-lowest dist docs/_build

@@ -16,7 +16,7 @@ from spanets_runtime.errors import UserError
 from spanets_runtime.images import MAX_PIXELS, ImageError, load_image
 
 Pixels = Image.Image | NDArray[Any]
-"""A decoded image: 8-bit RGB, or an array (H, W, C) of the stored numbers."""
+"""A decoded image, in 8-bit RGB or as an array (H, W, C) of the stored numbers."""
 
 T = TypeVar("T")
 

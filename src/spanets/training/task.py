@@ -262,7 +262,7 @@ class Task(ABC, Generic[R]):
             options: The options of the evaluation.
 
         Returns:
-            Values for JSON: "checkpoint", "data", "images", "metrics" by name; perhaps "notes"
+            Values for JSON, with "checkpoint", "data", "images", "metrics" by name; perhaps "notes"
             (lines about data that was left out, renamed or changed) and more.
 
         Raises:

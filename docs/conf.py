@@ -1,0 +1,94 @@
+"""Settings of the site: `make docs` builds it from docs/*.md and the docstrings, without network."""
+
+import os
+import re
+
+from sphinx.application import Sphinx
+
+import spanets
+
+project = "spanets"
+author = "The spanets developers"
+copyright = "The spanets developers, MIT licence"
+version = release = spanets.__version__
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
+extensions += ["sphinx.ext.viewcode", "myst_nb", "sphinx_copybutton"]
+exclude_patterns = ["_build", "notebooks/[!i]*.md"]  # notebooks are read with their outputs: *.ipynb
+suppress_warnings = ["config.cache"]
+
+myst_heading_anchors = 4  # the anchors of GitHub: page.md#a-heading
+nb_execution_mode = "off"  # `make notebooks` executes them and stores their outputs
+nb_ipywidgets_js = {}  # scripts of another server
+nb_merge_streams = True
+
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True  # `ring=RING`, not 0.333...
+autodoc_typehints = "signature"
+autodoc_use_type_comments = False
+autosummary_generate = False  # a page for each package, not for each function
+napoleon_numpy_docstring = False
+default_role = "code"  # docstrings write `x` for code, as Markdown does
+
+nitpicky = True
+# Types of other packages appear in signatures. Their documentation is on other servers, and the
+# site is built without network. Names of our own packages must resolve.
+_OTHERS = "torch|torchvision|timm|numpy|np|PIL|matplotlib|pathlib|os|types|collections|typing|argparse"
+# The same without their package, as the source writes them for type checkers only.
+_SHORT = "Tensor|Module|Figure|ModuleType|L.LightningModule|Sequence|Mapping|Iterable|Iterator|Any"
+# Type variables, a part of a type that Sphinx splits at a comma, and types of our own that only
+# authors of tasks meet. They are described in their source.
+_OWN = r".*\.[RT]|dict\[str|RunData|Loaders|Folds|Row|EvalOptions|PredictOptions|EmbeddingNetwork"
+_OWN += "|Columns|Listed|Decoded|PixelFormat|RunningMoments|Views"
+nitpick_ignore_regex = [
+    ("py:.*", rf"({_OTHERS})(\..*)?"),
+    ("py:.*", rf"(spanets.*\.)?({_SHORT}|{_OWN})"),
+]
+
+html_theme = "furo"
+html_title = f"spanets {version}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = html_show_sourcelink = False
+pygments_style, pygments_dark_style = "friendly", "github-dark"
+copybutton_exclude = ".linenos, .gp, .go"
+templates_path: list[str] = []
+
+
+LINK = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+)([^)#\s]+)(#[^)]*)?\)")
+
+
+def lead_to_repository(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Makes links to files outside docs/ lead to the repository, if its address is known.
+
+    The address is SPANETS_SOURCES, such as https://HOST/OWNER/NAME/blob/REVISION. Without it, a
+    page of Markdown becomes plain text, and any other file a download.
+    """
+    address = os.environ.get("SPANETS_SOURCES", "").rstrip("/")
+
+    def replace(link: re.Match[str]) -> str:
+        text, up, path, anchor = link.groups()
+        if up.count("../") <= docname.count("/"):
+            return link[0]
+        if address:
+            return f"[{text}]({address}/{path}{anchor or ''})"
+        return text if path.endswith(".md") else link[0]
+
+    source[0] = LINK.sub(replace, source[0])
+
+
+def mark_literal_blocks(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Shows an indented block after a colon and an empty line as code, as Markdown does."""
+    for i in range(len(lines) - 2):
+        if lines[i].endswith(":") and not lines[i].endswith("::") and not lines[i + 1].strip():
+            following = lines[i + 2]
+            if len(following) - len(following.lstrip()) > len(lines[i]) - len(lines[i].lstrip()):
+                lines[i] += ":"
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", lead_to_repository)
+    app.connect("autodoc-process-docstring", mark_literal_blocks, priority=400)  # before napoleon

@@ -1,0 +1,72 @@
+"""Executes the notebooks, and stores each with its outputs beside it: finetune.md to finetune.ipynb.
+
+    python docs/notebooks/execute.py [NAME...] [--check]
+
+They run in an empty temporary folder, without network. With --check nothing is stored.
+"""
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+
+HERE = Path(__file__).parent
+LARGEST = 300_000  # bytes of a stored notebook
+ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+def execute(path: Path) -> Any:
+    """Executes a notebook; returns it with its outputs."""
+    notebook = jupytext.read(path)
+    with tempfile.TemporaryDirectory() as folder:
+        resources = {"metadata": {"path": folder}}
+        NotebookClient(notebook, timeout=600, resources=resources, record_timing=False).execute()
+    return notebook
+
+
+def clean(notebook: Any) -> Any:
+    """Removes what differs in every run: identifiers, the machine's Python, escapes for colours."""
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata = nbformat.from_dict({"kernelspec": kernel})
+    for number, cell in enumerate(notebook.cells):
+        cell.id, cell.metadata = f"cell-{number}", nbformat.from_dict({})
+        for output in cell.get("outputs", ()):
+            output["metadata"] = nbformat.from_dict({})
+            if "text" in output:
+                output["text"] = ESCAPES.sub("", output["text"])
+    return notebook
+
+
+def main() -> int:
+    """Executes the named notebooks, or all; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Executes the notebooks of the documentation.")
+    parser.add_argument("names", nargs="*", help="such as finetune (default: all)")
+    parser.add_argument("--check", action="store_true", help="execute only; store nothing")
+    arguments = parser.parse_args()
+    # Cells call the `spanets` command of this environment, and no cell may fetch anything.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    os.environ |= {"HF_HUB_OFFLINE": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    os.environ["PYTHONWARNINGS"] = "ignore"  # a bar of Jupyter is not installed
+    names = arguments.names or sorted(p.stem for p in HERE.glob("*.md") if p.stem != "index")
+    for name in names:
+        begin = time.perf_counter()
+        text = nbformat.writes(clean(execute(HERE / f"{name}.md"))) + "\n"
+        print(f"{name}: {time.perf_counter() - begin:.0f} s, {len(text) // 1000} kB", flush=True)
+        if len(text) > LARGEST:
+            print(f"{name}: more than {LARGEST // 1000} kB; show less", file=sys.stderr)
+            return 1
+        if not arguments.check:
+            (HERE / f"{name}.ipynb").write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

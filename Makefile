@@ -89,8 +89,8 @@ $(VENV)/.docs: pyproject.toml
 
 # Strict: a warning is an error, and each name and internal link must resolve. No network is used.
 docs: $(VENV)/.docs
-	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build
-	@echo "open docs/_build/index.html"
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
 
 notebooks: $(VENV)/.docs
 	$(BIN)/python docs/notebooks/execute.py

@@ -1,9 +1,12 @@
-"""Settings of the site: `make docs` builds it from docs/*.md and the docstrings, without network."""
+"""Settings of the site; `make docs` builds it from docs/*.md and docstrings, without network."""
 
 import os
 import re
 
+from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 
 import spanets
 
@@ -14,7 +17,10 @@ version = release = spanets.__version__
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
 extensions += ["sphinx.ext.viewcode", "myst_nb", "sphinx_copybutton"]
-exclude_patterns = ["_build", "notebooks/[!i]*.md"]  # notebooks are read with their outputs: *.ipynb
+exclude_patterns = [
+    "_build",
+    "notebooks/[!i]*.md",
+]  # notebooks are read with their outputs: *.ipynb
 suppress_warnings = ["config.cache"]
 
 myst_heading_anchors = 4  # the anchors of GitHub: page.md#a-heading
@@ -28,14 +34,18 @@ autodoc_typehints = "signature"
 autodoc_use_type_comments = False
 autosummary_generate = False  # a page for each package, not for each function
 napoleon_numpy_docstring = False
-default_role = "code"  # docstrings write `x` for code, as Markdown does
+default_role = "py:obj"  # docstrings write `x` for code, as Markdown does; names become links
+python_maximum_signature_line_length = 90
 
 nitpicky = True
 # Types of other packages appear in signatures. Their documentation is on other servers, and the
 # site is built without network. Names of our own packages must resolve.
-_OTHERS = "torch|torchvision|timm|numpy|np|PIL|matplotlib|pathlib|os|types|collections|typing|argparse"
+_OTHERS = (
+    "torch|torchvision|timm|numpy|np|PIL|matplotlib|pathlib|os|types|collections|typing|argparse"
+)
 # The same without their package, as the source writes them for type checkers only.
-_SHORT = "Tensor|Module|Figure|ModuleType|L.LightningModule|Sequence|Mapping|Iterable|Iterator|Any"
+_SHORT = "Tensor|nn.Module|Module|Figure|ModuleType|L.LightningModule"
+_SHORT += "|Sequence|Mapping|Iterable|Iterator|Any"
 # Type variables, a part of a type that Sphinx splits at a comma, and types of our own that only
 # authors of tasks meet. They are described in their source.
 _OWN = r".*\.[RT]|dict\[str|RunData|Loaders|Folds|Row|EvalOptions|PredictOptions|EmbeddingNetwork"
@@ -56,25 +66,27 @@ templates_path: list[str] = []
 
 
 LINK = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+)([^)#\s]+)(#[^)]*)?\)")
+FILE_NAME = re.compile(r"\[(?:\.\./)*[\w-]+\.md\]\(((?!http)[^)\s]+)\)")
 
 
-def lead_to_repository(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Makes links to files outside docs/ lead to the repository, if its address is known.
+def rewrite_links(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Names pages by their titles, and leads links to files outside docs/ to the repository.
 
-    The address is SPANETS_SOURCES, such as https://HOST/OWNER/NAME/blob/REVISION. Without it, a
-    page of Markdown becomes plain text, and any other file a download.
+    The repository's address is SPANETS_SOURCES, such as https://HOST/OWNER/NAME/blob/REVISION.
+    Without it, a page of Markdown becomes plain text, and any other file a download.
     """
     address = os.environ.get("SPANETS_SOURCES", "").rstrip("/")
 
     def replace(link: re.Match[str]) -> str:
         text, up, path, anchor = link.groups()
-        if up.count("../") <= docname.count("/"):
+        if up.count("../") <= docname.count("/"):  # in docs/
             return link[0]
         if address:
             return f"[{text}]({address}/{path}{anchor or ''})"
         return text if path.endswith(".md") else link[0]
 
-    source[0] = LINK.sub(replace, source[0])
+    text = LINK.sub(replace, source[0])
+    source[0] = FILE_NAME.sub(r"[](\1)", text)  # the title of the page, in place of its file name
 
 
 def mark_literal_blocks(
@@ -88,7 +100,15 @@ def mark_literal_blocks(
                 lines[i] += ":"
 
 
+def show_as_code(
+    app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, shown: nodes.Element
+) -> nodes.Element | None:
+    """Leaves `x` in a docstring as code if it is no name of the reference."""
+    return shown if node["reftype"] == "obj" else None
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
-    app.connect("source-read", lead_to_repository)
+    app.connect("source-read", rewrite_links)
+    app.connect("missing-reference", show_as_code)
     app.connect("autodoc-process-docstring", mark_literal_blocks, priority=400)  # before napoleon

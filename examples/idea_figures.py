@@ -18,7 +18,7 @@ from spanets.analysis import spectrum_map
 from spanets.spectral import low_frequency_basis, low_frequency_mask, spectral_pool
 
 SIDE, MAP = 256, 56  # sides of the photograph, and of the first stage's maps for 224² images
-COLOURS = 256  # of the files
+COLOURS = 96  # of the files: keeps the spectrum small
 
 
 def load_photograph(side: int) -> Tensor:
@@ -89,7 +89,9 @@ def draw_rank() -> Figure:
         place.axis("off")
     show(axes[1, 0], image[0], "x (its mean is 0)", limits)
     show(axes[1, 1], scaled[0], "(1 - λ) x, here 0.2 x", limits)
-    show(axes[1, 2], (filtered - scaled)[0], "+ rank-5 update", limits)
+    show(
+        axes[1, 2], 6 * (filtered - scaled)[0], "+ rank-5 update\n(shown 6 times as strong)", limits
+    )
     show(axes[1, 3], filtered[0], "= SPF(x)", limits)
     difference = (filtered - by_fft).abs().max().item()
     show(axes[1, 4], by_fft[0], f"by FFT: largest\ndifference {difference:.0e}", limits)

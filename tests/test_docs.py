@@ -16,6 +16,7 @@ from spanets_cli.parser import split_overrides
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 OTHERS = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+OTHERS += sorted((ROOT / "docs").glob("*/*.md"))  # the reference, the notebooks
 # Written from the recipes' keys, without commands.
 WITHOUT_COMMANDS = ("recipe-keys.md",)
 
@@ -52,7 +53,7 @@ def test_commands_of_the_table_of_formats():
         spanets_cli.make_parser().parse_args(words)
 
 
-@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_exist(page):
     text = page.read_text(encoding="utf-8")
     links = [
@@ -84,7 +85,10 @@ def test_deploying_with_onnxruntime(small_run, photos, tmp_path, monkeypatch, ca
 
 SNIPPETS = [
     snippet
-    for name in ("analysis", "detection", "labels", "models", "robustness", "segmentation")
+    for name in (
+        *("analysis", "detection", "extend", "idea", "labels", "models", "robustness"),
+        "segmentation",
+    )
     for snippet in blocks(ROOT / f"docs/{name}.md", "python")
 ]
 

@@ -1,4 +1,4 @@
-"""Executes the notebooks, and stores each with its outputs beside it: finetune.md to finetune.ipynb.
+"""Executes the notebooks and stores each with its outputs beside it, such as finetune.ipynb.
 
     python docs/notebooks/execute.py [NAME...] [--check]
 
@@ -28,7 +28,7 @@ def execute(path: Path) -> Any:
     notebook = jupytext.read(path)
     with tempfile.TemporaryDirectory() as folder:
         resources = {"metadata": {"path": folder}}
-        NotebookClient(notebook, timeout=600, resources=resources, record_timing=False).execute()
+        NotebookClient(notebook, timeout=1200, resources=resources, record_timing=False).execute()
     return notebook
 
 

@@ -138,7 +138,7 @@ class GraphSpectrum:
 
     @property
     def high_pass_ratio(self) -> float:
-        """Mean |φ| over the top third of μ, divided by the mean over the bottom third."""
+        """Mean `|φ|` over the top third of μ, divided by the mean over the bottom third."""
         low, _, high = self.thirds()
         return high / low
 
@@ -149,7 +149,7 @@ class GraphSpectrum:
         return float(top.mean() / self.gain[0])
 
     def thirds(self) -> tuple[float, float, float]:
-        """Returns the mean |φ| over the bottom, middle and top third of μ."""
+        """Returns the mean `|φ|` over the bottom, middle and top third of μ."""
         third = len(self.profile) // 3
         size = np.abs(self.profile)
         parts = (size[:third], size[third:-third], size[-third:])

@@ -17,10 +17,8 @@ version = release = spanets.__version__
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
 extensions += ["sphinx.ext.viewcode", "myst_nb", "sphinx_copybutton"]
-exclude_patterns = [
-    "_build",
-    "notebooks/[!i]*.md",
-]  # notebooks are read with their outputs: *.ipynb
+# Notebooks are read with their outputs: *.ipynb.
+exclude_patterns = ["_build", "notebooks/[!i]*.md"]
 suppress_warnings = ["config.cache"]
 
 myst_heading_anchors = 4  # the anchors of GitHub: page.md#a-heading

@@ -55,7 +55,7 @@ def count_costs(model: nn.Module, size: int | tuple[int, int] = 224) -> Costs:
 
 
 def count_macs(model: nn.Module, size: int | tuple[int, int] = 224) -> int:
-    """Returns the multiply-accumulates of one image, without Fourier transforms."""
+    """Returns the multiply-accumulate operations for one image, without Fourier transforms."""
     return count_costs(model, size).macs
 
 

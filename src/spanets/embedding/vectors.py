@@ -21,7 +21,7 @@ _BLOCK = 2**22  # numbers in a block of vectors: 16 MiB in float32
 
 @dataclass(frozen=True)
 class Origin:
-    """What the vectors were made with; vectors of two origins cannot be compared.
+    """How vectors were computed. Only vectors with the same origin can be compared.
 
     Attributes:
         model: Name or path of the model that the user gave.
@@ -68,7 +68,7 @@ class Embeddings:
         classes: Names of the class folders.
         parts: "train", "val" or "test" for each image, or "" in a data set without parts.
         digests: BLAKE2 digest of each file's content (N, 16), uint8.
-        origin: What the vectors were made with.
+        origin: How the vectors were computed.
         notes: Lines about the listing and the model; not stored.
         left_out: A line for each image that was left out; not stored.
     """

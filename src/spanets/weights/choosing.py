@@ -59,7 +59,9 @@ def take_weights(
 
 
 def read_state_dict(path: str | Path) -> StateDict:
-    """Reads the tensors in the main place of a checkpoint file, under the file's own names.
+    """Reads the weights of a checkpoint file, under the names that the file gives them.
+
+    If the file has several sets, such as averages, it takes the main one.
 
     Raises:
         WeightsError: unreadable file, or one without named tensors.

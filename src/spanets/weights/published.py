@@ -21,7 +21,7 @@ PAPERS = {
 
 @dataclass(frozen=True)
 class Release:
-    """One published file.
+    """One published file of weights, and where it is.
 
     Attributes:
         model: timm name of the model.

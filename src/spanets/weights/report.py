@@ -10,7 +10,7 @@ _SHOWN = 4
 
 @dataclass
 class LoadReport:
-    """Report of `load_weights`.
+    """What `load_weights` loaded, skipped and left at its initial values.
 
     Attributes:
         path: The file.

@@ -19,7 +19,7 @@ MIN_FREE_SIDE = 64
 
 
 def is_exported(path: str | Path) -> bool:
-    """Returns whether a path is that of an ONNX file, not a checkpoint or a model name."""
+    """Returns whether a word names an ONNX file, rather than a checkpoint or a model."""
     return str(path).lower().endswith(".onnx")
 
 

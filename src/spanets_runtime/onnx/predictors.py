@@ -65,7 +65,7 @@ def image_level_predictor(file: OnnxFile) -> OnnxPredictor:
 
 
 def refuse_exported(option: str, path: str | Path) -> str:
-    """Returns the message about an option that exported files lack."""
+    """Returns the message for an option that only works with a checkpoint."""
     return f"{option} takes a checkpoint, and {path} is an exported file; use the checkpoint"
 
 

@@ -59,6 +59,15 @@ def test_notebooks_are_stored_as_executed(path):
     assert not re.search(r"/tmp/|/root/|/home/|site-packages", stored)  # of one machine
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_prose_of_notebooks_is_stored(path):
+    """If this fails: `python docs/notebooks/execute.py --prose`."""
+    jupytext = pytest.importorskip("jupytext")
+    stored = json.loads(path.with_suffix(".ipynb").read_text(encoding="utf-8"))
+    prose = ["".join(cell["source"]) for cell in stored["cells"]]
+    assert prose == [cell.source for cell in jupytext.read(path).cells]
+
+
 def test_notebook_of_the_mixer_runs(capsys):
     exec("\n".join(cells(DOCS / "notebooks/own_network.md")), {})
     accuracy = re.findall(r"([\d.]+) of the pixels", capsys.readouterr().out)

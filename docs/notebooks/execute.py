@@ -1,8 +1,9 @@
 """Executes the notebooks and stores each with its outputs beside it, such as finetune.ipynb.
 
-    python docs/notebooks/execute.py [NAME...] [--check]
+    python docs/notebooks/execute.py [NAME...] [--check | --prose]
 
-They run in an empty temporary folder, without network. With --check nothing is stored.
+They run in an empty temporary folder, without network. With --check nothing is stored. With --prose
+nothing is executed: changed text is stored with the earlier outputs.
 """
 
 import argparse
@@ -32,6 +33,21 @@ def execute(path: Path) -> Any:
     return notebook
 
 
+def take_outputs(path: Path) -> Any:
+    """Returns a notebook with the outputs of its stored form.
+
+    Raises:
+        ValueError: the code has changed since then.
+    """
+    notebook, stored = jupytext.read(path), nbformat.read(path.with_suffix(".ipynb"), as_version=4)
+    code = [[cell for cell in n.cells if cell.cell_type == "code"] for n in (notebook, stored)]
+    if [cell.source for cell in code[0]] != [cell.source for cell in code[1]]:
+        raise ValueError(f"the code of {path.name} has changed: run without --prose")
+    for cell, earlier in zip(*code, strict=True):
+        cell.outputs, cell.execution_count = earlier.outputs, earlier.execution_count
+    return notebook
+
+
 def clean(notebook: Any) -> Any:
     """Removes what differs in every run: identifiers, the machine's Python, escapes for colours."""
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -50,6 +66,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Executes the notebooks of the documentation.")
     parser.add_argument("names", nargs="*", help="such as finetune (default: all)")
     parser.add_argument("--check", action="store_true", help="execute only; store nothing")
+    parser.add_argument("--prose", action="store_true", help="store changed text; execute nothing")
     arguments = parser.parse_args()
     # Cells call the `spanets` command of this environment, and no cell may fetch anything.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -58,7 +75,8 @@ def main() -> int:
     names = arguments.names or sorted(p.stem for p in HERE.glob("*.md") if p.stem != "index")
     for name in names:
         begin = time.perf_counter()
-        text = nbformat.writes(clean(execute(HERE / f"{name}.md"))) + "\n"
+        make = take_outputs if arguments.prose else execute
+        text = nbformat.writes(clean(make(HERE / f"{name}.md"))) + "\n"
         print(f"{name}: {time.perf_counter() - begin:.0f} s, {len(text) // 1000} kB", flush=True)
         if len(text) > LARGEST:
             print(f"{name}: more than {LARGEST // 1000} kB; show less", file=sys.stderr)

@@ -48,12 +48,25 @@ def take_outputs(path: Path) -> Any:
     return notebook
 
 
+def merge_streams(outputs: list[Any]) -> list[Any]:
+    """Joins printed text that arrived in parts."""
+    merged: list[Any] = []
+    for output in outputs:
+        if merged and "text" in output and merged[-1].get("name") == output.get("name"):
+            merged[-1]["text"] += output["text"]
+        else:
+            merged.append(output)
+    return merged
+
+
 def clean(notebook: Any) -> Any:
     """Removes what differs in every run: identifiers, the machine's Python, escapes for colours."""
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata = nbformat.from_dict({"kernelspec": kernel})
     for number, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{number}", nbformat.from_dict({})
+        if cell.cell_type == "code":
+            cell.outputs = merge_streams(cell.outputs)
         for output in cell.get("outputs", ()):
             output["metadata"] = nbformat.from_dict({})
             if "text" in output:

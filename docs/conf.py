@@ -47,7 +47,7 @@ _SHORT += "|Sequence|Mapping|Iterable|Iterator|Any"
 # Type variables, a part of a type that Sphinx splits at a comma, and types of our own that only
 # authors of tasks meet. They are described in their source.
 _OWN = r".*\.[RT]|dict\[str|RunData|Loaders|Folds|Row|EvalOptions|PredictOptions|EmbeddingNetwork"
-_OWN += "|Columns|Listed|Decoded|PixelFormat|RunningMoments|Views"
+_OWN += "|TargetReader|Columns|Listed|Decoded|PixelFormat|RunningMoments|Views"
 nitpick_ignore_regex = [
     ("py:.*", rf"({_OTHERS})(\..*)?"),
     ("py:.*", rf"(spanets.*\.)?({_SHORT}|{_OWN})"),

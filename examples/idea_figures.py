@@ -1,6 +1,8 @@
-"""Draws the pictures of docs/idea.md from a photograph of scikit-image (CC0).
+"""Draws the pictures of docs/idea.md.
 
-python examples/idea_figures.py [FOLDER]
+    python examples/idea_figures.py [FOLDER]
+
+The photograph is Grace Hopper's, by the U.S. Navy, in the public domain; matplotlib brings it.
 """
 
 import sys
@@ -8,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.cbook import get_sample_data
 from matplotlib.figure import Figure
 from PIL import Image
 from readme_figure import draw_mixer
-from skimage import data
 from torch import Tensor
 
 from spanets.analysis import spectrum_map
@@ -22,8 +24,9 @@ COLOURS = 96  # of the files: keeps the spectrum small
 
 
 def load_photograph(side: int) -> Tensor:
-    """Returns the cat of scikit-image as a grey image (1, side, side), from 0 to 1."""
-    image = Image.fromarray(data.chelsea()).convert("L").crop((70, 0, 370, 300))
+    """Returns a square of the photograph as a grey image (1, side, side), from 0 to 1."""
+    with get_sample_data("grace_hopper.jpg") as file:
+        image = Image.open(file).convert("L").crop((110, 20, 410, 320))
     pixels = torch.tensor(list(image.resize((side, side)).tobytes()), dtype=torch.float32)
     return pixels.reshape(1, side, side) / 255
 

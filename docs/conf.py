@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 from docutils import nodes
 from sphinx import addnodes
@@ -44,10 +45,11 @@ _OTHERS = (
 # The same without their package, as the source writes them for type checkers only.
 _SHORT = "Tensor|nn.Module|Module|Figure|ModuleType|L.LightningModule"
 _SHORT += "|Sequence|Mapping|Iterable|Iterator|Any"
-# Type variables, a part of a type that Sphinx splits at a comma, and types of our own that only
+# Type variables, a part of a type that Sphinx splits at a comma, and classes of our own that only
 # authors of tasks meet. They are described in their source.
-_OWN = r".*\.[RT]|dict\[str|RunData|Loaders|Folds|Row|EvalOptions|PredictOptions|EmbeddingNetwork"
-_OWN += "|TargetReader|Columns|Listed|Decoded|PixelFormat|RunningMoments|Views"
+SOURCES = (Path(__file__).parents[1] / "src").rglob("*.py")
+_DEFINED = (re.findall(r"^class (\w+)", path.read_text("utf-8"), re.M) for path in SOURCES)
+_OWN = "|".join([r".*\.[RT]", r"dict\[str", "Columns", *sorted({n for ns in _DEFINED for n in ns})])
 nitpick_ignore_regex = [
     ("py:.*", rf"({_OTHERS})(\..*)?"),
     ("py:.*", rf"(spanets.*\.)?({_SHORT}|{_OWN})"),

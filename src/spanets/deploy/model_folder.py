@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -26,19 +26,26 @@ except ImportError:  # Windows
 CONFIG = "config.json"
 FILES = (CONFIG, "model.safetensors", "README.md")
 
+SPACE_FILES = (*FILES, "app.py", "requirements.txt")
+"""Files of a Hugging Face Space; the first is the configuration, as in `FILES`."""
+
 _KEY = "spanets"
 _ASIDE, _BEFORE = ".push", "before"
 
 
-def sign(folder: Path) -> None:
+def sign(folder: Path, names: Sequence[str] = FILES) -> None:
     """Adds the digests of a folder's files to its config.json."""
     config = json.loads((folder / CONFIG).read_text("utf-8"))
-    digests = {name: _digest(folder / name) for name in FILES}
+    digests = {name: _digest(folder / name) for name in names}
     (folder / CONFIG).write_text(json.dumps({**config, _KEY: digests}, indent=2), "utf-8")
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, names: Sequence[str] = FILES) -> None:
     """Checks that a push may write a folder.
+
+    Args:
+        folder: The folder.
+        names: Files that will be written.
 
     Raises:
         UsageError: it is a file, or it holds a file that no push wrote or that was edited since.
@@ -49,7 +56,7 @@ def check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise UsageError(f"{where}: is a file; name a folder, or hf-hub:OWNER/NAME")
     found = sorted(path.name for path in folder.iterdir())
-    if others := [name for name in found if name not in (*FILES, _ASIDE)]:
+    if others := [name for name in found if name not in (*names, _ASIDE)]:
         raise UsageError(f"{where}: holds {others[0]!r}; name a new folder, or one of a push")
     known = _known_digests(folder)
     for name in found:
@@ -60,7 +67,7 @@ def check_folder(folder: Path) -> None:
             )
 
 
-def place(source: Path, folder: Path) -> list[str]:
+def place(source: Path, folder: Path, names: Sequence[str] = FILES) -> list[str]:
     """Moves a signed folder's files into another folder, all of them or none.
 
     Returns:
@@ -74,9 +81,9 @@ def place(source: Path, folder: Path) -> list[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
-            _recover(folder)
-            check_folder(folder)
-            _replace_all(source, folder)
+            _recover(folder, names)
+            check_folder(folder, names)
+            _replace_all(source, folder, names)
     except BaseException as error:
         with suppress(OSError):  # something is in it
             for part in missing:
@@ -84,24 +91,24 @@ def place(source: Path, folder: Path) -> list[str]:
         if isinstance(error, OSError):
             raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
         raise
-    return [str(folder / name) for name in FILES]
+    return [str(folder / name) for name in names]
 
 
-def _replace_all(source: Path, folder: Path) -> None:
+def _replace_all(source: Path, folder: Path, names: Sequence[str]) -> None:
     aside = folder / _ASIDE
     try:
-        for name in FILES:
+        for name in names:
             write_atomically(aside / name, partial(_copy, source / name))
-        _exchange(aside, folder)
+        _exchange(aside, folder, names)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _recover(folder: Path) -> None:
+def _recover(folder: Path, names: Sequence[str]) -> None:
     """Restores the files that an interrupted push had moved, and removes its leftovers."""
     aside = folder / _ASIDE
     if not (folder / CONFIG).exists() and (aside / _BEFORE / CONFIG).exists():
-        for name in reversed(FILES):
+        for name in reversed(names):
             with suppress(FileNotFoundError):
                 (aside / _BEFORE / name).replace(folder / name)
     shutil.rmtree(aside, ignore_errors=True)
@@ -112,16 +119,16 @@ def _copy(source: Path, file: BinaryIO) -> None:
         shutil.copyfileobj(content, file)
 
 
-def _exchange(aside: Path, folder: Path) -> None:
+def _exchange(aside: Path, folder: Path, names: Sequence[str]) -> None:
     """Moves the staged files into the folder; restores the old files if that fails."""
     before = aside / _BEFORE
     before.mkdir()
     moved: list[tuple[Path, Path]] = []
     try:
-        for name in FILES:  # the configuration first
+        for name in names:  # the configuration first
             if os.path.lexists(folder / name):
                 _move(folder / name, before / name, moved)
-        for name in reversed(FILES):  # and last
+        for name in reversed(names):  # and last
             _move(aside / name, folder / name, moved)
     except BaseException:
         for old, new in reversed(moved):

@@ -22,7 +22,8 @@ from torch import nn
 
 import spanets
 from spanets.checkpoint import ModelInfo, read_own
-from spanets.deploy.model_folder import FILES, check_folder, place, sign
+from spanets.deploy.model_folder import FILES, SPACE_FILES, check_folder, place, sign
+from spanets.deploy.space import write_space
 from spanets.recipe.yaml_text import dump_yaml
 from spanets.runs.file_names import RESULTS
 from spanets.sources import HUB, PIXELS, TASK_KEY, build_source
@@ -55,7 +56,11 @@ _DATA_NOTES = {
 
 
 def publish(
-    checkpoint: Path, to: str, licence: str | None = None, message: str | None = None
+    checkpoint: Path,
+    to: str,
+    licence: str | None = None,
+    message: str | None = None,
+    as_space: bool = False,
 ) -> list[str]:
     """Writes a classifier's checkpoint as a repository in timm's format.
 
@@ -66,6 +71,7 @@ def publish(
             `HF_TOKEN` or the login. A missing repository is created.
         licence: Licence of the weights by its name on the hub, such as "mit"; None names none.
         message: Commit message on the hub.
+        as_space: Whether to write a Hugging Face Space, which shows the model with the explorer.
 
     Returns:
         Paths or addresses of the written files.
@@ -76,12 +82,12 @@ def publish(
     """
     if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence):
         raise UsageError(f"--licence is {licence!r}, must be a name of the hub's, such as mit")
-    on_hub = to.startswith(HUB)
+    on_hub, names = to.startswith(HUB), SPACE_FILES if as_space else FILES
     name = to.removeprefix(HUB)
     if on_hub:
         _check_repository(name)
     else:
-        check_folder(Path(name))
+        check_folder(Path(name), names)
     if message is not None and not on_hub:
         raise UsageError("--message goes with a repository on the hub, --to hf-hub:OWNER/NAME")
     if is_exported(checkpoint):
@@ -97,15 +103,16 @@ def publish(
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _write_model(model, info, own, folder)
-        source = f"{HUB}{name}" if on_hub else "local-dir:FOLDER"
-        text = write_model_card(
-            info, results, licence, source, escape_controls(Path(name).resolve().name)
-        )
+        source = f"{HUB}{name}" if on_hub and not as_space else "local-dir:FOLDER"
+        title = escape_controls(Path(name).resolve().name)
+        text = write_model_card(info, results, licence, source, title)
         (folder / "README.md").write_text(text, "utf-8")
-        sign(folder)
+        if as_space:
+            write_space(folder, title, licence)
+        sign(folder, names)
         if on_hub:
             return [_upload(folder, name, message or f"{info.model}, by spanets {info.version}")]
-        return place(folder, Path(name))
+        return place(folder, Path(name), names)
 
 
 def _check_repository(name: str) -> None:
@@ -139,14 +146,18 @@ def _write_model(model: nn.Module, info: ModelInfo, own: Mapping[str, Any], fold
 
 def _upload(folder: Path, repository: str, message: str) -> str:
     """Creates the repository if it is missing, and commits the folder to it."""
+    files = sorted(path.name for path in folder.iterdir())
+    kind: dict[str, Any] = {"repo_type": "space"} if "app.py" in files else {}
     try:
         hub = HfApi(library_name="spanets", library_version=spanets.__version__)
-        hub.create_repo(repository, exist_ok=True)
+        sdk: dict[str, Any] = {"space_sdk": "gradio"} if kind else {}
+        hub.create_repo(repository, exist_ok=True, **kind, **sdk)
         commit = hub.upload_folder(
             repo_id=repository,
             folder_path=folder,
             commit_message=message,
-            allow_patterns=list(FILES),
+            allow_patterns=files,
+            **kind,
         )
     except LocalTokenNotFoundError:
         raise UserError(f"{repository}: {_NO_TOKEN}") from None

@@ -6,7 +6,7 @@ from pathlib import Path
 from spanets_cli.output import say
 from spanets_cli.programs import refuse_program
 
-HELP = "publish a classifier in timm's format"
+HELP = "publish a classifier in timm's format, or as a Hugging Face Space"
 
 EPILOG = """\
 examples:
@@ -18,11 +18,16 @@ examples:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
-    parser.add_argument(
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument(
         "--to",
-        required=True,
         metavar="DIR|hf-hub:OWNER/NAME",
         help="a folder, or a repository on the Hugging Face hub",
+    )
+    place.add_argument(
+        "--space",
+        metavar="OWNER/NAME|DIR",
+        help="a Space that shows the model with `spanets explore`; a folder begins with ./ or /",
     )
     parser.add_argument(
         "--licence",
@@ -37,9 +42,24 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     from spanets.deploy.publish import publish
 
     refuse_program(arguments.checkpoint, "push", "a checkpoint")
+    is_space = arguments.space is not None
     written = publish(
-        Path(arguments.checkpoint), arguments.to, arguments.licence, arguments.message
+        Path(arguments.checkpoint),
+        space_place(arguments.space) if is_space else arguments.to,
+        arguments.licence,
+        arguments.message,
+        is_space,
     )
     for place in written:
         say(place)
     return 0
+
+
+def space_place(word: str) -> str:
+    """Returns the destination of a Space, as `publish` takes it: OWNER/NAME is on the hub."""
+    from spanets.sources import HUB
+
+    if word.startswith(HUB):
+        return word
+    is_folder = word.startswith((".", "/", "~")) or "/" not in word or Path(word).is_dir()
+    return str(Path(word).expanduser()) if is_folder else f"{HUB}{word}"

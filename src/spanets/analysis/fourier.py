@@ -30,11 +30,11 @@ def log_amplitude(maps: Tensor, epsilon: float = EPSILON) -> Tensor:
     wide = maps if maps.dtype == torch.float64 else maps.float()
     # A real map's spectrum is symmetric: |F(-u, -v)| = |F(u, v)|. So half of it is enough.
     half = torch.fft.rfft2(wide).abs().add_(epsilon).log_().mean(1)  # B H W//2+1
-    return torch.fft.fftshift(_whole(half, maps.shape[-1]), dim=(-2, -1))
+    return torch.fft.fftshift(complete_spectrum(half, maps.shape[-1]), dim=(-2, -1))
 
 
-def _whole(half: Tensor, width: int) -> Tensor:
-    """Completes half of an even spectrum, (..., H, W // 2 + 1) to (..., H, W)."""
+def complete_spectrum(half: Tensor, width: int) -> Tensor:
+    """Completes half of an even spectrum, unshifted: (..., H, W // 2 + 1) to (..., H, W)."""
     rest = width - half.shape[-1]
     mirrored = half[..., 1 : rest + 1].flip(-1, -2).roll(1, -2)
     return torch.cat([half, mirrored], -1)

@@ -208,25 +208,31 @@ def _explain_one(
     maps: dict[str, NDArray[Any]] = {}
     if "context" in what:
         contexts = context_maps(model, batch)
-        for name in _last_of_each_stage(list(contexts)):
-            maps[f"context, {name.split('.token_mixer')[0]}"] = _over(contexts[name], batch)
+        for name in last_of_each_stage(list(contexts)):
+            maps[f"context, {name.split('.token_mixer')[0]}"] = fit_to_images(contexts[name], batch)
     if "score-cam" in what:
         found, _ = score_cam(model, batch, site, [shown], evidence=task.evidence)
         maps[f"Score-CAM, {site}"] = found[0].numpy()
+    pixels = pixels_of(preprocess, given)
+    return Explained(path, pixels, f"{source.info.classes[shown]} {said:.2f}", maps)
+
+
+def pixels_of(preprocess: Preprocessing, given: NDArray[Any]) -> NDArray[Any]:
+    """Returns a network's input (C, H, W) as a picture (H, W, 3), from 0 to 1."""
     mean, std = (np.array(v)[:, None, None] for v in (preprocess.mean, preprocess.std))
     pixels = (given * std + mean).transpose(1, 2, 0)
     if preprocess.pixels is not None:
         pixels = np.asarray(to_picture(pixels)) / 255
-    pixels = np.clip(pixels, 0, 1)
-    return Explained(path, pixels, f"{source.info.classes[shown]} {said:.2f}", maps)
+    return np.clip(pixels, 0, 1)
 
 
-def _last_of_each_stage(names: Sequence[str]) -> list[str]:
+def last_of_each_stage(names: Sequence[str]) -> list[str]:
+    """Returns the last of the modules of each stage, from names such as "stages.0.blocks.1.x"."""
     last = {name.split(".blocks.")[0]: name for name in names}
     return list(last.values())
 
 
-def _over(maps: Tensor, images: Tensor) -> NDArray[Any]:
+def fit_to_images(maps: Tensor, images: Tensor) -> NDArray[Any]:
     """Returns a map (1, h, w), resized to the image and scaled to 0..1."""
     stretched = F.interpolate(maps[None].float(), images.shape[-2:], mode="bilinear")[0]
     return _to_unit(stretched)[0].numpy()

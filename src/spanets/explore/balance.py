@@ -1,0 +1,158 @@
+"""The panel "Balance": what λ of a stage does to contexts, spectrum and answers."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spanets.analysis.capture import hooked
+from spanets.analysis.fourier import relative_log_amplitude
+from spanets.analysis.study.explain import fit_to_images
+from spanets.analysis.study.inputs import batches, class_labels, spread_evenly
+from spanets.explore.frequencies import profile_of
+from spanets.explore.look import contexts_by_head
+from spanets.explore.pictures import curves, heat, sheet
+from spanets.explore.results import Series, Shown, answer_series, map_series
+from spanets.explore.twins import balanced, balanced_stages, last_contexts
+from spanets.explore.workbench import Settings, Workbench, run, tracked
+from spanets_runtime.errors import UserError
+
+SWEEP = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""λ of the trade-off plot."""
+
+MOST_SWEPT = 64
+"""Largest number of images of the trade-off plot: each is run ten times."""
+
+_BATCH = 16
+
+
+def stage_and_balance(network: nn.Module, settings: Settings) -> tuple[str, tuple[float, ...]]:
+    """Returns the chosen stage and λ of its heads; the first stage and its own λ if none are.
+
+    Raises:
+        UserError: the network has no SPAM.
+    """
+    known = balanced_stages(network)
+    if not known:
+        raise UserError(f"{type(network).__name__} has no SPAM, so it has no λ to set")
+    stage = settings.stage or next(iter(known))
+    own = next(iter(known.values())) if stage == "all" else known.get(stage, [])
+    return stage, settings.balance or tuple(own)
+
+
+def balance(bench: Workbench, words: list[str], settings: Settings) -> Shown:
+    """Shows contexts, spectrum and answers with the network's own λ, and with other ones.
+
+    The network stays as it is: a copy that shares its weights has the other λ.
+
+    Raises:
+        UsageError: the network has no such stage, or λ is out of range.
+        UserError: the network has no SPAM.
+    """
+    (word,) = words
+    model = bench.image_level(word)
+    prepared = bench.prepare(word, settings.image)
+    with model.twins.borrow() as network:
+        stage, values = stage_and_balance(network, settings)
+        with balanced(network, stage, values):  # also checks the stage
+            watched = next(iter(balanced_stages(network))) if stage == "all" else stage
+            new, outputs, maps = _watch(network, prepared.batch, watched)
+        own, own_outputs, own_maps = bench.remember(
+            ("own λ", word, settings.image, watched),
+            lambda: _watch(network, prepared.batch, watched),
+        )
+    change = ((outputs - own_outputs).norm() / own_outputs.norm()).item()
+    answers = {"own λ": model.answer(own_outputs), "this λ": model.answer(outputs)}
+    logits = {"own λ": own_outputs[0], "this λ": outputs[0]}
+    lines = {"own λ": profile_of(own_maps), "this λ": profile_of(maps)}
+    titles = [f"head {i + 1}" for i in range(len(own))]
+    cells = {}
+    top = max(float(own.max()), float(new.max()))
+    for row, heads in (("own λ", own), ("this λ", new)):
+        for title, part in zip(titles, heads, strict=True):
+            over = fit_to_images(part[None], prepared.batch) * float(part.max()) / top
+            cells[f"{row}, {title}"] = heat(prepared.pixels, over, 150)
+    plot = "relative log amplitude of the mixer's output against frequency (fraction of Nyquist)"
+    numbers = {
+        f"{row}, {t}": p.numpy()
+        for row, h in (("own λ", own), ("this λ", new))
+        for t, p in zip(titles, h, strict=True)
+    }
+    series = (
+        *answer_series(answers),
+        *(Series("logits", name, [*range(len(v))], v.numpy()) for name, v in logits.items()),
+        Series("λ", stage, titles[: len(values)], np.array(values)),
+        *(Series(plot, name, x.tolist(), y) for name, (x, y) in lines.items()),
+        *map_series(f"context of {watched}", numbers),
+    )
+    pictures = {
+        "contexts": sheet(cells, len(own), 150),
+        "spectrum": curves(lines, "frequency (fraction of Nyquist)", "Δ log amplitude"),
+    }
+    return Shown(pictures, answers, series, (f"logits changed by {change:.1%} of their length",))
+
+
+def _watch(network: nn.Module, batch: Tensor, stage: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the contexts of a stage by head, the outputs, and the maps of its last mixer."""
+    mixer = last_contexts(network)[stage].removesuffix(".context")
+    found: dict[str, Tensor] = {}
+    with hooked(network, [mixer], found.__setitem__, "nchw"):
+        contexts, outputs = contexts_by_head(network, batch, stage)
+    return contexts[stage], outputs, found[mixer]
+
+
+def tradeoff(bench: Workbench, words: list[str], settings: Settings) -> Shown:
+    """Sweeps λ of a stage over the images of the folder: right answers and high frequencies.
+
+    The truth is the images' folders or, without them, the answers with the network's own λ.
+
+    Raises:
+        UserError: there is no folder, or the network has no SPAM.
+    """
+    (word,) = words
+    model = bench.image_level(word)
+    listing = bench.listing
+    paths = spread_evenly(listing.images, min(settings.limit, MOST_SWEPT))
+    labels = class_labels(listing.folder, paths, model.source.info.classes or None)
+    unreadable: dict[Path, str] = {}
+    right, highest, count = np.zeros(len(SWEEP)), np.zeros(len(SWEEP)), 0
+    with model.twins.borrow() as network:
+        stage, own = stage_and_balance(network, settings)
+        given = batches(paths, model.source.preprocess, _BATCH, unreadable=unreadable)
+        total = -(-len(paths) // _BATCH)
+        for numbers, images in tracked(given, total, "trade-off"):
+            truth = run(network, images).argmax(1)
+            if labels is not None:
+                truth = torch.tensor([labels[i] for i in numbers])
+            for place, value in enumerate(SWEEP):
+                with balanced(network, stage, [value] * len(own)):
+                    outputs, last = _highest(network, images, stage)
+                right[place] += (outputs.argmax(1) == truth).sum().item()
+                highest[place] += last
+            count += len(images)
+    against = "the images' folders" if labels is not None else "answers with the own λ"
+    name = f"right answers, against {against}"
+    lines = {name: (np.array(SWEEP), right / count)}
+    high = {"high frequencies": (np.array(SWEEP), highest / count)}
+    pictures = {
+        "right answers": curves(lines, "λ of all heads", "share of right answers", (0, 1.02)),
+        "high frequencies": curves(high, "λ of all heads", "Δ log amplitude at Nyquist"),
+    }
+    series = (
+        Series("share of right answers against λ", name, list(SWEEP), right / count),
+        Series("Δ log amplitude at Nyquist against λ", stage, list(SWEEP), highest / count),
+    )
+    left = (f"{len(unreadable)} of {len(paths)} images left out, unreadable",) * bool(unreadable)
+    note = f"{stage}, {count} of {len(listing.images)} images, against {against}"
+    return Shown(pictures, {}, series, (note, *left, *listing.notes()))
+
+
+def _highest(network: nn.Module, images: Tensor, stage: str) -> tuple[Tensor, float]:
+    """Returns outputs, and the sum over images of the last mixer's Δ log amplitude at Nyquist."""
+    last = last_contexts(network)
+    name = (list(last.values())[-1] if stage == "all" else last[stage]).removesuffix(".context")
+    found: dict[str, Tensor] = {}
+    with hooked(network, [name], found.__setitem__, "nchw"):
+        outputs = run(network, images)
+    return outputs, relative_log_amplitude(found[name], "radial")[:, -1].sum().item()

@@ -109,9 +109,9 @@ def test_packages_are_commands(module, monkeypatch, capsys):
         (["trian", "elpv"], "unknown command 'trian'; did you mean 'train'? (see spanets --help)"),
         (
             ["x"],
-            "unknown command 'x'; known are models, weights, predict, eval, explain, embed, "
-            "analyze, train, runs, report, study, stats, convert, shard, export, bench, push, "
-            "completion (see spanets --help)",
+            "unknown command 'x'; known are models, weights, predict, eval, explain, explore, "
+            "embed, analyze, train, runs, report, study, stats, convert, shard, export, bench, "
+            "push, completion (see spanets --help)",
         ),
         (["train"], "the following arguments are required: recipe (see spanets train --help)"),
         (["train", "elpv", "--out"], "argument --out: expected one argument"),

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from spanets.tasks import DEFAULT_TASK, load_task
 from spanets.weights import WeightsError
+from spanets.weights.adapters import merge_content
 from spanets.weights.earlier import rename_contexts
 from spanets.weights.files import find_file, open_regular, read_open
 from spanets.weights.integrity import check_intact
@@ -117,10 +118,15 @@ def read_own(path: str | Path) -> tuple[ModelInfo, dict[str, Any]]:
 def weights_of(content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
     """Returns the model's weights in a checkpoint's content, under the model's own names.
 
+    Adapters are merged; see `weights.adapters`.
+
     Raises:
-        WeightsError: the content has no weights.
+        WeightsError: the content has no weights, or damaged adapters.
     """
-    tensors = content.get("state_dict")
+    try:
+        tensors = merge_content(content).get("state_dict")
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
     if not isinstance(tensors, Mapping):
         raise WeightsError(f"{path}: holds no weights")
     weights = {

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from spanets.adapters import add_base
 from spanets.backbones.factory import create_model, create_pretrained, has_published_weights
 from spanets.backbones.published_classes import published_classes
 from spanets.checkpoint import ModelInfo, read_own, weights_of
@@ -27,9 +28,15 @@ from spanets.restoring import restore_model
 from spanets.tasks import DEFAULT_TASK, load_task
 from spanets.version import __version__
 from spanets.weights import LoadReport, load_weights
+from spanets.weights.adapters import BASE_KEY
 from spanets_runtime.arrays import PIXEL_KEYS
 from spanets_runtime.errors import UsageError, UserError, first_line
-from spanets_runtime.onnx import OnnxFile, image_level_predictor, is_exported
+from spanets_runtime.onnx import (
+    ExportedFile,
+    image_level_predictor,
+    is_exported,
+    open_exported,
+)
 from spanets_runtime.preprocessing import Pixels
 from spanets_runtime.reading import read_text_file
 
@@ -60,7 +67,7 @@ class Source:
         info: Metadata. For a model's name it has no recipe, and classes only with ImageNet weights.
         path: File that the model was read from, or None.
         has_weights: Whether the weights were loaded; otherwise they are random.
-        exported: Whether this is an ONNX file, which the network runs with onnxruntime.
+        exported: Whether this is an exported file, which the network runs with its runtime.
         content: Content of the checkpoint other than the weights.
         report: Report on the weights file, or None if there was none.
     """
@@ -286,15 +293,15 @@ def _call_function(word: str) -> Source:
 
 
 class ExportedNetwork(nn.Module):
-    """An ONNX file as a module, from images (B, 3, H, W) to its first output.
+    """An exported file as a module, from images (B, 3, H, W) to its first output.
 
-    onnxruntime runs it on the CPU, in batches of the file's own batch size.
+    Its runtime runs it on the CPU, in batches of the file's own batch size.
 
     Args:
-        file: ONNX file whose input is images.
+        file: Open file whose input is images.
     """
 
-    def __init__(self, file: OnnxFile) -> None:
+    def __init__(self, file: ExportedFile) -> None:
         super().__init__()
         self.file = file
         self.batch = file.shape[0]
@@ -303,7 +310,7 @@ class ExportedNetwork(nn.Module):
         """Returns the first output.
 
         Raises:
-            UserError: onnxruntime cannot run the graph.
+            UserError: the runtime cannot run the graph.
         """
         size = self.batch if isinstance(self.batch, int) else len(images)
         found = [self.file.run(part.cpu().numpy())[0] for part in images.split(size)]
@@ -311,7 +318,7 @@ class ExportedNetwork(nn.Module):
 
 
 def _open_exported(word: str) -> Source:
-    file = OnnxFile(word)
+    file = open_exported(word)
     task = file.task or DEFAULT_TASK
     classes = image_level_predictor(file).classes if load_task(task).is_image_level else []
     model, version = (str(file.metadata.get(key, "")) for key in ("model", "version"))
@@ -383,6 +390,8 @@ def open_checkpoint(path: str | Path) -> Source:
 
 def build_source(path: str | Path, info: ModelInfo, content: Mapping[str, Any]) -> Source:
     """Builds the model of a checkpoint that was already read; see `open_checkpoint`."""
+    if BASE_KEY in content:
+        content = add_base(path, info, content)
     weights = weights_of(content, path)
     model = restore_model(path, info, weights)
     rest: dict[str, Any] = {key: content[key] for key in ("epoch", "loops") if key in content}

@@ -60,13 +60,17 @@ def _numbers(value: object, name: str = "") -> Iterator[tuple[str, float]]:
 
 
 @contextmanager
-def limited_model(weights: Mapping[str, Tensor]) -> Iterator[None]:
+def limited_model(weights: Mapping[str, Tensor], spare_bytes: int = _SPARE_BYTES) -> Iterator[None]:
     """Returns a context that stops building a model far larger than these weights.
+
+    Args:
+        weights: Weights of the model.
+        spare_bytes: What it may need besides.
 
     Raises:
         ModelTooLargeError: the model has too many modules, tensors or bytes.
     """
-    building = _Building(weights)
+    building = _Building(weights, spare_bytes)
     handles = [
         modules.register_module_parameter_registration_hook(building.count_tensor),
         modules.register_module_buffer_registration_hook(building.count_tensor),
@@ -82,14 +86,14 @@ def limited_model(weights: Mapping[str, Tensor]) -> Iterator[None]:
 class _Building:
     """Counts down what a model may still allocate. torch calls the hooks in all threads."""
 
-    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], spare_bytes: int) -> None:
         self.thread = threading.get_ident()
         self.tensors = _TENSORS_PER_TENSOR * len(weights) + _SPARE_PARTS
         self.modules = _MODULES_PER_TENSOR * len(weights) + _SPARE_PARTS
         # Count shared memory once.
         memory = {v.untyped_storage().data_ptr(): v.untyped_storage() for v in weights.values()}
         held = sum(storage.nbytes() for storage in memory.values())
-        self.bytes = _BYTES_PER_BYTE * held + _SPARE_BYTES
+        self.bytes = _BYTES_PER_BYTE * held + spare_bytes
 
     def count_tensor(self, module: nn.Module, name: str, value: Any) -> None:
         """Counts a parameter or buffer."""

@@ -19,7 +19,7 @@ from spanets.sources import (
     open_source,
 )
 from spanets_runtime.errors import UsageError, first_line
-from spanets_runtime.onnx import OnnxFile, is_exported
+from spanets_runtime.onnx import is_exported, open_exported
 from spanets_runtime.preprocessing import Preprocessing
 
 PRE_LOGITS = "pre_logits"
@@ -168,7 +168,7 @@ _WITHOUT_FEATURES = (
 
 
 def _open_exported(word: str, layer: str | None, size: int | None) -> EmbeddingNetwork:
-    file = OnnxFile(word)
+    file = open_exported(word)
     if not all(len(output.shape) == 4 for output in file.outputs):
         raise UsageError(f"{word}: {_WITHOUT_FEATURES}")
     if layer not in (None, LAST_MAP):

@@ -7,7 +7,7 @@ python -m spanets.recipe.documentation --json > src/spanets_cli/recipe_keys.json
 import json
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -49,12 +49,22 @@ def print_recipe(recipe: Recipe) -> str:
     parts = []
     for name, value in recipe.to_dict().items():
         if name in sections:
-            inside = (_entry(keys[f"{name}.{key}"], key, value[key]) for key in value)
             parts.append(f"\n# {describe_section(sections[name])}\n{name}:\n")
-            parts += [textwrap.indent(entry, "  ") for entry in inside]
+            parts += [textwrap.indent(entry, "  ") for entry in _entries(keys, name, value)]
         else:
             parts.append(_entry(keys[name], name, value))
     return "".join(parts)
+
+
+def _entries(keys: Mapping[str, Key], section: str, values: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the keys of a section with their comments, and those of a section in it indented."""
+    for name, value in values.items():
+        dotted = f"{section}.{name}"
+        if dotted in keys:
+            yield _entry(keys[dotted], name, value)
+        else:
+            yield f"{name}:\n"
+            yield from (textwrap.indent(entry, "  ") for entry in _entries(keys, dotted, value))
 
 
 def _entry(key: Key, name: str, value: Any) -> str:

@@ -87,10 +87,12 @@ _read_keys: Callable[[Any], Mapping[str, Key]] = cache(_read_all)
 
 
 def _own_keys(kind: Any, prefix: str = "") -> dict[str, Key]:
-    """Returns the keys of a dataclass, without those of its sections, by dotted name."""
+    """Returns the keys of a dataclass by dotted name; a recipe's without those of its sections."""
     types, defaults, keys = _field_types(kind), kind(), {}
     for name, known in _inherited_metadata(kind).items():
-        if not is_dataclass(types[name]):
+        if is_dataclass(types[name]) and prefix:  # a section inside of one
+            keys |= _own_keys(types[name], f"{prefix}{name}.")
+        elif not is_dataclass(types[name]):
             value, text = getattr(defaults, name), known.get("help", "")
             dotted = prefix + name
             wanted = types[name] | None if known.get("open") else types[name]

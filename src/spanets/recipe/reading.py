@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from importlib import resources
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -172,12 +173,19 @@ def _flatten(values: Mapping[Any, Any], origin: str) -> dict[str, Any]:
 
 def _pairs(values: Mapping[Any, Any], origin: str) -> Iterator[tuple[str, Any]]:
     sections = read_sections(Recipe)
+    inner_sections = {name.rpartition(".")[0] for name in read_keys(Recipe)} - sections.keys()
     others = {item.name for item in fields(Recipe)} - sections.keys()
     for key, value in values.items():
         is_own = key not in others and "." not in str(key)
         if isinstance(value, Mapping) and (key in sections or (value and is_own)):
             # A section, perhaps one that only some tasks have.
-            yield from ((f"{key}.{inner}", inner_value) for inner, inner_value in value.items())
+            for inner, inner_value in value.items():
+                if (dotted := f"{key}.{inner}") not in inner_sections:
+                    yield dotted, inner_value
+                    continue
+                if not isinstance(inner_value, Mapping):
+                    raise UsageError(f"{origin}: {dotted} is {_show(inner_value)}, must hold keys")
+                yield from ((f"{dotted}.{name}", given) for name, given in inner_value.items())
         elif key in sections:
             raise UsageError(
                 f"{origin}: {key} is {_show(value)}, must hold keys, as in the other recipes"
@@ -269,7 +277,7 @@ def _set(recipe: Recipe, key: str, value: Any) -> None:
         recipe.model.args[key.removeprefix("model.args.")] = value
         return
     section, _, name = key.rpartition(".")
-    setattr(getattr(recipe, section) if section else recipe, name, value)
+    setattr(attrgetter(section)(recipe) if section else recipe, name, value)
 
 
 def _show(value: Any) -> str:
@@ -278,8 +286,7 @@ def _show(value: Any) -> str:
 
 def _check_ranges(recipe: Recipe) -> None:
     for key, (low, high) in known_ranges(type(recipe)).items():
-        section, _, name = key.rpartition(".")
-        value = getattr(getattr(recipe, section) if section else recipe, name)
+        value = attrgetter(key)(recipe)
         numbers = value if isinstance(value, tuple | list) else (value,)
         for number in numbers:
             if isinstance(number, int | float) and not low <= number <= high:

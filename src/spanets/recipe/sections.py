@@ -14,6 +14,50 @@ FROM_WEIGHTS = "left out or null with pretrained weights: as they were trained"
 
 
 @dataclass
+class Lora:
+    """Low-rank adapters: the backbone is frozen, and small matrices beside its layers are trained.
+
+    The classifier, or what else is not the backbone, is trained as well.
+    """
+
+    rank: int | None = key(
+        None,
+        "Rank of the adapters, such as 8; null leaves them out and trains the whole network.",
+        between=(1, 1024),
+    )
+    alpha: float | None = key(
+        None,
+        "The adapters are multiplied by `alpha / rank`; null is the rank, a factor of 1.",
+        between=(1e-3, 1e5),
+    )
+    targets: str = key(
+        "*",
+        "Layers with an adapter, as names or patterns separated by commas, such as "
+        "`*.token_mixer.*`; of the linear layers and 1×1 convolutions of the backbone.",
+    )
+    kind: Literal["lora", "dora", "loha", "ia3"] = key(
+        "lora", "Kind of adapters. ia3 learns one factor a channel, and has neither rank nor alpha."
+    )
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there are adapters."""
+        return self.rank is not None or self.kind == "ia3"
+
+    def check(self) -> None:
+        """Raises a UsageError for values that are allowed each, but not together."""
+        if self.kind == "ia3" and (self.rank, self.alpha) != (None, None):
+            name = "rank" if self.rank is not None else "alpha"
+            raise UsageError(f"model.lora.{name} is set, but model.lora.kind ia3 has none")
+        for name in ("kind", "alpha", "targets"):
+            if not self.is_on and getattr(self, name) != getattr(Lora, name):
+                raise UsageError(
+                    f"model.lora.{name} is {getattr(self, name)}, but there are no adapters; add "
+                    "--model.lora.rank 8"
+                )
+
+
+@dataclass
 class Model:
     """The model."""
 
@@ -40,6 +84,7 @@ class Model:
         "Modules that are not trained and stay in evaluation mode, as names or patterns separated "
         "by commas, such as `stem,stages.0`. `backbone` is all but the classifier, a linear probe.",
     )
+    lora: Lora = field(default_factory=Lora)
 
     def check(self) -> None:
         """Raises a UsageError for values that are allowed each, but not together."""
@@ -47,6 +92,14 @@ class Model:
             raise UsageError(
                 "model.pretrained is true and model.weights is a file; leave one of them out"
             )
+        self.lora.check()
+        if self.lora.is_on and not self.pretrained and self.weights is None:
+            raise UsageError(
+                "model.lora adapts trained weights; add --model.pretrained true or --model.weights "
+                "FILE"
+            )
+        if self.lora.is_on and self.freeze is not None:
+            raise UsageError("model.lora freezes the backbone already; leave out model.freeze")
 
 
 @dataclass

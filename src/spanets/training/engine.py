@@ -39,6 +39,7 @@ from spanets.runs.file_names import BEST, LAST, RESULTS
 from spanets.runs.record import recorded
 from spanets.sources import open_checkpoint
 from spanets.tasks import load_task
+from spanets.training.adapters import add_adapters
 from spanets.training.callbacks import (
     AtomicCheckpointIO,
     Ema,
@@ -128,10 +129,14 @@ def train_claimed(
     info = task.make_info(loaders.classes)
     is_fresh, size = start.checkpoint is None, loaders.train.batch_size or 1
     model, weights_notes = _make_model(task, info, is_fresh, size)
-    frozen = find_frozen(model, recipe.model.freeze) if recipe.model.freeze else {}
     keeper = RunKeeper(out, task.score, recipe.trainer.save_every, recipe.trainer.patience)
     callbacks = [keeper, UnreadableImages(out, loaders.unreadable)]
-    if frozen:
+    if recipe.model.lora.is_on:
+        norms, note = add_adapters(model, recipe.model.lora)
+        callbacks.append(Frozen(norms))
+        weights_notes.append(note)
+    elif recipe.model.freeze:
+        frozen = find_frozen(model, recipe.model.freeze)
         callbacks.append(Frozen(frozen))
         weights_notes.append(describe_frozen(model, frozen))
     module = task.make_module(model, info, updates)
@@ -157,7 +162,7 @@ def train_claimed(
         if keeper.is_over():
             print(_describe_early_stop(task, keeper), file=sys.stderr)
         with plain_errors(out):
-            return _summarise(task, out, model, keeper.history)
+            return _summarise(task, out, keeper.history)
 
 
 def _skip_to(start: Start, loaders: Loaders) -> None:
@@ -244,7 +249,7 @@ def _describe_early_stop(task: Task[Any], keeper: RunKeeper) -> str:
     )
 
 
-def _summarise(task: Task[Any], out: Path, model: nn.Module, history: list[Row]) -> dict[str, Any]:
+def _summarise(task: Task[Any], out: Path, history: list[Row]) -> dict[str, Any]:
     """Evaluates the final weights, draws the pictures, and writes and returns the results.
 
     A run with early stopping is evaluated at its best epoch.
@@ -260,7 +265,7 @@ def _summarise(task: Task[Any], out: Path, model: nn.Module, history: list[Row])
     measured = task.evaluate(source, options)
     results: dict[str, Any] = {
         "model": recipe.model.name,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(p.numel() for p in source.network.parameters()),
         **measured,
         "epochs": len(history),
         "score": task.score.removeprefix("val/"),

@@ -50,7 +50,7 @@ def find_frozen(model: nn.Module, patterns: str) -> dict[str, nn.Module]:
     for pattern in filter(None, (part.strip() for part in patterns.split(","))):
         names = [name for name in known if fnmatchcase(name, pattern)]
         if not names and pattern == BACKBONE:
-            names = list(_body_of(model, known))
+            names = list(find_body(model))
         if not names:
             raise UsageError(
                 f"model.freeze: {pattern!r} matches no module with parameters"
@@ -63,10 +63,17 @@ def find_frozen(model: nn.Module, patterns: str) -> dict[str, nn.Module]:
     return {name: m for name, m in found.items() if not any(_parents(name, found))}
 
 
-def _body_of(model: nn.Module, known: Mapping[str, nn.Module]) -> Iterator[str]:
-    """Yields the direct children of a classifier that do not hold its last layers."""
+def find_body(model: nn.Module) -> dict[str, nn.Module]:
+    """Returns the parts of a network that its task does not train from scratch, by name.
+
+    They are the module `backbone`; or else the direct children of a classifier that have
+    parameters and do not hold its last layers.
+    """
+    children = {name: m for name, m in model.named_children() if any(True for _ in m.parameters())}
+    if BACKBONE in children:
+        return {BACKBONE: children[BACKBONE]}
     heads = {name.partition(".")[0] for name in classifier_names(model)}
-    yield from (name for name in known if "." not in name and name not in heads)
+    return {name: m for name, m in children.items() if name not in heads}
 
 
 def _parents(name: str, found: Mapping[str, nn.Module]) -> Iterator[str]:

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from spanets.data.class_names import compare_classes
 from spanets.data.run_data import RunData, read_run_data
 from spanets.data.split_list import read_split
 from spanets.recipe import Recipe, load_recipe, parse_recipe
+from spanets.recipe.keys import read_keys
 from spanets.recipe.trust import FLAG, places_outside
 from spanets.runs.file_names import DAMAGED, LAST, PREVIOUS, RECIPE
 from spanets.runs.record import read_starts
@@ -190,8 +193,5 @@ def _position(path: Path, content: dict[str, Any], run_data: RunData) -> Start:
 
 
 def _flatten(recipe: Recipe) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in recipe.to_dict().items():
-        inner = value if isinstance(value, dict) else {}
-        flat |= {f"{name}.{key}": value for key, value in inner.items()} or {name: value}
-    return flat
+    values = recipe.to_dict()
+    return {key: reduce(getitem, key.split("."), values) for key in read_keys(type(recipe))}

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from spanets.weights.adapters import merge_content
 from spanets.weights.errors import WeightsError, show_name
 from spanets.weights.files import StateDict, read_checkpoint
 from spanets.weights.finding import Copy, Values, choose_copy, find_copies
@@ -41,6 +42,7 @@ def take_weights(
     content = given if isinstance(given, Mapping) else read_checkpoint(given)
     place = place_of(given)
     try:
+        content = merge_content(content)
         copies = find_copies(content, is_name, names)
         chosen = choose_copy(copies, ema)
         tensors = _check_plain(chosen.values)

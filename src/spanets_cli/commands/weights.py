@@ -18,6 +18,7 @@ examples:
   spanets weights fetch '*'                   fetch all
   spanets weights verify                      compare the cache with its records
   spanets weights convert old.pth --out new.safetensors
+  spanets weights adapter runs/tuned/best.ckpt --out cells.ckpt
 
 environment variables:
   TORCH_HOME          folder of the cache (default: ~/.cache/torch)
@@ -37,6 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("fetch", "fetch published weights into the cache", _add_fetch, _fetch),
         ("verify", "verify the weights in the cache", _add_verify, _verify),
         ("convert", "convert a weights file to this package's names", _add_convert, _convert),
+        ("adapter", "write the adapter of a checkpoint (model.lora) alone", _add_adapter, _adapter),
     ):
         action = actions.add_parser(
             name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False
@@ -74,6 +76,11 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="weights of the authors or of this package")
     parser.add_argument("--out", required=True, metavar="FILE.safetensors", help="file to write")
     parser.add_argument("--model", metavar="NAME", help="the model (default: found by its shapes)")
+
+
+def _add_adapter(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of a run with model.lora")
+    parser.add_argument("--out", required=True, metavar="FILE.ckpt", help="file to write")
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -135,6 +142,20 @@ def _convert(arguments: argparse.Namespace) -> int:
     print_notes(done.notes)
     what = f"{done.tensors} tensors of {done.model or 'an unknown model'}"
     say(f"{done.path}: {what}{'' if done.written else ', was there already'}")
+    return 0
+
+
+def _adapter(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from spanets.adapters import write_adapter
+
+    path = Path(arguments.out)
+    count = write_adapter(Path(arguments.checkpoint), path)
+    size = path.stat().st_size
+    if arguments.json:
+        return print_json({"path": str(path), "parameters": count, "bytes": size})
+    say(f"{path}: {count:,} parameters, {_megabytes(size)}; use it like a checkpoint")
     return 0
 
 

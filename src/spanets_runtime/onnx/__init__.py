@@ -1,9 +1,11 @@
-"""Predictors for exported files; they need onnxruntime, but not torch."""
+"""Predictors for exported files; they need the runtime of the file, but not torch."""
 
 from spanets_runtime.onnx.classifier import OnnxPredictor
+from spanets_runtime.onnx.engines import ENGINES, Engine, describe_beside, open_exported
 from spanets_runtime.onnx.file import (
     METADATA,
     MIN_FREE_SIDE,
+    ExportedFile,
     OnnxFile,
     images_input,
     is_exported,
@@ -18,16 +20,21 @@ from spanets_runtime.onnx.predictors import (
 from spanets_runtime.onnx.segmenter import OnnxMaskPredictor
 
 __all__ = [
+    "ENGINES",
     "METADATA",
     "MIN_FREE_SIDE",
+    "Engine",
+    "ExportedFile",
     "OnnxFile",
     "OnnxMaskPredictor",
     "OnnxPredictor",
+    "describe_beside",
     "image_level_predictor",
     "images_input",
     "is_exported",
     "make_onnx_predictor",
     "make_onnx_rows",
+    "open_exported",
     "open_session",
     "refuse_exported",
 ]

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.listing import ImageSource
-from spanets_runtime.onnx.file import OnnxFile
+from spanets_runtime.onnx.engines import open_exported
+from spanets_runtime.onnx.file import ExportedFile
 from spanets_runtime.predict import Prediction, predict_images
 from spanets_runtime.preprocessing import Pixels, Preprocessing
 
@@ -28,7 +29,7 @@ class OnnxPredictor:
 
     Raises:
         UsageError: `calibrated`, and the file has no temperature.
-        UserError: onnxruntime is missing, or the file is damaged, not from `spanets export` or not
+        UserError: the runtime is missing, or the file is damaged, not from `spanets export` or not
             a classifier.
     """
 
@@ -36,12 +37,12 @@ class OnnxPredictor:
 
     def __init__(
         self,
-        source: str | Path | OnnxFile,
+        source: str | Path | ExportedFile,
         threads: int | None = None,
         calibrated: bool = False,
         mirrored: bool = False,
     ) -> None:
-        self.file = file = source if isinstance(source, OnnxFile) else OnnxFile(source, threads)
+        self.file = file = source if isinstance(source, ExportedFile) else open_exported(source, threads)
         file.check_outputs([self.output], rank=2)
         self.classes = file.classes(axis=-1)
         self.preprocess = Preprocessing.parse(file.preprocessing, file.path)
@@ -78,7 +79,7 @@ class OnnxPredictor:
         return logits[0].astype(np.float64) / self.temperature
 
 
-def _temperature_of(file: OnnxFile) -> float:
+def _temperature_of(file: ExportedFile) -> float:
     fitted = file.metadata.get("calibration")
     if fitted is None:
         raise UsageError(

@@ -1,8 +1,12 @@
-"""Opens and runs ONNX files with onnxruntime, and reads their metadata."""
+"""Opens and runs ONNX files with onnxruntime, and reads their metadata.
+
+`engines` opens the files of other runtimes.
+"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +22,26 @@ MIN_FREE_SIDE = 64
 """Smallest height and width for which the exporter verifies dynamic sizes."""
 
 
+SUFFIXES = (".onnx", ".xml", ".pte", ".mlpackage", ".tflite")
+"""Suffixes of exported files that can be predicted with."""
+
+
 def is_exported(path: str | Path) -> bool:
+<<<<<<< HEAD
     """Returns whether a word names an ONNX file, rather than a checkpoint or a model."""
     return str(path).lower().endswith(".onnx")
+=======
+    """Returns whether a path is that of an exported file, not a checkpoint or a model name."""
+    return str(path).lower().endswith(SUFFIXES)
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output of an exported file: its name, and its shape, where a free size is a text."""
+
+    name: str
+    shape: list[int | str]
+>>>>>>> 66c63fb (LoRA and relatives by peft: model.lora, merging without peft, adapters alone)
 
 
 def images_input(session: Any, path: str | Path) -> Any:
@@ -35,33 +56,42 @@ def images_input(session: Any, path: str | Path) -> Any:
     return given
 
 
-class OnnxFile:
-    """An open exported model with its metadata.
+class ExportedFile:
+    """An open exported model with its metadata, of any runtime.
 
     Args:
         path: Path of a file that `spanets export` wrote.
-        threads: Threads of one operator; None means onnxruntime's choice.
+        metadata: The metadata that `spanets export` wrote.
+        shape: Batch, channels, height and width of the input; a dynamic one is a string.
+        outputs: The outputs, each with `name` and `shape`.
 
     Attributes:
-        metadata: The metadata that `spanets export` wrote.
+        path, metadata, shape, outputs: See above.
         task: Task of the exported checkpoint, or None for a model without a checkpoint.
         preprocessing: Values of the preprocessing.
-        shape: Batch, channels, height and width of the input; a dynamic one is a string.
-
-    Raises:
-        UserError: onnxruntime is missing, or the file is damaged or not from `spanets export`.
     """
 
-    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        metadata: dict[str, Any],
+        shape: list[int | str],
+        outputs: Sequence[Output],
+    ) -> None:
         self.path = path
-        self.session = open_session(path, threads)
-        with _plain_errors(path):  # a name in the file may not be valid text
-            self.metadata = read_metadata(self.session, path)
-            self.outputs = self.session.get_outputs()
-            given = images_input(self.session, path)
-        self.preprocessing = self.metadata["preprocessing"]
-        self.task = self.metadata.get("task")
-        self.input, self.shape = given.name, given.shape
+        self.metadata = metadata
+        self.shape = shape
+        self.outputs = outputs
+        self.preprocessing = metadata["preprocessing"]
+        self.task = metadata.get("task")
+
+    def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
+        """Returns the outputs for preprocessed images (B, C, H, W).
+
+        Raises:
+            UserError: the runtime cannot compute the graph.
+        """
+        raise NotImplementedError
 
     def check_outputs(self, names: list[str], rank: int) -> None:
         """Raises UserError if the outputs have other names or another number of dimensions."""
@@ -85,12 +115,29 @@ class OnnxFile:
             raise UserError(f"{self.path}: damaged, names {len(classes)} of {count} classes")
         return classes
 
-    def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
-        """Returns the outputs for preprocessed images (B, C, H, W).
 
-        Raises:
-            UserError: onnxruntime cannot compute the graph.
-        """
+class OnnxFile(ExportedFile):
+    """An open ONNX file with its metadata.
+
+    Args:
+        path: Path of a file that `spanets export` wrote.
+        threads: Threads of one operator; None means onnxruntime's choice.
+
+    Raises:
+        UserError: onnxruntime is missing, or the file is damaged or not from `spanets export`.
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        self.session = open_session(path, threads)
+        with _plain_errors(path):  # a name in the file may not be valid text
+            metadata = read_metadata(self.session, path)
+            outputs = self.session.get_outputs()
+            given = images_input(self.session, path)
+        super().__init__(path, metadata, given.shape, outputs)
+        self.input = given.name
+
+    def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
+        """Returns the outputs for preprocessed images; see `ExportedFile`."""
         with _plain_errors(self.path):
             return self.session.run(None, {self.input: images})
 
@@ -145,9 +192,18 @@ def read_metadata(session: Any, path: str | Path) -> dict[str, Any]:
             f"{path}: has no metadata on preprocessing and classes; give a file that "
             "`spanets export` wrote"
         )
+    return parse_metadata(text, path)
+
+
+def parse_metadata(text: str, path: str | Path) -> dict[str, Any]:
+    """Returns metadata that `spanets export` wrote as JSON.
+
+    Raises:
+        UserError: they are damaged.
+    """
     try:
         metadata = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         metadata = None
     if not isinstance(metadata, dict) or not isinstance(metadata.get("preprocessing"), dict):
         raise UserError(f"{path}: its metadata are damaged; export it again")

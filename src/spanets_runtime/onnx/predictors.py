@@ -8,7 +8,8 @@ from typing import Any
 from spanets_runtime.errors import UsageError
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.onnx.classifier import OnnxPredictor
-from spanets_runtime.onnx.file import OnnxFile
+from spanets_runtime.onnx.engines import open_exported
+from spanets_runtime.onnx.file import ExportedFile
 from spanets_runtime.onnx.regressor import OnnxRegressor
 from spanets_runtime.onnx.segmenter import OnnxMaskPredictor
 from spanets_runtime.onnx.tagger import OnnxTagger
@@ -39,9 +40,9 @@ def make_onnx_predictor(
 
     Raises:
         UsageError: the task can only predict with its checkpoint, or an option is for other tasks.
-        UserError: onnxruntime is missing, or the file is damaged or not from `spanets export`.
+        UserError: the runtime is missing, or the file is damaged or not from `spanets export`.
     """
-    file = OnnxFile(path)
+    file = open_exported(path)
     make: Any = _PREDICTORS.get(file.task)
     if make is None:
         raise UsageError(
@@ -59,7 +60,7 @@ def make_onnx_predictor(
     return make(file, top, out, calibrated, tta) if make is _label else make(file, top, out)
 
 
-def image_level_predictor(file: OnnxFile) -> OnnxPredictor:
+def image_level_predictor(file: ExportedFile) -> OnnxPredictor:
     """Returns the predictor of an open file with one row of outputs for each image."""
     return _IMAGE_LEVEL[file.task](file)
 
@@ -77,9 +78,9 @@ def make_onnx_rows(path: str, top: int, calibrated: bool, tta: bool) -> tuple[Co
 
     Raises:
         UsageError: the file is for another task.
-        UserError: onnxruntime is missing, or the file is damaged or not from `spanets export`.
+        UserError: the runtime is missing, or the file is damaged or not from `spanets export`.
     """
-    file = OnnxFile(path)
+    file = open_exported(path)
     if file.task not in (None, "classification"):
         refuse_task(path, file.task)
     predictor = OnnxPredictor(file, calibrated=calibrated, mirrored=tta)
@@ -87,29 +88,29 @@ def make_onnx_rows(path: str, top: int, calibrated: bool, tta: bool) -> tuple[Co
     return Columns(min(top, len(predictor.classes))), predict
 
 
-def _label(file: OnnxFile, top: int, out: Path | None, calibrated: bool, tta: bool) -> Predict:
+def _label(file: ExportedFile, top: int, out: Path | None, calibrated: bool, tta: bool) -> Predict:
     predictor = OnnxPredictor(file, calibrated=calibrated, mirrored=tta)
     _refuse_folder(file, out)
     return partial(predictor, top=top)
 
 
-def _tag(file: OnnxFile, top: int, out: Path | None) -> Predict:
+def _tag(file: ExportedFile, top: int, out: Path | None) -> Predict:
     _refuse_folder(file, out)
     return partial(OnnxTagger(file), top=top)
 
 
-def _measure(file: OnnxFile, top: int, out: Path | None) -> Predict:
+def _measure(file: ExportedFile, top: int, out: Path | None) -> Predict:
     _refuse_folder(file, out)
     return OnnxRegressor(file)
 
 
-def _refuse_folder(file: OnnxFile, out: Path | None) -> None:
+def _refuse_folder(file: ExportedFile, out: Path | None) -> None:
     if out is not None:
         task = file.task or "classification"
         raise UsageError(f"--out is not for {task}, and {file.path} labels whole images")
 
 
-def _mask(file: OnnxFile, top: int, out: Path | None) -> Predict:
+def _mask(file: ExportedFile, top: int, out: Path | None) -> Predict:
     if out is None:
         raise UsageError(f"{file.path} finds masks: name a folder for them with --out DIR")
     return partial(OnnxMaskPredictor(file), out=out)

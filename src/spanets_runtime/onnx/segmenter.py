@@ -11,7 +11,8 @@ from PIL import Image
 from spanets_runtime.errors import UserError
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.masks import MaskPrediction, predict_masks, read_numbers
-from spanets_runtime.onnx.file import OnnxFile
+from spanets_runtime.onnx.engines import open_exported
+from spanets_runtime.onnx.file import ExportedFile
 from spanets_runtime.predict import check_answer
 from spanets_runtime.resize_to_fit import ResizeToFit
 from spanets_runtime.windows import windows
@@ -29,12 +30,12 @@ class OnnxMaskPredictor:
         source: Path of a file that `spanets export` wrote, or an open one.
 
     Raises:
-        UserError: onnxruntime is missing, or the file is damaged, not from `spanets export`, not a
+        UserError: the runtime is missing, or the file is damaged, not from `spanets export`, not a
             segmenter or of a fixed size.
     """
 
-    def __init__(self, source: str | Path | OnnxFile) -> None:
-        self.file = file = source if isinstance(source, OnnxFile) else OnnxFile(source)
+    def __init__(self, source: str | Path | ExportedFile) -> None:
+        self.file = file = source if isinstance(source, ExportedFile) else open_exported(source)
         file.check_outputs(["logits"], rank=4)
         if any(isinstance(side, int) for side in file.shape[2:]):
             raise UserError(
@@ -62,7 +63,7 @@ class OnnxMaskPredictor:
         return self.file.run(pixels[None])[0][0]
 
 
-def _read_window(file: OnnxFile) -> tuple[int, int] | None:
+def _read_window(file: ExportedFile) -> tuple[int, int] | None:
     """Returns stride and side of the sliding window, or None if the model sees whole images."""
     test, window = file.preprocessing.get("test"), file.preprocessing.get("slide")
     if test == "whole":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.onnx.classifier import OnnxPredictor
-from spanets_runtime.onnx.file import OnnxFile
+from spanets_runtime.onnx.file import ExportedFile
 from spanets_runtime.tags import TagPrediction, predict_tags, read_thresholds
 
 
@@ -19,7 +19,7 @@ class OnnxTagger(OnnxPredictor):
         UserError: see `OnnxPredictor`.
     """
 
-    def __init__(self, source: str | Path | OnnxFile) -> None:
+    def __init__(self, source: str | Path | ExportedFile) -> None:
         super().__init__(source)
         self.thresholds = read_thresholds(self.file.metadata, len(self.classes), self.file.path)
 

@@ -177,8 +177,8 @@ def test_a_program_of_torch_has_no_opset(tmp_path, capsys):
 
 
 def test_a_suffix_must_be_known(tmp_path):
-    with pytest.raises(UsageError, match=r"m\.tflite: the suffix must be \.onnx or \.pt2"):
-        export_model(nn.Identity(), tmp_path / "m.tflite")
+    with pytest.raises(UsageError, match=r"m\.pb: the suffix must be one of \.onnx, \.pt2, "):
+        export_model(nn.Identity(), tmp_path / "m.pb")
 
 
 def test_a_size_that_the_model_refuses(tmp_path):

@@ -4,8 +4,8 @@ from copy import deepcopy
 
 import pytest
 import torch
-
 from networks import error, images, shallow, structures
+
 from spanets.recipe.sections import Lora
 from spanets.weights import WeightsError
 from spanets.weights.adapters import merge_adapters, merge_content

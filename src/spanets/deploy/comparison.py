@@ -1,8 +1,6 @@
 """Compares exported files with the eager network."""
 
-import io
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -10,11 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spanets_runtime.errors import UsageError, first_line
-from spanets_runtime.onnx import open_session
 
 
 def compare_shapes(
-    model: nn.Module, content: bytes, suffix: str, images: Tensor, dynamic: bool
+    model: nn.Module, run: Callable[[Tensor], list[Tensor]], images: Tensor, dynamic: bool
 ) -> dict[str, float]:
     """Returns relative differences from eager mode by shape; free sizes test three shapes."""
     _, channels, height, width = images.shape
@@ -23,7 +20,6 @@ def compare_shapes(
         step = getattr(model, "size_step", 0)
         smallest = (2 * step, 3 * step) if step else (64, 97)
         shapes += [(1, channels, *smallest), (3, channels, height + (step or 33), width)]
-    run = _onnx_runner(content) if suffix == ".onnx" else _pt2_runner(content)
     generator = torch.Generator().manual_seed(1)
     differences = {}
     for shape in shapes:
@@ -34,13 +30,14 @@ def compare_shapes(
 
 
 def compare_int8(
-    model: nn.Module, content: bytes, images: Sequence[NDArray[np.float32]]
+    model: nn.Module,
+    run: Callable[[Tensor], list[Tensor]],
+    images: Sequence[NDArray[np.float32]],
 ) -> tuple[dict[str, float], float | None]:
     """Returns the largest difference, relative to the largest value, and the class agreement.
 
     The largest value is over all images, since an ambiguous image can have only small logits.
     """
-    run = _onnx_runner(content)
     off, largest, same, classes = [], [], 0, False
     for image in images:
         x = torch.from_numpy(image)[None]
@@ -78,13 +75,3 @@ def run_eager(model: nn.Module, images: Tensor) -> list[Tensor]:
             f"the model cannot take images of {height}x{width} ({first_line(error)})"
         ) from error
     return [outputs] if isinstance(outputs, Tensor) else list(outputs)
-
-
-def _onnx_runner(content: bytes) -> Any:
-    session = open_session(content)
-    return lambda x: [torch.from_numpy(y) for y in session.run(None, {"images": x.numpy()})]
-
-
-def _pt2_runner(content: bytes) -> Any:
-    program = torch.export.load(io.BytesIO(content)).module()
-    return lambda x: run_eager(program, x)

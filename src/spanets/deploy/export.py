@@ -1,36 +1,29 @@
-"""Exports models to ONNX graphs and `torch.export` programs, and compares them with eager mode.
+"""Exports models to the formats that are deployed, and compares them with eager mode.
 
 The exported model takes images (B, C, H, W) of any batch size, height and width, preprocessed as
 its metadata describe. It returns logits, or with `features_only` one map for each stage.
 """
 
 import copy
-import io
-import json
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timm.utils import reparameterize_model
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
 
+from spanets.deploy import places
 from spanets.deploy.comparison import compare_int8, compare_shapes, run_eager
-from spanets.deploy.onnx_graph import forget_origin, name_sizes
-from spanets.deploy.quantize import quantize
+from spanets.deploy.targets import TARGETS, Run, Target, choose_target, write_target
+from spanets.deploy.tracing import DEFAULT_OPSET, Traceable, inference_form, on_cpu
 from spanets.sources import Source, is_checkpoint, open_source
 from spanets.tasks import load_task
-from spanets_runtime.errors import UsageError, UserError, first_line, require
-from spanets_runtime.files import check_place, write_atomically
-from spanets_runtime.onnx import METADATA, MIN_FREE_SIDE
-
-SUFFIXES = (".onnx", ".pt2")
+from spanets_runtime.errors import UsageError, UserError
+from spanets_runtime.onnx import MIN_FREE_SIDE, describe_beside, format_beside
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.float32}
 """Number formats, each with the dtype of tracing; onnxruntime quantizes to int8 afterwards."""
@@ -39,11 +32,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.floa
 # whole network. Seen: 3e-6 and 2e-3. For int8 no limit makes sense; check the accuracy instead.
 TOLERANCES = {"float32": 1e-4, "float16": 5e-2, "int8": float("inf")}
 
-# ONNX operators that runtimes reject or run very slowly.
-UNWANTED = ("DFT", "STFT", "If", "Loop", "SequenceAt")
-
 OPSETS = range(18, 24)
-DEFAULT_OPSET = 20
 
 
 @dataclass(frozen=True)
@@ -60,6 +49,9 @@ class Exported:
             value, by the shape of the random test images; for int8 on the calibration images.
         agreement: For int8 classifiers, fraction of the calibration images with the same class as
             in the eager float32 model.
+        target: Name of the target, such as "onnx".
+        files: All written files.
+        notes: Lines for the user about what was written.
     """
 
     path: str
@@ -69,25 +61,13 @@ class Exported:
     dtype: str
     differences: dict[str, float] = field(default_factory=dict)
     agreement: float | None = None
+    target: str = "onnx"
+    files: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values."""
         return asdict(self)
-
-
-class _Cast(nn.Module):
-    """A model that computes in another dtype, with float32 inputs and outputs."""
-
-    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.model = model.to(dtype)
-        self.dtype = dtype
-
-    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
-        outputs = self.model(images.to(self.dtype))
-        if isinstance(outputs, Tensor):
-            return outputs.float()
-        return [output.float() for output in outputs]
 
 
 def load_source(
@@ -114,7 +94,7 @@ def load_source(
         UsageError: unknown name, or weights for a checkpoint.
         UserError: unreadable file, or weights that do not fit.
     """
-    if Path(word).suffix.lower() in SUFFIXES:
+    if Path(word).suffix.lower() in {target.suffix for target in TARGETS.values()}:
         raise UsageError(f"{word} is an exported file; give the checkpoint it was exported from")
     arguments = {"features_only": True} if features_only and not is_checkpoint(word) else None
     source = open_source(word, weights, ema, arguments, pretrained)
@@ -147,8 +127,9 @@ def export_model(
     calibration: Sequence[NDArray[np.float32]] | None = None,
     batch: int = 1,
     allow_fft: bool = False,
+    to: str | None = None,
 ) -> Exported:
-    """Writes a model as an ONNX graph (.onnx) or a program of `torch.export` (.pt2), and checks it.
+    """Writes a model in the format of one of the `TARGETS`, and compares it with eager mode.
 
     It first folds adjacent linear operations (`timm.utils.reparameterize_model`).
 
@@ -156,46 +137,115 @@ def export_model(
         model: Network from images (B, C, H, W) to logits or a list of maps; it is not modified.
         path: Output file; its suffix selects the format.
         size: Side, or height and width, of the images for tracing, in pixels.
-        dtype: "float32", "float16" or, for ONNX, "int8"; inputs and outputs stay float32.
-        dynamic: Whether batch size, height and width are free (sides from `MIN_FREE_SIDE` up).
-            Otherwise the file takes `batch` images of `size`.
+        dtype: "float32", "float16" or "int8", as the target allows; inputs and outputs stay
+            float32.
+        dynamic: Whether batch size, height and width are free (sides from `MIN_FREE_SIDE` up), as
+            some targets allow. Otherwise the file takes `batch` images of `size`.
         opset: ONNX opset, 18 to 23; None means 20, the first with a GELU operator.
-        metadata: Plain values to store in the file, such as class names and preprocessing.
+        metadata: Plain values to store, such as class names and preprocessing; in the file, or
+            beside it.
         calibration: Preprocessed images (C, H, W) for "int8", which give the range of every map;
             see `quantize.calibration_images`.
         batch: Batch size, if it is fixed.
         allow_fft: Whether to write graphs with Fourier transforms, for comparison.
+        to: Name in `TARGETS`; None means by the suffix.
 
     Returns:
         The file's description, with the differences from eager mode.
 
     Raises:
-        UsageError: unknown suffix, dtype or opset, or a size that the model does not support.
+        UsageError: unknown target, dtype or opset, or a size that the model does not support.
         UserError: missing package, unwritable path, or a file with different outputs.
     """
     path = Path(path)
-    if path.suffix not in SUFFIXES:
-        raise UsageError(f"{path}: the suffix must be {' or '.join(SUFFIXES)}")
+    name, target = choose_target(path, to)
+    _check_options(path, name, target, dtype, dynamic, opset, calibration or [])
+    target.require()
+    places.check(path)
+    model = on_cpu(model)
+    height, width = (size, size) if isinstance(size, int) else size
+    step = getattr(model, "size_step", 1)
+    _check_sides((height, width), dynamic, step, calibration or [])
+    shape_traced = (2 if dynamic else batch, _channels(model), height, width)
+    try:
+        images = torch.randn(shape_traced, generator=torch.Generator().manual_seed(0))
+    except RuntimeError as error:  # out of memory, or a size that overflows
+        largest = max(height, width)
+        raise UsageError(f"--size is {largest}, too large for this machine's memory") from error
+    outputs = run_eager(model, images)
+    names = list(getattr(model, "output_names", _output_names(outputs)))
+    given = Traceable(
+        inference_form(model, DTYPES[dtype]),
+        images,
+        {name: list(output.shape) for name, output in zip(names, outputs, strict=True)},
+        dynamic,
+        step,
+        DEFAULT_OPSET if opset is None else opset,
+        metadata or {},
+        calibration or [],
+        allow_fft,
+    )
+    with TemporaryDirectory(prefix="spanets-") as folder:
+        staged = Path(folder) / path.name
+        notes = write_target(name, given, staged)
+        if not target.holds_metadata:
+            describe_beside(staged).write_text(_format_beside(given), "utf-8")
+        run = None if target.open is None else target.open(staged)
+        differences, agreement = _compare(model, run, given)
+        for shape, difference in differences.items():
+            if not difference <= TOLERANCES[dtype]:  # NaN is too far off as well
+                raise UserError(
+                    f"{path}: not written: for images of {shape} it is off by {difference:.2g} of "
+                    f"the largest value from eager float32, allowed is {TOLERANCES[dtype]:.0e}"
+                )
+        sizes = places.move(Path(folder), path)
+    return Exported(
+        str(path),
+        sum(sizes.values()),
+        {"images": given.shape},
+        names,
+        dtype,
+        differences,
+        agreement,
+        name,
+        list(sizes),
+        notes,
+    )
+
+
+def _check_options(
+    path: Path,
+    name: str,
+    target: Target,
+    dtype: str,
+    dynamic: bool,
+    opset: int | None,
+    calibration: Sequence[NDArray[np.float32]],
+) -> None:
+    """Raises a UsageError for options that a target does not have."""
     if dtype not in DTYPES:
         raise UsageError(f"--dtype is {dtype!r}, must be float32, float16 or int8")
-    if path.suffix != ".onnx" and opset is not None:
+    if name != "onnx" and opset is not None:
         raise UsageError(f"--opset is ONNX's, leave it out for {path}")
-    opset = DEFAULT_OPSET if opset is None else opset
-    if path.suffix == ".onnx":
-        if opset not in OPSETS:
-            raise UsageError(f"--opset is {opset}, must be {OPSETS[0]} to {OPSETS[-1]}")
-        for module in ("onnx", "onnxscript", "onnxruntime"):
-            require(module, "export")
-    if dtype == "int8" and (path.suffix != ".onnx" or not calibration):
+    if opset is not None and opset not in OPSETS:
+        raise UsageError(f"--opset is {opset}, must be {OPSETS[0]} to {OPSETS[-1]}")
+    if dtype == "int8" and (name != "onnx" or not calibration):
         raise UsageError("--dtype int8 needs a FILE.onnx, and images: --calibration DIR")
+    if dtype not in target.dtypes:
+        known = ", ".join(target.dtypes)
+        raise UsageError(f"--dtype is {dtype}, allowed for {path}: {known}")
     if calibration and dtype != "int8":
         raise UsageError(f"--calibration goes with --dtype int8, not {dtype}")
-    check_place(path)
-    model = _on_cpu(model)
-    height, width = (size, size) if isinstance(size, int) else size
-    sides = (height, width)
-    step = getattr(model, "size_step", 1)
-    for image in calibration or []:
+    if dynamic and not target.is_free:
+        raise UsageError(f"{path}: {name} takes images of one size; add --static")
+
+
+def _check_sides(
+    sides: tuple[int, int], dynamic: bool, step: int, calibration: Sequence[NDArray[np.float32]]
+) -> None:
+    """Raises a UsageError for a size that the file could not have."""
+    height, width = sides
+    for image in calibration:
         if not dynamic and image.shape[1:] != sides:
             found = "x".join(map(str, image.shape[1:]))
             raise UsageError(
@@ -209,49 +259,31 @@ def export_model(
             f"--size is {min(sides)}, but free sizes start at {smallest}{steps}; give another one "
             "or fix it with --static"
         )
-    shape_traced = (2 if dynamic else batch, _channels(model), *sides)
-    try:
-        images = torch.randn(shape_traced, generator=torch.Generator().manual_seed(0))
-    except RuntimeError as error:  # out of memory, or a size that overflows
-        raise UsageError(f"--size is {max(sides)}, too large for this machine's memory") from error
-    outputs = run_eager(model, images)
-    names = list(getattr(model, "output_names", _output_names(outputs)))
-    shape: list[int | str] = ["batch", images.shape[1], "height", "width"]
-    if not dynamic:
-        shape = list(images.shape)
-    program = _trace(_inference_form(model, DTYPES[dtype]), images, dynamic, step)
-    if path.suffix == ".onnx":
-        content = _to_onnx(program, names, opset, metadata or {}, allow_fft)
-        if dtype == "int8":
-            content = quantize(content, calibration or [])
-    else:
-        content = _to_pt2(program, metadata or {})
-    agreement = None
-    if dtype == "int8":
-        differences, agreement = compare_int8(model, content, calibration or [])
-    else:
-        differences = compare_shapes(model, content, path.suffix, images, dynamic)
-    for given, difference in differences.items():
-        if not difference <= TOLERANCES[dtype]:  # NaN is too far off as well
-            raise UserError(
-                f"{path}: not written: for images of {given} it is off by {difference:.2g} of the "
-                f"largest value from eager float32, allowed is {TOLERANCES[dtype]:.0e}"
-            )
-    write_atomically(path, lambda file: file.write(content))
-    return Exported(
-        str(path), len(content), {"images": shape}, names, dtype, differences, agreement
-    )
 
 
-def _on_cpu(model: nn.Module) -> nn.Module:
-    """Returns a copy on the CPU, in evaluation mode, whose weights may be changed."""
-    return copy.deepcopy(model).cpu().eval().requires_grad_(False)
+def _compare(
+    model: nn.Module, run: Run | None, given: Traceable
+) -> tuple[dict[str, float], float | None]:
+    """Returns the differences from eager mode, and the agreement for int8 classifiers."""
+    if run is None:
+        return {}, None
+    if given.calibration:
+        return compare_int8(model, run, given.calibration)
+    return compare_shapes(model, run, given.images, given.dynamic), None
 
 
-def _inference_form(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Returns a copy with linear operations folded, in the given dtype."""
-    folded = reparameterize_model(model)
-    return folded if dtype == torch.float32 else _Cast(folded, dtype)
+def _format_beside(given: Traceable) -> str:
+    batch = given.shape[0]
+    outputs: dict[str, list[int | str]] = {
+        name: [batch, *(shape[1:] if len(shape) == 2 or not given.dynamic else _free(shape))]
+        for name, shape in given.outputs.items()
+    }
+    return format_beside(given.metadata, given.shape, outputs)
+
+
+def _free(shape: Sequence[int]) -> list[int | str]:
+    """Returns channels and free sides of a map."""
+    return [shape[1], "rows", "columns"]
 
 
 def _channels(model: nn.Module) -> int:
@@ -263,69 +295,3 @@ def _output_names(outputs: Sequence[Tensor]) -> list[str]:
     if len(outputs) > 1:
         return [f"stage{i}" for i in range(len(outputs))]
     return ["logits" if outputs[0].ndim == 2 else "features"]
-
-
-def _trace(model: nn.Module, images: Tensor, dynamic: bool, step: int) -> ExportedProgram:
-    if step == 1:
-        sides = [Dim(name, min=MIN_FREE_SIDE) for name in ("height", "width")]
-    else:
-        sides = [step * Dim(f"{name}_steps", min=2) for name in ("height", "width")]
-    free = {0: Dim("batch"), 2: sides[0], 3: sides[1]}
-    shapes = (free,) if dynamic else None
-    try:
-        with torch.no_grad(), _quiet():
-            return torch.export.export(model, (images,), dynamic_shapes=shapes, strict=False)
-    # The exporter raises any kind of exception, with pages of text.
-    except Exception as error:
-        hint = "; try without free sizes (--static)" if dynamic else ""
-        said = first_line(error).split("! For more information")[0]  # a reference to torch's logs
-        raise UserError(f"torch.export cannot trace the model: {said}{hint}") from error
-
-
-def _to_pt2(program: ExportedProgram, metadata: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    with _quiet():
-        torch.export.save(program, buffer, extra_files={"spanets.json": json.dumps(metadata)})
-    return buffer.getvalue()
-
-
-def _to_onnx(
-    program: ExportedProgram,
-    names: list[str],
-    opset: int,
-    metadata: dict[str, Any],
-    allow_fft: bool,
-) -> bytes:
-    import onnx
-
-    with _quiet():
-        converted = torch.onnx.export(
-            program,
-            input_names=["images"],
-            output_names=names,
-            opset_version=opset,
-            dynamo=True,
-            optimize=True,
-            verbose=False,
-        )
-    assert converted is not None
-    graph = converted.model_proto
-    found = {node.op_type for node in graph.graph.node} & set(UNWANTED)
-    if found and not allow_fft:
-        raise UserError(
-            f"the graph has {', '.join(sorted(found))}, which runtimes reject or run very slowly; "
-            "models of this package have none unless spectral_method is 'fft'"
-        )
-    name_sizes(graph.graph)
-    forget_origin(graph)
-    onnx.helper.set_model_props(graph, {METADATA: json.dumps(metadata)})
-    onnx.checker.check_model(graph)
-    return graph.SerializeToString()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences the exporters' logs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

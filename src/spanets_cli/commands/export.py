@@ -1,13 +1,25 @@
 """`spanets export`: writes a model for deployment."""
 
 import argparse
+from pathlib import Path
 
 from spanets_cli.limits import MOST_COUNT, MOST_SIDE
 from spanets_cli.option_types import sides, whole
 from spanets_cli.output import print_json, say, tell
 from spanets_cli.shared_options import add_pretrained, add_weights
 
-HELP = "export a model to ONNX or torch.export, and verify it"
+HELP = "export a model to ONNX or another format, and verify it"
+
+EPILOG = """\
+  --to        --out             runs with                     installed by
+  onnx        FILE.onnx         ONNX Runtime                  spanets[export]
+  torch       FILE.pt2          torch.export                  torch
+  openvino    FILE.xml, .bin    OpenVINO                      spanets[openvino]
+  executorch  FILE.pte          ExecuTorch with XNNPACK       spanets[executorch]
+  coreml      FILE.mlpackage    Core ML, on Apple's systems   spanets[coreml]
+  litert      FILE.tflite       LiteRT                        spanets[litert]
+  tensorrt    FILE.engine       TensorRT                      built from FILE.onnx where it runs
+"""
 
 EPILOG = """\
 examples:
@@ -24,7 +36,12 @@ DETECTOR_SIZE = 512
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument("source", metavar="MODEL|CHECKPOINT")
-    parser.add_argument("--out", required=True, metavar="FILE", help="FILE.onnx or FILE.pt2")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="file to write; its suffix tells the format"
+    )
+    parser.add_argument(
+        "--to", metavar="TARGET", help="the format, one of those below (default: by the suffix)"
+    )
     add_weights(parser)
     add_pretrained(parser)
     parser.add_argument(
@@ -66,9 +83,13 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     """Exports a model and prints how its outputs differ from eager PyTorch."""
     from spanets.deploy.export import export_model, load_source
     from spanets.deploy.quantize import calibration_images, calibration_transform
+    from spanets.deploy.targets import choose_target
     from spanets.sources import describe_weights
     from spanets.tasks import DEFAULT_TASK
 
+    name, target = choose_target(Path(arguments.out), arguments.to)
+    target.require()
+    is_fixed = arguments.static or not target.is_free
     model, metadata, source = load_source(
         arguments.source,
         arguments.weights,
@@ -81,11 +102,11 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     preprocessing = metadata["preprocessing"]
     sides = preprocessing.get("input_size") or [DETECTOR_SIZE] * 2
     height, width = arguments.size or sides[-2:]
-    if arguments.static and height == width and "input_size" in preprocessing:
+    if is_fixed and height == width and "input_size" in preprocessing:
         preprocessing["input_size"][-2:] = [height, width]  # the only size that the file takes
     calibration = None
     if arguments.calibration is not None or arguments.dtype == "int8":
-        transform = calibration_transform(source, preprocessing, not arguments.static)
+        transform = calibration_transform(source, preprocessing, not is_fixed)
     if arguments.calibration is not None:
         count = arguments.calibration_images
         calibration = calibration_images(arguments.calibration, transform, count)
@@ -94,18 +115,23 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
         arguments.out,
         size=(height, width),
         dtype=arguments.dtype,
-        dynamic=not arguments.static,
+        dynamic=not is_fixed,
         opset=arguments.opset,
         metadata=metadata,
         calibration=calibration,
+        to=name,
     )
     if (about := describe_weights(source)) is not None:
         tell(about)
     if arguments.json:
         return print_json(written.to_dict())
     shape = ", ".join(map(str, written.inputs["images"]))
-    say(f"{written.path}: {written.bytes / 1e6:.1f} MB, {written.dtype}")
-    say(f"images ({shape}) -> {', '.join(written.outputs)}")
+    files = ", ".join([written.path, *(f for f in written.files if f != written.path)])
+    say(f"{files}: {written.bytes / 1e6:.1f} MB, {written.dtype}")
+    fixed = f"; {name} takes one size" if is_fixed and not arguments.static else ""
+    say(f"images ({shape}) -> {', '.join(written.outputs)}{fixed}")
+    for note in written.notes:
+        say(f"  {note}")
     for given, difference in written.differences.items():
         say(f"  {given}: differs from eager float32 by {difference:.1e} of the largest value")
     if written.agreement is not None and metadata.get("task") in (None, DEFAULT_TASK):

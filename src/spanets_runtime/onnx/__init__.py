@@ -1,7 +1,13 @@
 """Predictors for exported files; they need the runtime of the file, but not torch."""
 
 from spanets_runtime.onnx.classifier import OnnxPredictor
-from spanets_runtime.onnx.engines import ENGINES, Engine, describe_beside, open_exported
+from spanets_runtime.onnx.engines import (
+    ENGINES,
+    Engine,
+    describe_beside,
+    format_beside,
+    open_exported,
+)
 from spanets_runtime.onnx.file import (
     METADATA,
     MIN_FREE_SIDE,
@@ -29,6 +35,7 @@ __all__ = [
     "OnnxMaskPredictor",
     "OnnxPredictor",
     "describe_beside",
+    "format_beside",
     "image_level_predictor",
     "images_input",
     "is_exported",

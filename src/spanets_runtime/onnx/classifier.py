@@ -42,7 +42,9 @@ class OnnxPredictor:
         calibrated: bool = False,
         mirrored: bool = False,
     ) -> None:
-        self.file = file = source if isinstance(source, ExportedFile) else open_exported(source, threads)
+        self.file = file = (
+            source if isinstance(source, ExportedFile) else open_exported(source, threads)
+        )
         file.check_outputs([self.output], rank=2)
         self.classes = file.classes(axis=-1)
         self.preprocess = Preprocessing.parse(file.preprocessing, file.path)

@@ -5,7 +5,7 @@ run's recipe names them, and must be the same to the last bit.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from spanets.tasks import load_task
 from spanets.weights import WeightsError, load_weights
 from spanets.weights.adapters import BASE_KEY, adapted_names, base_name, layer_of
 from spanets.weights.classifiers import classifier_names
+from spanets.weights.errors import show_name
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import check_place
 
@@ -59,22 +60,33 @@ def write_adapter(checkpoint: Path, out: Path) -> int:
     return sum(value.numel() for value in own.values())
 
 
-def add_base(path: str | Path, info: ModelInfo, content: Mapping[str, Any]) -> Mapping[str, Any]:
+def add_base(
+    path: str | Path,
+    info: ModelInfo,
+    content: Mapping[str, Any],
+    weights: str | Path | None = None,
+) -> Mapping[str, Any]:
     """Returns the content of an adapter's file with the weights that it adapts.
 
     They are the published weights of the model, fetched if need be; or the file of the recipe's
-    `model.weights`, beside the adapter or at its place during the run.
+    `model.weights`, beside the adapter.
+
+    Args:
+        path: The adapter's file.
+        info: Its metadata.
+        content: Its content.
+        weights: The weights that it adapts, instead of those.
 
     Raises:
         WeightsError: they are missing, or other ones.
     """
     described, own = content[BASE_KEY], _tensors_of(content)
-    where, model = _open_base(Path(path), info)
+    where, model = _open_base(Path(path), info, weights)
     base = {n: v for n, v in model.state_dict().items() if not _is_of(n, classifier_names(model))}
     if not isinstance(described, Mapping) or digest(base) != described.get("sha256"):
         raise WeightsError(
-            f"{path}: adapts other weights than {where} (their SHA-256 differs); put the file that "
-            "the run started from beside it"
+            f"{path}: adapts other weights than {where} (their SHA-256 differs); give those that the "
+            "run started from with --weights FILE"
         )
     names = adapted_names(base, own)
     state = {**{names[name]: value for name, value in base.items()}, **own}
@@ -92,36 +104,39 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return found.hexdigest()
 
 
-def _open_base(path: Path, info: ModelInfo) -> tuple[str, nn.Module]:
+def _open_base(path: Path, info: ModelInfo, weights: str | Path | None) -> tuple[str, nn.Module]:
     """Returns where the weights were found, and the network with them."""
     settings = info.recipe.get("model")
     settings = settings if isinstance(settings, Mapping) else {}
     with limited_model({}, _MOST_BASE):
-        if settings.get("pretrained") is True:
+        if settings.get("pretrained") is True and weights is None:
             where = f"the published weights of {info.model}"
             try:
                 return where, create_pretrained(info.model, info.model_args)
             except UserError as error:
                 raise WeightsError(f"{path}: adapts {where}: {error}") from error
         model = load_task(info.task).build_model(info)
-    ema, named = settings.get("weights_ema"), settings.get("weights")
-    if not isinstance(named, str) or not isinstance(ema, bool | None):
+    found = _find_beside(path, settings) if weights is None else weights
+    ema = settings.get("weights_ema")
+    load_weights(model, found, reset_classifier=True, ema=ema if isinstance(ema, bool) else None)
+    return str(found), model
+
+
+def _find_beside(path: Path, settings: Mapping[str, Any]) -> Path:
+    """Returns the file of the run's `model.weights`, in the folder of the adapter.
+
+    An adapter may come from somebody else, so no other path that it names is read.
+    """
+    named = settings.get("weights")
+    if not isinstance(named, str) or not Path(named).name:
         raise WeightsError(f"{path}: damaged, it does not name the weights that it adapts")
-    for found in _places(path, named):
-        load_weights(model, found, reset_classifier=True, ema=ema)
-        return str(found), model
-    raise WeightsError(
-        f"{path}: adapts the weights in {Path(named).name}, which is neither beside it nor at "
-        f"{named}; put it beside {path.name}"
-    )
-
-
-def _places(path: Path, named: str) -> Iterator[Path]:
-    """Yields the existing files that may hold the weights."""
-    beside = path.parent / Path(named).name
-    # A place on another machine would be contacted only by looking.
-    is_remote = "://" in named or named.startswith(("\\\\", "//"))
-    yield from (p for p in (beside, *([] if is_remote else [Path(named)])) if p.exists())
+    found = path.parent / Path(named).name
+    if not found.exists():
+        raise WeightsError(
+            f"{path}: adapts the weights in {show_name(found.name)}, which is not beside it; put it "
+            "there, or give it with --weights FILE"
+        )
+    return found
 
 
 def _tensors_of(content: Mapping[str, Any]) -> dict[str, Tensor]:

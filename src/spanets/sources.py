@@ -151,6 +151,8 @@ def open_source(
     word = str(word)
     if ema is not None and weights is None:
         raise UsageError("--ema goes with --weights")
+    if weights is not None and _is_local_file(word):
+        return open_checkpoint(word, weights)
     if not is_model_name(word) and (weights is not None or model_args):
         what = "--weights goes" if weights is not None else "arguments go"
         raise UsageError(f"{what} with a model's name; {word} has its own")
@@ -211,6 +213,10 @@ class ReadyModel:
         """Returns the outputs (outputs,) for a decoded image of a network of one row an image."""
         batch = torch.from_numpy(self.preprocess(image))[None].to(self.device)
         return self.model(batch)[0].float().cpu().numpy()
+
+
+def _is_local_file(word: str) -> bool:
+    return is_checkpoint(word) and not is_exported(word) and Path(word).is_file()
 
 
 def is_model_name(word: str) -> bool:
@@ -379,20 +385,31 @@ def _open_folder(folder: Path, word: str) -> Source:
 # ---- checkpoints
 
 
-def open_checkpoint(path: str | Path) -> Source:
+def open_checkpoint(path: str | Path, weights: str | Path | None = None) -> Source:
     """Reads a checkpoint of `spanets train` once and builds its model.
 
+    Args:
+        path: The file.
+        weights: Weights file that it adapts, if it holds an adapter alone; see `adapters`.
+
     Raises:
+        UsageError: weights for a checkpoint that has its own.
         WeightsError: unreadable file, unknown model, or weights that do not fit it.
     """
-    return build_source(path, *read_own(path))
+    return build_source(path, *read_own(path), weights)
 
 
-def build_source(path: str | Path, info: ModelInfo, content: Mapping[str, Any]) -> Source:
+def build_source(
+    path: str | Path,
+    info: ModelInfo,
+    content: Mapping[str, Any],
+    weights: str | Path | None = None,
+) -> Source:
     """Builds the model of a checkpoint that was already read; see `open_checkpoint`."""
     if BASE_KEY in content:
-        content = add_base(path, info, content)
-    weights = weights_of(content, path)
-    model = restore_model(path, info, weights)
+        content = add_base(path, info, content, weights)
+    elif weights is not None:
+        raise UsageError(f"--weights goes with a model's name; {path} has its own")
+    model = restore_model(path, info, weights_of(content, path))
     rest: dict[str, Any] = {key: content[key] for key in ("epoch", "loops") if key in content}
     return Source(str(path), model.eval(), info, Path(path), content=rest)

@@ -90,11 +90,17 @@ def test_the_adapter_alone(adapted_run, base, photos, tmp_path, capsys):
     assert status == 0, said
     assert path.stat().st_size < (adapted_run / "best.ckpt").stat().st_size / 10
     assert "use it like a checkpoint" in printed
-    whole, alone = state_of(adapted_run / "best.ckpt"), state_of(path)
+    whole = state_of(adapted_run / "best.ckpt")
+    alone = open_source(path, base).network.state_dict()
     assert whole.keys() == alone.keys()
     assert all(torch.equal(whole[name], alone[name]) for name in whole)
-    status, _, said = call(capsys, "predict", path, photos / "cat", "--json")
+    words = ["predict", path, photos / "cat", "--json", "--weights", base]
+    status, _, said = call(capsys, *words)
     assert status == 0, said
+    shutil.copy(base, tmp_path)
+    assert call(capsys, *words[:-2])[0] == 0
+    words[1] = adapted_run / "best.ckpt"
+    assert call(capsys, *words)[0] == 2  # it has its own
 
 
 def test_an_adapter_with_a_missing_or_another_base(adapted_run, base, tmp_path, capsys, refused):
@@ -107,7 +113,9 @@ def test_an_adapter_with_a_missing_or_another_base(adapted_run, base, tmp_path, 
     content["spanets"]["recipe"]["model"]["weights"] = "gone/away.safetensors"
     save_torch(content, path)
     said = refused(1, "predict", path, "x.png")
-    assert "adapts the weights in away.safetensors, which is neither beside it nor at gone" in said
+    assert (
+        "adapts the weights in away.safetensors, which is not beside it; put it there, or" in said
+    )
     other = timm.create_model("test_resnet", num_classes=5)
     save_file(other.state_dict(), tmp_path / "away.safetensors")
     said = refused(1, "predict", path, "x.png")

@@ -102,7 +102,7 @@ def _write_executorch(given: Traceable, path: Path) -> list[str]:
     from executorch.devtools.backend_debug import get_delegation_info
     from executorch.exir import to_edge_transform_and_lower
 
-    edge = to_edge_transform_and_lower(given.program, partitioner=[XnnpackPartitioner()])
+    edge = to_edge_transform_and_lower(given.constant_program, partitioner=[XnnpackPartitioner()])
     found = get_delegation_info(edge.exported_program().graph_module)
     inside, outside = found.num_delegated_nodes, found.num_non_delegated_nodes
     path.write_bytes(edge.to_executorch().buffer)
@@ -117,7 +117,7 @@ def _write_coreml(given: Traceable, path: Path) -> list[str]:
     import coremltools
 
     model = coremltools.convert(
-        given.program.run_decompositions({}),
+        given.constant_program.run_decompositions({}),
         outputs=[coremltools.TensorType(name=name) for name in given.outputs],
         compute_precision=coremltools.precision.FLOAT32,
         minimum_deployment_target=coremltools.target.iOS16,
@@ -139,7 +139,7 @@ def _write_coreml(given: Traceable, path: Path) -> list[str]:
 def _write_litert(given: Traceable, path: Path) -> list[str]:
     import litert_torch
 
-    litert_torch.convert(given.model, (given.images,)).export(str(path))
+    litert_torch.convert(given.constant_program.module(), (given.images,)).export(str(path))
     return []
 
 

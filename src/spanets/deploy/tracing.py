@@ -17,6 +17,7 @@ from timm.utils import reparameterize_model
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from spanets.deploy.constants import fold_constants
 from spanets.deploy.onnx_graph import forget_origin, name_sizes
 from spanets_runtime.errors import UserError, first_line
 from spanets_runtime.onnx import METADATA, MIN_FREE_SIDE
@@ -58,6 +59,12 @@ class Traceable:
     def program(self) -> ExportedProgram:
         """The program of torch.export."""
         return _trace(self.model, self.images, self.dynamic, self.step)
+
+    @cached_property
+    def constant_program(self) -> ExportedProgram:
+        """The program with what depends only on the size as constants; sizes must be fixed."""
+        with torch.no_grad():
+            return fold_constants(self.program, self.images)
 
     @property
     def shape(self) -> list[int | str]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spanets.backbones.factory import create_pretrained
@@ -85,8 +86,8 @@ def add_base(
     base = {n: v for n, v in model.state_dict().items() if not _is_of(n, classifier_names(model))}
     if not isinstance(described, Mapping) or digest(base) != described.get("sha256"):
         raise WeightsError(
-            f"{path}: adapts other weights than {where} (their SHA-256 differs); give those that the "
-            "run started from with --weights FILE"
+            f"{path}: adapts other weights than {where} (their SHA-256 differs); give those that "
+            "the run started from with --weights FILE"
         )
     names = adapted_names(base, own)
     state = {**{names[name]: value for name, value in base.items()}, **own}
@@ -98,9 +99,9 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     """Returns the SHA-256 of named tensors: names, types, shapes and values."""
     found = hashlib.sha256()
     for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
+        value = tensors[name].detach().cpu()
         found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(value.flatten().view(-1).numpy(force=True).tobytes())
+        found.update(value.flatten().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 
@@ -133,8 +134,8 @@ def _find_beside(path: Path, settings: Mapping[str, Any]) -> Path:
     found = path.parent / Path(named).name
     if not found.exists():
         raise WeightsError(
-            f"{path}: adapts the weights in {show_name(found.name)}, which is not beside it; put it "
-            "there, or give it with --weights FILE"
+            f"{path}: adapts the weights in {show_name(found.name)}, which is not beside it; put "
+            "it there, or give it with --weights FILE"
         )
     return found
 

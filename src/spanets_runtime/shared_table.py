@@ -277,7 +277,10 @@ def describe_model(word: str, weights: str | None) -> dict[str, str | None]:
     """
     folder = Path(word)
     files = [folder / name for name in ("config.json", "model.safetensors")]
-    files = files if folder.is_dir() else [Path(file) for file in (word, weights) if file]
+    if not folder.is_dir():
+        files = [Path(file) for file in (word, weights) if file]
+        if word.endswith((".xml", ".pte", ".tflite")):  # exported, with files beside it
+            files += [Path(f"{word}.json"), folder.with_suffix(".bin")]
     digests = [_digest_file(file) for file in files if file.is_file()]
     return {"model": " ".join(digests) or word, "--weights": weights}
 

@@ -1,7 +1,8 @@
-"""Targets of `spanets export`: the table, its errors, files beside one another, and each runtime."""
+"""Targets of `spanets export`: the table, its errors, files side by side, and each runtime."""
 
 import json
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_every_target_has_its_suffix_and_every_engine_a_target():
     assert len(set(suffixes)) == len(suffixes)
     assert set(ENGINES) < set(suffixes)
     for name, target in TARGETS.items():
-        assert choose_target(__import__("pathlib").Path(f"a{target.suffix}"))[0] == name
+        assert choose_target(Path(f"a{target.suffix}"))[0] == name
         assert target.holds_metadata or target.suffix in ENGINES or name == "tensorrt"
     assert all(is_exported(f"a{suffix}") for suffix in ENGINES)
 
@@ -95,7 +96,7 @@ def fake(monkeypatch):
         return ["one note"]
 
     def read(module, path, threads):
-        values = np.frombuffer(open(path.replace(".xml", ".bin"), "rb").read(), np.float32)
+        values = np.fromfile(path.replace(".xml", ".bin"), np.float32)
         return lambda images: [values.reshape(1, 3)]
 
     monkeypatch.setitem(sys.modules, "fake_engine", ModuleType("fake_engine"))

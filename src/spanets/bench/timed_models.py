@@ -63,6 +63,8 @@ def check_models(names: Sequence[str], forms: Sequence[str], setting: Setting) -
             raise UsageError(
                 f"{name} is a torch.export program; bench takes FILE.onnx, a checkpoint or a name"
             )
+        if is_exported(name) and not name.lower().endswith(".onnx"):
+            raise UsageError(f"{name}: bench takes FILE.onnx, a checkpoint or a name")
         if is_exported(name) and setting.backend != "onnx":
             raise UsageError(
                 f"{name} runs with onnxruntime, not {setting.backend}; add --backend onnx"

@@ -8,8 +8,6 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-_CHECK = torch.ops.aten._assert_tensor_metadata.default
-
 
 def fold_constants(program: ExportedProgram, images: Tensor) -> ExportedProgram:
     """Returns a program in which masks, bases and filters of the size are constants.
@@ -36,12 +34,8 @@ def fold_constants(program: ExportedProgram, images: Tensor) -> ExportedProgram:
             with module.graph.inserting_before(node):
                 constant = module.graph.get_attr(name)
             node.replace_all_uses_with(constant, delete_user_cb=lambda user: user not in values)
-    # Assertions are no dead code to torch, and would keep what they look at.
-    checks = [n for n in module.graph.nodes if n.target is _CHECK]
-    for node in [*checks, *reversed(values)]:
-        if node.op == "call_function" and not node.users:
-            module.graph.erase_node(node)
-    module.graph.eliminate_dead_code()
+    # torch keeps assertions, and with them what they look at.
+    module.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
     module.recompile()
     with torch.no_grad():
         return torch.export.export(module, (images,), strict=False)

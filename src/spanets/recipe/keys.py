@@ -88,7 +88,8 @@ _read_keys: Callable[[Any], Mapping[str, Key]] = cache(_read_all)
 
 def _own_keys(kind: Any, prefix: str = "") -> dict[str, Key]:
     """Returns the keys of a dataclass by dotted name; a recipe's without those of its sections."""
-    types, defaults, keys = _field_types(kind), kind(), {}
+    types, defaults = _field_types(kind), kind()
+    keys: dict[str, Key] = {}
     for name, known in _inherited_metadata(kind).items():
         if is_dataclass(types[name]) and prefix:  # a section inside of one
             keys |= _own_keys(types[name], f"{prefix}{name}.")

@@ -38,7 +38,9 @@ def add_adapters(model: nn.Module, settings: Lora) -> tuple[dict[str, nn.Module]
     for parameter in outside:  # peft has frozen everything
         parameter.requires_grad_(True)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    norms = {name: m for name, m in _named_parts(body).items() if isinstance(m, _BatchNorm)}
+    norms: dict[str, nn.Module] = {
+        name: m for name, m in _named_parts(body).items() if isinstance(m, _BatchNorm)
+    }
     of_rank = "" if settings.rank is None else f" of rank {settings.rank}"
     note = (
         f"{settings.kind}{of_rank} on {len(names)} layers: {trained:,} parameters are trained, of "

@@ -168,7 +168,13 @@ def _read_beside(path: Path) -> tuple[dict[str, Any], list[int | str], list[Outp
         )
     metadata = parse_metadata(read_text_file(beside, _MOST_METADATA), beside)
     shape, outputs = metadata.get(_IMAGES), metadata.get(_OUTPUTS)
-    if not _is_shape(shape) or len(shape) != 4 or not isinstance(outputs, dict) or not outputs:
+    if (
+        not isinstance(shape, list)
+        or not _is_shape(shape)
+        or len(shape) != 4
+        or not isinstance(outputs, dict)
+        or not outputs
+    ):
         raise UserError(f"{beside}: its shapes are damaged; export it again")
     if not all(map(_is_shape, outputs.values())):
         raise UserError(f"{beside}: its shapes are damaged; export it again")

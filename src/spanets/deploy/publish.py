@@ -24,6 +24,7 @@ import spanets
 from spanets.checkpoint import ModelInfo, read_own
 from spanets.deploy.model_folder import FILES, SPACE_FILES, check_folder, place, sign
 from spanets.deploy.space import write_space
+from spanets.deploy.model_folder import CONFIG, FILES, check_folder, place, sign
 from spanets.recipe.yaml_text import dump_yaml
 from spanets.runs.file_names import RESULTS
 from spanets.sources import HUB, PIXELS, TASK_KEY, build_source
@@ -142,6 +143,10 @@ def _write_model(model: nn.Module, info: ModelInfo, own: Mapping[str, Any], fold
         model_args=info.model_args,
         safe_serialization=True,
     )
+    # timm repeats num_classes in the arguments. transformers passes both on, and would fail.
+    written = json.loads((folder / CONFIG).read_text("utf-8"))
+    written.get("model_args", {}).pop("num_classes", None)
+    (folder / CONFIG).write_text(json.dumps(written, indent=2), "utf-8")
 
 
 def _upload(folder: Path, repository: str, message: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
-from torch.fx import Node
+from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
 
@@ -34,11 +34,22 @@ def fold_constants(program: ExportedProgram, images: Tensor) -> ExportedProgram:
             with module.graph.inserting_before(node):
                 constant = module.graph.get_attr(name)
             node.replace_all_uses_with(constant, delete_user_cb=lambda user: user not in values)
+    _forget_layouts(module.graph)
     # torch keeps assertions, and with them what they look at.
     module.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
     module.recompile()
     with torch.no_grad():
         return torch.export.export(module, (images,), strict=False)
+
+
+def _forget_layouts(graph: Graph) -> None:
+    """Lets every map have the default memory layout, as runtimes other than torch expect."""
+    for node in graph.nodes:
+        is_copy = node.target is torch.ops.aten.clone.default
+        if is_copy and node.kwargs.get("memory_format") is torch.channels_last:
+            node.replace_all_uses_with(node.args[0])  # a copy in another layout, of equal values
+        elif str(node.target) in ("aten.view.default", "aten._unsafe_view.default"):
+            node.target = torch.ops.aten.reshape.default  # a view rests on the layout
 
 
 def _read(module: torch.nn.Module, name: str) -> Any:

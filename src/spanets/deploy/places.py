@@ -29,7 +29,7 @@ def move(folder: Path, path: Path) -> dict[str, int]:
         UsageError: a file beside the path exists, and no export to the path wrote it.
         UserError: the disk is full, or a path cannot be written.
     """
-    found = sorted(folder.iterdir(), key=lambda file: file.name == path.name)
+    found = sorted(folder.iterdir(), key=lambda file: (file.name == path.name, file.name))
     for file in found:
         place = path.with_name(file.name)
         if place != path and place.exists() and not path.exists():

@@ -44,8 +44,9 @@ class Target:
 
     def require(self) -> None:
         """Raises a UserError with the command that installs a missing package."""
-        for module in self.needs:
-            require(module, self.extra)
+        with quiet():
+            for module in self.needs:
+                require(module, self.extra)
 
 
 def choose_target(path: Path, to: str | None = None) -> tuple[str, Target]:

@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -161,7 +162,12 @@ def to_onnx(given: Traceable) -> bytes:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences the exporters' logs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Silences the exporters' logs and warnings."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

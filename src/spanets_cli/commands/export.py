@@ -11,6 +11,14 @@ from spanets_cli.shared_options import add_pretrained, add_weights
 HELP = "export a model to ONNX or another format, and verify it"
 
 EPILOG = """\
+examples:
+  spanets export runs/photos/last.ckpt --out photos.onnx
+  spanets export spanetv2_s18_pure --features-only --out maps.onnx
+  spanets export runs/photos/last.ckpt --out photos8.onnx --dtype int8 --calibration photos
+  spanets export runs/photos/last.ckpt --out photos.pt2 --static
+  spanets export runs/photos/last.ckpt --to openvino --out photos.xml
+
+formats:
   --to        --out             runs with                     installed by
   onnx        FILE.onnx         ONNX Runtime                  spanets[export]
   torch       FILE.pt2          torch.export                  torch
@@ -19,14 +27,6 @@ EPILOG = """\
   coreml      FILE.mlpackage    Core ML, on Apple's systems   spanets[coreml]
   litert      FILE.tflite       LiteRT                        spanets[litert]
   tensorrt    FILE.engine       TensorRT                      built from FILE.onnx where it runs
-"""
-
-EPILOG = """\
-examples:
-  spanets export runs/photos/last.ckpt --out photos.onnx
-  spanets export spanetv2_s18_pure --features-only --out maps.onnx
-  spanets export runs/photos/last.ckpt --out photos8.onnx --dtype int8 --calibration photos
-  spanets export runs/photos/last.ckpt --out photos.pt2 --static
 """
 
 DETECTOR_SIZE = 512

@@ -105,13 +105,21 @@ def _write_executorch(given: Traceable, path: Path) -> list[str]:
 
     edge = to_edge_transform_and_lower(given.constant_program, partitioner=[XnnpackPartitioner()])
     found = get_delegation_info(edge.exported_program().graph_module)
-    inside, outside = found.num_delegated_nodes, found.num_non_delegated_nodes
+    calls = [n for n in edge.exported_program().graph.nodes if n.op == "call_function"]
+    # Neither calls of XNNPACK nor picking one of several outputs is an operation.
+    kinds = [n.name.partition("_default")[0] for n in calls if not _is_plumbing(n.name)]
+    inside, outside = found.num_delegated_nodes, len(kinds)
+    rest = ", ".join(f"{count} {kind}" for kind, count in Counter(kinds).most_common(4))
     path.write_bytes(edge.to_executorch().buffer)
     share = inside / max(inside + outside, 1)
     return [
         f"{inside} of {inside + outside} operations ({share:.1%}) run inside of XNNPACK, in "
-        f"{found.num_delegated_subgraphs} parts"
+        f"{found.num_delegated_subgraphs} parts; outside: {rest or 'none'}"
     ]
+
+
+def _is_plumbing(name: str) -> bool:
+    return name.startswith(("getitem", "executorch_call_delegate"))
 
 
 def _write_coreml(given: Traceable, path: Path) -> list[str]:

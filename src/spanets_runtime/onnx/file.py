@@ -21,17 +21,12 @@ METADATA = "spanets"
 MIN_FREE_SIDE = 64
 """Smallest height and width for which the exporter verifies dynamic sizes."""
 
-
 SUFFIXES = (".onnx", ".xml", ".pte", ".mlpackage", ".tflite")
 """Suffixes of exported files that can be predicted with."""
 
 
 def is_exported(path: str | Path) -> bool:
-<<<<<<< HEAD
-    """Returns whether a word names an ONNX file, rather than a checkpoint or a model."""
-    return str(path).lower().endswith(".onnx")
-=======
-    """Returns whether a path is that of an exported file, not a checkpoint or a model name."""
+    """Returns whether a word names an exported file, rather than a checkpoint or a model."""
     return str(path).lower().endswith(SUFFIXES)
 
 
@@ -41,7 +36,6 @@ class Output:
 
     name: str
     shape: list[int | str]
->>>>>>> 66c63fb (LoRA and relatives by peft: model.lora, merging without peft, adapters alone)
 
 
 def images_input(session: Any, path: str | Path) -> Any:

@@ -22,9 +22,8 @@ from torch import nn
 
 import spanets
 from spanets.checkpoint import ModelInfo, read_own
-from spanets.deploy.model_folder import FILES, SPACE_FILES, check_folder, place, sign
+from spanets.deploy.model_folder import CONFIG, FILES, SPACE_FILES, check_folder, place, sign
 from spanets.deploy.space import write_space
-from spanets.deploy.model_folder import CONFIG, FILES, check_folder, place, sign
 from spanets.recipe.yaml_text import dump_yaml
 from spanets.runs.file_names import RESULTS
 from spanets.sources import HUB, PIXELS, TASK_KEY, build_source

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import spanets  # noqa: F401 (registers the models)
-from spanets.mixers import SPAM, Attention, SpectralAdaptiveMixer, SpectralContext
+from spanets.mixers import SPAM, Attention, SpectralAdaptiveMixer, SpectralContext, chunk_sizes
 from spanets.spectral import low_frequency_mask, resize_half_spectrum
 
 
@@ -18,7 +18,7 @@ class ReleasedContext(nn.Module):
 
     def __init__(self, context: SpectralContext, size: int) -> None:
         super().__init__()
-        self.sizes = context.gate_sizes
+        self.sizes = chunk_sizes(context.proj.in_channels, context.gates)
         self.weight, self.bias, pool = context.proj.weight, context.bias, context.filter
         masks = [low_frequency_mask(size, size, pool.radius, b) for b in pool.balances]
         self.register_buffer("masks", torch.stack(masks)[:, None])

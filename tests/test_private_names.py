@@ -14,6 +14,7 @@ from PIL import Image
 from timm.models import _features
 from torch import nn
 from torch.nn.modules import batchnorm, module
+from torch.utils import _python_dispatch
 from torch.utils.data import DataLoader, dataloader
 from torchmetrics import MeanMetric
 
@@ -34,6 +35,8 @@ NAMES = [
     (torch.compiler, "_is_exporting_flag"),
     (torch, "_C"),
     (torch._C, "_are_functorch_transforms_active"),
+    # spanets/spectral/constants.py: real tensors while something is traced
+    (_python_dispatch, "_disable_current_modes"),
     # spanets/backbones/pyramid.py: maps
     (_features, "FeatureGetterNet"),
     (_features, "feature_take_indices"),

@@ -171,8 +171,9 @@ def test_gates_of_64_channels():
 def test_initial_weights_are_those_of_a_convolution_a_gate():
     torch.manual_seed(0)
     context = SpectralContext(640)
-    weights = context.proj.weight.split(context.gate_sizes, 1)
-    for size, weight, bias in zip(context.gate_sizes, weights, context.bias, strict=True):
+    sizes = chunk_sizes(640, 3)
+    weights = context.proj.weight.split(sizes, 1)
+    for size, weight, bias in zip(sizes, weights, context.bias, strict=True):
         like = nn.Conv2d(size, 640, 1)
         # Uniform over ± the same bound: 640 samples come within 2 % of it.
         for ours, theirs in [(weight, like.weight), (bias, like.bias)]:
@@ -217,7 +218,7 @@ def test_learnt_balance_is_the_balance(learnt, method):
         for value in mixer.context.filter.parameters():
             value.copy_(maps(len(value), seed=len(value)))
     x, pool_ = maps(2, 5, 6, 7), mixer.context.filter
-    low, ring = pool_.channel_balance(x).tolist(), pool_.channel_ring()
+    low, ring = pool_.channel_balance(x).tolist(), pool_.channel_ring(x)
     rings = ring.tolist() if isinstance(ring, Tensor) else [ring] * 5
     logit = pool_.balance_logit.sigmoid().tolist()
     expected = logit if len(logit) == 5 else [logit[i] for i in (0, 0, 1, 1, 2)]

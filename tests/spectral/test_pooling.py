@@ -299,10 +299,10 @@ def test_basis_is_cached_by_size_type_device_and_radius():
 
 def test_cache_is_bounded():
     first = low_frequency_basis(maps(1, 3, 3), 1)
-    limit = pooling._cached_basis.cache_info().maxsize
+    limit = pooling._basis.cached.cache_info().maxsize
     for width in range(1, limit + 2):
         low_frequency_basis(maps(1, 2, width), 1)
-    assert pooling._cached_basis.cache_info().currsize == limit
+    assert pooling._basis.cached.cache_info().currsize == limit
     again = low_frequency_basis(maps(1, 3, 3), 1)
     assert again is not first
     assert_close(again, first, 0)

@@ -35,8 +35,9 @@ from spanets.kernels.forms import (
 )
 from spanets.kernels.half_blocks import add_mlp, add_spam
 from spanets.mixers import SPAM, Attention, SpectralAdaptiveMixer
-from spanets.mixers.context import HadamardContext, SpectralContext, SpectralPool
+from spanets.mixers.context import HadamardContext, SpectralContext, SpectralPool, fixed_balance
 from spanets.spectral import basis_gain, basis_size
+from spanets.spectral.constants import SizeConstant
 from spanets.spectral.tracing import is_transformed, runs_on_pixels
 
 # In channels last, oneDNN need not reorder the maps for 1×1 convolutions, which saves a fifth of
@@ -123,6 +124,20 @@ class FusedStage(_Twin, Stage):
 # ---- SPANet
 
 
+@SizeConstant
+def _fixed_gain(
+    channels: int,
+    balances: tuple[float, ...],
+    radius: float,
+    ring: float | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """Returns g (C, K) of balances that are not learnt; see `basis_gain`."""
+    like = torch.empty(1, channels, dtype=dtype, device=device)
+    return basis_gain(like, radius, fixed_balance(like, balances), ring).contiguous()
+
+
 class FusedContext(_Twin, SpectralContext):
     """A context as a 1×1 convolution plus a low-rank term: `forms.pooled_conv`."""
 
@@ -155,8 +170,12 @@ class FusedContext(_Twin, SpectralContext):
             return self.get_buffer("high_weight"), self.get_buffer("gain")
         pool: Any = self.filter
         weight = self.proj.weight.flatten(1)
-        balance, ring = pool.channel_balance(weight), pool.channel_ring()
-        return weight * (1 - balance), basis_gain(x, pool.radius, balance, ring)
+        balance, ring = pool.channel_balance(weight), pool.channel_ring(weight)
+        if pool.learn_balance is None:
+            gain = _fixed_gain(x, weight.shape[1], pool.balances, pool.radius, ring)
+        else:
+            gain = basis_gain(x, pool.radius, balance, ring)
+        return weight * (1 - balance), gain
 
     @torch.no_grad()
     def reparameterize(self) -> None:
@@ -175,8 +194,8 @@ class FusedHadamardContext(_Twin, HadamardContext):
         """Maps (B, C, H, W) to the context of the same shape."""
         if not (_is_fused(x) and is_pointwise(self.proj)):
             return super().forward(x)
-        parts = self.filter(x).split(self.gate_sizes, 1)
-        weights = self.proj.weight.split(self.gate_sizes, 1)
+        parts = self.filter(x).chunk(self.gates, 1)
+        weights = self.proj.weight.chunk(self.gates, 1)
         triples = zip(parts, weights, self.bias, strict=True)
         return reduce(torch.mul, [F.conv2d(part, weight, bias) for part, weight, bias in triples])
 

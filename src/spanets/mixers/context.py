@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from spanets.mixers.checks import check_choice
 from spanets.spectral import RING, Balance, check_radius, resolve_method, spectral_pool
+from spanets.spectral.constants import SizeConstant
 
 BALANCES = (0.7, 0.8, 0.9)
 """λ of the three gates (SPANet, section 4.1)."""
@@ -20,17 +21,32 @@ BALANCES = (0.7, 0.8, 0.9)
 LEARN_BALANCE = (None, "gate", "channel")
 
 
-def fixed_balance(like: Tensor, sizes: Sequence[int], balances: Sequence[float]) -> Tensor:
-    """Returns λ per channel, (C,), for gates of these sizes; dtype and device are those of like."""
+@SizeConstant
+def _balance_by_channel(
+    channels: int, balances: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    sizes = chunk_sizes(channels, len(balances))
     parts = [
-        torch.full((size,), value, dtype=like.dtype, device=like.device)
+        torch.full((size,), value, dtype=dtype, device=device)
         for size, value in zip(sizes, balances, strict=True)
     ]
     return torch.cat(parts)
 
 
+def fixed_balance(like: Tensor, balances: tuple[float, ...]) -> Tensor:
+    """Returns λ per channel, (C,), for (·, C, ...) split into gates; in the dtype of `like`."""
+    return _balance_by_channel(like, like.shape[1], balances)
+
+
+def per_channel(values: Tensor, like: Tensor) -> Tensor:
+    """Returns one value per channel, (C,), of one per gate, (N,), for (·, C, ...)."""
+    sizes = chunk_sizes(like.shape[1], len(values))
+    return torch.cat([values[i : i + 1].expand(size) for i, size in enumerate(sizes)])
+
+
 # torch.fx must not trace into these: they need sizes and dtypes, unknown in a symbolic trace.
 fx.wrap("fixed_balance")
+fx.wrap("per_channel")
 fx.wrap("spectral_pool")
 
 
@@ -38,7 +54,7 @@ class SpectralPool(nn.Module):
     """The spectral pooling filter with one balance per gate: `SPF_{λ_i}(x_i)` (Eq. 5-18).
 
     Args:
-        gate_sizes: Channels of each gate.
+        dim: Channels C; `chunk_sizes` splits them into gates.
         radius: Radius of the low-frequency disc, in frequency bins.
         balances: λ_i, one per gate.
         ring: ρ, the gain at distance exactly the radius; None means `1 - λ` (Eq. 16 and 18).
@@ -50,7 +66,7 @@ class SpectralPool(nn.Module):
 
     def __init__(
         self,
-        gate_sizes: Sequence[int],
+        dim: int,
         radius: float,
         balances: Sequence[float] = BALANCES,
         ring: float | None = RING,
@@ -65,13 +81,12 @@ class SpectralPool(nn.Module):
         check_radius(radius)
         if learn_ring and (learn_balance is None or ring is None):
             raise ValueError("learn_ring needs learn_balance and a ring value to start from")
-        self.gate_sizes = list(gate_sizes)
         self.radius = radius
         self.balances = tuple(balances)
         self.ring = ring
         self.method = resolve_method(method, radius, ring)
         self.learn_balance = learn_balance
-        learnt = {None: 0, "gate": len(self.balances), "channel": sum(gate_sizes)}[learn_balance]
+        learnt = {None: 0, "gate": len(self.balances), "channel": dim}[learn_balance]
         if learnt:
             self.balance_logit = nn.Parameter(torch.empty(learnt, device=device, dtype=dtype))
         if learn_ring:
@@ -82,8 +97,7 @@ class SpectralPool(nn.Module):
     def reset_parameters(self) -> None:
         """Sets learnt balances and rings to their initial values."""
         if hasattr(self, "balance_logit"):
-            per_gate = self.learn_balance == "gate"
-            sizes = [1] * len(self.balances) if per_gate else self.gate_sizes
+            sizes = chunk_sizes(len(self.balance_logit), len(self.balances))
             for part, value in zip(self.balance_logit.split(sizes), self.balances, strict=True):
                 part.fill_(_logit("balance", value))
         if hasattr(self, "ring_logit"):
@@ -91,25 +105,23 @@ class SpectralPool(nn.Module):
             self.ring_logit.fill_(_logit("ring", self.ring))
 
     def channel_balance(self, like: Tensor) -> Tensor:
-        """Returns λ per channel: (C,), in the type and on the device of `like`."""
+        """Returns λ per channel: (C,), for maps or weights (·, C, ...), in their dtype."""
         if hasattr(self, "balance_logit"):
-            return self._per_channel(self.balance_logit.sigmoid())
-        return fixed_balance(like, self.gate_sizes, self.balances)
+            return self._by_channel(self.balance_logit.sigmoid(), like)
+        return fixed_balance(like, self.balances)
 
-    def channel_ring(self) -> Balance | None:
+    def channel_ring(self, like: Tensor) -> Balance | None:
         """Returns ρ: a number, a learnt value per channel (C,), or None for `1 - λ`."""
         if hasattr(self, "ring_logit"):
-            return self._per_channel(self.ring_logit.sigmoid())
+            return self._by_channel(self.ring_logit.sigmoid(), like)
         return self.ring
 
-    def _per_channel(self, value: Tensor) -> Tensor:
-        if self.learn_balance == "channel":
-            return value
-        return torch.cat([value[i : i + 1].expand(n) for i, n in enumerate(self.gate_sizes)])
+    def _by_channel(self, value: Tensor, like: Tensor) -> Tensor:
+        return value if self.learn_balance == "channel" else per_channel(value, like)
 
     def forward(self, x: Tensor) -> Tensor:
         """Filters (B, C, H, W)."""
-        balance, ring = self.channel_balance(x), self.channel_ring()
+        balance, ring = self.channel_balance(x), self.channel_ring(x)
         return spectral_pool(x, self.radius, balance, ring, self.method)
 
     def extra_repr(self) -> str:
@@ -152,9 +164,9 @@ class SpectralContext(nn.Module):
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         if not 0 < len(balances) <= dim:
             raise ValueError(f"{len(balances)} balances for {dim} channels, allowed: 1 to {dim}")
-        self.gate_sizes = chunk_sizes(dim, len(balances))
+        self.gates = len(chunk_sizes(dim, len(balances)))
         options = (radius, balances, ring, method, learn_balance, learn_ring)
-        pool = SpectralPool(self.gate_sizes, *options, **factory)
+        pool = SpectralPool(dim, *options, **factory)
         self.filter = pool if spectral_filter else nn.Identity()
         # `reset_parameters` draws the weights again. Without the fork, the convolution's own draw
         # would shift the random numbers, and a seed would give a different network.
@@ -166,9 +178,8 @@ class SpectralContext(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Initialises each gate's projection as a 1×1 convolution from that gate's channels."""
-        gates = zip(self.proj.weight.split(self.gate_sizes, 1), self.bias, strict=True)
-        for size, (weight, bias) in zip(self.gate_sizes, gates, strict=True):
-            bound = size**-0.5
+        for weight, bias in zip(self.proj.weight.chunk(self.gates, 1), self.bias, strict=True):
+            bound = weight.shape[1] ** -0.5
             nn.init.uniform_(weight, -bound, bound)
             nn.init.uniform_(bias, -bound, bound)
 
@@ -197,20 +208,18 @@ class HadamardContext(SpectralContext):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the context of the same shape."""
         # To apply W_i alone, set the channels of all other gates to 0.
-        only = split_gates(self.filter(x), self.gate_sizes)
-        gates = [
-            self.proj(only[i]) + self.bias[i, :, None, None] for i in range(len(self.gate_sizes))
-        ]
+        only = split_gates(self.filter(x), self.gates)
+        gates = [self.proj(only[i]) + self.bias[i, :, None, None] for i in range(self.gates)]
         return reduce(torch.mul, gates)
 
     def reparameterize(self) -> None:
         """Does nothing: each bias belongs to one factor, so they cannot be summed."""
 
 
-def split_gates(x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+def split_gates(x: Tensor, gates: int) -> list[Tensor]:
     """Returns one copy of x (B, C, H, W) per gate, with the other gates' channels set to 0."""
-    parts, nothing = x.split(list(sizes), 1), torch.zeros_like(x).split(list(sizes), 1)
-    return [torch.cat([*nothing[:i], parts[i], *nothing[i + 1 :]], 1) for i in range(len(sizes))]
+    parts, nothing = x.chunk(gates, 1), torch.zeros_like(x).chunk(gates, 1)
+    return [torch.cat([*nothing[:i], parts[i], *nothing[i + 1 :]], 1) for i in range(gates)]
 
 
 # torch.fx must not trace into it: it cannot iterate over a traced value.

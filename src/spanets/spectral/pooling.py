@@ -13,20 +13,14 @@ the closed disc the gain is constant, so the filter is a scaling plus an update 
 transform.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
 from math import isclose, isqrt, pi
 
 import torch
 from torch import Tensor
 
-from spanets.spectral.tracing import (
-    check_map_size,
-    is_traced,
-    modulo,
-    square_root,
-    without_autocast,
-)
+from spanets.spectral.constants import SizeConstant
+from spanets.spectral.tracing import check_map_size, modulo, square_root, without_autocast
 
 RING = 1 / 3
 """The ring value ρ of the released weights, for every λ."""
@@ -140,8 +134,7 @@ def low_frequency_basis(x: Tensor, radius: float, closed: bool = True) -> Tensor
     orthonormal if both map sides are larger than `2 r`. In smaller maps some frequencies do not
     exist or are their own conjugates; scaled rows keep `Φᵀ diag(g) Φ` equal to the filter.
 
-    The result is cached by size, dtype and device, outside any model's state. Compilers and
-    exporters trace the computation instead, so that sizes stay symbolic.
+    The result is cached by size, dtype and device; see `SizeConstant`.
 
     Args:
         x: Maps (..., H, W), for their size, dtype and device.
@@ -149,8 +142,7 @@ def low_frequency_basis(x: Tensor, radius: float, closed: bool = True) -> Tensor
         closed: Whether frequencies at exactly the radius belong to the disc.
     """
     height, width = x.shape[-2:]
-    build: Callable[..., Tensor] = _build_basis if is_traced(x) else _cached_basis
-    return build(height, width, radius, closed, x.dtype, x.device)
+    return _basis(x, height, width, radius, closed)
 
 
 def basis_gain(x: Tensor, radius: float, balance: Balance, ring: Balance | None = RING) -> Tensor:
@@ -242,21 +234,8 @@ def _cached_half_disc(radius: float, closed: bool) -> tuple[tuple[int, int], ...
     return tuple(inside + ring if closed else inside)
 
 
-@lru_cache(maxsize=64)
-def _cached_basis(
-    height: int,
-    width: int,
-    radius: float,
-    closed: bool,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
-    # An inference tensor in the cache would break a later training step.
-    with torch.inference_mode(False), torch.no_grad():
-        return _build_basis(height, width, radius, closed, dtype, device)
-
-
-def _build_basis(
+@SizeConstant
+def _basis(
     height: int,
     width: int,
     radius: float,
@@ -276,12 +255,14 @@ def _build_basis(
     turns = rows.to(wide)[:, :, None] / height + columns.to(wide)[:, None, :] / width  # P H W
     phase = (2 * pi * turns).flatten(1)  # P HW
     # A row counts once for each of ±(u, v) that exists in the spectrum of this size.
-    count = _exists(u, height) & _exists(v, width)
-    count = count.to(wide) + (_exists(-u, height) & _exists(-v, width)).to(wide)  # P 1
+    count = _exists(u, height, wide) * _exists(v, width, wide)  # P 1
+    count = count + _exists(-u, height, wide) * _exists(-v, width, wide)
     basis = torch.cat([constant, count.sqrt() * phase.cos(), count.sqrt() * phase.sin()])
     return (basis / square_root(height * width, basis)).to(dtype)
 
 
-def _exists(frequency: Tensor, size: int) -> Tensor:
-    """Returns whether integer frequencies exist in the shifted spectrum of `size` samples."""
-    return (frequency >= -(size // 2)) & (frequency <= (size - 1) // 2)
+def _exists(frequency: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """Returns 1 where integer frequencies exist in the shifted spectrum of `size` samples, or 0."""
+    # A product: not every runtime has an operator for the conjunction of two masks.
+    above, below = frequency >= -(size // 2), frequency <= (size - 1) // 2
+    return above.to(dtype) * below.to(dtype)

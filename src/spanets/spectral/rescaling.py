@@ -17,13 +17,14 @@ products, which every exporter, compiler and accelerator runs in any dtype. The 
 a mirroring of the spectrum: moving a map in memory costs more than multiplying it.
 """
 
-from functools import lru_cache
 from math import pi
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
+from spanets.spectral.constants import SizeConstant
 from spanets.spectral.tracing import (
     check_map_size,
     is_exporting,
@@ -60,7 +61,8 @@ def spectral_rescale(x: Tensor, gain: Tensor, method: str = "auto") -> Tensor:
     if resolve_rescale_method(method, x, traced) == "fft":
         return _rescale_by_fft(x, gain)
     even, odd = _even_odd(gain.to(x.dtype), width)  # C H W
-    rows, columns = _hartley_matrices(height, x, traced), _hartley_matrices(width, x, traced)
+    # Both matrices are symmetric, so they multiply from the left and from the right.
+    rows, columns = _hartley_matrices(x, height), _hartley_matrices(x, width)
     spectrum, mirrored = (
         torch.matmul(torch.matmul(r, x), c) for r, c in zip(rows, columns, strict=True)
     )
@@ -105,9 +107,7 @@ def resize_half_spectrum(logits: Tensor, height: int, width: int) -> Tensor:
         (C, H, W // 2 + 1).
     """
     size = (height, width // 2 + 1)
-    # Do not compare symbolic sizes: the exporter would add a guard that excludes an equal size.
-    known = isinstance(height, int) and isinstance(width, int)
-    if known and tuple(logits.shape[1:]) == size:
+    if all(_is_known_as(n, k) for n, k in zip(size, logits.shape[1:], strict=True)):
         return logits
     # Bicubic kernels exist in float32 and float64 on every device.
     wide = logits if logits.dtype == torch.float64 else logits.float()
@@ -131,37 +131,41 @@ def _rescale_by_fft(x: Tensor, gain: Tensor) -> Tensor:
         return torch.fft.irfft2(spectrum, s=x.shape[-2:], norm="ortho").to(x.dtype)
 
 
+def _is_known_as(size: int, other: int) -> bool:
+    """Whether sizes are equal; False if one is symbolic, so that an export keeps it free.
+
+    A plain comparison would add a guard to the export, which excludes all other sizes.
+    """
+    return not isinstance(size, Tensor) and statically_known_true(size == other)
+
+
 def _even_odd(gain: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Returns e and o (C, H, W) of a gain (C, H, F), by indexing, since sizes may be symbolic."""
-    height = gain.shape[-2]
-    u = torch.arange(height, device=gain.device)
-    v = torch.arange(width, device=gain.device)
-    mirrored = gain.index_select(-2, modulo(-u, height))
+    mirror, half, sign = _mirroring(gain, gain.shape[-2], width)
+    mirrored = gain.index_select(-2, mirror)
     even, odd = (gain + mirrored) / 2, (mirrored - gain) / 2
-    # Column W - v equals column v, with the opposite sign of the odd part. A column that is its own
-    # conjugate has no odd part.
-    half = torch.minimum(v, width - v)
-    sign = ((v > 0) & (2 * v < width)).to(gain.dtype) - (2 * v > width).to(gain.dtype)
     return even.index_select(-1, half), odd.index_select(-1, half) * sign
 
 
-def _hartley_matrices(size: int, like: Tensor, traced: bool) -> tuple[Tensor, Tensor]:
-    """Returns A_N and A'_N (N, N), cached by size, dtype and device unless traced.
+@SizeConstant
+def _mirroring(
+    height: int, width: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the rows of -u (H,), the half-spectrum columns of v (W,) and their signs (W,).
 
-    Both are symmetric, as they depend on k n, so they multiply from the left and from the right.
+    Column W - v equals column v, with the opposite sign of the odd part. A column that is its own
+    conjugate has no odd part.
     """
-    build = _build_hartley if traced else _cached_hartley
-    return build(size, like.dtype, like.device)
+    u, v = torch.arange(height, device=device), torch.arange(width, device=device)
+    sign = (width - 2 * v).clamp(-1, 1) * v.clamp(0, 1)
+    return modulo(height - u, height), torch.minimum(v, width - v), sign.to(dtype)
 
 
-@lru_cache(maxsize=64)
-def _cached_hartley(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    # An inference tensor in the cache would break a later training step.
-    with torch.inference_mode(False), torch.no_grad():
-        return _build_hartley(size, dtype, device)
-
-
-def _build_hartley(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+@SizeConstant
+def _hartley_matrices(
+    size: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Returns A_N and A'_N (N, N)."""
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     index = torch.arange(size, device=device)
     # Reduce the phase to one turn while it is an integer: this is exact at any size.

@@ -12,6 +12,7 @@ import torch
 from timm.models._features import FeatureGetterNet, feature_take_indices
 from torch import Tensor, nn
 
+from spanets.backbones.scripting import Recorded, RecordedMaps
 from spanets.backbones.stages import Stage, dilate_stages
 
 
@@ -186,6 +187,9 @@ class PyramidBackbone(nn.Module):
         """Maps images (B, in_chans, H, W) to logits (B, classes)."""
         return self.forward_head(self.forward_features(x))
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        return Recorded(self, self.in_chans)
+
 
 class PyramidFeatures(FeatureGetterNet):
     """What `features_only=True` builds: maps at strides 4, 8, 16 and 32, NCHW.
@@ -217,3 +221,6 @@ class PyramidFeatures(FeatureGetterNet):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recomputes each block in the backward pass instead of keeping its activations."""
         self.model.set_grad_checkpointing(enable)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        return RecordedMaps(self, self.model.in_chans)

@@ -36,7 +36,7 @@ class SizeConstant:
     def _compute(self, *given: Any) -> Any:
         # Without a tracer's modes: the tensors must be real, as they outlive the trace. (torch has
         # no public name for this.) An inference tensor in the cache would break a later training.
-        with _disable_current_modes(), torch.inference_mode(False), torch.no_grad():
+        with _disable_current_modes(), torch.inference_mode(False):
             return self.build(*given)
 
 

@@ -244,11 +244,9 @@ def _basis(
     device: torch.device,
 ) -> Tensor:
     """Returns Φ (K, H·W), without branches on the sizes, which may be symbolic."""
-    pairs = _half_disc(radius, closed)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     constant = torch.ones(1, height * width, dtype=wide, device=device)
-    frequencies = torch.tensor(pairs, dtype=torch.int64, device=device).reshape(-1, 2)
-    u, v = frequencies[:, :1], frequencies[:, 1:]  # P 1
+    u, v = _frequencies(constant, radius, closed)
     # Reduce the phase to one turn while it is an integer: this is exact at any size.
     rows = modulo(u * torch.arange(height, device=device), height)  # P H
     columns = modulo(v * torch.arange(width, device=device), width)  # P W
@@ -259,6 +257,16 @@ def _basis(
     count = count + _exists(-u, height, wide) * _exists(-v, width, wide)
     basis = torch.cat([constant, count.sqrt() * phase.cos(), count.sqrt() * phase.sin()])
     return (basis / square_root(height * width, basis)).to(dtype)
+
+
+@SizeConstant
+def _frequencies(
+    radius: float, closed: bool, _: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Returns u and v, (P, 1) each, of `_half_disc`."""
+    pairs = torch.tensor(_half_disc(radius, closed), dtype=torch.int64, device=device)
+    u, v = pairs.reshape(-1, 2).unbind(1)
+    return u[:, None], v[:, None]
 
 
 def _exists(frequency: Tensor, size: int, dtype: torch.dtype) -> Tensor:

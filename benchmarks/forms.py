@@ -49,7 +49,7 @@ class HeadByHead(nn.Module):
 
     def __init__(self, mixer: SpectralAdaptiveMixer) -> None:
         super().__init__()
-        assert mixer.merge == "interleaved"
+        assert mixer.merge.merge == "interleaved"
         self.mixer = mixer
         self.boundary_layers = mixer.boundary_layers
 

@@ -17,6 +17,7 @@ from spanets.tasks import DEFAULT_TASK, load_task
 from spanets.weights import WeightsError
 from spanets.weights.adapters import merge_content
 from spanets.weights.earlier import rename_contexts
+from spanets.weights.earlier import rename_all
 from spanets.weights.files import find_file, open_regular, read_open
 from spanets.weights.integrity import check_intact
 from spanets_runtime.errors import UsageError
@@ -134,7 +135,7 @@ def weights_of(content: Mapping[str, Any], path: str | Path) -> dict[str, Tensor
         for key, value in tensors.items()
         if key.startswith("model.") and isinstance(value, Tensor)
     }
-    return rename_contexts(weights)
+    return rename_all(weights)
 
 
 def load_checkpoint(path: str | Path) -> tuple[ModelInfo, dict[str, Tensor]]:

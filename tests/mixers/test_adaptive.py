@@ -101,7 +101,7 @@ def test_another_order_is_refused():
 
 def test_an_order_must_be_known():
     state = make().state_dict()
-    del state["interleaved"]
+    del state["merge.interleaved"]
     with pytest.raises(RuntimeError, match=r"Missing key.*interleaved"):
         make().load_state_dict(state)
 
@@ -109,8 +109,8 @@ def test_an_order_must_be_known():
 def test_order_after_the_meta_device():
     for merge in ("interleaved", "concatenated"):
         mixer = SpectralAdaptiveMixer(8, merge=merge, device="meta").to_empty(device="cpu")
-        mixer.reset_parameters()
-        assert bool(mixer.interleaved) == (merge == "interleaved")
+        mixer.merge.reset_parameters()
+        assert bool(mixer.merge.interleaved) == (merge == "interleaved")
 
 
 def test_filters_start_near_a_half():

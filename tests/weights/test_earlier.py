@@ -12,7 +12,7 @@ from spanets.recipe import parse_recipe
 from spanets.sources import open_checkpoint
 from spanets.tasks import load_task
 from spanets.training.earlier import follow_names
-from spanets.weights.earlier import earlier_name, is_earlier_name, rename_contexts
+from spanets.weights.earlier import earlier_name, is_earlier_name, rename_all
 
 CHECKPOINT = Path(__file__).parents[1] / "reference" / "version_0_1.ckpt"
 
@@ -71,7 +71,7 @@ def test_states_follow_the_names_of_parameters(content):
     checked = 0
     for group, before in zip(saved["param_groups"], groups, strict=True):
         for number, key in zip(group["params"], before, strict=True):
-            (new,) = rename_contexts({key: weights[key]})
+            (new,) = rename_all({key: weights[key]})
             (ours,) = (v for p, v in optimizer.state.items() if names[id(p)] == new)
             theirs = saved["state"][number]
             for kind in ("momentum_buffer", "exp_avg", "exp_avg_sq"):
@@ -99,8 +99,19 @@ def test_one_group_of_all_parameters(content):
 
 def test_names_that_did_not_change(content):
     for key in content["state_dict"]:
-        (new,) = rename_contexts({key: content["state_dict"][key]})
+        (new,) = rename_all({key: content["state_dict"][key]})
         assert is_earlier_name(key) == (new != key)
         assert earlier_name(new) == key
     other = {"encoder.context.weight": torch.zeros(2)}  # of another network
-    assert rename_contexts(other) == other
+    assert rename_all(other) == other
+
+
+def test_the_order_of_heads_has_moved():
+    """SPANetV2's mixers held it themselves; by any loader."""
+    model = timm.create_model("spanetv2_nano_pure", depths=(1, 1, 1, 1), num_classes=3)
+    earlier = {earlier_name(key): value for key, value in model.state_dict().items()}
+    moved = [key for key in earlier if key.endswith("token_mixer.interleaved")]
+    assert len(moved) == 4 and all(map(is_earlier_name, moved))
+    assert rename_all(earlier).keys() == model.state_dict().keys()
+    model.load_state_dict(dict(earlier))
+    assert not load_weights(model, earlier).skipped

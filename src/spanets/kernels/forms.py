@@ -38,8 +38,16 @@ def is_unmodified(layer: nn.Module, kind: type[nn.Module]) -> bool:
     Adapters replace layers or their `forward`, quantizers replace the weight tensors, and hooks
     may belong to one module or to all modules.
     """
+    if type(layer) is not kind or has_hooks(layer) or "forward" in layer.__dict__:
+        return False
+    own = (value for value in layer._parameters.values() if value is not None)
+    return all(type(value) in _TENSORS for value in own)
+
+
+def has_hooks(layer: nn.Module) -> bool:
+    """Whether hooks watch a layer, or all layers."""
     # torch has no public function that returns the registered hooks.
-    has_hooks = (
+    return bool(
         layer._forward_hooks
         or layer._forward_pre_hooks
         or layer._backward_hooks
@@ -49,10 +57,6 @@ def is_unmodified(layer: nn.Module, kind: type[nn.Module]) -> bool:
         or torch_module._global_backward_hooks
         or torch_module._global_backward_pre_hooks
     )
-    if type(layer) is not kind or has_hooks or "forward" in layer.__dict__:
-        return False
-    own = (value for value in layer._parameters.values() if value is not None)
-    return all(type(value) in _TENSORS for value in own)
 
 
 def is_pointwise(layer: Any) -> bool:

@@ -25,6 +25,7 @@ from spanets.backbones.stages import Stage, Stem, check_images
 from spanets.kernels.forms import (
     call,
     gelu_conv,
+    has_hooks,
     is_pointwise,
     is_unmodified,
     modulate,
@@ -100,11 +101,15 @@ fx.wrap("lay_out_images")
 
 
 class FusedStem(_Twin, Stem):
-    """A stem that sets the memory layout of all later maps."""
+    """A stem that sets the memory layout of all later maps, unless hooks watch its convolution.
+
+    Tools that compute with the maps that hooks see may expect the caller's layout.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images to maps; see `Stem`."""
-        return super().forward(lay_out_images(check_images(x)))
+        watched = has_hooks(self.conv)
+        return super().forward(x if watched else lay_out_images(check_images(x)))
 
 
 class FusedStage(_Twin, Stage):

@@ -53,6 +53,61 @@ def merge_heads(heads: Sequence[Tensor], merge: str) -> Tensor:
 fx.wrap("adaptive_filter")
 
 
+class HeadMerge(nn.Module):
+    """Merges heads, and records their order in the state dict, where no shape would tell it.
+
+    Args:
+        merge: "interleaved" or "concatenated"; see `merge_heads`.
+    """
+
+    interleaved: Tensor
+
+    def __init__(self, merge: str, device: torch.device | str | None = None) -> None:
+        super().__init__()
+        self.merge = merge
+        self.register_buffer("interleaved", torch.empty((), dtype=torch.bool, device=device))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Records the order."""
+        self.interleaved.fill_(self.merge == "interleaved")
+
+    def forward(self, heads: Sequence[Tensor]) -> Tensor:
+        """Merges G maps (B, C / G, H, W) into one (B, C, H, W)."""
+        return merge_heads(heads, self.merge)
+
+    # Not torch's public load hook: it can report an error but cannot stop the loading.
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, metadata: Any, strict: bool, *rest: Any
+    ) -> None:
+        """Rejects weights of the other merge order, whose shapes would fit."""
+        order = state_dict.get(f"{prefix}interleaved")
+        if order is not None and not order.is_meta and bool(order) != (self.merge == "interleaved"):
+            theirs = MERGES[0] if order else MERGES[1]
+            errors: list[str] = rest[-1]
+            errors.append(
+                f"{prefix}interleaved: the weights were trained with merge={theirs!r}, the model "
+                f"has {self.merge!r}; create it with merge={theirs!r}"
+            )
+            return
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *rest)
+
+    def extra_repr(self) -> str:
+        """Describes the order."""
+        return f"merge={self.merge}"
+
+
+def rename_order(state_dict: dict[str, Any], prefix: str = "") -> None:
+    """Renames the tensor of a mixer that records the merge order, from version 0.1.
+
+    Args:
+        state_dict: Weights; changed in place.
+        prefix: Prefix of the mixer's tensors, with its dot.
+    """
+    if f"{prefix}interleaved" in state_dict:
+        state_dict[f"{prefix}merge.interleaved"] = state_dict.pop(f"{prefix}interleaved")
+
+
 class SpectralFilter(nn.Module):
     """The spectral re-scaling filter: a learnt gain for each channel and frequency.
 
@@ -128,8 +183,6 @@ class SpectralAdaptiveMixer(nn.Module):
         ValueError: unknown merge or method, or dim is not a multiple of 4.
     """
 
-    interleaved: Tensor
-
     def __init__(
         self,
         dim: int,
@@ -145,7 +198,6 @@ class SpectralAdaptiveMixer(nn.Module):
         if dim % HEADS:
             raise ValueError(f"{dim} channels do not split into {HEADS} heads")
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.merge = merge
         width = dim // HEADS
         self.query = nn.Conv2d(dim, dim, 1, bias=False, **factory)
         self.value = nn.Conv2d(dim, dim, 1, bias=False, **factory)
@@ -153,6 +205,7 @@ class SpectralAdaptiveMixer(nn.Module):
             nn.Conv2d(width, width, size, padding=size // 2, groups=width, **factory)
             for size in (3 + 2 * i for i in range(HEADS))
         )
+        self.merge = HeadMerge(merge, device)
         self.filter = SpectralFilter(dim, map_size, scaled_gate, spectral_method, **factory)
         self.proj = nn.Sequential(
             nn.Conv2d(dim, 2 * dim, 1, groups=width, bias=False, **factory),
@@ -161,12 +214,6 @@ class SpectralAdaptiveMixer(nn.Module):
             nn.Conv2d(2 * dim, dim, 1, bias=False, **factory),
         )
         self.proj_out = nn.Conv2d(dim, dim, 1, bias=False, **factory)
-        self.register_buffer("interleaved", torch.empty((), dtype=torch.bool, device=device))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Records the merge order in the state dict."""
-        self.interleaved.fill_(self.merge == "interleaved")
 
     def boundary_layers(self) -> tuple[list[nn.Conv2d], nn.Conv2d]:
         """Returns the 1×1 convolutions that read the input, and the one that writes the output."""
@@ -182,24 +229,10 @@ class SpectralAdaptiveMixer(nn.Module):
         """Convolves each head of (B, C, H, W) at its own scale, and merges the heads."""
         heads = x.chunk(HEADS, 1)
         # Indexed, not unpacked: torch.fx cannot iterate over a traced value.
-        return merge_heads([conv(heads[i]) for i, conv in enumerate(self.local_convs)], self.merge)
+        return self.merge([conv(heads[i]) for i, conv in enumerate(self.local_convs)])
 
-    # Not torch's public load hook: it can report an error but cannot stop the loading.
     def _load_from_state_dict(
-        self, state_dict: Any, prefix: str, metadata: Any, strict: bool, *rest: Any
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **named: Any
     ) -> None:
-        """Rejects weights of the other merge order, whose shapes would fit."""
-        order = state_dict.get(f"{prefix}interleaved")
-        if order is not None and not order.is_meta and bool(order) != (self.merge == "interleaved"):
-            theirs = MERGES[0] if order else MERGES[1]
-            errors: list[str] = rest[-1]
-            errors.append(
-                f"{prefix}interleaved: the weights were trained with merge={theirs!r}, the model "
-                f"has {self.merge!r}; create it with merge={theirs!r}"
-            )
-            return
-        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *rest)
-
-    def extra_repr(self) -> str:
-        """Describes the merge order."""
-        return f"merge={self.merge}"
+        rename_order(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *rest, **named)

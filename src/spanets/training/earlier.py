@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from spanets.weights.earlier import earlier_name, is_earlier_name, rename_contexts
+from spanets.weights.earlier import earlier_name, is_earlier_name, rename_all
 
 
 def follow_names(optimizer: Optimizer, module: nn.Module, saved: Iterable[str]) -> None:
@@ -55,5 +55,5 @@ def _reshape(earlier: str, value: Any) -> Any:
     """Reshapes a saved state of a parameter to the parameter's shape of today."""
     if not isinstance(value, Tensor) or value.ndim == 0:
         return value  # the step count
-    (renamed,) = rename_contexts({earlier: value}).values()
+    (renamed,) = rename_all({earlier: value}).values()
     return renamed

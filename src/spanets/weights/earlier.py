@@ -2,25 +2,28 @@
 
 import re
 
+from spanets.mixers.adaptive import rename_order
 from spanets.mixers.context import rename_earlier
 from spanets.weights.files import StateDict
 
-_EARLIER = re.compile(r"(.*\btoken_mixer\.context\.)(?:weight|balance_logit|ring_logit)")
+_CONTEXT = re.compile(r"(.*\btoken_mixer\.context\.)(?:weight|balance_logit|ring_logit)")
+_ORDER = re.compile(r"(.*\btoken_mixer\.)interleaved")
 
 
 def is_earlier_name(key: str) -> bool:
-    """Whether a parameter's name is one of version 0.1 that has since changed."""
-    return _EARLIER.fullmatch(key) is not None
+    """Whether a tensor's name is one of version 0.1 that has since changed."""
+    return any(pattern.fullmatch(key) for pattern in (_CONTEXT, _ORDER))
 
 
-def rename_contexts(tensors: StateDict) -> StateDict:
+def rename_all(tensors: StateDict) -> StateDict:
     """Returns weights, or an optimizer's state for each weight, under their current names."""
     renamed = dict(tensors)
-    for prefix in {found[1] for key in tensors if (found := _EARLIER.fullmatch(key))}:
-        rename_earlier(renamed, prefix)
+    for pattern, rename in ((_CONTEXT, rename_earlier), (_ORDER, rename_order)):
+        for prefix in {found[1] for key in tensors if (found := pattern.fullmatch(key))}:
+            rename(renamed, prefix)
     return renamed
 
 
 def earlier_name(key: str) -> str:
     """Returns the name in version 0.1 of a current parameter."""
-    return re.sub(r"(\btoken_mixer\.context\.)(?:proj|filter)\.", r"\1", key)
+    return re.sub(r"(\btoken_mixer\.)(?:(context\.)(?:proj|filter)|merge)\.", r"\1\2", key)

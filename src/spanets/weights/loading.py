@@ -7,7 +7,7 @@ from timm.models import FeatureInfo
 from torch import nn
 
 from spanets.weights.choosing import Given, place_of, take_weights
-from spanets.weights.earlier import is_earlier_name, rename_contexts
+from spanets.weights.earlier import is_earlier_name, rename_all
 from spanets.weights.errors import WeightsError
 from spanets.weights.features import load_features
 from spanets.weights.files import StateDict
@@ -158,7 +158,7 @@ def _is_ours(model: nn.Module) -> bool:
 
 
 def _rename(tensors: StateDict, model: nn.Module) -> StateDict:
-    return rename_contexts(convert_official(tensors, **_spectral_arguments(model)))
+    return rename_all(convert_official(tensors, **_spectral_arguments(model)))
 
 
 def _spectral_arguments(model: nn.Module) -> dict[str, Any]:

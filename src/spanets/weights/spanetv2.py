@@ -43,7 +43,7 @@ def convert_spanetv2(state_dict: Mapping[str, Tensor]) -> StateDict:
     """Renames a released SPANetV2 state dict to this package's names.
 
     The names tell the merge order of a mixer's heads (`filter_1` to `filter_4`: interleaved; one
-    `filter`: concatenated). The result records it under the key `interleaved`.
+    `filter`: concatenated). The result records it under the key `merge.interleaved`.
 
     Args:
         state_dict: Released classifier or dense-prediction backbone, without wrappers or prefixes.
@@ -78,7 +78,7 @@ def convert_spanetv2(state_dict: Mapping[str, Tensor]) -> StateDict:
 def _filter(mixer: str, logits: Tensor, interleaved: bool) -> StateDict:
     return {
         f"{mixer}filter.logits": logits,
-        f"{mixer}interleaved": torch.tensor(interleaved, device=logits.device),
+        f"{mixer}merge.interleaved": torch.tensor(interleaved, device=logits.device),
     }
 
 

@@ -1,7 +1,7 @@
 """What `torch.jit.script` gets in the place of a network: a trace of it.
 
-The spectral filters depend on the size, type and device of a map in ways that TorchScript's language
-has no words for. A trace holds the operators that they come to, for images of any size.
+The spectral filters depend on size, type and device of a map in ways that TorchScript cannot
+compile. A trace holds the operators that they come to, for images of any size.
 """
 
 import warnings

@@ -162,9 +162,7 @@ def _mirroring(
 
 
 @SizeConstant
-def _hartley_matrices(
-    size: int, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _hartley_matrices(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Returns A_N and A'_N (N, N)."""
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     index = torch.arange(size, device=device)

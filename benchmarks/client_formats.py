@@ -1,0 +1,146 @@
+"""Calls that take a network's maps, quantize it or record it; see `client_calls`."""
+
+import io
+
+import timm
+import torch
+from client_calls import CLOSE, ROUGH, call, difference
+from torch import Tensor, nn
+
+# ---- features, other heads
+
+
+def features(model: nn.Module, **settings: object) -> nn.Module:
+    return timm.create_model(model.default_cfg["architecture"], features_only=True, **settings)
+
+
+@call("timm", "features_only: list, dict, fx; output_stride 8")
+def timm_features(model: nn.Module, x: Tensor) -> None:
+    for settings in ({"feature_cls": "list"}, {"feature_cls": "dict"}, {"feature_cls": "fx"}):
+        assert len(features(model, **settings)(x)) == 4
+    assert features(model, output_stride=8)(x)[-1].shape[-1] == 8
+
+
+@call("torchvision", "BackboneWithFPN of features_only with feature_cls='list'")
+def fpn(model: nn.Module, x: Tensor) -> None:
+    from torchvision.models.detection.backbone_utils import BackboneWithFPN
+
+    body = features(model, feature_cls="list")
+    stages = [name for name, _ in body.named_children() if name.startswith("stages")]
+    layers = {name: str(i) for i, name in enumerate(stages)}
+    BackboneWithFPN(body, layers, body.feature_info.channels(), 32)(x)
+
+
+@call("torchvision", "BackboneWithFPN of features_only")
+def fpn_plain(model: nn.Module, x: Tensor) -> None:
+    names = [name for name, _ in features(model).named_children()]
+    assert any(name.startswith("stages") for name in names), f"its children are {names}"
+
+
+@call("segmentation_models_pytorch", "Unet and DeepLabV3Plus, a step")
+def smp(model: nn.Module, x: Tensor) -> None:
+    import segmentation_models_pytorch as smp
+
+    for kind in (smp.Unet, smp.DeepLabV3Plus):
+        net = kind(f"tu-{model.default_cfg['architecture']}", encoder_weights=None)
+        net(x).mean().backward()
+
+
+@call("transformers", "TimmWrapper: logits; TimmBackbone: maps")
+def transformers(model: nn.Module, x: Tensor) -> None:
+    from transformers import (
+        AutoModelForImageClassification,
+        TimmBackbone,
+        TimmBackboneConfig,
+        TimmWrapperConfig,
+    )
+
+    name = model.default_cfg["architecture"]
+    config = TimmWrapperConfig(architecture=name, num_labels=7)
+    assert AutoModelForImageClassification.from_config(config)(x).logits.shape == (2, 7)
+    config = TimmBackboneConfig(backbone=name, use_pretrained_backbone=False, out_indices=(1, 3))
+    assert len(TimmBackbone(config)(x).feature_maps) == 2
+
+
+# ---- quantized
+
+
+@call("torchao", "quantize_ with Int8WeightOnlyConfig")
+def torchao(model: nn.Module, x: Tensor) -> float:
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    with torch.no_grad():
+        before = model(x)
+        quantize_(model, Int8WeightOnlyConfig())
+        return difference(model(x), before, ROUGH)
+
+
+@call("optimum-quanto", "int8 weights", "optimum.quanto")
+def quanto(model: nn.Module, x: Tensor) -> float:
+    from optimum.quanto import freeze, qint8, quantize
+
+    with torch.no_grad():
+        before = model(x)
+        quantize(model, weights=qint8)
+        freeze(model)
+        return difference(model(x), before, ROUGH)
+
+
+# ---- recorded
+
+
+@call("torch", "torch.fx symbolic_trace")
+def symbolic(model: nn.Module, x: Tensor) -> float:
+    with torch.no_grad():
+        return difference(torch.fx.symbolic_trace(model)(x), model(x), CLOSE)
+
+
+@call("torch", "torch.jit.script, saved and loaded")
+def scripted(model: nn.Module, x: Tensor) -> float:
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.script(model), buffer)
+    buffer.seek(0)
+    with torch.no_grad():
+        return difference(torch.jit.load(buffer)(x), model(x), CLOSE)
+
+
+def exported(model: nn.Module, x: Tensor) -> torch.export.ExportedProgram:
+    return torch.export.export(model, (x,), strict=False)
+
+
+@call("torch", "torch.export, one size")
+def program(model: nn.Module, x: Tensor) -> float:
+    with torch.no_grad():
+        return difference(exported(model, x).module()(x), model(x), CLOSE)
+
+
+@call("coremltools", "convert of torch.export's program")
+def coreml(model: nn.Module, x: Tensor) -> None:
+    import coremltools
+
+    x = torch.randn(1, 3, 224, 224)  # at their own size, SPANetV2's filters are not resized
+    coremltools.convert(
+        exported(model, x).run_decompositions({}),
+        minimum_deployment_target=coremltools.target.iOS17,
+    )
+
+
+@call("openvino", "convert_model of torch.export's program")
+def openvino(model: nn.Module, x: Tensor) -> float:
+    import openvino
+
+    ready = openvino.compile_model(openvino.convert_model(exported(model, x)), "CPU")
+    with torch.no_grad():
+        return difference(torch.from_numpy(ready(x.numpy())[0]), model(x), 1e-2)  # may use bfloat16
+
+
+@call("executorch", "XNNPACK, run by its runtime")
+def executorch(model: nn.Module, x: Tensor) -> float:
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+    from executorch.runtime import Runtime
+
+    lowered = to_edge_transform_and_lower(exported(model, x), partitioner=[XnnpackPartitioner()])
+    method = Runtime.get().load_program(lowered.to_executorch().buffer).load_method("forward")
+    with torch.no_grad():
+        return difference(method.execute([x])[0], model(x), 1e-3)

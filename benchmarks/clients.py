@@ -7,6 +7,7 @@ minutes. Libraries that are not installed are left out. Rows of earlier runs sta
 which do not fit in one environment can be tried in several.
 """
 
+import contextlib
 import importlib.util
 import json
 import multiprocessing
@@ -36,6 +37,10 @@ PAGE = Path(__file__).parents[1] / "docs" / "works-with.md"
 REASONS = {
     "BackboneWithFPN of features_only": "it wants the stages as children of the network; "
     "`features_only=True` has one child, `model`. Add `feature_cls='list'`.",
+    "MagnitudePruner, half of the channels, a step": "it does not follow the reshapes of attention "
+    "with this torch, and searches without end.",
+    "GradSampleModule: per-sample gradients of all layers": "its gradients are wrong for "
+    "channels-last maps, which LayerNorm2d returns. `grad_sample_mode='functorch'` is right.",
     "CAM of the layer that it finds": "SPANetV2's classifier has two linear layers, by design, and "
     "class activation maps are defined for one. Use GradCAM.",
 }
@@ -153,12 +158,17 @@ def main() -> None:
             "date": date.today().isoformat(),
             "results": results,
         }
-    order = {(call.package, call.words): i for i, call in enumerate(CALLS)}
-    rows = sorted(
-        (r for k, r in found.items() if k in order), key=lambda r: order[r["package"], r["call"]]
-    )
-    write("clients", {"calls": rows})
-    PAGE.write_text(page(rows))
+        record(list(found.values()))
+
+
+def record(rows: list[dict[str, Any]]) -> None:
+    """Writes results and guide, after every call: the next one may take minutes."""
+    order = [(call.package, call.words) for call in CALLS]
+    kept = [row for row in rows if (row["package"], row["call"]) in order]
+    kept.sort(key=lambda row: order.index((row["package"], row["call"])))
+    with contextlib.redirect_stdout(None):
+        write("clients", {"calls": kept})
+    PAGE.write_text(page(kept))
 
 
 if __name__ == "__main__":

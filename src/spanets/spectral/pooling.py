@@ -249,7 +249,8 @@ def _basis(
     u, v = _frequencies(constant, radius, closed)
     # Reduce the phase to one turn while it is an integer: this is exact at any size.
     rows = modulo(u * torch.arange(height, device=device), height)  # P H
-    columns = modulo(v * torch.arange(width, device=device), width)  # P W
+    # Runtimes do not agree on the remainder of a negative number, and v may be one.
+    columns = v.sign() * modulo(v.abs() * torch.arange(width, device=device), width)  # P W
     turns = rows.to(wide)[:, :, None] / height + columns.to(wide)[:, None, :] / width  # P H W
     phase = (2 * pi * turns).flatten(1)  # P HW
     # A row counts once for each of ±(u, v) that exists in the spectrum of this size.

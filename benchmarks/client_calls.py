@@ -195,7 +195,7 @@ def grad_cam(model: nn.Module, x: Tensor) -> None:
 
     for kind in (cams.GradCAM, cams.EigenCAM, cams.FullGrad):
         with kind(model=model, target_layers=[model.stages[-1]]) as cam:
-            assert cam(input_tensor=x).shape == (2, 64, 64)
+            assert cam(input_tensor=x, targets=None).shape == (2, 64, 64)
 
 
 @call("torchcam", "GradCAM of the layer that it finds")
@@ -338,7 +338,7 @@ def ema(model: nn.Module, x: Tensor) -> float:
         return difference(average.eval()(x), model(x), EXACT)
 
 
-@call("pytorch-optimizer", "Lion, Prodigy and SAM, a step each")
+@call("pytorch-optimizer", "Lion and Prodigy, a step each")
 def optimizers(model: nn.Module, x: Tensor) -> None:
     from pytorch_optimizer import create_optimizer
 

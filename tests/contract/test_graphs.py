@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from networks import OPTIONS_V2, error, images, shallow, short, stirred, structures
+from networks import OPTIONS_V2, error, images, short, stirred
 from torch import Tensor, fx, nn
 from torch.export import Dim
 
@@ -30,6 +30,9 @@ NETWORKS = {
     "adaptive": ("spanetv2_nano_pure", {}),
     "attention": ("spanetv2_nano_pure", OPTIONS_V2[5]),
 }
+
+
+KINDS = ["spam", "adaptive", pytest.param("attention", marks=pytest.mark.slow)]
 
 
 def network(kind: str) -> nn.Module:
@@ -59,7 +62,7 @@ def base(operator: str) -> str:
     return operator.split(".")[0]
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_graphs_of_one_size_hold_no_arithmetic_of_sizes(kind: str) -> None:
     found = {op for op in operators(graph(kind, False)) if base(op) in SHAPE_ARITHMETIC}
     assert found <= FLOAT_ARITHMETIC
@@ -74,8 +77,8 @@ def test_graphs_of_one_size_are_small(kind: str, most: int) -> None:
     assert sum(operators(graph(kind, False)).values()) < limit
 
 
-@pytest.mark.parametrize("free", [False, True])
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("free", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_graph_holds_rejected_operators(kind: str, free: bool) -> None:
     assert not {op for op in operators(graph(kind, free)) if base(op) in REJECTED}
 
@@ -89,7 +92,9 @@ class NoNegativeRemainder(fx.Interpreter):
         return super().call_function(target, args, kwargs)
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize(
+    "kind", ["spam", *(pytest.param(k, marks=pytest.mark.slow) for k in ("adaptive", "attention"))]
+)
 def test_no_graph_takes_the_remainder_of_a_negative_number(kind: str) -> None:
     model = graph(kind, True)
     x = images(64, 112)
@@ -125,10 +130,11 @@ def test_constants_survive_an_export(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize("name_", structures())
-def test_scripts_compute_what_the_network_does(name_: str) -> None:
-    for arguments in ({"scriptable": True}, {"features_only": True}):
-        model = shallow(name_, **arguments)
+@pytest.mark.parametrize("kind", KINDS)
+def test_scripts_compute_what_the_network_does(kind: str) -> None:
+    name, arguments = NETWORKS[kind]
+    for more in ({"scriptable": True}, {"features_only": True}):
+        model = short(name, **arguments, **more)
         buffer = io.BytesIO()
         torch.jit.save(torch.jit.script(model), buffer)
         buffer.seek(0)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 
-class Recorded(nn.Module):
-    """A trace of a network from images to logits.
+class _Trace(nn.Module):
+    """Holds the trace of a network.
 
     Args:
         network: The network, evaluating.
@@ -35,13 +35,17 @@ class Recorded(nn.Module):
             warnings.simplefilter("ignore", FutureWarning)  # torch names its successors
             self.trace = torch.jit.trace(network, images, check_trace=False)
 
+
+class Recorded(_Trace):
+    """A trace of a network from images to logits; for arguments and errors see `_Trace`."""
+
     def forward(self, images: Tensor) -> Tensor:
         """Maps images (B, in_chans, H, W) to logits."""
         return self.trace(images)
 
 
-class RecordedMaps(Recorded):
-    """A trace of a network from images to maps; see `Recorded`."""
+class RecordedMaps(_Trace):
+    """A trace of a network from images to maps; for arguments and errors see `_Trace`."""
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Maps images (B, in_chans, H, W) to a list of maps."""

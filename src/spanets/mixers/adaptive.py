@@ -72,7 +72,7 @@ class HeadMerge(nn.Module):
         """Records the order."""
         self.interleaved.fill_(self.merge == "interleaved")
 
-    def forward(self, heads: Sequence[Tensor]) -> Tensor:
+    def forward(self, *heads: Tensor) -> Tensor:
         """Merges G maps (B, C / G, H, W) into one (B, C, H, W)."""
         return merge_heads(heads, self.merge)
 
@@ -229,7 +229,7 @@ class SpectralAdaptiveMixer(nn.Module):
         """Convolves each head of (B, C, H, W) at its own scale, and merges the heads."""
         heads = x.chunk(HEADS, 1)
         # Indexed, not unpacked: torch.fx cannot iterate over a traced value.
-        return self.merge([conv(heads[i]) for i, conv in enumerate(self.local_convs)])
+        return self.merge(*[conv(heads[i]) for i, conv in enumerate(self.local_convs)])
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *rest: Any, **named: Any

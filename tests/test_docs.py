@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 OTHERS = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 OTHERS += sorted((ROOT / "docs").glob("*/*.md"))  # the reference, the notebooks
-# Written from the recipes' keys, without commands.
-WITHOUT_COMMANDS = ("recipe-keys.md",)
+# Written by scripts, without commands.
+WITHOUT_COMMANDS = ("recipe-keys.md", "works-with.md")
 
 
 def blocks(page: Path, language: str) -> list[str]:

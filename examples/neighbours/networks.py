@@ -6,7 +6,7 @@ to make up for its parameters, the dimensions differ.
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import torch
@@ -51,8 +51,9 @@ class Neighbour(SPANet):
         in_chans: Image channels.
         num_classes: Number of classes; 0 leaves the classifier out.
         global_pool: timm's pooling name; "" keeps the map.
-        like: SPANet with whose depths, and with about whose parameters, the network is built.
+        like: SPANet whose depths and number of parameters the network has.
         dims: Embedding dimension of each stage; None takes those of `equal_dims`.
+        depths: Number of blocks of each stage; None takes those of `like`.
         img_size: Image side, or (height, width), for filters of the map's size.
         drop_rate: Dropout rate before the classifier.
         drop_path_rate: Drop path rate of the last block; grows linearly from 0.
@@ -69,6 +70,7 @@ class Neighbour(SPANet):
         global_pool: str = "avg",
         like: str = "spanet_nano",
         dims: Sequence[int] | None = None,
+        depths: Sequence[int] | None = None,
         img_size: int | tuple[int, int] = 224,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
@@ -82,7 +84,7 @@ class Neighbour(SPANet):
             num_classes,
             global_pool,
             equal_dims(mixer, like, sizes[0]) if dims is None else dims,
-            VARIANTS[like]["depths"],
+            VARIANTS[like]["depths"] if depths is None else depths,
             init=VARIANTS[like].get("init", "paper"),
             drop_rate=drop_rate,
             drop_path_rate=drop_path_rate,
@@ -105,20 +107,29 @@ def equal_dims(mixer: str, like: str, map_size: MapSize) -> tuple[int, ...]:
         like: Name of the SPANet.
         map_size: (H, W) of the first stage.
     """
+    row = VARIANTS[like]
+    wanted = _count(SPANet, row["depths"], dims=row["dims"])
     img_size = (4 * map_size[0], 4 * map_size[1])  # an image with this map
 
-    def count(dims: Sequence[int]) -> int:
-        return count_parameters(Neighbour(mixer, like=like, dims=dims, img_size=img_size, **bare))
+    @cache
+    def count(dims: tuple[int, ...]) -> int:
+        build = partial(Neighbour, mixer, like=like, img_size=img_size)
+        return _count(build, row["depths"], dims=dims)
 
-    bare: dict[str, Any] = {"num_classes": 0}
-    row = VARIANTS[like]
-    factors = [factor / 100 for factor in range(30, 301)]
+    factors = [factor / 100 for factor in range(50, 201)]
     scaled = [tuple(max(1, round(d * f / STEP)) * STEP for d in row["dims"]) for f in factors]
     choices = list(dict.fromkeys(scaled))  # each once, in order
-    with torch.device("meta"):
-        wanted = count_parameters(SPANet(**{**row, **bare}))
-        place = bisect_left(choices, wanted, key=count)
-        return min(choices[max(0, place - 1) : place + 1], key=lambda d: abs(count(d) - wanted))
+    place = bisect_left(choices, wanted, key=count)
+    return min(choices[max(0, place - 1) : place + 1], key=lambda dims: abs(count(dims) - wanted))
+
+
+def _count(build: Callable[..., SPANet], depths: Sequence[int], **arguments: Any) -> int:
+    """Counts the parameters of a network without its classifier, from one block of each stage."""
+    with torch.device("meta"):  # no memory, and no random numbers
+        network = build(depths=(1,) * len(depths), num_classes=0, **arguments)
+    blocks = [count_parameters(stage.blocks) for stage in network.stages]
+    more = sum((depth - 1) * block for depth, block in zip(depths, blocks, strict=True))
+    return count_parameters(network) + more
 
 
 def _register(mixer: str) -> Callable[..., nn.Module]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spanets.mixers.context import BALANCES, SpectralPool, chunk_sizes
 from spanets.spectral import RING
 
-CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv3d]] = {1: nn.Conv1d, 3: nn.Conv3d}
+CONVOLUTIONS: dict[int, Any] = {1: nn.Conv1d, 3: nn.Conv3d}
 
 
 class SPAMNd(nn.Module):

@@ -313,7 +313,7 @@ def _build_basis(
     pairs = _half_disc(radius, closed, len(size))
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     pair = torch.tensor(pairs, dtype=torch.int64, device=device).reshape(-1, len(size))
-    frequencies = list(zip(pair.split(1, dim=1), size, strict=True))  # of P 1
+    frequencies = [(pair[:, i : i + 1], n) for i, n in enumerate(size)]  # of P 1
     # Reduce the phase to one turn while it is an integer: this is exact at any size.
     turns = [modulo(f * torch.arange(n, device=device), n).to(wide) / n for f, n in frequencies]
     phase = (2 * pi * _grid_sum(turns)).flatten(1)  # P HW

@@ -19,6 +19,7 @@ from spanets.bench.running import BACKENDS, Setting
 from spanets.deploy.export import UNWANTED, export_model
 from spanets_cli.output import print_table, say
 from spanets_runtime.errors import UserError, first_line
+from spanets_runtime.onnx import MIN_FREE_SIDE
 
 MODELS = ["spanet_nano", *(f"neighbour_{name}" for name in neighbours.MIXERS)]
 
@@ -48,11 +49,12 @@ def describe_export(name: str, size: int) -> str:
 
     arguments: dict[str, Any] = {"img_size": size} if has_fixed_size(name) else {}
     model = create_model(name, arguments).eval()
-    for dynamic, sizes in ((True, "any size"), (False, f"{size}x{size} only")):
+    free = max(size, MIN_FREE_SIDE)
+    for dynamic, side, sizes in ((True, free, "any size"), (False, size, f"{size}x{size} only")):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.onnx")
             try:
-                export_model(model, path, size, dynamic=dynamic, allow_fft=True)
+                export_model(model, path, side, dynamic=dynamic, allow_fft=True)
             except Exception as error:  # exporters raise any kind of exception
                 reason = first_line(error).removeprefix(f"{path}: ")
                 continue

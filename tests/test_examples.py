@@ -53,6 +53,14 @@ def test_published_accuracies(run, tmp_path):
     assert {name for family in costs.values() for name in family} == set(IMAGENET_TOP1)
 
 
+@pytest.mark.parametrize("name", ["ecg_like", "small_volume"])
+def test_signals_and_volumes(name, monkeypatch, capsys):
+    """One step: a whole run takes half a minute."""
+    monkeypatch.setattr(sys, "argv", [name, "--steps", "1"])
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    assert capsys.readouterr().out.startswith("accuracy on 256 new ")
+
+
 @pytest.mark.slow  # starts a cluster on this machine
 @pytest.mark.parametrize("name", ["ray", "spark"])
 def test_jobs(name, small_run, photos, tmp_path, monkeypatch):

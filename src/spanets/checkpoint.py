@@ -16,7 +16,6 @@ from torch import Tensor
 from spanets.tasks import DEFAULT_TASK, load_task
 from spanets.weights import WeightsError
 from spanets.weights.adapters import merge_content
-from spanets.weights.earlier import rename_contexts
 from spanets.weights.earlier import rename_all
 from spanets.weights.files import find_file, open_regular, read_open
 from spanets.weights.integrity import check_intact

@@ -24,7 +24,7 @@ class Block(nn.Module):
     """
 
     norm1: Any
-    token_mixer: Any  # has `boundary_layers()`
+    token_mixer: Any  # may have `boundary_layers()`
     norm2: Any
     mlp: Any  # has `fc1` and `fc2`
 
@@ -69,8 +69,10 @@ class Block(nn.Module):
 
     def reparameterize(self) -> None:
         """Folds norms and LayerScale into the adjacent layers, for inference."""
-        readers, writer = self.token_mixer.boundary_layers()
-        fold_norm(self.norm1, *readers)
-        self.layer_scale1 = fold_scale(self.layer_scale1, writer)
+        # Not every mixer begins and ends with linear layers, such as a pooling.
+        if hasattr(self.token_mixer, "boundary_layers"):
+            readers, writer = self.token_mixer.boundary_layers()
+            fold_norm(self.norm1, *readers)
+            self.layer_scale1 = fold_scale(self.layer_scale1, writer)
         fold_norm(self.norm2, self.mlp.fc1)
         self.layer_scale2 = fold_scale(self.layer_scale2, self.mlp.fc2)

@@ -1,6 +1,7 @@
 """Token mixers: modules that hold parameters and call the pure functions of `spectral`.
 
-Shape legend: `B` images, `C` channels, `H W` map size. Every mixer takes and returns NCHW.
+Shape legend: `B` images, `C` channels, `H W` map size. Every mixer takes and returns NCHW; `SPAM1d`
+takes (B, C, W) and `SPAM3d` (B, C, D, H, W).
 """
 
 from spanets.mixers.adaptive import (
@@ -19,6 +20,7 @@ from spanets.mixers.context import (
     chunk_sizes,
 )
 from spanets.mixers.spam import SPAM
+from spanets.mixers.spam_nd import SPAM1d, SPAM3d
 
 __all__ = [
     "BALANCES",
@@ -27,6 +29,8 @@ __all__ = [
     "SPAM",
     "Attention",
     "HadamardContext",
+    "SPAM1d",
+    "SPAM3d",
     "SpectralAdaptiveMixer",
     "SpectralContext",
     "SpectralFilter",

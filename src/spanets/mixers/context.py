@@ -62,6 +62,7 @@ class SpectralPool(nn.Module):
         learn_balance: "gate" or "channel" to learn one λ for each, as the sigmoid of a parameter;
             None keeps λ fixed.
         learn_ring: Whether to learn ρ in the same way; needs `learn_balance` and a ring value.
+        dims: Number of dimensions of a map.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class SpectralPool(nn.Module):
         learn_ring: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        dims: int = 2,
     ) -> None:
         super().__init__()
         check_choice("learn_balance", learn_balance, LEARN_BALANCE)
@@ -84,7 +86,8 @@ class SpectralPool(nn.Module):
         self.radius = radius
         self.balances = tuple(balances)
         self.ring = ring
-        self.method = resolve_method(method, radius, ring)
+        self.method = resolve_method(method, radius, ring, dims)
+        self.dims = dims
         self.learn_balance = learn_balance
         learnt = {None: 0, "gate": len(self.balances), "channel": dim}[learn_balance]
         if learnt:
@@ -120,9 +123,9 @@ class SpectralPool(nn.Module):
         return value if self.learn_balance == "channel" else per_channel(value, like)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Filters (B, C, H, W)."""
+        """Filters (B, C, H, W), or maps of another number of dimensions."""
         balance, ring = self.channel_balance(x), self.channel_ring(x)
-        return spectral_pool(x, self.radius, balance, ring, self.method)
+        return spectral_pool(x, self.radius, balance, ring, self.method, self.dims)
 
     def extra_repr(self) -> str:
         """Describes the filter."""

@@ -1,7 +1,8 @@
 """Filters that scale the spatial frequencies of maps, with and without a Fourier transform.
 
 These are pure functions on tensors and import only torch. A frequency is a pair of integers
-`(u, v)`, in bins: cycles per map height and width. Radii are in bins, too.
+`(u, v)`, in bins: cycles per map height and width. Radii are in bins, too. Maps have two
+dimensions; `dims` selects another number.
 """
 
 from spanets.spectral.pooling import (
@@ -12,6 +13,7 @@ from spanets.spectral.pooling import (
     check_radius,
     low_frequency_basis,
     low_frequency_mask,
+    low_frequency_mask_nd,
     resolve_method,
     spectral_pool,
 )
@@ -31,6 +33,7 @@ __all__ = [
     "check_radius",
     "low_frequency_basis",
     "low_frequency_mask",
+    "low_frequency_mask_nd",
     "resize_half_spectrum",
     "resolve_method",
     "resolve_rescale_method",

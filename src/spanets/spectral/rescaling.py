@@ -37,7 +37,7 @@ from spanets.spectral.tracing import (
 RESCALE_METHODS = ("auto", "matmul", "fft")
 
 
-def spectral_rescale(x: Tensor, gain: Tensor, method: str = "auto") -> Tensor:
+def spectral_rescale(x: Tensor, gain: Tensor, method: str = "auto", dims: int = 2) -> Tensor:
     """Scales the spectrum of each map by a real gain: `F⁻¹(g ⊙ F x)`.
 
     Args:
@@ -47,19 +47,24 @@ def spectral_rescale(x: Tensor, gain: Tensor, method: str = "auto") -> Tensor:
             the gains at (u, v) and (-u, v) applies, as in `torch.fft.irfft2`.
         method: "matmul" (matrix products in the dtype of x), "fft" (two real FFTs in float32), or
             "auto" (see `resolve_rescale_method`). All compute the same function.
+        dims: Number of dimensions of a map; with 1 or 3, x is (..., C, W) or (..., C, D, H, W), the
+            gain is (C, F) or (C, D, H, F), and "auto" is the FFT.
 
     Returns:
         Filtered maps, with the shape and dtype of x.
 
     Raises:
-        ValueError: unknown method, empty map, or wrong shape of the gain.
+        ValueError: unknown method, "matmul" for maps that are not two-dimensional, empty map, or
+            wrong shape of the gain.
     """
-    height, width = x.shape[-2:]
     traced = is_traced(x)
     if not traced:
-        _check_shapes(x, gain)
-    if resolve_rescale_method(method, x, traced) == "fft":
-        return _rescale_by_fft(x, gain)
+        _check_shapes(x, gain, dims)
+    if dims != 2 and method == "matmul":
+        raise ValueError(f"method 'matmul' is for dims 2, not {dims}; use 'fft'")
+    if resolve_rescale_method(method, x, traced) == "fft" or dims != 2:
+        return _rescale_by_fft(x, gain, dims)
+    height, width = x.shape[-2:]
     even, odd = _even_odd(gain.to(x.dtype), width)  # C H W
     # Both matrices are symmetric, so they multiply from the left and from the right.
     rows, columns = _hartley_matrices(x, height), _hartley_matrices(x, width)
@@ -115,20 +120,21 @@ def resize_half_spectrum(logits: Tensor, height: int, width: int) -> Tensor:
     return resized.to(logits.dtype)
 
 
-def _check_shapes(x: Tensor, gain: Tensor) -> None:
-    channels, height, width = x.shape[-3:]
-    check_map_size(height, width)
-    expected = (channels, height, width // 2 + 1)
+def _check_shapes(x: Tensor, gain: Tensor, dims: int) -> None:
+    channels, *size = x.shape[-dims - 1 :]
+    check_map_size(*size)
+    expected = (channels, *size[:-1], size[-1] // 2 + 1)
     if tuple(gain.shape) != expected:
         raise ValueError(f"gain has shape {tuple(gain.shape)}, must be {expected}")
 
 
-def _rescale_by_fft(x: Tensor, gain: Tensor) -> Tensor:
+def _rescale_by_fft(x: Tensor, gain: Tensor, dims: int) -> Tensor:
+    axes = tuple(range(-dims, 0))
     # In float32: half precision has no FFT on the CPU, and only sizes of powers of two on CUDA.
     wide = x if x.dtype == torch.float64 else x.float()
     with without_autocast(x):
-        spectrum = torch.fft.rfft2(wide, norm="ortho") * gain.to(wide.dtype)  # ... C H F
-        return torch.fft.irfft2(spectrum, s=x.shape[-2:], norm="ortho").to(x.dtype)
+        spectrum = torch.fft.rfftn(wide, dim=axes, norm="ortho") * gain.to(wide.dtype)  # ... C H F
+        return torch.fft.irfftn(spectrum, s=x.shape[-dims:], dim=axes, norm="ortho").to(x.dtype)
 
 
 def _is_known_as(size: int, other: int) -> bool:

@@ -65,8 +65,8 @@ def square_root(size: int, like: Tensor) -> Tensor:
     return torch.full((), size, dtype=like.dtype, device=like.device).sqrt()
 
 
-def check_map_size(height: int, width: int) -> None:
+def check_map_size(*size: int) -> None:
     """Raises ValueError for an empty map."""
     # Compilers assume that symbolic sizes are positive; comparing one would add a guard.
-    if isinstance(height, int) and isinstance(width, int) and min(height, width) < 1:
-        raise ValueError(f"a map of {height}x{width} has no samples")
+    if all(isinstance(side, int) for side in size) and min(size) < 1:
+        raise ValueError(f"a map of {'x'.join(map(str, size))} has no samples")

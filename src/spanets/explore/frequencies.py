@@ -141,10 +141,10 @@ def masks_of(network: nn.Module, side: int) -> dict[str, NDArray[Any]]:
         pool = context.filter
         if not isinstance(pool, SpectralPool):
             continue
-        ring = pool.channel_ring()
-        rings = [ring] * len(pool.gate_sizes)
+        ring, heads = pool.channel_ring(context.proj.weight), len(pool.balances)
+        rings: list[Any] = [ring] * heads
         if isinstance(ring, Tensor):
-            rings = [part.mean().item() for part in ring.split(pool.gate_sizes)]
+            rings = [part.mean().item() for part in ring.chunk(heads)]
         for i, (balance, one) in enumerate(zip(balances_of(context), rings, strict=True)):
             mask = low_frequency_mask(side, side, pool.radius, balance, one)
             found[f"{stage} head {i + 1}\nλ {balance:.2f}, r {pool.radius:g}"] = mask.numpy()

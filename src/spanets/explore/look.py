@@ -59,7 +59,7 @@ def contexts_by_head(
     found = {}
     for stage, name in names.items():
         context: Any = network.get_submodule(name)
-        gates = split_gates(filtered[f"{name}.filter"], context.gate_sizes)
+        gates = split_gates(filtered[f"{name}.filter"], context.gates)
         maps = [
             context.proj(gate) + b[:, None, None]
             for gate, b in zip(gates, context.bias, strict=True)

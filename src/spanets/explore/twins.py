@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from spanets.mixers import SpectralContext, SpectralPool
+from spanets.mixers.context import chunk_sizes
 from spanets_runtime.errors import UsageError
 
 
@@ -66,7 +67,7 @@ def balances_of(context: SpectralContext) -> list[float]:
     if not isinstance(pool, SpectralPool):
         return []
     per_channel = pool.channel_balance(context.proj.weight).detach().float()
-    return [round(part.mean().item(), 6) for part in per_channel.split(pool.gate_sizes)]
+    return [round(part.mean().item(), 6) for part in per_channel.chunk(len(pool.balances))]
 
 
 def balanced_stages(network: nn.Module) -> dict[str, list[float]]:
@@ -117,8 +118,10 @@ def _set_balances(pool: SpectralPool, values: Sequence[float]) -> None:
     pool.balances = tuple(values)
     if not hasattr(pool, "balance_logit"):
         return
-    sizes = [1] * len(values) if pool.learn_balance == "gate" else pool.gate_sizes
     like = pool.balance_logit
+    sizes = (
+        [1] * len(values) if pool.learn_balance == "gate" else chunk_sizes(len(like), len(values))
+    )
     logits = torch.tensor(values, dtype=like.dtype, device=like.device).logit()
     repeats = torch.tensor(sizes, device=like.device)
     # A new parameter: the tensors are shared with other copies.

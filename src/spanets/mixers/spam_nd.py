@@ -51,7 +51,7 @@ class SPAMNd(nn.Module):
             raise ValueError(f"kernel_size is {kernel_size}, must be odd")
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         conv = CONVOLUTIONS[self.dims]
-        self.gate_sizes = chunk_sizes(dim, len(balances))
+        chunk_sizes(dim, len(balances))  # raises ValueError if they do not fit
         options = (radius, balances, ring, method, learn_balance, learn_ring)
         self.proj_in = conv(dim, dim, 1, **factory)
         self.convs = nn.Sequential()
@@ -59,7 +59,7 @@ class SPAMNd(nn.Module):
             taps = [kernel_size if i == axis else 1 for i in range(self.dims)]
             pad = [n // 2 for n in taps]
             self.convs.append(conv(dim, dim, taps, padding=pad, groups=dim, **factory))
-        self.filter = SpectralPool(self.gate_sizes, *options, **factory, dims=self.dims)
+        self.filter = SpectralPool(dim, *options, **factory, dims=self.dims)
         self.proj_context = conv(dim, dim, 1, **factory)
         self.proj_out = conv(dim, dim, 1, **factory)
         self.reset_parameters()
@@ -67,7 +67,7 @@ class SPAMNd(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Initialises each gate's projection as a convolution from that gate's channels."""
-        for weight in self.proj_context.weight.split(self.gate_sizes, 1):
+        for weight in self.proj_context.weight.chunk(len(self.filter.balances), 1):
             bound = weight.shape[1] ** -0.5
             nn.init.uniform_(weight, -bound, bound)
 

@@ -52,6 +52,35 @@ def test_only_adapters_and_head_have_gradients(kind):
         assert (value.grad is not None) == is_trained, name
 
 
+def test_equations():
+    """LoRA, DoRA, LoHa and IA3 as their papers write them, on a layer (3, 4); needs no peft."""
+    draw = torch.Generator().manual_seed(0)
+    w, up, down = (torch.randn(*size, generator=draw) for size in ((3, 4), (3, 2), (2, 4)))
+    up2, down2 = torch.randn(3, 2, generator=draw), torch.randn(2, 4, generator=draw)
+    lengths, bias = torch.rand(3, generator=draw) + 1, torch.randn(3, generator=draw)
+    lora = {"lora_A.default.weight": down, "lora_B.default.weight": up}
+    summed = w + 6 / 2 * up @ down
+    loha = dict(zip(("w1_a", "w1_b", "w2_a", "w2_b"), (up, down, up2, down2), strict=True))
+    for parts, weight, shift in (
+        (lora, summed, bias),
+        (
+            {**lora, "lora_magnitude_vector.default.weight": lengths},
+            lengths[:, None] * summed / summed.norm(dim=1, keepdim=True),
+            bias,
+        ),
+        (
+            {f"hada_{name}.default": value for name, value in loha.items()},
+            w + 6 / 2 * (up @ down) * (up2 @ down2),
+            bias,
+        ),
+        ({"ia3_l.default": lengths[:, None]}, lengths[:, None] * w, lengths * bias),
+    ):
+        base = {"base_layer.weight": w, "base_layer.bias": bias}
+        tensors = {f"a.{name}": value for name, value in {**base, **parts}.items()}
+        merged = merge_adapters(tensors, 6.0)
+        torch.testing.assert_close(merged, {"a.weight": weight, "a.bias": shift})
+
+
 def test_an_alpha_of_none_is_the_rank():
     weight, down, up = torch.randn(3, 4), torch.randn(2, 4), torch.randn(3, 2)
     tensors = {

@@ -44,4 +44,5 @@ def _exports_fixed(values: tuple[Any, ...]) -> bool:
     """Whether an exporter runs the code with these plain values; Dynamo hides symbolic ones."""
     if not is_exporting() or torch.compiler.is_dynamo_compiling():
         return False
-    return not any(isinstance(value, torch.SymInt | Tensor) for value in values)
+    flat = [v for value in values for v in (value if isinstance(value, tuple) else (value,))]
+    return not any(isinstance(value, torch.SymInt | Tensor) for value in flat)

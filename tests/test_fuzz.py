@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from datetime import date
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Literal, Union, get_args, get_origin
@@ -242,7 +243,7 @@ def test_every_key_with_every_word_is_read_as_python_does_or_refused(task, kind)
                 one_line(error)
                 assert len(str(error)) < 1000
                 continue
-            value = getattr(getattr(recipe, section) if section else recipe, name)
+            value = attrgetter(key)(recipe)
             if text.strip().lower() in ("null", "none") and section == "data" and name in OPEN:
                 assert value is not None  # filled in
                 continue
@@ -286,7 +287,7 @@ def test_every_key_with_every_word_in_a_file_keeps_its_meaning_or_is_refused(tas
                 one_line(error)
                 continue
             section, _, name = key.rpartition(".")
-            found = getattr(getattr(recipe, section) if section else recipe, name)
+            found = attrgetter(key)(recipe)
             if value is None and section == "data" and name in OPEN:
                 assert found is not None  # filled in
                 continue

@@ -233,7 +233,7 @@ def test_tracers_leave_no_basis_behind(by_products, no_cache, run):
     basis = pooling.low_frequency_basis(torch.empty(1, 10, 12), 2)  # the first map of 40×48
     assert type(basis) is Tensor
     assert basis.device.type == "cpu"
-    assert torch.equal(basis, pooling._basis.build(10, 12, 2, True, torch.float32, basis.device))
+    assert torch.equal(basis, pooling._basis.build((10, 12), 2, True, torch.float32, basis.device))
 
 
 @quiet_trace

@@ -92,7 +92,7 @@ def test_no_other_is_used() -> None:
     for folder in ("spanets", "spanets_cli", "spanets_runtime"):
         for path in (Path(spanets.__file__).parent.parent / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                     ours.add(node.name)
                 elif isinstance(node, ast.Name | ast.Attribute):
                     name = node.id if isinstance(node, ast.Name) else node.attr

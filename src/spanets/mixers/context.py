@@ -249,7 +249,8 @@ def chunk_sizes(total: int, chunks: int) -> list[int]:
     Raises:
         ValueError: `torch.chunk` would return fewer parts (4 in 3, for example).
     """
-    size = -(-total // chunks)
+    # Rounded up. Of a negative number, ONNX's integer division rounds otherwise than Python's.
+    size = (total + chunks - 1) // chunks
     sizes = [min(size, total - start) for start in range(0, total, size)]
     if len(sizes) != chunks:
         raise ValueError(f"{total} channels do not split into {chunks} gates")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from spanets.recipe.keys import key
 from spanets_runtime.errors import UsageError
+from spanets_runtime.text import shorten
 
 FROM_WEIGHTS = "left out or null with pretrained weights: as they were trained"
 
@@ -52,8 +53,8 @@ class Lora:
         for name in ("kind", "alpha", "targets"):
             if not self.is_on and getattr(self, name) != getattr(Lora, name):
                 raise UsageError(
-                    f"model.lora.{name} is {getattr(self, name)}, but there are no adapters; add "
-                    "--model.lora.rank 8"
+                    f"model.lora.{name} is {shorten(str(getattr(self, name)))}, but there are no "
+                    "adapters; add --model.lora.rank 8"
                 )
 
 

@@ -35,6 +35,17 @@ def _smallest() -> list[str]:
 DEAREST = ("test_export.py", "test_readme.py")
 
 
+@pytest.fixture(autouse=True)
+def no_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets training in a test write no page of the run, unless the test is marked `page`.
+
+    A page costs half a second, as much as the shortest runs. Runs of fixtures that tests share have
+    theirs.
+    """
+    if request.node.get_closest_marker("page") is None:
+        monkeypatch.setattr("spanets_cli.commands.train._report", lambda *_: None)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts tests that fork first, the dearest next.

@@ -16,7 +16,8 @@ from spanets.backbones.factory import create_model, has_fixed_size
 from spanets.bench.compare import compare
 from spanets.bench.report import HEADER, describe_setting, table_rows
 from spanets.bench.running import BACKENDS, Setting
-from spanets.deploy.export import UNWANTED, export_model
+from spanets.deploy.export import export_model
+from spanets.deploy.tracing import UNWANTED
 from spanets_cli.output import print_table, say
 from spanets_runtime.errors import UserError, first_line
 from spanets_runtime.onnx import MIN_FREE_SIDE

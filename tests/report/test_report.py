@@ -15,6 +15,8 @@ from spanets.classification.examples import MOST_CLASSES, report_results
 from spanets.report.charts import MOST_CURVES, MOST_POINTS, epoch_chart, scatter_chart
 from spanets.report.sections import MOST_ROWS, wilson
 
+pytestmark = pytest.mark.page
+
 ODD = ("<script>alert(1)<∕script>", "\"quoted' & <b>", "🐈" * 60, "\u202eleft", "مرحبا")
 
 

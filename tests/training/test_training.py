@@ -53,6 +53,7 @@ def weights(path: Path) -> dict[str, Tensor]:
 # ---- what is left
 
 
+@pytest.mark.page
 def test_train_ends_with_a_summary(small_recipe, tmp_path, capsys):
     out = tmp_path / "run"
     status, printed, said = call(capsys, "train", small_recipe, "--out", out)

@@ -34,32 +34,57 @@ def _smallest() -> list[str]:
 
 DEAREST = ("test_export.py", "test_readme.py")
 
+# Each takes more than eight seconds of a slow core. `make test-all` runs them, as all that is slow.
+LONG = (
+    "classification/test_wrong_labels.py::test_a_cross_validation_looks_at_all_images",
+    "contract/test_graphs.py",
+    "deploy/test_publish.py::test_the_hub_and_back",
+    "detection/test_alone.py::test_batches_and_orders_change_nothing[cascade_mask_rcnn]",
+    "detection/test_runs.py::test_the_exported_run_finds_the_same",
+    "examples/",
+    "experiments/test_running.py",
+    "kernels/test_kernels.py::test_kernels_agree_with_plain_torch",
+    "test_recorders.py::test_a_short_network_recorded_at_length",
+    "test_run_timm.py::test_a_script_finds_the_models_its_arguments_and_its_neighbours",
+    "test_shared_commands.py::test_embed",
+    "test_site.py::test_notebook_of_the_mixer_runs",
+    "training/test_distributed.py::test_a_signal_to_one_process_stops_all_at_one_update[15]",
+    "training/test_finetune.py::test_a_resumed_run_equals_an_uninterrupted_one[balanced]",
+)
+
 
 @pytest.fixture(autouse=True)
-def no_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_page(request: pytest.FixtureRequest) -> Iterator[None]:
     """Lets training in a test write no page of the run, unless the test is marked `page`.
 
     A page costs half a second, as much as the shortest runs. Runs of fixtures that tests share have
     theirs.
     """
-    if request.node.get_closest_marker("page") is None:
-        monkeypatch.setattr("spanets_cli.commands.train._report", lambda *_: None)
+    # Not by the fixture `monkeypatch`: it would begin before `tmp_path`, and so end after it, and
+    # what a test patches in `os` would meet the removal of its folder.
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("page") is None:
+            patch.setattr("spanets_cli.commands.train._report", lambda *_: None)
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts tests that fork first, the dearest next.
+    """Marks long tests as slow; puts tests that fork first, the dearest next.
 
     Once this process has exported a model, torch refuses to train in a process forked from it. None
     of the dearest is to be left to one worker at the end.
     """
+    for item in items:
+        if item.nodeid.removeprefix("tests/").startswith(LONG):
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.path.name not in DEAREST)
     items.sort(key=lambda item: "process" not in getattr(item, "fixturenames", ()))
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Sets how many examples a property is tried on: fewer in the default run."""
-    settings.register_profile("default run", max_examples=40)
+    settings.register_profile("default run", max_examples=25)
     settings.register_profile("slow", max_examples=200)
     settings.load_profile("default run" if config.option.markexpr == "not slow" else "slow")
 

@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from small_runs import answers_of, call, call_without_torch, make_photos
 
 import spanets
 import spanets_cli.ranks
+from spanets.data import ranks
 from spanets.training import using
 from spanets_runtime.errors import UsageError
 
@@ -170,3 +172,123 @@ def test_embed(small_run, folder, process, tmp_path, capsys):
     assert first[:2] == (alone[0], alone[1].replace("one.npz", "two.npz"))
     assert second == (0, "", "")
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+
+
+# ---- eval and embed after an interruption
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Returns `interrupt(n)`: loops over batches stop at the n-th batch, or never again with 0."""
+    compute = ranks._compute
+
+    def interrupt(after: int) -> list[int]:
+        computed: list[int] = []
+
+        def counted(loader, shared, function, title, loop):
+            def run(batch):
+                if after and len(computed) == after:
+                    raise KeyboardInterrupt
+                computed.append(1)
+                return function(batch)
+
+            return compute(loader, shared, run, title, loop)
+
+        monkeypatch.setattr(ranks, "_compute", counted)
+        return computed
+
+    return interrupt
+
+
+def _is_interrupted(capsys, *words):
+    status, out, said = call(capsys, *words)
+    assert (status, out) == (1, "")
+    assert said.endswith("run the same command again to go on\nspanets: stopped\n")
+
+
+def _stop_and_go_on(capsys, interrupt, words, batches, parts):
+    """Runs a command, stopped after four batches and again after one; returns the last output."""
+    interrupt(4)
+    _is_interrupted(capsys, *words)
+    interrupt(1)
+    _is_interrupted(capsys, *words)
+    assert len(list(parts.iterdir())) == 2
+    computed = interrupt(0)
+    status, out, said = call(capsys, *words)
+    assert len(computed) == batches - 5
+    assert f"5 of {batches} batches were done already ({parts})\n" in said
+    assert not parts.exists()
+    return status, out
+
+
+def test_eval_goes_on(small_run, photos, interrupt, tmp_path, capsys):
+    words = ["eval", small_run / "last.ckpt", "--data", photos, "--batch", 2, "--json"]
+    alone = call(capsys, *words)
+    parts = tmp_path / "parts"
+    kept = _stop_and_go_on(capsys, interrupt, [*words, "--parts", parts], 8, parts)
+    assert kept == alone[:2]
+
+
+def test_embed_goes_on(small_run, folder, interrupt, tmp_path, capsys):
+    words = ["embed", small_run / "last.ckpt", folder, "--batch", 2, "--out"]
+    alone = call(capsys, *words, tmp_path / "one.npz")
+    path = tmp_path / "two.npz"
+    kept = _stop_and_go_on(capsys, interrupt, [*words, path], 7, tmp_path / "two.npz.parts")
+    assert kept == (alone[0], alone[1].replace("one.npz", "two.npz"))
+    assert path.read_bytes() == (tmp_path / "one.npz").read_bytes()
+
+
+def test_ranks_go_on_with_the_results_of_one(
+    small_run, photos, process, interrupt, tmp_path, capsys
+):
+    words = ["eval", small_run / "last.ckpt", "--data", photos, "--batch", 2, "--json"]
+    _, alone, notes = call(capsys, *words)
+    words += ["--parts", tmp_path / "parts"]
+    interrupt(3)
+    _is_interrupted(capsys, *words)
+    interrupt(0)
+    first, second = answers_of(process, 2, *words)
+    said = f"3 of 8 batches were done already ({tmp_path / 'parts'})\n"
+    assert first == (0, alone, said + notes)
+    assert second == (0, "", "")
+    assert not (tmp_path / "parts").exists()
+
+
+def test_results_of_something_else_are_refused(
+    small_run, photos, folder, interrupt, refused, tmp_path, capsys
+):
+    parts = tmp_path / "parts"
+    words = ["eval", small_run / "last.ckpt", "--batch", 2, "--parts", parts]
+    interrupt(3)
+    _is_interrupted(capsys, *words, "--data", photos)
+    advice = "; finish that one, remove the folder, or name another --parts"
+    differs = f"{parts}: has results of another command, which differs in "
+    assert refused(1, *words, "--data", photos, "--batch", 3) == f"{differs}batch size{advice}"
+    assert refused(1, *words, "--data", photos, "--tta") == f"{differs}--tta{advice}"
+    shutil.copytree(photos, tmp_path / "photos")
+    assert refused(1, *words, "--data", tmp_path / "photos") == f"{differs}images{advice}"
+    other = [words[0], small_run / "best.ckpt", *words[2:], "--data", photos]
+    if (small_run / "best.ckpt").read_bytes() != (small_run / "last.ckpt").read_bytes():
+        assert refused(1, *other) == f"{differs}model{advice}"
+    file = next(parts.iterdir())
+    (parts / "mine.txt").write_text("mine")
+    file.write_bytes(b"nothing")
+    line = refused(1, *words, "--data", photos)
+    assert line == f"{file}: damaged; remove it, and run the command again"
+    file.unlink()
+    interrupt(0)
+    assert call(capsys, *words, "--data", photos)[0] == 0
+    assert list(parts.iterdir()) == [parts / "mine.txt"]
+
+
+def test_no_code_in_kept_results(small_run, photos, refused, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "sprung",)
+
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    torch.save({"facts": Trap()}, parts / "00-0000-00000000.pt")
+    words = ["eval", small_run / "last.ckpt", "--data", photos, "--parts", parts]
+    assert "damaged" in refused(1, *words)
+    assert not (tmp_path / "sprung").exists()

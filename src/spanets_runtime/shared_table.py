@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
@@ -272,17 +273,25 @@ def _digest(images: Sequence[ImageSource]) -> str:
 def describe_model(word: str, weights: str | None) -> dict[str, str | None]:
     """Returns what tells a model from others: its name, and digests of the files it is read from.
 
+    The version of the package is told, too, since another one may round otherwise.
+
     Raises:
         UserError: a file cannot be read.
     """
     folder = Path(word)
     files = [folder / name for name in ("config.json", "model.safetensors")]
+    files += sorted(folder.glob("fold-*/*.ckpt"))  # of a cross-validation
     if not folder.is_dir():
         files = [Path(file) for file in (word, weights) if file]
         if word.endswith((".xml", ".pte", ".tflite")):  # exported, with files beside it
             files += [Path(f"{word}.json"), folder.with_suffix(".bin")]
     digests = [_digest_file(file) for file in files if file.is_file()]
-    return {"model": " ".join(digests) or word, "--weights": weights}
+    try:
+        own = version("spanets")
+    except PackageNotFoundError:  # a source tree that was never installed
+        own = "0.0.0"
+    model = " ".join(digests) or word
+    return {"version of spanets": own, "model": model, "--weights": weights}
 
 
 def _digest_file(path: Path) -> str:

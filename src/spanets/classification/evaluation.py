@@ -356,8 +356,7 @@ def classify(model: nn.Module, loader: DataLoader[Any]) -> Iterator[tuple[Tensor
         images, labels = batch
         if not len(labels):  # no image of the batch is readable
             return None
-        logits = model(images.to(device)).float()
-        return (logits.cpu() if current_rank().count > 1 else logits), labels
+        return model(images.to(device)).float().cpu(), labels
 
     with plain_worker_errors():
         for found in in_order(loader, compute, "evaluate"):

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from spanets.data.ranks import RankBatches, current_rank
+from spanets.data.ranks import RankBatches, current_rank, deals_batches
 from spanets.data.sampler import EpochSampler
 from spanets.data.unreadable import Unreadable
 from spanets.data.worker_processes import ImageLoader
@@ -138,7 +138,7 @@ def make_loader(
     batches: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler, "drop_last": drop_last}
     if sampler.whole and sampler.processes > 1:
         batches = {"batch_sampler": EvenBatches(sampler, batch_size)}
-    elif sampler.whole and current_rank().count > 1:
+    elif sampler.whole and deals_batches():
         batches = {"batch_sampler": RankBatches(sampler, batch_size, current_rank())}
     most = -(-len(sampler.order) // sampler.processes)  # samples of one process
     workers = min(workers, -(-most // batch_size), max_workers())

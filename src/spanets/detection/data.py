@@ -8,7 +8,7 @@ width of the image file, to which a detector scales its results.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,12 @@ class EvaluationImages(Dataset[Sample]):
         size = torch.tensor([image.height, image.width])
         target = {"image_id": torch.tensor(image.id), "size": size}
         return self.transform(load_checked(image)), target
+
+    def inputs(self) -> Iterator[object]:
+        """Yields what the samples are made from; see `KnownInputs`."""
+        for image in self.data.images:
+            yield from (image.path, image.id, image.height, image.width)
+        yield self.data.category_ids
 
 
 def describe_geometry(image: CocoImage) -> dict[str, Tensor]:

@@ -7,26 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from spanets.data.loaders import plain_worker_errors
-from spanets.data.ranks import current_rank, gather_all
+from spanets.data.ranks import current_rank, in_order
 from spanets.detection import has_masks
 from spanets.detection.data import describe_unseen, evaluation_loader, read_part
 from spanets.detection.errors import check_errors, save_errors
 from spanets.detection.matching import add_missed, count_kinds, match, recommend
 from spanets.detection.metrics import DetectionMetrics, flatten
 from spanets.detection.module import find_objects
+from spanets.detection.network.batching import Target
 from spanets.detection.recipe import DetectionData, DetectionRecipe
 from spanets.detection.views import COMBINED, Augmented
 from spanets.formats.coco.objects import CocoData, map_classes
+from spanets.formats.coco.results import Result
 from spanets.recipe.trust import FLAG
 from spanets.sources import Source, as_source
 from spanets.training.options import Views
 from spanets.training.own_data import info_recipe, own_recipe, recipe_beside
 from spanets_runtime.errors import UsageError
-from spanets_runtime.progress import progress
 
 
 def evaluate(
@@ -138,12 +139,15 @@ def detect(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device).eval()
     metrics = DetectionMetrics(truth, masks)
+
+    def compute(batch: tuple[list[Tensor], list[Target]]) -> dict[int, list[Result]]:
+        images, targets = batch
+        found = find_objects(model, [image.to(device) for image in images], targets)
+        return metrics.describe(targets, found)
+
     with plain_worker_errors():
-        for images, targets in progress(loader, "evaluate"):
-            found = find_objects(model, [image.to(device) for image in images], targets)
-            metrics.update(targets, found)
-    every = {number: one for share in gather_all(metrics.results) for number, one in share.items()}
-    metrics.results = {image.id: every[image.id] for image in truth.images if image.id in every}
+        for results in in_order(loader, compute, "evaluate"):
+            metrics.results.update(results)
     return metrics
 
 

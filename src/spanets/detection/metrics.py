@@ -55,9 +55,17 @@ class DetectionMetrics:
             targets: Targets of the images, with "image_id".
             found: Detections of each image; see `to_results`.
         """
-        for target, detections in zip(targets, found, strict=True):
-            number = int(target["image_id"])
-            self.results[number] = to_results(number, detections, self.data.category_ids)
+        self.results.update(self.describe(targets, found))
+
+    def describe(
+        self, targets: Iterable[Mapping[str, Tensor]], found: Iterable[Any]
+    ) -> dict[int, list[Result]]:
+        """Returns the detections of images in COCO's format, by image id; see `update`."""
+        numbers = (int(target["image_id"]) for target in targets)
+        return {
+            number: to_results(number, detections, self.data.category_ids)
+            for number, detections in zip(numbers, found, strict=True)
+        }
 
     def compute(self) -> dict[str, float]:
         """Returns "box_ap" to "box_ap_large" and the same for "mask", over all processes.

@@ -137,14 +137,13 @@ def compute_vectors(
 
     def compute(batch: Batch) -> Vectors:
         readable, pixels, errors = batch
-        vectors = network(pixels.to(place)).cpu().numpy() if readable else None
-        return readable, vectors, errors
+        return readable, network(pixels.to(place)).cpu() if readable else None, errors
 
     with plain_worker_errors(), quiet_decoder():
         for readable, vectors, errors in in_order(loader, compute, "embed"):
             collected.errors.update(errors)
             if vectors is not None:
-                collected.add(readable, vectors)
+                collected.add(readable, vectors.numpy())
     count, errors = collected.count, dict(sorted(collected.errors.items()))
     if not count or collected.vectors is None:
         first, *others = errors.values()
@@ -179,7 +178,7 @@ class _Collected:
 Batch = tuple[list[tuple[int, bytes]], Tensor, dict[int, str]]
 """Indices and digests of the readable images, their pixels, and messages about the others."""
 
-Vectors = tuple[list[tuple[int, bytes]], NDArray[np.float32] | None, dict[int, str]]
+Vectors = tuple[list[tuple[int, bytes]], Tensor | None, dict[int, str]]
 """The same with vectors in place of pixels, None if no image of the batch is readable."""
 
 
@@ -207,6 +206,10 @@ class _ImageFiles(Dataset[tuple[int, bytes, Any]]):
             return index, digest_image(path, DIGEST_BYTES), torch.from_numpy(pixels)
         except ImageError as error:
             return index, b"", describe_error(path, error)
+
+    def inputs(self) -> Sequence[Path]:
+        """Returns what the samples are made from; see `KnownInputs`."""
+        return self.images
 
 
 def _collate(samples: list[tuple[int, bytes, Any]]) -> Batch:

@@ -7,7 +7,7 @@ because their sizes differ. The image is resized and the mask is not:
 
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,12 @@ class MaskDataset(Dataset[tuple[Tensor, Tensor]]):
             raise ImageError(f"{error}; mend, replace or remove it") from None
         with isolated_seed(self.seed, epoch, index):
             return self.transform(image, mask)
+
+    def inputs(self) -> Iterator[object]:
+        """Yields what the samples are made from; see `KnownInputs`."""
+        yield from self.samples.images
+        yield from self.samples.masks
+        yield from (self.samples.classes, self.samples.values, self.samples.colours)
 
 
 class TrainTransform:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from spanets.checkpoint import ModelInfo
 from spanets.data.class_lists import clean_name
 from spanets.data.loaders import plain_worker_errors
-from spanets.data.ranks import current_rank, gather_all, in_order
+from spanets.data.ranks import current_rank, in_order
 from spanets.data.run_data import read_run_data
 from spanets.segmentation.data import check_parts, evaluation_loader, read_parts
 from spanets.segmentation.errors import check_errors, describe_image, save_errors
@@ -128,23 +128,27 @@ def measure(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, confusion = model.to(device).eval(), make_confusion(len(info.classes)).to(device)
 
-    def compute(batch: list[Tensor]) -> Tensor | None:
+    def compute(batch: list[Tensor]) -> tuple[Tensor, Tensor | None]:
         images, masks = batch
         logits = infer_views(model, images.to(device), info.preprocessing, views)
         labels, truth = label_map(logits, *masks.shape[1:]), masks[0].to(device)
+        confusion.reset()
         confusion.update(labels, truth)
+        own = confusion.compute().cpu()
         if of_images is None:
-            return None
-        return describe_image(labels, truth, len(info.classes))
+            return own, None
+        return own, describe_image(labels, truth, len(info.classes)).cpu()
 
+    counts, images = torch.zeros(len(info.classes), len(info.classes), dtype=torch.int64), 0
     with plain_worker_errors():
-        described = list(in_order(loader, compute, "evaluate"))
-    if of_images is not None:
-        of_images += [one for one in described if one is not None]
-    counts = torch.stack(gather_all(confusion.compute().cpu())).sum(0)
+        for own, described in in_order(loader, compute, "evaluate"):
+            counts += own
+            images += 1
+            if of_images is not None and described is not None:
+                of_images.append(described)
     ious = dict(zip(info.classes, class_ious(counts).tolist(), strict=True))
     return {
-        "images": len(described),
+        "images": images,
         "metrics": _defined(summarise(counts)),
         "iou": _defined(ious),
         "classes": info.classes,

@@ -161,15 +161,16 @@ def run_batches(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device).eval()
 
-    def compute(batch: list[Tensor]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    def compute(batch: list[Tensor]) -> tuple[Tensor, Tensor] | None:
         images, targets = batch
         if not len(targets):  # no image of the batch is readable
             return None
         outputs = model(images.to(device)).float()
-        return outputs.double().cpu().numpy(), targets.double().numpy()
+        return outputs.double().cpu(), targets.double()
 
     with plain_worker_errors():
-        yield from filter(None, in_order(loader, compute, "evaluate"))
+        for found in filter(None, in_order(loader, compute, "evaluate")):
+            yield found[0].numpy(), found[1].numpy()
 
 
 def plain_metrics(values: Mapping[str, float]) -> dict[str, float | None]:

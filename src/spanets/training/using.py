@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from spanets.data.kept_results import KeptResults
 from spanets.data.ranks import shared_batches, use_own_gpu
 from spanets.sources import Source, open_source
 from spanets.tasks import list_tasks, load_task
@@ -99,10 +100,17 @@ def _stamp(model: str | Path) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_size
 
 
-def evaluate(source: Source, options: EvalOptions) -> dict[str, Any]:
+def evaluate(
+    source: Source, options: EvalOptions, kept: KeptResults | None = None
+) -> dict[str, Any]:
     """Evaluates a checkpoint on its own images or a data set; see `Task.evaluate`.
 
     Under torchrun, the processes share the images, and each returns the results of all.
+
+    Args:
+        source: The checkpoint.
+        options: The options.
+        kept: Where results of batches are kept for an interrupted evaluation, or None.
 
     Raises:
         UsageError: an option belongs to other tasks.
@@ -114,7 +122,7 @@ def evaluate(source: Source, options: EvalOptions) -> dict[str, Any]:
         *("tta_scales", "tta_crops", "tta", "thresholds"),
     )
     _refuse_foreign(source, options, names)
-    with shared_batches():
+    with shared_batches(kept):
         return load_task(source.info.task).evaluate(source, options)
 
 

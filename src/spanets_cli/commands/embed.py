@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spanets_cli.limits import MOST_COUNT, refuse_large_batches
 from spanets_cli.option_types import fraction, whole
@@ -12,6 +12,9 @@ from spanets_cli.programs import refuse_program
 from spanets_cli.ranks import only_first_prints
 from spanets_cli.shared_options import add_batch, add_pretrained, add_size, add_weights, add_workers
 from spanets_runtime.text import escape_values
+
+if TYPE_CHECKING:
+    from spanets.data.kept_results import KeptResults
 
 HELP = "compute a vector for each image; measure them, find copies and similar images"
 
@@ -145,13 +148,19 @@ def run_rank(arguments: argparse.Namespace, is_first: bool) -> int:
         check_out(arguments.out)
     if arguments.stored and not is_first:
         return 0
-    embeddings, network = (read_stored if arguments.stored else compute)(arguments, questions)
+    kept = None if arguments.stored else _open_parts(arguments)
+    if arguments.stored:
+        embeddings, network = read_stored(arguments, questions)
+    else:
+        embeddings, network = compute(arguments, questions, kept)
     if not is_first:
         return 0
     for line in embeddings.left_out:
         tell(f"spanets: {line}")
     if arguments.out is not None:
         save_embeddings(embeddings, arguments.out)
+        if kept is not None:
+            kept.remove()
     results = {**describe(embeddings, arguments.out)}
     if not arguments.json:
         say_embeddings(results)
@@ -191,7 +200,9 @@ def check_usage(arguments: argparse.Namespace, is_asked: bool) -> None:
             raise UsageError(f"--{option} goes with MODEL and IMAGE; leave it out with --from")
 
 
-def compute(arguments: argparse.Namespace, questions: Any) -> tuple[Any, Any]:
+def compute(
+    arguments: argparse.Namespace, questions: Any, kept: "KeptResults | None"
+) -> tuple[Any, Any]:
     """Returns new embeddings and their model, after checks that need no model."""
     from spanets.data.ranks import shared_batches
     from spanets.data.sources.labelled import gather_labelled
@@ -212,7 +223,7 @@ def compute(arguments: argparse.Namespace, questions: Any) -> tuple[Any, Any]:
     )
     early = [*listed.notes, *network.notes]
     print_notes(early)  # the vectors may take hours
-    with shared_batches():
+    with shared_batches(kept):
         embeddings = embed(
             network,
             listed,
@@ -222,6 +233,19 @@ def compute(arguments: argparse.Namespace, questions: Any) -> tuple[Any, Any]:
         )
     print_notes(note for note in embeddings.notes if note not in early)
     return embeddings, network
+
+
+def _open_parts(arguments: argparse.Namespace) -> "KeptResults | None":
+    """Returns the folder beside --out that keeps vectors until all are there."""
+    from spanets.data.kept_results import KeptResults
+    from spanets_runtime.shared_table import describe_model
+
+    if arguments.out is None:
+        return None
+    path = Path(arguments.out)
+    given = {f"--{name}": getattr(arguments, name) for name in ("layer", "size", "pretrained")}
+    facts = {**describe_model(arguments.model, arguments.weights), **given}
+    return KeptResults(path.with_name(f"{path.name}.parts"), facts, "name another --out")
 
 
 def read_stored(arguments: argparse.Namespace, questions: Any) -> tuple[Any, Any]:

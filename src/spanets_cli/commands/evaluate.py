@@ -20,6 +20,7 @@ from spanets_cli.shared_options import (
 )
 
 if TYPE_CHECKING:
+    from spanets.data.kept_results import KeptResults
     from spanets.training.options import EvalOptions
     from spanets.training.task import Task
 
@@ -31,6 +32,7 @@ examples:
   spanets eval runs/photos/last.ckpt --data photos --errors mistakes
   spanets eval spanet_small --data imagenet/val --batch 128 --json
   spanets eval photos.onnx --data photos
+  spanets eval spanet_small --data imagenet/val --parts eval.parts   resumable
 """
 
 
@@ -56,6 +58,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_workers(parser)
     add_weights(parser)
     _add_after_training(parser)
+    parser.add_argument(
+        "--parts",
+        metavar="DIR",
+        help="keep the results of batches in this folder until the end, so that the same command "
+        "goes on after an interruption",
+    )
     parser.add_argument(
         "--trust-recipe",
         action="store_true",
@@ -131,21 +139,41 @@ def evaluate_model(arguments: argparse.Namespace) -> int:
         score=arguments.score,
         thresholds=arguments.thresholds,
     )
-    folder = Path(arguments.checkpoint).expanduser()
+    folder, kept = Path(arguments.checkpoint).expanduser(), _open_parts(arguments, options)
     if is_cross_validation(folder):
-        task, results = _evaluate_folds(folder, options, arguments.weights)
+        task, results = _evaluate_folds(folder, options, arguments.weights, kept)
     else:
         source = open_named(arguments.checkpoint, arguments.weights)
-        task, results = load_task(source.info.task), evaluate(source, options)
+        task, results = load_task(source.info.task), evaluate(source, options, kept)
     print_notes(results.get("notes", []))
     if arguments.json:
-        return print_json(results)
-    say_described(task.describe_metrics, results)
+        print_json(results)
+    else:
+        say_described(task.describe_metrics, results)
+    if kept is not None:
+        kept.remove()
     return 0
 
 
+def _open_parts(arguments: argparse.Namespace, options: EvalOptions) -> KeptResults | None:
+    """Returns the folder of --parts, with what determines the results of batches."""
+    from dataclasses import asdict
+
+    from spanets.data.kept_results import KeptResults
+    from spanets_runtime.shared_table import describe_model
+
+    if arguments.parts is None:
+        return None
+    facts = {**asdict(options), "errors": options.errors is not None}
+    for name in ("root", "workers", "batch_size", "trusted"):  # the batch size is compared later
+        del facts[name]
+    given = {f"--{name.replace('_', '-')}": value for name, value in facts.items()}
+    described = {**describe_model(arguments.checkpoint, arguments.weights), **given}
+    return KeptResults(Path(arguments.parts), described, "name another --parts")
+
+
 def _evaluate_folds(
-    folder: Path, options: EvalOptions, weights: str | None
+    folder: Path, options: EvalOptions, weights: str | None, kept: KeptResults | None
 ) -> tuple[type[Task[Any]], dict[str, Any]]:
     """Measures all folds of a cross-validation together; returns the task and the results.
 
@@ -174,7 +202,7 @@ def _evaluate_folds(
             f"measured on their own images; name a fold, such as {folder / 'fold-0' / 'last.ckpt'}"
         )
     task = load_task(load_recipe(str(folder / FOLD_RECIPE), trusted=True).task)
-    with shared_batches():
+    with shared_batches(kept):
         results = evaluate_folds(folder, options)
     if results is None:
         raise UsageError(f"{folder}: folds are not measured together for {task.name}")

@@ -182,8 +182,6 @@ def predict_rows(arguments: argparse.Namespace, table: "SharedTable") -> list[st
 
 def describe_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns what determines the rows of a table, besides the images."""
-    from importlib.metadata import PackageNotFoundError, version
-
     from spanets_runtime.shared_table import describe_model
 
     options = {f"--{name}": getattr(arguments, name) for name in ("top", "score")}
@@ -194,12 +192,7 @@ def describe_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "--tta-scales": tta["tta_scales"] and list(tta["tta_scales"]),
         "--tta-crops": tta["tta_crops"],
     }
-    try:
-        own = version("spanets")
-    except PackageNotFoundError:  # a source tree that was never installed
-        own = "0.0.0"
-    described = describe_model(arguments.checkpoint, arguments.weights)
-    return {"version of spanets": own, **described, **options}
+    return {**describe_model(arguments.checkpoint, arguments.weights), **options}
 
 
 def check_model(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The data set of whole images with targets, and its loaders."""
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,11 @@ class ImageDataset(Dataset[Sample | None]):
         if self.weights is None:
             return self.transform(image), self.targets[taken]
         return self.transform(image), self.targets[taken], self.weights[taken]
+
+    def inputs(self) -> Iterator[object]:
+        """Yields what the samples are made from; see `KnownInputs`."""
+        yield from self.unreadable.samples.images
+        yield hashlib.sha256(self.targets.numpy().tobytes()).hexdigest()
 
     def name(self, index: int) -> str:
         """Returns the name of an image, for messages."""

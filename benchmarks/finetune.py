@@ -5,10 +5,12 @@
 
 Trains on three quarters of the cells, and evaluates the last epoch on the rest, so no epoch is
 selected on the test images. Intervals are 95 % by Student's t over the seeds. Finished runs in
---runs are not repeated; --recorded only collects them. spanet_nano from scratch is in elpv.json.
+--runs are not repeated; --recorded only collects them, and keeps the recorded numbers of seeds
+whose run is not there. spanet_nano from scratch is in elpv.json.
 """
 
 import argparse
+import functools
 import json
 import math
 import shlex
@@ -85,7 +87,8 @@ def run(row: str, seed: int, folder: Path, recorded: bool) -> dict[str, float] |
     done = out / "results.json"
     if not done.exists():
         if recorded:
-            return None
+            seeds = _recorded().get(row, {}).get("seeds", {})
+            return seeds.get(str(seed))  # type: ignore[no-any-return]
         recipe, *words = words_of(row, seed, folder)
         loaded = load_recipe(recipe, [*words, "--seed", str(seed), "--trainer.threads", "1"])
         train(loaded, out, resume=(out / "recipe.yaml").exists())
@@ -125,8 +128,14 @@ def measure_embeddings(folder: Path) -> dict[str, Any]:
 
 def read_embeddings() -> dict[str, Any]:
     """Returns the recorded rows of `measure_embeddings`."""
-    rows = json.loads((RESULTS / "finetune.json").read_text())["rows"]
-    return {name: rows[name] for name in ("knn", "linear_probe")}
+    return {name: _recorded()[name] for name in ("knn", "linear_probe")}
+
+
+@functools.cache
+def _recorded() -> dict[str, Any]:
+    """Returns the rows of the last result."""
+    rows: dict[str, Any] = json.loads((RESULTS / "finetune.json").read_text())["rows"]
+    return rows
 
 
 def main() -> None:

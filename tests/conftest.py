@@ -41,6 +41,7 @@ LONG = (
     "deploy/test_publish.py::test_the_hub_and_back",
     "detection/test_alone.py::test_batches_and_orders_change_nothing[cascade_mask_rcnn]",
     "detection/test_runs.py::test_the_exported_run_finds_the_same",
+    "detection/test_runs.py::test_what_an_exported_detector_is_not_for",
     "examples/",
     "experiments/test_running.py",
     "kernels/test_kernels.py::test_kernels_agree_with_plain_torch",

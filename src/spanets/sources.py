@@ -160,7 +160,7 @@ def open_source(
         return _open_exported(word)
     if word.startswith(HUB):
         return _open_folder(_fetch(word), word)
-    if ":" in word and not Path(word).exists():
+    if is_function(word):
         return _call_function(word)
     if Path(word).is_dir() and (Path(word) / "config.json").is_file():
         return _open_folder(Path(word), word)
@@ -169,6 +169,11 @@ def open_source(
     if weights is not None:
         return _open_weights(word, weights, ema, dict(model_args or {}))
     return _open_name(word, dict(model_args or {}), pretrained)
+
+
+def is_function(word: str) -> bool:
+    """Whether a word names a function that returns a network, as in "module:function"."""
+    return ":" in word and not word.startswith(HUB) and not Path(word).exists()
 
 
 def describe_weights(source: Source) -> str | None:

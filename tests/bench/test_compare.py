@@ -146,6 +146,18 @@ def test_checkpoints_stand_beside_models(small_run):
         assert named["model"] == "test_resnet"
 
 
+def test_functions_stand_beside_models(tmp_path, monkeypatch):
+    (tmp_path / "own_networks.py").write_text(
+        "from torch import nn\n\ndef small():\n    return nn.Conv2d(3, 2, 1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    own, named = compare(
+        ["own_networks:small", "test_resnet"], Setting(), [1], [64], ["default"], **FAST
+    )["rows"]
+    assert (own["model"], own["parameters"]) == ("own_networks:small", 8)
+    assert named["model"] == "test_resnet"
+
+
 @pytest.mark.slow  # exports twice
 def test_exported_files_stand_beside_models(tmp_path):
     whole, eight = str(tmp_path / "whole.onnx"), str(tmp_path / "eight.onnx")

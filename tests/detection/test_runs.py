@@ -185,15 +185,20 @@ def test_a_run_from_a_classifiers_weights(boxes_run):
     assert torch.equal(next(model.backbone.body.parameters()), next(iter(theirs.values())))
 
 
-def test_the_exported_run_finds_the_same(boxes_run, shapes, capsys):
-    """In onnxruntime, of one size; the likeliest boxes, which suppression leaves as they are."""
+@pytest.fixture(scope="module")
+def exported_boxes(boxes_run) -> Path:
+    """`boxes_run`, exported for one size."""
     pytest.importorskip("onnxruntime")
-    checkpoint, path = boxes_run / "run" / "last.ckpt", boxes_run / "boxes.onnx"
-    words = ("export", checkpoint, "--out", path, "--size", 64, "--static", "--json")
-    status, printed, said = call(capsys, *words)
-    assert status == 0, said
-    assert json.loads(printed)["outputs"] == ["boxes", "scores"]
-    file = OnnxFile(path)
+    path = boxes_run / "boxes.onnx"
+    words = ("export", boxes_run / "run" / "last.ckpt", "--out", path, "--size", 64, "--static")
+    assert spanets_cli.main([*map(str, words), "--json"]) == 0
+    return path
+
+
+def test_the_exported_run_finds_the_same(boxes_run, exported_boxes, shapes):
+    """In onnxruntime; the likeliest boxes, which suppression leaves as they are."""
+    checkpoint, file = boxes_run / "run" / "last.ckpt", OnnxFile(exported_boxes)
+    assert [output.name for output in file.session.get_outputs()] == ["boxes", "scores"]
     assert (file.task, file.metadata["classes"]) == ("detection", list(CLASSES))
     predictor = ObjectPredictor(checkpoint, device="cpu")
     predictor.model.score_thresh = 0
@@ -210,9 +215,8 @@ def test_the_exported_run_finds_the_same(boxes_run, shapes, capsys):
     torch.testing.assert_close(scores.max(), found["scores"][0], atol=1e-5, rtol=1e-4)
 
 
-def test_what_an_exported_detector_is_not_for(boxes_run, shapes, refused, tmp_path):
-    pytest.importorskip("onnxruntime")
-    path, checkpoint = boxes_run / "boxes.onnx", boxes_run / "run" / "last.ckpt"
+def test_what_an_exported_detector_is_not_for(boxes_run, exported_boxes, shapes, refused, tmp_path):
+    path, checkpoint = exported_boxes, boxes_run / "run" / "last.ckpt"
     line = refused(2, "predict", path, shapes / "images" / "val")
     assert line.startswith(f"{path} is exported for detection, whose predictions need more than")
     assert line.endswith("predict with the checkpoint it was exported from")

@@ -10,7 +10,7 @@ from torch import nn
 import spanets
 from spanets.backbones.factory import create_model, has_fixed_size
 from spanets.bench.running import Setting
-from spanets.sources import is_checkpoint, open_source
+from spanets.sources import is_checkpoint, is_function, open_source
 from spanets.tasks import load_task
 from spanets_runtime.errors import UsageError
 from spanets_runtime.onnx import is_exported
@@ -24,7 +24,7 @@ class TimedModel:
     """One model of a comparison.
 
     Attributes:
-        name: timm name, or path of a checkpoint or an exported file.
+        name: timm name, path of a checkpoint or an exported file, or "module:function".
         form: "default", or "fft" for the form with Fourier transforms.
         network: Network that takes images (B, C, H, W), or the path of an exported file.
     """
@@ -123,6 +123,8 @@ def _build(name: str, form: str, size: int, train: bool) -> nn.Module | Path:
                 f"{name} is for {source.info.task}; --train times training steps of classifiers"
             )
         return network
+    if is_function(name):
+        return open_source(name).network
     # Models with position embeddings are built for one size.
     arguments = {"img_size": size} if has_fixed_size(name) else {}
     return build_form(name, form, **arguments)

@@ -22,7 +22,7 @@ UNREADABLE = "unreadable.csv"
 
 REPORT = "report.html"
 
-PICTURES = ("learning_curve.png", "confusion_matrix.png", "examples.png")
+PICTURES = ("learning_curve.png", "confusion_matrix.png", "examples.png", "scatter.png")
 
 FILES = (
     *(RECIPE, RECORD, HISTORY, RESULTS),

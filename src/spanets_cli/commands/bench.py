@@ -20,7 +20,7 @@ examples:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     most = most_parallel()
-    parser.add_argument("models", nargs="+", metavar="MODEL|CHECKPOINT|FILE.onnx")
+    parser.add_argument("models", nargs="+", metavar="MODEL|CHECKPOINT|FILE.onnx|MODULE:FUNCTION")
     parser.add_argument(
         "--batch",
         type=whole(1, MOST_BATCH),

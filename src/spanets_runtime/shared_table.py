@@ -273,7 +273,7 @@ def _digest(images: Sequence[ImageSource]) -> str:
 def describe_model(word: str, weights: str | None) -> dict[str, str | None]:
     """Returns what tells a model from others: its name, and digests of the files it is read from.
 
-    The version of the package is told, too, since another one may round otherwise.
+    The version of the package belongs to it, because another one may round differently.
 
     Raises:
         UserError: a file cannot be read.

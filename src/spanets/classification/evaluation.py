@@ -130,8 +130,8 @@ def evaluate(
         del measured["confusion"]  # a million numbers
     unreadable = unreadable_of(loader)
     unreadable.gather()
-    told = {"unreadable": unreadable.describe(), "notes": list(images.samples.notes)}
-    results = {"checkpoint": source.word, "data": images.part, **measured, **extras, **told}
+    details = {"unreadable": unreadable.describe(), "notes": list(images.samples.notes)}
+    results = {"checkpoint": source.word, "data": images.part, **measured, **extras, **details}
     kept = unreadable.readable()
     names = [] if errors is None else name_images(kept.images, images.root)
     scope = (

@@ -136,8 +136,8 @@ def evaluate_layout(
         found = _measure_corrupted(model, info, root, load)
     else:
         found = _measure_classes(model, info, root, layout, load)
-    told = {} if views is None else {"tta": views.describe(COMBINED)}
-    return {"checkpoint": source.word, "data": root, "layout": layout, **told, **found}
+    tta = {} if views is None else {"tta": views.describe(COMBINED)}
+    return {"checkpoint": source.word, "data": root, "layout": layout, **tta, **found}
 
 
 def _measure_classes(

@@ -75,8 +75,8 @@ def compare(bench: Workbench, words: list[str], settings: Settings) -> Shown:
     names = [str(path.relative_to(listing.folder)) for path in apart]
     for word, row in rows.items():
         shares = np.array([row.answers[path][1] for path in apart])
-        told = [f"{name}: {row.answers[p][0]}" for name, p in zip(names, apart, strict=True)]
-        series.append(Series("probability where they disagree", word, told, shares))
+        labels = [f"{name}: {row.answers[p][0]}" for name, p in zip(names, apart, strict=True)]
+        series.append(Series("probability where they disagree", word, labels, shares))
     return Shown(pictures, {}, tuple(series), tuple(notes))
 
 

@@ -1,4 +1,4 @@
-"""Serves the page: on this machine alone unless told otherwise, offline, without telemetry."""
+"""Serves the page: on this machine alone unless --host is given, offline, without telemetry."""
 
 import os
 import socket

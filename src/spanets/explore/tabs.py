@@ -126,10 +126,10 @@ def frequencies_tab(page: Page, choice: Choice, tab: gr.Tab) -> None:
     def update(*values: Any) -> Iterator[Any]:
         curves = page.show("stages", *read(*values))
         stages = None if isinstance(curves, str) else first_picture(curves, "stages")
-        told, filters = show_filters(*values)
+        message, filters = show_filters(*values)
         note, *cells = live(*values)
         failed = error_line(curves) if isinstance(curves, str) else ""
-        yield [note or failed or told, *cells, stages, filters]
+        yield [note or failed or message, *cells, stages, filters]
 
     for slider in (low, high):
         slider.input(live, inputs, [said, shown_band, answers], **LIVE)

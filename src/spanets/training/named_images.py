@@ -75,8 +75,8 @@ def named_images(
     if parts:
         folder = next(parts[part] for part in ("test", "val", "train") if part in parts)
         others = [str(other) for other in parts.values() if other != folder]
-        told = f"; name {' or '.join(others)} to measure there" if others else ""
-        notes.append(f"{root}: has parts, of which {folder.name} is measured{told}")
+        advice = f"; name {' or '.join(others)} to measure there" if others else ""
+        notes.append(f"{root}: has parts, of which {folder.name} is measured{advice}")
     pixels = source.preprocess.pixels
     with listing_arrays(pixels is not None):
         samples = scan_folder(folder, least=1, known=source.info.classes)

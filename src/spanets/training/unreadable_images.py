@@ -31,22 +31,22 @@ class UnreadableImages(Callback):
         self.folder = folder
         self.parts = parts
         self.reasons: dict[str, dict[int, str]] = {name: {} for name in parts}
-        self._told = 0
+        self._reported = 0
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Reports newly found images, and stops the run if there are too many."""
         self._gather(trainer.world_size)
-        if self._count() == self._told:
+        if self._count() == self._reported:
             return
-        self._told = self._count()
+        self._reported = self._count()
         if trainer.is_global_zero:
             self._write()
-            told = ", ".join(
+            summary = ", ".join(
                 f"{len(self.reasons[name])} of {len(part.samples)} {name} images"
                 for name, part in self.parts.items()
                 if self.reasons[name]
             )
-            print(f"unreadable: {told}; see {self.folder / UNREADABLE}", file=sys.stderr)
+            print(f"unreadable: {summary}; see {self.folder / UNREADABLE}", file=sys.stderr)
         for name, part in self.parts.items():
             found = self.reasons[name].items()
             part.check(next((f"{part.samples.images[i]}: {why}" for i, why in found), ""))
@@ -63,14 +63,14 @@ class UnreadableImages(Callback):
         """Returns the state for checkpoints, with what this process found in this epoch."""
         # `self.reasons` stays unchanged, so that the end of the epoch still shares the new ones.
         reasons = {name: {**self.reasons[name], **found} for name, found in self._find().items()}
-        return {"reasons": reasons, "told": self._told, "images": self._sizes()}
+        return {"reasons": reasons, "told": self._reported, "images": self._sizes()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the state, unless the number of images changed, which changes their indices."""
         sizes = self._sizes()
         if state_dict.get("images", sizes) != sizes:
             return
-        self._told = state_dict["told"]
+        self._reported = state_dict["told"]
         for name, reasons in state_dict["reasons"].items():
             self.reasons[name] = dict(reasons)
             if self.parts[name].allowed:

@@ -150,8 +150,8 @@ def _write(bench: "Workbench", arguments: argparse.Namespace) -> int:
     for path in save(shown, Path(arguments.out), command):
         say(path)
     for title, answers in shown.answers.items():
-        told = "  ".join(f"{label} {value:.3f}" for label, value in answers.items())
-        say(f"{title}: {told}")
+        text = "  ".join(f"{label} {value:.3f}" for label, value in answers.items())
+        say(f"{title}: {text}")
     for note in shown.notes:
         tell(note)
     return 0

@@ -84,9 +84,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Sets how many examples a property is tried on: fewer in the default run."""
-    settings.register_profile("default run", max_examples=25)
-    settings.register_profile("slow", max_examples=200)
+    """Sets how many examples a property is tried on, fewer in the default run, for any time."""
+    settings.register_profile("default run", max_examples=25, deadline=None)
+    settings.register_profile("slow", max_examples=200, deadline=None)
     settings.load_profile("default run" if config.option.markexpr == "not slow" else "slow")
 
 

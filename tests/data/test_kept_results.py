@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
@@ -71,7 +71,6 @@ def run(samples, size, left, folder):
     return np.concatenate(found), unreadable.indices(), model.batches
 
 
-@settings(deadline=None)
 @given(size=st.integers(1, 12), stops=st.lists(st.integers(0, 5), max_size=3))
 def test_the_end_is_that_of_a_run_in_one_go(samples, size, stops):
     expected, bad, batches = run(samples, size, None, None)

@@ -163,8 +163,9 @@ def _names(folder: Path) -> list[str]:
 
 
 def _digest(inputs: Iterable[object]) -> str:
-    """Returns a digest of texts, with the current folder, to which paths may be relative."""
-    found = hashlib.sha256(os.fsencode(os.getcwd()))
+    """Returns a digest of texts and of the full paths of files."""
+    found = hashlib.sha256()
     for one in inputs:
-        found.update(b"\0" + str(one).encode(errors="surrogateescape"))
+        text = os.path.abspath(one) if isinstance(one, os.PathLike) else str(one)
+        found.update(text.encode(errors="surrogateescape") + b"\0")
     return found.hexdigest()

@@ -13,11 +13,12 @@ import copy
 import gc
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import timm
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from networks import structures
 from small_runs import photos, process, refused, small_recipe, small_run  # noqa: F401 (fixtures)
 from torch import nn
@@ -84,9 +85,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Sets how many examples a property is tried on, fewer in the default run, for any time."""
-    settings.register_profile("default run", max_examples=25, deadline=None)
-    settings.register_profile("slow", max_examples=200, deadline=None)
+    """Sets how many examples a property is tried on, fewer in the default run.
+
+    A busy machine may take any time for one.
+    """
+    busy: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+    settings.register_profile("default run", max_examples=25, **busy)
+    settings.register_profile("slow", max_examples=200, **busy)
     settings.load_profile("default run" if config.option.markexpr == "not slow" else "slow")
 
 

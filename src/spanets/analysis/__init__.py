@@ -13,6 +13,15 @@ from spanets.analysis.fourier import (
     spectrum_map,
 )
 from spanets.analysis.graph import graph_spectrum
+from spanets.analysis.reliance import (
+    bootstrap,
+    mix_frequencies,
+    pair_classes,
+    shuffle_patches,
+    smooth_texture,
+    suppressions,
+    without_colour,
+)
 from spanets.analysis.response import (
     FrequencyResponse,
     effective_receptive_field,
@@ -37,6 +46,7 @@ __all__ = [
     "SpectrumStatistics",
     "band_pass",
     "band_variants",
+    "bootstrap",
     "capture",
     "compare_answers",
     "effective_receptive_field",
@@ -48,12 +58,18 @@ __all__ = [
     "impulse_magnitude",
     "impulse_response",
     "log_amplitude",
+    "mix_frequencies",
+    "pair_classes",
     "perturb",
     "profile",
     "profile_frequencies",
     "relative_log_amplitude",
+    "shuffle_patches",
+    "smooth_texture",
     "spectrum_map",
     "stream",
+    "suppressions",
     "to_maps",
     "wave_variants",
+    "without_colour",
 ]

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+OUTCOMES = {
+    "follows_low": ("-", "follow the low frequencies"),
+    "follows_high": ("--", "follow the high frequencies"),
+    "neither": (":", "follow neither"),
+}
+"""Line style and words for the answers to a conflict of frequencies."""
+
 
 def plot_profiles(
     modules: Mapping[str, Mapping[str, Any]],
@@ -190,6 +197,61 @@ def plot_bands(
     grid[0].set_ylabel(label)
     grid[0].legend(fontsize=7)
     return figure
+
+
+def plot_reliance(models: Mapping[str, Mapping[str, Any]]) -> "Figure":
+    """Draws the accuracy that is left without each cue, and whose frequencies answers follow.
+
+    Args:
+        models: By title, "suppressed", and "conflict", both as `spanets analyze` records them.
+    """
+    require("matplotlib", "analysis")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    names = list(dict.fromkeys(name for row in models.values() for name in row["suppressed"]))
+    for number, (title, row) in enumerate(models.items()):
+        colour = f"C{number % 10}"
+        found = {name: values["relative"] for name, values in row["suppressed"].items()}
+        drawn = {name: values for name, values in found.items() if values["low"] is not None}
+        middles = np.array([values["accuracy"] for values in drawn.values()])
+        edges = np.array([[values["low"], values["high"]] for values in drawn.values()])
+        shift = 0.6 * ((number + 0.5) / len(models) - 0.5)
+        left.errorbar(
+            middles,
+            [names.index(name) + shift for name in drawn],
+            xerr=np.abs(edges.reshape(-1, 2).T - middles),
+            fmt="o",
+            ms=4,
+            color=colour,
+            label=title,
+        )
+        _draw_conflict(right, row["conflict"], colour)
+    left.axvline(1, color="grey", linewidth=0.8, linestyle=":")
+    left.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+    left.set_xlim(left=0)
+    left.set_xlabel("accuracy, relative to whole images", fontsize=8)
+    left.set_title("without a cue", fontsize=9)
+    left.legend(fontsize=7)
+    right.set_xlabel("cut-off (fraction of Nyquist)", fontsize=8)
+    right.set_ylabel("share of answers", fontsize=8)
+    right.set_ylim(0, 1.02)
+    right.set_title("low frequencies of one image, high of another", fontsize=9)
+    if right.lines:
+        first = right.lines[: len(OUTCOMES)]  # of one model; the others have the same styles
+        right.legend(first, [text for _, text in OUTCOMES.values()], fontsize=7)
+    return figure
+
+
+def _draw_conflict(axes: Any, curves: Mapping[str, Any], colour: str) -> None:
+    for kind, (style, _) in OUTCOMES.items():
+        if kind in curves:
+            line, cutoffs = curves[kind], curves["cutoffs"]
+            axes.plot(cutoffs, line["share"], linestyle=style, color=colour)
+            axes.fill_between(
+                cutoffs, line["low"], line["high"], color=colour, alpha=0.15, linewidth=0
+            )
 
 
 def save_figure(figure: "Figure", path: Path) -> list[Path]:

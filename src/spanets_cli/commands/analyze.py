@@ -10,7 +10,7 @@ from spanets_cli.limits import (
     refuse_large_batches,
 )
 from spanets_cli.option_types import positive, whole
-from spanets_cli.output import print_json, say
+from spanets_cli.output import print_json, print_table, say
 from spanets_cli.programs import refuse_program
 from spanets_cli.shared_options import add_batch, add_pretrained, add_size, add_weights
 
@@ -20,6 +20,7 @@ EPILOG = """\
 examples:
   spanets analyze spanet_small resnet18 --images photos --out figures
   spanets analyze runs/photos/last.ckpt --images photos --out figures --size 64
+  spanets analyze runs/photos/last.ckpt --images photos --out figures --what reliance
 """
 
 MODEL_SOURCES = "a timm model's name, a checkpoint, or module:function"
@@ -37,8 +38,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["amplitude"],
         metavar="NAME",
-        help="amplitude, response, impulse, receptive-field, sensitivity, bands "
-        "(default: amplitude)",
+        help="amplitude, response, impulse, receptive-field, sensitivity, bands, "
+        "reliance (default: amplitude)",
     )
     parser.add_argument(
         "--sites",
@@ -111,6 +112,8 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     for source, row in results.items():
         for line in describe_analysis(row):
             say(f"{source} {line}")
+        if "reliance" in row:
+            print_reliance(source, row["reliance"])
     say(f"figures and numbers: {arguments.out}")
     return 0
 
@@ -126,3 +129,34 @@ def describe_analysis(row: Mapping[str, Any]) -> Iterator[str]:
     for key in ("sensitivity", "bands"):
         if key in row:
             yield f"{key}: {row[key]['images']} images, compared with {row[key]['reference']}"
+
+
+def print_reliance(source: str, row: Mapping[str, Any]) -> None:
+    """Prints the accuracy without each cue, and whose frequencies answers follow."""
+    say(
+        f"{source} reliance: {row['images']} images, compared with {row['reference']}; "
+        f"a guess is right in {row['guess']:.2f}; 95 % intervals in brackets"
+    )
+    rows = [["whole images", with_interval(row["whole"], "accuracy"), ""]]
+    for name, found in row["suppressed"].items():
+        relative = with_interval(found["relative"], "accuracy")
+        rows.append([name, with_interval(found, "accuracy"), relative])
+    print_table(["images", "accuracy", "relative"], rows)
+    conflict = row["conflict"]
+    if not conflict["pairs"]:
+        say("no conflict of frequencies: all images are of one class")
+        return
+    say(f"conflict of frequencies in {conflict['pairs']} pairs, both ways; answers follow")
+    lines = []
+    for i, cutoff in enumerate(conflict["cutoffs"]):
+        curves = (conflict[kind] for kind in ("follows_low", "follows_high", "neither"))
+        found = [{key: values[i] for key, values in curve.items()} for curve in curves]
+        lines.append([f"{cutoff:g}", *(with_interval(values, "share") for values in found)])
+    print_table(["cut-off", "low", "high", "neither"], lines)
+
+
+def with_interval(values: Mapping[str, Any], key: str) -> str:
+    """Returns a value with its interval, such as "0.81 [0.78, 0.84]"."""
+    if values["low"] is None:
+        return "undefined"
+    return f"{values[key]:.2f} [{values['low']:.2f}, {values['high']:.2f}]"

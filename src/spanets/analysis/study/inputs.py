@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from spanets.backbones.factory import has_fixed_size
+from spanets.backbones.published_classes import imagenet_classes
+from spanets.data.sources.imagenet import wordnet_ids
 from spanets.sources import Source, is_model_name, open_source
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import ImageError, describe_error
@@ -62,11 +64,14 @@ def class_labels(
 ) -> list[int] | None:
     """Returns the class of each image, from the class folder that contains it at any depth.
 
-    Returns None without classes, or if an image is outside the class folders.
+    Folders of ImageNet's classes may have WordNet ids. Returns None without classes, or if an image
+    is outside the class folders.
     """
     if classes is None:
         return None
     number = {name: i for i, name in enumerate(classes)}
+    if tuple(classes) == imagenet_classes():
+        number |= {name: i for i, name in enumerate(wordnet_ids())}
     labels = []
     for path in paths:
         found = [number[name] for name in path.relative_to(root).parts[:-1] if name in number]

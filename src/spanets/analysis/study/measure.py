@@ -28,6 +28,7 @@ from spanets.analysis.robustness import (
 )
 from spanets.analysis.study.inputs import batches
 from spanets.analysis.study.record import Part
+from spanets.analysis.study.reliance import measure_reliance
 from spanets_runtime.errors import UsageError
 from spanets_runtime.preprocessing import Preprocessing
 from spanets_runtime.progress import progress
@@ -105,6 +106,11 @@ class Subject:
         size = self.options.batch_size if count is None else count
         found = batches(self.paths, self.preprocess, size, unreadable=self.unreadable)
         return (images for _, images in found)
+
+    def standardization(self) -> tuple[Tensor, Tensor]:
+        """Returns the mean and the standard deviation (C, 1, 1) that standardize pixels."""
+        mean, std = self.preprocess.mean, self.preprocess.std
+        return torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
 
 
 def measure_amplitude(subject: Subject) -> dict[str, Any]:
@@ -244,7 +250,7 @@ def _accumulate(
     state = (subject.part.load() if subject.part else None) or {"first": 0, "moments": {}}
     moments = {name: RunningMoments.restore(row) for name, row in state["moments"].items()}
     preprocess, labels = subject.preprocess, subject.labels
-    mean, std = (torch.tensor(v)[:, None, None] for v in (preprocess.mean, preprocess.std))
+    mean, std = subject.standardization()
     calls = (1 + variants) * (len(subject.paths) - state["first"])
     with progress(None, title, total=calls, unit="image") as bar:
 
@@ -290,4 +296,5 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "receptive-field": Measurement(measure_receptive_field),
     "sensitivity": Measurement(measure_sensitivity, ("epsilon", "frequencies"), needs_layers=False),
     "bands": Measurement(measure_bands, needs_layers=False),
+    "reliance": Measurement(measure_reliance, needs_layers=False),
 }

@@ -33,6 +33,12 @@ CONVENTIONS = {
     "bands": "ideal filters of x with values from 0 to 1 before it is standardized; radial "
     "cut-off as a fraction of the image's Nyquist, the cut-off kept by both, the mean of each "
     "channel kept by both, not clipped",
+    "reliance": "cues suppressed in x with values from 0 to 1 before it is standardized, not "
+    "clipped; relative: accuracy over that on whole images; conflict: frequencies up to the "
+    "cut-off (a fraction of the image's Nyquist) of one image, the others of an image of another "
+    "class, both ways for each pair; intervals: 95 %, percentile bootstrap over images or pairs",
+    "answers": "right: 1 or 0 for each image; follows: for each pair twice, l (low), h (high) or n "
+    "(neither), pairs in their random order",
     "reference": "labels: class folders; own prediction: the model's answer for the image itself",
     "change": "L2 norm of the change of the output over that of the output, mean over images",
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
 from PIL import Image
 
 import spanets
@@ -51,6 +52,19 @@ def test_published_accuracies(run, tmp_path):
     assert (tmp_path / "accuracy.png").stat().st_size > 10_000
     costs = runpy.run_path(str(EXAMPLES / "paper_accuracy.py"))["COSTS"]
     assert {name for family in costs.values() for name in family} == set(IMAGENET_TOP1)
+
+
+def test_banner(run, tmp_path):
+    """The drawn file has the size of the stored one; for λ = 1/2 the filter changes nothing."""
+    run("banner_figure", tmp_path / "banner.jpg")
+    stored = EXAMPLES.parent / "docs/figures/banner.jpg"
+    with Image.open(tmp_path / "banner.jpg") as drawn, Image.open(stored) as committed:
+        assert drawn.size == committed.size == (1280, 320)
+    assert stored.stat().st_size < 200_000
+    split = runpy.run_path(str(EXAMPLES / "banner_figure.py"))["split"]
+    picture = torch.rand(64, 64, generator=torch.Generator().manual_seed(0))
+    low, high = split(picture, torch.full((64,), 0.5))
+    torch.testing.assert_close(low + high, picture)  # float32's default tolerance
 
 
 @pytest.mark.parametrize("name", ["ecg_like", "small_volume"])

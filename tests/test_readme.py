@@ -72,6 +72,8 @@ def test_commands_run(workplace, as_written, capsys):
             words += SMALL[2:]
         elif words[0] == "train":
             words += SMALL
+        elif words[0] == "explore":  # files in place of a page, which would wait for its users
+            words += ["--panel", "frequencies", "--image", "photos/cat/1.png", "--out", "explored"]
         elif words[:2] == ["export", "spanetv2_s18_pure"]:
             words = ["export", "spanetv2_nano_pure", *words[2:]]
         if not as_written and {"int8", "--features-only"} & set(words):

@@ -135,6 +135,15 @@ def test_a_path_in_place_of_an_upload(server, config):
         assert "only files that were uploaded" in text
 
 
+def test_pictures_of_the_webcam_are_used(config):
+    """Gradio's page sends "change" for them, and neither "input" nor "upload"."""
+    (upload,) = [
+        one["id"] for one in config["components"] if one["props"].get("label") == "your image"
+    ]
+    events = [one["targets"] for one in config["dependencies"] if one["inputs"] == [upload]]
+    assert events == [[[upload, "change"]]]
+
+
 def test_uploads_keep_to_their_folder(server):
     port, shown, _ = server
     before = set(shown.parent.iterdir())

@@ -139,13 +139,17 @@ class Page:
         said = gr.HTML()
 
         def take(payload: Any) -> list[Any]:
+            if not payload:  # emptied, by the user or because a sample was chosen
+                return [gr.skip(), ""]
             try:
-                return [uploaded_path(self.folder, payload) if payload else start, ""]
+                return [uploaded_path(self.folder, payload), ""]
             except UserError as error:
                 return [gr.skip(), error_line(str(error))]
 
         # Without gradio's preprocessing, which would decode the file: `load_image` has limits.
-        upload.input(take, upload, [image, said], preprocess=False, **QUICK)
+        # A picture of the webcam makes a "change", but no "input".
+        upload.change(take, upload, [image, said], preprocess=False, **QUICK)
+        upload.clear(lambda: (start, ""), None, [image, said], **QUICK)
         sample.input(
             lambda name: (self.samples.get(name, ""), None),
             sample,

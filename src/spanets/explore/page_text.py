@@ -18,6 +18,11 @@ STYLE = """
 .spanets-table td, .spanets-table th {padding: .25em .8em; text-align: right;
   border-bottom: 1px solid #8884}
 .spanets-table td:first-child, .spanets-table th:first-child {text-align: left}
+label:has(> input:checked) {border-color: var(--color-accent);
+  box-shadow: inset 0 0 0 1px var(--color-accent)}
+input[type=radio], input[type=checkbox] {border-color: var(--body-text-color-subdued)}
+input[type=radio]:checked, input[type=checkbox]:checked {
+  background-color: var(--color-accent) !important}
 """
 
 

@@ -85,7 +85,7 @@ def low_frequency_mask_nd(
         radius, balance, ring, dtype, device: See `low_frequency_mask`.
 
     Returns:
-        (*size), or (C, *size) for a balance or ring of shape (C,).
+        `(*size)`, or `(C, *size)` for a balance or ring of shape (C,).
 
     Raises:
         ValueError: the radius or a size is not positive.

@@ -13,9 +13,10 @@ from torch import nn
 
 from spanets.data import kept_results
 from spanets.data.image_level.dataset import evaluation_loader, unreadable_of
-from spanets.data.kept_results import KeptResults
+from spanets.data.kept_results import KeptLoop, KeptResults
 from spanets.data.ranks import shared_batches
 from spanets.data.samples import Samples
+from spanets.formats.coco.results import to_results
 from spanets.training.image_level_evaluation import run_batches
 
 PREPROCESSING = {
@@ -127,3 +128,28 @@ def test_a_file_of_another_loop_is_not_mistaken(samples, tmp_path):
     one, two = found
     assert np.array_equal(one, two[: len(one)])
     assert torch.tensor(two).shape == (9, 1)
+
+
+def test_results_of_every_task_are_read_back(tmp_path):
+    """Detections with masks, confusion counts, vectors of an embedding, and a batch without any."""
+    pytest.importorskip("pycocotools")
+    masks = torch.zeros(1, 1, 20, 30)
+    masks[0, 0, 2:9, 3:8] = 1
+    found = {"boxes": torch.rand(1, 4), "labels": torch.tensor([1]), "scores": torch.rand(1)}
+    detections = {7: to_results(7, {**found, "masks": masks}, [5])}
+    counts, vectors = torch.eye(3, dtype=torch.int64), torch.rand(1, 4)
+    facts = {"--tta-scales": (1.0, 2.0), "--layout": None}
+    loop = KeptLoop(tmp_path, 0, facts, 0, "stop")
+    for number, result in enumerate(
+        (detections, (counts, None), ([(0, b"\x00\xff")], vectors, {1: "a.png: damaged"}), None)
+    ):
+        loop.add(number, result, list)
+    loop.write([3])
+    kept = KeptLoop(tmp_path, 0, facts, 0, "stop")
+    assert kept.found == {3}
+    assert kept[0] == detections
+    assert torch.equal(kept[1][0], counts)
+    assert kept[2][0] == [(0, b"\x00\xff")]
+    assert torch.equal(kept[2][1], vectors)
+    assert kept[2][2] == {1: "a.png: damaged"}
+    assert kept[3] is None

@@ -53,7 +53,9 @@ def _follow(blocks: gr.Blocks, active: gr.State, choice: Choice, update: Update)
         given = {"fn": if_active, "inputs": [active, *inputs], "outputs": outputs}
         return {**given, **limits, "trigger_mode": "always_last", "show_progress": "minimal"}
 
-    triggers = [choice.image.change, choice.first.change, choice.second.change, blocks.load]
+    triggers = [choice.image.change, choice.first.change, choice.second.change]
+    if tab.id == active.value:
+        triggers.append(blocks.load)
     started = gr.on(triggers, **bound(quick))
     opened = tab.select(lambda: tab.id, None, active, api_visibility="private")
     opened = opened.then(**bound(quick))

@@ -1,5 +1,6 @@
 """The panel "Balance": what λ of a stage does to contexts, spectrum and answers."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from spanets.analysis.study.inputs import batches, class_labels, spread_evenly
 from spanets.explore.frequencies import profile_of
 from spanets.explore.look import contexts_by_head
 from spanets.explore.pictures import curves, heat, sheet
-from spanets.explore.results import Series, Shown, answer_series, map_series
+from spanets.explore.results import Series, Shown, answer_series, join, map_series
 from spanets.explore.twins import balanced, balanced_stages, last_contexts
 from spanets.explore.workbench import Settings, Workbench, run, tracked
 from spanets_runtime.errors import UserError
@@ -41,6 +42,31 @@ def stage_and_balance(network: nn.Module, settings: Settings) -> tuple[str, tupl
     return stage, settings.balance or tuple(own)
 
 
+@dataclass(frozen=True)
+class _Watched:
+    """What one image does in a network.
+
+    Attributes:
+        contexts: Contexts of a stage by head (heads, h, w).
+        outputs: The network's outputs (1, outputs).
+        maps: The output of the stage's last mixer (1, C, h, w).
+    """
+
+    contexts: Tensor
+    outputs: Tensor
+    maps: Tensor
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """One image with the network's own λ, and with other ones."""
+
+    stage: str
+    values: tuple[float, ...]
+    watched: str
+    rows: dict[str, _Watched]
+
+
 def balance(bench: Workbench, words: list[str], settings: Settings) -> Shown:
     """Shows contexts, spectrum and answers with the network's own λ, and with other ones.
 
@@ -50,56 +76,76 @@ def balance(bench: Workbench, words: list[str], settings: Settings) -> Shown:
         UsageError: the network has no such stage, or λ is out of range.
         UserError: the network has no SPAM.
     """
+    return join([part(bench, words, settings) for part in (balanced_contexts, balanced_spectrum)])
+
+
+def balanced_contexts(bench: Workbench, words: list[str], settings: Settings) -> Shown:
+    """Shows the contexts and answers of `balance`."""
     (word,) = words
-    model = bench.image_level(word)
-    prepared = bench.prepare(word, settings.image)
-    with model.twins.borrow() as network:
-        stage, values = stage_and_balance(network, settings)
-        with balanced(network, stage, values):  # also checks the stage
-            watched = next(iter(balanced_stages(network))) if stage == "all" else stage
-            new, outputs, maps = _watch(network, prepared.batch, watched)
-        own, own_outputs, own_maps = bench.remember(
-            ("own λ", word, settings.image, watched),
-            lambda: _watch(network, prepared.batch, watched),
-        )
-    change = ((outputs - own_outputs).norm() / own_outputs.norm()).item()
-    answers = {"own λ": model.answer(own_outputs), "this λ": model.answer(outputs)}
-    logits = {"own λ": own_outputs[0], "this λ": outputs[0]}
-    lines = {"own λ": profile_of(own_maps), "this λ": profile_of(maps)}
-    titles = [f"head {i + 1}" for i in range(len(own))]
-    cells = {}
-    top = max(float(own.max()), float(new.max()))
-    for row, heads in (("own λ", own), ("this λ", new)):
-        for title, part in zip(titles, heads, strict=True):
-            over = fit_to_images(part[None], prepared.batch) * float(part.max()) / top
-            cells[f"{row}, {title}"] = heat(prepared.pixels, over, 150)
-    plot = "relative log amplitude of the mixer's output against frequency (fraction of Nyquist)"
-    numbers = {
-        f"{row}, {t}": p.numpy()
-        for row, h in (("own λ", own), ("this λ", new))
-        for t, p in zip(titles, h, strict=True)
+    model, prepared = bench.image_level(word), bench.prepare(word, settings.image)
+    found = _compare(bench, word, settings)
+    own, new = found.rows.values()
+    change = ((new.outputs - own.outputs).norm() / own.outputs.norm()).item()
+    answers = {name: model.answer(row.outputs) for name, row in found.rows.items()}
+    titles = [f"head {i + 1}" for i in range(len(own.contexts))]
+    top = max(float(row.contexts.max()) for row in found.rows.values())
+    maps = {
+        f"{name}, {title}": part
+        for name, row in found.rows.items()
+        for title, part in zip(titles, row.contexts, strict=True)
     }
+    cells = {}
+    for title, part in maps.items():
+        over = fit_to_images(part[None], prepared.batch) * float(part.max()) / top
+        cells[title] = heat(prepared.pixels, over, 150)
     series = (
         *answer_series(answers),
-        *(Series("logits", name, [*range(len(v))], v.numpy()) for name, v in logits.items()),
-        Series("λ", stage, titles[: len(values)], np.array(values)),
-        *(Series(plot, name, x.tolist(), y) for name, (x, y) in lines.items()),
-        *map_series(f"context of {watched}", numbers),
+        *(
+            Series("logits", name, [*range(row.outputs.shape[1])], row.outputs[0].numpy())
+            for name, row in found.rows.items()
+        ),
+        Series("λ", found.stage, titles[: len(found.values)], np.array(found.values)),
+        *map_series(f"context of {found.watched}", {t: m.numpy() for t, m in maps.items()}),
     )
-    pictures = {
-        "contexts": sheet(cells, len(own), 150),
-        "spectrum": curves(lines, "frequency (fraction of Nyquist)", "Δ log amplitude"),
-    }
+    pictures = {"contexts": sheet(cells, len(titles), 150)}
     return Shown(pictures, answers, series, (f"logits changed by {change:.1%} of their length",))
 
 
-def _watch(network: nn.Module, batch: Tensor, stage: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the contexts of a stage by head, the outputs, and the maps of its last mixer."""
+def balanced_spectrum(bench: Workbench, words: list[str], settings: Settings) -> Shown:
+    """Shows the spectrum of `balance`."""
+    (word,) = words
+    found = _compare(bench, word, settings)
+    lines = {name: profile_of(row.maps) for name, row in found.rows.items()}
+    plot = "relative log amplitude of the mixer's output against frequency (fraction of Nyquist)"
+    series = tuple(Series(plot, name, x.tolist(), y) for name, (x, y) in lines.items())
+    picture = curves(lines, "frequency (fraction of Nyquist)", "Δ log amplitude")
+    return Shown({"spectrum": picture}, {}, series)
+
+
+def _compare(bench: Workbench, word: str, settings: Settings) -> _Compared:
+    model, image = bench.image_level(word), settings.image
+    batch = bench.prepare(word, image).batch
+    with model.twins.borrow() as network:
+        stage, values = stage_and_balance(network, settings)
+        watched = next(iter(balanced_stages(network))) if stage == "all" else stage
+
+        def watch() -> _Watched:
+            with balanced(network, stage, values):  # also checks the stage
+                return _watch(network, batch, watched)
+
+        new = bench.remember(("λ", word, image, stage, str(values)), watch)
+        own = bench.remember(
+            ("own λ", word, image, watched), lambda: _watch(network, batch, watched)
+        )
+    return _Compared(stage, values, watched, {"own λ": own, "this λ": new})
+
+
+def _watch(network: nn.Module, batch: Tensor, stage: str) -> _Watched:
     mixer = last_contexts(network)[stage].removesuffix(".context")
     found: dict[str, Tensor] = {}
     with hooked(network, [mixer], found.__setitem__, "nchw"):
         contexts, outputs = contexts_by_head(network, batch, stage)
-    return contexts[stage], outputs, found[mixer]
+    return _Watched(contexts[stage], outputs, found[mixer])
 
 
 def tradeoff(bench: Workbench, words: list[str], settings: Settings) -> Shown:

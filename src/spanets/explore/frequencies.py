@@ -16,7 +16,7 @@ from spanets.analysis.fourier import (
 from spanets.analysis.robustness import band_pass
 from spanets.explore.look import stage_sites
 from spanets.explore.pictures import colour, curves, sheet, to_image
-from spanets.explore.results import Series, Shown, answer_series, spectrum_series
+from spanets.explore.results import Series, Shown, answer_series, join, spectrum_series
 from spanets.explore.twins import balances_of, contexts_of, last_contexts, stage_of
 from spanets.explore.workbench import Model, Prepared, Settings, Workbench, run
 from spanets.mixers import SpectralFilter, SpectralPool
@@ -176,8 +176,4 @@ def _gain(module: SpectralFilter, side: int) -> NDArray[Any]:
 
 def frequencies(bench: Workbench, words: list[str], settings: Settings) -> Shown:
     """Shows `band`, `stages` and `filters` together."""
-    parts = [part(bench, words, settings) for part in (band, stages, filters)]
-    pictures = {title: p for part in parts for title, p in part.pictures.items()}
-    answers = {title: a for part in parts for title, a in part.answers.items()}
-    notes = tuple(note for part in parts for note in part.notes)
-    return Shown(pictures, answers, tuple(s for part in parts for s in part.series), notes)
+    return join([part(bench, words, settings) for part in (band, stages, filters)])

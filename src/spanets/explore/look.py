@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from spanets.analysis.capture import find_modules, hooked
 from spanets.analysis.study.explain import fit_to_images, score_cam
 from spanets.explore.pictures import heat, sheet, to_image
-from spanets.explore.results import Shown, answer_series, map_series
+from spanets.explore.results import Shown, answer_series, join, map_series
 from spanets.explore.twins import last_contexts
 from spanets.explore.workbench import Prepared, Settings, Workbench, run
 from spanets.mixers import SpectralContext
@@ -75,13 +75,13 @@ def has_contexts(network: nn.Module) -> bool:
 
 def look(bench: Workbench, words: list[str], settings: Settings) -> Shown:
     """Shows the answers of one or more models, and their contexts by stage and head."""
-    return _join([_look_once(bench, word, settings) for word in words])
+    return join([_look_once(bench, word, settings) for word in words])
 
 
 def look_closely(bench: Workbench, words: list[str], settings: Settings) -> Shown:
     """Shows what `look` does, and Score-CAM, which runs the model once for each channel."""
     shown = look(bench, words, settings)
-    return _join([shown, *(score_cams(bench, [word], settings) for word in words)])
+    return join([shown, *(score_cams(bench, [word], settings) for word in words)])
 
 
 def _look_once(bench: Workbench, word: str, settings: Settings) -> Shown:
@@ -108,7 +108,7 @@ def _look_once(bench: Workbench, word: str, settings: Settings) -> Shown:
 
 def score_cams(bench: Workbench, words: list[str], settings: Settings) -> Shown:
     """Shows Score-CAM for the most likely class of each model, as `spanets explain` computes it."""
-    return _join([_score_cam_once(bench, word, settings) for word in words])
+    return join([_score_cam_once(bench, word, settings) for word in words])
 
 
 def _score_cam_once(bench: Workbench, word: str, settings: Settings) -> Shown:
@@ -135,12 +135,3 @@ def _score_cam_once(bench: Workbench, word: str, settings: Settings) -> Shown:
 def _over(prepared: Prepared, values: NDArray[Any]) -> Any:
     given = torch.from_numpy(np.ascontiguousarray(values))[None]
     return heat(prepared.pixels, fit_to_images(given, prepared.batch))
-
-
-def _join(parts: list[Shown]) -> Shown:
-    joined = Shown({}, {}, tuple(one for part in parts for one in part.series))
-    for part in parts:
-        joined.pictures.update(part.pictures)
-        joined.answers.update(part.answers)
-    notes = dict.fromkeys(note for part in parts for note in part.notes)
-    return Shown(joined.pictures, joined.answers, joined.series, tuple(notes))

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from spanets.explore.balance import balance, tradeoff
+from spanets.explore.balance import balance, balanced_contexts, balanced_spectrum, tradeoff
 from spanets.explore.compare import compare
 from spanets.explore.detect import detect
 from spanets.explore.frequencies import band, filters, frequencies, stages
@@ -42,6 +42,8 @@ PARTS = {
     "band": band,
     "stages": stages,
     "filters": filters,
+    "balanced_contexts": balanced_contexts,
+    "balanced_spectrum": balanced_spectrum,
 }
 
 OPTIONS = {

@@ -57,6 +57,15 @@ class Shown:
     notes: tuple[str, ...] = ()
 
 
+def join(parts: Sequence[Shown]) -> Shown:
+    """Returns the pictures, answers, numbers and notes of several parts of a panel together."""
+    pictures = {title: picture for part in parts for title, picture in part.pictures.items()}
+    answers = {title: rows for part in parts for title, rows in part.answers.items()}
+    series = tuple(one for part in parts for one in part.series)
+    notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
+    return Shown(pictures, answers, series, notes)
+
+
 def answer_series(answers: Mapping[str, Mapping[str, float]]) -> tuple[Series, ...]:
     """Returns answers as series."""
     return tuple(

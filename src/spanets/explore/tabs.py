@@ -173,25 +173,29 @@ def balance_tab(page: Page, choice: Choice, tab: gr.Tab) -> None:
         heads = len(_stages_of(page, first).get(stage, []))
         return [first], Settings(image, stage=stage or "", balance=values[:heads])
 
-    def live(*values: Any) -> list[Any]:
+    def live(*values: Any) -> Iterator[list[Any]]:
         words, settings = read(*values)
-        shown = page.show("balance", words, settings)
+        shown = page.show("balanced_contexts", words, settings)
         if isinstance(shown, str):
-            return [error_line(shown), "", None, None]
-        pictures = [first_picture(shown, title) for title in ("contexts", "spectrum")]
-        return [lines(shown.notes), page.bars_of(shown, words[0]), *pictures]
+            yield [error_line(shown), "", None, None]
+            return
+        bars, pictures = page.bars_of(shown, words[0]), first_picture(shown, "contexts")
+        yield [lines(shown.notes), bars, pictures, gr.skip()]
+        # matplotlib takes longer than the network.
+        drawn = page.show("balanced_spectrum", words, settings)
+        curve = None if isinstance(drawn, str) else first_picture(drawn, "spectrum")
+        yield [gr.skip(), gr.skip(), gr.skip(), curve]
 
-    def reset(image: str, first: str, stage: str) -> list[Any]:
+    def reset(image: str, first: str, stage: str) -> Iterator[list[Any]]:
         known = _stages_of(page, first)
         stage = stage if stage in known else next(iter(known), "")
         values = known.get(stage, [])
         padded = [*values, *[0.5] * MOST_HEADS][:MOST_HEADS]
         updates = [gr.Slider(value=v, visible=i < len(values)) for i, v in enumerate(padded)]
-        shown = live(image, first, stage, *padded)
-        return [gr.Radio([*known], value=stage or None), *updates, *shown]
-
-    def update(*values: Any) -> Iterator[Any]:
-        yield reset(*values)
+        set_up: list[Any] = [gr.Radio([*known], value=stage or None), *updates]
+        for shown in live(image, first, stage, *padded):
+            yield [*set_up, *shown]
+            set_up = [gr.skip() for _ in set_up]
 
     def read_sweep(first: str, stage: str, limit: int) -> tuple[list[str], Settings]:
         return [first], Settings(stage=stage or "", limit=int(limit))
@@ -210,7 +214,7 @@ def balance_tab(page: Page, choice: Choice, tab: gr.Tab) -> None:
     stage.input(reset, first_inputs, everything, **LIVE)
     own.click(reset, first_inputs, everything, **LIMITS)
     sweep.click(trade, [choice.first, stage, limit], [sweep_said, right, high], **LONG)
-    page.follow(tab, first_inputs, (update, everything))
+    page.follow(tab, first_inputs, (reset, everything))
     page.numbers("balance", inputs, read)
     gr.Markdown("Numbers of the trade-off:")
     page.numbers("tradeoff", [choice.first, stage, limit], read_sweep)

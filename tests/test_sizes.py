@@ -48,7 +48,7 @@ def attributes(model: nn.Module) -> dict[str, dict[str, object]]:
     return held
 
 
-CACHES = (pooling._basis.cached, rescaling._hartley_matrices.cached, rescaling._mirroring.cached)
+CACHES = (pooling._basis.cached, rescaling._hartley_matrices.cached, rescaling._unfolding.cached)
 
 
 def clear_caches() -> None:

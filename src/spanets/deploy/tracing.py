@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from spanets.deploy.constants import fold_constants
-from spanets.deploy.onnx_graph import forget_origin, name_sizes
+from spanets.deploy.onnx_graph import drop_neutral_nodes, forget_origin, name_sizes
 from spanets_runtime.errors import UserError, first_line
 from spanets_runtime.onnx import METADATA, MIN_FREE_SIDE
 
@@ -155,6 +155,7 @@ def to_onnx(given: Traceable) -> bytes:
         )
     name_sizes(graph.graph)
     forget_origin(graph)
+    drop_neutral_nodes(graph)
     onnx.helper.set_model_props(graph, {METADATA: json.dumps(given.metadata)})
     onnx.checker.check_model(graph)
     return graph.SerializeToString()

@@ -30,7 +30,6 @@ from spanets.spectral.tracing import (
     is_exporting,
     is_traced,
     modulo,
-    square_root,
     without_autocast,
 )
 
@@ -116,8 +115,8 @@ def resize_half_spectrum(logits: Tensor, height: int, width: int) -> Tensor:
         return logits
     # Bicubic kernels exist in float32 and float64 on every device.
     wide = logits if logits.dtype == torch.float64 else logits.float()
-    resized = F.interpolate(wide[None], size=size, mode="bicubic", align_corners=True)[0]
-    return resized.to(logits.dtype)
+    resized = F.interpolate(wide[None], size=size, mode="bicubic", align_corners=True)
+    return resized.squeeze(0).to(logits.dtype)
 
 
 def _check_shapes(x: Tensor, gain: Tensor, dims: int) -> None:
@@ -146,25 +145,26 @@ def _is_known_as(size: int, other: int) -> bool:
 
 
 def _even_odd(gain: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Returns e and o (C, H, W) of a gain (C, H, F), by indexing, since sizes may be symbolic."""
-    mirror, half, sign = _mirroring(gain, gain.shape[-2], width)
+    """Returns e and o (C, H, W) of a gain (C, H, F)."""
+    mirror, even, odd = _unfolding(gain, *gain.shape[-2:], width)
     mirrored = gain.index_select(-2, mirror)
-    even, odd = (gain + mirrored) / 2, (mirrored - gain) / 2
-    return even.index_select(-1, half), odd.index_select(-1, half) * sign
+    return torch.matmul(gain + mirrored, even[None]), torch.matmul(mirrored - gain, odd[None])
 
 
 @SizeConstant
-def _mirroring(
-    height: int, width: int, dtype: torch.dtype, device: torch.device
+def _unfolding(
+    height: int, columns: int, width: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the rows of -u (H,), the half-spectrum columns of v (W,) and their signs (W,).
+    """Returns the rows of -u (H,), and half of the matrices that unfold e and o (F, W).
 
     Column W - v equals column v, with the opposite sign of the odd part. A column that is its own
-    conjugate has no odd part.
+    conjugate has no odd part. Products, because runtimes copy single columns slowly.
     """
     u, v = torch.arange(height, device=device), torch.arange(width, device=device)
-    sign = (width - 2 * v).clamp(-1, 1) * v.clamp(0, 1)
-    return modulo(height - u, height), torch.minimum(v, width - v), sign.to(dtype)
+    column = torch.arange(columns, device=device)
+    sign = torch.sign(v * (width - 2 * v))
+    even = (column[:, None] == torch.minimum(v, width - v)).to(dtype) / 2
+    return modulo(height - u, height), even, even * sign
 
 
 @SizeConstant
@@ -173,7 +173,8 @@ def _hartley_matrices(size: int, dtype: torch.dtype, device: torch.device) -> tu
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     index = torch.arange(size, device=device)
     # Reduce the phase to one turn while it is an integer: this is exact at any size.
-    turns = modulo(index[:, None] * index, size).to(wide) / size
-    norm = square_root(size, turns)
-    cosine, sine = (2 * pi * turns).cos() / norm, (2 * pi * turns).sin() / norm
+    phase = modulo(index[:, None] * index, size).to(wide)
+    count = torch.full((), size, dtype=wide, device=device)
+    angle, scale = phase * (2 * pi / count), 1 / count.sqrt()
+    cosine, sine = angle.cos() * scale, angle.sin() * scale
     return (cosine + sine).to(dtype), (cosine - sine).to(dtype)

@@ -2,11 +2,12 @@
 
     python benchmarks/onnx_speed.py [--threads 2] [--rounds 15]
 
-Needs onnx, onnxscript and onnxruntime. Our models are exported like `spanets export --static`,
-which compares them with eager outputs. Forms:
+Needs onnx, onnxscript and onnxruntime. Models are exported like by `spanets export`, which
+compares them with eager outputs. Forms:
   fft             `spectral_method="fft"`: two real FFTs over all channels
   released        like the released code: a transform, a filter and the inverse for each gate or
                   head
+  free            of our own form, exported for any size (the others: `--static`)
 """
 
 import argparse
@@ -25,6 +26,8 @@ from spanets.bench.timing import SESSIONS_SETTLE, interleave, summarise
 from spanets.deploy.export import export_model
 from spanets_runtime.onnx import open_session
 
+FAMILIES = ("spanet_small", "spanetv2_s18_pure", "spanet_nano", "spanetv2_nano_pure")
+
 
 def main() -> None:
     """Measures and writes results/onnx_speed.json."""
@@ -42,19 +45,23 @@ def main() -> None:
         "spanetv2_s18_pure fft": build_form("spanetv2_s18_pure", "fft"),
         "spanetv2_s18_pure released": head_by_head("spanetv2_s18_pure"),
     }
+    for name in ("spanet_nano", "spanetv2_nano_pure"):
+        models[name] = build_form(name)
+    for name in FAMILIES:
+        models[f"{name} free"] = models[name]
     feed = {"images": torch.randn(1, 3, 224, 224).numpy()}
     tasks, differences = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for name, model in models.items():
             path = Path(folder, f"{name.replace(' ', '_')}.onnx")
-            written = export_model(model, path, dynamic=False, allow_fft=True)
+            written = export_model(model, path, dynamic=name.endswith(" free"), allow_fft=True)
             session = open_session(path, arguments.threads)
             tasks[name] = partial(session.run, None, feed)
-            (differences[name],) = written.differences.values()
+            differences[name] = max(written.differences.values())
         seconds = interleave(tasks, arguments.rounds, warmup=3, settle=SESSIONS_SETTLE)
     rows: dict[str, Any] = {}
-    for family in ("spanet_small", "spanetv2_s18_pure"):
-        own = {k: v for k, v in seconds.items() if k.startswith((family, "convnext"))}
+    for family in FAMILIES:
+        own = {k: v for k, v in seconds.items() if k.split()[0] in (family, "convnext_tiny")}
         rows[family] = summarise(own, family)
         for name, row in rows[family].items():
             row["difference_from_eager"] = differences[name]

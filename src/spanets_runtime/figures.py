@@ -46,12 +46,13 @@ def render(figure: "Figure", format: str, **options: Any) -> bytes:
     with warnings.catch_warnings():
         # Characters that no installed font has are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        _add_fonts(figure)
+        add_fonts(figure)
         figure.savefig(buffer, format=format, **options)
     return buffer.getvalue()
 
 
-def _add_fonts(figure: "Figure") -> None:
+def add_fonts(figure: "Figure") -> None:
+    """Adds fonts to the texts of a figure if they lack characters."""
     from matplotlib.text import Text
 
     for axes in figure.axes:  # creates the tick labels

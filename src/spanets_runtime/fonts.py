@@ -33,12 +33,17 @@ def font_for(text: str, size: float = 10) -> ImageFont.ImageFont | ImageFont.Fre
     """Returns a font for a text: Pillow's own, or an installed one that has more characters."""
     wanted = frozenset(text)
     default = ImageFont.load_default(size)
-    lacking = wanted - _covered(default, wanted)
+    lacking = _lacking(wanted, size)
     found = find_fonts(lacking)
     if not found:
         return default
     font = ImageFont.truetype(found[0], size)
     return font if len(_covered(font, wanted)) > len(wanted) - len(lacking) else default
+
+
+@lru_cache(maxsize=256)  # finding out takes much longer than drawing the text
+def _lacking(characters: frozenset[str], size: float) -> frozenset[str]:
+    return characters - _covered(ImageFont.load_default(size), characters)
 
 
 @lru_cache(maxsize=256)

@@ -15,10 +15,11 @@ from small_runs import call, make_photos
 
 from spanets.analysis import capture
 from spanets.checkpoint import ModelInfo
-from spanets.explore import workbench
+from spanets.explore import pictures, workbench
 from spanets.explore.frequencies import gains_of, masks_of
 from spanets.explore.look import contexts_by_head, stage_sites
 from spanets.explore.panels import PANELS, command_of
+from spanets.explore.pictures import curves
 from spanets.explore.results import Series, Shown, to_csv, to_json
 from spanets.explore.twins import Twins, balanced, balanced_stages, share_tensors
 from spanets.explore.workbench import Settings, Workbench
@@ -142,6 +143,24 @@ def test_the_whole_band_is_the_image(bench, image):
     none = PANELS["frequencies"].show(bench, ["a"], Settings(image, low=0.0, high=0.0))
     spectrum = values(none, "log amplitude of the image")["this band"]
     assert np.unravel_index(spectrum.argmax(), spectrum.shape) == (32, 32)
+
+
+def test_curves_drawn_before_leave_no_trace():
+    """Figures are kept and drawn again: the picture depends on its own curves alone."""
+    x = np.linspace(0, 1, 9)
+    given = [{"own λ": (x, -x * k), "this λ": (x[:k], 9.0 * k + x[:k])} for k in (2, 5, 8)]
+
+    def draw(lines):
+        return np.asarray(curves(lines, "x", "y"))
+
+    alone = []
+    for lines in given:
+        pictures._empty_plot.cache_clear()
+        alone.append(draw(lines))
+    assert not np.array_equal(alone[0], alone[1])
+    with ThreadPoolExecutor(4) as pool:
+        for drawn, expected in zip(pool.map(draw, given * 2), alone * 2, strict=True):
+            np.testing.assert_array_equal(drawn, expected)
 
 
 def test_masks_and_gains_at_any_size(bench):

@@ -15,8 +15,10 @@ import pytest
 import torch
 from small_runs import make_photos
 
-from spanets.explore.server import listen, make_app, set_environment
-from spanets.explore.workbench import Workbench
+from spanets.explore import twins
+from spanets.explore.look import look
+from spanets.explore.server import listen, make_app, set_environment, warm_up
+from spanets.explore.workbench import Settings, Workbench
 from spanets.sources import open_source
 from spanets_runtime.errors import UserError
 
@@ -69,12 +71,17 @@ def run(port, config, name, values):
     """Asks the function whose inputs are one component; returns the events that it sends."""
     (component,) = [one["id"] for one in config["components"] if one["props"].get("label") == name]
     fn = next(one["id"] for one in config["dependencies"] if one["inputs"] == [component])
-    question = {"data": values, "fn_index": fn, "session_hash": f"s{time.time_ns()}"}
+    return send(port, fn, values, f"s{time.time_ns()}")
+
+
+def send(port, fn, values, session):
+    """Asks a function by its number, in a visit of the page; returns the events that it sends."""
+    question = {"data": values, "fn_index": fn, "session_hash": session}
     body, kind = json.dumps(question), "application/json"
     status, _, text = ask(port, "/gradio_api/queue/join", "POST", body, content_type=kind)
     if status != 200:
         return status, text
-    _, _, events = ask(port, f"/gradio_api/queue/data?session_hash={question['session_hash']}")
+    _, _, events = ask(port, f"/gradio_api/queue/data?session_hash={session}")
     return status, events
 
 
@@ -98,6 +105,48 @@ def test_the_page_names_no_other_host(server):
 def test_telemetry_is_off(config):
     assert config["analytics_enabled"] is False
     assert not config.get("is_space")
+
+
+def test_a_tab_is_filled_once_for_the_same_image(server, config):
+    """The browser loads the page, and selects the first tab: its panel is computed once."""
+    port, _, bench = server
+    labels = {one["id"]: one["props"].get("label") for one in config["components"]}
+    inputs = {one["id"]: [labels[i] for i in one["inputs"]] for one in config["dependencies"]}
+    steps = [
+        (one["id"], labels.get(block), event)
+        for one in config["dependencies"]
+        for block, event in one["targets"]
+    ]
+
+    def select(tab):
+        return next(fn for fn, *target in steps if target == [tab, "select"])
+
+    load = [fn for fn, _, event in steps if event == "load"][-1]
+    choose = next(fn for fn, *target in steps if target == ["sample", "input"])
+
+    def fills(fn):
+        values = ["nano" if label == "model" else None for label in inputs[fn]]
+        status, events = send(port, fn, values, "visit")
+        assert (status, "process_completed" in events) == (200, True)
+        return "spanets-bar" in events
+
+    assert [fills(load), fills(select("Look")), fills(load)] == [True, False, False]
+    assert [fills(select("Detect")), fills(select("Look"))] == [False, False]
+    last = str(bench.listing.images[-1].relative_to(bench.folder))
+    assert send(port, choose, [last, None], "visit")[0] == 200
+    assert [fills(select("Look")), fills(select("Look"))] == [True, False]
+
+
+def test_warming_up(server, tmp_path, capfd, monkeypatch):
+    """The first answer copies no network; what fails says nothing, since the page will."""
+    _, _, bench = server
+    image = str(bench.listing.images[0])
+    fresh = Workbench(bench.sources, bench.folder)
+    warm_up(fresh, image)
+    monkeypatch.setattr(twins, "share_tensors", None)
+    assert look(fresh, ["nano"], Settings(image)).answers
+    warm_up(fresh, str(tmp_path / "none.png"))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_rebound_names_and_other_pages(server):

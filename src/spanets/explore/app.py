@@ -1,6 +1,7 @@
 """Lays out the panels as a page with gradio; computes nothing itself."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,28 @@ from spanets.explore.workbench import Workbench
 
 # Fonts of the system, so that none is fetched.
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+
+
+@dataclass
+class Visit:
+    """What one open page shows.
+
+    Attributes:
+        tab: The open tab.
+        filled: Image and models that were computed last, by tab and whether it is the long part.
+    """
+
+    tab: str
+    filled: dict[tuple[str, bool], list[Any]] = field(default_factory=dict)
+
+    def begin(self, tab: str, is_long: bool, chosen: list[Any]) -> bool:
+        """Notes that a part of a tab is computed; returns False if it shows these already."""
+        if tab != self.tab or self.filled.get((tab, is_long)) == chosen:
+            return False
+        self.filled[tab, is_long] = chosen
+        if not is_long:  # it empties the places of the long part
+            self.filled.pop((tab, True), None)
+        return True
 
 
 def make_page(bench: Workbench, samples: Sequence[Path], folder: Path) -> gr.Blocks:
@@ -26,39 +49,42 @@ def make_page(bench: Workbench, samples: Sequence[Path], folder: Path) -> gr.Blo
     with gr.Blocks(title="spanets explore", analytics_enabled=False, fill_width=True) as blocks:
         gr.Markdown("## What networks do to images and their frequencies")
         choice = page.choose()
-        active = gr.State("look" if page.words else "detect")
-        with gr.Tabs(selected=active.value):
+        start = "look" if page.words else "detect"
+        visit = gr.State(Visit(start))
+        with gr.Tabs(selected=start):
             for name, lay_out in TABS.items():
                 with gr.Tab(name.capitalize(), id=name) as tab:
                     lay_out(page, choice, tab)
         blocks.load(page.loaded[0], page.loaded[1], page.loaded[2], **LIVE)
         for update in page.updates:
-            _follow(blocks, active, choice, update)
+            _follow(blocks, visit, choice, update)
     return blocks
 
 
-def _follow(blocks: gr.Blocks, active: gr.State, choice: Choice, update: Update) -> None:
+def _follow(blocks: gr.Blocks, visit: gr.State, choice: Choice, update: Update) -> None:
     tab, inputs, quick, long = update
+    chosen = [choice.image, choice.first, choice.second]
 
-    def bound(filling: Filling) -> dict[str, Any]:
+    def bound(filling: Filling, opens: bool = False) -> dict[str, Any]:
         fn, outputs = filling
 
-        def if_active(name: str, *values: Any) -> Iterator[Any]:
-            if name != tab.id:
+        def fill(visit: Visit, image: str, first: str, second: str, *values: Any) -> Iterator[Any]:
+            if opens:
+                visit.tab = tab.id
+            if visit.begin(tab.id, filling is long, [image, first, second]):
+                yield from fn(*values)
+            else:
                 yield [gr.skip()] * len(outputs) if len(outputs) > 1 else gr.skip()
-                return
-            yield from fn(*values)
 
         limits = LIMITS if filling is quick else LONG
-        given = {"fn": if_active, "inputs": [active, *inputs], "outputs": outputs}
+        given = {"fn": fill, "inputs": [visit, *chosen, *inputs], "outputs": outputs}
         return {**given, **limits, "trigger_mode": "always_last", "show_progress": "minimal"}
 
     triggers = [choice.image.change, choice.first.change, choice.second.change]
-    if tab.id == active.value:
+    if tab.id == visit.value.tab:  # it is selected too, but gradio does not promise that
         triggers.append(blocks.load)
     started = gr.on(triggers, **bound(quick))
-    opened = tab.select(lambda: tab.id, None, active, api_visibility="private")
-    opened = opened.then(**bound(quick))
+    opened = tab.select(**bound(quick, opens=True))
     if long is not None:
         for event in (started, opened):
             event.then(**bound(long))

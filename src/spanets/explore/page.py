@@ -151,9 +151,11 @@ class Page:
         upload.change(take, upload, [image, said], preprocess=False, **QUICK)
         upload.clear(lambda: (start, ""), None, [image, said], **QUICK)
         sample.input(
-            lambda name: (self.samples.get(name, ""), None),
-            sample,
+            # Emptying what is empty already would cost the browser a moment.
+            lambda name, payload: (self.samples.get(str(name), ""), None if payload else gr.skip()),
+            [sample, upload],
             [image, upload],
+            preprocess=False,
             api_visibility="private",
         )
         image.change(self.preview, image, [shown, said], concurrency_limit=2, **QUICK)

@@ -1,21 +1,23 @@
 """Turns maps into pictures, and puts pictures on sheets; fast enough for a slider."""
 
-import io
 from collections.abc import Mapping
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from spanets_runtime.figures import render
+from spanets_runtime.figures import add_fonts, name_label
 from spanets_runtime.fonts import font_for, picture_label
 
 TILE = 132
 """Side of a picture on a sheet, in pixels."""
 
 _LINE, _GAP = 15, 6
+
+_DRAWING = Lock()  # one thread at a time changes a figure that is kept
 
 
 @lru_cache(maxsize=8)
@@ -107,18 +109,37 @@ def curves(
         y: Label of the vertical axis.
         limits: Limits of the vertical axis.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with _DRAWING:
+        figure = _empty_plot(tuple(lines), x, y, limits)
+        (axes,) = figure.axes
+        for line, (places, values) in zip(axes.lines, lines.values(), strict=True):
+            line.set_data(places, values)
+        axes.relim()
+        axes.autoscale_view()
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+@lru_cache(maxsize=8)
+def _empty_plot(names: tuple[str, ...], x: str, y: str, limits: tuple[float, float] | None) -> Any:
+    # Kept, since making axes and texts takes longer than drawing them.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.2), dpi=100)
-    axes = figure.add_axes((0.11, 0.15, 0.86 if len(lines) == 1 else 0.65, 0.8))
-    for number, (name, (places, values)) in enumerate(lines.items()):
-        shade = _colours("viridis")[round(230 * number / max(1, len(lines) - 1))] / 255
-        axes.plot(places, values, color=shade, label=picture_label(name, 30).replace("$", r"\$"))
+    axes = figure.add_axes((0.11, 0.15, 0.86 if len(names) == 1 else 0.65, 0.8))
+    for number, name in enumerate(names):
+        shade = _colours("viridis")[round(230 * number / max(1, len(names) - 1))] / 255
+        axes.plot([], [], color=shade, label=name_label(name, 30))
     axes.set_xlabel(x, fontsize=9)
     axes.set_ylabel(y, fontsize=9)
     axes.grid(alpha=0.3)
+    axes.locator_params(nbins=6)
     if limits is not None:
         axes.set_ylim(*limits)
-    if len(lines) > 1:
+    if len(names) > 1:
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    return Image.open(io.BytesIO(render(figure, "png"))).convert("RGB")
+    add_fonts(figure)
+    return figure

@@ -5,11 +5,13 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from spanets.explore.guard import MOST_UPLOADED, Guard, is_address
-from spanets.explore.workbench import Workbench, write_samples
+from spanets.explore.panels import PANELS, PARTS
+from spanets.explore.workbench import Settings, Workbench, write_samples
 from spanets.sources import open_source
 from spanets_runtime.errors import UserError, require
 
@@ -103,6 +105,7 @@ def make_app(bench: Workbench, scratch: Path, host: str, is_public: bool = False
     samples = write_samples(scratch) if bench.folder is None else []
     page = make_page(bench, samples, folder)
     page.queue(max_size=32)
+    warm_up(bench, str(samples[0] if samples else bench.listing.images[0]))
     app = gradio.mount_gradio_app(
         FastAPI(openapi_url=None),
         page,
@@ -124,6 +127,20 @@ def make_app(bench: Workbench, scratch: Path, host: str, is_public: bool = False
     parents = ["https://huggingface.co"] if is_public else []
     wide = is_address(host) and host not in LOOPBACK
     return Guard(app, str(folder), names, wide, parents)
+
+
+def warm_up(bench: Workbench, image: str) -> None:
+    """Makes what is made once, so that no page waits: copies of the network, fonts, a first plot.
+
+    Args:
+        bench: Models and images.
+        image: Path of an image.
+    """
+    word, model = next(iter(bench.models.items()))
+    for panel in ("look", "stages") if model.is_image_level else ("detect",):
+        with suppress(Exception):  # the page shows it
+            show = PARTS[panel] if panel in PARTS else PANELS[panel].show
+            show(bench, [word], Settings(image))
 
 
 def listen(host: str, port: int | None) -> socket.socket:

@@ -18,7 +18,7 @@ LINKS = re.findall(r"\[([^\]]+)\]\(([^)]+)\)", TEXT)
 QUOTES = [
     (text, *target.removeprefix("../").split("#"))
     for text, target in LINKS
-    if target.startswith("../benchmarks/results/") and "#" in target
+    if target.startswith(("../benchmarks/results/", "../studies/results/")) and "#" in target
 ]
 VERDICTS = ("holds", "does not hold", "undecided", "not tested", "not a test", "not comparable")
 
@@ -36,6 +36,10 @@ def values(results, place):
 
 def quoted(place, results):
     """The numbers that a link's text must have: one, or a paired difference with its interval."""
+    if "combinations" in results:  # of a study: the difference of a combination to the baseline
+        levels = dict(pair.split("=") for pair in place.split(","))
+        (row,) = [row for row in results["combinations"] if row["levels"] == levels]
+        return [row["difference"][name] for name in ("mean", "low", "high")]
     first, minus, second = place.partition("-models/")
     ours = values(results, first)
     if not minus:

@@ -76,14 +76,34 @@ def imported_with(name: str) -> set[str]:
     return {".".join(name[:length]) for name in parts for length in range(1, len(name) + 1)}
 
 
-def test_importing_the_package_imports_no_library_of_an_extra():
-    """Read from the sources: a fresh process takes seconds to import torch and timm."""
-    seen, new = set(), {"spanets"}
+def all_imported_with(*names: str) -> set[str]:
+    """Returns what modules import, and what that imports of ours, and so on.
+
+    Read from the sources: a fresh process takes seconds to import torch and timm.
+    """
+    seen, new = set(), set(names)
     while new:
         seen |= new
         new = set().union(*map(imported_with, new)) - seen
+    return seen
+
+
+def test_importing_the_package_imports_no_library_of_an_extra():
+    seen = all_imported_with("spanets")
     assert {"timm", "torch", "spanets.mixers.spam"} <= seen
     assert not HEAVY & seen
+
+
+def test_evaluating_a_classifier_imports_no_trainer():
+    """Lightning would add a tenth to the start."""
+    seen = all_imported_with(
+        "spanets.classification.evaluation",
+        "spanets.classification.task",
+        "spanets.runs.listing",
+        "spanets.training.using",
+    )
+    assert "torchmetrics" in seen
+    assert not {"lightning", "matplotlib"} & seen
 
 
 @pytest.mark.slow

@@ -36,5 +36,12 @@ def shorten(text: str, longest: int = 100) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
+def format_duration(seconds: float) -> str:
+    """Formats seconds as m:ss or h:mm:ss."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from spanets.classification.report import describe_metrics, plot_confusion
-from spanets.training.callbacks import best_row, format_duration, format_history
+from spanets.training.callbacks import best_row, format_history
 from spanets.training.report import plot_curves
+from spanets_runtime.text import format_duration
 
 CURVES = "cross entropy", {"val/accuracy": "accuracy", "val/auroc": "AUROC"}
 

@@ -8,7 +8,7 @@ from spanets.data.run_data import trained_images
 from spanets.recipe import parse_recipe
 from spanets.report.content import Content
 from spanets.sources import Source
-from spanets.training.callbacks import format_duration
+from spanets_runtime.text import format_duration
 
 Row = tuple[str, str]
 

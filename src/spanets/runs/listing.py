@@ -13,7 +13,7 @@ from typing import Any
 from spanets.recipe import parse_recipe
 from spanets.recipe.yaml_text import load_yaml
 from spanets.runs.claiming import is_running
-from spanets.runs.file_names import HISTORY, LAST, RECIPE, RECORD, RESULTS
+from spanets.runs.file_names import FOLD_RECIPE, HISTORY, LAST, RECIPE, RECORD, RESULTS
 from spanets.runs.record import STOPPED, read_starts
 from spanets_runtime.errors import UsageError, UserError, nearest
 from spanets_runtime.reading import read_text_file
@@ -74,6 +74,11 @@ def is_run(folder: Path) -> bool:
         all(os.path.lexists(folder / name) for name in names)
         for names in ([RECIPE], [RECORD, HISTORY], [RECORD, LAST])
     )
+
+
+def is_cross_validation(folder: Path) -> bool:
+    """Returns whether a folder holds the runs of `data.fold all`."""
+    return (folder / FOLD_RECIPE).is_file()
 
 
 def find_runs(root: str | Path) -> list[Run]:

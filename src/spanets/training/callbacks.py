@@ -22,6 +22,7 @@ from spanets.training.stopping import StopRequest
 from spanets.training.sums import Sums, add_sums, epoch_means, gather_sums, log_means
 from spanets_runtime.files import write_atomically
 from spanets_runtime.terminal import bar_colour
+from spanets_runtime.text import format_duration
 
 Row = dict[str, float]
 
@@ -313,10 +314,3 @@ class Clock:
             return "?"
         rate = (time.monotonic() - self.started) / done
         return format_duration(rate * (trainer.estimated_stepping_batches - trainer.global_step))
-
-
-def format_duration(seconds: float) -> str:
-    """Formats seconds as m:ss or h:mm:ss."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

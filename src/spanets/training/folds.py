@@ -84,11 +84,6 @@ def _write_summary(summary: Mapping[str, Any], out: Path) -> None:
     write_atomically(out / FOLD_RESULTS, lambda file: file.write(text.encode()))
 
 
-def is_cross_validation(folder: Path) -> bool:
-    """Returns whether a folder holds the runs of `data.fold all`."""
-    return (folder / FOLD_RECIPE).is_file()
-
-
 def evaluate_folds(folder: Path, options: EvalOptions) -> dict[str, Any] | None:
     """Evaluates a finished cross-validation; see `Task.evaluate_folds`.
 

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spanets.training.callbacks import Row, format_duration
 from spanets_runtime.errors import first_line, require
 from spanets_runtime.figures import name_label, render
 from spanets_runtime.files import write_atomically
+from spanets_runtime.text import format_duration
 
 if TYPE_CHECKING:
+    from spanets.training.callbacks import Row
     from spanets.training.task import Picture
 
 

@@ -119,9 +119,9 @@ def evaluate_model(arguments: argparse.Namespace) -> int:
     """Evaluates a model and prints the metrics."""
     from spanets_runtime.errors import require
 
-    require("lightning", "train")
+    require("torchmetrics", "train")
+    from spanets.runs.listing import is_cross_validation
     from spanets.tasks import load_task
-    from spanets.training.folds import is_cross_validation
     from spanets.training.options import EvalOptions
     from spanets.training.using import evaluate
 

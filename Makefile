@@ -9,13 +9,14 @@ export MPLBACKEND := Agg
 # command takes 20 s longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart demo-detection demo-segmentation test test-all test-lowest lint format \
-	docs docs-keys notebooks bench model-table clean
+.PHONY: help quickstart demo-detection demo-segmentation demo-pose test test-all test-lowest lint \
+	format docs docs-keys notebooks bench model-table clean
 
 help:
 	@echo "make quickstart  train on 2,624 solar cells, and write a page about it, in ten minutes"
 	@echo "make demo-detection  Mask R-CNN from scratch on generated shapes"
 	@echo "make demo-segmentation  Semantic FPN from scratch on generated shapes"
+	@echo "make demo-pose   Keypoint R-CNN from scratch on generated figures"
 	@echo "make test        run the tests       make test-all  run the slow tests too"
 	@echo "make test-lowest run the tests with the lowest supported versions of dependencies"
 	@echo "make lint        ruff, mypy, imports make format    reformat the sources"
@@ -55,6 +56,9 @@ demo-detection: $(VENV)/.demo
 
 demo-segmentation: $(VENV)/.demo
 	@PYTHON=$(BIN)/python sh examples/demo_shapes.sh shapes_semantic_fpn runs/demo-segmentation
+
+demo-pose: $(VENV)/.demo
+	@PYTHON=$(BIN)/python sh examples/demo_shapes.sh figures_keypoint_rcnn runs/demo-pose figures
 
 # Two processes of one thread each are faster than one process of two on models this small.
 test: $(VENV)/.dev

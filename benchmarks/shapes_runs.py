@@ -1,9 +1,9 @@
-"""Trains and evaluates the models of the benchmarks on generated shapes."""
+"""Trains and evaluates the models of the benchmarks on generated shapes and figures."""
 
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,19 @@ def read(out: Path, names: Sequence[str]) -> dict[str, Any]:
     return {**told, "seconds": result["train_seconds"], "processor_seconds": spent}
 
 
-def main(name: str, recipe: str, names: Sequence[str] = ()) -> None:
+def main(
+    name: str,
+    recipe: str,
+    names: Sequence[str] = (),
+    draw: Callable[[Path], None] = write_shapes,
+) -> None:
     """Measures and writes results/NAME.json after every run.
 
     Args:
         name: Name of the benchmark.
         recipe: Recipe of all models.
         names: Results to record besides the metrics.
+        draw: Writes the data set of 300 images into a new folder.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", nargs="+", default=["spanet_nano", "resnet18"])
@@ -49,7 +55,7 @@ def main(name: str, recipe: str, names: Sequence[str] = ()) -> None:
     arguments = parser.parse_args()
     shapes = arguments.runs / "shapes"
     if not shapes.exists():
-        write_shapes(shapes)
+        draw(shapes)
     table: dict[str, Any] = {}
     for model in arguments.models:
         out = arguments.runs / model

@@ -1,23 +1,25 @@
 #!/bin/sh
-# Draws shapes on photographs, trains on them from scratch, evaluates and predicts.
+# Draws shapes or figures on photographs, trains on them from scratch, evaluates and predicts.
 #   sh examples/demo_shapes.sh shapes_mask_rcnn|shapes_semantic_fpn RUN_FOLDER
+#   sh examples/demo_shapes.sh figures_keypoint_rcnn RUN_FOLDER figures
 set -eu
 recipe=$1
 run=$2
+drawn=${3:-shapes}
 python=${PYTHON:-python}
 start=$(date +%s)
 
-if [ ! -e "$run/shapes" ]; then
-    echo "== drawing 300 images of shapes into $run/shapes"
-    "$python" examples/shapes.py "$run/shapes"
+if [ ! -e "$run/$drawn" ]; then
+    echo "== drawing 300 images of $drawn into $run/$drawn"
+    "$python" "examples/$drawn.py" "$run/$drawn"
 fi
 
 if [ -e "$run/recipe.yaml" ] && [ ! -e "$run/results.json" ]; then
     echo "== resuming the run in $run"
-    "$python" -m spanets_cli train "$recipe" --data.root "$run/shapes" --out "$run" --resume
+    "$python" -m spanets_cli train "$recipe" --data.root "$run/$drawn" --out "$run" --resume
 elif [ ! -e "$run/results.json" ]; then
     echo "== training the $recipe recipe into $run"
-    "$python" -m spanets_cli train "$recipe" --data.root "$run/shapes" --out "$run"
+    "$python" -m spanets_cli train "$recipe" --data.root "$run/$drawn" --out "$run"
 fi
 
 echo
@@ -26,7 +28,7 @@ echo "== evaluating on the 60 validation images"
 
 echo
 echo "== predicting three of them"
-"$python" -m spanets_cli predict "$run/last.ckpt" "$run"/shapes/images/val/0000[0-2].png \
+"$python" -m spanets_cli predict "$run/last.ckpt" "$run/$drawn"/images/val/0000[0-2].png \
     --out "$run/predictions"
 
 echo

@@ -13,7 +13,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import box_iou, generalized_box_iou
 
 from spanets.bench.costs import count_parameters
-from spanets.detection import KINDS, PAPERS, Settings, make_detector
+from spanets.detection import KINDS, PAPERS, Settings, has_keypoints, has_masks, make_detector
 from spanets.detection.network.batching import Batching, check_targets
 from spanets.detection.network.heads import RegionPool, Samples
 from spanets.detection.network.retinanet import make_anchors
@@ -24,7 +24,16 @@ from spanets_runtime.predict import AnswerError
 BACKBONES = ("spanet_nano", "spanetv2_nano_pure", "resnet18")
 CLASSES = 3
 # Of the papers' sizes, one step of the cascade takes a minute.
-SMALL = Settings(channels=16, features=24, regions=24, proposals=40, anchor_scale=4)
+SMALL = Settings(
+    channels=16,
+    features=24,
+    regions=24,
+    proposals=40,
+    anchor_scale=4,
+    keypoints=3,
+    keypoint_convolutions=2,
+    keypoint_channels=16,
+)
 
 
 @pytest.fixture(params=KINDS)
@@ -40,12 +49,21 @@ def small() -> dict[str, nn.Module]:
 
 
 def target(*boxes: tuple[float, ...], size: tuple[int, int] = (64, 64)) -> dict[str, Tensor]:
-    """Objects of classes 1, 2, … that fill their boxes."""
+    """Objects of classes 1, 2, … that fill their boxes, with keypoints on their diagonals."""
     masks = torch.zeros(len(boxes), *size, dtype=torch.uint8)
     for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
         mask[int(y1) : int(y2), int(x1) : int(x2)] = 1
     labels = torch.arange(1, 1 + len(boxes))
-    return {"boxes": torch.tensor(boxes).reshape(-1, 4), "labels": labels, "masks": masks}
+    corners = torch.tensor(boxes).reshape(-1, 2, 2)
+    shares = torch.tensor([0.25, 0.5, 0.75])[None, :, None]
+    points = corners[:, :1] * shares + corners[:, 1:] * (1 - shares)
+    visible = torch.full((*points.shape[:2], 1), 2.0)
+    return {
+        "boxes": corners.flatten(1),
+        "labels": labels,
+        "masks": masks,
+        "keypoints": torch.cat([points, visible], 2),
+    }
 
 
 TWO = target((5.0, 8.0, 40.0, 50.0), (30.0, 2.0, 60.0, 30.0))
@@ -67,6 +85,7 @@ BROKEN = [
     ("mask_rcnn", "rpn.head.cls_logits"),
     ("mask_rcnn", "rpn.head.bbox_pred"),
     ("cascade_mask_rcnn", "roi_heads.stages.2.box_predictor.cls_score"),
+    ("keypoint_rcnn", "roi_heads.keypoints.predictor.kps_score_lowres"),
     ("retinanet", "head.classification_head.cls_logits"),
     ("retinanet", "head.regression_head.bbox_reg"),
 ]
@@ -75,7 +94,7 @@ BROKEN = [
 @pytest.mark.parametrize(("broken", "layer"), BROKEN)
 def test_a_broken_network_does_not_find_nothing(small, broken, layer):
     """NaN is above no threshold: without a check, no object would be found in any image."""
-    detector = copy.deepcopy(small[broken]).eval()
+    detector = eager(copy.deepcopy(small[broken]))
     image = torch.randn(3, 64, 64)
     with torch.no_grad():
         detector([image])
@@ -85,8 +104,10 @@ def test_a_broken_network_does_not_find_nothing(small, broken, layer):
 
 
 def test_norms_for_training_from_scratch(kind):
-    """Two a level of the pyramid, and four a branch of masks and of the cascade's boxes."""
+    """Two a level of the pyramid, four a branch of masks and of the cascade's boxes, two here of
+    keypoints."""
     expected = {"retinanet": 2 * 3, "mask_rcnn": 2 * 4 + 4, "cascade_mask_rcnn": 2 * 4 + 3 * 8}
+    expected["keypoint_rcnn"] = 2 * 4 + 2
     with torch.device("meta"):
         plain = make_detector(kind, "resnet18", CLASSES, settings=SMALL)
     assert not [m for m in plain.modules() if isinstance(m, nn.GroupNorm)]
@@ -115,9 +136,10 @@ def test_norms_divide_the_channels():
 
 
 def test_images_without_objects_train(kind, small):
-    """They lower the scores; there is nothing to learn of boxes and masks."""
+    """They lower the scores; there is nothing to learn of boxes, masks and keypoints."""
     losses = small[kind].train()([torch.randn(3, 64, 64)] * 2, [target(), target()])
-    of_boxes = [value for name, value in losses.items() if "box" in name or "mask" in name]
+    words = ("box", "mask", "keypoint")
+    of_boxes = [value for name, value in losses.items() if any(word in name for word in words)]
     assert of_boxes
     assert all(value == 0 for value in of_boxes)
     assert sum(losses.values()) > 0
@@ -145,10 +167,22 @@ def test_what_is_found_lies_in_the_image(kind):
         assert (found["boxes"] <= torch.tensor([width, height, width, height])).all()
         assert set(found["labels"].tolist()) <= {1, 2, 3}
         assert (found["scores"].diff() <= 0).all()
-        if kind != "retinanet":
+        if has_masks(kind):
             assert found["masks"].shape == (len(found["boxes"]), 1, height, width)
             assert found["masks"].min() >= 0
             assert found["masks"].max() <= 1
+        if has_keypoints(kind):
+            points = found["keypoints"]
+            assert points.shape == (len(found["boxes"]), 3, 3)
+            assert found["keypoints_scores"].shape == points.shape[:2]
+            left, top, right, bottom = found["boxes"].T[..., None]
+            # torchvision takes boxes of less than a pixel for one of a pixel
+            assert (
+                (points[..., 0] >= left) & (points[..., 0] <= torch.maximum(right, left + 1))
+            ).all()
+            assert (
+                (points[..., 1] >= top) & (points[..., 1] <= torch.maximum(bottom, top + 1))
+            ).all()
 
 
 def test_results_at_another_size(kind):
@@ -161,8 +195,11 @@ def test_results_at_another_size(kind):
     factors = torch.tensor([3.0, 2.0, 3.0, 2.0])
     torch.testing.assert_close(scaled["boxes"], plain["boxes"] * factors)
     assert torch.equal(scaled["labels"], plain["labels"])
-    if kind != "retinanet":
+    if has_masks(kind):
         assert scaled["masks"].shape[2:] == (128, 288)
+    if has_keypoints(kind):
+        expected = plain["keypoints"] * torch.tensor([3.0, 2.0, 1.0])
+        torch.testing.assert_close(scaled["keypoints"], expected)
 
 
 def test_a_batch_equals_its_images_one_by_one(kind):

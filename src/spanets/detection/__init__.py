@@ -1,4 +1,4 @@
-"""Detectors on any timm backbone: RetinaNet, Mask R-CNN and Cascade Mask R-CNN.
+"""Detectors on any timm backbone: RetinaNet, Mask R-CNN, its cascade, and Keypoint R-CNN.
 
 `make_detector` builds one, by default with the settings of both papers' COCO runs. Input images are
 normalised. Targets and results are torchvision's dictionaries, with labels from 1.
@@ -13,8 +13,13 @@ from torch import nn
 from spanets.backbones.dense import STRIDES, DenseBackbone
 from spanets.detection.network import retinanet
 from spanets.detection.network.batching import Detection, Size, Target
-from spanets.detection.network.rcnn import make_cascade_mask_rcnn, make_mask_rcnn
+from spanets.detection.network.rcnn import (
+    make_cascade_mask_rcnn,
+    make_keypoint_rcnn,
+    make_mask_rcnn,
+)
 from spanets.detection.network.settings import PAPERS, Settings
+from spanets.formats.coco.keypoints import Keypoints
 from spanets_runtime.errors import UsageError, nearest
 
 __all__ = [
@@ -26,7 +31,9 @@ __all__ = [
     "Target",
     "build_detector",
     "describe_detector",
+    "has_keypoints",
     "has_masks",
+    "keypoints_of",
     "make_detector",
 ]
 
@@ -65,6 +72,7 @@ def make_detector(
         "retinanet": retinanet.RetinaNet,
         "mask_rcnn": make_mask_rcnn,
         "cascade_mask_rcnn": make_cascade_mask_rcnn,
+        "keypoint_rcnn": make_keypoint_rcnn,
     }
     return builders[kind](body, classes, settings or PAPERS[kind])
 
@@ -90,6 +98,32 @@ def build_detector(
     return make_detector(kind, backbone, classes, backbone_args, frozen_stages, settings)
 
 
+def keypoints_of(described: Mapping[str, Any]) -> Keypoints | None:
+    """Returns the keypoints in a checkpoint's description of a detector, if it predicts some.
+
+    Raises:
+        UsageError: they are missing or damaged.
+    """
+    if not has_keypoints(str(described.get("kind"))):
+        return None
+    try:
+        keypoints, count = (
+            Keypoints.parse(described["keypoints"]),
+            described["settings"]["keypoints"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"the detector's description is damaged ({error})") from error
+    if len(keypoints.names) != count:
+        problem = f"{len(keypoints.names)} names of {count} keypoints"
+        raise UsageError(f"the detector's description is damaged ({problem})")
+    return keypoints
+
+
 def has_masks(kind: str) -> bool:
     """Whether a kind of detector predicts masks, and needs them in training."""
-    return kind != "retinanet"
+    return kind in ("mask_rcnn", "cascade_mask_rcnn")
+
+
+def has_keypoints(kind: str) -> bool:
+    """Whether a kind of detector predicts keypoints, and needs them in training."""
+    return kind == "keypoint_rcnn"

@@ -3,7 +3,8 @@
 A batch is a pair of lists, `(images, targets)`. Images are (3, H, W), normalised, of different
 sizes; detectors pad them. Training targets are torchvision's: boxes (N, 4) as x1, y1, x2, y2 in
 pixels of the resized image, labels (N,) from 1, and optionally `mask_bits`, masks of the resized
-image with eight pixels in a byte. Evaluation targets hold `image_id` and `size`, the height and
+image with eight pixels in a byte, or `keypoints` (N, K, 3), x and y in pixels of the resized image
+and visibility, 0 outside of it. Evaluation targets hold `image_id` and `size`, the height and
 width of the image file, to which a detector scales its results.
 """
 
@@ -23,9 +24,11 @@ from spanets.data.augment import ShortestSize, fit_sides, placements, recolourin
 from spanets.data.loaders import Loaders, RankSampler, make_loader, shuffled_loader
 from spanets.data.placement import Placement
 from spanets.data.sampler import EpochSampler, isolated_seed
+from spanets.detection.keypoints import describe_keypoints, match_parts, move_points
 from spanets.detection.recipe import DetectionData
 from spanets.formats.coco.bits import count_pixels, pack_masks
 from spanets.formats.coco.filling import fill
+from spanets.formats.coco.keypoints import Keypoints
 from spanets.formats.coco.loading import load_checked
 from spanets.formats.coco.notes import count_small, describe_classes, describe_files
 from spanets.formats.coco.objects import (
@@ -76,7 +79,8 @@ class TrainingImages(Dataset[Sample]):
         pixels = v2.functional.to_image(load_checked(image))
         with isolated_seed(self.seed, epoch, index):
             pixels, moved = self.transform(pixels, describe_geometry(image))
-        return pixels.as_subclass(Tensor), make_target(image, moved, self.masks)
+        target = make_target(image, moved, self.masks, self.data.keypoints)
+        return pixels.as_subclass(Tensor), target
 
 
 class EvaluationImages(Dataset[Sample]):
@@ -123,17 +127,20 @@ def describe_geometry(image: CocoImage) -> dict[str, Tensor]:
     }
 
 
-def make_target(image: CocoImage, moved: dict[str, Tensor], masks: bool) -> dict[str, Tensor]:
+def make_target(
+    image: CocoImage, moved: dict[str, Tensor], masks: bool, keypoints: Keypoints | None = None
+) -> dict[str, Tensor]:
     """Returns torchvision's target of an image after its transform.
 
     Args:
         image: The annotated image.
         moved: The result of `describe_geometry` after the transform.
         masks: Whether to make masks; objects whose mask has no pixel are then left out.
+        keypoints: The keypoints of the data set, if there are any.
     """
     boxes, objects = moved["boxes"].as_subclass(Tensor), moved["objects"]
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    own = {}
+    own: dict[str, Tensor] = {}
     if masks:
         bits = _make_masks(image, objects.tolist(), moved["placement"])
         area = count_pixels(bits)
@@ -141,6 +148,9 @@ def make_target(image: CocoImage, moved: dict[str, Tensor], masks: bool) -> dict
         bits = bits if kept.all() else bits[kept]  # copying would double the masks' memory
         boxes, objects, area, own = boxes[kept], objects[kept], area[kept], {"mask_bits": bits}
     labels = torch.tensor([image.annotations[i].label for i in objects], dtype=torch.int64)
+    if keypoints is not None:
+        points = [image.annotations[i].keypoints for i in objects]
+        own["keypoints"] = move_points(points, keypoints, moved["placement"])
     return {
         "boxes": boxes,
         "labels": labels,
@@ -246,14 +256,14 @@ def _normalisation(mean: Any, std: Any) -> list[v2.Transform]:
     return [to_float, v2.Normalize(list(mean), list(std))]
 
 
-def read_part(data: DetectionData, part: str) -> CocoData:
+def read_part(data: DetectionData, part: str, keypoints: bool = False) -> CocoData:
     """Reads the annotations of a recipe's "train" or "val" part; see `read_parts`."""
-    (found,) = read_parts(data, part)
+    (found,) = read_parts(data, part, keypoints=keypoints)
     return found
 
 
-def read_parts(data: DetectionData, *parts: str) -> list[CocoData]:
-    """Reads the annotations of a recipe's parts, "train" or "val".
+def read_parts(data: DetectionData, *parts: str, keypoints: bool = False) -> list[CocoData]:
+    """Reads the annotations of a recipe's parts, "train" or "val", perhaps with keypoints.
 
     Without the annotation file that the recipe names, any other format is looked for.
 
@@ -270,12 +280,20 @@ def read_parts(data: DetectionData, *parts: str) -> list[CocoData]:
         raise UserError(f"{root}: no such folder")
     files = {part: root / getattr(data, f"{part}_annotations") for part in parts}
     if not any(os.path.lexists(path) for path in files.values()):
-        return read_objects(root, parts, instead_of=next(iter(files.values())))
-    return [read_coco(path, root / getattr(data, f"{part}_images")) for part, path in files.items()]
+        return read_objects(root, parts, next(iter(files.values())), keypoints)
+    return [
+        read_coco(path, root / getattr(data, f"{part}_images"), keypoints)
+        for part, path in files.items()
+    ]
 
 
 def make_loaders(
-    data: DetectionData, masks: bool, seed: int, batch_size: int, processes: int = 1
+    data: DetectionData,
+    masks: bool,
+    seed: int,
+    batch_size: int,
+    processes: int = 1,
+    keypoints: bool = False,
 ) -> Loaders:
     """Reads a data set and makes its loaders.
 
@@ -285,17 +303,20 @@ def make_loaders(
         seed: The recipe's seed.
         batch_size: Images in a batch of one process; see `shuffled_loader`.
         processes: Number of processes that share the images.
+        keypoints: Whether targets have keypoints.
 
     Raises:
-        UserError: the data are missing or cannot be used, "val" has a class that "train" lacks, or
-            masks are wanted and an object has none.
+        UserError: the data are missing or cannot be used, "val" has a class that "train" lacks,
+            masks are wanted and an object has none, or keypoints are and no object has one.
     """
-    listed, measured = read_parts(data, "train", "val")
+    listed, measured = read_parts(data, "train", "val", keypoints=keypoints)
     train = select_for_training(listed, data.keep_empty)
     val = map_classes(measured, train.classes)
     if masks:
         check_masks(train)
         check_masks(val)
+    if keypoints:
+        val = match_parts(train, val)
     dataset = TrainingImages(train, train_transform(data), masks, seed)
     return Loaders(
         shuffled_loader(dataset, batch_size, data.workers, processes, seed, as_lists),
@@ -314,6 +335,7 @@ def _describe(data: DetectionData, listed: CocoData, train: CocoData, val: CocoD
     root = Path(os.path.expanduser(data.root or ""))
     lines = describe_classes(train, val)
     lines += describe_files(listed, val, [root / data.train_images, root / data.val_images])
+    lines += [describe_keypoints(train.keypoints, data.hflip)] if train.keypoints else []
     small = describe_lost(data, train), describe_unseen(val, preprocessing_of(data))
     return [*lines, *filter(None, small)]
 

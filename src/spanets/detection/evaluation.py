@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from spanets.data.loaders import plain_worker_errors
 from spanets.data.ranks import current_rank, in_order
-from spanets.detection import has_masks
+from spanets.detection import has_masks, keypoints_of
 from spanets.detection.data import describe_unseen, evaluation_loader, read_part
 from spanets.detection.errors import check_errors, save_errors
 from spanets.detection.matching import add_missed, count_kinds, match, recommend
@@ -21,7 +21,12 @@ from spanets.detection.module import find_objects
 from spanets.detection.network.batching import Target
 from spanets.detection.recipe import DetectionData, DetectionRecipe
 from spanets.detection.views import COMBINED, Augmented
-from spanets.formats.coco.objects import CocoData, map_classes
+from spanets.formats.coco.objects import (
+    CocoData,
+    check_keypoints,
+    map_classes,
+    match_keypoints,
+)
 from spanets.formats.coco.results import Result
 from spanets.recipe.trust import FLAG
 from spanets.sources import Source, as_source
@@ -69,10 +74,16 @@ def evaluate(
         check_errors(errors)
     source = as_source(source)
     info, data = source.info, data_of(source, root, trusted)
-    truth = map_classes(read_part(data, "val"), info.classes)
+    keypoints = keypoints_of(info.head)
+    truth = map_classes(read_part(data, "val", keypoints is not None), info.classes)
+    if keypoints is not None:
+        check_keypoints(truth)
+        truth = match_keypoints(truth, keypoints)
     loader = evaluation_loader(truth, info.preprocessing, batch_size, workers)
-    network = source.network if views is None else Augmented(source.network, views)
-    metrics = detect(network, loader, truth, has_masks(info.head["kind"]))
+    network = source.network
+    if views is not None:
+        network = Augmented(network, views, keypoints.mirrored() if keypoints else None)
+    metrics = detect(network, loader, truth, has_masks(info.head["kind"]), data.keypoint_sigma)
     measured = metrics.measure()
     matches = match(truth, metrics.results)
     thresholds = recommend(truth, matches, precision)
@@ -130,7 +141,11 @@ def measure(
 
 @torch.inference_mode()
 def detect(
-    model: nn.Module, loader: DataLoader[Any], truth: CocoData, masks: bool
+    model: nn.Module,
+    loader: DataLoader[Any],
+    truth: CocoData,
+    masks: bool,
+    sigma: float | None = None,
 ) -> DetectionMetrics:
     """Returns the detections of a detector, on a loader of the images of `truth`.
 
@@ -138,7 +153,7 @@ def detect(
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device).eval()
-    metrics = DetectionMetrics(truth, masks)
+    metrics = DetectionMetrics(truth, masks, sigma=sigma)
 
     def compute(batch: tuple[list[Tensor], list[Target]]) -> dict[int, list[Result]]:
         images, targets = batch

@@ -39,7 +39,7 @@ DEFAULT_SCORE = 0.5
 _COLOURS = {CORRECT: "#00c070", "missed": "#2080ff"}
 _MISTAKE = "#ff5020"
 
-_PLURALS = {"box": "boxes", "mask": "masks"}
+_PLURALS = {"box": "boxes", "mask": "masks", "keypoint": "keypoints"}
 
 
 def report_results(results: Mapping[str, Any]) -> list[Table | Scatter]:

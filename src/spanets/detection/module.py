@@ -52,7 +52,8 @@ class DetectionModule(RecipeModule[DetectionRecipe]):
         """Creates the metrics of the validation images."""
         loader: Any = self.trainer.val_dataloaders
         masks = has_masks(self.recipe.model.head)
-        self.val_metrics = DetectionMetrics(loader.dataset.data, masks, shared=True)
+        sigma = self.recipe.data.keypoint_sigma
+        self.val_metrics = DetectionMetrics(loader.dataset.data, masks, True, sigma)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds the detections of a batch to the metrics."""

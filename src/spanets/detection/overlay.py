@@ -1,4 +1,4 @@
-"""Draws detections over an image: boxes with class and score, and masks."""
+"""Draws detections over an image: boxes with class and score, masks, keypoints."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,15 +20,17 @@ def draw_objects(
     found: Mapping[str, Any],
     classes: Sequence[str],
     min_score: float = 0.5,
+    skeleton: Sequence[tuple[int, int]] = (),
 ) -> Image.Image:
     """Draws the detections with a high enough score.
 
     Args:
         image: An RGB image.
         found: torchvision's detections in pixels of the image: boxes (N, 4), labels (N,) from 1,
-            scores (N,), and possibly masks, probabilities (1, H, W) each.
+            scores (N,), and possibly masks, probabilities (1, H, W) each, and keypoints (N, K, 3).
         classes: The name of label 1, 2, and so on.
         min_score: Smallest score to draw.
+        skeleton: Pairs of keypoints that a line joins, numbered from 0.
 
     Returns:
         An image of the same size.
@@ -47,6 +49,9 @@ def draw_objects(
     draw, width = ImageDraw.Draw(picture), max(1, round(min(image.size) / 250))
     for box, colour in zip(boxes, colours, strict=True):
         draw.rectangle(box, width=width, outline=colour)
+    if "keypoints" in found:
+        for points, colour in zip(found["keypoints"].cpu()[kept].tolist(), colours, strict=True):
+            _draw_points(draw, [(x, y) for x, y, _ in points], skeleton, colour, 2 * width)
     scores = found["scores"].cpu()[kept].tolist()
     words = [
         f"{picture_label(classes[i - 1], MAX_NAME)} {score:.2f}"
@@ -54,6 +59,21 @@ def draw_objects(
     ]
     _write_words(draw, boxes, words, colours)
     return picture
+
+
+def _draw_points(
+    draw: ImageDraw.ImageDraw,
+    points: Sequence[tuple[float, float]],
+    skeleton: Sequence[tuple[int, int]],
+    colour: str,
+    radius: int,
+) -> None:
+    """Draws the lines of the skeleton, and over them the keypoints in white."""
+    for start, end in skeleton:
+        draw.line([points[start], points[end]], fill=colour, width=radius)
+    for x, y in points:
+        place = [x - radius, y - radius, x + radius, y + radius]
+        draw.ellipse(place, fill="white", outline=colour, width=max(1, radius // 2))
 
 
 def _write_words(

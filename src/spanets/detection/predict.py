@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from spanets.detection import keypoints_of
 from spanets.detection.network.batching import Detection
 from spanets.detection.network.pasting import paste_lazily
 from spanets.detection.overlay import draw_objects
@@ -32,7 +33,8 @@ class ObjectPrediction(ImagePrediction):
     Attributes:
         image, error, was_read: See `ImagePrediction`.
         objects: "label", "score", "box" (x, y, width and height in pixels) and, from detectors with
-            masks, "segmentation" (COCO's run lengths), in order of falling score.
+            masks, "segmentation" (COCO's run lengths), or from those with keypoints, "keypoints"
+            ("name", "x", "y" and "score" of each), in order of falling score.
         overlay: JPEG file of the image with the objects drawn on it, if one was written.
         cut: Number of objects that reach beyond a tile and may be incomplete; None without tiles.
     """
@@ -66,6 +68,7 @@ class ObjectPredictor(ReadyModel):
     Attributes:
         category_ids: Category ids of the classes in the training data set, or 1, 2, and so on
             if the checkpoint lacks them.
+        keypoints: The keypoints that the detector predicts, or None.
 
     Raises:
         WeightsError: the checkpoint cannot be read.
@@ -81,6 +84,7 @@ class ObjectPredictor(ReadyModel):
         super().__init__(source, device)
         self.tiling = tiling
         self.category_ids = category_ids_of(self.info.head, len(self.info.classes))
+        self.keypoints = keypoints_of(self.info.head)
 
     def __call__(
         self,
@@ -105,7 +109,7 @@ class ObjectPredictor(ReadyModel):
             UserError: the folder cannot be written, or the annotations cannot be read.
         """
         numbering = None if annotations is None else Numbering(read_listing(annotations))
-        record = Record(self.info.classes, self.category_ids, numbering)
+        record = Record(self.info.classes, self.category_ids, numbering, self.keypoints)
         images, place = list(images), None
         if out is not None:
             read = {identify(path) for path in images}
@@ -133,7 +137,7 @@ class ObjectPredictor(ReadyModel):
             return ObjectPrediction(str(path), [self._describe(one) for one in results], cut=cut)
         results = self._to_results(number, found)
         overlay, name = place(source)
-        save_picture(draw_objects(image, found, self.info.classes, min_score), overlay)
+        save_picture(self.draw(image, found, min_score), overlay)
         record.add(path, number, image.size, results, name)
         likely = [self._describe(one) for one in results if one["score"] >= min_score]
         return ObjectPrediction(str(path), likely, str(overlay), cut=cut)
@@ -146,6 +150,11 @@ class ObjectPredictor(ReadyModel):
             found = find_tiled(self._find_whole, image, self.tiling)
         return paste_lazily(found, (image.height, image.width))
 
+    def draw(self, image: Image.Image, found: dict[str, Any], min_score: float) -> Image.Image:
+        """Draws detections over an image; see `draw_objects`."""
+        skeleton = self.keypoints.skeleton if self.keypoints else ()
+        return draw_objects(image, found, self.info.classes, min_score, skeleton)
+
     @torch.inference_mode()
     def _find_whole(self, image: Image.Image) -> Detection:
         pixels, size = self.preprocess(image).to(self.device), (image.height, image.width)
@@ -153,12 +162,17 @@ class ObjectPredictor(ReadyModel):
         return found
 
     def _describe(self, result: Result) -> dict[str, Any]:
-        mask = {name: result[name] for name in ("segmentation",) if name in result}
+        own = {name: result[name] for name in ("segmentation",) if name in result}
+        if self.keypoints is not None:
+            x, y = result["keypoints"][::3], result["keypoints"][1::3]
+            points = zip(self.keypoints.names, x, y, result["keypoint_scores"], strict=True)
+            keys = ("name", "x", "y", "score")
+            own["keypoints"] = [dict(zip(keys, point, strict=True)) for point in points]
         return {
             "label": self.info.classes[result["category_id"] - 1],
             "score": result["score"],
             "box": result["bbox"],
-            **mask,
+            **own,
         }
 
     def _to_results(self, number: int, found: dict[str, Any]) -> list[Result]:

@@ -1,4 +1,4 @@
-"""The recipe of object detection and instance segmentation."""
+"""The recipe of object detection, instance segmentation and keypoints."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -48,6 +48,13 @@ class DetectionData(DenseData):
         "crop sides of 384 to 600.",
     )
 
+    keypoint_sigma: float | None = key(
+        None,
+        "Standard deviation σ of annotated keypoints in COCO's OKS, as a fraction of the root of "
+        "the object's area, for the metrics; null is COCO's 17 values for 17 keypoints, else 0.05.",
+        between=(1e-3, 10),
+    )
+
     def check(self) -> None:
         """Raises a UsageError for sides in the wrong order."""
         first, last = self.train_short_sides
@@ -66,7 +73,7 @@ class DetectionData(DenseData):
 class DetectionModel(Model):
     """The backbone and the detector."""
 
-    head: Literal["retinanet", "mask_rcnn", "cascade_mask_rcnn"] = key(
+    head: Literal["retinanet", "mask_rcnn", "cascade_mask_rcnn", "keypoint_rcnn"] = key(
         "mask_rcnn", "Kind of the detector."
     )
     frozen_stages: int = key(
@@ -105,16 +112,24 @@ class DetectionModel(Model):
     )
     norm_groups: int | None = key(
         None,
-        "Groups of a GroupNorm after the convolutions of pyramid, box and mask heads, for "
-        "training from scratch; null is no norm.",
+        "Groups of a GroupNorm after the convolutions of the pyramid and the heads, for training "
+        "from scratch; null is no norm.",
         between=(1, 4096),
+    )
+    keypoint_convolutions: int | None = key(
+        None,
+        "3×3 convolutions in the keypoint head of keypoint_rcnn; null is 8.",
+        between=(1, 16),
+    )
+    keypoint_channels: int | None = key(
+        None, "Channels of these convolutions; null is 512.", between=(1, 4096)
     )
 
     def sizes(self) -> dict[str, int | float]:
         """Returns the sizes of the detector that are not null."""
         names = (
             *("channels", "features", "regions", "proposals", "anchor_scale"),
-            *("box_convolutions", "norm_groups"),
+            *("box_convolutions", "norm_groups", "keypoint_convolutions", "keypoint_channels"),
         )
         values = {name: getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if value is not None}

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from spanets.formats.coco.keypoints import Keypoints
 from spanets.formats.coco.numbering import Numbering
 from spanets.formats.coco.results import Result, area_of_result
 from spanets_runtime.errors import UsageError
@@ -30,14 +31,21 @@ class Record:
         classes: The name of label 1, 2, and so on.
         category_ids: The category id of each class.
         numbering: Ids of an annotation file that lists the images; None numbers images from 1.
+        keypoints: The keypoints of the objects, or None.
     """
 
     def __init__(
-        self, classes: Sequence[str], category_ids: Sequence[int], numbering: Numbering | None
+        self,
+        classes: Sequence[str],
+        category_ids: Sequence[int],
+        numbering: Numbering | None,
+        keypoints: Keypoints | None = None,
     ) -> None:
         self.numbering = numbering
         ids = numbering.category_ids(classes) if numbering else list(category_ids)
-        self.categories = [{"id": i, "name": name} for i, name in zip(ids, classes, strict=True)]
+        named = keypoints.to_category() if keypoints else {}
+        pairs = zip(ids, classes, strict=True)
+        self.categories = [{"id": number, "name": name, **named} for number, name in pairs]
         self.images: list[dict[str, Any]] = []
         self.paths: dict[int, Path] = {}
         self.results: list[Result] = []

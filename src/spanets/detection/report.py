@@ -1,29 +1,41 @@
 """Reports of detection: metrics as text."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spanets.detection.metrics import NAMES
+from spanets.detection.metrics import KEYPOINT_NAMES, NAMES
 from spanets.training.thresholds import describe_rates
 
 MAX_CLASSES = 20
 """Largest number of classes that are all printed."""
 
 HEADER = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+KEYPOINT_HEADER = ("AP", "AP50", "AP75", "APm", "APl", "AR")
 
 
 def describe_metrics(results: Mapping[str, Any]) -> str:
     """Returns the metrics of `evaluate` as a readable table with COCO's names."""
     lines = [f"{results['checkpoint']} on {results['data']} ({results['images']} images)"]
-    lines.append("  " + " " * 4 + "".join(f"{name:>8}" for name in HEADER))
     metrics = results["metrics"]
-    for kind in ("box", "mask"):
-        if f"{kind}_ap" in metrics:
-            values = (metrics[f"{kind}_{name}"] for name in NAMES)
-            cells = ("none" if value is None else f"{value:.3f}" for value in values)
-            lines.append(f"  {kind:4}" + "".join(f"{cell:>8}" for cell in cells))
+    lines += _overall(metrics, HEADER, NAMES, ("box", "mask"))
+    if "keypoint_ap" in metrics:
+        lines += _overall(metrics, KEYPOINT_HEADER, KEYPOINT_NAMES, ("keypoint",))
     lines += [f"  {results['tta']}"] if "tta" in results else []
     return "\n".join([*lines, *_by_class(results), *_thresholds(results), *_mistakes(results)])
+
+
+def _overall(
+    metrics: Mapping[str, Any], header: Sequence[str], names: Sequence[str], kinds: Sequence[str]
+) -> list[str]:
+    """Returns a table with a row for each kind that was measured."""
+    width = 8 if "keypoint" in kinds else 4
+    lines = ["  " + " " * width + "".join(f"{name:>8}" for name in header)]
+    for kind in kinds:
+        if f"{kind}_ap" in metrics:
+            values = (metrics[f"{kind}_{name}"] for name in names)
+            cells = ("none" if value is None else f"{value:.3f}" for value in values)
+            lines.append(f"  {kind:{width}}" + "".join(f"{cell:>8}" for cell in cells))
+    return lines
 
 
 def _by_class(results: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -46,7 +47,7 @@ PALETTE = (0, 0, 0, 230, 60, 60, 60, 120, 230, 70, 180, 80, 240, 190, 40)
 # Smallest visible fraction of a shape, because less is hard to recognise.
 MIN_VISIBLE = 0.4
 
-_SUPERSAMPLING = 4
+SUPERSAMPLING = 4
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def draw_scene(photograph: Image.Image, size: int, rng: np.random.Generator) -> 
         size: Side of the result in pixels; shapes are 0.2 to 0.5 of it across.
         rng: Random generator.
     """
-    image = _crop(photograph, size, rng)
+    image = crop_photograph(photograph, size, rng)
     labels: list[int] = []
     masks: list[NDArray[np.bool_]] = []
     areas: list[float] = []
@@ -94,14 +95,16 @@ def draw_scene(photograph: Image.Image, size: int, rng: np.random.Generator) -> 
         whole = [*areas, _polygon_area(corners)]
         if any(m.sum() < MIN_VISIBLE * a for m, a in zip(remaining, whole, strict=True)):
             continue
-        image = _paint(image, coverage, mask, rng)
+        image = paint(image, coverage, mask, rng)
         labels, masks, areas = [*labels, label], remaining, whole
     return Scene(
         image.round().astype(np.uint8), labels, np.array(masks, bool).reshape(-1, size, size)
     )
 
 
-def _crop(photograph: Image.Image, size: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def crop_photograph(
+    photograph: Image.Image, size: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
     """Crops a random square, from a seventh to all of the short side, and resizes and turns it.
 
     Small crops are smooth when enlarged, like skies and walls, which few of the photographs show.
@@ -133,13 +136,13 @@ def _unit_outline(kind: str, angle: float) -> NDArray[np.float64]:
 
 def _rasterise(corners: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     """Returns the covered fraction of each pixel, (S, S)."""
-    fine = Image.new("L", (size * _SUPERSAMPLING,) * 2)
-    points = [(float(x), float(y)) for x, y in corners * _SUPERSAMPLING - 0.5]
+    fine = Image.new("L", (size * SUPERSAMPLING,) * 2)
+    points = [(float(x), float(y)) for x, y in corners * SUPERSAMPLING - 0.5]
     ImageDraw.Draw(fine).polygon(points, fill=255)
-    return np.asarray(fine.reduce(_SUPERSAMPLING)) / 255
+    return np.asarray(fine.reduce(SUPERSAMPLING)) / 255
 
 
-def _paint(
+def paint(
     image: NDArray[np.float64],
     coverage: NDArray[np.float64],
     mask: NDArray[np.bool_],
@@ -186,20 +189,26 @@ def coco_annotations(scenes: list[Scene], names: list[str]) -> dict[str, Any]:
         scenes: The scenes, one per image.
         names: The file name of each image.
     """
-    images = [
-        {"id": number, "file_name": name, "width": len(scene.image), "height": len(scene.image)}
-        for number, (scene, name) in enumerate(zip(scenes, names, strict=True), start=1)
-    ]
+    images = coco_images([scene.image for scene in scenes], names)
     annotations: list[dict[str, Any]] = []
     for image, scene in zip(images, scenes, strict=True):
         for label, mask in zip(scene.labels, scene.masks, strict=True):
             own = {"id": len(annotations) + 1, "image_id": image["id"], "category_id": label + 1}
-            annotations.append({**own, **_coco_shape(mask)})
+            annotations.append({**own, **coco_shape(mask)})
     categories = [{"id": i, "name": name} for i, name in enumerate(CLASSES, start=1)]
     return {"images": images, "categories": categories, "annotations": annotations}
 
 
-def _coco_shape(mask: NDArray[np.bool_]) -> dict[str, Any]:
+def coco_images(images: Iterable[NDArray[np.uint8]], names: list[str]) -> list[dict[str, Any]]:
+    """Returns COCO's entries of images (H, W, 3) with these file names, numbered from 1."""
+    return [
+        {"id": number, "file_name": name, "width": image.shape[1], "height": image.shape[0]}
+        for number, (image, name) in enumerate(zip(images, names, strict=True), start=1)
+    ]
+
+
+def coco_shape(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """Returns an annotation's box, area and run lengths of a mask (H, W) with at least a pixel."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     left, top = int(columns[0]), int(rows[0])
     return {
@@ -239,6 +248,24 @@ def write_shapes(
         UsageError: the folder exists, or a part would have no image.
         UserError: see `load_photographs`.
     """
+    with new_parts(out, images, size, val_fraction) as (aside, counts):
+        for part, count in counts.items():
+            scenes = draw_part(load_photographs(part), part, count, size, seed)
+            _write_part(aside, part, progress(scenes, part, total=count))
+        (aside / "classes.txt").write_text("\n".join(("background", *CLASSES)) + "\n")
+
+
+@contextmanager
+def new_parts(
+    out: Path, images: int, size: int, val_fraction: float
+) -> Iterator[tuple[Path, dict[str, int]]]:
+    """Yields a folder to write and the images by part; it becomes `out` when the block ends.
+
+    Args: See `write_shapes`.
+
+    Raises:
+        UsageError: the folder exists, or a part would have no image.
+    """
     counts = {"val": round(images * val_fraction)}
     counts = {"train": images - counts["val"], **counts}
     if min(counts.values()) < 1 or size < 32:
@@ -247,10 +274,7 @@ def write_shapes(
         raise UsageError(f"{out}: exists already; name a new folder, or remove it")
     aside = out.with_name(f".{out.name}.{token_hex(4)}.part")  # two calls may run at once
     try:
-        for part, count in counts.items():
-            scenes = draw_part(load_photographs(part), part, count, size, seed)
-            _write_part(aside, part, progress(scenes, part, total=count))
-        (aside / "classes.txt").write_text("\n".join(("background", *CLASSES)) + "\n")
+        yield aside, counts
         aside.replace(out)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The task of object detection and instance segmentation."""
+"""The task of object detection, instance segmentation and keypoints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from torch import nn
 
 from spanets.backbones.dense import DenseBackbone
 from spanets.checkpoint import ModelInfo
-from spanets.detection import PAPERS, build_detector, describe_detector, has_masks
+from spanets.detection import (
+    PAPERS,
+    build_detector,
+    describe_detector,
+    has_keypoints,
+    has_masks,
+    keypoints_of,
+)
 from spanets.detection.recipe import DetectionRecipe
 from spanets.recipe import parse_recipe
 from spanets.training.options import EvalOptions, PredictOptions, Views
@@ -25,13 +32,14 @@ if TYPE_CHECKING:
 
     from spanets.data.loaders import Loaders
     from spanets.data.run_data import RunData
+    from spanets.formats.coco.keypoints import Keypoints
     from spanets.sources import Source
     from spanets.training.callbacks import Row
     from spanets.training.report_parts import Examples, Scatter, Table
 
 
 class DetectionTask(Task[DetectionRecipe]):
-    """Predicts boxes of objects and, with some detectors, masks."""
+    """Predicts boxes of objects and, with some detectors, masks or keypoints."""
 
     name = "detection"
     recipe_type = DetectionRecipe
@@ -45,6 +53,7 @@ class DetectionTask(Task[DetectionRecipe]):
         "train/loss": "loss",
         "val/box_ap": "box AP",
         "val/mask_ap": "mask AP",
+        "val/keypoint_ap": "keypoint AP",
     }
     eval_batch = 2
 
@@ -85,7 +94,9 @@ class DetectionTask(Task[DetectionRecipe]):
         if options.annotations is not None and options.out is None:
             raise UsageError("--annotations sets the ids in the files of --out; add --out DIR")
         if options.views is not None:
-            source = replace(source, network=Augmented(source.network, options.views))
+            keypoints = keypoints_of(source.info.head)
+            mirrored = keypoints.mirrored() if keypoints else None
+            source = replace(source, network=Augmented(source.network, options.views, mirrored))
         return partial(
             ObjectPredictor(source, tiling=options.tile),
             out=options.out,
@@ -164,6 +175,7 @@ class DetectionTask(Task[DetectionRecipe]):
     def __init__(self, recipe: DetectionRecipe) -> None:
         super().__init__(recipe)
         self.category_ids: list[int] = []
+        self.keypoints: Keypoints | None = None
 
     def make_loaders(self, batch_size: int, processes: int, run_data: RunData) -> Loaders:
         """Makes the loaders of a recipe; see `detection.data.make_loaders`."""
@@ -171,27 +183,31 @@ class DetectionTask(Task[DetectionRecipe]):
 
         require("faster_coco_eval", "detection")  # fail before training, not at its end
         recipe = self.recipe
-        masks = has_masks(recipe.model.head)
-        loaders = make_loaders(recipe.data, masks, recipe.seed, batch_size, processes)
+        head = recipe.model.head
+        rest = recipe.seed, batch_size, processes, has_keypoints(head)
+        loaders = make_loaders(recipe.data, has_masks(head), *rest)
         dataset: Any = loaders.train.dataset
         self.category_ids = dataset.data.category_ids
+        self.keypoints = dataset.data.keypoints
         return loaders
 
     def make_info(self, classes: list[str]) -> ModelInfo:
-        """Returns the checkpoint metadata of the detector, including the category ids."""
+        """Returns the checkpoint metadata, including the category ids and the keypoints' names."""
         from spanets.detection.data import preprocessing_of
 
         model = self.recipe.model
         try:
-            settings = replace(PAPERS[model.head], **model.sizes())  # type: ignore[arg-type]
+            sizes: dict[str, Any] = dict(model.sizes())
+            if self.keypoints is not None:
+                sizes["keypoints"] = len(self.keypoints.names)
+            settings = replace(PAPERS[model.head], **sizes)
         except ValueError as error:
             raise UsageError(f"model.{error}") from None
         described = describe_detector(model.head, model.frozen_stages, settings)
-        return self.describe_model(
-            classes,
-            preprocessing_of(self.recipe.data),
-            {**described, "category_ids": self.category_ids},
-        )
+        described["category_ids"] = self.category_ids
+        if self.keypoints is not None:
+            described["keypoints"] = self.keypoints.describe()
+        return self.describe_model(classes, preprocessing_of(self.recipe.data), described)
 
     def load_weights(self, model: nn.Module, path: Given) -> LoadReport:
         """Loads the backbone's weights from a classifier or detector, ours or the authors'."""
@@ -231,6 +247,7 @@ class DetectionTask(Task[DetectionRecipe]):
         """Returns a figure of learning curves."""
         from spanets.training.report import plot_curves
 
-        metrics = {"val/box_ap": "box AP", "val/box_ap50": "box AP50", "val/mask_ap": "mask AP"}
+        metrics = {"val/box_ap": "box AP", "val/box_ap50": "box AP50"}
+        metrics |= {"val/mask_ap": "mask AP", "val/keypoint_ap": "keypoint AP"}
         title, loss = self.recipe.model.name, "sum of the losses"
         return {"learning_curve": lambda path: plot_curves(history, path, title, loss, metrics)}

@@ -1,7 +1,7 @@
 """Detects objects in views of an image: tiles, mirror images, scales, corners; merges the results.
 
 Objects of a class whose boxes have an IoU above `NMS` are one object; the one with the highest
-score stays, with its box and mask.
+score stays, with its box, mask and keypoints.
 
 A detector with views needs no more memory than the detector: views are processed one by one.
 """
@@ -46,11 +46,14 @@ class Augmented(nn.Module):
     Args:
         model: A detector in evaluation mode.
         views: The views.
+        mirrored: The keypoint that each one becomes in a mirror image; see `Keypoints.mirrored`.
     """
 
-    def __init__(self, model: nn.Module, views: Views) -> None:
+    def __init__(
+        self, model: nn.Module, views: Views, mirrored: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
-        self.model, self.views = model, views
+        self.model, self.views, self.mirrored = model, views, mirrored
 
     def forward(
         self,
@@ -83,7 +86,7 @@ class Augmented(nn.Module):
         """Returns the detections in an image and in its mirror image, scaled to a size."""
         (plain,) = self.model([image], sizes=[size], paste=False)
         (mirrored,) = self.model([image.flip(-1)], sizes=[size], paste=False)
-        return [plain, mirror(mirrored, size[1])]
+        return [plain, mirror(mirrored, size[1], self.mirrored)]
 
 
 def _place(found: Detection, corner: Box, sides: tuple[int, int], size: Size) -> Detection:
@@ -97,10 +100,22 @@ def _place(found: Detection, corner: Box, sides: tuple[int, int], size: Size) ->
         sides: Width and height of the network's input.
         size: Height and width of the image to whose pixels the boxes are scaled.
     """
-    boxes = found["boxes"] + found["boxes"].new_tensor([corner[0], corner[1]] * 2)
-    whole = ~_touches(boxes, corner, sides)
-    scale = boxes.new_tensor([size[1] / sides[0], size[0] / sides[1]] * 2)
-    return {name: value[whole] for name, value in {**found, "boxes": boxes * scale}.items()}
+    moved = _move(found, (corner[0], corner[1]))
+    whole = ~_touches(moved["boxes"], corner, sides)
+    scaled = _move(moved, scale=(size[1] / sides[0], size[0] / sides[1]))
+    return {name: value[whole] for name, value in scaled.items()}
+
+
+def _move(
+    found: Detection, by: tuple[float, float] = (0, 0), scale: tuple[float, float] = (1, 1)
+) -> Detection:
+    """Returns the detections with boxes and keypoints moved in x and y, then scaled."""
+    boxes = found["boxes"]
+    moved = {"boxes": (boxes + boxes.new_tensor(by * 2)) * boxes.new_tensor(scale * 2)}
+    if "keypoints" in found:
+        points = found["keypoints"]
+        moved["keypoints"] = (points + points.new_tensor([*by, 0])) * points.new_tensor([*scale, 1])
+    return {**found, **moved}
 
 
 def _resize(image: Tensor, size: Sequence[int]) -> Tensor:
@@ -109,12 +124,23 @@ def _resize(image: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(image[None], list(size), mode="bilinear", antialias=True)[0]
 
 
-def mirror(found: Detection, width: int) -> Detection:
-    """Returns the detections of a mirror image in the image of this width."""
+def mirror(found: Detection, width: int, mirrored: Sequence[int] | None = None) -> Detection:
+    """Returns the detections of a mirror image in the image of this width.
+
+    Args:
+        found: The detections.
+        width: Width of the image.
+        mirrored: The keypoint that each one is in the image; None keeps them.
+    """
     left, top, right, bottom = found["boxes"].unbind(1)
     boxes = torch.stack([width - right, top, width - left, bottom], 1)
-    masks = {"masks": found["masks"].flip(-1)} if "masks" in found else {}
-    return {**found, "boxes": boxes, **masks}
+    own = {"masks": found["masks"].flip(-1)} if "masks" in found else {}
+    if "keypoints" in found:
+        x, y, visible = found["keypoints"].unbind(2)
+        order = list(range(x.shape[1])) if mirrored is None else list(mirrored)
+        own["keypoints"] = torch.stack([width - x, y, visible], 2)[:, order]
+        own["keypoints_scores"] = found["keypoints_scores"][:, order]
+    return {**found, "boxes": boxes, **own}
 
 
 def join(views: Sequence[Detection]) -> Detection:
@@ -155,8 +181,7 @@ def find_tiled(
     views = []
     for tile in tiles:
         view = find(image.crop(tile))
-        corner = view["boxes"].new_tensor([tile[0], tile[1]] * 2)
-        view = {**view, "boxes": view["boxes"] + corner}
+        view = _move(view, (tile[0], tile[1]))
         views.append({**view, CUT: _touches(view["boxes"], tile, image.size)})
     return _suppress(join(_drop_cut(views, tiles)))
 

@@ -1,4 +1,4 @@
-"""The panel "Detect": boxes and masks of detectors and segmenters, above a score."""
+"""The panel "Detect": boxes, masks and keypoints of detectors and segmenters, above a score."""
 
 from functools import lru_cache
 from typing import Any
@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from spanets.detection import keypoints_of
 from spanets.detection.overlay import draw_objects
 from spanets.detection.predict import ObjectPredictor
 from spanets.explore.results import Series, Shown
@@ -65,9 +66,12 @@ def _find_objects(model: Model, path: str, _: tuple[int, int]) -> tuple[Image.Im
 
 def _show_objects(model: Model, path: str, stamp: tuple[int, int], score: float) -> Shown:
     image, found = _find_objects(model, path, stamp)
-    picture = _fit(draw_objects(image, found, model.source.info.classes, score))
+    info = model.source.info
+    keypoints = keypoints_of(info.head)
+    skeleton = keypoints.skeleton if keypoints else ()
+    picture = _fit(draw_objects(image, found, info.classes, score, skeleton))
     kept = found["scores"] >= score
-    names = [model.source.info.classes[i - 1] for i in found["labels"][kept].tolist()]
+    names = [info.classes[i - 1] for i in found["labels"][kept].tolist()]
     titles = [f"{i + 1} {name}" for i, name in enumerate(names)]
     boxes = found["boxes"][kept].numpy().reshape(-1, 4)
     series = (

@@ -82,7 +82,9 @@ def describe_formats() -> str:
     return "; ".join(f"{module.NAME}: {module.LOOKED_FOR}" for module in FORMATS.values())
 
 
-def read_objects(root: Path, parts: Sequence[str], instead_of: Path) -> list[CocoData]:
+def read_objects(
+    root: Path, parts: Sequence[str], instead_of: Path, keypoints: bool = False
+) -> list[CocoData]:
     """Reads parts of a data set for a detector, in any of `FORMATS`.
 
     The notes of the first part name the format, and the number of images and objects by part.
@@ -91,6 +93,7 @@ def read_objects(root: Path, parts: Sequence[str], instead_of: Path) -> list[Coc
         root: The folder.
         parts: "train" or "val"; without such images, "val" is taken out of "train".
         instead_of: The annotation file that was expected, for messages.
+        keypoints: Whether to read keypoints as well, which only COCO's format has.
 
     Raises:
         UserError: no format is found, a part is missing, or masks do not tell objects apart.
@@ -111,18 +114,18 @@ def read_objects(root: Path, parts: Sequence[str], instead_of: Path) -> list[Coc
         )
     if missing := [part for part in parts if part not in dataset.parts]:
         raise UserError(f"{dataset.describe()}; but no part {missing[0]}")
-    first, *others = (check_part(dataset.parts[part]) for part in parts)
+    first, *others = (check_part(dataset.parts[part], keypoints) for part in parts)
     line = f"no {instead_of.relative_to(root)}; read instead: {dataset.describe()}"
     return [replace(first, notes=(line, *dataset.notes, *first.notes)), *others]
 
 
-def check_part(part: Part) -> CocoData:
+def check_part(part: Part, keypoints: bool = False) -> CocoData:
     """Checks a part as COCO's own files are checked.
 
     Raises:
         UserError: see `coco.reader.check_coco`.
     """
-    return check_coco(part.content, part.source, part.folder)
+    return check_coco(part.content, part.source, part.folder, keypoints)
 
 
 def with_validation(dataset: Dataset, share: float = VAL_SHARE) -> Dataset:

@@ -4,17 +4,23 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
-from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
+from torchvision.models.detection.transform import (
+    GeneralizedRCNNTransform,
+    resize_boxes,
+    resize_keypoints,
+)
 
 from spanets_runtime.predict import check_answer
 
 Detection = dict[str, Tensor]
 """torchvision's detections: boxes (N, 4) as x1, y1, x2, y2 in pixels, labels (N,), scores (N,) in
-falling order and, from detectors with masks, masks (N, 1, H, W) of probabilities."""
+falling order; from detectors with masks, masks (N, 1, H, W) of probabilities; and from those with
+keypoints, keypoints (N, K, 3) as x, y and 1, and keypoints_scores (N, K), logits of a heatmap."""
 
 Target = dict[str, Tensor]
 """torchvision's targets: boxes (N, 4), labels (N,) from 1 and, with masks, masks (N, H, W) of 0 and
-1 or `mask_bits`, the same with eight pixels in a byte (see `spanets.formats.coco.bits`)."""
+1 or `mask_bits`, the same with eight pixels in a byte (see `spanets.formats.coco.bits`); with
+keypoints, keypoints (N, K, 3) as x, y and visibility, of which 0 gives no loss."""
 
 Size = tuple[int, int]
 
@@ -51,13 +57,17 @@ def detect_singly(
     Args:
         detect: Maps an image (3, H, W) to its detections, in its pixels.
         images: Images of any size.
-        sizes: Height and width to which boxes are scaled; by default those of the images.
+        sizes: Height and width to which boxes and keypoints are scaled; by default those of the
+            images.
     """
     found = []
     for i, image in enumerate(images):
         one, own = detect(image), tuple(image.shape[-2:])
-        boxes = resize_boxes(one["boxes"], own, sizes[i] if sizes else own)
-        found.append({**one, "boxes": boxes})
+        size = sizes[i] if sizes else own
+        resized = {"boxes": resize_boxes(one["boxes"], own, size)}
+        if "keypoints" in one:
+            resized["keypoints"] = resize_keypoints(one["keypoints"], own, size)
+        found.append({**one, **resized})
     return found
 
 

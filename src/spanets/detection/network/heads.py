@@ -1,17 +1,20 @@
-"""The second stage of Mask R-CNN and Cascade Mask R-CNN: classes, boxes and masks of proposals.
+"""The second stage of two-stage detectors: classes, boxes, masks and keypoints of proposals.
 
 Shape legend: R regions of all images together, K classes without the background (class 0).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import (
     RoIHeads,
+    keypointrcnn_inference,
+    keypointrcnn_loss,
     maskrcnn_inference,
     maskrcnn_loss,
 )
@@ -62,6 +65,12 @@ class Samples:
     labels: list[Tensor]
     objects: list[Tensor]
     added: list[Tensor]
+
+    def positive(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Returns the boxes of positive regions and their objects, one tensor per image each."""
+        kept = [labels > 0 for labels in self.labels]
+        boxes = [one[keep] for one, keep in zip(self.boxes, kept, strict=True)]
+        return boxes, [one[keep] for one, keep in zip(self.objects, kept, strict=True)]
 
 
 class BoxStage(RoIHeads):
@@ -193,9 +202,7 @@ class MaskBranch(nn.Module):
         self, maps: dict[str, Tensor], samples: Samples, sizes: list[Size], targets: list[Target]
     ) -> Tensor:
         """Returns the binary cross entropy of the masks of positive regions."""
-        positive = [labels > 0 for labels in samples.labels]
-        boxes = [one[keep] for one, keep in zip(samples.boxes, positive, strict=True)]
-        objects = [one[keep] for one, keep in zip(samples.objects, positive, strict=True)]
+        boxes, objects = samples.positive()
         masks, labels = [], []
         for i, (target, (_, width)) in enumerate(zip(targets, sizes, strict=True)):
             # Unpack only masks of objects that match a region.
@@ -212,6 +219,50 @@ def _masks_of(target: Target, objects: Tensor, width: int) -> Tensor:
     return target["masks"][objects]
 
 
+class KeypointBranch(nn.Module):
+    """Predicts a heatmap of 56×56 for each keypoint, by convolutions on 14×14 regions.
+
+    Source: Mask R-CNN, arXiv 1703.06870, section 5. The heatmaps are the same for all classes.
+
+    Args:
+        settings: Settings, of which `channels`, `norm_groups` and those of keypoints are used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        width = settings.keypoint_channels
+        layers = (width,) * settings.keypoint_convolutions
+        self.pool = RegionPool(14)
+        # torchvision's KeypointRCNNHeads has the same layers, and no norm.
+        self.head = MaskRCNNHeads(settings.channels, layers, 1, settings.norm_layer)
+        self.predictor = KeypointRCNNPredictor(width, settings.keypoints)
+
+    def forward(self, maps: dict[str, Tensor], boxes: list[Tensor], sizes: list[Size]) -> Tensor:
+        """Returns logits (R, keypoints, 56, 56)."""
+        logits = self.predictor(self.head(self.pool(maps, boxes, sizes)))
+        return logits.float().contiguous()  # torchvision's loss needs NCHW in memory as well
+
+    def loss(
+        self, maps: dict[str, Tensor], samples: Samples, sizes: list[Size], targets: list[Target]
+    ) -> Tensor:
+        """Returns the cross entropy over the pixels of each labelled keypoint's heatmap.
+
+        Of positive regions; keypoints outside of them, or without a label, do not count.
+        """
+        boxes, objects = samples.positive()
+        points = [target["keypoints"] for target in targets]
+        return keypointrcnn_loss(self(maps, boxes, sizes), boxes, points, objects)
+
+    def detect(
+        self, maps: dict[str, Tensor], boxes: list[Tensor], sizes: list[Size]
+    ) -> Iterator[dict[str, Tensor]]:
+        """Yields the keypoints of each image's boxes, (N, keypoints, 3), and their scores."""
+        logits = self(maps, boxes, sizes)
+        check_finite([logits])
+        for points, scores in zip(*keypointrcnn_inference(logits, boxes), strict=True):
+            yield {"keypoints": points, "keypoints_scores": scores}
+
+
 class CascadeHeads(nn.Module):
     """Box stages that each refine the boxes of the previous one; Mask R-CNN has a single stage.
 
@@ -221,17 +272,23 @@ class CascadeHeads(nn.Module):
 
     Args:
         stages: The box stages.
-        masks: The mask branch of each stage.
+        masks: The mask branch of each stage, or none at all.
         weights: The loss weight of each stage.
+        keypoints: The keypoint branch of the last stage, or None.
     """
 
     def __init__(
-        self, stages: Sequence[BoxStage], masks: Sequence[MaskBranch], weights: Sequence[float]
+        self,
+        stages: Sequence[BoxStage],
+        masks: Sequence[MaskBranch],
+        weights: Sequence[float],
+        keypoints: KeypointBranch | None = None,
     ) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.masks = nn.ModuleList(masks)
         self.weights = tuple(weights)
+        self.keypoints = keypoints
 
     def losses(
         self,
@@ -242,23 +299,30 @@ class CascadeHeads(nn.Module):
     ) -> dict[str, Tensor]:
         """Returns the weighted losses of every stage by name."""
         losses: dict[str, Tensor] = {}
-        for i, (stage, branch, weight) in enumerate(self._stages()):
+        for i, (stage, weight) in enumerate(zip(self._stages(), self.weights, strict=True)):
             samples = stage.sample(proposals, targets)
             logits, deltas = stage(maps, samples.boxes, sizes)
             of_classes, of_boxes = stage.losses(logits, deltas, samples, targets)
             number = f"{i + 1}" if len(self.stages) > 1 else ""
             losses[f"loss_classifier{number}"] = weight * of_classes
             losses[f"loss_box_reg{number}"] = weight * of_boxes
-            losses[f"loss_mask{number}"] = weight * branch.loss(maps, samples, sizes, targets)
+            if self.masks:
+                of_masks = self.masks[i].loss(maps, samples, sizes, targets)  # type: ignore[operator]
+                losses[f"loss_mask{number}"] = weight * of_masks
+            if self.keypoints is not None and stage is self.stages[-1]:
+                losses["loss_keypoint"] = self.keypoints.loss(maps, samples, sizes, targets)
             proposals = stage.refine_samples(samples, logits, deltas, sizes)
         return losses
 
     def detect(
         self, maps: dict[str, Tensor], proposals: list[Tensor], sizes: list[Size]
     ) -> list[Detection]:
-        """Returns the detections of each image, with masks (N, 1, 28, 28) relative to the boxes."""
+        """Returns the detections of each image, with masks (N, 1, 28, 28) relative to the boxes.
+
+        Keypoints are in pixels of the image.
+        """
         boxes, every = proposals, []
-        *earlier, last = (stage for stage, _, _ in self._stages())
+        *earlier, last = self._stages()
         for stage in earlier:
             logits, deltas = stage(maps, boxes, sizes)
             boxes = stage.refine(boxes, likeliest(logits), deltas, sizes)
@@ -271,11 +335,15 @@ class CascadeHeads(nn.Module):
             {"boxes": b, "scores": s, "labels": k} for b, s, k in zip(*found, strict=True)
         ]
         boxes, labels = [one["boxes"] for one in detections], [one["labels"] for one in detections]
-        by_stage = [maskrcnn_inference(branch(maps, boxes, sizes), labels) for branch in self.masks]
-        for one, *masks in zip(detections, *by_stage, strict=True):
-            one["masks"] = torch.stack(masks).mean(0)
-            check_finite([one["masks"]])
+        if self.masks:
+            by_stage = [maskrcnn_inference(head(maps, boxes, sizes), labels) for head in self.masks]
+            for one, *masks in zip(detections, *by_stage, strict=True):
+                one["masks"] = torch.stack(masks).mean(0)
+                check_finite([one["masks"]])
+        if self.keypoints is not None:
+            points = self.keypoints.detect(maps, boxes, sizes)
+            detections = [{**one, **own} for one, own in zip(detections, points, strict=True)]
         return detections
 
-    def _stages(self) -> list[tuple[BoxStage, MaskBranch, float]]:
-        return list(zip(self.stages, self.masks, self.weights, strict=True))  # type: ignore[arg-type]
+    def _stages(self) -> list[BoxStage]:
+        return list(self.stages)  # type: ignore[arg-type]

@@ -35,7 +35,9 @@ class PastedMasks:
 
 
 def paste_all(found: Detection, size: Size) -> Detection:
-    """Returns the detections with masks pasted into an image of this size, (N, 1, H, W)."""
+    """Returns the detections with masks, if any, pasted into an image of this size."""
+    if "masks" not in found:
+        return found
     return {**found, "masks": paste_masks_in_image(found["masks"], found["boxes"], size)}
 
 

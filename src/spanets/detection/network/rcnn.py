@@ -1,4 +1,7 @@
-"""Mask R-CNN (arXiv 1703.06870) and Cascade Mask R-CNN (1906.09756), from torchvision's parts."""
+"""Two-stage detectors from torchvision's parts.
+
+Mask R-CNN and Keypoint R-CNN (both arXiv 1703.06870), and Cascade Mask R-CNN (1906.09756).
+"""
 
 from typing import Any
 
@@ -18,11 +21,18 @@ from spanets.detection.network.batching import (
     check_targets,
     detect_singly,
 )
-from spanets.detection.network.heads import BoxStage, CascadeHeads, MaskBranch, RegionPool
+from spanets.detection.network.heads import (
+    BoxStage,
+    CascadeHeads,
+    KeypointBranch,
+    MaskBranch,
+    RegionPool,
+)
 from spanets.detection.network.pasting import paste_all
 from spanets.detection.network.pyramid import FeaturePyramid
 from spanets.detection.network.rpn import ProposalNetwork
 from spanets.detection.network.settings import Settings
+from spanets_runtime.errors import UsageError
 
 POOLED = 7
 STD = (0.1, 0.1, 0.2, 0.2)
@@ -33,7 +43,7 @@ CASCADE_WEIGHTS = (1.0, 0.5, 0.25)
 
 
 class RegionDetector(nn.Module):
-    """A two-stage detector: proposes regions, then predicts their classes, boxes and masks.
+    """A two-stage detector: proposes regions, then predicts their classes, boxes, masks, keypoints.
 
     Args:
         backbone: A backbone with five maps at strides 4 to 64.
@@ -61,7 +71,7 @@ class RegionDetector(nn.Module):
 
         Args:
             images: Normalised images, (3, H, W) each, of any size.
-            targets: Targets with masks, in training.
+            targets: Targets with masks or keypoints, in training.
             sizes: Height and width to which results are scaled; by default those of the images.
             paste: Whether to paste masks into images of these sizes, (N, 1, H, W). If not, masks
                 are relative to the boxes, (N, 1, 28, 28), for `PastedMasks`.
@@ -94,17 +104,41 @@ def make_mask_rcnn(body: DenseBackbone, classes: int, settings: Settings) -> Reg
         classes: Number of classes without the background.
         settings: Sizes of the parts; by default the box head is two linear layers on 7×7 regions.
     """
+    # Parts are built in this order so that a seed gives the same weights as in earlier versions.
+    stage, first = _single_stage(settings, classes), _first_stage(body, settings)
+    return RegionDetector(*first, CascadeHeads([stage], [MaskBranch(settings, classes)], [1.0]))
+
+
+def make_keypoint_rcnn(body: DenseBackbone, classes: int, settings: Settings) -> RegionDetector:
+    """Builds Keypoint R-CNN: Mask R-CNN with a keypoint branch in place of the masks.
+
+    Args:
+        body: A backbone with maps at strides 4 to 32.
+        classes: Number of classes without the background.
+        settings: Sizes of the parts; by default those of torchvision.
+
+    Raises:
+        UsageError: `norm_groups` does not divide `keypoint_channels`.
+    """
+    groups, width = settings.norm_groups, settings.keypoint_channels
+    if groups and width % groups:
+        raise UsageError(f"norm_groups is {groups}, must divide keypoint_channels, {width}")
+    stage, first = _single_stage(settings, classes), _first_stage(body, settings)
+    return RegionDetector(*first, CascadeHeads([stage], [], [1.0], KeypointBranch(settings)))
+
+
+def _single_stage(settings: Settings, classes: int) -> BoxStage:
     head: nn.Module = TwoMLPHead(settings.channels * POOLED**2, settings.features)
     if settings.box_convolutions:
         head = _box_head(settings, settings.box_convolutions)
     predictor = FastRCNNPredictor(settings.features, 1 + classes)
     regions = settings.regions
-    stage = BoxStage(RegionPool(POOLED), head, predictor, 0.5, STD, giou=False, regions=regions)
-    return RegionDetector(
-        FeaturePyramid(body, settings, extra_convolutions=False),
-        ProposalNetwork(settings, beta=0),
-        CascadeHeads([stage], [MaskBranch(settings, classes)], [1.0]),
-    )
+    return BoxStage(RegionPool(POOLED), head, predictor, 0.5, STD, giou=False, regions=regions)
+
+
+def _first_stage(body: DenseBackbone, settings: Settings) -> tuple[FeaturePyramid, ProposalNetwork]:
+    pyramid = FeaturePyramid(body, settings, extra_convolutions=False)
+    return pyramid, ProposalNetwork(settings, beta=0)
 
 
 def make_cascade_mask_rcnn(body: DenseBackbone, classes: int, settings: Settings) -> RegionDetector:

@@ -25,9 +25,12 @@ class Settings:
         box_convolutions: Number of 3×3 convolutions in the box head, before one linear layer. None
             takes the papers': two linear layers in Mask R-CNN, four convolutions and one linear
             layer in Cascade Mask R-CNN.
-        norm_groups: Groups of a GroupNorm after the convolutions of pyramid, box and mask heads,
+        norm_groups: Groups of a GroupNorm after the convolutions of the pyramid and the heads,
             for training from scratch (arXiv 1811.08883, section 3). None is no norm, as in the
             papers, whose backbones are pretrained.
+        keypoints: Number of keypoints of an object, for Keypoint R-CNN; 17 are a person's in COCO.
+        keypoint_convolutions: Number of 3×3 convolutions in Keypoint R-CNN's keypoint head.
+        keypoint_channels: Channels of these.
     """
 
     channels: int = 256
@@ -37,6 +40,9 @@ class Settings:
     anchor_scale: float = 8.0
     box_convolutions: int | None = None
     norm_groups: int | None = None
+    keypoints: int = 17
+    keypoint_convolutions: int = 8
+    keypoint_channels: int = 512
 
     def __post_init__(self) -> None:
         """Raises a ValueError for sizes out of range."""
@@ -57,7 +63,8 @@ PAPERS = {
     "retinanet": Settings(anchor_scale=4.0),
     "mask_rcnn": Settings(),
     "cascade_mask_rcnn": Settings(proposals=2000),
+    "keypoint_rcnn": Settings(),
 }
-"""The papers' settings by kind of detector."""
+"""The papers' settings by kind of detector; of Keypoint R-CNN, torchvision's."""
 
 TEST_PROPOSALS = 1000

@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from spanets.formats.coco.keypoints import Keypoints, count_labelled
 from spanets.formats.coco.rle import read_lengths
 from spanets_runtime.errors import UserError, nearest, require
 
@@ -27,6 +28,7 @@ class Annotation:
             and "large".
         crowd: Whether this is a region of many objects, which training and evaluation ignore.
         segmentation: Polygons or run lengths as in the file, or None.
+        keypoints: x, y and visibility of each keypoint in turn, or None; see `read_points`.
     """
 
     id: int
@@ -35,6 +37,7 @@ class Annotation:
     area: float
     crowd: bool
     segmentation: Any
+    keypoints: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class CocoData:
         category_ids: The file's id of each class.
         notes: Messages about what was left out or changed.
         source: Name of the file, for messages.
+        keypoints: The keypoints of the objects; None if there are none, or none were asked for.
     """
 
     images: list[CocoImage]
@@ -65,6 +69,7 @@ class CocoData:
     category_ids: list[int]
     notes: tuple[str, ...] = ()
     source: str = "the annotations"
+    keypoints: Keypoints | None = None
 
 
 def select_for_training(data: CocoData, keep_empty: bool) -> CocoData:
@@ -115,6 +120,31 @@ def check_masks(data: CocoData) -> None:
             f"{len(objects)} have none), and masks are asked for; add them, or train a detector "
             "of boxes: --model.head retinanet"
         )
+
+
+def check_keypoints(data: CocoData) -> None:
+    """Raises a UserError if no object has a keypoint."""
+    if not any(count_labelled(a.keypoints) for i in data.images for a in i.annotations):
+        raise UserError(
+            f"{data.source}: no annotation has keypoints, which keypoint_rcnn needs; add them, or "
+            "train a detector of boxes: --model.head retinanet"
+        )
+
+
+def match_keypoints(data: CocoData, keypoints: Keypoints) -> CocoData:
+    """Returns a data set with the keypoints of a model.
+
+    Raises:
+        UserError: the data set has other keypoints, or the same in another order.
+    """
+    own = data.keypoints
+    if own is None or own.names == keypoints.names:
+        return replace(data, keypoints=keypoints)
+    unnamed = Keypoints.unnamed(len(keypoints.names)).names
+    if len(own.names) == len(unnamed) and unnamed in (own.names, keypoints.names):
+        return replace(data, keypoints=keypoints)
+    names = (", ".join(found.names[:20]) for found in (own, keypoints))
+    raise UserError("{}: has the keypoints {}; the model's are {}".format(data.source, *names))
 
 
 def check_files(data: CocoData) -> None:
@@ -191,8 +221,9 @@ def to_coco(data: CocoData) -> dict[str, Any]:
     COCO's evaluation treats an annotation with the id 0 as unmatched.
     """
     images = [{"id": i.id, "width": i.width, "height": i.height} for i in data.images]
+    named = data.keypoints.to_category() if data.keypoints else {}
     categories = [
-        {"id": number, "name": name}
+        {"id": number, "name": name, **named}
         for number, name in zip(data.category_ids, data.classes, strict=True)
     ]
     annotations = [
@@ -203,12 +234,21 @@ def to_coco(data: CocoData) -> dict[str, Any]:
             "area": annotation.area,
             "iscrowd": int(annotation.crowd),
             "segmentation": annotation.segmentation or [],
+            **_points(annotation, data.keypoints),
         }
         for image in data.images
         for annotation in image.annotations
     ]
     numbered = [{"id": number, **entry} for number, entry in enumerate(annotations, start=1)]
     return {"images": images, "categories": categories, "annotations": numbered}
+
+
+def _points(annotation: Annotation, keypoints: Keypoints | None) -> dict[str, Any]:
+    """Returns an annotation's keypoints in COCO's format; zeros if it has none."""
+    if keypoints is None:
+        return {}
+    points = annotation.keypoints or (0.0,) * (3 * len(keypoints.names))
+    return {"keypoints": list(points), "num_keypoints": count_labelled(points)}
 
 
 def to_xywh(box: Iterable[float]) -> list[float]:

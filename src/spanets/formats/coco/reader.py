@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from spanets.formats.coco.faults import Fault, Faults, show_value
 from spanets.formats.coco.json_file import read_annotations, read_object
+from spanets.formats.coco.keypoints import Keypoints, read_names, read_points
 from spanets.formats.coco.names import FileNames, check_name, identify
 from spanets.formats.coco.objects import Annotation, CocoData, CocoImage, area_of, to_xywh
 from spanets.formats.coco.plausible import Boxes
@@ -30,33 +31,37 @@ MAX_NAME = 1000
 T = TypeVar("T")
 
 
-def read_coco(path: Path, folder: Path) -> CocoData:
+def read_coco(path: Path, folder: Path, keypoints: bool = False) -> CocoData:
     """Reads and checks an annotation file.
 
     Args:
         path: The annotation file.
         folder: The folder of the image files, which need not exist.
+        keypoints: Whether to read and check keypoints as well.
 
     Raises:
         UserError: the file is missing or not JSON; or it has a missing key, an invalid value, a
             repeated id, an unknown category, a mask of another size than its image, a file name
-            that leaves the folder, or boxes that are not in pixels.
+            that leaves the folder, boxes that are not in pixels, or differing keypoints.
     """
-    return _Reader(path, folder).read(read_annotations(path))
+    return _Reader(path, folder, keypoints).read(read_annotations(path))
 
 
-def check_coco(content: dict[str, Any], source: Path, folder: Path) -> CocoData:
+def check_coco(
+    content: dict[str, Any], source: Path, folder: Path, keypoints: bool = False
+) -> CocoData:
     """Checks annotations in COCO's format that were read from any file.
 
     Args:
         content: Lists of images, categories and annotations.
         source: The file or folder they are from, for messages.
         folder: The folder of the image files.
+        keypoints: Whether to read and check keypoints as well.
 
     Raises:
         UserError: see `read_coco`.
     """
-    return _Reader(source, folder).read(content)
+    return _Reader(source, folder, keypoints).read(content)
 
 
 def read_listing(path: Path) -> CocoData:
@@ -71,8 +76,10 @@ def read_listing(path: Path) -> CocoData:
 class _Reader:
     """Reads one file, and counts skipped entries and faults."""
 
-    def __init__(self, path: Path, folder: Path) -> None:
+    def __init__(self, path: Path, folder: Path, has_keypoints: bool = False) -> None:
         self.path = path
+        self.has_keypoints = has_keypoints
+        self.keypoints: Keypoints | None = None
         self.faults = Faults(path)
         self.names = FileNames(folder)
         self.boxes = Boxes()
@@ -84,6 +91,8 @@ class _Reader:
         categories = self._each("categories", lists["categories"], self._category)
         self._check_unique("categories", "id", {i: number for i, (number, _) in categories.items()})
         self._check_unique("categories", "name", {i: name for i, (_, name) in categories.items()})
+        if self.has_keypoints:
+            self._name_keypoints(lists["categories"])
         images = self._each("images", lists["images"], self._image)
         self._check_unique("images", "id", {i: image.id for i, image in images.items()})
         found = self._annotations(lists, list(images.values()), list(categories.values()))
@@ -96,7 +105,29 @@ class _Reader:
             [number for number, _ in categories.values()],
             self._notes(list(images.values())),
             str(self.path),
+            self.keypoints,
         )
+
+    def _name_keypoints(self, categories: list[Any]) -> None:
+        """Reads the keypoints of the categories, of which all that have some have the same."""
+        named = [entry if isinstance(entry, dict) else {} for entry in categories]
+        found = self._each("categories", named, read_names)
+        known = {index: names for index, names in found.items() if names is not None}
+        for index, names in known.items():
+            first = next(iter(known))
+            with self.faults.of(f"categories[{index}]"):
+                if names.names != known[first].names:
+                    raise Fault("other keypoints", f"has other keypoints than [{first}]")
+        self.keypoints = next(iter(known.values()), None)
+
+    def _points(self, entry: dict[str, Any]) -> tuple[float, ...] | None:
+        """Returns the keypoints of an annotation, if it has and is to have some."""
+        if not self.has_keypoints or not entry.get("keypoints"):
+            return None
+        count = len(self.keypoints.names) if self.keypoints else None
+        points = read_points(entry["keypoints"], count)
+        self.keypoints = self.keypoints or Keypoints.unnamed(len(points) // 3)
+        return points
 
     def _list(self, content: dict[str, Any], key: str) -> list[Any]:
         if not isinstance(content.get(key), list):
@@ -174,7 +205,8 @@ class _Reader:
             self._count("polygons", number)
         if isinstance(shape, list) and not crowd:
             self.boxes.add_polygons(box, bounds(shape))
-        found = Annotation(number, label, box, area or 0.0, bool(crowd), shape)
+        points = self._points(entry)
+        found = Annotation(number, label, box, area or 0.0, bool(crowd), shape, points)
         return found if area is not None else replace(found, area=_measure(found, image))
 
     def _box(self, entry: Any, image: CocoImage) -> tuple[Any, ...] | None:

@@ -1,7 +1,9 @@
 """Converts detections to COCO's result format.
 
 It is a list of `{"image_id", "category_id", "bbox": [x, y, width, height], "score",
-"segmentation"}`. The last exists only with masks, and holds compressed run lengths.
+"segmentation", "keypoints", "keypoint_scores"}`. "segmentation" exists only with masks, and holds
+compressed run lengths. The last two exist only with keypoints: x, y and 1 of each in turn, as in
+COCO's results, and the score of each.
 
 Format: https://cocodataset.org/#format-results
 """
@@ -30,7 +32,8 @@ def to_results(
         image_id: Id in the annotation file, or any name without one.
         found: torchvision's detections in pixels of the image file: boxes (N, 4) as x1, y1, x2,
             y2, labels (N,) from 1, scores (N,), and possibly masks, probabilities (1, H, W) each,
-            which are read one at a time (see `PastedMasks`).
+            which are read one at a time (see `PastedMasks`), and keypoints (N, K, 3) as x, y and 1
+            with keypoints_scores (N, K).
         category_ids: The category id of label 1, 2, and so on.
 
     Raises:
@@ -47,6 +50,10 @@ def to_results(
         }
         for label, box, score in zip(labels, *columns, strict=True)
     ]
+    if "keypoints" in found:
+        points, scores = (found[name].float().cpu() for name in ("keypoints", "keypoints_scores"))
+        named = zip(results, points.flatten(1).tolist(), scores.tolist(), strict=True)
+        results = [{**r, "keypoints": p, "keypoint_scores": s} for r, p, s in named]
     if "masks" not in found:
         return results
     shapes = map(_encode, found["masks"])

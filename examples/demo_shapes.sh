@@ -11,7 +11,8 @@ start=$(date +%s)
 
 if [ ! -e "$run/$drawn" ]; then
     echo "== drawing 300 images of $drawn into $run/$drawn"
-    "$python" "examples/$drawn.py" "$run/$drawn"
+    case $drawn in figures) kind=--figures ;; *) kind= ;; esac
+    "$python" examples/shapes.py "$run/$drawn" $kind
 fi
 
 if [ -e "$run/recipe.yaml" ] && [ ! -e "$run/results.json" ]; then

@@ -1,12 +1,13 @@
-"""Draws the data set of the detection and segmentation demonstrations: shapes on photographs.
+"""Draws the data sets of the demonstrations: shapes, or figures with keypoints, on photographs.
 
-python examples/shapes.py FOLDER [--images 300] [--size 160] [--seed 0]
+python examples/shapes.py FOLDER [--figures] [--images 300] [--size 160] [--seed 0]
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from spanets.detection.figures import write_figures
 from spanets.detection.shapes import write_shapes
 from spanets_runtime.errors import UserError
 
@@ -15,6 +16,7 @@ def main() -> int:
     """Writes the folder; returns the exit status."""
     parser = argparse.ArgumentParser(description="Draws shapes on photographs, for training.")
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--figures", action="store_true", help="figures with keypoints")
     parser.add_argument(
         "--images", type=int, default=300, help="number of images; a fifth is for validation"
     )
@@ -22,7 +24,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     try:
-        write_shapes(arguments.folder, arguments.images, arguments.size, arguments.seed)
+        draw = write_figures if arguments.figures else write_shapes
+        draw(arguments.folder, arguments.images, arguments.size, arguments.seed)
     except UserError as error:
         print(f"shapes: {error}", file=sys.stderr)
         return error.exit_status

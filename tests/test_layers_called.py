@@ -118,6 +118,7 @@ def test_hooks_of_detectors_fire(kind: str, training: bool) -> None:
     x = list(images(64, 64))
     box = torch.tensor([[8.0, 8, 40, 40]])
     target = {"boxes": box, "labels": torch.tensor([1]), "masks": torch.ones(1, 64, 64)}
+    target["keypoints"] = torch.tensor([20.0, 20, 2]).expand(1, settings.keypoints, 3)
     assert not silent(model, lambda: model(x, [target] * 2 if training else None))
     if kind == "retinanet":
         dense = to_dense(model)

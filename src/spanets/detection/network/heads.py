@@ -286,7 +286,7 @@ class CascadeHeads(nn.Module):
     ) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
-        self.masks = nn.ModuleList(masks)
+        self.masks = nn.ModuleList(masks) if masks else None
         self.weights = tuple(weights)
         self.keypoints = keypoints
 
@@ -306,7 +306,7 @@ class CascadeHeads(nn.Module):
             number = f"{i + 1}" if len(self.stages) > 1 else ""
             losses[f"loss_classifier{number}"] = weight * of_classes
             losses[f"loss_box_reg{number}"] = weight * of_boxes
-            if self.masks:
+            if self.masks is not None:
                 of_masks = self.masks[i].loss(maps, samples, sizes, targets)  # type: ignore[operator]
                 losses[f"loss_mask{number}"] = weight * of_masks
             if self.keypoints is not None and stage is self.stages[-1]:
@@ -335,7 +335,7 @@ class CascadeHeads(nn.Module):
             {"boxes": b, "scores": s, "labels": k} for b, s, k in zip(*found, strict=True)
         ]
         boxes, labels = [one["boxes"] for one in detections], [one["labels"] for one in detections]
-        if self.masks:
+        if self.masks is not None:
             by_stage = [maskrcnn_inference(head(maps, boxes, sizes), labels) for head in self.masks]
             for one, *masks in zip(detections, *by_stage, strict=True):
                 one["masks"] = torch.stack(masks).mean(0)

@@ -79,7 +79,7 @@ def truth(detector, tmp_path_factory) -> CocoData:
 
 
 def masks(detector: nn.Module) -> bool:
-    return hasattr(detector, "roi_heads") and len(detector.roi_heads.masks) > 0
+    return hasattr(detector, "roi_heads") and bool(detector.roi_heads.masks)
 
 
 def test_batches_and_orders_change_nothing(detector, truth):

@@ -21,7 +21,8 @@ from spanets.data.loaders import Loaders
 from spanets.data.run_data import RunData
 from spanets.data.sampler import EpochSampler
 from spanets.data.samples import Samples
-from spanets.data.sources.folder import folder_parts, names_in
+from spanets.data.sources.folder import folder_parts
+from spanets.data.sources.folder_paths import names_in
 from spanets.data.sources.runs_among_images import refuse_inside
 from spanets.data.splits import split_parts
 from spanets.multilabel.recipe import MultilabelData, MultilabelRecipe

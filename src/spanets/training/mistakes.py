@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spanets.data.packed import PackedPaths
-from spanets.data.sources.folder import names_in
+from spanets.data.sources.folder_paths import names_in
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import check_place, write_atomically
 from spanets_runtime.html import mark_of

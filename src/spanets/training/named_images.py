@@ -13,13 +13,8 @@ from spanets.data.image_level.recipe import ImageLevelData
 from spanets.data.image_level.tables import source_of, table_splits
 from spanets.data.run_data import read_run_data
 from spanets.data.samples import Samples
-from spanets.data.sources.folder import (
-    existing_folder,
-    names_in,
-    part_folders,
-    scan_folder,
-    subfolders,
-)
+from spanets.data.sources.folder import part_folders, scan_folder
+from spanets.data.sources.folder_paths import existing_folder, names_in, subfolders
 from spanets.data.sources.table import TargetReader, images_folder, is_table, table_parts
 from spanets.data.split_list import SplitList
 from spanets.recipe import Recipe

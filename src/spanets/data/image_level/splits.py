@@ -12,7 +12,8 @@ from spanets.data.image_level.tables import source_of, table_splits
 from spanets.data.run_data import RunData
 from spanets.data.samples import Samples
 from spanets.data.sources.elpv import elpv_splits
-from spanets.data.sources.folder import folder_parts, names_in, part_folders
+from spanets.data.sources.folder import folder_parts, part_folders
+from spanets.data.sources.folder_paths import names_in
 from spanets.data.sources.hub import hub_parts
 from spanets.data.sources.runs_among_images import refuse_inside
 from spanets.data.sources.shards import read_shards

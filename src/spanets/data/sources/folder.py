@@ -15,10 +15,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from spanets.data.class_names import describe_twins, normal
 from spanets.data.samples import Samples
+from spanets.data.sources.folder_paths import existing_folder, names_in, subfolders
 from spanets.data.sources.parts import Part, name_parts, part_of
 from spanets.data.sources.runs_among_images import holds_only_runs
 from spanets.data.splits import split_parts
@@ -121,12 +121,6 @@ def folder_splits(
     """
     parts = folder_parts(root)
     return split_parts(parts, str(root), val_fraction, seed, lambda images: names_in(root, images))
-
-
-def names_in(root: str | os.PathLike[str], images: Sequence[Any]) -> list[str]:
-    """Returns the paths of image files below a folder, with forward slashes."""
-    before = len(os.fspath(existing_folder(root) / "x")) - 1
-    return [os.fspath(image)[before:].replace(os.sep, "/") for image in images]
 
 
 def folder_parts(
@@ -297,29 +291,6 @@ def _collect(
             left_out.links += found.links
     left_out.add_files(root)
     return Samples(images, labels, classes)
-
-
-def existing_folder(root: str | os.PathLike[str]) -> Path:
-    """Returns the path of an existing folder.
-
-    Raises:
-        UserError: the path does not exist, or is a file.
-    """
-    root = Path(os.path.expanduser(root))  # no shell has expanded a "~" in a recipe
-    if not root.exists():
-        raise UserError(f"{root}: no such folder")
-    if not root.is_dir():
-        raise UserError(f"{root}: is a file; give the folder that holds one folder a class")
-    return root
-
-
-def subfolders(root: Path) -> list[Path]:
-    """Returns the sub-folders of a folder, sorted by name, without hidden and system folders.
-
-    Raises:
-        UserError: the folder cannot be read.
-    """
-    return [Path(entry.path) for entry in list_entries(root) if entry.is_dir()]
 
 
 def _without_classes(root: Path) -> str:

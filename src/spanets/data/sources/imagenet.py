@@ -28,7 +28,8 @@ from timm.data import ImageNetInfo
 from spanets.backbones.published_classes import imagenet_classes
 from spanets.data.corruptions import KINDS, SEVERITIES
 from spanets.data.samples import Samples, map_classes
-from spanets.data.sources.folder import existing_folder, named_parts, scan_folder, subfolders
+from spanets.data.sources.folder import named_parts, scan_folder
+from spanets.data.sources.folder_paths import existing_folder, subfolders
 from spanets_runtime.errors import UserError, nearest
 from spanets_runtime.listing import list_images
 

@@ -13,7 +13,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from spanets.data.class_names import normal
-from spanets.data.sources.folder import existing_folder, names_in, part_folders, subfolders
+from spanets.data.sources.folder import part_folders
+from spanets.data.sources.folder_paths import existing_folder, names_in, subfolders
 from spanets.data.sources.runs_among_images import holds_only_runs
 from spanets.data.split_list import SplitList
 from spanets_runtime.errors import UserError

@@ -14,7 +14,7 @@ import numpy as np
 
 from spanets.data.image_level.bands import choose_bands
 from spanets.data.samples import Samples
-from spanets.data.sources.folder import existing_folder
+from spanets.data.sources.folder_paths import existing_folder
 from spanets.data.sources.hub import hub_parts
 from spanets.data.sources.labelled import Listed, gather_labelled
 from spanets.data.sources.runs_among_images import refuse_inside

@@ -15,6 +15,7 @@ from spanets.data.run_data import read_run_data
 from spanets.data.samples import Samples
 from spanets.data.sources.folder import part_folders, scan_folder
 from spanets.data.sources.folder_paths import existing_folder, names_in, subfolders
+from spanets.data.sources.listed_folder import is_listed, listed_parts
 from spanets.data.sources.table import TargetReader, images_folder, is_table, table_parts
 from spanets.data.split_list import SplitList
 from spanets.recipe import Recipe
@@ -65,6 +66,8 @@ def named_images(
     """
     if is_table(root):
         return _named_table(root, source, recipe, make_reader)
+    if is_listed(root):
+        return _named_list(root, source, recipe, make_reader, merge)
     folder, notes = existing_folder(root), []
     parts = {p: f for p, f in part_folders(folder).items() if subfolders(f)}
     if parts:
@@ -80,6 +83,20 @@ def named_images(
         notes += _describe_trained(folder, samples, source, recipe, make_reader)
     shown = root if folder == existing_folder(root) else str(folder)
     return shown, replace(samples, notes=(*notes, *samples.notes))
+
+
+def _named_list(
+    root: str, source: Source, recipe: Recipe | None, make_reader: MakeReader, merge: Merge
+) -> tuple[str, Samples]:
+    """Lists the images of a folder with lists of its images and classes."""
+    parts = listed_parts(root)
+    part = "test" if "test" in parts else "train"
+    samples, notes = merge(parts[part], root), []
+    if len(parts) > 1:
+        notes.append(f"{root}: the {len(samples)} images of test are measured, not those of train")
+    if recipe is not None:
+        notes += _describe_trained(existing_folder(root), samples, source, recipe, make_reader)
+    return f"{root}, {part}" if len(parts) > 1 else root, samples.noted(notes)
 
 
 def _named_table(

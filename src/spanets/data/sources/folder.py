@@ -5,6 +5,7 @@ Either layout works, and images may lie at any depth below a class folder:
     root/cat/1.jpg                      root/train/cat/1.jpg
     root/dog/2.jpg                      root/val/dog/2.jpg
 
+A folder with lists of its images and their classes is read by them; see `listed_folder`.
 `parts.part_of` defines the names of parts, and `spanets_runtime.listing` which files and folders
 count. Links to images are followed. Links to folders are followed for classes and parts only, not
 deeper, so that a loop of links cannot trap the scan.
@@ -19,6 +20,7 @@ from pathlib import Path
 from spanets.data.class_names import describe_twins, normal
 from spanets.data.samples import Samples
 from spanets.data.sources.folder_paths import existing_folder, names_in, subfolders
+from spanets.data.sources.listed_folder import is_listed, listed_parts
 from spanets.data.sources.parts import Part, name_parts, part_of
 from spanets.data.sources.runs_among_images import holds_only_runs
 from spanets.data.splits import split_parts
@@ -130,7 +132,8 @@ def folder_parts(
 
     A training folder is a part if it is alone or beside a validation or test folder. Other folders
     beside the parts are left out, with a note. Without parts, `root` holds class folders. The
-    training images define the classes and their order; other parts may lack some classes.
+    training images define the classes and their order; other parts may lack some classes. A folder
+    with lists has the parts that they give.
 
     Args:
         root: The folder.
@@ -141,9 +144,14 @@ def folder_parts(
             folders stand for one part, or none is for training.
     """
     root, left_out = existing_folder(root), _LeftOut()
+    if is_listed(root):
+        return listed_parts(root)
     folders = part_folders(root)
     if not folders:
-        return {"train": scan_folder(root, known=known)}
+        samples = scan_folder(root, known=known)
+        above = root.resolve().parent
+        beside = f"{root}: its images are listed in {above}, perhaps with a split; name that folder"
+        return {"train": samples.noted([beside] if is_listed(above) else [])}
     if "train" not in folders:
         found = " and ".join(folder.name for folder in folders.values())
         raise UserError(f"{root}: has {found}, and no folder of images to train on, called train")
@@ -198,7 +206,9 @@ def _scan_classes(
         raise UserError(f"{root}: {_without_classes(root)}; put the images in one folder a class")
     classes = list(folders)
     if len(classes) < least:
-        raise UserError(f"{root}: only one class, {classes[0]!r}; add the folders of the others")
+        inner = root / classes[0]
+        remedy = f"name {inner}" if is_listed(inner) else "add the folders of the others"
+        raise UserError(f"{root}: only one class, {classes[0]!r}; {remedy}")
     if not set(classes) <= set(known or ()):
         _refuse_unnamed_parts(root, classes)
     samples = _collect(root, folders, classes, left_out)

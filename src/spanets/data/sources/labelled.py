@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from spanets.data.class_names import normal
 from spanets.data.sources.folder import part_folders
 from spanets.data.sources.folder_paths import existing_folder, names_in, subfolders
+from spanets.data.sources.listed_folder import is_listed, listed_parts
 from spanets.data.sources.runs_among_images import holds_only_runs
 from spanets.data.split_list import SplitList
 from spanets_runtime.errors import UserError
@@ -109,6 +110,15 @@ def _add_folder(root: Path, listed: Listed) -> None:
 
 
 def _add_images(root: Path, listed: Listed) -> None:
+    if is_listed(root):
+        by_lists = listed_parts(root)
+        for name, samples in by_lists.items():
+            listed.images += [Path(str(image)) for image in samples.images]
+            listed.names += names_in(root, samples.images)
+            listed.classes += [samples.classes[label] for label in samples.labels]
+            listed.parts += ["" if name == "train" and len(by_lists) == 1 else name] * len(samples)
+        listed.notes += samples.notes
+        return
     before = len(listed.images)
     parts = part_folders(root)
     for part, folder in parts.items():

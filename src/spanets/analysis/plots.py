@@ -199,6 +199,34 @@ def plot_bands(
     return figure
 
 
+def plot_corruptions(models: Mapping[str, Mapping[str, Any]]) -> "Figure":
+    """Draws the accuracy on corrupted images, from low-frequency corruptions to high ones.
+
+    Args:
+        models: By title, "kinds", each with "accuracy" and "centre_frequency", and "clean", the
+            accuracy on the original images.
+    """
+    require("matplotlib", "analysis")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    first = next(iter(models.values()))["kinds"]
+    order = sorted(first, key=lambda kind: first[kind]["centre_frequency"])
+    for number, (title, row) in enumerate(models.items()):
+        colour = f"C{number % 10}"
+        accuracies = [row["kinds"][kind]["accuracy"] for kind in order]
+        axes.plot(range(len(order)), accuracies, marker="o", ms=4, color=colour, label=title)
+        axes.axhline(row["clean"], color=colour, linewidth=0.8, linestyle=":")
+    names = [f"{kind.replace('_', ' ')} {first[kind]['centre_frequency']:.2f}" for kind in order]
+    axes.set_xticks(range(len(order)), names, rotation=45, ha="right", fontsize=7)
+    axes.set_xlabel("corruption, and the mean frequency of its change (fraction of Nyquist)")
+    axes.set_ylabel("share of right answers")
+    axes.set_ylim(0, 1.02)
+    axes.legend(fontsize=7)
+    return figure
+
+
 def plot_reliance(models: Mapping[str, Mapping[str, Any]]) -> "Figure":
     """Draws the accuracy that is left without each cue, and whose frequencies answers follow.
 

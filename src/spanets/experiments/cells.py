@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from spanets.experiments.measuring import MEASURED, NOTHING, Measure
 from spanets.experiments.study_file import Study
 from spanets.recipe import Recipe, change_values, parse_recipe
 from spanets.recipe.trust import check_places
@@ -39,12 +40,14 @@ class Cell:
         seed: The recipe's seed.
         folder: The run folder.
         recipe: What is run.
+        measure: What is measured afterwards.
     """
 
     levels: Mapping[str, str]
     seed: int
     folder: Path
     recipe: Recipe
+    measure: Measure = NOTHING
 
     def __str__(self) -> str:
         """Returns a name for messages."""
@@ -97,7 +100,9 @@ def make_cells(
                 "recipe; they would be two names of one run"
             )
     return [
-        Cell(levels, seed, _folder(out, levels, seed), _with_seed(recipe, seed, study))
+        Cell(
+            levels, seed, _folder(out, levels, seed), _with_seed(recipe, seed, study), study.measure
+        )
         for seed in study.seeds
         for levels, recipe in recipes
     ]
@@ -186,11 +191,30 @@ def read_state(cell: Cell, ours: bool = False) -> State:
             return State(FAILED, str(read_json(cell.folder / FAILURE).get("message")), {})
         if outcome.startswith("failed: "):
             return State(FAILED, outcome.removeprefix("failed: "), {})
-        if os.path.lexists(cell.folder / RESULTS) and outcome != STOPPED:
-            return State(FINISHED, None, read_json(cell.folder / RESULTS))
+        if is_trained(cell.folder, outcome):
+            is_measured = not cell.measure.what or os.path.lexists(cell.folder / MEASURED)
+            results = read_results(cell.folder)
+            return State(FINISHED if is_measured else INTERRUPTED, None, results)
     except UserError as error:
         return State(FAILED, str(error), {})
     return State(INTERRUPTED if starts else MISSING, None, {})
+
+
+def is_trained(folder: Path, outcome: str) -> bool:
+    """Returns whether a run has ended with results."""
+    return os.path.lexists(folder / RESULTS) and outcome != STOPPED
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Returns the results of a run, with the numbers that were measured of it among its metrics.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    results = read_json(folder / RESULTS)
+    if os.path.lexists(folder / MEASURED):
+        results["metrics"] = {**results.get("metrics", {}), **read_json(folder / MEASURED)}
+    return results
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from spanets.experiments.cells import CELLS, has_value, read_json
+from spanets.experiments.cells import CELLS, has_value, read_results
 from spanets.experiments.study_file import Study, parse_study
 from spanets.recipe import change_values
 from spanets.recipe.bounds import MOST_CHARACTERS
@@ -115,7 +115,7 @@ def check(study: Study, base: Base, out: Path) -> list[str] | None:
 def _has_metric(name: str, out: Path) -> bool:
     """Returns whether a finished cell has a metric."""
     found = (out / CELLS).glob(f"*/seed-*/{RUN_RESULTS}")
-    return any(has_value(read_json(path), name) for path in found)
+    return any(has_value(read_results(path.parent), name) for path in found)
 
 
 def compare(before: Study, now: Study, old_base: Base, base: Base, out: Path) -> list[str]:
@@ -130,6 +130,8 @@ def compare(before: Study, now: Study, old_base: Base, base: Base, out: Path) ->
             raise UsageError(f"{now.origin}: {key}: other {end}")
     if list(before.factors) != list(now.factors):
         raise UsageError(f"{now.origin}: factors: other {end}")
+    if before.measure != now.measure:
+        raise UsageError(f"{now.origin}: measure: other {end}")
     if before.split_by_seed != now.split_by_seed:
         raise UsageError(f"{now.origin}: split_by_seed: other {end}")
     _compare_values(old_base, base, f"{now.recipe} has changed since the study began: ", out)

@@ -102,7 +102,7 @@ def _draw_margins(axes: "Axes", results: Mapping[str, Any]) -> None:
     axes.axvline(0, color="0.3", linewidth=1)
     sign = 1 if results["metric"]["better"] == "higher" else -1
     sides = {"better_by": [sign], "no_worse_than": [-sign], "equal_within": [-1, 1]}
-    marks = {side * rule[kind] for rule in results["rules"] for kind in KINDS.keys() & rule.keys()
-             for side in sides[kind]}  # fmt: skip
+    marks = {side * rule[kind] for rule in results["rules"] if "metric" not in rule
+             for kind in KINDS.keys() & rule.keys() for side in sides[kind]}  # fmt: skip
     for mark in sorted(marks):
         axes.axvline(mark, color="C3", linewidth=1, linestyle="--")

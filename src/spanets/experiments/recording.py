@@ -65,6 +65,7 @@ def _read_cell(cell: Cell, study: Study, out: Path) -> dict[str, Any]:
         "seed": cell.seed,
         "status": state.status,
         "value": check_value(cell, results, study.metric.name) if is_finished else None,
+        **_read_others(cell, results, study, is_finished),
         "problem": state.problem,
         "folder": cell.folder.relative_to(out).as_posix(),
         "metrics": results.get("metrics"),
@@ -77,6 +78,19 @@ def _read_cell(cell: Cell, study: Study, out: Path) -> dict[str, Any]:
         "data": _digest_data(cell) if is_finished else None,
         "split": _digest(cell.folder / SPLIT) if is_finished else None,
     }
+
+
+def _read_others(
+    cell: Cell, results: Mapping[str, Any], study: Study, is_finished: bool
+) -> dict[str, Any]:
+    """Returns "values", those of the metrics that rules name for themselves, if any does."""
+    names = dict.fromkeys(rule.metric.name for rule in study.rules if rule.metric)
+    if not names:
+        return {}
+    return {
+        "values": {name: check_value(cell, results, name) if is_finished else None
+                   for name in names}
+    }  # fmt: skip
 
 
 def check_value(cell: Cell, results: Mapping[str, Any], name: str) -> float | None:

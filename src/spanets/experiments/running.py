@@ -14,7 +14,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from spanets.bench.costs import count_macs
-from spanets.experiments.cells import FAILED, FAILURE, FINISHED, RUNNING, Cell, read_state
+from spanets.experiments.cells import (
+    FAILED,
+    FAILURE,
+    FINISHED,
+    RUNNING,
+    Cell,
+    is_trained,
+    read_state,
+)
+from spanets.experiments.measuring import measure_cell
 from spanets.runs.claiming import FolderInUseError, claimed
 from spanets.runs.record import read_starts, was_stopped
 from spanets.sources import open_checkpoint
@@ -88,8 +97,13 @@ def _train(cell: Cell, report: Report) -> None:
     """Trains a cell; an error is recorded in its folder, unless the user stopped it."""
     (cell.folder / FAILURE).unlink(missing_ok=True)
     try:
-        train_claimed(cell.recipe, cell.folder, resume=bool(read_starts(cell.folder)))
+        starts = read_starts(cell.folder)
+        outcome = str(starts[-1].get("outcome") or "") if starts else ""
+        if not is_trained(cell.folder, outcome):
+            train_claimed(cell.recipe, cell.folder, resume=bool(starts))
         _write_cost(cell)
+        if cell.measure.what:
+            measure_cell(cell.folder, cell.recipe, cell.measure)
     except Exception as error:  # also a bug must not end the other cells
         if was_stopped(error):
             # The run's own message would advise to go on with this cell only.

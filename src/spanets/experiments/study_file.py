@@ -3,11 +3,12 @@
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
-from spanets.experiments.verdicts import KINDS, Rule
+from spanets.experiments.measuring import NOTHING, WHAT, Measure
+from spanets.experiments.verdicts import KINDS, Metric, Rule
 from spanets.recipe import list_recipes
 from spanets.recipe.bounds import MOST_CHARACTERS
 from spanets.recipe.yaml_text import load_yaml
@@ -21,29 +22,11 @@ Levels = Mapping[str, str]
 MOST_CELLS = 2000
 
 _REQUIRED = ("question", "recipe", "factors", "seeds", "metric", "baseline", "rules")
-_KEYS = (*_REQUIRED, "set", "split_by_seed")
-_RULE_KEYS = ("name", "compare", "against", *KINDS)
+_KEYS = (*_REQUIRED, "set", "split_by_seed", "measure")
+_RULE_KEYS = ("name", "compare", "against", "metric", *KINDS)
 
 # Names become parts of folder names, in which = and , separate them.
 _NAME = re.compile(r"\w[\w.+-]{0,39}")
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What is compared.
-
-    Attributes:
-        name: A metric of results.json, or the dotted path of another number in it.
-        better: "higher" or "lower".
-    """
-
-    name: str
-    better: str
-
-    @property
-    def sign(self) -> int:
-        """Returns 1 if larger is better, else -1."""
-        return 1 if self.better == "higher" else -1
 
 
 @dataclass(frozen=True)
@@ -62,6 +45,7 @@ class Study:
         baseline: Levels that combinations are compared with; other factors stay as they are.
         rules: The claims.
         split_by_seed: Whether a seed also draws the split of the data.
+        measure: What is measured of each trained network.
     """
 
     origin: str
@@ -75,6 +59,7 @@ class Study:
     baseline: Levels
     rules: tuple[Rule, ...]
     split_by_seed: bool = False
+    measure: Measure = NOTHING
 
     def combinations(self) -> list[dict[str, str]]:
         """Returns every combination of levels."""
@@ -89,6 +74,7 @@ class Study:
                 rule.kind: rule.margin,
                 "compare": dict(rule.compare),
                 "against": dict(rule.against),
+                **({"metric": asdict(rule.metric)} if rule.metric else {}),
             }
             for rule in self.rules
         ]
@@ -145,6 +131,7 @@ def parse_study(text: str, origin: str) -> Study:
         baseline,
         _read_rules(values["rules"], factors, baseline, f"{origin}: rules"),
         by_seed,
+        _read_measure(values["measure"], f"{origin}: measure") if "measure" in values else NOTHING,
     )
 
 
@@ -198,6 +185,18 @@ def _read_metric(values: Any, where: str) -> Metric:
     if values["better"] not in ("higher", "lower"):
         raise _wrong(f"{where}: better", values["better"], "higher or lower")
     return Metric(_text(values["name"], f"{where}: name"), values["better"])
+
+
+def _read_measure(values: Any, where: str) -> Measure:
+    _check_keys(values, ("what", "images"), ("what",), where)
+    what, images = values["what"], values.get("images")
+    if not isinstance(what, list) or not what or len(set(map(str, what))) < len(what):
+        raise _wrong(f"{where}: what", what, f"a list of {', '.join(WHAT)}")
+    for name in what:
+        _check_known(str(name), WHAT, f"{where}: what: unknown measurement")
+    if images is not None and (type(images) is not int or images < 1):
+        raise _wrong(f"{where}: images", images, "a whole number from 1; leave it out for all")
+    return Measure(tuple(what), images)
 
 
 def _read_levels(values: Any, factors: Mapping[str, Any], where: str) -> dict[str, str]:
@@ -255,7 +254,9 @@ def _read_rule(value: Any, factors: Mapping[str, Any], baseline: Levels, where: 
     compare = {**baseline, **compare}
     if compare == against:
         raise UsageError(f"{where}: compares {_shown(compare)} with itself")
-    return Rule(_text(value["name"], f"{where}: name"), kinds[0], float(margin), compare, against)
+    metric = _read_metric(value["metric"], f"{where}: metric") if "metric" in value else None
+    name = _text(value["name"], f"{where}: name")
+    return Rule(name, kinds[0], float(margin), compare, against, metric)
 
 
 def _check_keys(values: Any, known: Sequence[str], needed: Iterable[str], where: str) -> None:

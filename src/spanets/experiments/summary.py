@@ -19,7 +19,7 @@ from spanets.experiments.statistics import (
     range_coverage,
     summarise,
 )
-from spanets.experiments.verdicts import KINDS, Rule, decide, describe_power, explain
+from spanets.experiments.verdicts import KINDS, Metric, Rule, decide, describe_power, explain
 
 Row = Mapping[str, Any]
 Values = dict[tuple[str, ...], dict[int, float]]
@@ -40,19 +40,19 @@ def summarise_study(design: Row, cells: Sequence[Row]) -> dict[str, Any]:
         "combinations": [
             _summarise_combination(levels, design, values, cells) for levels in _all(design)
         ],
-        "verdicts": [
-            verdict for rule in _rules(design) for verdict in _judge(rule, design, values)
-        ],
+        "verdicts": [verdict for rule in _rules(design) for verdict in _judge(rule, design, cells)],
         "counts": dict(Counter(cell["status"] for cell in cells)),
         "notes": _describe(design, cells, values),
     }
 
 
-def _collect(cells: Sequence[Row]) -> Values:
+def _collect(cells: Sequence[Row], metric: str | None = None) -> Values:
+    """Returns the values of the study's metric, or of one that a rule names."""
     values: Values = {}
     for cell in cells:
-        if cell["value"] is not None:
-            values.setdefault(_key(cell["levels"]), {})[cell["seed"]] = cell["value"]
+        value = cell["value"] if metric is None else cell["values"][metric]
+        if value is not None:
+            values.setdefault(_key(cell["levels"]), {})[cell["seed"]] = value
     return values
 
 
@@ -94,13 +94,15 @@ def _rules(design: Row) -> list[Rule]:
     rules = []
     for row in design["rules"]:
         (kind,) = row.keys() & KINDS.keys()
-        rules.append(Rule(row["name"], kind, row[kind], row["compare"], row["against"]))
+        metric = Metric(**row["metric"]) if "metric" in row else None
+        rules.append(Rule(row["name"], kind, row[kind], row["compare"], row["against"], metric))
     return rules
 
 
-def _judge(rule: Rule, design: Row, values: Values) -> list[dict[str, Any]]:
+def _judge(rule: Rule, design: Row, cells: Sequence[Row]) -> list[dict[str, Any]]:
     """Returns the verdict of a rule at each combination of the factors that it does not name."""
-    sign = 1 if design["metric"]["better"] == "higher" else -1
+    sign = (rule.metric or Metric(**design["metric"])).sign
+    values = _collect(cells, rule.metric.name if rule.metric else None)
     verdicts = []
     for levels in _all(design, rule.compare):
         against = {**levels, **rule.against}

@@ -19,6 +19,25 @@ KINDS = {
 
 
 @dataclass(frozen=True)
+class Metric:
+    """What is compared.
+
+    Attributes:
+        name: A metric of results.json, a number that the study measures, or the dotted path of
+            another number in results.json.
+        better: "higher" or "lower".
+    """
+
+    name: str
+    better: str
+
+    @property
+    def sign(self) -> int:
+        """Returns 1 if larger is better, else -1."""
+        return 1 if self.better == "higher" else -1
+
+
+@dataclass(frozen=True)
 class Rule:
     """A claim about a difference, written before the study runs.
 
@@ -28,6 +47,7 @@ class Rule:
         margin: The bound, in the unit of the metric.
         compare: Levels by factor that are compared; others are those of the baseline.
         against: Levels that they are compared with.
+        metric: What this rule compares; None is the study's metric.
     """
 
     name: str
@@ -35,6 +55,7 @@ class Rule:
     margin: float
     compare: Mapping[str, str] = field(default_factory=dict)
     against: Mapping[str, str] = field(default_factory=dict)
+    metric: Metric | None = None
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -48,7 +69,8 @@ class Rule:
 
     def __str__(self) -> str:
         """Returns the claim's bound in words."""
-        return f"{KINDS[self.kind]} {self.margin:g}"
+        of = f"{self.metric.name}: " if self.metric else ""
+        return f"{of}{KINDS[self.kind]} {self.margin:g}"
 
 
 def judge(rule: Rule, low: float | None, high: float | None) -> str:

@@ -112,6 +112,11 @@ def _bands(rows: Results) -> dict[str, "Figure"]:
     return {"bands": plots.plot_bands(curves, cutoffs, "share of right answers")}
 
 
+def _corruptions(rows: Results) -> dict[str, "Figure"]:
+    curves = {f"{title(s)}, against {row['reference']}": row for s, row in rows.items()}
+    return {"corruptions": plots.plot_corruptions(curves)}
+
+
 def _reliance(rows: Results) -> dict[str, "Figure"]:
     curves = {f"{title(s)}, against {row['reference']}": row for s, row in rows.items()}
     return {"reliance": plots.plot_reliance(curves)}
@@ -124,6 +129,7 @@ DRAWN = {
     "receptive_field": _receptive_field,
     "sensitivity": _sensitivity,
     "bands": _bands,
+    "corruptions": _corruptions,
     "reliance": _reliance,
 }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from spanets.sources import Source, is_model_name, open_source
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import ImageError, describe_error
 from spanets_runtime.preprocessing import Preprocessing
+
+T = TypeVar("T")
 
 
 def open_network(
@@ -52,8 +55,8 @@ def open_network(
     return source, Preprocessing.parse(values, word)
 
 
-def spread_evenly(paths: Sequence[Path], limit: int | None) -> list[Path]:
-    """Returns at most `limit` files, evenly spread over all class folders."""
+def spread_evenly(paths: Sequence[T], limit: int | None) -> list[T]:
+    """Returns at most `limit` items, evenly spread: of sorted files, over all class folders."""
     if limit is None or limit >= len(paths):
         return list(paths)
     return [paths[i * len(paths) // limit] for i in range(limit)]

@@ -26,15 +26,20 @@ from spanets.analysis.robustness import (
     frequency_grid,
     wave_variants,
 )
+from spanets.analysis.study.corruptions import SEVERITY, centre_frequency, corrupt_images
 from spanets.analysis.study.inputs import batches
 from spanets.analysis.study.record import Part
 from spanets.analysis.study.reliance import measure_reliance
+from spanets.data.corruptions import KINDS
 from spanets_runtime.errors import UsageError
 from spanets_runtime.preprocessing import Preprocessing
 from spanets_runtime.progress import progress
 
 FIELD_IMAGES = 4
 """Number of images for the mean receptive field, which changes little with more."""
+
+CHANGED_IMAGES = 64
+"""Number of images for the frequencies that a corruption changes."""
 
 EPSILON_AT_224 = 15.7
 """Norm of the sinusoids of Yin et al., 2019, on ImageNet: 0.07 per pixel, root mean square."""
@@ -236,6 +241,41 @@ def measure_bands(subject: Subject) -> dict[str, Any]:
     }
 
 
+def measure_corruptions(subject: Subject) -> dict[str, Any]:
+    """Measures the accuracy on corrupted images by kind, and which frequencies each kind changes.
+
+    Raises:
+        ValueError: the network is no classifier, or its images have other than three channels.
+    """
+
+    def ask(model: Model, images: Tensor, numbers: list[int], targets: Tensor | None) -> Answers:
+        corrupted = (corrupt_images(images, kind, numbers) for kind in KINDS)
+        return compare_answers(model, images, corrupted, targets)
+
+    moments, reference = _accumulate(subject, ask, len(KINDS), "corruptions")
+    if "wrong" not in moments:
+        raise ValueError("its output is not (B, classes), so it has no accuracy")
+    mean, std = subject.standardization()
+    images = next(subject.images(CHANGED_IMAGES)) * std + mean
+    centres = [
+        float(centre_frequency(corrupt_images(images, kind, range(len(images))) - images).mean())
+        for kind in KINDS
+    ]
+    wrong = moments["wrong"]
+    accuracy = (1 - wrong.mean).tolist()
+    return {
+        "severity": SEVERITY,
+        "reference": reference,
+        "images": wrong.count,
+        "clean": 1 - float(moments["clean_wrong"].mean),
+        "mean": float(np.mean(accuracy)),
+        "kinds": {
+            kind: {"accuracy": right, "centre_frequency": centre}
+            for kind, right, centre in zip(KINDS, accuracy, centres, strict=True)
+        },
+    }
+
+
 Ask = Callable[[Model, Tensor, list[int], Tensor | None], Answers]
 
 
@@ -296,5 +336,6 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "receptive-field": Measurement(measure_receptive_field),
     "sensitivity": Measurement(measure_sensitivity, ("epsilon", "frequencies"), needs_layers=False),
     "bands": Measurement(measure_bands, needs_layers=False),
+    "corruptions": Measurement(measure_corruptions, needs_layers=False),
     "reliance": Measurement(measure_reliance, needs_layers=False),
 }

@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["amplitude"],
         metavar="NAME",
-        help="amplitude, response, impulse, receptive-field, sensitivity, bands, "
+        help="amplitude, response, impulse, receptive-field, sensitivity, bands, corruptions, "
         "reliance (default: amplitude)",
     )
     parser.add_argument(

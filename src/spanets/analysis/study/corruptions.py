@@ -1,4 +1,4 @@
-"""Corrupts images as ImageNet-C does, and says which frequencies each kind of corruption changes."""
+"""Corrupts images as ImageNet-C does, and finds the frequencies that a corruption changes."""
 
 from collections.abc import Sequence
 

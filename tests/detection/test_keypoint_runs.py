@@ -16,7 +16,11 @@ import spanets_cli
 from spanets.checkpoint import load_checkpoint
 from spanets.detection import figures
 from spanets.detection.figures import FIGURE, write_figures
+from spanets.detection.task import DetectionTask
 from spanets.formats.coco.reader import read_coco
+from spanets.formats.reading import read_objects
+from spanets.recipe import load_recipe
+from spanets_runtime.errors import UsageError
 
 # A detector of a tenth of a million parameters, images of 64 pixels.
 SMALL = {
@@ -143,3 +147,59 @@ def test_the_page(run, folder, tmp_path, capsys):
     assert status == 0, said
     text = (run / "report.html").read_text()
     assert "Average precision of keypoints" in text
+
+
+@pytest.fixture
+def people(folder, tmp_path) -> Path:
+    """COCO's own layout: objects in one file of a part, people with keypoints in another."""
+    root = tmp_path / "coco"
+    (root / "annotations").mkdir(parents=True)
+    for part in ("train", "val"):
+        (root / f"{part}2017").symlink_to(folder / "images" / part)
+        content = json.loads((folder / "annotations" / f"{part}.json").read_text())
+        place = root / "annotations" / f"person_keypoints_{part}2017.json"
+        place.write_text(json.dumps(content))
+        content["categories"] = [{"id": 1, "name": "thing"}, {"id": 2, "name": "other"}]
+        for annotation in content["annotations"]:
+            del annotation["keypoints"], annotation["num_keypoints"]
+        (root / "annotations" / f"instances_{part}2017.json").write_text(json.dumps(content))
+    return root
+
+
+def parts_of(root: Path, keypoints: bool):
+    return read_objects(root, ("train", "val"), root / "annotations" / "train.json", keypoints)
+
+
+def test_files_for_keypoints_are_found_where_keypoints_are_wanted(people):
+    train, val = parts_of(people, keypoints=True)
+    assert (train.classes, len(train.images), len(val.images)) == (["figure"], 8, 2)
+    assert train.keypoints is not None
+    note = "read person_keypoints_train2017.json, person_keypoints_val2017.json, not instances_"
+    assert any(note in line for line in train.notes)
+    train, _ = parts_of(people, keypoints=False)
+    assert train.classes == ["thing", "other"]
+    assert any("read instances_train2017.json" in line for line in train.notes)
+
+
+def test_files_for_keypoints_have_boxes_too(people):
+    for path in (people / "annotations").glob("instances_*"):
+        path.unlink()
+    train, _ = parts_of(people, keypoints=False)
+    assert train.classes == ["figure"]
+    assert not any(" not " in line for line in train.notes)
+
+
+@pytest.mark.parametrize(
+    ("head", "metric", "known"),
+    [
+        ("keypoint_rcnn", "keypoint_ap", "keypoint_ap, box_ap"),
+        ("mask_rcnn", "box_ap", "box_ap, mask_ap"),
+        ("retinanet", "box_ap", "box_ap"),
+    ],
+)
+def test_the_metric_that_selects_the_best_epoch(head, metric, known):
+    recipe = load_recipe("figures_keypoint_rcnn", ["--model.head", head])
+    assert DetectionTask(recipe).score == f"val/{metric}"
+    recipe.trainer.metric = "accuracy"
+    with pytest.raises(UsageError, match=f"trainer.metric is 'accuracy', allowed: {known}"):
+        DetectionTask(recipe)

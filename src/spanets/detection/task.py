@@ -38,6 +38,12 @@ if TYPE_CHECKING:
     from spanets.training.report_parts import Examples, Scatter, Table
 
 
+def _scores_of(head: str) -> tuple[str, ...]:
+    """Returns the validation metrics of a kind of detector, the one that selects epochs first."""
+    keypoints = ("keypoint_ap",) * has_keypoints(head)
+    return (*keypoints, "box_ap", *("mask_ap",) * has_masks(head))
+
+
 class DetectionTask(Task[DetectionRecipe]):
     """Predicts boxes of objects and, with some detectors, masks or keypoints."""
 
@@ -173,9 +179,14 @@ class DetectionTask(Task[DetectionRecipe]):
         return {**super().describe_export(info), "head": info.head}
 
     def __init__(self, recipe: DetectionRecipe) -> None:
+        self.score = f"val/{_scores_of(recipe.model.head)[0]}"
         super().__init__(recipe)
         self.category_ids: list[int] = []
         self.keypoints: Keypoints | None = None
+
+    def score_names(self) -> tuple[str, ...]:
+        """Returns the metrics that `trainer.metric` may name."""
+        return _scores_of(self.recipe.model.head)
 
     def make_loaders(self, batch_size: int, processes: int, run_data: RunData) -> Loaders:
         """Makes the loaders of a recipe; see `detection.data.make_loaders`."""

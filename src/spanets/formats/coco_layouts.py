@@ -1,6 +1,7 @@
 """COCO's files in the layouts of COCO itself, Roboflow, CVAT and Label Studio.
 
 annotations/instances_train2017.json   train2017/a.jpg         COCO
+annotations/person_keypoints_train2017.json   train2017/a.jpg  COCO's people, with keypoints
 annotations/instances_default.json     images/default/a.jpg    CVAT
 train/_annotations.coco.json           train/a.jpg             Roboflow
 result.json                            images/a.jpg            Label Studio
@@ -26,7 +27,8 @@ ANNOTATIONS = "annotations"
 ROBOFLOW = "_annotations.coco.json"
 
 # Annotations of the same images for other purposes.
-_OTHERS = re.compile(r"(captions|person_keypoints|panoptic|stuff|image_info)_")
+_OTHERS = re.compile(r"(captions|panoptic|stuff|image_info)_")
+_KEYPOINTS = "person_keypoints_"
 
 # Number of file names by which the folder of the images is chosen.
 _TRIED = 50
@@ -37,8 +39,13 @@ def detect(path: Path) -> bool:
     return bool(_find(path))
 
 
-def read(path: Path) -> Dataset:
+def read(path: Path, keypoints: bool = False) -> Dataset:
     """Reads a data set without checking it; see `coco.reader.check_coco`.
+
+    Args:
+        path: A folder, or a JSON file.
+        keypoints: Whether files named for keypoints are read rather than those beside them; they
+            list people only.
 
     Raises:
         UserError: a file is not JSON, or two files are for one part.
@@ -47,8 +54,9 @@ def read(path: Path) -> Dataset:
     if path.is_file() and root.name == ANNOTATIONS:  # the images are beside it
         root = root.parent
     parts: dict[str, Part] = {}
-    notes: list[str] = []
-    for part, file in _find(path):
+    found = _find(path, keypoints)
+    notes: list[str] = _describe_choice(found, _find(path, not keypoints))
+    for part, file in found:
         if part in parts:
             raise UserError(
                 f"{root}: {parts[part].source} and {file} are both for {part}; remove one, or give "
@@ -59,6 +67,14 @@ def read(path: Path) -> Dataset:
         notes += drop_super_category(content, file)
         parts[part] = Part(content, _image_folder(content, root, file, part), file)
     return Dataset(NAME, root, {name: parts[name] for name in sort_parts(parts)}, tuple(notes))
+
+
+def _describe_choice(found: list[tuple[str, Path]], others: list[tuple[str, Path]]) -> list[str]:
+    """Says which files were read, if there are some for keypoints and some for all objects."""
+    if not found or found == others:
+        return []
+    beside = f"not {others[0][1].name}" + (", …" if len(others) > 1 else "")
+    return [f"{found[0][1].parent}: read {', '.join(file.name for _, file in found)}, {beside}"]
 
 
 def drop_super_category(content: dict[str, Any], file: Path) -> list[str]:
@@ -103,7 +119,7 @@ def _unite_names(content: dict[str, Any], file: Path, notes: list[str]) -> None:
         )
 
 
-def _find(path: Path) -> list[tuple[str, Path]]:
+def _find(path: Path, keypoints: bool = False) -> list[tuple[str, Path]]:
     """Returns the annotation files with their parts."""
     if path.is_file():
         is_coco = path.suffix == ".json" and sniff(path) == "coco"
@@ -119,7 +135,8 @@ def _find(path: Path) -> list[tuple[str, Path]]:
         return exports
     for folder in (path / ANNOTATIONS, path, *_inner(path / ANNOTATIONS)):
         files = [file for file in sorted(folder.glob("*.json")) if not _OTHERS.match(file.name)]
-        files = [file for file in files if sniff(file) == "coco"]
+        of_purpose = [f for f in files if f.name.startswith(_KEYPOINTS) == keypoints]
+        files = [file for file in of_purpose or files if sniff(file) == "coco"]
         if files:
             return [(_part_of(file, single=len(files) == 1), file) for file in files]
     return []
@@ -136,7 +153,7 @@ def _part_of(file: Path, single: bool) -> str:
 
 def _image_folder(content: dict[str, Any], root: Path, file: Path, part: str) -> Path:
     """Returns the folder within the root that has most of the images."""
-    own = re.sub("^(instances|annotations)_", "", file.stem)
+    own = re.sub("^(instances|annotations|person_keypoints)_", "", file.stem)
     folders = [root / own, root / "images" / own, root / part, root / "images" / part]
     folders += [root / "images", file.parent, root, root / own / "images"]
     folders += _inner(root / "images")

@@ -106,7 +106,11 @@ def read_objects(
             f"{instead_of}: no such file, and {root} has no other known format; looked for "
             f"{describe_formats()}"
         )
-    dataset = with_validation(read_dataset(root, found[0] if len(found) == 1 else None))
+    if keypoints and found == ["coco"]:
+        read = coco_layouts.read(root, keypoints=True)
+    else:
+        read = read_dataset(root, found[0] if len(found) == 1 else None)
+    dataset = with_validation(read)
     if masks.is_of_classes(next(iter(dataset.parts.values()))):
         raise UserError(
             f"{root}: {dataset.format}: a number for each class, so that objects are not told "

@@ -86,12 +86,16 @@ class Task(ABC, Generic[R]):
             self.score = self._choose_score(recipe.trainer.metric)
 
     def _choose_score(self, metric: str) -> str:
-        known = self.scores or (self.score.removeprefix("val/"),)
+        known = self.score_names()
         if metric not in known:
             raise UsageError(
                 f"trainer.metric is {metric!r}, allowed: {', '.join(known)}{nearest(metric, known)}"
             )
         return f"val/{metric}"
+
+    def score_names(self) -> tuple[str, ...]:
+        """Returns the metrics that `trainer.metric` may name."""
+        return self.scores or (self.score.removeprefix("val/"),)
 
     def check_batch(self, size: int) -> None:
         """Raises UsageError if the task cannot train on batches of this size on one device."""

@@ -41,9 +41,13 @@ def test_the_recipe_says_what_the_field_uses():
     assert recipe.trainer.patience
 
 
-def test_a_linear_probe_trains_the_classifier_alone(small_recipe, small_run, tmp_path, capsys):
+@pytest.mark.parametrize("more", [(), ("--optim.ema_decay", "0.9")], ids=["plain", "ema"])
+def test_a_linear_probe_trains_the_classifier_alone(
+    more, small_recipe, small_run, tmp_path, capsys
+):
+    """To the last bit: an average of equal weights is these weights."""
     start = small_run / "last.ckpt"
-    words = ("--model.weights", start, "--model.freeze", "backbone", *FAST)
+    words = ("--model.weights", start, "--model.freeze", "backbone", *FAST, *more)
     assert train(small_recipe, tmp_path / "run", *words) == 0
     said = capsys.readouterr().err
     assert "frozen: conv1, bn1" in said

@@ -6,13 +6,16 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import Callback, Checkpoint, EMAWeightAveraging
+from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
 from tqdm import tqdm
 
 from spanets.checkpoint import save_torch
@@ -203,10 +206,20 @@ def format_history(history: list[Row]) -> str:
     return text.getvalue()
 
 
-class Ema(EMAWeightAveraging):
-    """Lightning's weight averaging, fixed for runs that stop during the validation."""
+class Ema(WeightAveraging):
+    """An exponential moving average of weights and buffers, updated at every step.
+
+    It keeps frozen weights to the last bit, which Lightning's own does not, and its state is right
+    in runs that stop during the validation.
+
+    Args:
+        decay: Weight of the average so far, between 0 and 1.
+    """
 
     _swapped = False  # whether the model holds the averaged weights now
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(use_buffers=True, avg_fn=partial(_average, 1 - decay))
 
     def on_validation_epoch_start(self, *args: Any) -> None:
         """Puts the averaged weights into the model."""
@@ -224,6 +237,14 @@ class Ema(EMAWeightAveraging):
         """Puts the model's own weights back before the state is saved."""
         if self._swapped:
             self.on_validation_epoch_end(trainer, pl_module)
+
+
+def _average(share: float, average: Tensor, value: Tensor, count: Tensor | int) -> Tensor:
+    """Returns `average + share (value - average)`, which is exact where both are equal.
+
+    Counters, such as those of batch norm, take the value.
+    """
+    return torch.lerp(average, value, share) if average.is_floating_point() else value
 
 
 class EpochLines(Callback):

@@ -37,7 +37,8 @@ def content(**changes: Any) -> dict[str, Any]:
     """Two images, two classes, and one annotation of each form of mask."""
     runs = {"size": [HEIGHT, WIDTH], "counts": encode_runs(disc())}
     text = peer.encode(np.asfortranarray(disc(), np.uint8))["counts"].decode()
-    shapes = [[TRIANGLE], runs, {**runs, "counts": text}]
+    # Copies, because tests change what they are given.
+    shapes = [[list(TRIANGLE)], dict(runs), {**runs, "counts": text}]
     annotations = [
         {
             "id": 100 + i,

@@ -184,25 +184,30 @@ def read_state(cell: Cell, ours: bool = False) -> State:
     """
     if not ours and is_running(cell.folder):
         return State(RUNNING, None, {})
-    starts = read_starts(cell.folder)
-    outcome = str(starts[-1].get("outcome") or "") if starts else ""
+    outcome = _outcome(cell.folder)
     try:
         if os.path.lexists(cell.folder / FAILURE) and outcome != DONE:  # else mended by hand
             return State(FAILED, str(read_json(cell.folder / FAILURE).get("message")), {})
         if outcome.startswith("failed: "):
             return State(FAILED, outcome.removeprefix("failed: "), {})
-        if is_trained(cell.folder, outcome):
+        if is_trained(cell.folder):
             is_measured = not cell.measure.what or os.path.lexists(cell.folder / MEASURED)
             results = read_results(cell.folder)
             return State(FINISHED if is_measured else INTERRUPTED, None, results)
     except UserError as error:
         return State(FAILED, str(error), {})
-    return State(INTERRUPTED if starts else MISSING, None, {})
+    return State(INTERRUPTED if read_starts(cell.folder) else MISSING, None, {})
 
 
-def is_trained(folder: Path, outcome: str) -> bool:
+def is_trained(folder: Path) -> bool:
     """Returns whether a run has ended with results."""
-    return os.path.lexists(folder / RESULTS) and outcome != STOPPED
+    return os.path.lexists(folder / RESULTS) and _outcome(folder) != STOPPED
+
+
+def _outcome(folder: Path) -> str:
+    """Returns how the last start of a run ended; "" if there is none or it goes on."""
+    starts = read_starts(folder)
+    return str(starts[-1].get("outcome") or "") if starts else ""
 
 
 def read_results(folder: Path) -> dict[str, Any]:

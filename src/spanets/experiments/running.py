@@ -97,10 +97,8 @@ def _train(cell: Cell, report: Report) -> None:
     """Trains a cell; an error is recorded in its folder, unless the user stopped it."""
     (cell.folder / FAILURE).unlink(missing_ok=True)
     try:
-        starts = read_starts(cell.folder)
-        outcome = str(starts[-1].get("outcome") or "") if starts else ""
-        if not is_trained(cell.folder, outcome):
-            train_claimed(cell.recipe, cell.folder, resume=bool(starts))
+        if not is_trained(cell.folder):
+            train_claimed(cell.recipe, cell.folder, resume=bool(read_starts(cell.folder)))
         _write_cost(cell)
         if cell.measure.what:
             measure_cell(cell.folder, cell.recipe, cell.measure)

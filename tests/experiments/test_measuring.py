@@ -1,12 +1,13 @@
 """What a study measures of its trained networks."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from spanets.analysis.study import analyze
-from spanets.experiments import running
+from spanets.experiments import measuring, running
 from spanets.experiments.cells import Cell, read_state
 from spanets.experiments.measuring import MEASURED, WHAT, Measure, measure_cell
 from spanets.experiments.study_file import parse_study
@@ -42,6 +43,23 @@ def test_numbers_by_name(small_run):
     assert {"low_pass 0.2", "high_pass 0", "low_pass 1.4"} <= measured.keys()
     assert all(0 <= value <= 1 for value in measured.values())
     assert measured["low_pass 1.4"] == measured["high_pass 0"]  # both are the whole image
+
+
+def test_unreadable_images_are_counted(small_run, photos, tmp_path, monkeypatch, capsys):
+    recipe = load_recipe(str(small_run / "recipe.yaml"), trusted=True)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    real = measuring.read_splits
+
+    def with_a_broken_image(*arguments):
+        parts = real(*arguments)
+        images = [broken, *parts["val"].images[1:]]
+        return {**parts, "val": replace(parts["val"], images=images)}
+
+    monkeypatch.setattr(measuring, "read_splits", with_a_broken_image)
+    measure_cell(small_run, recipe, Measure(("bands",)))
+    (small_run / MEASURED).unlink()
+    assert "broken.png" in capsys.readouterr().err
 
 
 def test_cells_are_measured_and_rules_read_it(photos, tmp_path, monkeypatch):

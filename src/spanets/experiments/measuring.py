@@ -1,6 +1,7 @@
 """Measures the trained network of a cell on validation images: corruptions, bands, reliance."""
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from spanets.recipe import Recipe
 from spanets.sources import open_checkpoint
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import write_atomically
+from spanets_runtime.images import describe_unreadable
 
 MEASURED = "measured.json"
 """File in a run folder with the numbers, by name."""
@@ -77,6 +79,8 @@ WHAT = tuple(_NUMBERS)
 def measure_cell(folder: Path, recipe: Recipe, measure: Measure) -> None:
     """Measures the last checkpoint of a run on its validation images; writes `MEASURED`.
 
+    Images that cannot be read are left out and counted on standard error.
+
     Raises:
         UserError: the run is no classifier of image files, or the images are gone.
     """
@@ -101,5 +105,7 @@ def measure_cell(folder: Path, recipe: Recipe, measure: Measure) -> None:
     numbers: Numbers = {}
     for name in measure.what:
         numbers |= _NUMBERS[name](MEASUREMENTS[name].run(subject))
+    if subject.unreadable:
+        print(describe_unreadable(subject.unreadable.values(), len(paths)), file=sys.stderr)
     text = json.dumps(numbers, indent=2) + "\n"
     write_atomically(folder / MEASURED, lambda file: file.write(text.encode()))

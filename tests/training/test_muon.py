@@ -1,9 +1,11 @@
 """Muon's orthogonalization is timm's, on another path."""
 
 from copy import deepcopy
+from functools import partial
 from unittest.mock import Mock
 
 import pytest
+import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -66,7 +68,37 @@ def test_elongated_matrices_and_no_others_go_by_their_gram_matrix(monkeypatch) -
     )
     for shape in [(4, 4 * ELONGATED), (4 * ELONGATED, 4), (4, 4 * ELONGATED - 1), (2, 4, 40)]:
         assert orthogonalize(torch.randn(shape), 5, QUINTIC).shape == shape
-    assert seen == [(4, 4 * ELONGATED - 1), (2, 4, 40)]
+    assert seen == [(4, 4 * ELONGATED - 1)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_batch_is_its_matrices(shape: tuple[int, int]) -> None:
+    updates = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    one_by_one = torch.stack([orthogonalize(update, 5, QUINTIC) for update in updates])
+    torch.testing.assert_close(orthogonalize(updates, 5, QUINTIC), one_by_one, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["muon", "nmuon"])
+def test_steps_by_shape_are_timms_steps(name: str, monkeypatch) -> None:
+    """Compares whole networks after three steps, with timm's iteration in float64."""
+    exact = partial(timms.zeropower_via_newtonschulz, dtype=torch.float64)
+    monkeypatch.setattr(timms, "zeropower_via_newtonschulz", exact)
+    ours = timm.create_model("spanet_nano", num_classes=3)
+    theirs = deepcopy(ours)
+    optimizers = [
+        make_optimizer(ours, Optim(name=name, lr=1e-2, weight_decay=0.1)),
+        create_optimizer_v2(theirs, name, lr=1e-2, weight_decay=0.1, betas=(0.9, 0.999)),
+    ]
+    noise = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        for pair in zip(ours.parameters(), theirs.parameters(), strict=True):
+            gradient = torch.randn(pair[0].shape, generator=noise)
+            for parameter in pair:
+                parameter.grad = gradient.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize("name", ["muon", "nmuon", "adamuon", "nadamuon"])
@@ -80,6 +112,7 @@ def test_every_variant_of_timm_gets_it_and_timms_own_stays(name: str, monkeypatc
     theirs = create_optimizer_v2(copy := deepcopy(layer), name, lr=0.1, weight_decay=0.05)
     called = Mock(side_effect=muon.orthogonalize)
     monkeypatch.setitem(type(optimizer).__init__.__globals__, "zeropower_via_newtonschulz", called)
+    monkeypatch.setattr(muon, "orthogonalize", called)
     for model, taken in ((layer, optimizer), (copy, theirs)):
         model(torch.ones(3, 6)).square().sum().backward()
         taken.step()

@@ -93,7 +93,8 @@ class RecipeModule(L.LightningModule, Generic[R]):
     def configure_optimizers(self) -> Any:
         """Returns timm's optimizer and its schedule with warm-up, stepped every update."""
         optim = self.recipe.optim
-        optimizer = make_optimizer(self.make_parameter_groups(), optim)
+        mixed = self.recipe.trainer.precision.endswith("-mixed")
+        optimizer = make_optimizer(self.make_parameter_groups(), optim, fused=not mixed)
         follow_names(optimizer, self, self._saved_names)
         settings: dict[str, Any] = {
             "num_epochs": self.recipe.trainer.epochs,

@@ -3,12 +3,15 @@
 from typing import Any
 
 import torch
-from timm.optim import list_optimizers
+from timm.optim import get_optimizer_info, list_optimizers
 from torch import nn
 
 from spanets.recipe import Optim
 from spanets.training.muon import creator_of
 from spanets_runtime.errors import UsageError, first_line, nearest
+
+FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
+"""Optimizers with a fused kernel for CPUs; on a GPU torch chooses the fastest itself."""
 
 
 def check_optimizer(name: str) -> None:
@@ -19,15 +22,23 @@ def check_optimizer(name: str) -> None:
 
 
 def make_optimizer(
-    parameters: nn.Module | list[dict[str, Any]], settings: Optim
+    parameters: nn.Module | list[dict[str, Any]], settings: Optim, fused: bool = True
 ) -> torch.optim.Optimizer:
     """Returns the optimizer of a recipe for a model, or for parameter groups.
+
+    Args:
+        parameters: A model, or its parameter groups.
+        settings: Name, learning rate and the like.
+        fused: Whether parameters on a CPU may be updated by torch's fused kernels, which take a
+            third of the time: one pass over each parameter instead of a dozen. Lightning does not
+            clip gradients in mixed precision for these.
 
     Raises:
         UsageError: the optimizer is unknown or cannot be used here.
     """
     name = settings.name
     check_optimizer(name)
+    extra = {"fused": True} if fused and _has_fused_kernel(name, parameters) else {}
     scale = settings.batch_size / settings.lr_batch_size if settings.lr_batch_size else 1.0
     try:
         optimizer = creator_of(name)(
@@ -37,6 +48,7 @@ def make_optimizer(
             weight_decay=settings.weight_decay,
             layer_decay=settings.layer_decay,
             betas=settings.betas,
+            **extra,
         )
     # Some optimizers of timm need a package, a GPU, or settings that recipes do not have.
     except (ImportError, AssertionError, RuntimeError, TypeError, ValueError) as error:
@@ -44,3 +56,14 @@ def make_optimizer(
     if getattr(optimizer, "is_second_order", False):
         raise UsageError(f"optim.name {name!r} needs second derivatives; choose another")
     return optimizer
+
+
+def _has_fused_kernel(name: str, parameters: nn.Module | list[dict[str, Any]]) -> bool:
+    """Returns whether torch can update all of these parameters on the CPU in one pass each."""
+    if get_optimizer_info(name).opt_class not in FUSED:
+        return False
+    if isinstance(parameters, nn.Module):
+        each = list(parameters.parameters())
+    else:
+        each = [one for group in parameters for one in group["params"]]
+    return all(p.device.type == "cpu" and p.is_floating_point() for p in each if p.requires_grad)

@@ -36,7 +36,11 @@ def values(results, place):
 
 def quoted(place, results):
     """The numbers that a link's text must have: one, or a paired difference with its interval."""
-    if "combinations" in results:  # of a study: the difference of a combination to the baseline
+    if place.startswith("rule="):  # of a study: the gain that a rule is about
+        name = unquote(place.removeprefix("rule="))
+        (verdict,) = [row for row in results["verdicts"] if row["rule"] == name]
+        return [verdict["gain"][name] for name in ("mean", "low", "high")]
+    if "combinations" in results:  # the difference of a combination to the baseline
         levels = dict(pair.split("=") for pair in place.split(","))
         (row,) = [row for row in results["combinations"] if row["levels"] == levels]
         return [row["difference"][name] for name in ("mean", "low", "high")]

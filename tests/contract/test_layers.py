@@ -4,13 +4,18 @@ That each is called, and that whatever stands in its place has its effect: test_
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from networks import error, images, plain_layers, shallow, structures
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
+
+from spanets.spectral.tracing import is_recorded
 
 
 def convolutions(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
@@ -145,3 +150,60 @@ def test_the_plain_layers_are_counted_alike() -> None:
             model(x)
         totals.append(counter.get_total_flops())
     assert max(totals) < 1.05 * min(totals)
+
+
+# ---- watching
+
+
+class Recorder(TorchFunctionMode):
+    """Keeps the weights and biases of all convolutions and linear layers that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (F.conv2d, torch.conv2d, F.linear):
+            known = dict(zip(("input", "weight", "bias"), args, strict=False)) | (kwargs or {})
+            self.given += [t for t in (known["weight"], known.get("bias")) if t is not None]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name_", structures())
+@pytest.mark.parametrize("default_device", [False, True])
+def test_a_recorder_of_calls_sees_parameters(name_: str, default_device: bool) -> None:
+    """Quantizers look for layers whose weight and bias are parameters, not results."""
+    model = shallow(name_)
+    own = {id(parameter) for parameter in model.parameters()}
+    x = images(64, 64)
+    with torch.no_grad():
+        expected = model(x)
+        with Recorder() as recorder, torch.device("cpu") if default_device else nullcontext():
+            found = model(x)
+    assert recorder.given
+    assert all(id(tensor) in own for tensor in recorder.given)
+    assert error(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("name_", structures())
+def test_a_recorder_sees_the_same_calls_in_every_run(name_: str) -> None:
+    """Constants of a size are computed in the first run alone, so a recorder must not see that."""
+    model, calls = shallow(name_), []
+
+    class Names(TorchFunctionMode):
+        def __torch_function__(self, f: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            calls[-1].append(getattr(f, "__name__", str(f)))
+            return f(*args, **(kwargs or {}))
+
+    for _ in range(2):
+        calls.append([])
+        with torch.no_grad(), Names():
+            model(images(64, 96))
+    assert calls[0] == calls[1]
+
+
+def test_a_default_device_watches_nothing() -> None:
+    with torch.device("cpu"):
+        assert not is_recorded()
+        with Recorder():
+            assert is_recorded()

@@ -3,7 +3,8 @@
 `fuse` turns a block, mixer, context or MLP into its twin by changing the object's class.
 Parameters, names, copies and pickles stay valid; a replaced `forward` method would stay bound to
 the original object in every copy. A twin computes the equations of its base class. It calls the
-base class instead if a layer was replaced, has hooks or special tensors, or is traced symbolically.
+base class instead if a layer was replaced, has hooks or special tensors, or is traced symbolically,
+or if a function mode records all calls.
 `set_fused(False)` turns all twins off.
 
 Shape legend: `B` images, `C` channels, `H W` map size.
@@ -39,7 +40,7 @@ from spanets.mixers import SPAM, Attention, SpectralAdaptiveMixer
 from spanets.mixers.context import HadamardContext, SpectralContext, SpectralPool, fixed_balance
 from spanets.spectral import basis_gain, basis_size
 from spanets.spectral.constants import SizeConstant
-from spanets.spectral.tracing import is_transformed, runs_on_pixels
+from spanets.spectral.tracing import is_recorded, is_transformed, runs_on_pixels
 
 # In channels last, oneDNN need not reorder the maps for 1×1 convolutions, which saves a fifth of
 # SPANet's time on the CPU (benchmarks/cpu_speed.py). The GPU kernels need it (benchmarks/gpu.py).
@@ -69,8 +70,8 @@ def fuse(model: M) -> M:
 
 
 def _is_fused(x: Any) -> bool:
-    """Whether twins are on and x is a tensor, not the proxy of a symbolic trace."""
-    return _enabled and isinstance(x, Tensor)
+    """Whether twins are on, x is no proxy of a symbolic trace, and no mode records the calls."""
+    return _enabled and isinstance(x, Tensor) and not is_recorded()
 
 
 class _Twin:

@@ -34,9 +34,11 @@ class SizeConstant:
         return (self.cached if known else self.build)(*values, like.dtype, like.device)
 
     def _compute(self, *given: Any) -> Any:
-        # Without a tracer's modes: the tensors must be real, as they outlive the trace. (torch has
-        # no public name for this.) An inference tensor in the cache would break a later training.
-        with _disable_current_modes(), torch.inference_mode(False):
+        # Without a tracer's modes: the tensors must be real, as they outlive the trace, and a mode
+        # that records calls would miss those of the first image in all others. (torch has no public
+        # names for this.) An inference tensor in the cache would break a later training.
+        quiet = torch._C.DisableTorchFunction()
+        with _disable_current_modes(), quiet, torch.inference_mode(False):
             return self.build(*given)
 
 

@@ -4,6 +4,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 
 
 def is_traced(x: Tensor) -> bool:
@@ -23,6 +25,18 @@ def is_exporting() -> bool:
     if hasattr(torch.compiler, "_is_exporting_flag"):
         return torch.compiler._is_exporting_flag
     return torch.compiler.is_compiling()
+
+
+def is_recorded() -> bool:
+    """Whether a function mode sees every call, as those of NNCF and of other recorders do.
+
+    They look for layers with parameters, so weights should not be computed on the way. Setting a
+    default device is a function mode, too, but watches nothing. Exporters have modes of their own.
+    """
+    # torch has no public name for the modes that are on.
+    if torch.compiler.is_compiling() or not torch._C._len_torch_function_stack():
+        return False
+    return any(not isinstance(mode, DeviceContext) for mode in _get_current_function_mode_stack())
 
 
 def is_transformed() -> bool:

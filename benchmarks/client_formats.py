@@ -7,6 +7,9 @@ import torch
 from client_calls import CLOSE, ROUGH, call, difference
 from torch import Tensor, nn
 
+INT8 = 0.5
+"""Of activations in int8, too. The weights are random, so the logits are almost equal numbers."""
+
 # ---- features, other heads
 
 
@@ -89,6 +92,43 @@ def quanto(model: nn.Module, x: Tensor) -> float:
 # ---- recorded
 
 
+@call("nncf", "quantize: weights and maps in int8")
+def nncf(model: nn.Module, x: Tensor) -> float:
+    import nncf
+
+    images = nncf.Dataset([x + i for i in range(4)])
+    with torch.no_grad():
+        expected = model(x)
+        return difference(nncf.quantize(model, images, subset_size=4)(x), expected, INT8)
+
+
+@call("nncf", "compress_weights, int8")
+def nncf_weights(model: nn.Module, x: Tensor) -> float:
+    import nncf
+
+    mode = nncf.CompressWeightsMode.INT8_ASYM
+    with torch.no_grad():
+        expected = model(x)
+        found = nncf.compress_weights(model, mode=mode, dataset=nncf.Dataset([x]))(x)
+        return difference(found, expected, ROUGH)
+
+
+@call("lightly-train", "get_wrapped_model by name", "lightly_train")
+def lightly_by_name(model: nn.Module, x: Tensor) -> None:
+    from lightly_train._models.package_helpers import get_wrapped_model
+
+    name = f"timm/{model.default_cfg['architecture']}"
+    wrapped = get_wrapped_model(name, num_input_channels=3, load_weights=False)
+    assert wrapped.forward_features(x)["features"].shape[1] == wrapped.feature_dim()
+
+
+@call("lightly-train", "get_wrapped_model of a network", "lightly_train")
+def lightly_by_network(model: nn.Module, x: Tensor) -> None:
+    from lightly_train._models.package_helpers import get_wrapped_model
+
+    get_wrapped_model(model, num_input_channels=3)
+
+
 @call("torch", "torch.fx symbolic_trace")
 def symbolic(model: nn.Module, x: Tensor) -> float:
     with torch.no_grad():
@@ -125,6 +165,24 @@ def coreml(model: nn.Module, x: Tensor) -> None:
     )
 
 
+@call("coremltools", "convert of torch.jit.trace's record")
+def coreml_trace(model: nn.Module, x: Tensor) -> None:
+    import coremltools
+
+    size = coremltools.TensorType(shape=(1, 3, 64, 64))
+    coremltools.convert(torch.jit.trace(model, x[:1]), inputs=[size])
+
+
+@call("openvino", "convert_model of the network, any size")
+def openvino_module(model: nn.Module, x: Tensor) -> float:
+    import openvino
+
+    ready = openvino.compile_model(openvino.convert_model(model, example_input=x), "CPU")
+    x = torch.randn(1, 3, 96, 64)
+    with torch.no_grad():
+        return difference(torch.from_numpy(ready(x.numpy())[0]), model(x), 1e-2)
+
+
 @call("openvino", "convert_model of torch.export's program")
 def openvino(model: nn.Module, x: Tensor) -> float:
     import openvino
@@ -132,6 +190,14 @@ def openvino(model: nn.Module, x: Tensor) -> float:
     ready = openvino.compile_model(openvino.convert_model(exported(model, x)), "CPU")
     with torch.no_grad():
         return difference(torch.from_numpy(ready(x.numpy())[0]), model(x), 1e-2)  # may use bfloat16
+
+
+@call("litert-torch", "convert, run by LiteRT", "litert_torch")
+def litert(model: nn.Module, x: Tensor) -> float:
+    import litert_torch
+
+    with torch.no_grad():
+        return difference(torch.as_tensor(litert_torch.convert(model, (x,))(x)), model(x), 1e-3)
 
 
 @call("executorch", "XNNPACK, run by its runtime")

@@ -112,7 +112,7 @@ def test_hooks_of_segmenters_fire(kind: str, training: bool) -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_hooks_of_detectors_fire(kind: str, training: bool) -> None:
     torch.manual_seed(0)
-    settings = Settings(channels=8, anchor_scale=4)
+    settings = Settings(8, 16, proposals=40, anchor_scale=4, keypoint_channels=8)
     depths = {"depths": (1, 1, 1, 1)}
     model = make_detector(kind, "spanet_nano", 2, depths, settings=settings).train(training)
     x = list(images(64, 64))

@@ -16,12 +16,26 @@ from spanets_runtime.errors import UsageError, UserError
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+from onnx import numpy_helper  # noqa: E402
+
 SHALLOW = {"depths": (1, 1, 1, 1)}
 
 
 def run_onnx(path, x: Tensor) -> list[Tensor]:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return [torch.from_numpy(y) for y in session.run(None, {"images": x.numpy()})]
+
+
+def neutral_nodes(graph) -> list[str]:
+    """The nodes that multiply by one or add zero."""
+    constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    found = []
+    for node in graph.node:
+        neutral = {"Mul": 1, "Add": 0}.get(node.op_type)
+        held = [constants[name] for name in node.input if name in constants]
+        if neutral is not None and any(c.size and (c == neutral).all() for c in held):
+            found.append(node.name)
+    return found
 
 
 def shape_of(value) -> list[int | str]:
@@ -52,6 +66,7 @@ def test_onnx_at_any_size(shallow, tmp_path):
     graph = onnx.load(path)
     kinds = {node.op_type for node in graph.graph.node}
     assert not kinds & {"DFT", "If", "Loop"}
+    assert not neutral_nodes(graph.graph)
     told = {entry.key: entry.value for entry in graph.metadata_props}
     assert json.loads(told["spanets"]) == {"classes": ["a", "b", "c"]}
     assert shape_of(graph.graph.input[0]) == ["batch", 3, "height", "width"]
@@ -112,8 +127,9 @@ def test_a_checkpoint_keeps_its_classes(small_run, tmp_path, capsys):
     assert spanets_cli.main(words) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["path"] == str(path)
-    told = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    told = json.loads(told["spanets"])
+    written = onnx.load(path)
+    assert not neutral_nodes(written.graph)
+    told = json.loads({entry.key: entry.value for entry in written.metadata_props}["spanets"])
     model, metadata, _ = load_source(str(small_run / "last.ckpt"))
     assert told == metadata
     assert len(told["classes"]) == model.num_classes

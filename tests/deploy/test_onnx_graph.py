@@ -1,4 +1,7 @@
-"""Neutral nodes leave an exported graph; everything else stays."""
+"""Neutral nodes leave an exported graph; everything else stays.
+
+That exported networks have none left: test_export.py.
+"""
 
 import numpy as np
 import pytest
@@ -8,7 +11,6 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from spanets.deploy.export import export_model  # noqa: E402
 from spanets.deploy.onnx_graph import drop_neutral_nodes  # noqa: E402
 
 
@@ -59,16 +61,3 @@ def test_only_what_changes_nothing_is_dropped(kind, held, swapped, is_dropped):
     )
     assert len(model.graph.initializer) == (not is_dropped)
     assert np.array_equal(run(model), before)
-
-
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_folded_networks_have_none(smallest, build, tmp_path, dynamic):
-    path = tmp_path / "m.onnx"
-    export_model(build(smallest, depths=(1, 1, 1, 1)).eval(), path, size=64, dynamic=dynamic)
-    graph = onnx.load(path).graph
-    constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
-    for node in graph.node:
-        for name in node.input:
-            if name in constants and node.op_type in ("Mul", "Add"):
-                neutral = 1 if node.op_type == "Mul" else 0
-                assert constants[name].size == 0 or (constants[name] != neutral).any(), node.name

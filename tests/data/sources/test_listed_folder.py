@@ -150,6 +150,8 @@ def test_the_folders_beside_say_where_the_lists_are(birds):
     assert f"name {birds}" in failure(birds.parent)
     notes = folder_parts(birds / "images")["train"].notes
     assert any(f"listed in {birds}" in note for note in notes)
+    of_statistics = gather_labelled([birds / "images"]).notes
+    assert any(f"listed in {birds}" in note for note in of_statistics)
 
 
 def test_statistics_take_the_parts_of_the_lists(birds):

@@ -20,7 +20,7 @@ from pathlib import Path
 from spanets.data.class_names import describe_twins, normal
 from spanets.data.samples import Samples
 from spanets.data.sources.folder_paths import existing_folder, names_in, subfolders
-from spanets.data.sources.listed_folder import is_listed, listed_parts
+from spanets.data.sources.listed_folder import describe_lists_above, is_listed, listed_parts
 from spanets.data.sources.parts import Part, name_parts, part_of
 from spanets.data.sources.runs_among_images import holds_only_runs
 from spanets.data.splits import split_parts
@@ -101,7 +101,8 @@ def scan_folder(
     """
     root, left_out = existing_folder(root), _LeftOut()
     samples = _scan_classes(root, left_out, least, known)
-    return replace(samples, notes=samples.notes + left_out.notes(root))
+    samples = replace(samples, notes=samples.notes + left_out.notes(root))
+    return samples.noted(describe_lists_above(root))
 
 
 def folder_splits(
@@ -148,10 +149,7 @@ def folder_parts(
         return listed_parts(root)
     folders = part_folders(root)
     if not folders:
-        samples = scan_folder(root, known=known)
-        above = root.resolve().parent
-        beside = f"{root}: its images are listed in {above}, perhaps with a split; name that folder"
-        return {"train": samples.noted([beside] if is_listed(above) else [])}
+        return {"train": scan_folder(root, known=known)}
     if "train" not in folders:
         found = " and ".join(folder.name for folder in folders.values())
         raise UserError(f"{root}: has {found}, and no folder of images to train on, called train")

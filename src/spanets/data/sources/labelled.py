@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from spanets.data.class_names import normal
 from spanets.data.sources.folder import part_folders
 from spanets.data.sources.folder_paths import existing_folder, names_in, subfolders
-from spanets.data.sources.listed_folder import is_listed, listed_parts
+from spanets.data.sources.listed_folder import describe_lists_above, is_listed, listed_parts
 from spanets.data.sources.runs_among_images import holds_only_runs
 from spanets.data.split_list import SplitList
 from spanets_runtime.errors import UserError
@@ -133,6 +133,7 @@ def _add_images(root: Path, listed: Listed) -> None:
     loose = [i for i in range(before, len(listed.images)) if not listed.classes[i]]
     if loose and len(loose) < added:
         _note(listed, root, len(loose), "in no class folder, without a label", loose[0])
+    listed.notes += describe_lists_above(root)
 
 
 def _add_classes(root: Path, folder: Path, part: str, listed: Listed) -> None:

@@ -37,6 +37,14 @@ def is_listed(root: str | os.PathLike[str]) -> bool:
     return (folder / IMAGES).is_file() and (folder / LABELS).is_file()
 
 
+def describe_lists_above(root: Path) -> list[str]:
+    """Returns a line about lists in the folder above, or none."""
+    above = root.resolve().parent
+    if not is_listed(above):
+        return []
+    return [f"{root}: its images are listed in {above}, perhaps with a split; name that folder"]
+
+
 def listed_parts(root: str | os.PathLike[str]) -> dict[str, Samples]:
     """Lists the images by part, "train" and perhaps "test", in the order of the lists.
 

@@ -5,7 +5,12 @@ import json
 import pytest
 
 from spanets.experiments.page import draw, write_page
-from spanets.experiments.recording import describe_verdicts, table_rows, write_results
+from spanets.experiments.recording import (
+    describe_verdicts,
+    further_rows,
+    table_rows,
+    write_results,
+)
 from spanets.experiments.summary import describe_powers, summarise_study
 
 DESIGN = {
@@ -131,6 +136,18 @@ def test_the_table_says_what_the_numbers_are():
         "does not hold: learnt is better (balance learnt against balance fixed at data shapes: "
         "better by at least 0.01): gain -0.0100, 95 % from -0.0200 to +0.0000, n 3; none of it"
     )
+
+
+def test_metrics_that_only_rules_name_have_a_table_of_means():
+    assert further_rows(results()) is None
+    loss = {"name": "loss", "better": "lower"}
+    rules = [*DESIGN["rules"], {**DESIGN["rules"][0], "name": "lower loss", "metric": loss}]
+    found = {**results(values={"loss": 0.25}), "rules": rules}
+    header, rows = further_rows(found)
+    assert header == ["balance", "data", "mean loss"]
+    # Only the last cell, of learnt balance and shapes, has that metric.
+    assert [row[2] for row in rows].count("-") == 3
+    assert ["learnt", "shapes", "0.2500"] in rows
 
 
 def test_powers_are_for_each_comparison_and_size():

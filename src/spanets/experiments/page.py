@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spanets.experiments.folder import PAGE, PICTURE
-from spanets.experiments.recording import describe_verdicts, table_rows
+from spanets.experiments.recording import describe_verdicts, further_rows, table_rows
 from spanets.experiments.verdicts import KINDS
 from spanets_runtime.errors import require
 from spanets_runtime.figures import name_label, render
@@ -25,6 +25,7 @@ def write_page(results: Mapping[str, Any], out: Path) -> None:
     picture = draw(results)
     write_atomically(out / PICTURE, lambda file: file.write(picture))
     header, rows = table_rows(results)
+    further = further_rows(results)
     counts = ", ".join(f"{count} {status}" for status, count in results["counts"].items())
     begun = results["history"][0]["when"] if results["history"] else "unknown"
     verdicts = [line.split(": ", 1) for line in describe_verdicts(results)]
@@ -36,6 +37,7 @@ def write_page(results: Mapping[str, Any], out: Path) -> None:
         html_table(["verdict", "rule, comparison and reason"], verdicts),
         "<h2>Results</h2>",
         html_table(header, rows),
+        *([html_table(*further)] if further is not None else []),
         f'<p><img alt="each seed, with means and intervals" style="max-width:100%" '
         f'src="{data_uri(picture, "png")}"></p>',
         "<h2>To judge the numbers</h2>",

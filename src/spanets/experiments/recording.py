@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from spanets.experiments.cells import (
@@ -192,6 +193,21 @@ def table_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             ]
         )
     return header, rows
+
+
+def further_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]] | None:
+    """Returns a table with the means of metrics that only rules name; None if there are none."""
+    names = list(dict.fromkeys(r["metric"]["name"] for r in results["rules"] if "metric" in r))
+    if not names:
+        return None
+    rows = []
+    for row in results["combinations"]:
+        cells = [cell for cell in results["cells"] if cell["levels"] == row["levels"]]
+        known = [[cell.get("values", {}).get(name) for cell in cells] for name in names]
+        numbers = [[value for value in values if value is not None] for values in known]
+        means = [_number(fmean(values) if values else None) for values in numbers]
+        rows.append([*row["levels"].values(), *means])
+    return [*results["factors"], *(f"mean {name}" for name in names)], rows
 
 
 def describe_verdicts(results: Mapping[str, Any]) -> list[str]:

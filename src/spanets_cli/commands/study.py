@@ -87,13 +87,16 @@ def _print_plan(found: Mapping[str, Any], question: str) -> int:
 
 
 def _print(results: Mapping[str, Any], sizes: Sequence[float], out: Path) -> None:
-    from spanets.experiments.recording import describe_verdicts, table_rows
+    from spanets.experiments.recording import describe_verdicts, further_rows, table_rows
     from spanets.experiments.summary import describe_powers
 
     say(results["question"])
     say()
     print_table(*table_rows(results))
     say()
+    if (further := further_rows(results)) is not None:
+        print_table(*further)
+        say()
     for line in (*describe_verdicts(results), *describe_powers(results, sizes)):
         say(line)
     for note in results["notes"]:

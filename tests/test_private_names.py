@@ -9,12 +9,14 @@ from pathlib import Path
 
 import lightning as L
 import pytest
+import timm.optim.muon
 import torch
+import torch.overrides
 from PIL import Image
 from timm.models import _features
 from torch import nn
 from torch.nn.modules import batchnorm, module
-from torch.utils import _python_dispatch
+from torch.utils import _device, _python_dispatch
 from torch.utils.data import DataLoader, dataloader
 from torchmetrics import MeanMetric
 
@@ -35,6 +37,9 @@ NAMES = [
     (torch.compiler, "_is_exporting_flag"),
     (torch, "_C"),
     (torch._C, "_are_functorch_transforms_active"),
+    (torch._C, "_len_torch_function_stack"),
+    (torch.overrides, "_get_current_function_mode_stack"),
+    (_device, "DeviceContext"),
     # spanets/spectral/constants.py: real tensors while something is traced
     (_python_dispatch, "_disable_current_modes"),
     # spanets/backbones/pyramid.py: maps
@@ -52,6 +57,9 @@ NAMES = [
     (dataloader, "_MultiProcessingDataLoaderIter"),
     # spanets/training/batch_norm.py
     (batchnorm, "_BatchNorm"),
+    # spanets/training/muon.py: many tensors in one call, and the names of coefficients
+    *((torch, f"_foreach_{name}") for name in ("mul_", "lerp_", "lerp")),
+    (timm.optim.muon, "_COEFFICIENTS"),
     # spanets/training/sums.py: exact means, and those of an epoch under way
     (MeanMetric(), "_apply"),
     (MeanMetric(), "_defaults"),

@@ -40,16 +40,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="kind of data set: as data.source in a recipe, or objects for annotated images "
         "(default: found for tables and annotated images, else folder)",
     )
-    # Messages name the keys of a recipe, so these are options, too.
-    parser.add_argument(
-        "--images", "--data.images", metavar="DIR", help="tables: as data.images in a recipe"
-    )
+    parser.add_argument("--images", metavar="DIR", help="tables: as data.images in a recipe")
     parser.add_argument(
         "--columns",
-        "--data.columns",
         metavar="{ROLE: NAME}",
         help="tables: as data.columns in a recipe, such as '{label: species}'",
     )
+    # Messages name the keys of a recipe, so these are options, too.
+    parser.add_argument("--data.images", dest="images", help=argparse.SUPPRESS)
+    parser.add_argument("--data.columns", dest="columns", help=argparse.SUPPRESS)
     parser.add_argument(
         "--task",
         choices=("classification", "multilabel", "regression"),

@@ -45,7 +45,7 @@ REASONS = {
     "convert of torch.jit.trace's record": "it reads sizes in a way that NumPy refuses since 2.4, "
     "of ViT and Swin, too. Convert torch.export's program.",
     "get_wrapped_model of a network": "it takes only classes of timm's own modules. By name, as "
-    "`timm/spanet_nano`, it takes ours.",
+    "`timm/spanet_nano`, it takes ours; its export after training makes the same check.",
     "MagnitudePruner, half of the channels, a step": "it does not follow the reshapes of attention "
     "with this torch, and searches without end.",
     "GradSampleModule: per-sample gradients of all layers": "its gradients are wrong for "

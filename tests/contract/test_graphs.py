@@ -83,6 +83,17 @@ def test_no_graph_holds_rejected_operators(kind: str, free: bool) -> None:
     assert not {op for op in operators(graph(kind, free)) if base(op) in REJECTED}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_graph_imposes_a_memory_layout(kind: str) -> None:
+    """ExecuTorch's norms, for one, reject channels last; callers may give it all the same."""
+    program = graph(kind, False)
+    assert not [node for node in program.graph.nodes if torch.channels_last in node.kwargs.values()]
+    x = images(64, 64)
+    with torch.no_grad():
+        found = program(x.contiguous(memory_format=torch.channels_last))
+        assert error(found, network(kind)(x)) < 1e-5  # float32 sums in another order
+
+
 class NoNegativeRemainder(fx.Interpreter):
     """Fails at the remainder of a negative number, whose sign runtimes do not agree on."""
 

@@ -1,5 +1,6 @@
 """Replaces what a program of fixed sizes computes without its images by constants."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -9,7 +10,12 @@ from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
 
-def fold_constants(program: ExportedProgram, images: Tensor) -> ExportedProgram:
+@torch.no_grad()
+def fold_constants(
+    program: ExportedProgram,
+    images: Tensor,
+    decompositions: Mapping[Any, Callable[..., Any]] | None = None,
+) -> ExportedProgram:
     """Returns a program in which masks, bases and filters of the size are constants.
 
     Runtimes of phones have few operators for shapes and masks, and none is left.
@@ -17,8 +23,10 @@ def fold_constants(program: ExportedProgram, images: Tensor) -> ExportedProgram:
     Args:
         program: Program with fixed sizes, of one input.
         images: Its input (B, C, H, W).
+        decompositions: How to write operators by other ones.
     """
-    module: Any = program.run_decompositions({}).module(check_guards=False)
+    table = dict(decompositions or {})
+    module: Any = program.run_decompositions(table).module(check_guards=False)
     values: dict[Node, Any] = {}
     for node in module.graph.nodes:
         if node.op == "get_attr":
@@ -34,22 +42,24 @@ def fold_constants(program: ExportedProgram, images: Tensor) -> ExportedProgram:
             with module.graph.inserting_before(node):
                 constant = module.graph.get_attr(name)
             node.replace_all_uses_with(constant, delete_user_cb=lambda user: user not in values)
-    _forget_layouts(module.graph)
+    _drop_permutations(module.graph)
     # torch keeps assertions, and with them what they look at.
     module.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
     module.recompile()
-    with torch.no_grad():
-        return torch.export.export(module, (images,), strict=False)
+    return torch.export.export(module, (images,), strict=False)
 
 
-def _forget_layouts(graph: Graph) -> None:
-    """Lets every map have the default memory layout, as runtimes other than torch expect."""
+def _drop_permutations(graph: Graph) -> None:
+    """Removes permutations of axes that undo each other."""
+    permute = torch.ops.aten.permute.default
     for node in graph.nodes:
-        is_copy = node.target is torch.ops.aten.clone.default
-        if is_copy and node.kwargs.get("memory_format") is torch.channels_last:
-            node.replace_all_uses_with(node.args[0])  # a copy in another layout, of equal values
-        elif str(node.target) in ("aten.view.default", "aten._unsafe_view.default"):
-            node.target = torch.ops.aten.reshape.default  # a view rests on the layout
+        before = node.args[0] if node.target is permute else None
+        if not isinstance(before, Node) or before.target is not permute:
+            continue
+        first, second = before.args[1], node.args[1]
+        order = [first[axis] % len(first) for axis in second]
+        if order == sorted(order):
+            node.replace_all_uses_with(before.args[0])
 
 
 def _read(module: torch.nn.Module, name: str) -> Any:

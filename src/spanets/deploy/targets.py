@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from spanets.deploy import xnnpack
 from spanets.deploy.comparison import run_eager
+from spanets.deploy.constants import fold_constants
 from spanets.deploy.quantize import quantize
 from spanets.deploy.tracing import Traceable, quiet, to_onnx, to_pt2
 from spanets_runtime.errors import UsageError, UserError, first_line, nearest, require
@@ -103,7 +105,8 @@ def _write_executorch(given: Traceable, path: Path) -> list[str]:
     from executorch.devtools.backend_debug import get_delegation_info
     from executorch.exir import to_edge_transform_and_lower
 
-    edge = to_edge_transform_and_lower(given.constant_program, partitioner=[XnnpackPartitioner()])
+    program = fold_constants(given.program, given.images, xnnpack.DECOMPOSITIONS)
+    edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
     found = get_delegation_info(edge.exported_program().graph_module)
     calls = [n for n in edge.exported_program().graph.nodes if n.op == "call_function"]
     # Neither calls of XNNPACK nor picking one of several outputs is an operation.

@@ -64,8 +64,7 @@ class Traceable:
     @cached_property
     def constant_program(self) -> ExportedProgram:
         """The program with what depends only on the size as constants; sizes must be fixed."""
-        with torch.no_grad():
-            return fold_constants(self.program, self.images)
+        return fold_constants(self.program, self.images)
 
     @property
     def shape(self) -> list[int | str]:

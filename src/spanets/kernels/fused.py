@@ -40,7 +40,7 @@ from spanets.mixers import SPAM, Attention, SpectralAdaptiveMixer
 from spanets.mixers.context import HadamardContext, SpectralContext, SpectralPool, fixed_balance
 from spanets.spectral import basis_gain, basis_size
 from spanets.spectral.constants import SizeConstant
-from spanets.spectral.tracing import is_recorded, is_transformed, runs_on_pixels
+from spanets.spectral.tracing import is_exporting, is_recorded, is_transformed, runs_on_pixels
 
 # In channels last, oneDNN need not reorder the maps for 1×1 convolutions, which saves a fifth of
 # SPANet's time on the CPU (benchmarks/cpu_speed.py). The GPU kernels need it (benchmarks/gpu.py).
@@ -88,11 +88,17 @@ def lay_out_images(x: Tensor) -> Tensor:
     """Converts images to channels last, on CPUs and CUDA GPUs.
 
     Layers keep the memory layout of their input, so one conversion at the start is enough. On
-    other devices images keep the caller's layout.
+    other devices images keep the caller's layout, and during export, too: ExecuTorch's norms, for
+    one, reject channels last.
     """
-    if not _enabled or x.device.type not in LAYOUT_DEVICES or is_transformed():
+    if not _enabled or x.device.type not in LAYOUT_DEVICES or _keeps_layouts():
         return x
     return x.contiguous(memory_format=LAYOUT)
+
+
+def _keeps_layouts() -> bool:
+    """Whether no layout may be imposed: torch.func has none, other runtimes have their own."""
+    return is_transformed() or is_exporting()
 
 
 # torch.fx must not trace into these: devices and sizes are unknown in a symbolic trace. As calls
@@ -332,7 +338,7 @@ class FusedAdaptiveMixer(_Twin, SpectralAdaptiveMixer):
             return super().forward(x)
         query = F.gelu(call(self.query, x))
         context = self.filter(self.local(call(self.value, x)))
-        if not is_transformed() and query.is_contiguous(memory_format=LAYOUT):
+        if not _keeps_layouts() and query.is_contiguous(memory_format=LAYOUT):
             context = context.contiguous(memory_format=LAYOUT)
         if is_unmodified(self.proj, nn.Sequential):
             for layer in self.proj:

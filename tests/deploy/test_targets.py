@@ -127,6 +127,11 @@ def test_files_beside_one_another(fake, tmp_path):
         open_exported(path)
 
 
+def test_a_file_without_metadata_is_compared_too(fake, tmp_path):
+    written = export_model(Small(), tmp_path / "m.xml", 32, dynamic=False)
+    assert written.differences == {"1x3x32x32": 0.0}
+
+
 def test_a_file_of_others_is_not_replaced(fake, tmp_path):
     (tmp_path / "m.bin").write_text("weights of years")
     with pytest.raises(UsageError, match=r"m\.bin: exists and would be replaced"):

@@ -53,11 +53,11 @@ def _drop_permutations(graph: Graph) -> None:
     """Removes permutations of axes that undo each other."""
     permute = torch.ops.aten.permute.default
     for node in graph.nodes:
-        before = node.args[0] if node.target is permute else None
-        if not isinstance(before, Node) or before.target is not permute:
+        before: Any = node.args[0] if node.target is permute else None
+        if before is None or before.target is not permute:
             continue
-        first, second = before.args[1], node.args[1]
-        order = [first[axis] % len(first) for axis in second]
+        axes: Any = before.args[1]
+        order = [axes[axis] % len(axes) for axis in node.args[1]]
         if order == sorted(order):
             node.replace_all_uses_with(before.args[0])
 

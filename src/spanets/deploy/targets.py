@@ -14,7 +14,7 @@ from spanets.deploy.constants import fold_constants
 from spanets.deploy.quantize import quantize
 from spanets.deploy.tracing import Traceable, quiet, to_onnx, to_pt2
 from spanets_runtime.errors import UsageError, UserError, first_line, nearest, require
-from spanets_runtime.onnx import open_exported, open_session
+from spanets_runtime.onnx import open_engine, open_session
 
 Run = Callable[[Tensor], list[Tensor]]
 """Function from images (B, C, H, W) to the outputs of a written file."""
@@ -177,8 +177,8 @@ def _open_torch(path: Path) -> Run:
 
 
 def _open_engine(path: Path) -> Run:
-    file = open_exported(path)
-    return lambda x: [torch.from_numpy(y) for y in file.run(x.numpy())]
+    run = open_engine(path)
+    return lambda x: [torch.from_numpy(y) for y in run(x.numpy())]
 
 
 TARGETS: dict[str, Target] = {

@@ -1,7 +1,7 @@
 """Norms, products and attention, written in operations that XNNPACK has.
 
-ExecuTorch would run the others itself, and divide the network into parts. XNNPACK averages maps over
-pixels only, so a 1×1 convolution averages over channels.
+ExecuTorch would run the others itself, and divide the network into parts. XNNPACK averages maps
+over pixels only, so a 1×1 convolution averages over channels.
 """
 
 from collections.abc import Callable, Sequence
@@ -61,7 +61,7 @@ def layer_norm(
     eps: float = 1e-5,
     cudnn_enable: bool = True,
 ) -> Any:
-    """Normalises vectors (B, C) or maps (B, H, W, C) over channels; other norms stay as they are."""
+    """Normalises vectors (B, C) or maps (B, H, W, C) over channels; others stay as they are."""
     if len(shape) != 1 or x.ndim not in (2, 4):
         return NotImplemented
     if x.ndim == 2:

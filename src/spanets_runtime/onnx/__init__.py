@@ -6,6 +6,7 @@ from spanets_runtime.onnx.engines import (
     Engine,
     describe_beside,
     format_beside,
+    open_engine,
     open_exported,
 )
 from spanets_runtime.onnx.file import (
@@ -41,6 +42,7 @@ __all__ = [
     "is_exported",
     "make_onnx_predictor",
     "make_onnx_rows",
+    "open_engine",
     "open_exported",
     "open_session",
     "refuse_exported",

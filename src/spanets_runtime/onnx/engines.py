@@ -115,9 +115,7 @@ class EngineFile(ExportedFile):
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
         metadata, shape, outputs = _read_beside(Path(path))
         super().__init__(path, metadata, shape, outputs)
-        self.engine = engine = ENGINES[Path(path).suffix.lower()]
-        module = require(engine.module, engine.extra)
-        self._compute = self._call(engine.open, module, str(path), threads)
+        self._compute = open_engine(path, threads)
 
     def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
         """Returns the outputs for preprocessed images; see `ExportedFile`."""
@@ -125,18 +123,29 @@ class EngineFile(ExportedFile):
         if len(fixed) == 4 and list(images.shape) != fixed:  # some runtimes do not check this
             made, given = ("x".join(map(str, sides)) for sides in (fixed, images.shape))
             raise UserError(f"{self.path}: takes inputs of {made}, not {given}")
-        return self._call(self._compute, images)
+        return self._compute(images)
 
-    def _call(self, function: Callable[..., Any], *given: Any) -> Any:
+
+def open_engine(path: str | Path, threads: int | None = None) -> Run:
+    """Opens an exported file of a runtime in `ENGINES` without its metadata.
+
+    Raises:
+        UserError: the runtime is missing, or cannot read or run the file.
+    """
+    engine = ENGINES[Path(path).suffix.lower()]
+    module = require(engine.module, engine.extra)
+
+    def call(function: Callable[..., Any], *given: Any) -> Any:
         try:
             return function(*given)
-        except UserError:
-            raise
         # The runtimes' errors have no common base class.
         except Exception as error:
             raise UserError(
-                f"{self.path}: {self.engine.name} cannot run it here ({first_line(error)})"
+                f"{path}: {engine.name} cannot run it here ({first_line(error)})"
             ) from error
+
+    compute = call(engine.open, module, str(path), threads)
+    return lambda images: call(compute, images)
 
 
 def open_exported(path: str | Path, threads: int | None = None) -> ExportedFile:

@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from networks import OPTIONS_V2, error, images, short
+from networks import OPTIONS_V2, error, images, short, stirred
+from timm.layers import GroupNorm1, LayerNorm2d
 from torch import Tensor, nn
 
 from spanets.deploy.constants import fold_constants
 from spanets.deploy.tracing import inference_form
 from spanets.deploy.xnnpack import DECOMPOSITIONS
+from spanets.mixers import SPAM, Attention, SpectralAdaptiveMixer
 
 # What XNNPACK runs of what networks consist of, after torch's own decompositions.
 KNOWN = {
@@ -27,6 +29,21 @@ def operators(program: torch.export.ExportedProgram) -> set[str]:
     return {n.target.__name__.split(".")[0] for n in nodes if n.op == "call_function"}
 
 
+def check(model: nn.Module, x: Tensor) -> None:
+    program = folded(inference_form(model, torch.float32), x)
+    assert operators(program) <= KNOWN
+    with torch.no_grad():
+        assert error(program.module()(x), model(x)) < 1e-5
+
+
+@pytest.mark.parametrize("mixer", [SPAM, SpectralAdaptiveMixer, Attention])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_mixers_hold_only_what_xnnpack_runs(mixer: type[nn.Module], batch: int) -> None:
+    model = nn.Sequential(GroupNorm1(32), stirred(mixer(32)), LayerNorm2d(32))
+    check(model.eval(), torch.randn(batch, 32, 6, 8))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -37,11 +54,7 @@ def operators(program: torch.export.ExportedProgram) -> set[str]:
 )
 @pytest.mark.parametrize("batch", [1, 2])
 def test_networks_hold_only_what_xnnpack_runs(name: str, options: Any, batch: int) -> None:
-    model, x = short(name, **options), images(64, 96, batch=batch)
-    program = folded(inference_form(model, torch.float32), x)
-    assert operators(program) <= KNOWN
-    with torch.no_grad():
-        assert error(program.module()(x), model(x)) < 1e-5
+    check(short(name, **options), images(64, 96, batch=batch))
 
 
 class Kept(nn.Module):

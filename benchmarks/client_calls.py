@@ -98,6 +98,39 @@ def ia3(model: nn.Module, x: Tensor) -> float:
     return adapted(model, x, "IA3Config", target_modules=MLPS, feedforward_modules=r".*\.fc2")
 
 
+@call("peft", "LoRA on the MLPs, each block sharded by FSDP2, three steps")
+def sharded_lora(model: nn.Module, x: Tensor) -> float:
+    import peft
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    whole = peft.get_peft_model(model, peft.LoraConfig(target_modules=MLPS, r=4))
+    sharded = copy.deepcopy(whole)
+    with tempfile.TemporaryDirectory() as folder:
+        dist.init_process_group("gloo", f"file://{folder}/store", rank=0, world_size=1)
+        try:
+            mesh = init_device_mesh("cpu", (1,))
+            for stage in sharded.base_model.model.stages:
+                for block in stage.blocks:
+                    fully_shard(block, mesh=mesh)
+            fully_shard(sharded, mesh=mesh)
+            logits = []
+            for one in (whole, sharded):
+                trained = [value for value in one.parameters() if value.requires_grad]
+                optimizer = torch.optim.AdamW(trained, 1e-2)
+                torch.manual_seed(0)
+                for _ in range(3):
+                    step(one, x)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                with torch.no_grad():
+                    logits.append(one.eval()(x))
+        finally:
+            dist.destroy_process_group()
+    return difference(logits[1], logits[0], CLOSE)
+
+
 @call("loralib", "every linear layer replaced, a step")
 def loralib_layers(model: nn.Module, x: Tensor) -> float:
     import loralib

@@ -1,6 +1,8 @@
 """Calls that take a network's maps, quantize it or record it; see `client_calls`."""
 
 import io
+import tempfile
+from typing import Any
 
 import timm
 import torch
@@ -190,6 +192,34 @@ def openvino(model: nn.Module, x: Tensor) -> float:
     ready = openvino.compile_model(openvino.convert_model(exported(model, x)), "CPU")
     with torch.no_grad():
         return difference(torch.from_numpy(ready(x.numpy())[0]), model(x), 1e-2)  # may use bfloat16
+
+
+@call("onnxruntime", "quantize_static (QDQ) of torch.onnx.export's free-size file")
+def quantize_static(model: nn.Module, x: Tensor) -> float:
+    import onnxruntime
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+    from torch.export import Dim
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.feeds = iter([{"images": x.numpy()}])
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(self.feeds, None)
+
+    free = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/model"
+        torch.onnx.export(
+            model, (x,), f"{path}.onnx", dynamo=True, dynamic_shapes=(free,), input_names=["images"]
+        )
+        quant_pre_process(f"{path}.onnx", f"{path}-known.onnx")
+        quantize_static(f"{path}-known.onnx", f"{path}-int8.onnx", Reader(), per_channel=True)
+        session = onnxruntime.InferenceSession(f"{path}-int8.onnx")
+        found = session.run(None, {"images": x.numpy()})[0]
+    with torch.no_grad():
+        return difference(torch.as_tensor(found), model(x), INT8)
 
 
 @call("litert-torch", "convert, run by LiteRT", "litert_torch")

@@ -2,8 +2,8 @@
 
     python benchmarks/figures_pose.py [--models spanet_nano resnet18] [--recorded]
 
-Draws the images, trains on 240 of them, and evaluates the weights of the last epoch on the other
-60, so no epoch is selected on the test images. Finished runs in --runs are not repeated.
+Draws the images, trains on 800 of them, and evaluates the weights of the last epoch on the other
+200, so no epoch is selected on the test images. Finished runs in --runs are not repeated.
 """
 
 from shapes_runs import main

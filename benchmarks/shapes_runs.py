@@ -45,7 +45,7 @@ def main(
         name: Name of the benchmark.
         recipe: Recipe of all models.
         names: Results to record besides the metrics.
-        draw: Writes the data set of 300 images into a new folder.
+        draw: Writes the data set into a new folder.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", nargs="+", default=["spanet_nano", "resnet18"])
@@ -65,5 +65,6 @@ def main(
         if not done:
             run(recipe, model, shapes, out)
         table[model] = read(out, names)
-        images = {"train": 240, "val": 60, "seed": 0}
-        write(name, {"images": images, "models": table})
+        parts = ("train", "val")
+        images = {part: len(list((shapes / "images" / part).iterdir())) for part in parts}
+        write(name, {"images": images | {"seed": 0}, "models": table})

@@ -10,7 +10,7 @@ python=${PYTHON:-python}
 start=$(date +%s)
 
 if [ ! -e "$run/$drawn" ]; then
-    echo "== drawing 300 images of $drawn into $run/$drawn"
+    echo "== drawing images of $drawn into $run/$drawn"
     case $drawn in figures) kind=--figures ;; *) kind= ;; esac
     "$python" examples/shapes.py "$run/$drawn" $kind
 fi
@@ -24,7 +24,7 @@ elif [ ! -e "$run/results.json" ]; then
 fi
 
 echo
-echo "== evaluating on the 60 validation images"
+echo "== evaluating on the validation images"
 "$python" -m spanets_cli eval "$run/last.ckpt"
 
 echo

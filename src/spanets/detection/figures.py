@@ -167,7 +167,7 @@ def coco_annotations(drawn: list[Figures], names: list[str]) -> dict[str, Any]:
 
 
 def write_figures(
-    out: Path, images: int = 300, size: int = 160, seed: int = 0, val_fraction: float = 0.2
+    out: Path, images: int = 1000, size: int = 160, seed: int = 0, val_fraction: float = 0.2
 ) -> None:
     """Writes the data set into a new folder; see `spanets.detection.shapes.write_shapes`.
 

@@ -3,6 +3,7 @@
     python benchmarks/runtimes.py --runtimes eager compiled aoti onnx openvino [--batch 8]
     python benchmarks/runtimes.py --runtimes eager onnx executorch
 
+A processor without bfloat16 instructions emulates them slowly; leave them out by `--dtypes`.
 Packages of some runtimes pin versions of torch, so one environment cannot hold all. Every run also
 times eager float32, and its rows are relative to it. Rows of other runs in
 results/runtimes.json are kept, so models can be timed one after the other.
@@ -125,6 +126,7 @@ def main() -> None:
         "--models", nargs="+", default=("spanet_small", "spanetv2_s18_pure", *PEERS)
     )
     parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=["eager", "onnx"])
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16", "int8"])
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="ExecuTorch takes all cores")
     parser.add_argument("--rounds", type=int, default=9)
@@ -139,7 +141,7 @@ def main() -> None:
             steps: dict[str, Step] = {}
             for runtime in dict.fromkeys(["eager", *arguments.runtimes]):
                 make = in_torch if runtime in IN_TORCH else exported
-                for dtype in RUNTIMES[runtime]:
+                for dtype in (d for d in RUNTIMES[runtime] if d in arguments.dtypes):
                     kind = f"{runtime} {dtype}"
                     steps[kind] = make(runtime, dtype, build_form(name), x, Path(folder))
             seconds = interleave(steps, arguments.rounds, warmup=2, settle=SESSIONS_SETTLE)

@@ -13,7 +13,16 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import box_iou, generalized_box_iou
 
 from spanets.bench.costs import count_parameters
-from spanets.detection import KINDS, PAPERS, Settings, has_keypoints, has_masks, make_detector
+from spanets.detection import (
+    KINDS,
+    PAPERS,
+    Settings,
+    describe_detector,
+    has_keypoints,
+    has_masks,
+    make_detector,
+    nms_iou_of,
+)
 from spanets.detection.network.batching import Batching, check_targets
 from spanets.detection.network.heads import RegionPool, Samples
 from spanets.detection.network.retinanet import make_anchors
@@ -46,6 +55,29 @@ def small() -> dict[str, nn.Module]:
     """One detector a kind, not to be changed."""
     torch.manual_seed(0)
     return {kind: make_detector(kind, "spanet_nano", CLASSES, settings=SMALL) for kind in KINDS}
+
+
+@pytest.mark.parametrize("iou", [0.5, 0.8])
+def test_objects_overlap_as_far_as_the_settings_allow(kind, iou):
+    torch.manual_seed(0)
+    settings = replace(SMALL, nms_iou=iou)
+    model = make_detector(kind, "spanet_nano", CLASSES, settings=settings).eval()
+    if kind == "retinanet":  # its first scores are below those of detections
+        nn.init.zeros_(model.head.classification_head.cls_logits.bias)
+    with torch.no_grad():
+        (found,) = model([torch.rand(3, 96, 96)])
+    overlaps = box_iou(found["boxes"], found["boxes"]).fill_diagonal_(0)
+    overlaps[found["labels"][:, None] != found["labels"]] = 0
+    assert iou - 0.3 < overlaps.max() <= iou
+    described = describe_detector(kind, 0, settings)
+    assert nms_iou_of(described) == iou
+    del described["settings"]["nms_iou"]  # a checkpoint of an earlier version
+    assert nms_iou_of(described) == 0.5
+
+
+def test_an_overlap_above_one_is_refused():
+    with pytest.raises(ValueError, match=r"nms_iou is 1\.5, must be up to 1"):
+        replace(SMALL, nms_iou=1.5)
 
 
 def target(*boxes: tuple[float, ...], size: tuple[int, int] = (64, 64)) -> dict[str, Tensor]:

@@ -95,6 +95,31 @@ def test_a_weak_object_does_not_replace_a_cut_one():
     assert found["boxes"].tolist() == [[60, 0, 100, 40]]
 
 
+class Overlapping(nn.Module):
+    """A detector of two objects whose boxes have an IoU of 0.6, alike in the mirror."""
+
+    def forward(self, images=None, targets=None, sizes=None, paste=True):
+        boxes = torch.tensor([[0.0, 0, 80, 20], [20, 0, 100, 20]])
+        scores, labels = torch.tensor([0.9, 0.8]), torch.ones(2, dtype=torch.int64)
+        return [{"boxes": boxes, "labels": labels, "scores": scores}]
+
+
+@pytest.mark.parametrize(("iou", "count"), [(0.5, 1), (0.7, 2)])
+def test_merging_keeps_what_the_detector_keeps(iou, count):
+    image = torch.zeros(3, 20, 100)
+    (found,) = Augmented(Overlapping(), Views(), nms_iou=iou)([image])
+    assert len(found["boxes"]) == count
+    empty = {name: value[:0] for name, value in Overlapping()()[0].items()}
+
+    def find(tile):
+        return Overlapping()()[0] if tile.getpixel((0, 0)) == (0, 0, 0) else empty
+
+    pixels = np.zeros((20, 220, 3), np.uint8)
+    pixels[:, 110:] = 9
+    found = find_tiled(find, Image.fromarray(pixels), Tiling(110, 0), iou)
+    assert len(found["boxes"]) == count
+
+
 class Bright(nn.Module):
     """A detector of the box around bright pixels, whose scores lie in the first channel."""
 
@@ -205,7 +230,7 @@ def test_mirroring_twice_changes_nothing():
 
 def test_a_tile_as_large_as_the_image_changes_nothing():
     predictor = object.__new__(ObjectPredictor)
-    predictor._find_whole = perfect
+    predictor._find_whole, predictor.nms_iou = perfect, 0.5
     image, _ = draw(3, 4, 3)
     predictor.tiling = None
     whole = predictor.find(image)

@@ -18,7 +18,7 @@ from spanets.detection.network.rcnn import (
     make_keypoint_rcnn,
     make_mask_rcnn,
 )
-from spanets.detection.network.settings import PAPERS, Settings
+from spanets.detection.network.settings import NMS_IOU, PAPERS, Settings
 from spanets.formats.coco.keypoints import Keypoints
 from spanets_runtime.errors import UsageError, nearest
 
@@ -35,6 +35,7 @@ __all__ = [
     "has_masks",
     "keypoints_of",
     "make_detector",
+    "nms_iou_of",
 ]
 
 KINDS = tuple(PAPERS)
@@ -117,6 +118,11 @@ def keypoints_of(described: Mapping[str, Any]) -> Keypoints | None:
         problem = f"{len(keypoints.names)} names of {count} keypoints"
         raise UsageError(f"the detector's description is damaged ({problem})")
     return keypoints
+
+
+def nms_iou_of(described: Mapping[str, Any]) -> float:
+    """Returns the IoU at which a described detector drops objects; see `Settings`."""
+    return float(described["settings"].get("nms_iou", NMS_IOU))
 
 
 def has_masks(kind: str) -> bool:

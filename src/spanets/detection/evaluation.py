@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from spanets.data.loaders import plain_worker_errors
 from spanets.data.ranks import current_rank, in_order
-from spanets.detection import has_masks, keypoints_of
+from spanets.detection import has_masks, keypoints_of, nms_iou_of
 from spanets.detection.data import describe_unseen, evaluation_loader, read_part
 from spanets.detection.errors import check_errors, save_errors
 from spanets.detection.matching import add_missed, count_kinds, match, recommend
@@ -82,7 +82,8 @@ def evaluate(
     loader = evaluation_loader(truth, info.preprocessing, batch_size, workers)
     network = source.network
     if views is not None:
-        network = Augmented(network, views, keypoints.mirrored() if keypoints else None)
+        mirrored = keypoints.mirrored() if keypoints else None
+        network = Augmented(network, views, mirrored, nms_iou_of(info.head))
     metrics = detect(network, loader, truth, has_masks(info.head["kind"]), data.keypoint_sigma)
     measured = metrics.measure()
     matches = match(truth, metrics.results)

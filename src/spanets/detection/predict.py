@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from spanets.detection import keypoints_of
+from spanets.detection import keypoints_of, nms_iou_of
 from spanets.detection.network.batching import Detection
 from spanets.detection.network.pasting import paste_lazily
 from spanets.detection.overlay import draw_objects
@@ -69,6 +69,7 @@ class ObjectPredictor(ReadyModel):
         category_ids: Category ids of the classes in the training data set, or 1, 2, and so on
             if the checkpoint lacks them.
         keypoints: The keypoints that the detector predicts, or None.
+        nms_iou: IoU above which two objects of a class are one.
 
     Raises:
         WeightsError: the checkpoint cannot be read.
@@ -85,6 +86,7 @@ class ObjectPredictor(ReadyModel):
         self.tiling = tiling
         self.category_ids = category_ids_of(self.info.head, len(self.info.classes))
         self.keypoints = keypoints_of(self.info.head)
+        self.nms_iou = nms_iou_of(self.info.head)
 
     def __call__(
         self,
@@ -147,7 +149,7 @@ class ObjectPredictor(ReadyModel):
         if self.tiling is None:
             found = self._find_whole(image)
         else:
-            found = find_tiled(self._find_whole, image, self.tiling)
+            found = find_tiled(self._find_whole, image, self.tiling, self.nms_iou)
         return paste_lazily(found, (image.height, image.width))
 
     def draw(self, image: Image.Image, found: dict[str, Any], min_score: float) -> Image.Image:

@@ -104,6 +104,12 @@ class DetectionModel(Model):
         "others.",
         between=(0.1, 100),
     )
+    nms_iou: float | None = key(
+        None,
+        "IoU of boxes above which the less likely of two objects of a class is dropped; a larger "
+        "one is for objects that overlap. null is 0.5.",
+        between=(0.01, 1),
+    )
     box_convolutions: int | None = key(
         None,
         "3×3 convolutions in the box head, before one linear layer; null is two linear layers in "
@@ -128,7 +134,7 @@ class DetectionModel(Model):
     def sizes(self) -> dict[str, int | float]:
         """Returns the sizes of the detector that are not null."""
         names = (
-            *("channels", "features", "regions", "proposals", "anchor_scale"),
+            *("channels", "features", "regions", "proposals", "anchor_scale", "nms_iou"),
             *("box_convolutions", "norm_groups", "keypoint_convolutions", "keypoint_channels"),
         )
         values = {name: getattr(self, name) for name in names}

@@ -18,6 +18,7 @@ from spanets.detection import (
     has_keypoints,
     has_masks,
     keypoints_of,
+    nms_iou_of,
 )
 from spanets.detection.recipe import DetectionRecipe
 from spanets.recipe import parse_recipe
@@ -102,7 +103,9 @@ class DetectionTask(Task[DetectionRecipe]):
         if options.views is not None:
             keypoints = keypoints_of(source.info.head)
             mirrored = keypoints.mirrored() if keypoints else None
-            source = replace(source, network=Augmented(source.network, options.views, mirrored))
+            iou = nms_iou_of(source.info.head)
+            merged = Augmented(source.network, options.views, mirrored, iou)
+            source = replace(source, network=merged)
         return partial(
             ObjectPredictor(source, tiling=options.tile),
             out=options.out,

@@ -1,6 +1,6 @@
 """Detects objects in views of an image: tiles, mirror images, scales, corners; merges the results.
 
-Objects of a class whose boxes have an IoU above `NMS` are one object; the one with the highest
+Objects of a class whose boxes have an IoU above `nms_iou` are one object; the one with the highest
 score stays, with its box, mask and keypoints.
 
 A detector with views needs no more memory than the detector: views are processed one by one.
@@ -16,11 +16,9 @@ from torchvision.ops import batched_nms
 
 from spanets.detection.network.batching import Detection, Size
 from spanets.detection.network.pasting import paste_all
+from spanets.detection.network.settings import NMS_IOU
 from spanets.training.options import Views
 from spanets_runtime.windows import Box, Tiling, corners
-
-NMS = 0.5
-"""IoU above which two objects of a class are one, as inside the detectors."""
 
 MOST_OBJECTS = 100
 """Largest number of objects in an image after merging mirror images and scales, as without."""
@@ -47,13 +45,19 @@ class Augmented(nn.Module):
         model: A detector in evaluation mode.
         views: The views.
         mirrored: The keypoint that each one becomes in a mirror image; see `Keypoints.mirrored`.
+        nms_iou: IoU above which two objects of a class are one; that of the detector.
     """
 
     def __init__(
-        self, model: nn.Module, views: Views, mirrored: Sequence[int] | None = None
+        self,
+        model: nn.Module,
+        views: Views,
+        mirrored: Sequence[int] | None = None,
+        nms_iou: float = NMS_IOU,
     ) -> None:
         super().__init__()
         self.model, self.views, self.mirrored = model, views, mirrored
+        self.nms_iou = nms_iou
 
     def forward(
         self,
@@ -80,7 +84,7 @@ class Augmented(nn.Module):
             enlarged = _resize(image[:, top:bottom, left:right], (height, width))
             for view in self._detect_both(enlarged, (bottom - top, right - left)):
                 views.append(_place(view, corner, (width, height), size))
-        return _suppress(join(views), MOST_OBJECTS)
+        return _suppress(join(views), self.nms_iou, MOST_OBJECTS)
 
     def _detect_both(self, image: Tensor, size: Size) -> list[Detection]:
         """Returns the detections in an image and in its mirror image, scaled to a size."""
@@ -150,11 +154,11 @@ def join(views: Sequence[Detection]) -> Detection:
     return {name: value[order] for name, value in joined.items()}
 
 
-def _suppress(found: Detection, most: int | None = None) -> Detection:
+def _suppress(found: Detection, nms_iou: float, most: int | None = None) -> Detection:
     """Returns the detections without those that an equal or better one covers."""
     # In double precision: `batched_nms` moves classes apart by adding large numbers.
     boxes, scores = found["boxes"].double(), found["scores"].double()
-    kept = batched_nms(boxes, scores, found["labels"], NMS)[:most]
+    kept = batched_nms(boxes, scores, found["labels"], nms_iou)[:most]
     return {name: value[kept] for name, value in found.items()}
 
 
@@ -162,7 +166,10 @@ def _suppress(found: Detection, most: int | None = None) -> Detection:
 
 
 def find_tiled(
-    find: Callable[[Image.Image], Detection], image: Image.Image, tiling: Tiling
+    find: Callable[[Image.Image], Detection],
+    image: Image.Image,
+    tiling: Tiling,
+    nms_iou: float = NMS_IOU,
 ) -> Detection:
     """Returns the detections of an image, found tile by tile.
 
@@ -173,6 +180,7 @@ def find_tiled(
         find: Returns the detections of an image, in its pixels, with masks relative to the boxes.
         image: An RGB image.
         tiling: The tiles.
+        nms_iou: IoU above which two objects of a class are one; that of the detector.
     """
     tiles = tiling.tiles(*image.size)
     if len(tiles) == 1:
@@ -183,7 +191,7 @@ def find_tiled(
         view = find(image.crop(tile))
         view = _move(view, (tile[0], tile[1]))
         views.append({**view, CUT: _touches(view["boxes"], tile, image.size)})
-    return _suppress(join(_drop_cut(views, tiles)))
+    return _suppress(join(_drop_cut(views, tiles)), nms_iou)
 
 
 def _touches(boxes: Tensor, tile: Box, size: tuple[int, int]) -> Tensor:

@@ -76,8 +76,8 @@ class Samples:
 class BoxStage(RoIHeads):
     """Predicts classes and boxes of regions, with torchvision's matching, sampling and inference.
 
-    Up to a quarter of the sampled regions are positive. Inference uses a score of 0.05, NMS at 0.5
-    and 100 detections.
+    Up to a quarter of the sampled regions are positive. Inference uses a score of 0.05 and 100
+    detections.
 
     Args:
         pool: Pools the maps of regions.
@@ -86,7 +86,7 @@ class BoxStage(RoIHeads):
         iou: Smallest IoU of a positive region with an object.
         std: Standard deviations of the deltas of x, y, width and height.
         giou: Whether the box loss is 10 GIoU on decoded boxes; if not, L1 on deltas.
-        regions: Number of regions sampled per image in training.
+        settings: Settings, of which `regions` and `nms_iou` are used.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class BoxStage(RoIHeads):
         iou: float,
         std: Sequence[float],
         giou: bool,
-        regions: int,
+        settings: Settings,
     ) -> None:
         super().__init__(
             pool,
@@ -105,11 +105,11 @@ class BoxStage(RoIHeads):
             predictor,
             fg_iou_thresh=iou,
             bg_iou_thresh=iou,
-            batch_size_per_image=regions,
+            batch_size_per_image=settings.regions,
             positive_fraction=0.25,
             bbox_reg_weights=tuple(1 / value for value in std),
             score_thresh=0.05,
-            nms_thresh=0.5,
+            nms_thresh=settings.nms_iou,
             detections_per_img=100,
         )
         self.giou = giou

@@ -132,8 +132,7 @@ def _single_stage(settings: Settings, classes: int) -> BoxStage:
     if settings.box_convolutions:
         head = _box_head(settings, settings.box_convolutions)
     predictor = FastRCNNPredictor(settings.features, 1 + classes)
-    regions = settings.regions
-    return BoxStage(RegionPool(POOLED), head, predictor, 0.5, STD, giou=False, regions=regions)
+    return BoxStage(RegionPool(POOLED), head, predictor, 0.5, STD, giou=False, settings=settings)
 
 
 def _first_stage(body: DenseBackbone, settings: Settings) -> tuple[FeaturePyramid, ProposalNetwork]:
@@ -160,7 +159,7 @@ def make_cascade_mask_rcnn(body: DenseBackbone, classes: int, settings: Settings
             iou,
             [value / (i + 1) for value in STD],
             giou=True,
-            regions=settings.regions,
+            settings=settings,
         )
         for i, iou in enumerate(CASCADE_IOU)
     ]

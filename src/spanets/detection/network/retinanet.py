@@ -31,13 +31,13 @@ class RetinaNet(TorchvisionRetinaNet):
 
     Losses are focal (γ 2, α 0.25) and L1, with matching at IoU 0.5 / 0.4. Anchors have three scales
     per octave from four times the stride and three ratios, at strides 8 to 128. Each head has four
-    convolutions. Inference takes 1000 candidates per level, score 0.05, NMS at 0.5, 100 detections.
+    convolutions. Inference takes 1000 candidates per level, score 0.05, 100 detections.
     As in torchvision, losses are averaged over each image's positives, then over images.
 
     Args:
         body: A backbone with maps at strides 8, 16 and 32.
         classes: Number of classes without the background, which needs no logit.
-        settings: Settings, of which `channels` and `anchor_scale` are used.
+        settings: Settings, of which `channels`, `anchor_scale` and `nms_iou` are used.
     """
 
     def __init__(self, body: DenseBackbone, classes: int, settings: Settings) -> None:
@@ -48,6 +48,7 @@ class RetinaNet(TorchvisionRetinaNet):
             num_classes=classes,
             anchor_generator=anchors,
             head=_Head(settings.channels, per_location, classes),
+            nms_thresh=settings.nms_iou,
             detections_per_img=100,
         )
         self.transform = Batching()

@@ -8,6 +8,9 @@ from torch import nn
 
 MAX_SIZE = 16384
 
+NMS_IOU = 0.5
+"""The papers' IoU above which the less likely of two objects of a class is dropped."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -22,6 +25,7 @@ class Settings:
         regions: Regions sampled per image in training.
         proposals: Proposals kept per image; in evaluation at most 1000.
         anchor_scale: Side of the smallest anchor of each level, in strides.
+        nms_iou: IoU above which the less likely of two objects of a class is dropped.
         box_convolutions: Number of 3×3 convolutions in the box head, before one linear layer. None
             takes the papers': two linear layers in Mask R-CNN, four convolutions and one linear
             layer in Cascade Mask R-CNN.
@@ -38,6 +42,7 @@ class Settings:
     regions: int = 512
     proposals: int = 1000
     anchor_scale: float = 8.0
+    nms_iou: float = NMS_IOU
     box_convolutions: int | None = None
     norm_groups: int | None = None
     keypoints: int = 17
@@ -50,6 +55,8 @@ class Settings:
         for name, value in given.items():
             if not isinstance(value, int | float) or not 0 < value <= MAX_SIZE:
                 raise ValueError(f"{name} is {value!r}, must be a number up to {MAX_SIZE}")
+        if self.nms_iou > 1:
+            raise ValueError(f"nms_iou is {self.nms_iou}, must be up to 1")
         if self.norm_groups and self.channels % self.norm_groups:
             raise ValueError(f"norm_groups is {self.norm_groups}, must divide {self.channels}")
 

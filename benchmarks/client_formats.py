@@ -2,6 +2,7 @@
 
 import io
 import tempfile
+from contextlib import chdir
 from typing import Any
 
 import timm
@@ -209,7 +210,8 @@ def quantize_static(model: nn.Module, x: Tensor) -> float:
             return next(self.feeds, None)
 
     free = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
-    with tempfile.TemporaryDirectory() as folder:
+    # Its shape inference writes into the working directory, and leaves it there.
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
         path = f"{folder}/model"
         torch.onnx.export(
             model, (x,), f"{path}.onnx", dynamo=True, dynamic_shapes=(free,), input_names=["images"]

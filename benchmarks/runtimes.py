@@ -126,7 +126,13 @@ def main() -> None:
         "--models", nargs="+", default=("spanet_small", "spanetv2_s18_pure", *PEERS)
     )
     parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=["eager", "onnx"])
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16", "int8"])
+    parser.add_argument(
+        "--dtypes",
+        nargs="+",
+        choices=("float32", "bfloat16", "int8"),
+        default=["bfloat16", "int8"],
+        help="number formats, besides float32",
+    )
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2, help="ExecuTorch takes all cores")
     parser.add_argument("--rounds", type=int, default=9)
@@ -141,7 +147,7 @@ def main() -> None:
             steps: dict[str, Step] = {}
             for runtime in dict.fromkeys(["eager", *arguments.runtimes]):
                 make = in_torch if runtime in IN_TORCH else exported
-                for dtype in (d for d in RUNTIMES[runtime] if d in arguments.dtypes):
+                for dtype in (d for d in RUNTIMES[runtime] if d in ("float32", *arguments.dtypes)):
                     kind = f"{runtime} {dtype}"
                     steps[kind] = make(runtime, dtype, build_form(name), x, Path(folder))
             seconds = interleave(steps, arguments.rounds, warmup=2, settle=SESSIONS_SETTLE)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from spanets.data.loaders import plain_worker_errors
 from spanets.data.ranks import current_rank, in_order
-from spanets.detection import has_masks, keypoints_of, nms_iou_of
+from spanets.detection import has_masks, keypoints_of
 from spanets.detection.data import describe_unseen, evaluation_loader, read_part
 from spanets.detection.errors import check_errors, save_errors
 from spanets.detection.matching import add_missed, count_kinds, match, recommend
@@ -20,7 +20,7 @@ from spanets.detection.metrics import DetectionMetrics, flatten
 from spanets.detection.module import find_objects
 from spanets.detection.network.batching import Target
 from spanets.detection.recipe import DetectionData, DetectionRecipe
-from spanets.detection.views import COMBINED, Augmented
+from spanets.detection.views import COMBINED, augment
 from spanets.formats.coco.objects import (
     CocoData,
     check_keypoints,
@@ -59,7 +59,7 @@ def evaluate(
         score: Lowest score of the detections whose mistakes are counted; None means the threshold
             of the best F1.
         precision: Precision for which thresholds are recommended, besides those of the best F1.
-        views: The views that are merged, see `Augmented`; None takes only the image.
+        views: The views that are merged, see `views.Augmented`; None takes only the image.
 
     Returns:
         Metrics by name (`box_ap`, …; None if undefined), also by class, number of images, classes,
@@ -82,8 +82,7 @@ def evaluate(
     loader = evaluation_loader(truth, info.preprocessing, batch_size, workers)
     network = source.network
     if views is not None:
-        mirrored = keypoints.mirrored() if keypoints else None
-        network = Augmented(network, views, mirrored, nms_iou_of(info.head))
+        network = augment(network, info.head, views)
     metrics = detect(network, loader, truth, has_masks(info.head["kind"]), data.keypoint_sigma)
     measured = metrics.measure()
     matches = match(truth, metrics.results)

@@ -17,8 +17,6 @@ from spanets.detection import (
     describe_detector,
     has_keypoints,
     has_masks,
-    keypoints_of,
-    nms_iou_of,
 )
 from spanets.detection.recipe import DetectionRecipe
 from spanets.recipe import parse_recipe
@@ -91,7 +89,7 @@ class DetectionTask(Task[DetectionRecipe]):
     def make_predictor(cls, source: Source, options: PredictOptions) -> Predict:
         """Returns a function that detects objects."""
         from spanets.detection.predict import ObjectPredictor
-        from spanets.detection.views import Augmented
+        from spanets.detection.views import augment
 
         if source.exported:
             raise UsageError(
@@ -101,11 +99,8 @@ class DetectionTask(Task[DetectionRecipe]):
         if options.annotations is not None and options.out is None:
             raise UsageError("--annotations sets the ids in the files of --out; add --out DIR")
         if options.views is not None:
-            keypoints = keypoints_of(source.info.head)
-            mirrored = keypoints.mirrored() if keypoints else None
-            iou = nms_iou_of(source.info.head)
-            merged = Augmented(source.network, options.views, mirrored, iou)
-            source = replace(source, network=merged)
+            network = augment(source.network, source.info.head, options.views)
+            source = replace(source, network=network)
         return partial(
             ObjectPredictor(source, tiling=options.tile),
             out=options.out,

@@ -6,7 +6,8 @@ score stays, with its box, mask and keypoints.
 A detector with views needs no more memory than the detector: views are processed one by one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
+from spanets.detection import keypoints_of, nms_iou_of
 from spanets.detection.network.batching import Detection, Size
 from spanets.detection.network.pasting import paste_all
 from spanets.detection.network.settings import NMS_IOU
@@ -91,6 +93,13 @@ class Augmented(nn.Module):
         (plain,) = self.model([image], sizes=[size], paste=False)
         (mirrored,) = self.model([image.flip(-1)], sizes=[size], paste=False)
         return [plain, mirror(mirrored, size[1], self.mirrored)]
+
+
+def augment(network: nn.Module, described: Mapping[str, Any], views: Views) -> Augmented:
+    """Returns a described detector that merges views, with its keypoints and its NMS."""
+    keypoints = keypoints_of(described)
+    mirrored = keypoints.mirrored() if keypoints else None
+    return Augmented(network, views, mirrored, nms_iou_of(described))
 
 
 def _place(found: Detection, corner: Box, sides: tuple[int, int], size: Size) -> Detection:

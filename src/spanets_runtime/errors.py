@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, requires, version
 from types import ModuleType
 from typing import TypeGuard
 
@@ -135,7 +134,10 @@ def require(module: str, extra: str) -> ModuleType:
 @cache
 def _describe_outdated(package: str) -> str | None:
     """Returns a message if the installed version is too old, else None."""
-    from packaging.requirements import Requirement  # half of this module's import time
+    # Imported here, because `spanets --help` needs neither and they take as long as the rest of it.
+    from importlib.metadata import PackageNotFoundError, version
+
+    from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
     name = canonicalize_name(package)
@@ -154,6 +156,8 @@ def _describe_outdated(package: str) -> str | None:
 
 def _requirements() -> list[str]:
     """Returns the requirements of this package with all extras; [] if it is not installed."""
+    from importlib.metadata import PackageNotFoundError, requires  # as above
+
     try:
         return requires("spanets") or []
     except PackageNotFoundError:

@@ -35,7 +35,7 @@ def installed(monkeypatch):
     """Makes a package appear in one version."""
 
     def install(name: str, version: str) -> None:
-        monkeypatch.setattr(errors, "version", lambda _: version)
+        monkeypatch.setattr("importlib.metadata.version", lambda _: version)
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
         errors._describe_outdated.cache_clear()
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -236,6 +237,20 @@ def test_a_transform_in_the_graph_is_refused(tmp_path):
     model = timm.create_model("spanet_nano", spectral_method="fft", **SHALLOW)
     with pytest.raises(UserError, match="the graph has DFT"):
         export_model(model, tmp_path / "m.onnx", size=64, dynamic=False)
+
+
+def test_eight_bits_of_a_fixed_batch_are_those_of_single_images(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(4 * 8 * 8, 3)).eval()
+    images = [torch.randn(3, 8, 8).numpy() for _ in range(5)]
+    outputs, told = [], []
+    for batch in (1, 2):
+        path = tmp_path / f"{batch}.onnx"
+        written = export_model(net, path, 8, "int8", dynamic=False, batch=batch, calibration=images)
+        x = torch.from_numpy(np.stack([*images, images[-1]]))
+        outputs.append(torch.cat([run_onnx(path, part)[0] for part in x.split(batch)]))
+        told.append((written.agreement, written.differences))
+    assert torch.equal(*outputs) and told[0] == told[1]
 
 
 def test_a_wrong_file_is_not_written(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Each format is read as its tool means it, and goes round through COCO and back."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -18,8 +19,17 @@ from annotated_sets import (
     mask_numbers,
 )
 
+from spanets.data.run_data import RunData
+from spanets.data.split_list import read_split, write_split
 from spanets.formats.coco.rle import decode_runs
-from spanets.formats.reading import check_part, convert, find_formats, read_dataset
+from spanets.formats.reading import (
+    check_part,
+    convert,
+    find_formats,
+    read_dataset,
+    read_objects,
+    with_validation,
+)
 from spanets_runtime.errors import UserError
 
 # The makers write six decimals of a share, and two of a pixel, as the tools do.
@@ -287,6 +297,81 @@ def test_validation_is_drawn_by_name(tmp_path):
     _, more = make(30)
     assert few == {name for name in more if int(name.split(".")[0]) < 20}
     assert any("no part for validation" in line for line in told["notes"])
+
+
+def labelled(root, *names):
+    from annotated_sets import picture, text
+
+    for name in names:
+        picture(root / "images" / f"{name}.png", 8, 8)
+        text(root / "labels" / f"{name}.txt", "0 0.5 0.5 0.5 0.5\n")
+    text(root / "classes.txt", "thing\n")
+    return root
+
+
+def parts_of(dataset):
+    """The paths of the images by part."""
+    return {
+        name: {str(part.folder / image["file_name"]) for image in part.content["images"]}
+        for name, part in dataset.parts.items()
+    }
+
+
+def test_an_image_keeps_its_part_when_one_comes_in_another_folder(tmp_path):
+    root = labelled(tmp_path, *(f"may/{i}" for i in range(30)))
+    before = parts_of(with_validation(read_dataset(root)))
+    labelled(root, "june/0", "1")
+    after = parts_of(with_validation(read_dataset(root)))
+    assert before["val"] <= after["val"] and before["train"] <= after["train"]
+
+
+def test_a_run_keeps_its_images_in_their_parts(tmp_path):
+    root = labelled(tmp_path / "data", *(f"may/{i}" for i in range(30)))
+    expected = root / "labels/train.json"
+    run = tmp_path / "run"
+    run.mkdir()
+    (train, val), split = read_objects(
+        root, ("train", "val"), expected, run_data=RunData(run, True)
+    )
+    assert [len(part.images) for part in (train, val)] == [len(split["train"]), len(split["val"])]
+    moved = {"train": [*split["train"], split["val"][0]], "val": split["val"][1:]}
+    write_split(run, moved)
+    (root / "images" / moved["train"][0].removeprefix("images/")).unlink()
+    labelled(root, "june/0")
+    resumed = RunData(run, split=read_split(run))
+    (train, val), again = read_objects(root, ("train", "val"), expected, run_data=resumed)
+    assert {part: set(names) for part, names in again.items()} == {
+        "train": set(moved["train"][1:]),
+        "val": set(moved["val"]),
+    }
+    told = " ".join(train.notes)
+    assert f"{len(val.images)} of 30 images are taken for it, as {run / 'split.csv'} says" in told
+    assert "1 image is not in" in told and "1 image is gone that" in told
+
+
+def test_a_run_of_an_earlier_version_draws_as_it_did(tmp_path):
+    root = labelled(tmp_path, *(f"may/{i}" for i in range(30)))
+    (_, val), _ = read_objects(root, ("val", "val"), root / "x", run_data=RunData(tmp_path))
+    by_name = {f"{i}.png" for i in range(30) if draw_by_name(f"{i}.png") < 0.2}
+    assert {image.path.name for image in val.images} == by_name != set()
+
+
+def draw_by_name(name):
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32
+
+
+def test_a_part_that_came_later_is_refused(tmp_path):
+    root = labelled(tmp_path / "data", *(f"train/{i}" for i in range(9)), "val/0")
+    write_split(tmp_path, {"train": ["images/train/0.png"], "val": ["images/train/1.png"]})
+    resumed = RunData(tmp_path, split=read_split(tmp_path))
+    with pytest.raises(UserError, match="has a part for validation now"):
+        read_objects(root, ("train", "val"), root / "x", run_data=resumed)
+    # A run that began with parts lists no image.
+    write_split(tmp_path, {})
+    _, split = read_objects(
+        root, ("train", "val"), root / "x", run_data=RunData(tmp_path, split=read_split(tmp_path))
+    )
+    assert split == {}
 
 
 def test_mixed_and_unknown(tmp_path):

@@ -32,25 +32,33 @@ def compare_shapes(
 def compare_int8(
     model: nn.Module,
     run: Callable[[Tensor], list[Tensor]],
-    images: Sequence[NDArray[np.float32]],
+    batches: Sequence[NDArray[np.float32]],
+    count: int,
 ) -> tuple[dict[str, float], float | None]:
     """Returns the largest difference, relative to the largest value, and the class agreement.
 
     The largest value is over all images, since an ambiguous image can have only small logits.
+
+    Args:
+        model: The eager network.
+        run: The exported file.
+        batches: Calibration images, (B, C, H, W) each.
+        count: Number of images; those beyond fill up the last batch.
     """
-    off, largest, same, classes = [], [], 0, False
-    for image in images:
-        x = torch.from_numpy(image)[None]
+    off, largest, agree = [], [], []
+    for images in batches:
+        x = torch.from_numpy(images)
         ours, theirs = run(x), run_eager(model, x)
         pairs = list(zip(ours, theirs, strict=True))
         off.append(torch.stack([(a - b).abs().max() for a, b in pairs]))
         largest.append(torch.stack([b.abs().max() for _, b in pairs]))
-        classes = ours[0].ndim == 2
-        same += int(classes and ours[0].argmax() == theirs[0].argmax())
+        if ours[0].ndim == 2:  # logits of classes
+            agree.append(ours[0].argmax(1) == theirs[0].argmax(1))
     # One for each output; unlike Python's, torch's maximum keeps NaN.
     error = (torch.stack(off).amax(0) / torch.stack(largest).amax(0)).max().item()
-    differences = {f"{len(images)} calibration images": float(f"{error:.2g}")}
-    return differences, same / len(images) if classes else None
+    differences = {f"{count} calibration images": float(f"{error:.2g}")}
+    agreement = torch.cat(agree)[:count].double().mean().item() if agree else None
+    return differences, agreement
 
 
 def _error(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:

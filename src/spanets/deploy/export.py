@@ -268,7 +268,7 @@ def _compare(
     if run is None:
         return {}, None
     if given.calibration:
-        return compare_int8(model, run, given.calibration)
+        return compare_int8(model, run, given.calibration_batches, len(given.calibration))
     return compare_shapes(model, run, given.images, given.dynamic), None
 
 

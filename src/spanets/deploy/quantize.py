@@ -97,7 +97,7 @@ def calibration_images(
     return images
 
 
-def quantize(content: bytes, images: Sequence[NDArray[np.float32]]) -> bytes:
+def quantize(content: bytes, batches: Sequence[NDArray[np.float32]]) -> bytes:
     """Returns the graph with linear layers and most dense convolutions in int8; see `_kept`.
 
     Weights are signed, with one scale per output channel. Activations are unsigned, with ranges
@@ -105,7 +105,7 @@ def quantize(content: bytes, images: Sequence[NDArray[np.float32]]) -> bytes:
 
     Args:
         content: ONNX file with one float32 input `images` (B, 3, H, W).
-        images: Calibration images, (3, H, W) each.
+        batches: Calibration images, (B, 3, H, W) each.
 
     Raises:
         UserError: onnxruntime is not installed.
@@ -120,7 +120,7 @@ def quantize(content: bytes, images: Sequence[NDArray[np.float32]]) -> bytes:
         tools.quantize_static(
             str(prepared),
             str(written),
-            _reader(tools.CalibrationDataReader, images),
+            _reader(tools.CalibrationDataReader, batches),
             op_types_to_quantize=QUANTIZED,
             nodes_to_exclude=_kept(onnx.load(str(prepared)).graph),
             per_channel=True,
@@ -175,15 +175,15 @@ def _kept(graph: Any) -> list[str]:
     return [node.name for node in layers if node.op_type == "Conv" and stays(node)]
 
 
-def _reader(base: Any, images: Sequence[NDArray[np.float32]]) -> Any:
-    """Hands the images to onnxruntime one by one, with a progress bar."""
+def _reader(base: Any, batches: Sequence[NDArray[np.float32]]) -> Any:
+    """Hands the batches to onnxruntime one by one, with a progress bar."""
 
     class Reader(base):
         def __init__(self) -> None:
-            self.images: Iterator[NDArray[np.float32]] = iter(progress(images, "calibrate"))
+            self.batches: Iterator[NDArray[np.float32]] = iter(progress(batches, "calibrate"))
 
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-            image = next(self.images, None)
-            return None if image is None else {"images": image[None]}
+            images = next(self.batches, None)
+            return None if images is None else {"images": images}
 
     return Reader()

@@ -82,7 +82,7 @@ def choose_target(path: Path, to: str | None = None) -> tuple[str, Target]:
 def _write_onnx(given: Traceable, path: Path) -> list[str]:
     content = to_onnx(given)
     if given.calibration:
-        content = quantize(content, given.calibration)
+        content = quantize(content, given.calibration_batches)
     path.write_bytes(content)
     return []
 

@@ -57,6 +57,18 @@ class Traceable:
     allow_fft: bool = False
 
     @cached_property
+    def calibration_batches(self) -> list[NDArray[np.float32]]:
+        """The calibration images in batches (B, C, H, W) that the file takes.
+
+        Free batch sizes take one image, because sides may differ. The last image fills up the last
+        batch.
+        """
+        size = 1 if self.dynamic else len(self.images)
+        images = list(self.calibration)
+        images += images[-1:] * (-len(images) % size)
+        return [np.stack(images[i : i + size]) for i in range(0, len(images), size)]
+
+    @cached_property
     def program(self) -> ExportedProgram:
         """The program of torch.export."""
         return _trace(self.model, self.images, self.dynamic, self.step)

@@ -23,6 +23,7 @@ from torchvision.transforms import v2
 from spanets.data.augment import ShortestSize, fit_sides, placements, recolouring
 from spanets.data.loaders import Loaders, RankSampler, make_loader, shuffled_loader
 from spanets.data.placement import Placement
+from spanets.data.run_data import RunData
 from spanets.data.sampler import EpochSampler, isolated_seed
 from spanets.detection.keypoints import describe_keypoints, match_parts, move_points
 from spanets.detection.recipe import DetectionData
@@ -40,7 +41,7 @@ from spanets.formats.coco.objects import (
     select_for_training,
 )
 from spanets.formats.coco.reader import read_coco
-from spanets.formats.reading import read_objects
+from spanets.formats.reading import Split, read_objects
 from spanets_runtime.errors import UsageError, UserError
 
 Sample = tuple[Tensor, dict[str, Tensor]]
@@ -256,20 +257,34 @@ def _normalisation(mean: Any, std: Any) -> list[v2.Transform]:
     return [to_float, v2.Normalize(list(mean), list(std))]
 
 
-def read_part(data: DetectionData, part: str, keypoints: bool = False) -> CocoData:
+def read_part(
+    data: DetectionData, part: str, keypoints: bool = False, run_data: RunData | None = None
+) -> CocoData:
     """Reads the annotations of a recipe's "train" or "val" part; see `read_parts`."""
-    (found,) = read_parts(data, part, keypoints=keypoints)
+    (found,), _ = read_parts(data, part, keypoints=keypoints, run_data=run_data)
     return found
 
 
-def read_parts(data: DetectionData, *parts: str, keypoints: bool = False) -> list[CocoData]:
+def read_parts(
+    data: DetectionData, *parts: str, keypoints: bool = False, run_data: RunData | None = None
+) -> tuple[list[CocoData], Split | None]:
     """Reads the annotations of a recipe's parts, "train" or "val", perhaps with keypoints.
 
     Without the annotation file that the recipe names, any other format is looked for.
 
+    Args:
+        data: The recipe's data section.
+        parts: Names of the parts.
+        keypoints: Whether to read keypoints.
+        run_data: What the run recorded about its data; images keep the part in its split list.
+
+    Returns:
+        The parts, and for the run's split list the names of the images by part; None for the
+        recipe's annotation files, which are never split.
+
     Raises:
         UsageError: no folder is given.
-        UserError: no format is found, or see `read_coco`.
+        UserError: no format is found, or see `read_objects` and `read_coco`.
     """
     if data.root is None:
         raise UsageError(
@@ -280,11 +295,12 @@ def read_parts(data: DetectionData, *parts: str, keypoints: bool = False) -> lis
         raise UserError(f"{root}: no such folder")
     files = {part: root / getattr(data, f"{part}_annotations") for part in parts}
     if not any(os.path.lexists(path) for path in files.values()):
-        return read_objects(root, parts, next(iter(files.values())), keypoints)
-    return [
+        return read_objects(root, parts, next(iter(files.values())), keypoints, run_data)
+    read = [
         read_coco(path, root / getattr(data, f"{part}_images"), keypoints)
         for part, path in files.items()
     ]
+    return read, None
 
 
 def make_loaders(
@@ -294,6 +310,7 @@ def make_loaders(
     batch_size: int,
     processes: int = 1,
     keypoints: bool = False,
+    run_data: RunData | None = None,
 ) -> Loaders:
     """Reads a data set and makes its loaders.
 
@@ -304,12 +321,15 @@ def make_loaders(
         batch_size: Images in a batch of one process; see `shuffled_loader`.
         processes: Number of processes that share the images.
         keypoints: Whether targets have keypoints.
+        run_data: What the run recorded about its data; images keep the part in its split list.
 
     Raises:
         UserError: the data are missing or cannot be used, "val" has a class that "train" lacks,
             masks are wanted and an object has none, or keypoints are and no object has one.
     """
-    listed, measured = read_parts(data, "train", "val", keypoints=keypoints)
+    (listed, measured), split = read_parts(
+        data, "train", "val", keypoints=keypoints, run_data=run_data
+    )
     train = select_for_training(listed, data.keep_empty)
     val = map_classes(measured, train.classes)
     if masks:
@@ -323,6 +343,7 @@ def make_loaders(
         evaluation_loader(val, preprocessing_of(data), batch_size, data.workers, processes),
         train.classes,
         tuple(dict.fromkeys((*train.notes, *val.notes, *_describe(data, listed, train, val)))),
+        split=split,
     )
 
 

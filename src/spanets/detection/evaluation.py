@@ -1,6 +1,7 @@
 """Measures a detector's checkpoint on annotated images."""
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from spanets.data.loaders import plain_worker_errors
 from spanets.data.ranks import current_rank, in_order
+from spanets.data.run_data import read_run_data
 from spanets.detection import has_masks, keypoints_of
 from spanets.detection.data import describe_unseen, evaluation_loader, read_part
 from spanets.detection.errors import check_errors, save_errors
@@ -73,9 +75,9 @@ def evaluate(
     if errors is not None:
         check_errors(errors)
     source = as_source(source)
-    info, data = source.info, data_of(source, root, trusted)
+    info = source.info
     keypoints = keypoints_of(info.head)
-    truth = map_classes(read_part(data, "val", keypoints is not None), info.classes)
+    truth = read_truth(source, root, trusted, keypoints is not None)
     if keypoints is not None:
         check_keypoints(truth)
         truth = match_keypoints(truth, keypoints)
@@ -83,7 +85,8 @@ def evaluate(
     network = source.network
     if views is not None:
         network = augment(network, info.head, views)
-    metrics = detect(network, loader, truth, has_masks(info.head["kind"]), data.keypoint_sigma)
+    sigma = data_of(source, root, trusted).keypoint_sigma
+    metrics = detect(network, loader, truth, has_masks(info.head["kind"]), sigma)
     measured = metrics.measure()
     matches = match(truth, metrics.results)
     thresholds = recommend(truth, matches, precision)
@@ -110,6 +113,18 @@ def evaluate(
     return results
 
 
+def read_truth(source: Source, root: str | None, trusted: bool, keypoints: bool) -> CocoData:
+    """Reads the validation part, with the classes of the checkpoint; see `evaluate`.
+
+    Images of the run's own folder keep the part that they had in training.
+    """
+    data, run_data = data_of(source, root, trusted), None
+    own = info_recipe(source, DetectionRecipe).data.root
+    if source.path is not None and (root is None or _is_same(root, own)):
+        run_data = read_run_data(source.path.parent, source.info, source.content)
+    return map_classes(read_part(data, "val", keypoints, run_data), source.info.classes)
+
+
 def data_of(source: Source, root: str | None, trusted: bool) -> DetectionData:
     """Returns the data section of the data set to measure; see `evaluate`."""
     if root is None:
@@ -124,6 +139,11 @@ def data_of(source: Source, root: str | None, trusted: bool) -> DetectionData:
                 f"the folder of --data; add {FLAG} if you trust the checkpoint"
             )
     return data
+
+
+def _is_same(folder: str, other: str | None) -> bool:
+    """Whether two paths are one folder."""
+    return other is not None and os.path.realpath(folder) == os.path.realpath(other)
 
 
 def _is_below(location: str) -> bool:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from spanets.detection.data import evaluation_loader, read_part
-from spanets.detection.evaluation import data_of, detect
+from spanets.detection.data import evaluation_loader
+from spanets.detection.evaluation import detect, read_truth
 from spanets.detection.matching import CORRECT, KINDS, Match, add_missed, match
-from spanets.formats.coco.objects import CocoImage, map_classes, to_xywh
+from spanets.formats.coco.objects import CocoImage, to_xywh
 from spanets.sources import Source
 from spanets.training.mistakes import name_images
 from spanets.training.options import EvalOptions
@@ -77,8 +77,7 @@ def find_examples(source: Source, options: EvalOptions, results: Mapping[str, An
     Raises:
         UserError: the images cannot be read.
     """
-    data = data_of(source, options.root, options.trusted)
-    whole = map_classes(read_part(data, "val"), source.info.classes)
+    whole = read_truth(source, options.root, options.trusted, keypoints=False)
     chosen = [whole.images[i] for i in spread(len(whole.images), MOST_IMAGES)]
     truth, started = replace(whole, images=chosen), time.monotonic()
     loader = evaluation_loader(truth, source.info.preprocessing, 1, options.workers)

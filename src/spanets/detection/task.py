@@ -193,7 +193,7 @@ class DetectionTask(Task[DetectionRecipe]):
         require("faster_coco_eval", "detection")  # fail before training, not at its end
         recipe = self.recipe
         head = recipe.model.head
-        rest = recipe.seed, batch_size, processes, has_keypoints(head)
+        rest = recipe.seed, batch_size, processes, has_keypoints(head), run_data
         loaders = make_loaders(recipe.data, has_masks(head), *rest)
         dataset: Any = loaders.train.dataset
         self.category_ids = dataset.data.category_ids

@@ -2,12 +2,16 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
+from spanets.data.run_data import RunData
+from spanets.data.splits import divide
 from spanets.formats import (
     coco_layouts,
     cvat,
@@ -40,6 +44,9 @@ FORMATS: dict[str, ModuleType] = {
 
 NAMES = (*FORMATS, "instances")
 """Words for a format on the command line; "instances" are masks with one number an object."""
+
+Split = Mapping[str, Sequence[str]]
+"""Names of images by part, for a run's split list; empty if the data set came in parts."""
 
 VAL_SHARE = 0.2
 """Share of the images that validate, if a data set has no part for it."""
@@ -83,8 +90,12 @@ def describe_formats() -> str:
 
 
 def read_objects(
-    root: Path, parts: Sequence[str], instead_of: Path, keypoints: bool = False
-) -> list[CocoData]:
+    root: Path,
+    parts: Sequence[str],
+    instead_of: Path,
+    keypoints: bool = False,
+    run_data: RunData | None = None,
+) -> tuple[list[CocoData], Split]:
     """Reads parts of a data set for a detector, in any of `FORMATS`.
 
     The notes of the first part name the format, and the number of images and objects by part.
@@ -94,9 +105,14 @@ def read_objects(
         parts: "train" or "val"; without such images, "val" is taken out of "train".
         instead_of: The annotation file that was expected, for messages.
         keypoints: Whether to read keypoints as well, which only COCO's format has.
+        run_data: What the run recorded about its data; images keep the part in its split list.
+
+    Returns:
+        The parts, and the names of the images by part, for the run's split list.
 
     Raises:
-        UserError: no format is found, a part is missing, or masks do not tell objects apart.
+        UserError: no format is found, a part is missing, masks do not tell objects apart, or the
+            data set does not fit the run's split list.
     """
     found = find_formats(root)
     if len(found) == 2 and "masks" in found:  # such as Pascal VOC's boxes and SegmentationClass
@@ -110,7 +126,7 @@ def read_objects(
         read = coco_layouts.read(root, keypoints=True)
     else:
         read = read_dataset(root, found[0] if len(found) == 1 else None)
-    dataset = with_validation(read)
+    dataset = with_validation(read, run_data=run_data)
     if masks.is_of_classes(next(iter(dataset.parts.values()))):
         raise UserError(
             f"{root}: {dataset.format}: a number for each class, so that objects are not told "
@@ -120,7 +136,9 @@ def read_objects(
         raise UserError(f"{dataset.describe()}; but no part {missing[0]}")
     first, *others = (check_part(dataset.parts[part], keypoints) for part in parts)
     line = f"no {instead_of.relative_to(root)}; read instead: {dataset.describe()}"
-    return [replace(first, notes=(line, *dataset.notes, *first.notes)), *others]
+    drawn = {} if dataset.parts.keys() == read.parts.keys() else dataset.parts
+    split = {name: _names(root, part) for name, part in drawn.items()}
+    return [replace(first, notes=(line, *dataset.notes, *first.notes)), *others], split
 
 
 def check_part(part: Part, keypoints: bool = False) -> CocoData:
@@ -132,35 +150,60 @@ def check_part(part: Part, keypoints: bool = False) -> CocoData:
     return check_coco(part.content, part.source, part.folder, keypoints)
 
 
-def with_validation(dataset: Dataset, share: float = VAL_SHARE) -> Dataset:
+def with_validation(
+    dataset: Dataset, share: float = VAL_SHARE, run_data: RunData | None = None
+) -> Dataset:
     """Takes images for "val" out of "train", if there is no "val".
 
-    Whether an image is taken depends on its name alone, so it never changes when others come or go.
+    Whether an image is taken depends on its path below the data set's folder alone, so it never
+    changes when others come or go. Runs of earlier versions have no split list, and their draw
+    depends on the path below the nearest common folder of the images.
 
     Args:
         dataset: The data set.
         share: Share of the images to take.
+        run_data: What the run recorded about its data; images keep the part in its split list.
+
+    Raises:
+        UserError: too few images, or the data set does not fit the run's split list.
     """
     train = dataset.parts.get("train")
+    listed = None if run_data is None else run_data.split
+    if "val" in dataset.parts and listed is not None and listed.parts:
+        raise UserError(
+            f"{dataset.root}: has a part for validation now, and the run took its own out of the "
+            f"training images ({listed.path}); take that part away, or name other data with --data"
+        )
     if "val" in dataset.parts or train is None:
         return dataset
-    images = train.content["images"]
-    chosen = {i["id"] for i in images if _draw(str(i["file_name"])) < share}
-    if not chosen or len(chosen) == len(images):
+    images, names = train.content["images"], _names(dataset.root, train)
+    is_old = run_data is not None and not run_data.is_new
+    drawn_by = [str(image["file_name"]) for image in images] if is_old else names
+
+    def draw() -> tuple[list[int], list[int]]:
+        taken = np.array([_draw(name) < share for name in drawn_by])
+        return np.flatnonzero(~taken).tolist(), np.flatnonzero(taken).tolist()
+
+    files = [dataset.root / name for name in names]
+    found = divide(files, names, draw, str(dataset.root), run_data)
+    chosen = {images[i]["id"] for i in found.val}
+    kept = {images[i]["id"] for i in found.train}
+    if not kept or not chosen:
         raise UserError(
             f"{dataset.root}: {len(images)} images are too few to take a share of {share:g} for "
             "validation; add images, or put some into a folder val"
         )
+    how = f"by their names (a share of {share:g})" if listed is None else f"as {listed.path} says"
     note = (
         f"{dataset.root}: no part for validation; {len(chosen)} of {len(images)} images are taken "
-        f"for it, by their names (a share of {share:g})"
+        f"for it, {how}"
     )
     parts = {
-        "train": _choose(train, lambda number: number not in chosen),
-        "val": _choose(train, lambda number: number in chosen),
+        "train": _choose(train, kept),
+        "val": _choose(train, chosen),
         **{name: part for name, part in dataset.parts.items() if name != "train"},
     }
-    return replace(dataset, parts=parts, notes=(*dataset.notes, note))
+    return replace(dataset, parts=parts, notes=(*dataset.notes, note, *found.notes))
 
 
 def convert(
@@ -231,17 +274,24 @@ def _reader(format: str) -> Callable[[Path], Dataset]:
     return read
 
 
+def _names(root: Path, part: Part) -> list[str]:
+    """Returns the paths of a part's images below the root."""
+    files = [part.folder / str(image["file_name"]) for image in part.content["images"]]
+    return [Path(os.path.relpath(file, root)).as_posix() for file in files]
+
+
 def _draw(name: str) -> float:
     """Returns a number from 0 to 1 that depends on the name alone."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32
 
 
-def _choose(part: Part, is_chosen: Callable[[int], bool]) -> Part:
+def _choose(part: Part, numbers: Set[int]) -> Part:
+    """Returns the images of these ids with their objects."""
     content: Mapping[str, Any] = part.content
     chosen = {
         **content,
-        "images": [i for i in content["images"] if is_chosen(i["id"])],
-        "annotations": [a for a in content["annotations"] if is_chosen(a["image_id"])],
+        "images": [i for i in content["images"] if i["id"] in numbers],
+        "annotations": [a for a in content["annotations"] if a["image_id"] in numbers],
     }
     return replace(part, content=chosen)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -372,6 +373,91 @@ def test_a_part_that_came_later_is_refused(tmp_path):
         root, ("train", "val"), root / "x", run_data=RunData(tmp_path, split=read_split(tmp_path))
     )
     assert split == {}
+
+
+BESIDE = {
+    "yolo": "images",
+    "roboflow": ".",
+    "labelme": ".",
+    "masks": "images",
+    "coloured": "images",
+    "roboflow_masks": ".",
+}
+"""Formats with folders for the parts, and where these folders lie."""
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_lies_beside_the_parts_is_counted(name, tmp_path):
+    import annotated_sets
+    from annotated_sets import picture, text
+
+    root = getattr(annotated_sets, name)(tmp_path)
+    if name == "yolo":
+        (root / "data.yaml").unlink()
+        text(root / "classes.txt", "cat\ndog\n")
+    known = parts_of(read_dataset(root))
+    whole = root / BESIDE[name]
+    for place in ("extra/deep/1", "extra/2", "3"):
+        picture(whole / f"{place}.jpg", 9, 6)
+        text(whole / f"{place}.json", "{}")
+    dataset = read_dataset(root)
+    assert parts_of(dataset) == known
+    kind = "JSON files" if name == "labelme" else "images"
+    told = [note for note in dataset.notes if "in no part, left out" in note]
+    assert len(told) == 2
+    assert f"1 {kind} loose beside" in told[0] and f"2 {kind} in extra beside" in told[1]
+
+
+@pytest.mark.parametrize("name", ["voc", "labelme"])
+def test_no_image_stands_in_for_one_of_its_name(name, tmp_path):
+    """Parts repeat names; where an image is gone, that of the other part is not taken."""
+    from annotated_sets import OBJECTS, picture
+
+    OBJECTS[name](tmp_path / "made")
+    for part in ("train", "valid"):
+        (tmp_path / part).mkdir()
+        for path in (tmp_path / "made").rglob("*.*"):
+            if path.suffix in (".xml", ".json", ".jpg", ".png"):
+                (tmp_path / part / path.name).write_bytes(path.read_bytes())
+    shutil.rmtree(tmp_path / "made")
+    whole = read_dataset(tmp_path)
+    lost = sorted(path for path in (tmp_path / "train").iterdir() if path.suffix != PLAIN[name])[0]
+    lost.unlink()
+    dataset = read_dataset(tmp_path)
+    there = parts_of(dataset)
+    assert there["val"] == parts_of(whole)["val"]
+    assert there["train"] == parts_of(whole)["train"] - {str(lost)}
+    assert any("whose names only files of other entries have" in note for note in dataset.notes)
+    # A file elsewhere that no other entry has is the image, and a line says so.
+    stem = lost.stem
+    for path in (tmp_path / "valid").glob(f"{stem}.*"):
+        path.unlink()
+    picture(tmp_path / "elsewhere" / lost.name, 64, 48)
+    dataset = read_dataset(tmp_path)
+    assert str(tmp_path / "elsewhere" / lost.name) in parts_of(dataset)["train"]
+    assert any("in another folder, by their names: 1" in note for note in dataset.notes)
+
+
+PLAIN = {"voc": ".xml", "labelme": ".json"}
+
+
+def test_a_test_part_that_is_not_there_is_told(tmp_path):
+    from annotated_sets import OBJECTS, text
+
+    OBJECTS["yolo"](tmp_path)
+    config = tmp_path / "data.yaml"
+    text(config, config.read_text().replace("test:", "test: ../test/images"))
+    dataset = read_dataset(tmp_path)
+    assert set(dataset.parts) == {"train", "val"}
+    assert any("which is not there; no part for tests" in note for note in dataset.notes)
+
+
+def test_a_subset_that_is_no_folder_is_told(tmp_path):
+    cvat_video(tmp_path)
+    path = tmp_path / "annotations.xml"
+    path.write_text(path.read_text().replace("<task>", "<task><subset>day/1</subset>"))
+    with pytest.raises(UserError, match="has the part 'day/1', which is no name of a folder"):
+        read_dataset(tmp_path)
 
 
 def test_mixed_and_unknown(tmp_path):

@@ -434,7 +434,7 @@ def test_what_yolo_cannot_hold_is_counted(tmp_path):
 def test_detectors_read_formats(tmp_path):
     """`data.root` alone is enough, and a note names the format and counts."""
     yolo(tmp_path)
-    train, val = read_parts(DetectionData(root=str(tmp_path)), "train", "val")
+    (train, val), _ = read_parts(DetectionData(root=str(tmp_path)), "train", "val")
     assert [len(train.images), len(val.images)] == [2, 2]
     assert train.notes[0] == (
         f"no annotations/instances_train2017.json; read instead: {tmp_path}: YOLO; train 2 images "
@@ -458,7 +458,7 @@ def test_pascal_voc_with_both(tmp_path):
     text(tmp_path / "ImageSets/Main/val.txt", "c d\n")
     with pytest.raises(UserError, match="looks like Pascal VOC"):
         read_dataset(tmp_path)
-    train, val = read_parts(DetectionData(root=str(tmp_path)), "train", "val")
+    (train, val), _ = read_parts(DetectionData(root=str(tmp_path)), "train", "val")
     assert [len(train.images), len(val.images)] == [2, 1]
 
 

@@ -17,7 +17,14 @@ from spanets.data.sources.parts import part_in
 from spanets.formats.coco.faults import Fault, show_value
 from spanets.formats.coco.json_file import read_annotations, sniff
 from spanets.formats.coco.names import check_name
-from spanets.formats.dataset import Dataset, Part, name_part, part_folders, sort_parts
+from spanets.formats.dataset import (
+    Dataset,
+    Part,
+    describe_beside,
+    name_part,
+    part_folders,
+    sort_parts,
+)
 from spanets_runtime.errors import UserError
 
 NAME = "COCO"
@@ -56,6 +63,8 @@ def read(path: Path, keypoints: bool = False) -> Dataset:
     parts: dict[str, Part] = {}
     found = _find(path, keypoints)
     notes: list[str] = _describe_choice(found, _find(path, not keypoints))
+    if found and found[0][1].name == ROBOFLOW:
+        notes += describe_beside(root, [file.parent for _, file in found])
     for part, file in found:
         if part in parts:
             raise UserError(

@@ -76,7 +76,7 @@ def _find(path: Path) -> Path | None:
 def _add(found: Collector, images: ImageFinder, entry: ElementTree.Element, name: str) -> None:
     subset, folder = entry.get("subset") or "", found.root / "images"
     part = name_part(subset)
-    file = images.find(name, folder, folder / subset, found.root) if name else None
+    file = images.find([name], folder, folder / subset, found.root) if name else None
     width, height = (whole_number(entry.get(key), key) for key in ("width", "height"))
     number = whole_number(entry.get("id"), "the id")
     image = found.add_image(part, file, (width, height), number, name)
@@ -90,12 +90,20 @@ def _add(found: Collector, images: ImageFinder, entry: ElementTree.Element, name
             _shape(found, part, image, shape)
 
 
+def _size_of(width: str | None, height: str | None) -> tuple[int, int] | None:
+    if width is None or height is None:
+        return None
+    return whole_number(width, "original_size"), whole_number(height, "original_size")
+
+
 def _add_frames(found: Collector, tree: ElementTree.Element) -> None:
     """Adds the frames of a video: those with objects, and those whose images are there."""
-    part = name_part((tree.findtext("meta//subset") or "").strip())
-    files = _frame_files(found)
-    size: Any = [tree.findtext(f"meta//original_size/{key}") for key in ("width", "height")]
-    size = None if None in size else tuple(whole_number(text, "original_size") for text in size)
+    files, part, size = _frame_files(found), "", None
+    with found.faults.of("meta"):
+        part = name_part((tree.findtext("meta//subset") or "").strip())
+        sides = (tree.findtext(f"meta//original_size/{key}") for key in ("width", "height"))
+        size = _size_of(*sides)
+    found.faults.check()
     shapes: dict[int, list[tuple[str, ElementTree.Element]]] = {number: [] for number in files}
     for track in tree.iterfind("track"):
         name = f"track {track.get('id')}"

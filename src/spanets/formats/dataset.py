@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,6 +17,7 @@ from spanets.formats.coco.names import FileNames, check_name
 from spanets.formats.coco.objects import area_of
 from spanets.formats.coco.rle import decode_runs
 from spanets.formats.coco.segmentations import bounds, is_number
+from spanets_runtime.decoding.formats import IMAGE_SUFFIXES
 from spanets_runtime.decoding.pixels import upright
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import ImageError, decode_image
@@ -26,6 +28,10 @@ Content = dict[str, Any]
 """An object in COCO's format: lists of images, categories and annotations."""
 
 MAX_CLASSES_SHOWN = 10
+
+_MISSING = "images that are missing"
+_TAKEN = "images that are missing, and whose names only files of other entries have, left out"
+_KINDS = {".json": "JSON files", ".xml": "XML files"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,13 @@ class Part:
     content: Content
     folder: Path
     source: Path
+
+
+@dataclass(frozen=True)
+class Guess:
+    """The only image file of a name, which lies in another folder than its annotation says."""
+
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,7 @@ class Collector:
         self._left_out: dict[str, list[str]] = {}
         self._numbers: set[int] = set()
         self._paths: dict[int, Path | None] = {}
+        self._guesses: dict[int, Path] = {}
         self._objects, self._free = 0, 1
 
     def count(self, what: str, where: object) -> None:
@@ -105,7 +119,7 @@ class Collector:
     def add_image(
         self,
         part: str,
-        path: Path | None,
+        path: Path | Guess | None,
         size: tuple[int, int] | None = None,
         number: int | None = None,
         name: str | None = None,
@@ -114,14 +128,18 @@ class Collector:
 
         Args:
             part: Name of the part.
-            path: The file, within the root; None if it is missing.
+            path: The file, within the root; None if it is missing. A guess counts only if no other
+                entry has the file.
             size: Width and height that the format states, or None to read them from the file.
             number: Id in the format, or None for the next free one.
             name: Name in the format, for a missing file.
         """
         if path is None and (size is None or name is None):
-            self.count("images that are missing", name)
+            self.count(_MISSING, name)
             return None
+        guess = path if isinstance(path, Guess) else None
+        if isinstance(path, Guess):
+            path = path.path
         if size is None:
             assert path is not None
             try:
@@ -136,6 +154,8 @@ class Collector:
         self._numbers.add(number)
         self._free = max(self._free, number + 1)
         self._paths[number] = path
+        if guess is not None:
+            self._guesses[number] = guess.path
         shown = path.relative_to(self.root).as_posix() if path is not None else name
         entry = {"id": number, "file_name": shown, "width": size[0], "height": size[1]}
         self._part(part)["images"].append(entry)
@@ -192,6 +212,7 @@ class Collector:
             UserError: there are faults, or no image.
         """
         self.faults.check()
+        self._settle_guesses()
         parts = {name: part for name, part in self._parts.items() if part["images"]}
         if not parts:
             reasons = "; ".join(self._describe())
@@ -220,6 +241,18 @@ class Collector:
             {name: self._as_part(parts[name]) for name in sort_parts(parts)},
             (*self.notes, *self._describe()),
         )
+
+    def _settle_guesses(self) -> None:
+        """Keeps guessed files that no other entry has; the other entries' images are missing."""
+        claims = Counter(self._paths.values())
+        lost = {number for number, path in self._guesses.items() if claims[path] > 1}
+        for number, path in self._guesses.items():
+            what = _TAKEN if number in lost else "images found in another folder, by their names"
+            self.count(what, path.relative_to(self.root).as_posix())
+        for content in self._parts.values():
+            content["images"] = [i for i in content["images"] if i["id"] not in lost]
+            kept = [a for a in content["annotations"] if a["image_id"] not in lost]
+            content["annotations"] = kept
 
     def _as_part(self, content: Content) -> Part:
         """Makes file names relative to the nearest common folder of the part's images."""
@@ -257,28 +290,31 @@ class ImageFinder:
         self._folders: dict[Path, FileNames] = {}
         self._by_name: dict[str, list[Path]] | None = None
 
-    def find(self, name: str, *folders: Path) -> Path | None:
-        """Returns the file of a name, or None.
+    def find(self, names: Iterable[str], *folders: Path) -> Path | Guess | None:
+        """Returns the file of one of the names, or None.
 
-        It is searched in `folders`, then anywhere by its last part alone, if one file has that.
+        Each is searched in `folders`, then anywhere by its last part alone, if one file has that.
 
         Args:
-            name: A path as a tool wrote it, perhaps of another computer.
-            folders: Folders to which it may be relative.
+            names: Paths as a tool wrote them, perhaps of another computer.
+            folders: Folders to which they may be relative.
         """
-        with_slashes = name.replace("\\", "/")
-        try:
-            check_name(with_slashes)
+        with_slashes = [name.replace("\\", "/") for name in names]
+        for name in with_slashes:
+            try:
+                check_name(name)
+            except Fault:  # an absolute path, or one with "..": only its last part counts
+                continue
             for folder in folders:
                 known = self._folders.setdefault(folder, FileNames(folder))
-                found = known.find(with_slashes)
+                found = known.find(name)
                 if os.path.isfile(found):
                     return found
-        except Fault:  # an absolute path, or one with "..": only its last part counts
-            pass
-        last = PurePosixPath(with_slashes).name
-        fitting = self._listed().get(last.casefold(), [])
-        return fitting[0] if len(fitting) == 1 else None
+        for name in with_slashes:
+            fitting = self._listed().get(PurePosixPath(name).name.casefold(), [])
+            if len(fitting) == 1:
+                return Guess(fitting[0])
+        return None
 
     def _listed(self) -> dict[str, list[Path]]:
         if self._by_name is None:
@@ -310,6 +346,37 @@ def part_folders(root: Path) -> dict[str, Path]:
     names = (entry.name for entry in list_entries(root) if entry.is_dir())
     found = {str(part): root / name for part, name in name_parts(names, str(root)).items()}
     return found or {"train": root}
+
+
+def describe_beside(
+    root: Path, parts: Iterable[Path], suffixes: Set[str] = IMAGE_SUFFIXES
+) -> list[str]:
+    """Returns a note for each folder beside the parts of a folder, whose files are left out.
+
+    Args:
+        root: The folder.
+        parts: Folders of the parts; none if the root itself is the only part.
+        suffixes: Suffixes of the files to count.
+    """
+    used = set(parts)
+    if root in used:
+        return []
+    counts: dict[str, list[str]] = {}
+    for entry in list_entries(root):
+        path = root / entry.name
+        if path in used:
+            continue
+        inside = entry.is_dir()
+        names = (name for *_, files in os.walk(path) for name in files) if inside else [entry.name]
+        found = [name for name in names if Path(name).suffix.lower() in suffixes]
+        counts.setdefault(f"in {entry.name}" if inside else "loose", []).extend(found)
+    known, kind = ", ".join(sorted(path.name for path in used)), _KINDS.get(min(suffixes), "images")
+    return [
+        f"{root}: {len(found)} {kind} {where} beside {known}, in no part, left out "
+        f"(first: {min(found)})"
+        for where, found in counts.items()
+        if found
+    ]
 
 
 def list_classes(root: Path, *names: str) -> list[str] | None:

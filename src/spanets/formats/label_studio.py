@@ -81,7 +81,7 @@ def _add(found: Collector, images: ImageFinder, task: Any) -> None:
     sides: list[Any] = [(r.get("original_width"), r.get("original_height")) for r in results]
     sizes = [size for size in sides if all(type(side) is int and side > 0 for side in size)]
     folders = (found.root / "images", found.root)
-    file = images.find(name, *folders) or images.find(_PREFIX.sub("", name, count=1), *folders)
+    file = images.find([name, _PREFIX.sub("", name, count=1)], *folders)
     number = task.get("id") if type(task.get("id")) is int else None
     image = found.add_image("train", file, sizes[0] if sizes else None, number, name)
     if image is None:

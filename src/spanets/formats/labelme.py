@@ -27,6 +27,7 @@ from spanets.formats.dataset import (
     Content,
     Dataset,
     ImageFinder,
+    describe_beside,
     list_classes,
     number_of,
     part_folders,
@@ -64,7 +65,9 @@ def read(root: Path) -> Dataset:
     if classes is not None:
         classes = [name for name in classes if name not in _IGNORED]
     found, images = Collector(NAME, root, classes), ImageFinder(root)
-    for part, folder in part_folders(root).items():
+    parts = part_folders(root)
+    found.notes += describe_beside(root, parts.values(), {".json"})
+    for part, folder in parts.items():
         files = list(_files(folder))
         for path in progress(files, f"read {part}"):
             if sniff(path) == "labelme":
@@ -86,7 +89,7 @@ def _add(found: Collector, images: ImageFinder, part: str, path: Path) -> None:
     name = name if isinstance(name, str) and name else f"{path.stem}.jpg"
     # The name is that of the file, or of one beside the JSON file if both were moved.
     last = PureWindowsPath(name).name
-    file = images.find(name, path.parent) or images.find(last, path.parent)
+    file = images.find([name, last], path.parent)
     if file is None and content.get("imageData"):
         found.count("images are only inside their JSON (imageData); save them as files", path)
     sides = content.get("imageWidth"), content.get("imageHeight")

@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spanets.data.class_lists import clean_name, read_lines, read_names
-from spanets.data.sources.parts import name_parts
 from spanets.formats.colours import IGNORED, Colours, find_colours
-from spanets.formats.dataset import Collector, Dataset, Part, part_folders
+from spanets.formats.dataset import Collector, Dataset, Part, describe_beside, part_folders
 from spanets.formats.pairs import Pairs, pair_masks
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import FORMATS, ImageError
 from spanets_runtime.labels import load_labels
-from spanets_runtime.listing import list_entries, list_images
+from spanets_runtime.listing import list_images
 from spanets_runtime.progress import progress
 from spanets_runtime.reading import read_text_file
 
@@ -205,14 +204,16 @@ def _cityscapes(root: Path) -> MaskFolders | None:
     numbers = dict.fromkeys((*range(_CITYSCAPES_NUMBERS), 255), IGNORED)
     numbers |= {number: names.index(name) for number, name in CITYSCAPES.items()}
     parts = {}
+    whole = root / "leftImg8bit"
     for part in ("train", "val"):
-        images = root / "leftImg8bit" / part
+        images = whole / part
         if not os.path.isdir(images):
             continue
         found = list_images(images).images
         parts[part] = _match(found, partial(_cityscapes_mask, images, folder / part, folder.name))
     note = f"{root}: Cityscapes; of its 34 numbers, the 19 classes of the benchmark are used"
-    return MaskFolders("Cityscapes", parts, names, tuple(numbers.items()), None, (note,))
+    notes = (note, *describe_beside(whole, [whole / part for part in parts]))
+    return MaskFolders("Cityscapes", parts, names, tuple(numbers.items()), None, notes)
 
 
 def _cityscapes_mask(images: Path, masks: Path, kind: str, image: Path) -> Path:
@@ -261,7 +262,8 @@ def _roboflow(root: Path) -> MaskFolders | None:
         images = [p for p in list_images(folder).images if not p.stem.endswith("_mask")]
         parts[part] = _match(images, lambda image: image.with_name(f"{image.stem}_mask.png"))
     numbers = tuple((number, i) for i, number in enumerate(first))
-    return MaskFolders("Roboflow", parts, list(first.values()), numbers)
+    notes = tuple(describe_beside(root, folders.values()))
+    return MaskFolders("Roboflow", parts, list(first.values()), numbers, None, notes)
 
 
 def _roboflow_classes(path: Path) -> dict[int, str]:
@@ -278,8 +280,8 @@ def _coloured(root: Path) -> MaskFolders | None:
     colours = find_colours(root)
     if colours is None or (os.path.isfile(root / "classes.txt") and not _has_colours(root)):
         return None
-    kind = f"colours of {colours.source.name}"
-    return MaskFolders(kind, _pair(root), colours.names, _plain_numbers(colours.names), colours)
+    kind, (parts, notes) = f"colours of {colours.source.name}", _pair(root)
+    return MaskFolders(kind, parts, colours.names, _plain_numbers(colours.names), colours, notes)
 
 
 def _has_colours(root: Path) -> bool:
@@ -309,10 +311,10 @@ def _ade20k(root: Path) -> MaskFolders | None:
 
 def _plain(root: Path, instances: bool | None) -> MaskFolders:
     """Returns `images/` and `masks/`; without class names the numbers decide what they are."""
-    parts, listed = _pair(root), root / "classes.txt"
+    (parts, notes), listed = _pair(root), root / "classes.txt"
     if os.path.isfile(listed) and not instances:
         names = read_names(listed).names
-        return MaskFolders("classes.txt", parts, names, _plain_numbers(names))
+        return MaskFolders("classes.txt", parts, names, _plain_numbers(names), None, notes)
     if instances is None:
         files = [mask for pairs in parts.values() for mask in pairs.masks]
         numbers = {n for path in files for n in np.unique(load_labels(path)).tolist()}
@@ -321,24 +323,26 @@ def _plain(root: Path, instances: bool | None) -> MaskFolders:
         note = (
             f"{root}: without classes.txt, each number of a mask is taken as an object, 0 is none"
         )
-        return MaskFolders("one number an object", parts, ["object"], (), None, (note,), True)
+        notes = (note, *notes)
+        return MaskFolders("one number an object", parts, ["object"], (), None, notes, True)
     note = f"{root}: the masks hold two numbers, taken as {BINARY[0]} and {BINARY[1]}"
     numbers_of = ((0, 0), (1, 1), (255, 1))
-    return MaskFolders("two numbers", parts, list(BINARY), numbers_of, None, (note,))
+    return MaskFolders("two numbers", parts, list(BINARY), numbers_of, None, (note, *notes))
 
 
 def _plain_numbers(names: list[str]) -> tuple[tuple[int, int], ...]:
     return (*((i, i) for i in range(len(names))), (IGNORED, IGNORED))
 
 
-def _pair(root: Path) -> dict[str, Pairs]:
-    """Returns the images and masks of the parts of `images/`, or of all of it."""
+def _pair(root: Path) -> tuple[dict[str, Pairs], tuple[str, ...]]:
+    """Returns the images and masks of the parts of `images/`, or of all of it, and notes."""
     images, masks = root / "images", root / "masks"
-    folders = [entry.name for entry in list_entries(images) if entry.is_dir()]
-    named = name_parts(folders, str(images))
-    if not named:
-        return {"train": pair_masks(images, masks)}
-    return {part: pair_masks(images / name, masks / name) for part, name in named.items()}
+    folders = part_folders(images)
+    parts = {
+        part: pair_masks(folder, masks / folder.relative_to(images))
+        for part, folder in folders.items()
+    }
+    return parts, tuple(describe_beside(images, folders.values()))
 
 
 def _match(images: list[Path], mask_of: Callable[[Path], Path]) -> Pairs:

@@ -19,6 +19,7 @@ from spanets.formats.dataset import (
     Collector,
     Dataset,
     ImageFinder,
+    describe_beside,
     list_classes,
     name_part,
     number_of,
@@ -98,11 +99,11 @@ def _extract(part: str, path: Path, tree: ElementTree.Element) -> _Entry:
 
 
 def _folders(root: Path) -> list[Path]:
-    return [root / "Annotations"] if (root / "Annotations").is_dir() else [*_roots(root).values()]
-
-
-def _roots(root: Path) -> dict[str, Path]:
-    return part_folders(root)
+    return (
+        [root / "Annotations"]
+        if (root / "Annotations").is_dir()
+        else [*part_folders(root).values()]
+    )
 
 
 def _annotations(folder: Path) -> Any:
@@ -113,7 +114,9 @@ def _list(root: Path, found: Collector) -> list[tuple[str, Path]]:
     """Returns the XML files with their parts."""
     folder = root / "Annotations"
     if not folder.is_dir():
-        return [(part, path) for part, at in _roots(root).items() for path in _annotations(at)]
+        parts = part_folders(root)
+        found.notes += describe_beside(root, parts.values(), {".xml"})
+        return [(part, path) for part, at in parts.items() for path in _annotations(at)]
     files = {
         path.relative_to(folder).with_suffix("").as_posix(): path for path in _annotations(folder)
     }
@@ -153,10 +156,9 @@ def _begins_at_0(entry: _Entry) -> bool:
 
 def _add(found: Collector, images: ImageFinder, entry: _Entry, shift: float) -> None:
     path, folders = entry.path, _image_folders(found.root, entry.path)
-    file = images.find(entry.name, *folders) if entry.name else None
-    if file is None:  # tools rename images, and forget the name in the file
-        names = (f"{path.stem}{suffix}" for suffix in (".jpg", ".jpeg", ".png", ".bmp", ".tif"))
-        file = next(filter(None, (images.find(name, *folders) for name in names)), None)
+    # Tools rename images, and forget the name in the file.
+    renamed = [f"{path.stem}{suffix}" for suffix in (".jpg", ".jpeg", ".png", ".bmp", ".tif")]
+    file = images.find([entry.name, *renamed] if entry.name else renamed, *folders)
     with found.faults.of(f"XML[{path.relative_to(found.root).as_posix()}]"):
         width, height = (int(number_of(text, "the size")) for text in entry.size)
         size = (width, height) if min(width, height) > 0 else None

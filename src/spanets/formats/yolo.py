@@ -17,12 +17,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from spanets.data.class_lists import clean_name
+from spanets.data.sources.parts import part_of
 from spanets.formats.coco.faults import Fault, show_value
 from spanets.formats.darknet import find_darknet, read_darknet
 from spanets.formats.dataset import (
     Collector,
     Content,
     Dataset,
+    describe_beside,
     list_classes,
     number_of,
     part_folders,
@@ -175,7 +177,9 @@ class _Reader:
         """Yields the parts with their image files."""
         if self.config is None:
             images = self.root / "images"
-            for part, folder in part_folders(images).items():
+            parts = part_folders(images)
+            self.found.notes += describe_beside(images, parts.values())
+            for part, folder in parts.items():
                 yield part, self._list(folder)
             return
         base = self._inside(self.settings.get("path") or ".", self.root, "path") or self.root
@@ -190,6 +194,11 @@ class _Reader:
 
     def _images(self, given: Any, base: Path, part: str) -> list[Path]:
         place = self._inside(given, base, part)
+        if place is None and part == "test":  # Roboflow names it even if there is none
+            self.found.notes.append(
+                f"{self.config}: test is {show_value(given)}, which is not there; no part for tests"
+            )
+            return []
         if place is None:
             raise UserError(
                 f"{self.config}: {part} is {show_value(given)}, and {base} has no such folder or "
@@ -217,7 +226,8 @@ class _Reader:
         """Returns the existing path within the root that a path of the file means, or None.
 
         The paths of data.yaml are often those of another computer, or begin with `../`; then they
-        are tried from the base folder, without what leads outside of it.
+        are tried from the base folder, without what leads outside of it. The folder that names the
+        part is kept: `images` alone is no stand-in for `../test/images`.
         """
         if not isinstance(given, str) or "\0" in given:
             raise UserError(f"{self.config}: {key} is {show_value(given)}, must be a path")
@@ -226,6 +236,10 @@ class _Reader:
         is_outside = len(inner) < len(parts) or os.path.isabs(given) or ":" in given
         is_outside |= self.is_darknet  # its paths begin in darknet's own folder
         tails = [inner[n:] for n in range(len(inner))] if is_outside else [inner]
+        part = part_of(key)
+        named = [n for n, name in enumerate(inner) if part is not None and part_of(name) == part]
+        if named:
+            tails = tails[: named[-1] + 1]
         for folder in dict.fromkeys((base, self.root)):
             for tail in tails:
                 path = folder.joinpath(*tail)

@@ -361,6 +361,13 @@ def draw_by_name(name):
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32
 
 
+def test_all_images_of_another_folder_are_measured(tmp_path):
+    root = labelled(tmp_path, *map(str, range(7)))
+    (val,), split = read_objects(root, ("val",), root / "x", draw=False)
+    assert len(val.images) == 7 and split == {}
+    assert any("no part for validation; all 7 images are measured" in note for note in val.notes)
+
+
 def test_a_part_that_came_later_is_refused(tmp_path):
     root = labelled(tmp_path / "data", *(f"train/{i}" for i in range(9)), "val/0")
     write_split(tmp_path, {"train": ["images/train/0.png"], "val": ["images/train/1.png"]})

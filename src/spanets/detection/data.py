@@ -258,15 +258,23 @@ def _normalisation(mean: Any, std: Any) -> list[v2.Transform]:
 
 
 def read_part(
-    data: DetectionData, part: str, keypoints: bool = False, run_data: RunData | None = None
+    data: DetectionData,
+    part: str,
+    keypoints: bool = False,
+    run_data: RunData | None = None,
+    draw: bool = True,
 ) -> CocoData:
     """Reads the annotations of a recipe's "train" or "val" part; see `read_parts`."""
-    (found,), _ = read_parts(data, part, keypoints=keypoints, run_data=run_data)
+    (found,), _ = read_parts(data, part, keypoints=keypoints, run_data=run_data, draw=draw)
     return found
 
 
 def read_parts(
-    data: DetectionData, *parts: str, keypoints: bool = False, run_data: RunData | None = None
+    data: DetectionData,
+    *parts: str,
+    keypoints: bool = False,
+    run_data: RunData | None = None,
+    draw: bool = True,
 ) -> tuple[list[CocoData], Split | None]:
     """Reads the annotations of a recipe's parts, "train" or "val", perhaps with keypoints.
 
@@ -277,6 +285,7 @@ def read_parts(
         parts: Names of the parts.
         keypoints: Whether to read keypoints.
         run_data: What the run recorded about its data; images keep the part in its split list.
+        draw: See `read_objects`.
 
     Returns:
         The parts, and for the run's split list the names of the images by part; None for the
@@ -295,7 +304,7 @@ def read_parts(
         raise UserError(f"{root}: no such folder")
     files = {part: root / getattr(data, f"{part}_annotations") for part in parts}
     if not any(os.path.lexists(path) for path in files.values()):
-        return read_objects(root, parts, next(iter(files.values())), keypoints, run_data)
+        return read_objects(root, parts, next(iter(files.values())), keypoints, run_data, draw)
     read = [
         read_coco(path, root / getattr(data, f"{part}_images"), keypoints)
         for part, path in files.items()

@@ -116,13 +116,16 @@ def evaluate(
 def read_truth(source: Source, root: str | None, trusted: bool, keypoints: bool) -> CocoData:
     """Reads the validation part, with the classes of the checkpoint; see `evaluate`.
 
-    Images of the run's own folder keep the part that they had in training.
+    Images of the run's own folder keep the part that they had in training. Of another folder
+    without such a part, all images are measured.
     """
     data, run_data = data_of(source, root, trusted), None
     own = info_recipe(source, DetectionRecipe).data.root
-    if source.path is not None and (root is None or _is_same(root, own)):
+    is_own = root is None or _is_same(root, own)
+    if source.path is not None and is_own:
         run_data = read_run_data(source.path.parent, source.info, source.content)
-    return map_classes(read_part(data, "val", keypoints, run_data), source.info.classes)
+    found = read_part(data, "val", keypoints, run_data, draw=is_own)
+    return map_classes(found, source.info.classes)
 
 
 def data_of(source: Source, root: str | None, trusted: bool) -> DetectionData:

@@ -95,6 +95,7 @@ def read_objects(
     instead_of: Path,
     keypoints: bool = False,
     run_data: RunData | None = None,
+    draw: bool = True,
 ) -> tuple[list[CocoData], Split]:
     """Reads parts of a data set for a detector, in any of `FORMATS`.
 
@@ -102,10 +103,11 @@ def read_objects(
 
     Args:
         root: The folder.
-        parts: "train" or "val"; without such images, "val" is taken out of "train".
+        parts: "train" or "val"; without such images, "val" is taken out of "train", or all of it.
         instead_of: The annotation file that was expected, for messages.
         keypoints: Whether to read keypoints as well, which only COCO's format has.
         run_data: What the run recorded about its data; images keep the part in its split list.
+        draw: Whether to draw the images of a missing "val"; otherwise all of "train" are.
 
     Returns:
         The parts, and the names of the images by part, for the run's split list.
@@ -126,7 +128,7 @@ def read_objects(
         read = coco_layouts.read(root, keypoints=True)
     else:
         read = read_dataset(root, found[0] if len(found) == 1 else None)
-    dataset = with_validation(read, run_data=run_data)
+    dataset = with_validation(read, run_data=run_data) if draw else _all_as_validation(read)
     if masks.is_of_classes(next(iter(dataset.parts.values()))):
         raise UserError(
             f"{root}: {dataset.format}: a number for each class, so that objects are not told "
@@ -136,7 +138,7 @@ def read_objects(
         raise UserError(f"{dataset.describe()}; but no part {missing[0]}")
     first, *others = (check_part(dataset.parts[part], keypoints) for part in parts)
     line = f"no {instead_of.relative_to(root)}; read instead: {dataset.describe()}"
-    drawn = {} if dataset.parts.keys() == read.parts.keys() else dataset.parts
+    drawn = dataset.parts if draw and len(dataset.parts) > len(read.parts) else {}
     split = {name: _names(root, part) for name, part in drawn.items()}
     return [replace(first, notes=(line, *dataset.notes, *first.notes)), *others], split
 
@@ -204,6 +206,16 @@ def with_validation(
         **{name: part for name, part in dataset.parts.items() if name != "train"},
     }
     return replace(dataset, parts=parts, notes=(*dataset.notes, note, *found.notes))
+
+
+def _all_as_validation(dataset: Dataset) -> Dataset:
+    """Names the images to train on "val", if there are no others."""
+    if "val" in dataset.parts or "train" not in dataset.parts:
+        return dataset
+    parts = {"val" if name == "train" else name: part for name, part in dataset.parts.items()}
+    count = len(parts["val"].content["images"])
+    note = f"{dataset.root}: no part for validation; all {count} images are measured"
+    return replace(dataset, parts=parts, notes=(*dataset.notes, note))
 
 
 def convert(

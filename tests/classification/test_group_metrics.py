@@ -54,3 +54,10 @@ def test_interval_of_groups():
     low, high = stats.t.interval(0.95, 5, 0.1 * hits.mean(), 0.1 * stats.sem(hits))
     assert clustered_interval(hits, np.full(6, 10)) == pytest.approx((low, high))
     assert clustered_interval(hits[:1], np.array([10])) == (None, None)
+
+
+def test_groups_of_one_image_come_last():
+    groups, answers = draw()
+    lone = [f"lone {i}" if i < 40 else group for i, group in enumerate(groups)]
+    sizes = [row["images"] == 1 for row in measure_groups(lone, answers)["groups"]]
+    assert sizes == sorted(sizes) and sum(sizes) == 40

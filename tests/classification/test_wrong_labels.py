@@ -103,7 +103,7 @@ def folds(tmp_path_factory):
     (root / "labels.csv").write_text("\n".join(["path,label,patient", *rows]))
     values = {**SMALL, "trainer.epochs": 8, "optim.lr": 0.01, "data.folds": 2, "data.fold": "all"}
     values |= {"data.root": root / "labels.csv", "data.images": root / "img"}
-    values |= {"data.scale": "[0.5, 1]"}
+    values |= {"data.scale": "[0.5, 1]", "data.ordered": "[cat, dog]"}
     (root / "recipe.yaml").write_text("\n".join(f"{k}: {v}" for k, v in values.items()))
     return root
 
@@ -116,6 +116,9 @@ def test_a_cross_validation_looks_at_all_images(folds, tmp_path, capsys, refused
     assert "24 images were looked at, each by the model of a fold" in printed
     joined = json.loads((out / "folds.json").read_text())["out_of_fold"]
     assert joined["images"] == joined["wrong_labels"]["images"] == 24
+    metrics = joined["metrics"]  # of two ranks, the mean distance is the rate of errors
+    assert metrics["rank_mae"] == pytest.approx(1 - metrics["accuracy"])
+    assert metrics["kappa_quadratic"] is not None
     assert {row["group"] for row in joined["groups"]["groups"]} == {"p0", "p1", "p2", "p3"}
     answers = list(csv.DictReader((out / "errors/answers.csv").open(newline="")))
     assert sorted(row["path"] for row in answers) == sorted(

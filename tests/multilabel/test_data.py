@@ -8,9 +8,10 @@ import pytest
 from squares import draw_square, make_tags, write_table
 
 from spanets.data.run_data import RunData
+from spanets.data.sources.table import table_parts
 from spanets.multilabel.data import fit_labels, read_parts
 from spanets.multilabel.recipe import MultilabelData
-from spanets.multilabel.tables import find_separator
+from spanets.multilabel.tables import find_known_separator, find_separator, make_reader
 from spanets_runtime.errors import UsageError, UserError
 
 
@@ -194,3 +195,43 @@ def test_a_recorded_split_is_followed(tmp_path):
     data = MultilabelData(root=str(make_tags(tmp_path, 16)))
     first, again = (read_parts(data, RunData(tmp_path / "run", is_new=True)) for _ in range(2))
     assert list(first["val"].names) == list(again["val"].names)
+
+
+def measured(path, classes, data=None):
+    """Reads the images of a table to measure a model of these labels."""
+    reader = make_reader(str(path), data, classes)
+    parts = table_parts(str(path), for_training=False, targets=reader)
+    return tags_of(fit_labels(parts["train"], classes))
+
+
+@pytest.mark.parametrize("separator", ["|", ";", " ", "; "])
+@pytest.mark.parametrize("data", [None, MultilabelData(separator="|")])
+def test_the_models_labels_tell_the_separator(table, separator, data):
+    rows = [("clear", "primary"), ("haze", "primary", "polar bear"), ("haze",), ()]
+    kept = [[name for name in row if separator != " " or " " not in name] for row in rows]
+    path = table(*(f"{i}.png,{separator.join(row)}" for i, row in enumerate(kept)))
+    found = measured(path, ["haze", "polar bear", "primary", "clear"], data)
+    assert found == {f"{i}.png": set(row) for i, row in enumerate(kept)}
+    with pytest.raises(UserError, match="the model has no class 'primary'"):
+        measured(path, ["haze", "polar bear", "clear"], data)
+
+
+def test_whole_names_win_over_their_words():
+    assert find_known_separator(["polar bear", "bear"], ["polar", "bear", "polar bear"]) is None
+    assert find_known_separator([], ["a"]) is None
+
+
+def test_each_label_of_a_model_needs_its_column(table):
+    path = table(*one_hot(), header="file,a,b")
+    assert measured(path, ["b", "a"]) == EXPECTED
+    for data in (None, MultilabelData(label_columns=["[ab]"]), MultilabelData(separator="|")):
+        expected = r"no column for 1 of the model's 3 labels \(c\); it has .*add columns of 0 and 1"
+        with pytest.raises(UsageError, match=expected):
+            measured(path, ["a", "c", "b"], data)
+    with pytest.raises(UsageError, match=r"2 labels \(c, d\); .*call the column of lists 'labels'"):
+        measured(path, ["c", "d"])
+
+
+def test_columns_are_matched_in_either_form_of_unicode(table):
+    path = table(*one_hot(), header="file,re\u0301,b")
+    assert set(measured(path, ["b", "r\u00e9"])["0.png"]) == {"b", "r\u00e9"}

@@ -49,8 +49,10 @@ def test_metrics_equal_scikit_learn_and_scipy(seed):
     assert ranks(true).tolist() == stats.rankdata(true).tolist()
 
 
-def test_metrics_of_constants_are_undefined():
-    found = measure_one(np.arange(4.0), np.ones(4))
+@pytest.mark.parametrize("count", [1, 3, 4, 10])
+@pytest.mark.parametrize("value", [1.0, 0.1, 1e-9])  # the mean of 0.1, 0.1 and 0.1 is not 0.1
+def test_metrics_of_constants_are_undefined(value, count):
+    found = measure_one(np.arange(float(count)), np.full(count, value))
     assert math.isnan(found["r2"]) and math.isnan(found["spearman"])
 
 

@@ -58,6 +58,9 @@ def test_all_folds_then_resume_and_evaluate(recipe, tmp_path, capsys):
     assert again["metrics"] == first["metrics"]
     assert spanets_cli.main([*words, "--resume", "--data.split_seed", "1"]) == 2
     assert "data.split_seed 0, not 1" in capsys.readouterr().err
+    for option in ("--thresholds", "--calibrate"):
+        assert spanets_cli.main(["eval", str(out), option]) == 2
+        assert f"{option} is for one model" in capsys.readouterr().err
     # The fold's own images, and the whole table.
     checkpoint = str(out / "fold-1" / "last.ckpt")
     assert spanets_cli.main(["eval", checkpoint, "--json"]) == 0

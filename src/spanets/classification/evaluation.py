@@ -117,9 +117,7 @@ def evaluate(
     measured, answers = measure_answers(
         network, loader, source.info.classes, temperature, probabilities
     )
-    if recipe is not None and recipe.data.ordered is not None:
-        ranked = rank_metrics(torch.tensor(measured["confusion"])).items()
-        measured["metrics"] |= {name: x if math.isfinite(x) else None for name, x in ranked}
+    add_rank_metrics(measured, recipe)
     if images.val is not None and len(source.info.classes) == 2:
         val = answers
         if images.part != "val":
@@ -341,6 +339,13 @@ def measure_batches(
         "confusion": confusion.tolist(),
     }
     return measured, answers
+
+
+def add_rank_metrics(measured: dict[str, Any], recipe: ClassificationRecipe | None) -> None:
+    """Adds the metrics of ranks to those of `measure_batches`, if the classes have an order."""
+    if recipe is not None and recipe.data.ordered is not None:
+        ranked = rank_metrics(torch.tensor(measured["confusion"])).items()
+        measured["metrics"] |= {name: x if math.isfinite(x) else None for name, x in ranked}
 
 
 @torch.inference_mode()

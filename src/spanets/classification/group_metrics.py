@@ -18,6 +18,8 @@ _Z = 1.959963984540054  # quantile 0.975 of the normal distribution
 def measure_groups(groups: Sequence[str], answers: Answers) -> dict[str, Any]:
     """Returns accuracy, balanced accuracy and number of images of each group, the worst first.
 
+    Groups of one image come last.
+
     Args:
         groups: The group of each of the N images.
         answers: The N answers.
@@ -35,7 +37,8 @@ def measure_groups(groups: Sequence[str], answers: Answers) -> dict[str, Any]:
         _measure(str(name), answers, order[a:b])
         for name, a, b in zip(names, borders[:-1], borders[1:], strict=True)
     ]
-    rows.sort(key=lambda row: (row["accuracy"], -row["images"], row["group"]))
+    # One image is no measure of a group: its accuracy is 0 or 1.
+    rows.sort(key=lambda r: (r["images"] == 1, r["accuracy"], -r["images"], r["group"]))
     low, high = clustered_interval(
         np.bincount(places, answers.right, len(names)), np.bincount(places, minlength=len(names))
     )

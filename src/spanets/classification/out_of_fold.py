@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spanets.classification.errors import check_errors, report_answers
 from spanets.classification.evaluation import (
+    add_rank_metrics,
     as_classifier,
     classify,
     measure_batches,
@@ -51,6 +52,7 @@ def evaluate_folds(
     walk = _Walk(checkpoints, options, batch_size)
     probabilities: list[NDArray[np.float32]] | None = None if options.errors is None else []
     measured, answers = measure_batches(walk.batches(), walk.classes, None, probabilities)
+    add_rank_metrics(measured, walk.recipe)
     results = {
         "checkpoint": str(folder),
         "data": f"the validation images of {len(checkpoints)} folds",
@@ -84,6 +86,7 @@ class _Walk:
     def __post_init__(self) -> None:
         first = as_classifier(next(iter(self.checkpoints.values())))
         self.classes, self.view = first.info.classes, first.preprocess.view
+        self.recipe = info_recipe(first, ClassificationRecipe)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields logits and labels of the validation images of all folds."""

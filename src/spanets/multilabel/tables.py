@@ -9,7 +9,7 @@ import ast
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from spanets.data.class_lists import clean_name
+from spanets.data.class_names import normal
 from spanets.data.image_level.recipe import ImageLevelData
 from spanets.data.sources.parts import PARTS
 from spanets.data.sources.table import Codes, Rows, TargetReader, Targets
@@ -38,27 +39,31 @@ def make_reader(
     Args:
         root: The table.
         data: The data section of the recipe; None finds the labels.
-        classes: Labels of a model; if columns have these names, no others are labels.
+        classes: Labels of a model. They tell separators from names, and without a column of labels
+            each must be a column.
 
     Raises:
+        UsageError: a column is missing.
         UserError: the header cannot be read.
     """
     data = data if isinstance(data, MultilabelData) else MultilabelData()
     header = read_header(Path(os.path.expanduser(root)))
     if data.label_columns is not None:
         chosen = _choose(header, data.label_columns, root)
+        _match_columns(chosen, classes, root)
         return LabelColumns(chosen, _free_roles(chosen, data))
     named = data.label_column or data.columns.get("label")
     if named is not None:
-        return LabelLists(data.separator, {"label": named})
+        return LabelLists(data.separator, {"label": named}, classes)
     usual = [name for name in header if plain_name(name) in NAMES["label"]]
     tags = [name for name in header if plain_name(name) in TAGS]
     if usual or len(tags) == 1:
-        return LabelLists(data.separator, {} if usual else {"label": tags[0]})
+        return LabelLists(data.separator, {} if usual else {"label": tags[0]}, classes)
+    if classes:
+        chosen = _match_columns(header, classes, root)
+        return LabelColumns(chosen, _free_roles(chosen, data))
     if data.separator is not None:
         return LabelLists(data.separator, {})  # names the columns that there are
-    if classes and set(classes) <= set(header):
-        return LabelColumns(classes, _free_roles(classes, data))
     return LabelColumns(None, {"label": None}, data.columns)
 
 
@@ -72,6 +77,24 @@ def _choose(header: Sequence[str], wanted: Sequence[str], root: str) -> list[str
             raise UsageError(f"{root}: no column {word!r}, as data.label_columns says{hint}")
         found.update(matching)
     return [name for name in header if name in found]
+
+
+def _match_columns(columns: Sequence[str], classes: Sequence[str], root: str) -> list[str]:
+    """Returns the columns of a model's labels, in the order of the labels.
+
+    Raises:
+        UsageError: a label has no column. As negatives, its images would count as wrong answers.
+    """
+    found = {normal(name): name for name in columns} | {name: name for name in columns}
+    if missing := [name for name in classes if normal(name) not in found]:
+        shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        has_some = len(missing) < len(classes)
+        advice = "add columns of 0 and 1" if has_some else "call the column of lists 'labels'"
+        raise UsageError(
+            f"{root}: has no column for {len(missing)} of the model's {len(classes)} labels "
+            f"({shown}); it has {', '.join(columns[:20])}; {advice}"
+        )
+    return [found.get(name, found[normal(name)]) for name in classes]
 
 
 def _free_roles(chosen: Sequence[str], data: ImageLevelData) -> dict[str, str | None]:
@@ -88,10 +111,12 @@ class LabelLists:
     Attributes:
         separator: What separates labels, or None to find it.
         columns: See `TargetReader`.
+        classes: Labels of a model, by which the separator is found.
     """
 
     separator: str | None
     columns: Mapping[str, str | None]
+    classes: Sequence[str] = ()
 
     def wants(self, name: str) -> bool:
         """Returns False: the column has a role."""
@@ -137,16 +162,24 @@ class LabelLists:
         plain = [text for text, is_json in zip(texts, is_list, strict=True) if not is_json and text]
         counts = np.bincount(codes, minlength=len(texts))
         separator = self.separator
-        if separator is None and plain:
+        if self.classes:
+            separator = find_known_separator(plain, self.classes, separator)
+        elif separator is None and plain:
             separator = find_separator(plain, str(rows.table.path))
         rows.notes.append(_describe_cells(counts, texts, is_list, separator))
         found = []
         for text, is_json, items in zip(texts, is_list, lists, strict=True):
-            if not is_json:
-                items = text.split(separator) if separator else [text]
-            cleaned = [clean_name(item) for item in items or ()]
-            found.append(list(dict.fromkeys(item for item in cleaned if item)))
+            found.append(_clean(items or () if is_json else _split_cell(text, separator)))
         return found
+
+
+def _split_cell(text: str, separator: str | None) -> list[str]:
+    return text.split(separator) if separator else [text]
+
+
+def _clean(items: Iterable[str]) -> list[str]:
+    """Returns different names without spaces around them."""
+    return list(dict.fromkeys(filter(None, map(clean_name, items))))
 
 
 def _read_list(text: str) -> list[str] | None:
@@ -185,6 +218,28 @@ def find_separator(texts: Sequence[str], origin: str) -> str | None:
     words = Counter(word for text in set(texts) for word in set(text.split()))
     is_list = min(words.values(), default=0) > 1 and len(words) < len(set(texts))
     return " " if is_list and any(" " in text for text in texts) else None
+
+
+def find_known_separator(
+    texts: Sequence[str], classes: Sequence[str], given: str | None = None
+) -> str | None:
+    """Returns what separates the labels of a model in different texts, or None if each is one.
+
+    It is the separator that leaves the fewest characters outside of the model's labels: none,
+    unless a label is unknown, and then the message names this label and not the whole cell.
+
+    Args:
+        texts: The cells.
+        classes: The labels of the model.
+        given: The separator of the recipe, which wins if others fit as well.
+    """
+    known = set(map(normal, classes))
+
+    def count_unknown(separator: str | None) -> int:
+        names = (name for text in texts for name in _clean(_split_cell(text, separator)))
+        return sum(len(name) for name in names if normal(name) not in known)
+
+    return min((given, None, *_SEPARATORS, " "), key=count_unknown)
 
 
 def _describe_cells(

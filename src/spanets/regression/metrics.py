@@ -22,10 +22,11 @@ def measure_one(predicted: Array, true: Array) -> dict[str, float]:
         true: (images,).
     """
     errors, spread = predicted - true, ((true - true.mean()) ** 2).sum()
+    is_constant = (true == true[:1]).all()  # its spread may not be 0, because the mean is rounded
     return {
         "mae": float(np.abs(errors).mean()),
         "rmse": float(np.sqrt((errors**2).mean())),
-        "r2": float(1 - (errors**2).sum() / spread) if spread else math.nan,
+        "r2": float(1 - (errors**2).sum() / spread) if spread and not is_constant else math.nan,
         "spearman": spearman(predicted, true),
     }
 

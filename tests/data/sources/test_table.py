@@ -326,6 +326,26 @@ def test_a_drawn_split_keeps_groups_together(tmp_path):
     assert "12 groups, none is in both parts" in " ".join(parts["train"].notes)
 
 
+def test_images_without_a_group_are_groups_of_their_own(tmp_path):
+    root = numbered(tmp_path, 80, patient=lambda i: f"p{i % 5}" if i < 20 else " " * (i % 2))
+    parts = read_splits(ClassificationData(root=root))
+    assert 12 <= len(parts["val"]) <= 28
+    notes = " ".join(parts["train"].notes)
+    assert "60 of 80 images have no group in column 'patient'; each is a group of its" in notes
+    assert "65 groups, none is in both parts" in notes
+    folds = np.array(draw_folds(ClassificationData(root=root, folds=4)).numbers)
+    assert np.bincount(folds).tolist() == [20] * 4
+    (named,) = table_parts(root, for_training=False).values()
+    lone = {i.name: g for i, g in zip(named.images, named.groups, strict=True) if g[0] != "p"}
+    assert len(lone) == 60 and all(name == group for name, group in lone.items())
+
+
+def test_an_empty_group_column_is_none(tmp_path):
+    root = numbered(tmp_path, 16, patient=lambda i: "")
+    (found,) = table_parts(root).values()
+    assert found.groups is None and "column 'patient' is empty" in " ".join(found.notes)
+
+
 def test_fold_column(tmp_path):
     root = numbered(tmp_path, 30, fold=lambda i: -1 if i < 6 else i // 6, split=lambda i: "train")
     assert draw_folds(ClassificationData(root=root)).choices() == [1, 2, 3, 4]

@@ -183,7 +183,7 @@ def table_parts(
         raise UserError(f"{path}: {'; '.join(rows.faults)}; mend or remove these rows")
     if for_training:
         _require_train(path, parts[kept])
-    groups = rows.codes("group")
+    groups = _check_groups(rows, order)
     notes = tuple(f"{path}: {note}" for note in rows.notes) + describe_twins(classes, str(path))
     return {
         part: Samples(
@@ -191,7 +191,7 @@ def table_parts(
             labels[own].tolist() if found is None else [0] * len(own),
             classes,
             None if found is None else found.values[own],
-            groups=None if groups is None else [groups[1][code] for code in groups[0][own]],
+            groups=None if groups is None else [groups[row] for row in own],
             weights=None if weights is None else weights[own].tolist(),
             folds=None if folds is None else folds[own].tolist(),
             notes=notes,
@@ -311,6 +311,30 @@ def _weight(cell: str) -> float:
     except ValueError:
         return math.nan
     return value if 0 <= value < math.inf else math.nan
+
+
+def _check_groups(rows: Rows, kept: Codes) -> list[str] | None:
+    """Returns the group of each row, or None without such a column or if all its cells are empty.
+
+    An image without a group is a group of its own, with the name of the image: all of them as one
+    group would be drawn into one part.
+    """
+    coded = rows.codes("group")
+    if coded is None:
+        return None
+    codes, names = coded
+    is_empty = np.array([not name for name in names])[codes]
+    count, column = int(is_empty[kept].sum()), f"column {rows.roles['group']!r}"
+    if count == len(kept):
+        rows.notes.append(f"{column} is empty, so there are no groups")
+        return None
+    if count:
+        rows.notes.append(
+            f"{count:,} of {len(kept):,} images have no group in {column}; each is a group of its "
+            "own"
+        )
+    places = enumerate(zip(codes, is_empty, strict=True))
+    return [str(rows.names[row]) if empty else names[code] for row, (code, empty) in places]
 
 
 def _check_folds(rows: Rows) -> Codes | None:

@@ -1,11 +1,14 @@
 """What a study measures of its trained networks."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 from PIL import Image
 
+import spanets_cli
+from spanets.analysis.reliance import CONFLICT_CUTOFFS
 from spanets.analysis.study import analyze
 from spanets.experiments import measuring, running
 from spanets.experiments.cells import Cell, read_state
@@ -14,7 +17,8 @@ from spanets.experiments.study_file import parse_study
 from spanets.experiments.summary import summarise_study
 from spanets.experiments.work import run_study
 from spanets.recipe import load_recipe
-from spanets_runtime.errors import UsageError
+from spanets.runs.record import read_starts
+from spanets_runtime.errors import UsageError, UserError
 
 TEXT = """\
 question: Which stands corruptions better?
@@ -43,6 +47,28 @@ def test_numbers_by_name(small_run):
     assert {"low_pass 0.2", "high_pass 0", "low_pass 1.4"} <= measured.keys()
     assert all(0 <= value <= 1 for value in measured.values())
     assert measured["low_pass 1.4"] == measured["high_pass 0"]  # both are the whole image
+
+
+def test_the_checkpoint_is_that_of_the_results(small_run, small_recipe, tmp_path):
+    """With early stopping it is the best one; the study may have been moved since."""
+    assert measuring._evaluated(small_run) == small_run / "last.ckpt"
+    trained, run = tmp_path / "trained", tmp_path / "moved"
+    words = ["train", small_recipe, "--trainer.patience", "1", "--out", str(trained)]
+    assert spanets_cli.main(words) == 0
+    trained.rename(run)
+    assert measuring._evaluated(run) == run / "best.ckpt"
+    (run / "last.ckpt").write_bytes(b"not opened")
+    measure_cell(run, load_recipe(str(run / "recipe.yaml"), trusted=True), Measure(("bands",)))
+    assert (run / MEASURED).is_file()
+    (run / "best.ckpt").unlink()
+    assert measuring._evaluated(run) == run / "last.ckpt"
+
+
+def test_undefined_numbers_keep_their_names():
+    suppressed = {"without shape": {"relative": {"accuracy": None}}}
+    found = measuring._of_reliance({"suppressed": suppressed, "conflict": {"pairs": 0}})
+    assert found.keys() >= {f"follows_low {cutoff:g}" for cutoff in CONFLICT_CUTOFFS}
+    assert set(found.values()) == {None}
 
 
 def test_unreadable_images_are_counted(small_run, photos, tmp_path, monkeypatch, capsys):
@@ -84,6 +110,37 @@ def test_cells_are_measured_and_rules_read_it(photos, tmp_path, monkeypatch):
     assert repeated["cells"][0]["values"] == found["cells"][0]["values"]
     with pytest.raises(UsageError, match="measure: other than in"):
         run_study(parse_study(text.replace("images: 6", "images: 5"), "s.yaml"), out, said.append)
+
+
+def test_a_failed_measurement_is_a_failed_cell(small_run, tmp_path, monkeypatch):
+    """Until it is asked for again, which trains nothing."""
+    recipe = load_recipe(str(small_run / "recipe.yaml"), trusted=True)
+    folder, said, measured = tmp_path / "cell", [], []
+    shutil.copytree(small_run, folder)
+    cell = Cell({}, 0, folder, recipe, Measure(("bands",)))
+    monkeypatch.setattr(running, "train_claimed", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(running, "_write_cost", lambda _: None)
+
+    def fail(*_):
+        measured.append(1)
+        raise UserError("the images are gone")
+
+    monkeypatch.setattr(running, "measure_cell", fail)
+    for _ in range(2):
+        running.run_cells([cell], said.append, lambda _: None)
+        state = read_state(cell)
+        assert (state.status, state.problem) == ("failed", "the images are gone")
+    assert measured == [1]
+    # Nor is the failure forgotten where nothing is measured, until it is mended by hand.
+    bare = replace(cell, measure=Measure())
+    assert read_state(bare).status == "failed"
+    starts = [*read_starts(folder), read_starts(folder)[-1]]
+    monkeypatch.setattr("spanets.experiments.cells.read_starts", lambda _: starts)
+    assert read_state(bare).status == "finished"
+    assert read_state(cell).status == "failed"
+    monkeypatch.undo()
+    running.run_cells([cell], said.append, lambda _: None, retry=True)
+    assert read_state(cell).status == "finished"
 
 
 def test_a_cell_without_its_numbers_is_not_finished(small_run):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from spanets.experiments.page import draw, write_page
+from spanets.experiments.page import draw, find_margins, write_page
 from spanets.experiments.recording import (
     describe_verdicts,
     further_rows,
@@ -101,9 +101,10 @@ def test_a_failed_cell_is_said_and_leaves_its_pair_out():
 
 
 def test_an_undefined_value_is_counted():
-    assert (
-        "1 finished cells have no finite value and are left out" in results(value=None)["notes"][0]
-    )
+    said = "1 finished cells have no finite {}; its numbers are without them"
+    assert results(value=None)["notes"][0] == said.format("accuracy")
+    notes = results(values={"loss": None})["notes"]  # of a rule's own metric
+    assert notes[0] == said.format("loss")
 
 
 def test_few_seeds_are_said():
@@ -182,3 +183,25 @@ def test_a_study_without_results_can_be_drawn():
              for cell in make_cells()[:6]]  # fmt: skip
     found = {**design, **summarise_study(design, cells), "cells": cells}
     assert draw(found).startswith(b"\x89PNG")
+
+
+LEARNT, FIXED, OTHER = {"balance": "learnt"}, {"balance": "fixed"}, {"balance": "other"}
+
+
+@pytest.mark.parametrize(
+    ("bound", "higher"),
+    [("better_by", [0.01]), ("no_worse_than", [-0.01]), ("equal_within", [-0.01, 0.01])],
+)
+def test_margins_are_on_the_side_on_which_a_rule_counts(bound, higher):
+    """Also where a rule compares the baseline with another combination, and less is better."""
+
+    def margins(compare, against, better="higher", **more):
+        rule = {"name": "n", bound: 0.01, "compare": compare, "against": against, **more}
+        metric = {"name": "accuracy", "better": better}
+        return find_margins({"baseline": FIXED, "metric": metric, "rules": [rule]})
+
+    flipped = sorted(-margin for margin in higher)
+    assert margins(LEARNT, FIXED) == margins(FIXED, LEARNT, "lower") == higher
+    assert margins(FIXED, LEARNT) == margins(LEARNT, FIXED, "lower") == flipped
+    assert margins(LEARNT, OTHER) == []
+    assert margins(LEARNT, FIXED, metric={"name": "loss", "better": "lower"}) == []

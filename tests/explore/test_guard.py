@@ -63,6 +63,13 @@ def test_other_names(uploads, host):
     assert "does not answer under the name" in json.loads(body)["error"]
 
 
+@pytest.mark.parametrize("headers", [{"host": "["}, {"host": "[::1"}, {"origin": "http://["}])
+def test_what_is_no_address(uploads, headers):
+    status, _, body = ask(uploads, **headers)
+    assert status == 400
+    assert "names no address" in json.loads(body)["error"]
+
+
 def test_a_host_that_was_given(uploads):
     for host, options in (("box:1", {"names": ["box"]}), ("10.0.0.1:1", {"any_address": True})):
         assert ask(uploads, host=host, options=options)[0] == 200

@@ -5,6 +5,7 @@ import io
 import json
 import shlex
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +209,16 @@ def test_panels(bench, image, panel, tmp_path, capsys):
     rows = list(csv.DictReader(io.StringIO(to_csv(shown))))
     assert {row["plot"] for row in rows} == {*numbers["plots"]}
     assert len(rows) == sum(one.values.size for one in shown.series)
+
+
+@pytest.mark.parametrize(("task", "classes"), [("regression", 2), ("classification", 1)])
+def test_a_trade_off_of_what_is_no_classifier(bench, task, classes):
+    source = opened("spanet_nano", ["cat", "dog"][:classes])
+    source = replace(source, info=replace(source.info, task=task))
+    shown = PANELS["tradeoff"].show(Workbench({"n": source}, bench.folder), ["n"], Settings())
+    assert list(shown.pictures) == ["high frequencies"]
+    assert [one.name for one in shown.series] == ["stages.0"]
+    assert "n: is no classifier, so it has no right answers" in shown.notes
 
 
 def test_comparing(bench):

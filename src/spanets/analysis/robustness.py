@@ -28,7 +28,7 @@ class Answers:
     Attributes:
         change: L2 norm of the output's change, relative to the norm of the original output: (B, V).
         wrong: 1 where the most likely class is not the target, else 0: (B, V). None if the output
-            is not (B, classes).
+            is not (B, classes) with two classes or more.
         clean_wrong: The same for the original images: (B,).
     """
 
@@ -61,7 +61,7 @@ def compare_answers(
         out = model(variant)
         change.append((out - clean).flatten(1).norm(dim=1) / size)
         classes.append(out.argmax(1))  # unused if the output is not logits
-    if clean.ndim != 2:
+    if clean.ndim != 2 or clean.shape[1] < 2:  # the largest of one number is always the first
         return Answers(torch.stack(change, 1), None, None)
     own = clean.argmax(1)
     wanted = own if targets is None else targets

@@ -186,17 +186,29 @@ def read_state(cell: Cell, ours: bool = False) -> State:
         return State(RUNNING, None, {})
     outcome = _outcome(cell.folder)
     try:
-        if os.path.lexists(cell.folder / FAILURE) and outcome != DONE:  # else mended by hand
-            return State(FAILED, str(read_json(cell.folder / FAILURE).get("message")), {})
+        is_measured = not cell.measure.what or os.path.lexists(cell.folder / MEASURED)
+        if os.path.lexists(cell.folder / FAILURE):
+            failure = read_json(cell.folder / FAILURE)
+            if not (is_measured and _is_mended(cell.folder, failure)):
+                return State(FAILED, str(failure.get("message")), {})
         if outcome.startswith("failed: "):
             return State(FAILED, outcome.removeprefix("failed: "), {})
         if is_trained(cell.folder):
-            is_measured = not cell.measure.what or os.path.lexists(cell.folder / MEASURED)
             results = read_results(cell.folder)
             return State(FINISHED if is_measured else INTERRUPTED, None, results)
     except UserError as error:
         return State(FAILED, str(error), {})
     return State(INTERRUPTED if read_starts(cell.folder) else MISSING, None, {})
+
+
+def _is_mended(folder: Path, failure: Mapping[str, Any]) -> bool:
+    """Returns whether a run was finished by hand after its failure.
+
+    A failure after the training, such as that of a measurement, is not in the run's own outcome.
+    """
+    earlier = failure.get("starts")
+    is_later = not isinstance(earlier, int) or len(read_starts(folder)) > earlier
+    return _outcome(folder) == DONE and is_later
 
 
 def is_trained(folder: Path) -> bool:

@@ -12,10 +12,11 @@ baseline is refused, and so are other recipe values for cells that exist. Seeds 
 added.
 """
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +42,9 @@ RESULTS, TABLE, PICTURE, PAGE = "results.json", "table.csv", "study.png", "study
 
 _LOCK = ".study"
 
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""Errors of a file system without locks."""
+
 Base = Mapping[str, Any]
 """Values of a recipe by dotted key."""
 
@@ -49,15 +53,29 @@ Base = Mapping[str, Any]
 def locked(out: Path) -> Iterator[None]:
     """Lets one process at a time read and write the files of a study; ends with the process.
 
+    Where the file system has no locks, nothing is held; `run_study` says so.
+
     Raises:
         UserError: the folder cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with FileLock(out / _LOCK):
+        with _lock(out / _LOCK):
             yield
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror})") from error
+
+
+def _lock(path: Path) -> AbstractContextManager[Any]:
+    """Returns a lock that is held, or nothing where there are none."""
+    try:
+        return FileLock(path).acquire()
+    except NotImplementedError:  # some versions of filelock raise it in place of ENOSYS
+        return nullcontext()
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return nullcontext()
 
 
 def begin(study: Study, base: Base, out: Path) -> list[str]:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spanets.analysis.reliance import CONFLICT_CUTOFFS
 from spanets.analysis.study.inputs import spread_evenly
 from spanets.analysis.study.measure import MEASUREMENTS, Options, Subject
 from spanets.data.image_level.splits import read_splits
 from spanets.data.run_data import read_run_data
 from spanets.data.samples import map_classes
 from spanets.recipe import Recipe
+from spanets.runs.file_names import LAST, RESULTS
+from spanets.runs.listing import read_results
 from spanets.sources import open_checkpoint
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import write_atomically
@@ -21,7 +24,8 @@ from spanets_runtime.images import describe_unreadable
 MEASURED = "measured.json"
 """File in a run folder with the numbers, by name."""
 
-Numbers = dict[str, float]
+Numbers = dict[str, float | None]
+"""Numbers by name; an undefined one is None."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +59,17 @@ def _of_bands(found: Mapping[str, Any]) -> Numbers:
 
 def _of_reliance(found: Mapping[str, Any]) -> Numbers:
     """Returns the accuracy without each suppressed cue, relative to whole images."""
-    numbers = {
+    numbers: Numbers = {
         f"without {name}": row["relative"]["accuracy"] for name, row in found["suppressed"].items()
     }
     conflict = found["conflict"]
+    # Images of one class have no conflict: a study must tell this from a metric of a wrong name.
+    numbers |= {f"follows_low {cutoff:g}": None for cutoff in CONFLICT_CUTOFFS}
     for cutoff, share in zip(
         conflict.get("cutoffs", ()), conflict.get("follows_low", {}).get("share", ()), strict=True
     ):
         numbers[f"follows_low {cutoff:g}"] = share
-    return {name: number for name, number in numbers.items() if number is not None}
+    return numbers
 
 
 _NUMBERS: Mapping[str, Callable[[Mapping[str, Any]], Numbers]] = {
@@ -77,14 +83,15 @@ WHAT = tuple(_NUMBERS)
 
 
 def measure_cell(folder: Path, recipe: Recipe, measure: Measure) -> None:
-    """Measures the last checkpoint of a run on its validation images; writes `MEASURED`.
+    """Measures the checkpoint that a run evaluated on its validation images; writes `MEASURED`.
 
     Images that cannot be read are left out and counted on standard error.
 
     Raises:
-        UserError: the run is no classifier of image files, or the images are gone.
+        UserError: the run is no classifier of image files, its results are damaged, or the images
+            are gone.
     """
-    source = open_checkpoint(folder / "last.ckpt")
+    source = open_checkpoint(_evaluated(folder))
     if source.info.task != "classification":
         raise UserError(f"{folder}: measure is for classifiers, and this run is {recipe.task}")
     data: Any = recipe.data
@@ -109,3 +116,13 @@ def measure_cell(folder: Path, recipe: Recipe, measure: Measure) -> None:
         print(describe_unreadable(subject.unreadable.values(), len(paths)), file=sys.stderr)
     text = json.dumps(numbers, indent=2) + "\n"
     write_atomically(folder / MEASURED, lambda file: file.write(text.encode()))
+
+
+def _evaluated(folder: Path) -> Path:
+    """Returns the checkpoint that the metrics of a run are of: with early stopping, the best one.
+
+    The name counts, and not its folder, because a study may have been moved.
+    """
+    word = (read_results(folder / RESULTS) or {}).get("checkpoint")
+    name = Path(word).name if isinstance(word, str) else LAST
+    return folder / (name if (folder / name).is_file() else LAST)

@@ -102,9 +102,25 @@ def _draw_row(axes: "Axes", place: int, values: Sequence[float], row: Mapping[st
 def _draw_margins(axes: "Axes", results: Mapping[str, Any]) -> None:
     """Draws zero, and the margins of the rules on the side on which they count."""
     axes.axvline(0, color="0.3", linewidth=1)
-    sign = 1 if results["metric"]["better"] == "higher" else -1
-    sides = {"better_by": [sign], "no_worse_than": [-sign], "equal_within": [-1, 1]}
-    marks = {side * rule[kind] for rule in results["rules"] if "metric" not in rule
-             for kind in KINDS.keys() & rule.keys() for side in sides[kind]}  # fmt: skip
-    for mark in sorted(marks):
+    for mark in find_margins(results):
         axes.axvline(mark, color="C3", linewidth=1, linestyle="--")
+
+
+def find_margins(results: Mapping[str, Any]) -> list[float]:
+    """Returns the margins of the rules as differences to the baseline.
+
+    A rule may compare the baseline with another combination, so that its gain is the difference
+    with the other sign. One without the baseline, or of another metric, has no margin here.
+    """
+    baseline = results["baseline"].items()
+    higher = 1 if results["metric"]["better"] == "higher" else -1
+    sides = {"better_by": [1], "no_worse_than": [-1], "equal_within": [-1, 1]}
+    margins = set()
+    for rule in results["rules"]:
+        is_first = baseline <= rule["compare"].items()
+        if "metric" in rule or not (is_first or baseline <= rule["against"].items()):
+            continue
+        sign = -higher if is_first else higher
+        margins |= {sign * side * rule[kind]
+                    for kind in KINDS.keys() & rule.keys() for side in sides[kind]}  # fmt: skip
+    return sorted(margins)

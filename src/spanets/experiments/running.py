@@ -108,7 +108,9 @@ def _train(cell: Cell, report: Report) -> None:
             stopped: type[Exception] = type(error) if isinstance(error, UserError) else UserError
             raise stopped(f"stopped in {cell}; go on with the same command") from error
         message = str(error) if isinstance(error, UserError) else _describe_bug(error)
-        _write(cell.folder / FAILURE, {"message": message, "traceback": traceback.format_exc()})
+        starts = len(read_starts(cell.folder))  # a later one was made by hand
+        failure = {"message": message, "starts": starts, "traceback": traceback.format_exc()}
+        _write(cell.folder / FAILURE, failure)
         report(f"failed: {cell}: {message}")
     gc.collect()  # a network of a failed run may hang in a circle of references
 

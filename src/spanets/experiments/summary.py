@@ -136,6 +136,8 @@ def _describe(design: Row, cells: Sequence[Row], values: Values) -> list[str]:
     rules = sum(len(_all(design, rule.compare)) for rule in _rules(design))
     return [
         *_describe_incomplete(cells),
+        *_describe_undefined(design, cells),
+        *_describe_failures(cells),
         *_describe_few(values),
         *_describe_environments(cells),
         *_describe_splits(cells),
@@ -145,21 +147,34 @@ def _describe(design: Row, cells: Sequence[Row], values: Values) -> list[str]:
 
 
 def _describe_incomplete(cells: Sequence[Row]) -> list[str]:
-    notes = []
     counts = Counter(cell["status"] for cell in cells)
-    if counts["finished"] < len(cells):
-        listed = ", ".join(f"{count} {status}" for status, count in counts.items())
-        notes.append(f"of {len(cells)} cells: {listed}; the numbers are of the finished ones only")
-    undefined = sum(cell["status"] == "finished" and cell["value"] is None for cell in cells)
-    if undefined:
-        notes.append(f"{undefined} finished cells have no finite value and are left out")
+    if counts["finished"] == len(cells):
+        return []
+    listed = ", ".join(f"{count} {status}" for status, count in counts.items())
+    return [f"of {len(cells)} cells: {listed}; the numbers are of the finished ones only"]
+
+
+def _describe_undefined(design: Row, cells: Sequence[Row]) -> list[str]:
+    """Counts finished cells without a finite number, by metric."""
+    metric = design["metric"]["name"]
+    counts: Counter[str] = Counter()
+    for cell in cells:
+        if cell["status"] == "finished":
+            values = {**cell.get("values", {}), metric: cell["value"]}
+            counts.update(name for name, value in values.items() if value is None)
+    return [
+        f"{count} finished cells have no finite {name}; its numbers are without them"
+        for name, count in sorted(counts.items(), key=lambda pair: pair[0] != metric)
+    ]
+
+
+def _describe_failures(cells: Sequence[Row]) -> list[str]:
     failures: dict[str, list[str]] = {}
     for cell in cells:
         if cell["status"] == "failed":
             name = ", ".join(f"{factor} {level}" for factor, level in cell["levels"].items())
             failures.setdefault(cell["problem"], []).append(f"{name}, seed {cell['seed']}")
-    notes += [f"failed: {'; '.join(names)}: {problem}" for problem, names in failures.items()]
-    return notes
+    return [f"failed: {'; '.join(names)}: {problem}" for problem, names in failures.items()]
 
 
 def _describe_few(values: Values) -> list[str]:

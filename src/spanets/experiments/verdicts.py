@@ -10,6 +10,12 @@ HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 LEAST_SEEDS = 3
 """Fewest seeds that decide a rule: the range of two holds the mean in half of all studies only."""
 
+ROUNDING = 1e-9
+"""A gain this close to a bound equals it: 0.84 - 0.83 is less than 0.01 in floating point."""
+
+_NO_DEVIATION = 1e-12
+"""A standard deviation below this is that of rounding."""
+
 KINDS = {
     "better_by": "better by at least",
     "no_worse_than": "no worse by more than",
@@ -77,11 +83,11 @@ def judge(rule: Rule, low: float | None, high: float | None) -> str:
     """Returns the verdict of an interval of the gain: a difference, larger is better.
 
     The rule holds if the whole interval lies within its bounds, and does not hold if the whole
-    interval lies outside of them.
+    interval lies outside of them. The bounds are inside, to `ROUNDING`.
     """
     if low is None or high is None:
         return UNDECIDED
-    least, most = rule.bounds
+    least, most = rule.bounds[0] - ROUNDING, rule.bounds[1] + ROUNDING
     if least <= low and high <= most:
         return HOLDS
     return FAILS if high < least or most < low else UNDECIDED
@@ -114,7 +120,7 @@ def explain(rule: Rule, gain: Summary) -> str:
     shown = f"gain {gain.mean:+.4f}, 95 % from {gain.low:+.4f} to {gain.high:+.4f}, n {gain.n}"
     if gain.n < LEAST_SEEDS:
         return f"{shown}; a verdict needs {LEAST_SEEDS} seeds"
-    if gain.deviation == 0:
+    if _is_constant(gain):
         shown += ", the same for every seed, as of a metric with few steps or of equal networks"
     verdict = decide(rule, gain)
     least, most = rule.bounds
@@ -126,9 +132,13 @@ def explain(rule: Rule, gain: Summary) -> str:
     return f"{shown}; only a part is {bounds}; {_advise(rule.margin, gain)}"
 
 
+def _is_constant(gain: Summary) -> bool:
+    return gain.deviation is None or gain.deviation < _NO_DEVIATION
+
+
 def _advise(size: float, gain: Summary) -> str:
     """Says how many seeds show a difference as large as the rule's margin."""
-    if not size or not gain.deviation:
+    if not size or _is_constant(gain):
         return "more seeds narrow it"
     return describe_power(size, gain)
 

@@ -1,10 +1,11 @@
 """The panel "Balance": what λ of a stage does to contexts, spectrum and answers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spanets.analysis.capture import hooked
@@ -17,6 +18,7 @@ from spanets.explore.pictures import curves, heat, sheet
 from spanets.explore.results import Series, Shown, answer_series, join, map_series
 from spanets.explore.twins import balanced, balanced_stages, last_contexts
 from spanets.explore.workbench import Settings, Workbench, run, tracked
+from spanets.tasks import DEFAULT_TASK
 from spanets_runtime.errors import UserError
 
 SWEEP = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -151,7 +153,8 @@ def _watch(network: nn.Module, batch: Tensor, stage: str) -> _Watched:
 def tradeoff(bench: Workbench, words: list[str], settings: Settings) -> Shown:
     """Sweeps λ of a stage over the images of the folder: right answers and high frequencies.
 
-    The truth is the images' folders or, without them, the answers with the network's own λ.
+    The truth is the images' folders or, without them, the answers with the network's own λ. What is
+    no classifier has no right answers.
 
     Raises:
         UserError: there is no folder, or the network has no SPAM.
@@ -160,6 +163,7 @@ def tradeoff(bench: Workbench, words: list[str], settings: Settings) -> Shown:
     model = bench.image_level(word)
     listing = bench.listing
     paths = spread_evenly(listing.images, min(settings.limit, MOST_SWEPT))
+    is_classifier = model.source.info.task == DEFAULT_TASK
     labels = class_labels(listing.folder, paths, model.source.info.classes or None)
     unreadable: dict[Path, str] = {}
     right, highest, count = np.zeros(len(SWEEP)), np.zeros(len(SWEEP)), 0
@@ -168,7 +172,9 @@ def tradeoff(bench: Workbench, words: list[str], settings: Settings) -> Shown:
         given = batches(paths, model.source.preprocess, _BATCH, unreadable=unreadable)
         total = -(-len(paths) // _BATCH)
         for numbers, images in tracked(given, total, "trade-off"):
-            truth = run(network, images).argmax(1)
+            answers = run(network, images)
+            is_classifier &= answers.shape[1] > 1  # the largest of one number is always the first
+            truth = answers.argmax(1)
             if labels is not None:
                 truth = torch.tensor([labels[i] for i in numbers])
             for place, value in enumerate(SWEEP):
@@ -177,21 +183,32 @@ def tradeoff(bench: Workbench, words: list[str], settings: Settings) -> Shown:
                 right[place] += (outputs.argmax(1) == truth).sum().item()
                 highest[place] += last
             count += len(images)
-    against = "the images' folders" if labels is not None else "answers with the own λ"
-    name = f"right answers, against {against}"
-    lines = {name: (np.array(SWEEP), right / count)}
-    high = {"high frequencies": (np.array(SWEEP), highest / count)}
-    pictures = {
-        "right answers": curves(lines, "λ of all heads", "share of right answers", (0, 1.02)),
-        "high frequencies": curves(high, "λ of all heads", "Δ log amplitude at Nyquist"),
-    }
-    series = (
-        Series("share of right answers against λ", name, list(SWEEP), right / count),
-        Series("Δ log amplitude at Nyquist against λ", stage, list(SWEEP), highest / count),
-    )
     left = (f"{len(unreadable)} of {len(paths)} images left out, unreadable",) * bool(unreadable)
-    note = f"{stage}, {count} of {len(listing.images)} images, against {against}"
-    return Shown(pictures, {}, series, (note, *left, *listing.notes()))
+    shown = _show_highest(stage, highest / count)
+    note = f"{stage}, {count} of {len(listing.images)} images"
+    if is_classifier:
+        against = "the images' folders" if labels is not None else "answers with the own λ"
+        shown = join([_show_right(against, right / count), shown])
+        note += f", against {against}"
+    else:
+        left = (f"{word}: is no classifier, so it has no right answers", *left)
+    return replace(shown, notes=(note, *left, *listing.notes()))
+
+
+def _show_right(against: str, shares: NDArray[np.float64]) -> Shown:
+    name = f"right answers, against {against}"
+    drawn = curves(
+        {name: (np.array(SWEEP), shares)}, "λ of all heads", "share of right answers", (0, 1.02)
+    )
+    series = Series("share of right answers against λ", name, list(SWEEP), shares)
+    return Shown({"right answers": drawn}, {}, (series,))
+
+
+def _show_highest(stage: str, amplitudes: NDArray[np.float64]) -> Shown:
+    lines = {"high frequencies": (np.array(SWEEP), amplitudes)}
+    drawn = curves(lines, "λ of all heads", "Δ log amplitude at Nyquist")
+    series = Series("Δ log amplitude at Nyquist against λ", stage, list(SWEEP), amplitudes)
+    return Shown({"high frequencies": drawn}, {}, (series,))
 
 
 def _highest(network: nn.Module, images: Tensor, stage: str) -> tuple[Tensor, float]:

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -100,11 +100,11 @@ class Guard:
         if self.names is None:
             return
         host = headers.get("host", "")
-        name = (urlsplit(f"//{host}").hostname or "").lower()
+        name = (_split(f"//{host}").hostname or "").lower()
         if name not in self.names and not (self.any_address and is_address(name)):
             raise Refusal(421, f"this server does not answer under the name {name!r}")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _split(origin).netloc.lower() != host.lower():
             raise Refusal(403, "requests of other pages are refused")
         site = headers.get("sec-fetch-site", "same-origin")
         is_visit = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
@@ -197,6 +197,14 @@ class Guard:
             await send(message)
 
         return answer
+
+
+def _split(address: str) -> SplitResult:
+    """Returns the parts of an address; raises a Refusal if it is none, such as "http://["."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        raise Refusal(400, "the request names no address") from None
 
 
 def is_address(name: str) -> bool:

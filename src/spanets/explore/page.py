@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from spanets.explore.page_text import bars, error_line
 from spanets.explore.panels import PANELS, PARTS, command_of
@@ -249,8 +248,3 @@ def _bind(function: Callable[..., Any], first: Any) -> Callable[..., Any]:
 def _pack(name: str, kind: str, body: str) -> str:
     mime = {"json": "application/json", "csv": "text/csv"}[kind]
     return json.dumps({"name": name, "kind": mime, "body": body})
-
-
-def first_picture(shown: Shown, title: str) -> Image.Image | None:
-    """Returns a picture by the beginning of its title."""
-    return next((p for name, p in shown.pictures.items() if name.startswith(title)), None)

@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from spanets.explore.compare import MOST_MODELS
-from spanets.explore.page import LIMITS, LIVE, LONG, MOST_HEADS, Choice, Page, first_picture
+from spanets.explore.page import LIMITS, LIVE, LONG, MOST_HEADS, Choice, Page
 from spanets.explore.page_text import error_line, heading, lines, table
 from spanets.explore.results import Shown
 from spanets.explore.twins import balanced_stages
@@ -58,7 +58,7 @@ def look_tab(page: Page, choice: Choice, tab: gr.Tab) -> None:
         words, settings = read(*values)
         shown = page.show("score_cam", words, settings)  # its error is that of `update`
         found = Shown() if isinstance(shown, str) else shown
-        yield [first_picture(found, f"Score-CAM of {word}") for word in words]
+        yield [found.pictures.get(f"Score-CAM of {word}") for word in words]
 
     # Score-CAM runs the network once for each channel: it comes later.
     places = [column[2] for column in columns]
@@ -73,7 +73,7 @@ def _look_cells(page: Page, words: list[str], shown: Shown) -> list[Any]:
             cells += _hide(not place)
             continue
         answers = Shown(answers={word: shown.answers[word]})
-        contexts = first_picture(shown, f"contexts of {word}")
+        contexts = shown.pictures.get(f"contexts of {word}")
         cells += [gr.Column(visible=True), page.bars_of(answers), contexts]
     return cells
 
@@ -115,17 +115,17 @@ def frequencies_tab(page: Page, choice: Choice, tab: gr.Tab) -> None:
         shown = page.show("band", words, settings)
         if isinstance(shown, str):
             return [error_line(shown), gr.skip(), ""]
-        return ["", first_picture(shown, "band"), page.bars_of(shown, words[0])]
+        return ["", shown.pictures.get("band"), page.bars_of(shown, words[0])]
 
     def show_filters(*values: Any) -> list[Any]:
         shown = page.show("filters", *read(*values))
         if isinstance(shown, str):
             return [error_line(shown), None]
-        return [lines(shown.notes), first_picture(shown, "filters")]
+        return [lines(shown.notes), shown.pictures.get("filters")]
 
     def update(*values: Any) -> Iterator[Any]:
         curves = page.show("stages", *read(*values))
-        stages = None if isinstance(curves, str) else first_picture(curves, "stages")
+        stages = None if isinstance(curves, str) else curves.pictures.get("stages")
         message, filters = show_filters(*values)
         note, *cells = live(*values)
         failed = error_line(curves) if isinstance(curves, str) else ""
@@ -179,11 +179,11 @@ def balance_tab(page: Page, choice: Choice, tab: gr.Tab) -> None:
         if isinstance(shown, str):
             yield [error_line(shown), "", None, None]
             return
-        bars, pictures = page.bars_of(shown, words[0]), first_picture(shown, "contexts")
+        bars, pictures = page.bars_of(shown, words[0]), shown.pictures.get("contexts")
         yield [lines(shown.notes), bars, pictures, gr.skip()]
         # matplotlib takes longer than the network.
         drawn = page.show("balanced_spectrum", words, settings)
-        curve = None if isinstance(drawn, str) else first_picture(drawn, "spectrum")
+        curve = None if isinstance(drawn, str) else drawn.pictures.get("spectrum")
         yield [gr.skip(), gr.skip(), gr.skip(), curve]
 
     def reset(image: str, first: str, stage: str) -> Iterator[list[Any]]:
@@ -205,7 +205,7 @@ def balance_tab(page: Page, choice: Choice, tab: gr.Tab) -> None:
         shown = page.show("tradeoff", *read_sweep(first, stage, limit))
         if isinstance(shown, str):
             return [error_line(shown), None, None]
-        pictures = [first_picture(shown, title) for title in ("right", "high")]
+        pictures = [shown.pictures.get(title) for title in ("right answers", "high frequencies")]
         return [lines(shown.notes), *pictures]
 
     for slider in sliders:
@@ -254,7 +254,7 @@ def compare_tab(page: Page, choice: Choice, tab: gr.Tab) -> None:
             for one in shown.series
             if one.name == "by model"
         }
-        return [lines(shown.notes), table(columns), first_picture(shown, "disagreements")]
+        return [lines(shown.notes), table(columns), shown.pictures.get("disagreements")]
 
     start.click(run, [chosen, limit], [said, rows, apart], **LONG)
     page.numbers("compare", [chosen, limit], read)

@@ -1,6 +1,8 @@
 """`spanets analyze`: figures and numbers of several models, resumable, and what goes wrong."""
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,10 @@ from PIL import Image
 from torch import nn
 
 import spanets_cli
-from spanets.analysis.study import WHAT, Options, analyze, measure
+from spanets.analysis.study import WHAT, Options, analyze, inputs, measure
+from spanets.analysis.study.figures import make_titles
 from spanets.analysis.study.inputs import batches, spread_evenly
+from spanets.analysis.study.record import identity
 from spanets_runtime.errors import UsageError, UserError
 
 SMALL = {"size": 32, "limit": 6}
@@ -92,12 +96,14 @@ def test_everything_at_once_of_a_users_own_network(photos, tmp_path):
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
 
 
-def test_what_is_done_is_not_done_again(undrawn, photos, tmp_path, monkeypatch):
-    source, ran = f"{__name__}:own_classifier", []
+@pytest.fixture
+def ran(monkeypatch) -> list[str]:
+    """The names of the measurements that are made."""
+    names = []
 
     def spy(name, measurement):
         def run(subject):
-            ran.append(name)
+            names.append(name)
             return measurement.run(subject)
 
         return measure.Measurement(run, measurement.options)
@@ -105,6 +111,11 @@ def test_what_is_done_is_not_done_again(undrawn, photos, tmp_path, monkeypatch):
     spies = {name: spy(name, m) for name, m in measure.MEASUREMENTS.items()}
     monkeypatch.setattr(measure, "MEASUREMENTS", spies)
     monkeypatch.setattr("spanets.analysis.study.MEASUREMENTS", spies)
+    return names
+
+
+def test_what_is_done_is_not_done_again(undrawn, ran, small_run, photos, tmp_path):
+    source = str(small_run / "last.ckpt")
 
     def ran_by(*what, options=FEW, images=photos, **more):
         ran.clear()
@@ -119,6 +130,76 @@ def test_what_is_done_is_not_done_again(undrawn, photos, tmp_path, monkeypatch):
     assert ran_by("bands") == []
     assert ran_by("bands", limit=5) == ["bands"]  # other images: nothing counts any more
     assert ran_by("sensitivity", limit=5) == ["sensitivity"]
+
+
+def test_what_may_have_changed_is_measured_anew(undrawn, ran, photos, tmp_path):
+    for _ in range(2):
+        analyze([f"{__name__}:own_classifier"], photos, tmp_path, ["bands"], FEW, **SMALL)
+    assert ran == ["bands", "bands"]
+
+
+def test_identities_change_with_the_files(tmp_path):
+    """A folder's are those of its files, as another push replaces them."""
+    folder, file = tmp_path / "pushed", tmp_path / "last.ckpt"
+    folder.mkdir()
+    paths = [file, folder / "config.json", folder / "model.safetensors"]
+    for path in paths:
+        path.write_text("1")
+    for source, path in zip((file, folder, folder), paths, strict=True):
+        before = identity(str(source))
+        assert identity(str(source)) == before
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+        later = identity(str(source))
+        path.write_text("22")
+        os.utime(path, ns=(0, later[-1]))
+        assert before != later != identity(str(source))
+    assert identity("resnet18") == ["resnet18"]
+    for source in ("module:function", "hf-hub:owner/name"):
+        assert identity(source) != identity(source)
+
+
+NO_ACCURACY = ("bands", "corruptions", "reliance")
+
+
+def one_number() -> nn.Module:
+    """One output, whose largest is always the first."""
+    return nn.Sequential(nn.Conv2d(3, 1, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_what_is_no_classifier_has_no_accuracy(undrawn, task, photos, tmp_path, monkeypatch):
+    real, source = inputs.open_network, f"{__name__}:own_classifier"
+
+    def of_the_task(*arguments):
+        opened, preprocess = real(*arguments)
+        return replace(opened, info=replace(opened.info, task=task)), preprocess
+
+    monkeypatch.setattr("spanets.analysis.study.open_network", of_the_task)
+    for what in NO_ACCURACY:
+        with pytest.raises(UserError, match=f"is for {task}, so it has no accuracy"):
+            analyze([source], photos, tmp_path, [what], FEW, **SMALL)
+    row = analyze([source], photos, tmp_path, ["sensitivity"], FEW, **SMALL)[source]
+    assert "change" in row["sensitivity"]
+    assert "error" not in row["sensitivity"]
+
+
+def test_one_number_is_no_class(undrawn, photos, tmp_path):
+    source = f"{__name__}:one_number"
+    for what in NO_ACCURACY:
+        with pytest.raises(UserError, match=r"not \(B, classes\), so it has no accuracy"):
+            analyze([source], photos, tmp_path, [what], FEW, **SMALL)
+    row = analyze([source], photos, tmp_path, ["sensitivity"], FEW, **SMALL)[source]
+    assert "error" not in row["sensitivity"]
+
+
+def test_titles_differ_where_sources_do():
+    cells = [f"study/cells/net={net}/seed-{seed}/last.ckpt" for net in "ab" for seed in (0, 1)]
+    assert list(make_titles(cells).values()) == [
+        *("net=a/seed-0/last", "net=a/seed-1/last", "net=b/seed-0/last", "net=b/seed-1/last")
+    ]
+    assert make_titles([cells[0], "resnet18"]) == {cells[0]: "seed-0/last", "resnet18": "resnet18"}
+    many = [*cells, "/a/x/last.ckpt", "x/last.ckpt", "./x/last.ckpt", "last.ckpt", "x/best.ckpt"]
+    assert len(set(make_titles(many).values())) == len(many)
 
 
 @pytest.mark.parametrize("what", ["sensitivity", "bands"])
@@ -281,8 +362,8 @@ def test_a_function_that_returns_no_network(photos, tmp_path):
         analyze([f"{__name__}:own_number"], photos, tmp_path)
 
 
-def test_a_damaged_record_is_measured_anew(undrawn, photos, tmp_path):
-    source = f"{__name__}:own_classifier"
+def test_a_damaged_record_is_measured_anew(undrawn, small_run, photos, tmp_path):
+    source = str(small_run / "last.ckpt")
     first = analyze([source], photos, tmp_path, ["bands"], **SMALL)
     (record,) = Path(tmp_path).glob("*.json")
     for text in ("", "[]", '{"settings": 3}', record.read_text()[:200]):

@@ -36,7 +36,8 @@ def analyze(
     """Measures models on a folder of images; writes figures, and numbers as JSON.
 
     It reuses measurements in `out` that have the same settings, and resumes interrupted sensitivity
-    and band measurements. It counts skipped files and unreadable images on standard error.
+    and band measurements, except of functions and hub addresses, whose weights may have changed. It
+    counts skipped files and unreadable images on standard error.
 
     Args:
         models: timm names, checkpoints of `spanets train`, or "module:function", a function
@@ -86,11 +87,11 @@ def analyze(
             if pretrained is None and (about := describe_weights(opened)) is not None:
                 print(about, file=sys.stderr)
             chosen = list(preprocess.choose(paths))
-            is_classifier = opened.info.task == DEFAULT_TASK
-            classes = opened.info.classes if is_classifier else None
+            task = opened.info.task
+            classes = opened.info.classes if task == DEFAULT_TASK else None
             labels = class_labels(root, chosen, classes or None)
             subject = Subject(
-                source, opened.network, preprocess, chosen, labels, options, unreadable
+                source, opened.network, preprocess, chosen, labels, options, unreadable, task=task
             )
             for name in todo:
                 _measure(name, subject, record)

@@ -31,6 +31,7 @@ from spanets.analysis.study.inputs import batches
 from spanets.analysis.study.record import Part
 from spanets.analysis.study.reliance import measure_reliance
 from spanets.data.corruptions import KINDS
+from spanets.tasks import DEFAULT_TASK
 from spanets_runtime.errors import UsageError
 from spanets_runtime.preprocessing import Preprocessing
 from spanets_runtime.progress import progress
@@ -91,6 +92,7 @@ class Subject:
         options: Settings of the measurements.
         unreadable: Collects skipped images with the reason.
         part: Storage of an unfinished measurement.
+        task: What the network is for. Only a classifier's largest output is its answer.
     """
 
     source: str
@@ -101,6 +103,12 @@ class Subject:
     options: Options
     unreadable: dict[Path, str] = field(default_factory=dict)
     part: Part | None = None
+    task: str = DEFAULT_TASK
+
+    def require_accuracy(self) -> None:
+        """Raises a ValueError if the network is known to be no classifier."""
+        if self.task != DEFAULT_TASK:
+            raise ValueError(f"is for {self.task}, so it has no accuracy")
 
     def modules(self) -> list[str]:
         """Returns the names of the selected modules."""
@@ -192,7 +200,10 @@ def measure_receptive_field(subject: Subject) -> Any:
 
 
 def measure_sensitivity(subject: Subject) -> dict[str, Any]:
-    """Measures the effect of a sinusoid of each frequency on the answers (Yin et al., 2019)."""
+    """Measures the effect of a sinusoid of each frequency on the answers (Yin et al., 2019).
+
+    Networks that are no classifiers have no errors, but the change of their outputs.
+    """
     side = subject.preprocess.size
     grid = frequency_grid(side, side, subject.options.frequencies)
     epsilon = subject.options.epsilon or EPSILON_AT_224 * side / 224
@@ -211,14 +222,19 @@ def measure_sensitivity(subject: Subject) -> dict[str, Any]:
         "images": moments["change"].count,
         "change": moments["change"].mean[grid.index],
     }
-    if "wrong" in moments:
+    if "wrong" in moments and subject.task == DEFAULT_TASK:
         result["error"] = moments["wrong"].mean[grid.index]
         result["clean_error"] = float(moments["clean_wrong"].mean)
     return result
 
 
 def measure_bands(subject: Subject) -> dict[str, Any]:
-    """Measures the accuracy on low-passed and high-passed images."""
+    """Measures the accuracy on low-passed and high-passed images.
+
+    Raises:
+        ValueError: the network is no classifier.
+    """
+    subject.require_accuracy()
 
     def ask(model: Model, images: Tensor, numbers: list[int], targets: Tensor | None) -> Answers:
         return compare_answers(model, images, band_variants(images), targets)
@@ -247,6 +263,7 @@ def measure_corruptions(subject: Subject) -> dict[str, Any]:
     Raises:
         ValueError: the network is no classifier, or its images have other than three channels.
     """
+    subject.require_accuracy()
 
     def ask(model: Model, images: Tensor, numbers: list[int], targets: Tensor | None) -> Answers:
         corrupted = (corrupt_images(images, kind, numbers) for kind in KINDS)

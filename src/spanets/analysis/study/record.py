@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +134,22 @@ def _size_of(path: Path) -> int:
 
 
 def identity(source: str) -> list[Any]:
-    """Returns the model's name and, for a file, values that change when it is rewritten."""
+    """Returns the model's name, and values that change when the model may have changed.
+
+    For a file, and the files of a folder, they are size and time. Nothing tells whether a function
+    or a hub address gives the same weights again, so they get the time of this call.
+    """
     path = Path(source)
-    if not path.is_file():
+    if path.is_dir():
+        files = [path / name for name in ("config.json", "model.safetensors")]
+    elif path.is_file():
+        files = [path]
+    elif ":" in source:
+        return [source, datetime.now(UTC).isoformat()]
+    else:
         return [source]
-    return [source, path.stat().st_size, path.stat().st_mtime_ns]
+    stats = [file.stat() for file in files if file.is_file()]
+    return [source, *(part for stat in stats for part in (stat.st_size, stat.st_mtime_ns))]
 
 
 def file_name(source: str) -> str:

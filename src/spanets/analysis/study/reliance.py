@@ -40,6 +40,7 @@ def measure_reliance(subject: "Subject") -> dict[str, Any]:
     Raises:
         ValueError: the network is no classifier.
     """
+    subject.require_accuracy()
     state = (subject.part.load() if subject.part else None) or {
         "first": 0,  # of the images that have no answers yet
         "numbers": [],

@@ -51,7 +51,7 @@ PIXELS = "spanets_pixels"
 _PREPROCESSING = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
 
 TASK_KEY = "spanets_task"
-"""Key of a pushed config.json with the task, if it is not classification, as in timm."""
+"""Key of a pushed config.json with what timm lacks: another task than its own, a calibration."""
 
 # Largest config.json that is read, in bytes.
 _MOST_CONFIG = 2**24

@@ -265,8 +265,9 @@ def test_the_command_prints_table_and_verdict(trainer, file, tmp_path, capsys):
     assert f"page: {out}/study.html" in printed
     status, printed, _ = call(capsys, "study", file, "--out", out, "--dry-run")
     assert "nothing is left to train" in printed
-    status, printed, _ = call(capsys, "study", file, "--out", out, "--json")
-    assert json.loads(printed)["counts"] == {"finished": 6}
+    status, printed, _ = call(capsys, "study", file, "--out", out, "--json", "--power", "0.03")
+    told = json.loads(printed)
+    assert told["counts"] == {"finished": 6} and "takes 2 seeds" in told["power"][0]
 
 
 def test_the_command_ends_with_one_if_a_cell_failed(trainer, file, tmp_path, capsys):
@@ -283,6 +284,9 @@ def test_mistakes_are_one_line(refused, file, tmp_path):
     assert "is a file; name a folder" in refused(2, "study", file, "--out", file)
     assert "--out" in refused(2, "study", file)
     assert "no number above 0" in refused(2, "study", file, "--out", "a", "--power", "0")
+    assert "--power needs the results" in refused(
+        2, "study", file, "--out", tmp_path / "a", "--dry-run", "--power", "1"
+    )
 
 
 def test_a_study_that_trains(small_recipe, tmp_path, capsys):

@@ -10,7 +10,7 @@ from torch import nn
 import spanets
 from spanets.backbones.factory import create_model, has_fixed_size
 from spanets.bench.running import Setting
-from spanets.sources import is_checkpoint, is_function, open_source
+from spanets.sources import is_function, is_model_name, open_source
 from spanets.tasks import load_task
 from spanets_runtime.errors import UsageError
 from spanets_runtime.onnx import is_exported
@@ -109,7 +109,9 @@ def _build(name: str, form: str, size: int, train: bool) -> nn.Module | Path:
         return Path(name)
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise UsageError(f"{name} is a folder; give a checkpoint or a file in it")
-    if is_checkpoint(name):
+    if is_function(name):
+        return open_source(name).network
+    if not is_model_name(name):
         try:
             source = open_source(name)
             task = load_task(source.info.task)
@@ -123,8 +125,6 @@ def _build(name: str, form: str, size: int, train: bool) -> nn.Module | Path:
                 f"{name} is for {source.info.task}; --train times training steps of classifiers"
             )
         return network
-    if is_function(name):
-        return open_source(name).network
     # Models with position embeddings are built for one size.
     arguments = {"img_size": size} if has_fixed_size(name) else {}
     return build_form(name, form, **arguments)

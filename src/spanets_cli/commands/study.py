@@ -54,12 +54,15 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     """Runs a study, or counts what is left of it; prints the table and the verdicts."""
     from spanets.experiments.launchers import stand_alone
     from spanets.experiments.study_file import read_study
-    from spanets_runtime.errors import require
+    from spanets_runtime.errors import UsageError, require
 
+    if arguments.dry_run and arguments.power:
+        raise UsageError("--power needs the results of cells, and --dry-run trains none")
     study, out = read_study(arguments.study), Path(arguments.out)
     stand_alone()  # before Lightning is imported
     for module in ("lightning", "torchmetrics", "tensorboard", "matplotlib"):
         require(module, "train")
+    from spanets.experiments.summary import describe_powers
     from spanets.experiments.work import plan_study, run_study
 
     if arguments.dry_run:
@@ -67,9 +70,11 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
         return print_json(found) if arguments.json else _print_plan(found, study.question)
     results = run_study(study, out, tell, arguments.retry, arguments.wait, arguments.trust_recipe)
     status = 1 if results["counts"].get("failed") else 0
+    sizes = arguments.power or []
     if arguments.json:
-        return max(print_json(results), status)
-    _print(results, arguments.power or [], out)
+        told = {"power": describe_powers(results, sizes)} if sizes else {}
+        return max(print_json({**results, **told}), status)
+    _print(results, sizes, out)
     return status
 
 

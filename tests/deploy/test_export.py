@@ -12,7 +12,10 @@ from torch import Tensor, nn
 import spanets
 import spanets_cli
 from spanets.deploy.export import TOLERANCES, export_model, load_source
+from spanets.deploy.quantize import calibration_images
+from spanets_runtime.arrays import PixelFormat
 from spanets_runtime.errors import UsageError, UserError
+from spanets_runtime.preprocessing import Preprocessing
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -367,3 +370,11 @@ def test_eight_bits_by_command(small_run, photos, tmp_path, capsys):
     words = ["export", str(small_run / "last.ckpt"), "--out", str(tmp_path / "m.onnx"), "--static"]
     assert spanets_cli.main([*words, "--dtype", "int8", "--calibration", str(photos)]) == 0
     assert "of the calibration images" in capsys.readouterr().out
+
+
+def test_calibration_images_of_bands_need_those_of_the_first(tmp_path):
+    (tmp_path / "x_B03.tif").touch()
+    pixels = PixelFormat(2, bands=("B02", "B03"))
+    preprocess = Preprocessing(32, 0.9, "bilinear", (0.5,) * 2, (0.5,) * 2, pixels)
+    with pytest.raises(UserError, match="a folder without images of the first band"):
+        calibration_images(tmp_path, preprocess)

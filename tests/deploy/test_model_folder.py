@@ -207,6 +207,28 @@ def test_a_kill_at_any_step_mixes_nothing(a, b, tmp_path, process, monkeypatch):
     assert seen == {"A", "B", "none"}
 
 
+@pytest.mark.parametrize("moved", range(len(FILES)))
+def test_a_killed_first_push_is_pushed_again(moved, a, b, tmp_path):
+    """The files that it had placed are its own; those of others are kept."""
+    to = tmp_path / "to"
+    shutil.copytree(a, to / ".push")
+    (to / ".push/before").mkdir()
+    for name in [*reversed(FILES)][:moved]:
+        (to / ".push" / name).rename(to / name)
+    place(b, to)
+    assert read(to) == read(b)
+    assert sorted(os.listdir(to)) == sorted(FILES)
+
+
+def test_a_file_of_others_survives_a_killed_first_push(a, b, tmp_path):
+    to = tmp_path / "to"
+    shutil.copytree(a, to / ".push")
+    (to / "README.md").write_text("mine")
+    with pytest.raises(UsageError, match=r"README\.md was not written by a push"):
+        place(b, to)
+    assert read(to) == {"README.md": b"mine"}
+
+
 def test_two_pushes_at_once(a, b, tmp_path):
     to = tmp_path / "to"
     place(a, to)

@@ -130,7 +130,10 @@ def test_cache_dir_and_one_request(mirror, tmp_path, monkeypatch):
     timm.create_model(NAME, pretrained=True, cache_dir=tmp_path)
 
 
-@pytest.mark.parametrize("base", ["ftp://host/x", "/no/such/folder", "file:///tmp"])
+@pytest.mark.parametrize(
+    "base",
+    ["ftp://host/x", "/no/such/folder", "file:///tmp", "http://[bad", "https://[::1/x", "http://"],
+)
 def test_wrong_base(base, monkeypatch):
     monkeypatch.setenv("SPANETS_RELEASES", base)
     with pytest.raises(UserError, match=r"SPANETS_RELEASES is .*must be an address"):
@@ -140,6 +143,16 @@ def test_wrong_base(base, monkeypatch):
 def test_base_is_for_published_files_alone(monkeypatch, mirror):
     monkeypatch.setenv("SPANETS_RELEASES", str(mirror))
     assert wanted("http://host/a.pth").locations == ["http://host/a.pth"]
+
+
+@pytest.mark.parametrize("url", ["http://me:secret@[bad/a.pth?key=secret", "https://[::1/a.pth"])
+def test_an_address_that_cannot_be_read_is_told_in_a_line(url, tmp_path):
+    with pytest.raises(UserError, match="is no address") as caught:
+        wanted(url).name  # noqa: B018
+    assert "secret" not in str(caught.value)
+    with pytest.raises(UserError) as caught:
+        transport.copy_file(url, tmp_path / "part", None)
+    assert "secret" not in str(caught.value)
 
 
 TINY = {"dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1)}

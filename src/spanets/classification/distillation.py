@@ -39,6 +39,8 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns pooled features (B, C), and logits (B, classes) in the run's order or None."""
+        # It stays in float32 where the student is bfloat16; its logits are what is to be learnt.
+        images = images.to(next(self.network.parameters()).dtype)
         self.network.to(images.device)
         images = images * self.scale.to(images) + self.shift.to(images)
         maps = self.network.forward_features(images)  # type: ignore[operator]

@@ -166,6 +166,12 @@ class ClassificationTask(ImageLevelTask[ClassificationRecipe]):
         found = super().describe_export(info)
         return {**found, "calibration": info.calibration} if info.calibration else found
 
+    @classmethod
+    def publishable(cls, source: Source) -> tuple[nn.Module, dict[str, Any]]:
+        """Returns the network, and the temperature if there is one."""
+        fitted = source.info.calibration
+        return source.network, {"calibration": fitted} if fitted else {}
+
     def check_batch(self, size: int) -> None:
         """Raises a UsageError for an odd batch size with mixup or CutMix, which need pairs."""
         if (self.recipe.data.mixup or self.recipe.data.cutmix) and size % 2:

@@ -20,7 +20,7 @@ from spanets.deploy import places
 from spanets.deploy.comparison import compare_int8, compare_shapes, run_eager
 from spanets.deploy.targets import TARGETS, Run, Target, choose_target, write_target
 from spanets.deploy.tracing import DEFAULT_OPSET, Traceable, inference_form, on_cpu
-from spanets.sources import Source, is_checkpoint, open_source
+from spanets.sources import Source, is_function, is_model_name, open_source
 from spanets.tasks import load_task
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.onnx import MIN_FREE_SIDE, describe_beside, format_beside
@@ -80,7 +80,8 @@ def load_source(
     """Opens the model to export, and makes the metadata that tell a runtime how to use it.
 
     Args:
-        word: A checkpoint of `spanets train`, or a model's name; see `open_source`.
+        word: A checkpoint of `spanets train`, a folder that `spanets push` wrote or its hub
+            address, or a model's name; see `open_source`.
         weights: Weights file, ours or the authors'; only with a model's name.
         features_only: Whether to return one map for each stage instead of logits.
         ema: Which weights to load if the file also has averaged ones; see `load_weights`.
@@ -88,7 +89,7 @@ def load_source(
 
     Returns:
         The network in evaluation mode; the metadata (model, arguments, preprocessing, version, and
-        without features_only task and classes); the opened source.
+        without features_only what the task adds, such as classes); the opened source.
 
     Raises:
         UsageError: unknown name, or weights for a checkpoint.
@@ -96,7 +97,8 @@ def load_source(
     """
     if Path(word).suffix.lower() in {target.suffix for target in TARGETS.values()}:
         raise UsageError(f"{word} is an exported file; give the checkpoint it was exported from")
-    arguments = {"features_only": True} if features_only and not is_checkpoint(word) else None
+    by_name = is_model_name(word) or is_function(word)
+    arguments = {"features_only": True} if features_only and by_name else None
     source = open_source(word, weights, ema, arguments, pretrained)
     info = source.info
     args = {key: value for key, value in info.model_args.items() if key != "features_only"}
@@ -106,7 +108,7 @@ def load_source(
         "version": info.version,
         "preprocessing": copy.deepcopy(info.preprocessing),
     }
-    if not source.is_checkpoint:
+    if by_name:
         if info.classes and not features_only:
             metadata["classes"] = info.classes
         return source.network, metadata, source

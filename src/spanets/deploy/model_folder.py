@@ -111,6 +111,11 @@ def _recover(folder: Path, names: Sequence[str]) -> None:
         for name in reversed(names):
             with suppress(FileNotFoundError):
                 (aside / _BEFORE / name).replace(folder / name)
+    elif not (folder / CONFIG).exists():  # it was the first push: nothing was there before
+        placed = _read_digests(aside / CONFIG)
+        for path in (folder / name for name in names):
+            if path.is_file() and _digest(path) in placed:
+                path.unlink()
     shutil.rmtree(aside, ignore_errors=True)
 
 

@@ -26,7 +26,8 @@ def move(folder: Path, path: Path) -> dict[str, int]:
         The written paths with their sizes in bytes.
 
     Raises:
-        UsageError: a file beside the path exists, and no export to the path wrote it.
+        UsageError: a file beside the path exists, but the path does not. If both exist, they are
+            taken for those of an earlier export, and replaced.
         UserError: the disk is full, or a path cannot be written.
     """
     found = sorted(folder.iterdir(), key=lambda file: (file.name == path.name, file.name))

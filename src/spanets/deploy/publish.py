@@ -37,10 +37,15 @@ from spanets_runtime.text import escape_controls
 # Recipe keys that hold local paths or the destinations of logs.
 _PLACES = (
     ("data", "root"),
+    ("data", "images"),
     ("data", "cache"),
     ("model", "weights"),
+    ("distill", "teacher"),
     ("trainer", "logger_args"),
 )
+
+_PROBLEM_TYPES = {"multilabel": "multi_label_classification", "regression": "regression"}
+"""transformers' names for what outputs mean, by task; without one it takes their softmax."""
 
 _PAPERS = {
     "spanet": "Yun et al., SPANet: Frequency-balancing Token Mixer using Spectral Pooling "
@@ -131,6 +136,8 @@ def _write_model(model: nn.Module, info: ModelInfo, own: Mapping[str, Any], fold
     pixels = {key: value for key, value in info.preprocessing.items() if key in PIXEL_KEYS}
     known = {key: value for key, value in info.preprocessing.items() if key not in pixels}
     config: dict[str, Any] = {"label_names": info.classes, "pretrained_cfg": known}
+    if info.task in _PROBLEM_TYPES:
+        config["problem_type"] = _PROBLEM_TYPES[info.task]
     if own:
         config[TASK_KEY] = {"name": info.task, **own}
     if pixels:
@@ -208,7 +215,7 @@ def write_model_card(
         f"{_paper(info)}".rstrip(),
         f"## Classes\n\n{_name_classes(info.classes)}",
         f"## Measured\n\n{_tabulate(results)}",
-        f"## Use\n\n{_usage(source, load_task(info.task).usage)}",
+        f"## Use\n\n{_usage(source, info)}",
         f"## Licence\n\n{_licence(info, licence)}",
         f"## Recipe\n\n{code_block(dump_yaml(_without_places(info.recipe)), 'yaml')}",
     ]
@@ -216,9 +223,11 @@ def write_model_card(
 
 
 def _metadata(info: ModelInfo, results: Mapping[str, Any], licence: str | None, name: str) -> str:
+    # The hub has no name for models of numbers.
+    is_classifier = _PROBLEM_TYPES.get(info.task) != "regression"
     measured = [
         EvalResult(
-            task_type="image-classification",
+            task_type="image-classification" if is_classifier else "other",
             dataset_type="imagefolder",
             dataset_name=_data_name(info),
             dataset_split=str(results["data"]),
@@ -231,8 +240,8 @@ def _metadata(info: ModelInfo, results: Mapping[str, Any], licence: str | None, 
     return ModelCardData(
         license=licence,
         library_name="timm",
-        pipeline_tag="image-classification",
-        tags=["image-classification", "timm", "spanets"],
+        pipeline_tag="image-classification" if is_classifier else None,
+        tags=["image-classification" if is_classifier else info.task, "timm", "spanets"],
         model_name=escape_controls(name),
         eval_results=measured or None,
     ).to_yaml()
@@ -268,7 +277,21 @@ def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
 
 
-def _usage(source: str, lines: str) -> str:
+def _usage(source: str, info: ModelInfo) -> str:
+    """Returns code that uses the model: with timm, or, for channels that timm lacks, without."""
+    lines = load_task(info.task).usage
+    if info.preprocessing.keys() & set(PIXEL_KEYS):
+        named = lines.replace('model.pretrained_cfg["label_names"]', "source.info.classes")
+        return f"""```python
+import spanets
+import torch
+
+source = spanets.open_source("{source.removeprefix("local-dir:")}")
+model = source.network
+picture = source.preprocess.read("IMAGE")  # a file; with data.bands, that of the first band
+image = torch.from_numpy(source.preprocess(picture))[None]
+{named}
+```"""
     return f"""```python
 import timm
 import spanets  # registers the models with timm

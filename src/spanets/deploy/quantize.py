@@ -71,13 +71,18 @@ def calibration_images(
         Arrays (3, H, W).
 
     Raises:
-        UserError: no such folder, or no readable images in it.
+        UserError: no such folder, or no readable images in it, or none of the first band.
     """
     found = images_below(folder)
     for note in found.notes():
         print(note, file=sys.stderr)
     choose = getattr(preprocess, "choose", list)  # leaves out files of further bands
     paths = list(choose(found.images))
+    if not paths:
+        raise UserError(
+            f"{folder}: a folder without images of the first band; each image needs its file, "
+            "beside those of the other bands"
+        )
     random.Random(seed).shuffle(paths)
     read = reader_of(preprocess)
     images: list[NDArray[np.float32]] = []

@@ -1,8 +1,11 @@
-"""Finds a timm model's classifier layers, and the layers that read the image."""
+"""Finds a timm model's classifier layers, its backbone, and the layers that read the image."""
 
 from typing import Any
 
 from torch import nn
+
+BACKBONE = "backbone"
+"""Name of a network's backbone, and the word of `model.freeze` for all but the classifier."""
 
 
 def classifier_names(model: nn.Module) -> tuple[str, ...]:
@@ -11,6 +14,19 @@ def classifier_names(model: nn.Module) -> tuple[str, ...]:
     They come from the model's timm configuration. Without one, the name is "head".
     """
     return _configured(model, "classifier", ("head",))
+
+
+def find_body(model: nn.Module) -> dict[str, nn.Module]:
+    """Returns the parts of a network that its task does not train from scratch, by name.
+
+    They are the module `backbone`; or else the direct children of a classifier that have
+    parameters and do not hold its last layers. Adapters freeze them, and train all other tensors.
+    """
+    children = {name: m for name, m in model.named_children() if any(True for _ in m.parameters())}
+    if BACKBONE in children:
+        return {BACKBONE: children[BACKBONE]}
+    heads = {name.partition(".")[0] for name in classifier_names(model)}
+    return {name: m for name, m in children.items() if name not in heads}
 
 
 def first_convolutions(model: nn.Module) -> tuple[str, ...]:

@@ -56,7 +56,10 @@ class Wanted:
         Raises:
             UserError: the address names no file.
         """
-        name = unquote(urlsplit(self.url).path).rpartition("/")[2]
+        try:
+            name = unquote(urlsplit(self.url).path).rpartition("/")[2]
+        except ValueError:  # such as an unclosed bracket
+            raise UserError(f"{shown(self.url)}: is no address") from None
         if not name.strip(". ") or "\\" in name or "\0" in name or len(name) > 200:
             raise UserError(f"{shown(self.url)}: names no file")
         return name

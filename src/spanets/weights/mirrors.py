@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from spanets.weights.published import OWNER, Release
 from spanets_runtime.errors import UserError
@@ -24,7 +25,7 @@ def locations(release: Release) -> list[str | Path]:
     if not base:
         return [release.url]
     paths = (release.path, f"{OWNER}/{release.path}")
-    if base.lower().startswith(("http://", "https://")):
+    if _is_address(base):
         return [f"{base.rstrip('/')}/{path}" for path in paths]
     folder = Path(os.path.expanduser(base))
     if "://" in base or not folder.is_dir():
@@ -33,3 +34,10 @@ def locations(release: Release) -> list[str | Path]:
             f"existing folder, with files such as {release.path} in it"
         )
     return [folder / path for path in paths]
+
+
+def _is_address(base: str) -> bool:
+    try:
+        return bool(urlsplit(base).netloc) and base.lower().startswith(("http://", "https://"))
+    except ValueError:  # such as an unclosed bracket
+        return False

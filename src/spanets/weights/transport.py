@@ -65,7 +65,10 @@ def shown(location: str | Path) -> str:
     """Returns a location for messages: an address without user name, password and query."""
     if isinstance(location, Path):
         return str(location)
-    parts = urlsplit(location)
+    try:
+        parts = urlsplit(location)
+    except ValueError:  # such as an unclosed bracket; where its secrets end cannot be known
+        return shorten(location.partition("?")[0].rpartition("@")[2], 300)
     return shorten(
         urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")), 300
     )

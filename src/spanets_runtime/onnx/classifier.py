@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.onnx.engines import open_exported
-from spanets_runtime.onnx.file import ExportedFile
+from spanets_runtime.onnx.file import ExportedFile, can_be_free
 from spanets_runtime.predict import Prediction, predict_images
 from spanets_runtime.preprocessing import Pixels, Preprocessing
 
@@ -100,7 +100,8 @@ def _check_size(shape: list[int | str], preprocess: Preprocessing, path: str | P
     expected = (1, preprocess.channels, size, size)
     if any(isinstance(n, int) and n != m for n, m in zip(shape, expected, strict=True)):
         made, given = ("x".join(map(str, numbers)) for numbers in (shape, expected))
+        or_free = ", or without --static" if can_be_free(path) else ""
         raise UserError(
             f"{path}: takes inputs of {made}, but its preprocessing gives {given}; export it with "
-            f"--size {size}, or without --static"
+            f"--size {size}{or_free}"
         )

@@ -119,10 +119,7 @@ class EngineFile(ExportedFile):
 
     def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
         """Returns the outputs for preprocessed images; see `ExportedFile`."""
-        fixed = [n for n in self.shape if isinstance(n, int)]
-        if len(fixed) == 4 and list(images.shape) != fixed:  # some runtimes do not check this
-            made, given = ("x".join(map(str, sides)) for sides in (fixed, images.shape))
-            raise UserError(f"{self.path}: takes inputs of {made}, not {given}")
+        self.check_images(images)  # some runtimes do not
         return self._compute(images)
 
 

@@ -24,10 +24,18 @@ MIN_FREE_SIDE = 64
 SUFFIXES = (".onnx", ".xml", ".pte", ".mlpackage", ".tflite")
 """Suffixes of exported files that can be predicted with."""
 
+_FREE = (".onnx", ".xml")
+"""Suffixes of formats in which sizes can be free."""
+
 
 def is_exported(path: str | Path) -> bool:
     """Returns whether a word names an exported file, rather than a checkpoint or a model."""
     return str(path).lower().endswith(SUFFIXES)
+
+
+def can_be_free(path: str | Path) -> bool:
+    """Whether the format of an exported file allows free sizes."""
+    return str(path).lower().endswith(_FREE)
 
 
 @dataclass(frozen=True)
@@ -83,9 +91,18 @@ class ExportedFile:
         """Returns the outputs for preprocessed images (B, C, H, W).
 
         Raises:
-            UserError: the runtime cannot compute the graph.
+            UserError: the file takes images of another size, or the runtime cannot compute the
+                graph.
         """
         raise NotImplementedError
+
+    def check_images(self, images: NDArray[Any]) -> None:
+        """Raises a UserError for images of another shape than the file takes."""
+        sides = zip(self.shape, images.shape, strict=False)
+        is_fit = all(not isinstance(own, int) or own == given for own, given in sides)
+        if images.ndim != len(self.shape) or not is_fit:
+            made, given = ("x".join(map(str, shape)) for shape in (self.shape, images.shape))
+            raise UserError(f"{self.path}: takes inputs of {made}, not {given}")
 
     def check_outputs(self, names: list[str], rank: int) -> None:
         """Raises UserError if the outputs have other names or another number of dimensions."""
@@ -132,7 +149,9 @@ class OnnxFile(ExportedFile):
 
     def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
         """Returns the outputs for preprocessed images; see `ExportedFile`."""
-        with _plain_errors(self.path):
+        self.check_images(images)
+        sides = "x".join(map(str, images.shape))
+        with _plain_errors(self.path, f"onnxruntime cannot run it on images of {sides}"):
             return self.session.run(None, {self.input: images})
 
 
@@ -161,7 +180,9 @@ def open_session(model: str | Path | bytes, threads: int | None = None) -> Any:
 
 
 @contextmanager
-def _plain_errors(name: str | Path) -> Iterator[None]:
+def _plain_errors(
+    name: str | Path, problem: str = "not an ONNX model that onnxruntime can read"
+) -> Iterator[None]:
     """Turns every error of onnxruntime into a `UserError` with one line."""
     try:
         yield
@@ -169,9 +190,7 @@ def _plain_errors(name: str | Path) -> Iterator[None]:
         raise
     # onnxruntime's errors have no common base class.
     except Exception as error:
-        raise UserError(
-            f"{name}: not an ONNX model that onnxruntime can read ({first_line(error)})"
-        ) from error
+        raise UserError(f"{name}: {problem} ({first_line(error)})") from error
 
 
 def read_metadata(session: Any, path: str | Path) -> dict[str, Any]:

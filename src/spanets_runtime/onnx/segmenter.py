@@ -12,7 +12,7 @@ from spanets_runtime.errors import UserError
 from spanets_runtime.listing import ImageSource
 from spanets_runtime.masks import MaskPrediction, predict_masks, read_numbers
 from spanets_runtime.onnx.engines import open_exported
-from spanets_runtime.onnx.file import ExportedFile
+from spanets_runtime.onnx.file import ExportedFile, can_be_free
 from spanets_runtime.predict import check_answer
 from spanets_runtime.resize_to_fit import ResizeToFit
 from spanets_runtime.windows import windows
@@ -38,9 +38,10 @@ class OnnxMaskPredictor:
         self.file = file = source if isinstance(source, ExportedFile) else open_exported(source)
         file.check_outputs(["logits"], rank=4)
         if any(isinstance(side, int) for side in file.shape[2:]):
+            way = "" if can_be_free(file.path) else "to a FILE.onnx, "
             raise UserError(
                 f"{file.path}: takes only images of {file.shape[2]}x{file.shape[3]}, but masks "
-                "need any size; export it without --static"
+                f"need any size; export it {way}without --static"
             )
         self.classes = file.classes(axis=1)
         self.fitting = ResizeToFit.parse(file.preprocessing, file.path)

@@ -7,6 +7,7 @@ import signal
 import time
 from contextlib import redirect_stderr, redirect_stdout
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -206,7 +207,16 @@ def test_a_graph_that_cannot_be_computed(exported, photos, tmp_path, refused):
     path = tmp_path / "m.onnx"
     onnx.save(model, path)
     line = refused(1, "predict", path, photos / "cat/0.png")
-    assert line.startswith(f"{path}: not an ONNX model that onnxruntime can read (")
+    assert line.startswith(f"{path}: onnxruntime cannot run it on images of 1x3x")
+
+
+def test_images_of_another_size_than_the_file_takes(tmp_path):
+    path = tmp_path / "m.onnx"
+    told = {"preprocessing": PREPROCESSING}
+    export_model(Tiny(), path, size=64, dynamic=False, metadata=told)
+    with pytest.raises(UserError) as caught:
+        OnnxPredictor(path).file.run(np.zeros((1, 3, 96, 96), np.float32))
+    assert str(caught.value) == f"{path}: takes inputs of 1x3x64x64, not 1x3x96x96"
 
 
 def test_maps_are_no_classes(tmp_path):

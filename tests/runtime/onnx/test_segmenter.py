@@ -14,6 +14,7 @@ from spanets import segmentation
 from spanets.deploy.export import export_model
 from spanets.segmentation import labels
 from spanets_runtime.errors import UserError
+from spanets_runtime.onnx.file import ExportedFile, Output
 from spanets_runtime.onnx.segmenter import OnnxMaskPredictor, label_map, slide
 from spanets_runtime.resize_to_fit import ResizeToFit
 
@@ -132,6 +133,12 @@ def test_a_fixed_size_is_refused(tmp_path):
     export_model(Brightness(), tmp_path / "a.onnx", size=64, dynamic=False, metadata=TOLD)
     with pytest.raises(UserError, match=r"takes only images of 64x64, .* without --static"):
         OnnxMaskPredictor(tmp_path / "a.onnx")
+
+
+def test_a_format_of_fixed_sizes_is_left_for_another(tmp_path):
+    file = ExportedFile("a.pte", TOLD, [1, 3, 64, 64], [Output("logits", [1, 2, 16, 16])])
+    with pytest.raises(UserError, match=r"export it to a FILE\.onnx, without --static"):
+        OnnxMaskPredictor(file)
 
 
 def test_masks_need_a_folder(exported, refused):

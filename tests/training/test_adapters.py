@@ -9,8 +9,12 @@ import torch
 from safetensors.torch import save_file
 from small_runs import call
 
+from spanets.adapters import write_adapter
+from spanets.checkpoint import save_torch
 from spanets.recipe import parse_recipe
 from spanets.sources import open_source
+from spanets.tasks import load_task
+from spanets.training.adapters import add_adapters
 from spanets_runtime.errors import UsageError
 
 ON = {"model.weights": "w.safetensors", "model.lora.rank": 4}
@@ -104,8 +108,7 @@ def test_the_adapter_alone(adapted_run, base, photos, tmp_path, capsys):
 
 
 def test_an_adapter_with_a_missing_or_another_base(adapted_run, base, tmp_path, capsys, refused):
-    from spanets.adapters import write_adapter
-    from spanets.checkpoint import read_own, save_torch
+    from spanets.checkpoint import read_own
 
     path = tmp_path / "cells.ckpt"
     write_adapter(adapted_run / "best.ckpt", path)
@@ -126,6 +129,75 @@ def test_an_adapter_with_a_missing_or_another_base(adapted_run, base, tmp_path, 
     assert "holds an adapter without the weights" in refused(
         1, "predict", "test_resnet", "x.png", "--weights", path
     )
+
+
+KINDS = {
+    "plain": ("test_resnet", {}),
+    "a head of several layers": ("test_convnext", {}),
+    "our head of several layers": ("spanetv2_nano_pure", {"model.args": {"depths": [1, 1, 1, 1]}}),
+    "tensors beside the modules": ("test_vit", {"model.args": {"img_size": 64}}),
+    "one channel": ("test_resnet", {"data.channels": 1, "data.mean": 0.5, "data.std": 0.2}),
+    "bfloat16": ("test_convnext", {"trainer.precision": "bf16-true"}),
+}
+
+
+def tuned(name, keys, folder, lora="lora"):
+    """Writes weights, and a checkpoint that adapts them; all that is trained has new values."""
+    pytest.importorskip("peft")
+    keys = {"model.name": name, "data.image_size": 64, "model.lora.kind": lora, **keys}
+    keys |= {} if lora == "ia3" else {"model.lora.rank": 2}
+    recipe = parse_recipe({**keys, "model.weights": str(folder / "run/w.safetensors")})
+    torch.manual_seed(0)
+    (folder / "run").mkdir()
+    save_file(timm.create_model(name, **recipe.model.args).state_dict(), recipe.model.weights)
+    task = load_task(recipe.task)(recipe)
+    info = task.make_info(["cat", "dog"])
+    model = task.build_model(info)
+    task.load_weights(model, recipe.model.weights)
+    add_adapters(model, recipe.model.lora)
+    if recipe.trainer.precision == "bf16-true":
+        model.bfloat16()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter))
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    path = folder / "run/last.ckpt"
+    save_torch({"state_dict": state, "spanets": info.to_dict()}, path)
+    return path
+
+
+@pytest.mark.parametrize("lora", ["lora", "ia3"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_adapter_opens_as_its_checkpoint(kind, lora, tmp_path):
+    """The file holds everything that was trained, and the base is rebuilt as training made it."""
+    checkpoint = tuned(*KINDS[kind], tmp_path, lora)
+    write_adapter(checkpoint, tmp_path / "a.ckpt")
+    shutil.copy(tmp_path / "run/w.safetensors", tmp_path)
+    whole, alone = state_of(checkpoint), state_of(tmp_path / "a.ckpt")
+    assert whole.keys() == alone.keys()
+    assert all(torch.equal(whole[name], alone[name]) for name in whole)
+
+
+def test_an_adapter_of_an_earlier_version_opens(tmp_path):
+    checkpoint = tuned("test_resnet", {}, tmp_path)
+    write_adapter(checkpoint, tmp_path / "run/a.ckpt")
+    content = torch.load(tmp_path / "run/a.ckpt", weights_only=True)
+    assert content["adapter_base"].pop("dtype") == "float32"
+    assert not any(key in name for name in content["state_dict"] for key in ("conv1.w", "bn1"))
+    save_torch(content, tmp_path / "run/a.ckpt")
+    assert state_of(tmp_path / "run/a.ckpt").keys() == state_of(checkpoint).keys()
+
+
+def test_an_adapter_that_nothing_could_open_is_not_written(tmp_path, refused):
+    checkpoint = tuned("test_resnet", {}, tmp_path)
+    other = timm.create_model("test_resnet").state_dict()
+    save_file(other, tmp_path / "run/w.safetensors")
+    said = refused(1, "weights", "adapter", checkpoint, "--out", tmp_path / "a.ckpt")
+    assert "last.ckpt: no adapter was written: its weights are not those of " in said
+    assert not (tmp_path / "a.ckpt").exists()
+    (tmp_path / "run/w.safetensors").unlink()  # on another machine nothing can be checked
+    write_adapter(checkpoint, tmp_path / "a.ckpt")
 
 
 def test_a_plain_checkpoint_has_no_adapter(small_run, tmp_path, refused):

@@ -128,6 +128,8 @@ def test_the_metric_may_be_the_loss(small_recipe, tmp_path):
     [
         pytest.param((), marks=pytest.mark.slow),
         ("--distill.features", "1", "--data.mixup", "0.2"),
+        # The teacher and the average stay in float32.
+        ("--distill.features", "1", "--trainer.precision", "bf16-true", "--optim.ema_decay", "0.9"),
     ],
 )
 def test_distillation_from_a_checkpoint(small_recipe, small_run, tmp_path, more):
@@ -157,6 +159,16 @@ def test_a_teacher_that_does_not_fit(small_recipe, uneven, small_run, tmp_path, 
         (("--optim.class_weights", "1,2,3"), "has 3 numbers, must have one for each of the 2"),
         (("--model.pretrained", "true", "--model.weights", "x.pth"), "leave one of them out"),
         (("--model.freeze", "*"), "leaves nothing to train"),
+        (("--optim.lr", "0", "--optim.head_lr", "0.01"), "--model.freeze backbone --optim.lr 0.01"),
+        (
+            ("--optim.lr", "1e-6", "--optim.min_lr", "1e-5"),
+            "optim.min_lr is 1e-05, above the learning rate 1e-06 (optim.lr)",
+        ),
+        (("--model.args.num_classes", "4"), "num_classes is 4, and the data set has 2; leave out"),
+        (
+            ("--trainer.logger_args", "{max_queu: 1}"),
+            "logger tensorboard with {'max_queu': 1}: no argument 'max_queu'; did you mean 'max_qu",
+        ),
     ],
 )
 def test_mistakes(small_recipe, tmp_path, capsys, words, said):

@@ -1,16 +1,20 @@
 """What a run starts from: open preprocessing keys, frozen modules."""
 
+import json
+
 import pytest
 import timm
 import torch
 from torch import nn
 
+from spanets.checkpoint import INFO_KEY, save_torch
 from spanets.recipe import load_recipe, parse_recipe
 from spanets.recipe.preprocessing import OPEN, describe_preprocessing
 from spanets.tasks import list_tasks, load_task
 from spanets.training import initial
+from spanets.training.batch_norm import refuse_single_values
 from spanets.training.initial import Frozen, find_frozen
-from spanets_runtime.errors import UsageError
+from spanets_runtime.errors import UsageError, UserError
 
 LITE = "tf_efficientnet_lite0"  # trained with mean and deviation 0.5
 
@@ -46,6 +50,41 @@ def test_the_recipe_wins_and_the_line_says_so():
     assert line.endswith("; the recipe changes data.mean")
 
 
+@pytest.fixture
+def trained(tmp_path):
+    """A checkpoint that was trained with another normalization."""
+    words = ["--data.mean", "0.1", "--data.std", "0.05", "--data.crop_pct", "1"]
+    recipe = load_recipe("photos", ["--model.name", LITE, *words])
+    info = load_task(recipe.task)(recipe).make_info(["cat", "dog"])
+    save_torch({INFO_KEY: info.to_dict(), "state_dict": {}}, tmp_path / "last.ckpt")
+    return str(tmp_path / "last.ckpt")
+
+
+def test_a_checkpoint_brings_the_preprocessing_it_was_trained_with(trained):
+    words = ("--model.name", LITE, "--model.weights", trained)
+    data, line = settled(*words)
+    assert (data.mean, data.std, data.crop_pct) == ((0.1,) * 3, (0.05,) * 3, 1)
+    expects = f"the weights of {trained} expect mean [0.1, 0.1, 0.1], std [0.05, 0.05, 0.05], "
+    assert line == f"{expects}crop_pct 1, interpolation bicubic: used"
+    data, line = settled(*words, "--data.mean", "0.4", "--data.crop_pct", "0.9")
+    assert (data.mean, data.std, data.crop_pct) == ((0.4,) * 3, (0.05,) * 3, 0.9)
+    assert line.endswith("; the recipe changes data.mean, data.crop_pct")
+    # Means of three channels say nothing about four.
+    data, _ = settled(*words, "--data.channels", "4", "--data.mean", "0", "--data.std", "1")
+    assert (data.mean, data.crop_pct) == ((0,) * 4, 1)
+
+
+def test_a_pushed_folder_brings_its_preprocessing(tmp_path):
+    config = {"mean": [0.1, 0.1, 0.1], "std": [1, 1, 1], "interpolation": "lanczos"}
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": config}))
+    data, line = settled("--model.name", LITE, "--model.weights", str(tmp_path))
+    assert (data.mean, data.std, data.interpolation) == ((0.1,) * 3, (1.0,) * 3, "bicubic")
+    assert line.startswith(f"the weights of {tmp_path} expect mean [0.1, 0.1, 0.1]")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"config\.json: damaged \('pretrained_cfg'\)"):
+        settled("--model.weights", str(tmp_path))
+
+
 @pytest.mark.parametrize("task", list_tasks())
 def test_null_and_left_out_mean_the_same(task):
     left_out = parse_recipe({"task": task})
@@ -78,13 +117,24 @@ def test_frozen_modules_stay_in_evaluation_mode_and_unchanged():
     callback = Frozen(frozen)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     model.train()
-    callback.on_train_epoch_start(None, None)
+    callback.on_train_start(None, None)
     model(torch.randn(4, 3, 64, 64)).sum().backward()
     torch.optim.SGD(model.parameters(), 1.0).step()
     changed = {key for key, value in model.state_dict().items() if not value.equal(before[key])}
     inside = ("conv1.", "bn1.", "layer1.", "layer2.0.conv1.")
     assert changed
     assert not [key for key in changed if key.startswith(inside)]
+
+
+def test_frozen_batch_norms_take_single_images():
+    model, image = timm.create_model("resnet18", num_classes=2), torch.zeros(1, 3, 32, 32)
+    Frozen(find_frozen(model, "layer4"))
+    refuse_single_values(model, image, 1)
+    assert model.training and not model.layer4.training
+    model(image)  # and so says torch
+    model.train()
+    with pytest.raises(UsageError, match=r"layer4\.0\.bn1"):
+        refuse_single_values(model, image, 1)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ EPOCHS = ["--trainer.epochs", "3", "--optim.cooldown_epochs", "1"]
 
 VARIANTS = {
     "plain": [],
+    "frozen": ["--model.freeze", "conv1.1,layer1"],  # with batch norms
     "ema": ["--optim.ema_decay", "0.9"],
     "mixup": ["--data.mixup", "0.8", "--data.cutmix", "1.0", "--optim.label_smoothing", "0.1"],
     "erasing": ["--data.random_erasing", "0.5", "--data.erasing_mode", "pixel"],
@@ -44,11 +45,11 @@ VARIANTS = {
     "mixed precision": ["--trainer.precision", "16-mixed"],
 }
 
-# Those of which a fault would not show in the others; all others are slow tests.
-QUICK = ("plain",)
+# All others are slow tests. Other tests of this file resume plain runs.
+QUICK = ("frozen",)
 
 # Those in which what is saved between training and validation could differ.
-BEFORE_VALIDATION = ("plain", "ema", "accumulation", "sparse validation")
+BEFORE_VALIDATION = ("plain", "frozen", "ema", "accumulation", "sparse validation")
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from small_runs import call, make_photos
+from small_runs import SMALL, call, make_photos
+from squares import make_brightness
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
@@ -23,6 +24,7 @@ import spanets_cli
 from spanets.checkpoint import load_checkpoint
 from spanets.classification.module import Classification
 from spanets.recipe import load_recipe, parse_recipe
+from spanets.regression.module import Regression
 from spanets.training.engine import per_device_batch, train
 from spanets_runtime.errors import UsageError
 
@@ -202,16 +204,19 @@ def test_accumulated_batches_make_the_updates_of_one_large_one(run):
     assert moved > 1e-2
 
 
-def test_averaged_weights_are_those_saved_and_measured(run, monkeypatch):
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+def test_averaged_weights_are_those_saved_and_measured(precision, run, monkeypatch):
     after: list[dict[str, Tensor]] = []
     step = Classification.lr_scheduler_step
 
     def record(self, *arguments):
-        after.append({key: value.clone() for key, value in self.model.state_dict().items()})
+        # In float32, as the average of bfloat16 weights is, which a validation does not round.
+        state = self.model.state_dict()
+        after.append({key: value.float().clone() for key, value in state.items()})
         return step(self, *arguments)
 
     monkeypatch.setattr(Classification, "lr_scheduler_step", record)
-    out, results = run("--optim.ema_decay", "0.7")
+    out, results = run("--optim.ema_decay", "0.7", "--trainer.precision", precision)
     assert len(after) == 6
     average = after[0]
     for state in after[1:]:
@@ -223,7 +228,29 @@ def test_averaged_weights_are_those_saved_and_measured(run, monkeypatch):
     assert not torch.allclose(saved["fc.weight"], after[-1]["fc.weight"])
     history = (out / "metrics.csv").read_text().splitlines()
     last = dict(zip(history[0].split(","), history[-1].split(","), strict=True))
-    assert float(last["val/loss"]) == pytest.approx(results["metrics"]["loss"], rel=1e-5)
+    error = 1e-5 if precision == "32-true" else 1e-2  # validated in bfloat16
+    assert float(last["val/loss"]) == pytest.approx(results["metrics"]["loss"], rel=error)
+
+
+def test_low_precision_does_not_round_the_targets(tmp_path, monkeypatch):
+    keys = {**SMALL, "model.pretrained": "false", "data.targets": "[brightness]"}
+    keys |= {"data.root": make_brightness(tmp_path / "data", 12), "optim.layer_decay": "null"}
+    keys |= {"trainer.precision": "bf16-true", "optim.loss": "huber", "trainer.epochs": 1}
+    keys |= {"trainer.patience": "null"}
+    seen: list[Tensor] = []
+    losses = Regression.losses
+
+    def record(self, outputs, targets):
+        seen.append(targets)
+        return losses(self, outputs, targets)
+
+    monkeypatch.setattr(Regression, "losses", record)
+    monkeypatch.setattr("spanets.training.report.plot_curves", lambda *_, **__: None)
+    monkeypatch.setattr("spanets.regression.report.plot_scatter", lambda *_, **__: None)
+    words = [word for key, value in keys.items() for word in (f"--{key}", str(value))]
+    train(load_recipe("regression", words), tmp_path / "run")
+    assert {targets.dtype for targets in seen} == {torch.float32}
+    assert not all(targets.equal(targets.bfloat16().float()) for targets in seen)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])

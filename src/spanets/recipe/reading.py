@@ -67,18 +67,20 @@ def parse_recipe(
     """
     check_plain(values, origin)
     recipe = _recipe_type(values, origin)()
-    given = set()
+    given: set[str] = set()
+    words: set[str] = set()
     for key, value in _flatten(values, origin).items():
         _set_value(recipe, key, value, f"{origin}: ")
         given.add(key)
     for key, text in _pair_words(overrides, type(recipe)):
         _set_word(recipe, key, text)
-        given.add(key)
+        words.add(key)
     _check_ranges(recipe)
     recipe.model.check()
     recipe.data.check()
     recipe.optim.check()
-    settle_preprocessing(recipe, given)
+    recipe.optim.check_rates(words)  # recipes that were written before this check stay valid
+    settle_preprocessing(recipe, given | words)
     return recipe
 
 

@@ -3,7 +3,7 @@
 A task adds its own keys in a subclass. `check` validates values that depend on each other.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -190,7 +190,11 @@ class Optim:
         1, "Epochs of linear warm-up from `warmup_lr` to `lr`.", between=(0, 10**6)
     )
     warmup_lr: float = key(1e-6, "Learning rate at the start of the warm-up.", between=(0, 1000))
-    min_lr: float = key(1e-5, "Learning rate at the end of the schedule.", between=(0, 1000))
+    min_lr: float = key(
+        1e-5,
+        "Learning rate at the end of the schedule; at most the peak.",
+        between=(0, 1000),
+    )
     cooldown_epochs: int = key(0, "Epochs at `min_lr` after `trainer.epochs`.", between=(0, 10**6))
     clip_grad: float | None = key(
         None, "Largest norm of the gradient; null does not clip.", between=(1e-9, 1e9)
@@ -207,6 +211,30 @@ class Optim:
 
     def check(self) -> None:
         """Raises a UsageError for values that are allowed each, but not together."""
+
+    @property
+    def peak_lr(self) -> float:
+        """Learning rate at `batch_size`, the highest of the schedule."""
+        return self.lr * (self.batch_size / self.lr_batch_size if self.lr_batch_size else 1.0)
+
+    def check_rates(self, given: Collection[str]) -> None:
+        """Raises a UsageError if a given rate is above the peak, from which the rate should fall.
+
+        Args:
+            given: Dotted names of the keys to check. Others are lowered to the peak; see
+                `rates_above`.
+        """
+        for name, value in self.rates_above().items():
+            if f"optim.{name}" in given:
+                raise UsageError(
+                    f"optim.{name} is {value:g}, above the learning rate {self.peak_lr:g} "
+                    "(optim.lr); lower the first or raise the second"
+                )
+
+    def rates_above(self) -> dict[str, float]:
+        """Returns the rates of the schedule's ends that are above its peak, by name."""
+        ends = {"warmup_lr": self.warmup_lr, "min_lr": self.min_lr}
+        return {name: value for name, value in ends.items() if value > self.peak_lr}
 
 
 @dataclass

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spanets.recipe.sections import Lora
-from spanets.training.initial import find_body
+from spanets.weights.classifiers import find_body
 from spanets_runtime.errors import UsageError, nearest, require
 
 

@@ -13,7 +13,8 @@ def refuse_single_values(model: nn.Module, image: Tensor, batch: int) -> None:
     """Refuses a batch in which a batch norm of the model sees one value a channel.
 
     Args:
-        model: The model; its training mode is restored.
+        model: The model. Batch norms in evaluation mode, which are frozen, are skipped; the mode
+            of every module is restored.
         image: One training image, (1, 3, H, W).
         batch: Number of images in the smallest batch on one device.
 
@@ -26,14 +27,15 @@ def refuse_single_values(model: nn.Module, image: Tensor, batch: int) -> None:
     hooks = [
         layer.register_forward_pre_hook(_count_values(values, name))
         for name, layer in model.named_modules()
-        if isinstance(layer, _BatchNorm)  # the only class that all batch norms share
+        if isinstance(layer, _BatchNorm) and layer.training  # the only class that all share
     ]
-    was_training = model.training
+    modes = {layer: layer.training for layer in model.modules()}
     try:
         with torch.no_grad():
             model.eval()(image)
     finally:
-        model.train(was_training)
+        for layer, mode in modes.items():
+            layer.training = mode
         for hook in hooks:
             hook.remove()
     if single := [name for name, count in values.items() if count == 1]:

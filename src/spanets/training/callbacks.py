@@ -210,7 +210,8 @@ class Ema(WeightAveraging):
     """An exponential moving average of weights and buffers, updated at every step.
 
     It keeps frozen weights to the last bit, which Lightning's own does not, and its state is right
-    in runs that stop during the validation.
+    in runs that stop during the validation. It is float32 even if the model is bfloat16, in which
+    small steps would be lost.
 
     Args:
         decay: Weight of the average so far, between 0 and 1.
@@ -220,16 +221,24 @@ class Ema(WeightAveraging):
 
     def __init__(self, decay: float) -> None:
         super().__init__(use_buffers=True, avg_fn=partial(_average, 1 - decay))
+        self._exact: dict[str, Tensor] = {}  # the average, while a bfloat16 model holds it rounded
 
-    def on_validation_epoch_start(self, *args: Any) -> None:
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Puts the averaged weights into the model."""
-        super().on_validation_epoch_start(*args)
+        if pl_module.dtype != torch.float32:
+            found = self._find_averages(trainer, pl_module)
+            self._exact = {name: value.clone() for name, value in found.items()}
+        super().on_validation_epoch_start(trainer, pl_module)
         self._swapped = True
 
-    def on_validation_epoch_end(self, *args: Any) -> None:
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Puts the model's own weights back."""
-        super().on_validation_epoch_end(*args)
+        super().on_validation_epoch_end(trainer, pl_module)
         self._swapped = False
+        if self._exact:
+            for name, value in self._find_averages(trainer, pl_module).items():
+                value.copy_(self._exact[name])
+            self._exact = {}
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
@@ -238,13 +247,21 @@ class Ema(WeightAveraging):
         if self._swapped:
             self.on_validation_epoch_end(trainer, pl_module)
 
+    def _find_averages(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Tensor]:
+        """Returns the averaged tensors themselves, as they go into checkpoints."""
+        checkpoint: dict[str, Any] = {"state_dict": {}}
+        self.on_save_checkpoint(trainer, pl_module, checkpoint)
+        return checkpoint["state_dict"]
+
 
 def _average(share: float, average: Tensor, value: Tensor, count: Tensor | int) -> Tensor:
     """Returns `average + share (value - average)`, which is exact where both are equal.
 
     Counters, such as those of batch norm, take the value.
     """
-    return torch.lerp(average, value, share) if average.is_floating_point() else value
+    if not average.is_floating_point():
+        return value
+    return torch.lerp(average, value.to(average.dtype), share)
 
 
 class EpochLines(Callback):

@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins import HalfPrecision
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -113,6 +114,25 @@ def describe_devices(recipe: Recipe) -> dict[str, Any]:
         arguments["devices"] = count_devices(recipe)
         _check_processes(recipe, arguments["devices"])
     return arguments
+
+
+def describe_precision(recipe: Recipe) -> dict[str, Any]:
+    """Returns the argument of Lightning's trainer for the precision, or a plug-in of it."""
+    if recipe.trainer.precision == "bf16-true":
+        return {"plugins": [HalfPrecisionOfImages("bf16-true")]}
+    return {"precision": recipe.trainer.precision, "plugins": []}
+
+
+class HalfPrecisionOfImages(HalfPrecision):
+    """Lightning's bfloat16 for models, which of a batch converts the images alone.
+
+    Targets and weights stay float32: rounded ones would change the loss and the metrics.
+    """
+
+    def convert_input(self, data: Any) -> Any:
+        """Converts the first entry of a batch, its images."""
+        images, *rest = data
+        return [super().convert_input(images), *rest]
 
 
 def _check_processes(recipe: Recipe, devices: int) -> None:

@@ -52,6 +52,7 @@ from spanets.training.devices import (
     LimitedThreads,
     count_processes,
     describe_devices,
+    describe_precision,
     fit_to_machine,
     per_device_batch,
     slurm_plugins,
@@ -128,17 +129,9 @@ def train_claimed(
     updates = len(loaders.train) // accumulate  # optimizer updates in an epoch
     info = task.make_info(loaders.classes)
     is_fresh, size = start.checkpoint is None, loaders.train.batch_size or 1
-    model, weights_notes = _make_model(task, info, is_fresh, size)
+    model, frozen, weights_notes = _make_model(task, info, is_fresh, size)
     keeper = RunKeeper(out, task.score, recipe.trainer.save_every, recipe.trainer.patience)
-    callbacks = [keeper, UnreadableImages(out, loaders.unreadable)]
-    if recipe.model.lora.is_on:
-        norms, note = add_adapters(model, recipe.model.lora)
-        callbacks.append(Frozen(norms))
-        weights_notes.append(note)
-    elif recipe.model.freeze:
-        frozen = find_frozen(model, recipe.model.freeze)
-        callbacks.append(Frozen(frozen))
-        weights_notes.append(describe_frozen(model, frozen))
+    callbacks = [keeper, UnreadableImages(out, loaders.unreadable), frozen]
     module = task.make_module(model, info, updates)
     trainer = _make_trainer(task, out, callbacks, accumulate, updates)
     about_loss: Iterable[str] = getattr(module, "notes", ())
@@ -175,8 +168,8 @@ def _skip_to(start: Start, loaders: Loaders) -> None:
 
 def _make_model(
     task: Task[Any], info: ModelInfo, fresh: bool, batch: int
-) -> tuple[nn.Module, list[str]]:
-    """Builds the initial model; returns it and notes on its weights."""
+) -> tuple[nn.Module, Frozen, list[str]]:
+    """Builds the initial model; returns it, what is frozen of it, and notes on its weights."""
     notes: list[str] = []
     recipe: Recipe = task.recipe
     torch.manual_seed(recipe.seed)
@@ -187,15 +180,27 @@ def _make_model(
         if recipe.model.pretrained:
             report.path = f"published weights of {recipe.model.name}"
         notes = str(report).splitlines()
-        if recipe.model.pretrained:
-            notes.append(describe_preprocessing(recipe))
+        notes.append(describe_preprocessing(recipe))
     task.check_model(model, len(info.classes))
-    task.check_batch_norm(model, batch)
+    frozen, note = _freeze(model, recipe)
+    notes += note
+    task.check_batch_norm(model, batch)  # frozen ones do not compute a variance
     if recipe.trainer.channels_last:
         model = model.to(memory_format=torch.channels_last)
     if recipe.trainer.compile:
         model.compile()
-    return model, notes
+    return model, frozen, notes
+
+
+def _freeze(model: nn.Module, recipe: Recipe) -> tuple[Frozen, list[str]]:
+    """Adds adapters and freezes what the recipe says; returns a callback and a line, if any."""
+    if recipe.model.lora.is_on:
+        norms, note = add_adapters(model, recipe.model.lora)
+        return Frozen(norms), [note]
+    if not recipe.model.freeze:
+        return Frozen({}), []
+    frozen = find_frozen(model, recipe.model.freeze)
+    return Frozen(frozen), [describe_frozen(model, frozen)]
 
 
 def _make_trainer(
@@ -203,6 +208,8 @@ def _make_trainer(
 ) -> L.Trainer:
     recipe: Recipe = task.recipe
     settings, decay = recipe.trainer, recipe.optim.ema_decay
+    precision = describe_precision(recipe)
+    plugins = [AtomicCheckpointIO(), *slurm_plugins(), *precision.pop("plugins")]
     peers = Peers(advice=f"go on with: {resume_command(out)}")
     # `DivergedBatch` comes before `Peers`, so that the other processes get its file name too.
     metric = task.score.removeprefix("val/")
@@ -218,7 +225,7 @@ def _make_trainer(
             return L.Trainer(
                 accelerator=settings.accelerator,
                 **describe_devices(recipe),
-                precision=settings.precision,
+                **precision,
                 max_epochs=settings.epochs + recipe.optim.cooldown_epochs,
                 # Drop the last batches if they do not fill an update, like an incomplete batch.
                 limit_train_batches=updates * accumulate,
@@ -227,7 +234,7 @@ def _make_trainer(
                 check_val_every_n_epoch=min(settings.val_every, settings.epochs),
                 callbacks=callbacks,
                 logger=make_logger(recipe, out) or False,
-                plugins=[AtomicCheckpointIO(), *slurm_plugins()],
+                plugins=plugins,
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 # A sanity check would evaluate untrained weights.

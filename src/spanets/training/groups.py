@@ -8,6 +8,7 @@ from torch import nn
 
 from spanets.recipe.sections import Optim
 from spanets.weights.classifiers import classifier_names
+from spanets_runtime.errors import UsageError
 
 
 def scale_learning_rate(
@@ -54,6 +55,16 @@ def group_parameters(
     return list(groups.values())
 
 
+def check_head_rate(lr: float, head_lr: float | None) -> None:
+    """Raises a UsageError if the classifier's rate has no ratio to that of the other layers."""
+    if head_lr is not None and not lr:
+        raise UsageError(
+            f"optim.head_lr is {head_lr:g}, and optim.lr is 0, of which it must be a multiple; to "
+            f"train the classifier alone: --model.freeze backbone --optim.lr {head_lr:g}, without "
+            "optim.head_lr"
+        )
+
+
 def group_with_head(model: nn.Module, optim: Optim, head_lr: float | None) -> list[dict[str, Any]]:
     """Groups the parameters of a timm model by layer decay, with another rate for its classifier.
 
@@ -61,7 +72,11 @@ def group_with_head(model: nn.Module, optim: Optim, head_lr: float | None) -> li
         model: The model; its `no_weight_decay` names parameters without weight decay.
         optim: Learning rate, weight decay and layer decay.
         head_lr: Learning rate of the classifier, or None for that of the other layers.
+
+    Raises:
+        UsageError: see `check_head_rate`.
     """
+    check_head_rate(optim.lr, head_lr)
     keep: set[str] = getattr(model, "no_weight_decay", set)()
     if optim.layer_decay is None:
         groups = param_groups_weight_decay(model, optim.weight_decay, no_weight_decay_list=keep)

@@ -36,11 +36,17 @@ class ImageLevelTask(Task[R]):
         """Returns the model's metadata; its network takes the channels of the recipe.
 
         Raises:
-            UsageError: `model.args` names another number of channels.
+            UsageError: `model.args` names another number of channels or classes.
         """
         from spanets.data.image_level.transforms import preprocessing_of
 
         info = self.describe_model(classes, preprocessing_of(self.recipe.data))
+        outputs = info.model_args.get("num_classes")
+        if outputs not in (None, len(classes)):
+            raise UsageError(
+                f"model.args.num_classes is {outputs}, and the data set has {len(classes)}; leave "
+                "out the first, which follows the second"
+            )
         channels, given = self.recipe.data.channels, info.model_args.get("in_chans")
         if channels is None:
             return info

@@ -12,7 +12,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from spanets.checkpoint import ModelInfo
 from spanets.data.image_level.transforms import standardize
-from spanets.training.groups import group_with_head
+from spanets.training.groups import check_head_rate, group_with_head
 from spanets.training.module import RecipeModule
 from spanets.training.sums import ExactMean
 
@@ -24,6 +24,7 @@ class ImageLevelModule(RecipeModule[R]):
 
     def __init__(self, model: nn.Module, info: ModelInfo, recipe: R, steps_per_epoch: int) -> None:
         super().__init__(model, info, recipe, steps_per_epoch)
+        check_head_rate(recipe.optim.lr, recipe.optim.head_lr)
         # Lightning's mean is inexact if processes have different numbers of images.
         self.val_loss = ExactMean()
 

@@ -10,12 +10,8 @@ from torch import nn
 
 from spanets.backbones.factory import create_pretrained
 from spanets.recipe import Recipe
-from spanets.weights.classifiers import classifier_names
+from spanets.weights.classifiers import BACKBONE, find_body
 from spanets_runtime.errors import UsageError, nearest
-
-BACKBONE = "backbone"
-"""Word of `model.freeze` for everything but the classifier."""
-
 
 # ---- weights
 
@@ -63,19 +59,6 @@ def find_frozen(model: nn.Module, patterns: str) -> dict[str, nn.Module]:
     return {name: m for name, m in found.items() if not any(_parents(name, found))}
 
 
-def find_body(model: nn.Module) -> dict[str, nn.Module]:
-    """Returns the parts of a network that its task does not train from scratch, by name.
-
-    They are the module `backbone`; or else the direct children of a classifier that have
-    parameters and do not hold its last layers.
-    """
-    children = {name: m for name, m in model.named_children() if any(True for _ in m.parameters())}
-    if BACKBONE in children:
-        return {BACKBONE: children[BACKBONE]}
-    heads = {name.partition(".")[0] for name in classifier_names(model)}
-    return {name: m for name, m in children.items() if name not in heads}
-
-
 def _parents(name: str, found: Mapping[str, nn.Module]) -> Iterator[str]:
     yield from (other for other in found if name.startswith(f"{other}."))
 
@@ -91,9 +74,13 @@ class Frozen(Callback):
         self.modules = list(modules.values())
         for module in self.modules:
             module.requires_grad_(False)
+            module.eval()
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Puts the modules into evaluation mode; Lightning puts the whole model into training."""
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Puts the modules into evaluation mode, whatever has put the model into training.
+
+        Lightning does not call `on_train_epoch_start` for an epoch that it resumes in the middle.
+        """
         for module in self.modules:
             module.eval()
 

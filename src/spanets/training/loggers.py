@@ -2,6 +2,8 @@
 
 import inspect
 import re
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,13 @@ _CLASSES = {
     name.removesuffix("Logger").lower(): name for name in loggers.__all__ if name != "Logger"
 }
 _PREFIX = "lightning.pytorch.loggers."
+
+# What gets the arguments that a logger does not know itself, once training has started.
+_LATE = {
+    "TensorBoardLogger": "torch.utils.tensorboard.SummaryWriter",
+    "WandbLogger": "wandb.init",
+}
+_TAKEN = {"args", "kwargs", "log_dir"}  # not to be set, or set by the logger
 
 # Arguments that hold secrets, which must not be in a recipe.
 _SECRET = re.compile(r"key$|token|secret|password", re.IGNORECASE)
@@ -42,6 +51,7 @@ def make_logger(recipe: Recipe, out: Path) -> Logger | None:
                 f"the environment variable that {name} reads"
             )
     try:
+        _check_late(kind, given)
         return kind(**_places(kind, out) | given)
     except ModuleNotFoundError as error:
         raise UserError(_missing(name, error)) from None
@@ -65,6 +75,24 @@ def find_logger(name: str) -> str:
             f"trainer.logger is {name!r}, allowed: {known}{nearest(plain.lower(), _CLASSES)}"
         )
     return _CLASSES[plain]
+
+
+def _check_late(kind: type[Logger], given: Mapping[str, Any]) -> None:
+    """Raises a TypeError for arguments that a logger would use, and refuse, only in training."""
+    early, late = inspect.signature(kind).parameters, _LATE.get(kind.__name__)
+    if late is None or given.keys() <= early.keys():
+        return
+    module, _, name = late.rpartition(".")
+    try:
+        known = inspect.signature(getattr(import_module(module), name)).parameters
+    except ImportError:  # another package writes the files, or the logger says what is missing
+        return
+    allowed = sorted((early.keys() | known.keys()) - _TAKEN)
+    for key in given:
+        if key not in allowed:
+            raise TypeError(
+                f"no argument {key!r}{nearest(key, allowed) or '; allowed: ' + ', '.join(allowed)}"
+            )
 
 
 def _places(kind: type[Logger], out: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from spanets.recipe import Recipe
 from spanets.training.devices import shard
 from spanets.training.earlier import follow_names
 from spanets.training.errors import DivergedError
-from spanets.training.optim import check_optimizer, make_optimizer
+from spanets.training.optim import check_optimizer, describe_lowered, make_optimizer
 
 R = TypeVar("R", bound=Recipe)
 
@@ -43,7 +43,7 @@ class RecipeModule(L.LightningModule, Generic[R]):
         self.info = info
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
-        self.notes: list[str] = []  # lines for the user about the loss
+        self.notes = describe_lowered(recipe.optim)  # lines for the user about rates and loss
         self._saved_names: list[str] = []  # parameter names of the resumed checkpoint
 
     def configure_model(self) -> None:
@@ -98,8 +98,9 @@ class RecipeModule(L.LightningModule, Generic[R]):
         follow_names(optimizer, self, self._saved_names)
         settings: dict[str, Any] = {
             "num_epochs": self.recipe.trainer.epochs,
-            "warmup_lr": optim.warmup_lr,
-            "min_lr": optim.min_lr,
+            # The schedule would rise to ends above its peak.
+            "warmup_lr": min(optim.warmup_lr, optim.peak_lr),
+            "min_lr": min(optim.min_lr, optim.peak_lr),
             "cooldown_epochs": optim.cooldown_epochs,
             "step_on_epochs": False,
             "updates_per_epoch": self.steps_per_epoch,

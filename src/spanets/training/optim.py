@@ -21,6 +21,19 @@ def check_optimizer(name: str) -> None:
         raise UsageError(f"optim.name: unknown optimizer {name!r}{nearest(name, known)}")
 
 
+def describe_lowered(settings: Optim) -> list[str]:
+    """Returns a line for each end of the schedule that is lowered to the learning rate."""
+    effects = {
+        "warmup_lr": "there is no warm-up",
+        "min_lr": "the rate does not fall at the end; set a lower one",
+    }
+    return [
+        f"optim.{name} {value:g} is above the learning rate and lowered to it, "
+        f"{settings.peak_lr:g}: {effects[name]}"
+        for name, value in settings.rates_above().items()
+    ]
+
+
 def make_optimizer(
     parameters: nn.Module | list[dict[str, Any]], settings: Optim, fused: bool = True
 ) -> torch.optim.Optimizer:
@@ -39,12 +52,11 @@ def make_optimizer(
     name = settings.name
     check_optimizer(name)
     extra = {"fused": True} if fused and _has_fused_kernel(name, parameters) else {}
-    scale = settings.batch_size / settings.lr_batch_size if settings.lr_batch_size else 1.0
     try:
         optimizer = creator_of(name)(
             parameters,
             opt=name,
-            lr=settings.lr * scale,
+            lr=settings.peak_lr,
             weight_decay=settings.weight_decay,
             layer_decay=settings.layer_decay,
             betas=settings.betas,

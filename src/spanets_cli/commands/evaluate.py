@@ -192,6 +192,7 @@ def _evaluate_folds(
         "--data": options.root,
         "--layout": options.layout,
         "--calibrate": options.calibrate or None,
+        "--thresholds": options.thresholds or None,
         "--precision": options.precision,
         "--score": options.score,
         "--weights": weights,

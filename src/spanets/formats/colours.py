@@ -30,7 +30,10 @@ IGNORED = 255
 """The class number of ignored pixels."""
 
 _NUMBERS = r"(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})"
-_NAME_FIRST = re.compile(rf"(.+?)\s*[:,;\s]\s*{_NUMBERS}(?:[:,;].*)?")
+# Separators before spaces, so that "zone 1,255,0,0" is not "zone" with the numbers 1, 255 and 0.
+_NAME_FIRST = [
+    re.compile(rf"(.+?)\s*{mark}\s*{_NUMBERS}(?:[:,;].*)?") for mark in (r"[:,;]", r"\s")
+]
 _NAME_LAST = re.compile(rf"{_NUMBERS}[\s,;]+(.+)")
 
 
@@ -101,7 +104,7 @@ def find_colours(root: Path) -> Colours | None:
 
 
 def _parse(line: str, where: str) -> tuple[str, tuple[int, int, int]]:
-    if match := _NAME_FIRST.fullmatch(line):
+    if match := next(filter(None, (kind.fullmatch(line) for kind in _NAME_FIRST)), None):
         name, *texts = match.groups()
     elif match := _NAME_LAST.fullmatch(line):
         *texts, name = match.groups()

@@ -115,7 +115,7 @@ class Output:
             left = {a.id for image in part.data.images for a in image.annotations}
             for entry in part.content["annotations"]:
                 if entry["id"] in left:
-                    for key in entry.keys() - _COCO_KEYS - set(kept):
+                    for key in sorted(entry.keys() - _COCO_KEYS - set(kept)):
                         known = entry[key] not in (None, 0, "", [], {})
                         self.count(f"annotations lose their {key}, {kind} has none", int(known))
             objects, images = len(left), len(part.data.images)

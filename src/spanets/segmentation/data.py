@@ -190,12 +190,15 @@ def make_loaders(
     )
 
 
-def check_parts(parts: Mapping[str, MaskedImages], is_training: bool) -> tuple[str, ...]:
+def check_parts(
+    parts: Mapping[str, MaskedImages], is_training: bool, is_known: bool = False
+) -> tuple[str, ...]:
     """Checks images and masks before they are used; see `segmentation.masks.survey`.
 
     Args:
         parts: Parts of the data set by name.
         is_training: Whether a network is trained on the part "train".
+        is_known: Whether the checkpoint's run checked them, together with its other parts.
 
     Returns:
         Messages about what was left out, renamed or changed, and about missing classes.
@@ -205,7 +208,7 @@ def check_parts(parts: Mapping[str, MaskedImages], is_training: bool) -> tuple[s
     """
     order = sorted(parts, key=lambda part: part != "train")
     surveys = {part: survey(parts[part], part) for part in order}
-    check_surveys(surveys, is_training)
+    check_surveys(surveys, is_training, is_known)
     of_files = [note for part in order for note in parts[part].notes]
     return tuple(dict.fromkeys((*of_files, *survey_notes(surveys))))
 

@@ -130,6 +130,16 @@ def test_a_test_part_without_labels_is_left_out(parts, tmp_path):
     assert failure(tmp_path / "blank").endswith("images of train have no label in column 'label'")
 
 
+def test_test_images_with_a_label_stay(parts, tmp_path):
+    mixed = parts["validation"].remove_columns("label").add_column("label", [1, -1, 0])
+    both = {"train": parts["train"], "test": mixed.cast(parts["train"].features)}
+    datasets.DatasetDict(both).save_to_disk(tmp_path / "set")
+    test = hub_parts(str(tmp_path / "set"))["test"]
+    assert test.notes[-1].endswith("1 of 3 images of test have no label, left out")
+    assert test.labels == [1, 0]
+    assert [image.index for image in test.images] == [0, 2]
+
+
 def test_images_that_cannot_be_read(tmp_path):
     images = [{"bytes": b"no image", "path": None}, None]
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})

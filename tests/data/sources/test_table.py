@@ -83,6 +83,18 @@ def test_formats(tmp_path, text, name, encoding):
     assert found.classes == ["007", "oak, red"]
 
 
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [("path\tlabel\tsize, mm, or none", "t.tsv"), ('path,label,"a;b;c;d"', "t.csv")],
+)
+def test_delimiters_within_a_column_name(tmp_path, header, name):
+    touch(tmp_path, "1.jpg", "2.jpg")
+    mark = "\t" if name == "t.tsv" else ","
+    rows = (mark.join(row) for row in (("1.jpg", "a", "1"), ("2.jpg", "b", "2")))
+    samples = table_parts(make(tmp_path, "\n".join([header, *rows]), name))["train"]
+    assert samples.classes == ["a", "b"]
+
+
 def test_parquet_of_numbers_and_categories(tmp_path):
     touch(tmp_path, *THREE)
     columns = {

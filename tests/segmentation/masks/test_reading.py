@@ -191,6 +191,14 @@ def test_what_lies_beside_the_parts_is_told(root):
         assert f"{root}/{folder}/extra: 3 images {of_parts}.{suffix}" in notes
 
 
+def test_test_images_without_masks_are_left_out(root):
+    put(root / "images/test/1.png", picture())
+    parts = folder_parts(root)
+    assert list(parts) == ["train", "val"]
+    note = f"{root / 'images'}: 1 image of test left out, there are no masks of test"
+    assert all(note in found.notes for found in parts.values())
+
+
 def test_notes_of_class_names_and_masks_reach_every_part(root):
     put(root / "masks/train/c.png", np.zeros((6, 8), np.uint8))
     parts = folder_parts(root)

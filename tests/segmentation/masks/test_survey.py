@@ -1,9 +1,12 @@
 """What is found out about images and masks before a run: refused, or told."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from spanets.formats.colours import Colours
 from spanets.segmentation.data import check_parts
 from spanets.segmentation.masks import survey as mask_survey
 from spanets.segmentation.masks.findings import name_colour
@@ -167,6 +170,26 @@ def test_black_and_white_masks_of_validation(make):
 def test_one_mask_shows_that_white_is_no_class(make):
     train, val = make([0, 1, 255], [0, 255]), make([0, 255], part="val")
     assert "val: 1 class has no pixel in 1 mask: 'road'" in check(train, val)
+
+
+def test_a_part_that_does_not_show_it_alone(make):
+    train, val = make([0, 1, 255], [0, 1]), make([0, 255], [0, 1], part="val")
+    check(train, val)
+    assert "none both" in refusal(val, is_training=False)
+    found = check_parts({"val": val}, is_training=False, is_known=True)
+    assert found[-1] == "val: 25.0% of the pixels of 2 masks are ignored (255)"
+
+
+def test_colours_of_ignored_pixels_are_listed(make, tmp_path):
+    colours = Colours(tmp_path, ["ground", "road"], {RED: 0, BLUE: 1, GREEN: 255})
+    one, two = (Image.new("RGB", SIZE[::-1], RED) for _ in range(2))
+    one.paste(GREEN, (0, 0, 2, 2))
+    two.paste(BLUE, (0, 0, 2, 2))
+    assert "ignored (255)" in check(replace(make(one, two), colours=colours))[-1]
+
+
+def test_masks_that_are_white_alone(make):
+    assert "the masks hold 255 alone" in refusal(make([255], part="val"), is_training=False)
 
 
 @pytest.mark.parametrize("values", ["binary", {0: 0, 1: 1, 255: "ignore"}, {0: 0, 1: 1, 255: 1}])

@@ -132,24 +132,36 @@ def hub_parts(
     label = _find_label_column(parts["train"], label_column, root)
     classes = _find_classes(parts["train"], label, root)
     notes = [*unused, *describe_twins(classes, root)]
-    read = {}
-    for name, rows in parts.items():
-        read[name] = _read_labels(rows, label, classes, f"{root}, {name}")
-        if read[name] is None and name != "test":
-            raise UserError(f"{root}: images of {name} have no label in column {label!r}")
-        if read[name] is None:  # many test sets have no public labels
-            notes.append(f"{root}: the {len(rows)} images of test have no labels, left out")
-    folders = _image_folders(root)
-    return {
-        name: Samples(
-            HubImages(_undecoded(parts[name], image, root), image, f"{root}, {name}", folders),
-            labels,
-            classes,
-            notes=tuple(notes),
-        )
-        for name, labels in read.items()
-        if labels is not None
+    read = {
+        name: _read_labels(rows, label, classes, f"{root}, {name}") for name, rows in parts.items()
     }
+    for name, labels in read.items():
+        if lacking := labels.count(None):
+            if name != "test":
+                raise UserError(
+                    f"{root}: {lacking} of {len(labels)} images of {name} have no label in column "
+                    f"{label!r}"
+                )
+            notes.append(_describe_unlabelled(root, lacking, len(labels)))
+    folders = _image_folders(root)
+    found: dict[str, Samples] = {}
+    for name, labels in read.items():
+        kept = {row: number for row, number in enumerate(labels) if number is not None}
+        if labels and not kept:
+            continue
+        rows = _undecoded(parts[name], image, root)
+        images: Sequence[HubImage] = HubImages(rows, image, f"{root}, {name}", folders)
+        if len(kept) < len(labels):
+            images = [images[row] for row in kept]
+        found[name] = Samples(images, list(kept.values()), classes, notes=tuple(notes))
+    return found
+
+
+def _describe_unlabelled(root: str, lacking: int, count: int) -> str:
+    """Returns a note about test images without a label; many test sets have no public labels."""
+    if lacking == count:
+        return f"{root}: the {count} images of test have no labels, left out"
+    return f"{root}: {lacking} of {count} images of test have no label, left out"
 
 
 def _image_folders(root: str) -> list[Path]:
@@ -261,17 +273,17 @@ def _find_classes(rows: Any, column: str, root: str) -> list[str]:
     raise UserError(f"{root}: column {column!r} holds neither names nor numbers of classes")
 
 
-def _read_labels(rows: Any, column: str, classes: list[str], origin: str) -> list[int] | None:
-    """Returns the labels, or None if some are missing."""
+def _read_labels(rows: Any, column: str, classes: list[str], origin: str) -> list[int | None]:
+    """Returns the label of each image, None where it is missing."""
     values = list(rows[column])
-    if any(value in (None, -1) for value in values):
-        return None
-    if values and isinstance(values[0], int):
-        labels = [int(value) for value in values]  # a bool is an int, too
-    else:
-        numbers = {name: number for number, name in enumerate(classes)}
-        labels = [numbers.get(value, -1) for value in values]
-    for value, label in zip(values, labels, strict=True):
+    numbers: dict[Any, int] = {name: number for number, name in enumerate(classes)}
+    labels: list[int | None] = []
+    for value in values:
+        if value in (None, -1):
+            labels.append(None)
+            continue
+        label = int(value) if isinstance(value, int) else numbers.get(value, -1)  # also a bool
         if not 0 <= label < len(classes):
             raise UserError(f"{origin}: label {value!r} is none of the {len(classes)} classes")
+        labels.append(label)
     return labels

@@ -25,6 +25,7 @@ _BATCH = 2**12  # rows
 _MEMO = 2**16  # different cells
 _HEADER = 2**15  # characters of the first line in which the delimiter is searched
 _DELIMITERS = ",;\t|"
+_QUOTED = re.compile(r'"[^"]*(?:"|$)')
 _SEPARATOR_LINE = re.compile(r"sep=(.)\s*", re.IGNORECASE)  # Excel's own first line
 _NOT_UTF8 = "is not text in UTF-8; save it as 'CSV UTF-8', as spreadsheets call it"
 
@@ -136,7 +137,7 @@ def _read_csv(table: Table, is_wanted: Callable[[str], bool]) -> Iterator[tuple[
     with _open_text(table.path) as file:
         first = file.readline(_HEADER)
         said = _SEPARATOR_LINE.fullmatch(first)
-        delimiter = said[1] if said else max(_DELIMITERS, key=lambda d: _count_cells(first, d))
+        delimiter = said[1] if said else _find_delimiter(table.path, first)
         if not said:
             file.seek(0)
         reader = csv.reader(file, delimiter=delimiter, strict=True)
@@ -149,11 +150,12 @@ def _read_csv(table: Table, is_wanted: Callable[[str], bool]) -> Iterator[tuple[
             ) from None
 
 
-def _count_cells(line: str, delimiter: str) -> int:
-    try:
-        return len(next(csv.reader([line], delimiter=delimiter), []))
-    except csv.Error:
-        return 0
+def _find_delimiter(path: Path, header: str) -> str:
+    """Returns the most frequent delimiter outside of quotation marks; of a .tsv, a tab if any."""
+    bare = _QUOTED.sub("", header)
+    if path.suffix.lower() == ".tsv" and "\t" in bare:
+        return "\t"
+    return max(_DELIMITERS, key=bare.count)
 
 
 def _read_rows(

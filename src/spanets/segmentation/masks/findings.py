@@ -12,12 +12,13 @@ from spanets_runtime.errors import UserError
 MAX_REASONS = 3
 
 
-def check_surveys(surveys: Mapping[str, Survey], is_training: bool) -> None:
+def check_surveys(surveys: Mapping[str, Survey], is_training: bool, is_known: bool = False) -> None:
     """Refuses data that cannot be used, with all problems in one message.
 
     Args:
         surveys: Surveys by part, "train" first.
         is_training: Whether the first part is for training, which needs two classes.
+        is_known: Whether a run has found out already that 255 is no class.
 
     Raises:
         UserError: files cannot be used, mask values have no meaning, or they are probably misread.
@@ -26,7 +27,9 @@ def check_surveys(surveys: Mapping[str, Survey], is_training: bool) -> None:
     problems = _describe_broken(every) + _describe_unknown(every)
     if problems:
         raise UserError("; ".join(problems))
-    if not every[0].samples.values.is_given:
+    samples = every[0].samples
+    # A list of colours names the one of ignored pixels.
+    if not (is_known or samples.values.is_given or samples.colours is not None):
         _refuse_white(every, is_training)
     if is_training and every[0].decoded == len(every[0].samples):
         _refuse_one_class(every[0])
@@ -132,9 +135,8 @@ def _refuse_white(surveys: Sequence[Survey], is_training: bool) -> None:
 def _describe_white(found: Survey) -> str:
     """Describes which masks hold 255 and which hold class 1."""
     white, second = found.holding(IGNORED), found.holding(1)
-    if len(found.classes()) == 1:
-        held = " and ".join(str(number) for number in sorted(found.holders) if number != IGNORED)
-        return f"the masks hold {held} and 255 alone"
+    if len(found.classes()) < 2:
+        return f"the masks hold {' and '.join(map(str, sorted(found.holders)))} alone"
     return (
         f"some masks hold 1 ({len(second)}, such as {min(second).name}), others 255 "
         f"({len(white)}, such as {min(white).name}), and none both"

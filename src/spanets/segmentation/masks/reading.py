@@ -232,12 +232,19 @@ def _named_parts(root: Path, classes: list[str], values: MaskValues) -> dict[str
     if not folders:
         return {}
     of_masks = {part: _masks_of(masks, part, name) for part, name in folders.items()}
+    paired = dict(folders)
+    # Many test sets have no public masks.
+    if len(folders) > 1 and "test" in folders and not os.path.isdir(masks / of_masks["test"]):
+        del paired["test"]
     parts = {
         part: _pair(images / name, masks / of_masks[part], classes, values)
-        for part, name in folders.items()
+        for part, name in paired.items()
     }
     notes = _describe_strays(images, folders.values())
     notes += _describe_strays(masks, of_masks.values())
+    if len(paired) < len(folders):
+        count = _count(list_images(images / folders["test"]).images)
+        notes += (f"{images}: {count} of test left out, there are no masks of test",)
     return {part: replace(found, notes=notes + found.notes) for part, found in parts.items()}
 
 

@@ -42,8 +42,8 @@ TRACED = (
 REASONS = {
     "quantize_static (QDQ) of torch.onnx.export's free-size file": "its shape inference does not "
     "find equal two expressions of one size: the length of an `arange(n)` and n, or "
-    "`floor(floor(x) / 2)` and `floor(x / 2)`. With `auto_merge=True` it quantizes SPANetV2; SPANet "
-    "then fails as other networks with GroupNorm do (timm's poolformer_s12). "
+    "`floor(floor(x) / 2)` and `floor(x / 2)`. With `auto_merge=True` it quantizes SPANetV2; "
+    "SPANet then fails as other networks with GroupNorm do (timm's poolformer_s12). "
     "`spanets export --dtype int8` quantizes both.",
     "BackboneWithFPN of features_only": "it wants the stages as children of the network; "
     "`features_only=True` has one child, `model`. Add `feature_cls='list'`.",

@@ -3,6 +3,7 @@
 An image is an array (H, W, C) of the stored numbers; `PixelFormat.to_unit` alone scales them.
 """
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,13 @@ from PIL import Image
 from spanets_runtime.bands import check_names, find_band, without_other_bands
 from spanets_runtime.decoding.decoded import MAX_CHANNELS, MAX_PIXELS
 from spanets_runtime.decoding.stored import identify_stored, read_stored
-from spanets_runtime.images import ImageError, StoredImage, opened, quiet_decoder
+from spanets_runtime.images import (
+    ImageError,
+    StoredImage,
+    digest_image,
+    opened,
+    quiet_decoder,
+)
 
 Array = NDArray[Any]
 Source = str | os.PathLike[str] | StoredImage
@@ -119,6 +126,17 @@ class PixelFormat:
         if place is None or place.band != self.bands[0]:
             raise ImageError(f"{os.fspath(source)}: is no file of the first band, {self.bands[0]}")
         return [place.path(band) for band in self.bands]
+
+    def digest(self, source: Source, size: int = 16) -> bytes:
+        """Returns the BLAKE2 digest of an image's encoded bytes, of all bands together.
+
+        Raises:
+            ImageError: a file cannot be read, or is of no band.
+        """
+        digests = [digest_image(file, size) for file in self.files_of(source)]
+        if len(digests) == 1:
+            return digests[0]
+        return hashlib.blake2b(b"".join(digests), digest_size=size).digest()
 
     def choose(self, images: Iterable[T]) -> Iterator[T]:
         """Yields the images among files: without those of other bands than the first."""

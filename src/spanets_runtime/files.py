@@ -204,6 +204,8 @@ def _refusal(path: Path) -> str | None:
         return None
     except OSError as error:  # a name that is too long, a folder without permission, a link loop
         return error.strerror
+    except ValueError as error:  # a NUL in the path
+        return str(error)
     if stat.S_ISDIR(mode):
         return "it is a folder; name a file in it"
     return None if stat.S_ISREG(mode) else "it is not a regular file"

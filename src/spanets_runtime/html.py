@@ -7,9 +7,10 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from spanets_runtime.files import write_atomically
+from spanets_runtime.pictures import fit_picture
 from spanets_runtime.text import escape_controls
 
 MOST_BYTES = 2_400_000
@@ -86,7 +87,7 @@ class Page:
 
     def _picture(self, image: Image.Image, size: tuple[int, int], box: str) -> str:
         buffer = io.BytesIO()
-        ImageOps.contain(image, size).save(buffer, format="JPEG", quality=75)
+        fit_picture(image, size).save(buffer, format="JPEG", quality=75)
         uri = data_uri(buffer.getvalue(), "jpeg")
         if len(uri) > self.left:
             self.left_out += 1

@@ -11,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from spanets_runtime.errors import UserError
@@ -111,6 +111,17 @@ def save_picture(image: Image.Image, path: Path) -> None:
     if path.is_dir():
         raise UserError(f"{path}: is a folder")
     write_atomically(path, lambda file: file.write(buffer.getvalue()))
+
+
+def fit_picture(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Returns a picture with its aspect ratio, as large as fits in a size; no side becomes 0."""
+    # Pillow alone rounds the shorter side of a very elongated picture to 0.
+    wide, high = size
+    if image.width >= 2 * image.height * wide:
+        return image.resize((wide, 1))
+    if image.height >= 2 * image.width * high:
+        return image.resize((1, high))
+    return ImageOps.contain(image, size)
 
 
 def identify(path: ImageSource) -> tuple[int, int] | None:

@@ -13,7 +13,7 @@ from PIL import Image
 from spanets_runtime.arrays import PixelFormat, resize_channels
 from spanets_runtime.bands import refuse_other_bands
 from spanets_runtime.errors import UserError
-from spanets_runtime.images import MAX_PIXELS, ImageError, load_image
+from spanets_runtime.images import MAX_PIXELS, ImageError, digest_image, load_image
 
 Pixels = Image.Image | NDArray[Any]
 """A decoded image, in 8-bit RGB or as an array (H, W, C) of the stored numbers."""
@@ -185,6 +185,16 @@ class Preprocessing:
             ImageError: see `read`.
         """
         return load_image(source) if self.pixels is None else self.pixels.view(source)
+
+    def digest(self, source: Any, size: int = 16) -> bytes:
+        """Returns the BLAKE2 digest of an image's encoded bytes.
+
+        Raises:
+            ImageError: see `digest_image` and `PixelFormat.digest`.
+        """
+        if self.pixels is None:
+            return digest_image(source, size)
+        return self.pixels.digest(source, size)
 
     def choose(self, images: Iterable[T]) -> Iterator[T]:
         """Yields the images among files, of which those of further bands are a part."""

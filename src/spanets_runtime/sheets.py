@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 from spanets_runtime.errors import UserError
 from spanets_runtime.fonts import font_for, picture_label
 from spanets_runtime.images import StoredImage, load_image
-from spanets_runtime.pictures import save_picture
+from spanets_runtime.pictures import fit_picture, save_picture
 
 SIDE = 160
 """Largest side of a picture on a sheet, in pixels."""
@@ -80,7 +80,7 @@ def _draw_cell(
     draw = ImageDraw.Draw(sheet)
     try:
         picture = cell.view(cell.image)
-        picture = ImageOps.contain(cell.paint(picture) if cell.paint else picture, (SIDE, SIDE))
+        picture = fit_picture(cell.paint(picture) if cell.paint else picture, (SIDE, SIDE))
         place = (x + (SIDE - picture.width) // 2, y + (SIDE - picture.height) // 2)
         sheet.paste(picture, place)
     except UserError as error:

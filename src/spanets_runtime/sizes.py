@@ -11,10 +11,14 @@ from spanets_runtime.images import quiet_decoder
 
 _TURNED = (5, 6, 7, 8)
 
-
 # Bytes at the end of a complete file; other data may follow them.
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 _END_BYTES = 1024
+_LATE_BYTES = 2**16  # that are searched for metadata after the pixels
+
+# Texts and chunks of a PNG that may hold an orientation, before the pixels and after them.
+_TEXTS = ("Raw profile type exif", "XML:com.adobe.xmp")
+_LATE = (b"eXIf", *(text.encode() for text in _TEXTS))
 
 
 def quick_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
@@ -29,10 +33,11 @@ def quick_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
         Image.init()
         known = [form for form in FORMATS if form in Image.OPEN]  # without plug-in formats
         with quiet_decoder(), Image.open(path, formats=known) as image:
-            if not _has_end(path, image.format):
+            end = _read_end(path)
+            if _ENDS.get(image.format or "", b"") not in end[-_END_BYTES:]:
                 return None
-            orientation = _orientation(image)
-            if orientation != 1 and image.format == "TIFF":
+            orientation = _orientation(image, end)
+            if orientation is None or (orientation != 1 and image.format == "TIFF"):
                 return None  # some versions of Pillow rotate TIFF themselves
             return image.size if orientation in _TURNED else (image.height, image.width)
     # Pillow documents no closed set of errors.
@@ -40,17 +45,24 @@ def quick_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
         return None
 
 
-def _has_end(path: str | os.PathLike[str], form: str | None) -> bool:
+def _read_end(path: str | os.PathLike[str]) -> bytes:
     with open(path, "rb") as file:
         length = file.seek(0, os.SEEK_END)
-        file.seek(max(0, length - _END_BYTES))
-        return _ENDS.get(form or "", b"") in file.read()
+        file.seek(max(0, length - _LATE_BYTES))
+        return file.read()
 
 
-def _orientation(image: Image.Image) -> object:
-    """Returns the EXIF orientation, if the file stores it before the pixels."""
+def _orientation(image: Image.Image, end: bytes) -> object:
+    """Returns the EXIF orientation, or None if only decoding can tell.
+
+    Args:
+        image: The opened image.
+        end: Last bytes of its file.
+    """
     if image.format == "PNG" and "exif" not in image.info:
-        return 1  # Pillow would decode the pixels to search for it after them
+        # Pillow would decode the pixels to search for it after them.
+        is_told = any(text in image.info for text in _TEXTS) or any(name in end for name in _LATE)
+        return None if is_told else 1
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged metadata, which `load_image` also ignores

@@ -164,3 +164,19 @@ def test_shards(parts, tmp_path):
     for key in ("classes", "pixels", "sizes", "odd"):
         assert found[key] == of_folder[key]
     assert "--data.source webdataset" in found["command"]
+
+
+def test_more_than_8_bits_of_any_format_are_said(tmp_path):
+    path = tmp_path / "a.pgm"
+    path.write_bytes(b"P5\n40 40\n65535\n" + bytes(range(200)) * 16)
+    found = measure_image(path)
+    assert found.mode == "I, 16 bits" and "deep" in found.odd
+
+
+def test_lab_is_in_colour(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        Image.new("LAB", (40, 40), (120, 100, 200)).save(tmp_path / name / "a.tif")
+    assert not any("in gray" in line for line in describe_data(tmp_path)["odd"])
+    Image.new("L", (40, 40)).save(tmp_path / "a/b.png")
+    assert "mixed: 1 of 3 images in gray, 2 in colour" in describe_data(tmp_path)["odd"]

@@ -167,3 +167,10 @@ def test_images_left_out_take_their_targets_along():
     listed.keep([2, 0])
     assert listed.groups == ["z", "x"]
     assert listed.targets.tolist() == [[0, 0, 1], [1, 0, 0]]
+
+
+def test_a_comma_in_a_name_leaves_no_command(numbers):
+    numbers.write_text(numbers.read_text().replace("double", '"double, of it"', 1))
+    found = describe_source(str(numbers))
+    assert found["command"] is None
+    assert any("the comma in 'double, of it'" in note for note in found["notes"])

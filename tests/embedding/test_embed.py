@@ -187,7 +187,14 @@ def damage(name, content):
     return make
 
 
+def mark_as_encrypted(found, path):
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+
+
 DAMAGES = {
+    "encrypted": mark_as_encrypted,
     "text": lambda found, path: path.write_text("no"),
     "cut": lambda found, path: path.write_bytes(path.read_bytes()[:-500]),
     "compressed": lambda found, path: np.savez_compressed(path, **np.load(path)),

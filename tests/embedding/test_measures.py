@@ -272,3 +272,8 @@ def test_exact_copies_are_told_apart(tmp_path):
 def test_no_pair_of_one_image():
     copies = find_duplicates(make(np.ones((1, 3)), [0]), 0.5)
     assert (copies.exact, copies.near, copies.pairs) == (0, 0, [])
+
+
+def test_equal_vectors_are_pairs_at_the_highest_threshold():
+    vectors = np.random.default_rng(0).normal(size=(50, 37)).repeat(2, 0)
+    assert find_duplicates(make(vectors, np.zeros(100)), 1.0).near == 50

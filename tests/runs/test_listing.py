@@ -1,9 +1,12 @@
 """`spanets runs`: folders in every state, their order, and what differs between them."""
 
+import codecs
 import fcntl
 import json
+import math
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -189,6 +192,8 @@ def test_a_folder_that_may_not_be_entered_hides_no_run(tmp_path_factory, process
         for name, mode in (("closed", 0o600), ("unlisted", 0o311), ("shut", 0o000)):
             make_run(Path(root, name)).chmod(mode)
 
+        codecs.lookup("utf-8-sig")  # Python itself may lie where others may not read
+
         def list_as_anyone() -> int:
             if os.geteuid() == 0:
                 os.seteuid(65534)
@@ -271,3 +276,11 @@ def test_mistakes(tmp_path, refused, monkeypatch):
     line = refused(2, "runs", "--plot", "a.gif")
     assert line.startswith("--plot a.gif: the suffix must be .png")
     assert refused(2, "runs", "--sort", "x").startswith("--sort x: allowed: name, status")
+
+
+def test_nan_is_sorted_to_the_end(tmp_path):
+    make_run(tmp_path / "a")
+    values = {"a": 0.1, "b": math.nan, "c": 0.9, "d": math.nan, "e": 0.5}
+    run = find_runs(tmp_path)[0]
+    runs = [replace(run, name=name, metrics={"f1": value}) for name, value in values.items()]
+    assert [run.name for run in sort_runs(runs, "f1")] == ["c", "e", "a", "b", "d"]

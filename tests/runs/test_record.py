@@ -1,6 +1,7 @@
 """What is recorded of a run: enough to know it again, and no secrets."""
 
 import json
+import os
 import shlex
 import subprocess
 
@@ -77,7 +78,8 @@ def test_the_state_of_git(monkeypatch, tmp_path):
     identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
     for words in (["init", "-q", "-b", "trunk"], ["commit", "-q", "--allow-empty", "-m", "One"]):
         subprocess.run(["git", *identity, *words], check=True)
-    (tmp_path / "new.py").touch()
+    (tmp_path / os.fsdecode(b"n\xe4me.py")).touch()  # in Latin-1
+    subprocess.run(["git", "config", "core.quotepath", "false"], check=True)
     state = describe_start(["spanets"])["git"]
     assert len(state["commit"]) == 40
     assert (state["branch"], state["changed_files"]) == ("trunk", 1)

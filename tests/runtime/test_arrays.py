@@ -360,3 +360,12 @@ def test_bands_in_files(tmp_path):
     other.unlink()
     with pytest.raises(ImageError, match=r"one_nir.tif: no such file"):
         pixels.read(first)
+
+
+def test_the_digest_is_that_of_all_bands(tmp_path):
+    for scene, number in (("a", 1), ("b", 2)):
+        np.save(tmp_path / f"{scene}_B1.npy", np.zeros((4, 4), np.uint8))
+        np.save(tmp_path / f"{scene}_B2.npy", np.full((4, 4), number, np.uint8))
+    pixels = PixelFormat(2, None, ("B1", "B2"))
+    assert pixels.digest(tmp_path / "a_B1.npy") != pixels.digest(tmp_path / "b_B1.npy")
+    assert len(pixels.digest(tmp_path / "a_B1.npy")) == 16

@@ -2,6 +2,7 @@
 
 from html.parser import HTMLParser
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pages import check_page
@@ -70,3 +71,9 @@ def test_pictures_beyond_the_limit_are_counted(tmp_path):
     assert (tmp_path / "a.html").read_bytes().startswith(MARK)
     assert f"{page.left_out} pictures left out" in text and 0 < page.left_out < 4
     assert MOST_BYTES < 3_000_000
+
+
+@pytest.mark.parametrize("size", [(1000, 2), (2, 1000), (64, 1)])
+def test_an_elongated_picture_is_a_line(size):
+    figure = Page(MARK, 64).figure(Image.new("RGB", size), [], "")
+    assert "data:image/jpeg" in figure

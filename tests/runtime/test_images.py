@@ -389,3 +389,13 @@ def test_damaged_bytes_give_an_image_or_an_image_error(fuzzed, content, changes,
         else:
             assert image.mode == "RGB" and min(image.size) > 0
     assert not leaked
+
+
+def test_a_long_comment_of_a_pgm_hides_nothing(tmp_path):
+    path = tmp_path / "a.pgm"
+    pixels = np.full((4, 4), 40_000, ">u2").tobytes()
+    path.write_bytes(b"P5\n#" + b"x" * 5000 + b"\n4 4\n65535\n" + pixels)
+    assert load_image(path).getpixel((0, 0)) == (156, 156, 156)
+    path.write_bytes(b"P5\n#" + b"x" * 70_000 + b"\n4 4\n65535\n" + pixels)
+    with pytest.raises(ImageError, match="its header is not complete"):
+        load_image(path)

@@ -171,3 +171,12 @@ def test_files_whose_numbers_cannot_be_told(tmp_path):
     Image.new("L", (16, 16), 3).save(path, format="TIFF", compression="jpeg")
     with pytest.raises(ImageError, match=r"JPEG .*changes the numbers"):
         load_labels(path)
+
+
+@pytest.mark.parametrize("top", [15, 65535])
+def test_a_ppm_whose_numbers_are_scaled_is_refused(tmp_path, top):
+    path = tmp_path / "a.ppm"
+    pixels = np.full((4, 4, 3), 3, np.uint8 if top < 256 else ">u2")
+    path.write_bytes(b"P6\n4 4\n%d\n" % top + pixels.tobytes())
+    with pytest.raises(ImageError, match="its pixels are colours"):
+        load_labels(path)

@@ -7,7 +7,14 @@ import pytest
 from PIL import Image
 
 from spanets_runtime.errors import UserError
-from spanets_runtime.pictures import SOFTWARE, check_outputs, is_own, name_outputs, save_picture
+from spanets_runtime.pictures import (
+    SOFTWARE,
+    check_outputs,
+    fit_picture,
+    is_own,
+    name_outputs,
+    save_picture,
+)
 
 
 def picture(path, size=(4, 4)):
@@ -72,3 +79,10 @@ def test_a_link_to_a_file_of_others(tmp_path):
     os.symlink(tmp_path / "precious.png", tmp_path / "a.png")
     with pytest.raises(UserError, match="already exists"):
         check_outputs([], [tmp_path / "a.png"])
+
+
+@pytest.mark.parametrize("size", [(1000, 2), (2, 1000), (321, 1), (50, 20), (20, 50), (7, 7)])
+def test_a_picture_fits_and_has_pixels(size):
+    fitted = fit_picture(Image.new("RGB", size, "red"), (160, 80))
+    assert fitted.width == 160 or fitted.height == 80
+    assert 1 <= fitted.width <= 160 and 1 <= fitted.height <= 80

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from spanets_runtime.images import load_image
 from spanets_runtime.sizes import quick_size
@@ -39,3 +40,24 @@ def test_broken_files_have_none(tmp_path, suffix):
 def test_what_is_no_file(tmp_path):
     assert quick_size(tmp_path) is None
     assert quick_size(tmp_path / "none.png") is None
+
+
+def test_a_png_may_hold_its_orientation_in_a_text_or_after_the_pixels(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = exif.tobytes()
+    profile, xmp = PngInfo(), PngInfo()
+    profile.add_text("Raw profile type exif", f"\nexif\n{len(content):8}\n{content.hex()}\n")
+    xmp.add_itxt("XML:com.adobe.xmp", '<rdf tiff:Orientation="6"/>')
+    image = Image.new("RGB", (20, 30))
+    for name, text in (("profile", profile), ("xmp", xmp)):
+        image.save(tmp_path / f"{name}.png", pnginfo=text)
+    image.save(tmp_path / "late.png", exif=exif)
+    whole = (tmp_path / "late.png").read_bytes()
+    start, end = whole.index(b"eXIf") - 4, whole.index(b"IEND") - 4
+    stop = start + 12 + int.from_bytes(whole[start : start + 4], "big")
+    parts = (whole[:start], whole[stop:end], whole[start:stop], whole[end:])
+    (tmp_path / "late.png").write_bytes(b"".join(parts))
+    for path in tmp_path.iterdir():
+        assert load_image(path).size == (30, 20)
+        assert quick_size(path) is None

@@ -23,6 +23,8 @@ THRESHOLD = 0.98
 MOST_PAIRS = 100_000
 """Largest number of near-duplicate pairs that are listed; all are counted."""
 
+_ROUNDING = 1e-6  # of a cosine in float32: that of equal vectors may be below 1
+
 _ROWS = 2048  # in a block; similarities of two blocks take 16 MiB
 
 HEADER = (
@@ -94,7 +96,7 @@ def find_duplicates(embeddings: Embeddings, threshold: float = THRESHOLD) -> Dup
 
     Args:
         embeddings: The embeddings.
-        threshold: Lowest cosine similarity of a near-duplicate pair.
+        threshold: Lowest cosine similarity of a near-duplicate pair, but for rounding.
     """
     found = Duplicates(threshold)
     groups: dict[bytes, list[int]] = {}
@@ -148,7 +150,7 @@ class _Search:
 
     def _compare(self, first: Tensor, second: Tensor, i: int, j: int) -> None:
         similar = first @ second.mT
-        mask = similar >= self.found.threshold
+        mask = similar >= self.found.threshold - _ROUNDING
         places = (mask.triu(1) if i == j else mask).nonzero().mT  # 2 pairs
         if not places.shape[1]:
             return

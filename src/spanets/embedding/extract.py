@@ -28,12 +28,7 @@ from spanets.embedding.vectors import (
 from spanets.sources import Source
 from spanets.version import __version__
 from spanets_runtime.errors import UserError
-from spanets_runtime.images import (
-    ImageError,
-    describe_error,
-    digest_image,
-    quiet_decoder,
-)
+from spanets_runtime.images import ImageError, describe_error, quiet_decoder
 from spanets_runtime.preprocessing import Preprocessing
 
 _NOT_FINITE = "the model's output is NaN or infinite; its weights may be broken"
@@ -203,7 +198,7 @@ class _ImageFiles(Dataset[tuple[int, bytes, Any]]):
         index, path = key[1], self.images[key[1]]
         try:
             pixels = self.preprocess(self.preprocess.read(path))
-            return index, digest_image(path, DIGEST_BYTES), torch.from_numpy(pixels)
+            return index, self.preprocess.digest(path, DIGEST_BYTES), torch.from_numpy(pixels)
         except ImageError as error:
             return index, b"", describe_error(path, error)
 

@@ -75,7 +75,8 @@ def load_embeddings(path: str | Path) -> Embeddings:
         if error.errno is not None:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from error
         raise UserError(f"{path}: {_damaged(error)}") from error
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    # NotImplementedError and RuntimeError: zipfile's for what it cannot unpack, such as encryption.
+    except (ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: {_damaged(error)}") from error
     return found
 

@@ -130,12 +130,14 @@ def choose_runs(words: Sequence[str]) -> list[Run]:
 def sort_runs(runs: Sequence[Run], key: str) -> list[Run]:
     """Sorts runs by a metric, largest first, or by one of `COLUMNS`; runs without it come last.
 
+    A metric that is NaN counts as missing.
+
     Raises:
         UsageError: no run has this metric.
     """
     metrics = dict.fromkeys(name for run in runs for name in run.metrics)
     if key in metrics:
-        return sorted(runs, key=lambda run: -run.metrics.get(key, -math.inf))
+        return sorted(runs, key=lambda run: _descending(run.metrics.get(key)))
     if key not in COLUMNS:
         known = [*COLUMNS, *metrics]
         raise UsageError(f"--sort {key}: allowed: {', '.join(known)}{nearest(key, known)}")
@@ -145,6 +147,12 @@ def sort_runs(runs: Sequence[Run], key: str) -> list[Run]:
         return value is None, value if value is not None else 0
 
     return sorted(runs, key=place)
+
+
+def _descending(value: float | None) -> tuple[bool, float]:
+    """Returns a sort key: larger numbers first, then missing ones and NaN."""
+    is_missing = value is None or math.isnan(value)
+    return is_missing, 0.0 if value is None or is_missing else -value
 
 
 def read_run(folder: Path, root: Path) -> Run:

@@ -163,7 +163,12 @@ def _describe_git(folder: Path) -> dict[str, Any] | None:
 def _git(folder: Path, *words: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", *words], cwd=folder, capture_output=True, text=True, timeout=5
+            ["git", *words],
+            cwd=folder,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # names of files and branches may be any bytes
+            timeout=5,
         )
     except (OSError, subprocess.SubprocessError):  # git is not installed or takes too long
         return None

@@ -16,6 +16,7 @@ from spanets_runtime.decoding.decoded import (
 )
 
 _AS_PNG = "save it as PNG"
+_MAX_HEAD = 2**16  # bytes; programs write comments of any length into a PPM
 _FLOATS = "floating-point pixels have no fixed range; save it with 8 or 16 bits"
 
 
@@ -35,13 +36,14 @@ def read_other(file: BinaryIO, form: str, max_pixels: int) -> Decoded:
             raise Refused(_FLOATS)
         box = image.tile[0][1] if form == "GIF" and image.tile else None
         image.load()
-        top = _largest_gray(head) if form == "PPM" else _top_of(image)
+        top = _largest_number(head) if form == "PPM" else _top_of(image)
         return Decoded(
             _opaque(image) if form == "BMP" else image,
             form,
             orientation_of(image),
             top=top,
             scaled=top not in (255, 65535),
+            bits=top.bit_length(),
             hidden=_outside(image.size, box),
         )
 
@@ -50,13 +52,13 @@ def _check_held(file: BinaryIO, form: str, max_pixels: int) -> bytes:
     """Checks a file whose format is decoded from memory; returns the file's first bytes."""
     file.seek(0)
     if form not in ("WEBP", "AVIF", "JPEG2000"):
-        return file.read(1024)
+        return file.read(_MAX_HEAD)
     content = read_whole(file)
     if form == "WEBP":
         check_size(*_webp_size(content[:64]), max_pixels, form)
     if form == "JPEG2000":
         _check_components(content)
-    return content[:1024]
+    return content[:_MAX_HEAD]
 
 
 def _webp_size(head: bytes) -> tuple[int, int]:
@@ -92,11 +94,17 @@ def _check_components(content: bytes) -> None:
         raise Refused(f"a JPEG 2000 of {count} components, not said to be alpha; {_AS_PNG}")
 
 
-def _largest_gray(head: bytes) -> int:
-    """Returns the number that means white in a PGM image."""
+def _largest_number(head: bytes) -> int:
+    """Returns the number that means white, or full colour, in an image of the PPM family.
+
+    Raises:
+        Refused: the header is too long.
+    """
     words = re.sub(rb"#[^\n\r]*", b" ", head).split(maxsplit=4)
-    if len(words) < 4 or words[0] not in (b"P2", b"P5") or not words[3].isdigit():
-        return 255
+    if words[0] in (b"P1", b"P4"):
+        return 1
+    if len(words) < 4 or not words[3].isdigit():
+        raise Refused("truncated or corrupt image (its header is not complete)")
     return max(1, int(words[3][:5]))
 
 

@@ -13,6 +13,7 @@ from spanets_runtime.decoding.others import read_other
 from spanets_runtime.decoding.png import read_deep_png, read_png
 from spanets_runtime.decoding.tiff_array import read_tiff_array
 
+_DEEP_PPM = "a PPM of more than 8 bits, of which only 8 are read; save it as PNG or TIFF"
 _REDUCED = ("AVIF", "HEIF", "GIF")
 
 # By EXIF orientation: whether to exchange rows and columns first, then to flip rows, columns.
@@ -66,19 +67,10 @@ def _read(file: BinaryIO, channels: int | None, max_pixels: int) -> tuple[NDArra
     elif form == "JPEG":
         decoded = read_jpeg(file, max_pixels)
     else:
-        if form == "PPM":
-            _check_colours(file)
         decoded = read_other(file, form, max_pixels)
+        if form == "PPM" and decoded.bits > 8 and decoded.image.mode == "RGB":
+            raise Refused(_DEEP_PPM)  # Pillow keeps the upper 8
     return _to_array(decoded), decoded.orientation
-
-
-def _check_colours(file: BinaryIO) -> None:
-    """Refuses colours of more than 8 bits in a PPM file, of which Pillow keeps the upper 8."""
-    file.seek(0)
-    words = [line.partition(b"#")[0] for line in file.read(1024).splitlines()]
-    head = b" ".join(words).split(maxsplit=4)
-    if len(head) > 3 and head[0] in (b"P3", b"P6") and head[3].isdigit() and int(head[3]) > 255:
-        raise Refused("a PPM of more than 8 bits, of which only 8 are read; save it as PNG or TIFF")
 
 
 def _to_array(decoded: Decoded) -> NDArray[Any]:

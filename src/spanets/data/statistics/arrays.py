@@ -1,6 +1,5 @@
 """Measures an image of 1 to 16 channels, in the units that training uses."""
 
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from spanets.data.statistics.measuring import (
     has_wrong_suffix,
 )
 from spanets_runtime.arrays import PixelFormat, form_of
-from spanets_runtime.images import digest_image
 
 FAR = 100
 """Scaled numbers beyond this are reported: networks expect about -4 to 4 after standardizing."""
@@ -26,9 +24,8 @@ def measure_array(source: Any, pixels: PixelFormat) -> Measured:
     Raises:
         ImageError: see `PixelFormat.read`.
     """
-    files = pixels.files_of(source)
-    digests = [digest_image(file, DIGEST_BYTES) for file in files]
-    digest = digests[0] if len(digests) == 1 else hashlib.blake2b(b"".join(digests)).digest()
+    first = pixels.files_of(source)[0]
+    digest = pixels.digest(source, DIGEST_BYTES)
     array = pixels.read(source)
     mean, square = np.zeros(pixels.channels), np.zeros(pixels.channels)
     extremes = np.zeros((pixels.channels, 2))
@@ -37,10 +34,10 @@ def measure_array(source: Any, pixels: PixelFormat) -> Measured:
         mean[channel], square[channel] = values.mean(), (values**2).mean()
         extremes[channel] = values.min(), values.max()
     height, width = array.shape[:2]
-    form = form_of(files[0])
+    form = form_of(first)
     is_constant = extremes[:, 0] == extremes[:, 1]
     found = {
-        "suffix": form != "NPY" and has_wrong_suffix(files[0], form),
+        "suffix": form != "NPY" and has_wrong_suffix(first, form),
         "small": min(height, width) < SMALL_SIDE,
         "elongated": max(height, width) > ELONGATED * min(height, width),
         "uniform": bool(is_constant.all()),
@@ -48,7 +45,7 @@ def measure_array(source: Any, pixels: PixelFormat) -> Measured:
         "far": bool((np.abs(extremes) > FAR).any()),
     }
     return Measured(
-        digest[:DIGEST_BYTES],
+        digest,
         (width, height),
         str(array.dtype),
         form,

@@ -17,6 +17,8 @@ from spanets.data.statistics.measuring import ODD, Totals
 FEW = 10
 """Classes with fewer training images than this are reported as nearly empty."""
 
+_GRAY = frozenset({"1", "L", "LA", "La", "I"})  # modes of Pillow; LAB is one of colour
+
 UNBALANCED = 10
 """The largest class over the smallest; a data set from here on is reported as unbalanced."""
 
@@ -199,7 +201,7 @@ def describe_images(listed: Listed, totals: Totals) -> list[str]:
             lines.append(f"{count} of {total} images {words}, such as {listed.names[example]}")
     if totals.is_of_arrays:
         return lines
-    gray = sum(n for mode, n in totals.modes.items() if mode.split(",")[0][0] in "1LI")
+    gray = sum(n for mode, n in totals.modes.items() if mode.split(",")[0] in _GRAY)
     colour = totals.modes.total() - gray
     if gray and colour:
         lines.append(f"mixed: {gray} of {total} images in gray, {colour} in colour")

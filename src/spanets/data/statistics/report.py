@@ -113,7 +113,12 @@ def describe_data(
         odd = describe_classes(results["classes"], advice=advice)
         results["odd"] += [*odd, *describe_empty(listed.empty)]
         rows = group_by_class(listed, totals)
-    results["command"] = _command(results, table, source)
+    if name := _find_unlisted(table):
+        results["notes"].append(
+            f"no command: the comma in {name!r} would divide it; list the names in a recipe"
+        )
+    else:
+        results["command"] = _command(results, table, source)
     if place is not None:
         cells = {
             row: [_cell(listed, i, _caption(results, listed, i, row), pixels) for i in rows[row]]
@@ -292,6 +297,12 @@ def _source_words(source: str) -> list[str]:
 def _table_words(table: TableKeys | None) -> list[str]:
     keys = {} if table is None else table.to_data()
     return [word for name in keys for word in (f"--data.{name}", _to_word(keys[name]))]
+
+
+def _find_unlisted(table: TableKeys | None) -> str | None:
+    """Returns a column that a list on a command line cannot name, because it holds a comma."""
+    lists = [] if table is None else [v for v in table.to_data().values() if isinstance(v, list)]
+    return next((name for names in lists for name in names if "," in name), None)
 
 
 def _to_word(value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from spanets.analysis import SpectrumStatistics, stream
 from spanets.analysis.plots import plot_families, save_figure
-from spanets.analysis.study.figures import title
+from spanets.analysis.study.figures import make_titles
 from spanets.analysis.study.inputs import batches, open_network, spread_evenly
 from spanets.data.sources.elpv import elpv_splits
 from spanets_runtime.listing import images_below
@@ -34,13 +34,14 @@ def main() -> None:
     found = elpv_splits()["val"].images if arguments.images is None else None
     paths = spread_evenly(found or images_below(arguments.images).images, arguments.count)
     table: dict[str, Any] = {}
+    titles = make_titles(arguments.models)
     for name in arguments.models:
         source, preprocess = open_network(name, arguments.size)
         statistics = SpectrumStatistics()
         loaded = (images for _, images in batches(paths, preprocess, 8))
         stream(source.network, loaded, statistics, arguments.sites)
         state = "trained" if source.has_weights else "untrained"
-        table[f"{title(name)}, {state}"] = statistics.results()
+        table[f"{titles[name]}, {state}"] = statistics.results()
     save_figure(plot_families(table), arguments.out)
 
 

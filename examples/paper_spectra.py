@@ -13,7 +13,7 @@ from pathlib import Path
 
 from spanets.analysis import SpectrumStatistics, stream
 from spanets.analysis.plots import Array, plot_spectra, save_figure
-from spanets.analysis.study.figures import title
+from spanets.analysis.study.figures import make_titles
 from spanets.analysis.study.inputs import batches, open_network, spread_evenly
 from spanets.data.sources.elpv import elpv_splits
 from spanets_runtime.listing import images_below
@@ -27,14 +27,16 @@ MODELS = (
 )
 
 
-def spectrum_of(model_name: str, paths: Sequence[Path], size: int, side: int) -> tuple[str, Array]:
+def spectrum_of(
+    model_name: str, title: str, paths: Sequence[Path], size: int, side: int
+) -> tuple[str, Array]:
     """Returns title and spectrum (side, side) of the last mixer on maps of a given side."""
     source, preprocess = open_network(model_name, size)
     statistics = SpectrumStatistics()
     stream(source.network, (images for _, images in batches(paths, preprocess, 4)), statistics)
     name = [name for name, shape in statistics.sizes.items() if shape == (side, side)][-1]
     state = "trained" if source.has_weights else "untrained"
-    return f"{title(model_name)}\n{state}\n{name}", statistics.spectra[name].mean
+    return f"{title}\n{state}\n{name}", statistics.spectra[name].mean
 
 
 def main() -> None:
@@ -50,7 +52,8 @@ def main() -> None:
     found = elpv_splits()["val"].images if arguments.images is None else None
     paths = spread_evenly(found or images_below(arguments.images).images, arguments.count)
     spectra = dict(
-        spectrum_of(name, paths, arguments.size, arguments.side) for name in arguments.models
+        spectrum_of(name, title, paths, arguments.size, arguments.side)
+        for name, title in make_titles(arguments.models).items()
     )
     save_figure(plot_spectra(spectra, columns=4), arguments.out)
 

@@ -562,8 +562,8 @@ def test_mistakes(recipe, refused, tmp_path):
     assert said.startswith("trainer.compile does not go with detectors")
     said = refused(2, "train", recipe, *out, "--trainer.precision", "bf16-true")
     assert said.startswith("trainer.precision is bf16-true, in which boxes are off")
-    said = refused(2, "train", recipe, *out, "--optim.min_lr", 0.1)
-    assert said == "optim.min_lr is 0.1, must be 0 for detectors"
+    said = refused(2, "train", recipe, *out, "--optim.min_lr", 0.0001)
+    assert said == "optim.min_lr is 0.0001, must be 0 for detectors"
     said = refused(2, "train", recipe, *out, "--optim.warmup_epochs", 1)
     assert said.endswith("and optim.warmup_updates 2; one must be 0")
     said = refused(2, "train", recipe, *out, "--model.name", "vit_tiny_patch16_224")

@@ -10,7 +10,7 @@ from torch import nn
 import spanets
 from spanets.backbones.factory import create_model, has_fixed_size
 from spanets.bench.running import Setting
-from spanets.sources import is_function, is_model_name, open_source
+from spanets.sources import is_checkpoint, is_function, open_source
 from spanets.tasks import load_task
 from spanets_runtime.errors import UsageError
 from spanets_runtime.onnx import is_exported
@@ -111,7 +111,7 @@ def _build(name: str, form: str, size: int, train: bool) -> nn.Module | Path:
         raise UsageError(f"{name} is a folder; give a checkpoint or a file in it")
     if is_function(name):
         return open_source(name).network
-    if not is_model_name(name):
+    if is_checkpoint(name) or Path(name).is_dir():
         try:
             source = open_source(name)
             task = load_task(source.info.task)

@@ -17,14 +17,8 @@ from spanets.data.sources.parts import part_in
 from spanets.formats.coco.faults import Fault, show_value
 from spanets.formats.coco.json_file import read_annotations, sniff
 from spanets.formats.coco.names import check_name
-from spanets.formats.dataset import (
-    Dataset,
-    Part,
-    describe_beside,
-    name_part,
-    part_folders,
-    sort_parts,
-)
+from spanets.formats.dataset import Dataset, Part
+from spanets.formats.part_folders import describe_beside, name_part, part_folders, sort_parts
 from spanets_runtime.errors import UserError
 
 NAME = "COCO"

@@ -19,16 +19,10 @@ from xml.etree import ElementTree
 import numpy as np
 
 from spanets.formats.coco.faults import Fault, show_value
-from spanets.formats.dataset import (
-    Collector,
-    Content,
-    Dataset,
-    ImageFinder,
-    name_part,
-    number_of,
-    whole_number,
-)
+from spanets.formats.dataset import Collector, Content, Dataset, number_of, whole_number
+from spanets.formats.image_finder import ImageFinder
 from spanets.formats.labelme import ellipse, place_mask, turn
+from spanets.formats.part_folders import name_part
 from spanets.formats.xml_file import read_xml, root_tag
 from spanets_runtime.listing import list_images
 

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,17 +11,15 @@ from typing import Any
 import numpy as np
 
 from spanets.data.class_lists import clean_name, read_names
-from spanets.data.sources.parts import name_parts, part_of
 from spanets.formats.coco.faults import Fault, Faults, show_value
-from spanets.formats.coco.names import FileNames, check_name
 from spanets.formats.coco.objects import area_of
 from spanets.formats.coco.rle import decode_runs
 from spanets.formats.coco.segmentations import bounds, is_number
-from spanets_runtime.decoding.formats import IMAGE_SUFFIXES
+from spanets.formats.image_finder import Guess
+from spanets.formats.part_folders import sort_parts
 from spanets_runtime.decoding.pixels import upright
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import ImageError, decode_image
-from spanets_runtime.listing import list_entries, list_images
 from spanets_runtime.sizes import quick_size
 
 Content = dict[str, Any]
@@ -31,7 +29,6 @@ MAX_CLASSES_SHOWN = 10
 
 _MISSING = "images that are missing"
 _TAKEN = "images that are missing, and whose names only files of other entries have, left out"
-_KINDS = {".json": "JSON files", ".xml": "XML files"}
 
 
 @dataclass(frozen=True)
@@ -47,13 +44,6 @@ class Part:
     content: Content
     folder: Path
     source: Path
-
-
-@dataclass(frozen=True)
-class Guess:
-    """The only image file of a name, which lies in another folder than its annotation says."""
-
-    path: Path
 
 
 @dataclass(frozen=True)
@@ -276,107 +266,6 @@ class Collector:
             f"{self.root}: {what}: {len(places)} (first: {places[0]})"
             for what, places in self._left_out.items()
         ]
-
-
-class ImageFinder:
-    """Finds the image files of a data set by the names in its annotations, never outside it.
-
-    Args:
-        root: The folder of the data set.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._folders: dict[Path, FileNames] = {}
-        self._by_name: dict[str, list[Path]] | None = None
-
-    def find(self, names: Iterable[str], *folders: Path) -> Path | Guess | None:
-        """Returns the file of one of the names, or None.
-
-        Each is searched in `folders`, then anywhere by its last part alone, if one file has that.
-
-        Args:
-            names: Paths as a tool wrote them, perhaps of another computer.
-            folders: Folders to which they may be relative.
-        """
-        with_slashes = [name.replace("\\", "/") for name in names]
-        for name in with_slashes:
-            try:
-                check_name(name)
-            except Fault:  # an absolute path, or one with "..": only its last part counts
-                continue
-            for folder in folders:
-                known = self._folders.setdefault(folder, FileNames(folder))
-                found = known.find(name)
-                if os.path.isfile(found):
-                    return found
-        for name in with_slashes:
-            fitting = self._listed().get(PurePosixPath(name).name.casefold(), [])
-            if len(fitting) == 1:
-                return Guess(fitting[0])
-        return None
-
-    def _listed(self) -> dict[str, list[Path]]:
-        if self._by_name is None:
-            self._by_name = {}
-            for path in list_images(self.root).images:
-                self._by_name.setdefault(path.name.casefold(), []).append(path)
-        return self._by_name
-
-
-def name_part(name: str) -> str:
-    """Returns the part that a folder or subset stands for: "train", "val", "test" or its name.
-
-    Raises:
-        Fault: the name is none for a folder.
-    """
-    if re.search(r"[/\\\0]", name) or name == "..":
-        raise Fault("part", f"has the part {show_value(name)}, which is no name of a folder")
-    return part_of(name) or (name if name not in ("", ".", "default") else "train")
-
-
-def sort_parts(names: Iterable[str]) -> list[str]:
-    """Returns part names, with train, val and test first."""
-    order = {"train": 0, "val": 1, "test": 2}
-    return sorted(names, key=lambda name: (order.get(name, 3), name))
-
-
-def part_folders(root: Path) -> dict[str, Path]:
-    """Returns the folders of the root that are parts, by part, or the root as "train"."""
-    names = (entry.name for entry in list_entries(root) if entry.is_dir())
-    found = {str(part): root / name for part, name in name_parts(names, str(root)).items()}
-    return found or {"train": root}
-
-
-def describe_beside(
-    root: Path, parts: Iterable[Path], suffixes: Set[str] = IMAGE_SUFFIXES
-) -> list[str]:
-    """Returns a note for each folder beside the parts of a folder, whose files are left out.
-
-    Args:
-        root: The folder.
-        parts: Folders of the parts; none if the root itself is the only part.
-        suffixes: Suffixes of the files to count.
-    """
-    used = set(parts)
-    if root in used:
-        return []
-    counts: dict[str, list[str]] = {}
-    for entry in list_entries(root):
-        path = root / entry.name
-        if path in used:
-            continue
-        inside = entry.is_dir()
-        names = (name for *_, files in os.walk(path) for name in files) if inside else [entry.name]
-        found = [name for name in names if Path(name).suffix.lower() in suffixes]
-        counts.setdefault(f"in {entry.name}" if inside else "loose", []).extend(found)
-    known, kind = ", ".join(sorted(path.name for path in used)), _KINDS.get(min(suffixes), "images")
-    return [
-        f"{root}: {len(found)} {kind} {where} beside {known}, in no part, left out "
-        f"(first: {min(found)})"
-        for where, found in counts.items()
-        if found
-    ]
 
 
 def list_classes(root: Path, *names: str) -> list[str] | None:

@@ -21,11 +21,11 @@ from spanets.formats.dataset import (
     Collector,
     Content,
     Dataset,
-    ImageFinder,
     list_classes,
     number_of,
     whole_number,
 )
+from spanets.formats.image_finder import ImageFinder
 from spanets.formats.labelme import ellipse, turn
 from spanets_runtime.images import MAX_PIXELS
 from spanets_runtime.listing import is_image_name

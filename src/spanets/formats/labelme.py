@@ -22,16 +22,9 @@ from PIL import Image
 from spanets.formats.coco.faults import Fault, show_value
 from spanets.formats.coco.json_file import read_json, sniff
 from spanets.formats.coco.rle import encode_runs
-from spanets.formats.dataset import (
-    Collector,
-    Content,
-    Dataset,
-    ImageFinder,
-    describe_beside,
-    list_classes,
-    number_of,
-    part_folders,
-)
+from spanets.formats.dataset import Collector, Content, Dataset, list_classes, number_of
+from spanets.formats.image_finder import ImageFinder
+from spanets.formats.part_folders import describe_beside, part_folders
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import MAX_PIXELS
 from spanets_runtime.progress import progress

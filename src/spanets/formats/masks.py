@@ -21,8 +21,9 @@ from PIL import Image
 
 from spanets.data.class_lists import clean_name, read_lines, read_names
 from spanets.formats.colours import IGNORED, Colours, find_colours
-from spanets.formats.dataset import Collector, Dataset, Part, describe_beside, part_folders
+from spanets.formats.dataset import Collector, Dataset, Part
 from spanets.formats.pairs import Pairs, pair_masks
+from spanets.formats.part_folders import describe_beside, part_folders
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import FORMATS, ImageError
 from spanets_runtime.labels import load_labels

@@ -15,16 +15,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from spanets.formats.coco.faults import Fault
-from spanets.formats.dataset import (
-    Collector,
-    Dataset,
-    ImageFinder,
-    describe_beside,
-    list_classes,
-    name_part,
-    number_of,
-    part_folders,
-)
+from spanets.formats.dataset import Collector, Dataset, list_classes, number_of
+from spanets.formats.image_finder import ImageFinder
+from spanets.formats.part_folders import describe_beside, name_part, part_folders
 from spanets.formats.xml_file import read_xml, root_tag
 from spanets_runtime.progress import progress
 from spanets_runtime.reading import read_text_file

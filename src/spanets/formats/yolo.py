@@ -24,12 +24,11 @@ from spanets.formats.dataset import (
     Collector,
     Content,
     Dataset,
-    describe_beside,
     list_classes,
     number_of,
-    part_folders,
     whole_number,
 )
+from spanets.formats.part_folders import describe_beside, part_folders
 from spanets.recipe.yaml_text import load_yaml
 from spanets_runtime.errors import UserError
 from spanets_runtime.listing import describe_left_out, list_images

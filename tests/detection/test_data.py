@@ -22,9 +22,9 @@ from spanets.detection.data import (
     evaluation_transform,
     make_loaders,
     preprocessing_of,
-    read_part,
     train_transform,
 )
+from spanets.detection.reading import read_part
 from spanets.detection.recipe import DetectionData
 from spanets.formats.coco.bits import unpack_masks
 from spanets.formats.coco.loading import load_checked

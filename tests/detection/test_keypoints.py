@@ -21,18 +21,13 @@ from torchvision.transforms import v2
 from spanets.data.augment import QuarterTurn
 from spanets.data.placement import Placement
 from spanets.detection import Settings, figures, keypoints_of
-from spanets.detection.data import (
-    RandomSizeCrop,
-    TrainingImages,
-    make_loaders,
-    read_part,
-    train_transform,
-)
+from spanets.detection.data import RandomSizeCrop, TrainingImages, make_loaders, train_transform
 from spanets.detection.figures import FIGURE, draw_figures, write_figures
 from spanets.detection.keypoints import describe_keypoints, move_points
 from spanets.detection.metrics import KEYPOINT_NAMES, DetectionMetrics, oks_sigmas
 from spanets.detection.network.heads import KeypointBranch, Samples
 from spanets.detection.overlay import draw_objects
+from spanets.detection.reading import read_part
 from spanets.detection.recipe import DetectionData
 from spanets.detection.views import Augmented, mirror
 from spanets.formats.coco.keypoints import Keypoints, count_labelled

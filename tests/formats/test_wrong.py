@@ -26,7 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from spanets.detection.data import read_parts
+from spanets.detection.reading import read_parts
 from spanets.detection.recipe import DetectionData
 from spanets.formats.coco.faults import Fault
 from spanets.formats.coco.rle import decode_runs

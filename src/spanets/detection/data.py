@@ -26,6 +26,7 @@ from spanets.data.placement import Placement
 from spanets.data.run_data import RunData
 from spanets.data.sampler import EpochSampler, isolated_seed
 from spanets.detection.keypoints import describe_keypoints, match_parts, move_points
+from spanets.detection.reading import read_parts
 from spanets.detection.recipe import DetectionData
 from spanets.formats.coco.bits import count_pixels, pack_masks
 from spanets.formats.coco.filling import fill
@@ -40,9 +41,7 @@ from spanets.formats.coco.objects import (
     map_classes,
     select_for_training,
 )
-from spanets.formats.coco.reader import read_coco
-from spanets.formats.reading import Split, read_objects
-from spanets_runtime.errors import UsageError, UserError
+from spanets_runtime.errors import UserError
 
 Sample = tuple[Tensor, dict[str, Tensor]]
 
@@ -255,61 +254,6 @@ def evaluation_transform(preprocessing: Mapping[str, Any]) -> v2.Compose:
 def _normalisation(mean: Any, std: Any) -> list[v2.Transform]:
     to_float = v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)
     return [to_float, v2.Normalize(list(mean), list(std))]
-
-
-def read_part(
-    data: DetectionData,
-    part: str,
-    keypoints: bool = False,
-    run_data: RunData | None = None,
-    draw: bool = True,
-) -> CocoData:
-    """Reads the annotations of a recipe's "train" or "val" part; see `read_parts`."""
-    (found,), _ = read_parts(data, part, keypoints=keypoints, run_data=run_data, draw=draw)
-    return found
-
-
-def read_parts(
-    data: DetectionData,
-    *parts: str,
-    keypoints: bool = False,
-    run_data: RunData | None = None,
-    draw: bool = True,
-) -> tuple[list[CocoData], Split | None]:
-    """Reads the annotations of a recipe's parts, "train" or "val", perhaps with keypoints.
-
-    Without the annotation file that the recipe names, any other format is looked for.
-
-    Args:
-        data: The recipe's data section.
-        parts: Names of the parts.
-        keypoints: Whether to read keypoints.
-        run_data: What the run recorded about its data; images keep the part in its split list.
-        draw: See `read_objects`.
-
-    Returns:
-        The parts, and for the run's split list the names of the images by part; None for the
-        recipe's annotation files, which are never split.
-
-    Raises:
-        UsageError: no folder is given.
-        UserError: no format is found, or see `read_objects` and `read_coco`.
-    """
-    if data.root is None:
-        raise UsageError(
-            "data.root is not set; give the folder with images and annotations: --data.root DIR"
-        )
-    root = Path(os.path.expanduser(data.root))
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder")
-    files = {part: root / getattr(data, f"{part}_annotations") for part in parts}
-    if not any(os.path.lexists(path) for path in files.values()):
-        return read_objects(root, parts, next(iter(files.values())), keypoints, run_data, draw)
-    read = [
-        read_coco(path, root / getattr(data, f"{part}_images"), keypoints)
-        for part, path in files.items()
-    ]
-    return read, None
 
 
 def make_loaders(

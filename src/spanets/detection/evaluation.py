@@ -15,12 +15,13 @@ from spanets.data.loaders import plain_worker_errors
 from spanets.data.ranks import current_rank, in_order
 from spanets.data.run_data import read_run_data
 from spanets.detection import has_masks, keypoints_of
-from spanets.detection.data import describe_unseen, evaluation_loader, read_part
+from spanets.detection.data import describe_unseen, evaluation_loader
 from spanets.detection.errors import check_errors, save_errors
 from spanets.detection.matching import add_missed, count_kinds, match, recommend
 from spanets.detection.metrics import DetectionMetrics, flatten
 from spanets.detection.module import find_objects
 from spanets.detection.network.batching import Target
+from spanets.detection.reading import read_part
 from spanets.detection.recipe import DetectionData, DetectionRecipe
 from spanets.detection.views import COMBINED, augment
 from spanets.formats.coco.objects import (

@@ -67,9 +67,6 @@ LIMITS = [
     "  in which Opacus' per-sample gradients are right. `spanets.set_fused(False)` keeps it, too.",
     "- `torch.jit.script` records the network as it evaluates, for images of any size. It refuses",
     "  a network in training mode, and the keys of its state dict start with `trace.`.",
-    "- nncf: OpenVINO compiles no SPANet that `nncf.quantize` made of OpenVINO's model of an ONNX",
-    "  file: it takes scales by channel only of a product's right factor. The network itself, or",
-    "  `spanets export --dtype int8`, is quantized.",
     "- torch-pruning: SPANet's channels belong to its gates by their order, so a pruned network",
     "  divides those that are left anew. Train it before you use it.",
 ]

@@ -94,6 +94,35 @@ def test_no_graph_imposes_a_memory_layout(kind: str) -> None:
         assert error(found, network(kind)(x)) < 1e-5  # float32 sums in another order
 
 
+def leaves(node: fx.Node) -> set[fx.Node]:
+    """The images, weights and constants that a value is computed from."""
+    given = node.all_input_nodes
+    return {node} if not given else set().union(*(leaves(other) for other in given))
+
+
+LEFT_FACTOR = {"mm": 0, "bmm": 0, "matmul": 0, "addmm": 1, "baddbmm": 1}
+
+
+@pytest.mark.parametrize("free", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_right_factors_of_maps(kind: str, free: bool) -> None:
+    """OpenVINO, for one, takes the scales of an int8 weight's channels only there."""
+    program = graph(kind, free)
+    weights = dict(program.named_parameters())
+    from_maps, left_weights = 0, []
+    for node in program.graph.nodes:
+        place = LEFT_FACTOR.get(base(getattr(node.target, "__name__", "")))
+        if node.op != "call_function" or place is None:
+            continue
+        left, right = (leaves(factor) for factor in node.args[place : place + 2])
+        if any(leaf.op == "placeholder" for leaf in left | right):
+            from_maps += 1
+            left_weights += [
+                leaf.target for leaf in left if len(left) == 1 and leaf.target in weights
+            ]
+    assert from_maps and not left_weights
+
+
 class NoNegativeRemainder(fx.Interpreter):
     """Fails at the remainder of a negative number, whose sign runtimes do not agree on."""
 

@@ -243,16 +243,19 @@ def pooled_conv(
     # Not in place, although that would save a pass over memory: ONNX's older exporter and PT2E's
     # quantizers do not track aliases and lose an addition to a view. `t`, not `mT`, because the
     # older exporter lacks `mT`.
+    # The weight is the right factor of its product: quantizers by channel expect it there.
     if is_channels_last(x):
         tokens = x.permute(0, 2, 3, 1).flatten(1, 2)  # B HW C
-        low = torch.matmul(basis, tokens) * gain.to(x.dtype).t()  # B K C
-        low = F.linear(low, low_weight).to(high.dtype)  # B K D
+        low = torch.matmul(basis, tokens)  # B K C
+    else:
+        low = torch.matmul(x.flatten(2), basis.t()).transpose(1, 2)  # B K C
+    low = F.linear(low * gain.to(x.dtype).t(), low_weight).to(high.dtype)  # B K D
+    if is_channels_last(x):
         maps = high.permute(0, 2, 3, 1).flatten(1, 2)  # B HW D
         maps = torch.baddbmm(maps, modes.transpose(1, 2), low)
         return maps.unflatten(1, high.shape[2:]).permute(0, 3, 1, 2)
-    low = torch.matmul(x.flatten(2), basis.t()) * gain.to(x.dtype)  # B C K
-    low = torch.matmul(low_weight, low).to(high.dtype)  # B D K
-    return torch.baddbmm(high.flatten(2), low, modes).unflatten(2, high.shape[2:])
+    maps = torch.baddbmm(high.flatten(2), low.transpose(1, 2), modes)  # B D HW
+    return maps.unflatten(2, high.shape[2:])
 
 
 def modulate(

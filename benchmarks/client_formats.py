@@ -1,6 +1,7 @@
 """Calls that take a network's maps, quantize it or record it; see `client_calls`."""
 
 import io
+import os
 import tempfile
 from contextlib import chdir
 from typing import Any
@@ -116,6 +117,21 @@ def nncf_weights(model: nn.Module, x: Tensor) -> float:
         return difference(found, expected, ROUGH)
 
 
+@call("nncf", "quantize of OpenVINO's model of the ONNX file")
+def nncf_openvino(model: nn.Module, x: Tensor) -> float:
+    import nncf
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/model.onnx"
+        torch.onnx.export(model, (x,), path, dynamo=True)
+        graph = openvino.Core().read_model(path)
+        images = nncf.Dataset([(x + i).numpy() for i in range(4)])
+        ready = openvino.compile_model(nncf.quantize(graph, images, subset_size=4), "CPU")
+        with torch.no_grad():
+            return difference(torch.from_numpy(ready(x.numpy())[0]), model(x), INT8)
+
+
 @call("lightly-train", "get_wrapped_model by name", "lightly_train")
 def lightly_by_name(model: nn.Module, x: Tensor) -> None:
     from lightly_train._models.package_helpers import get_wrapped_model
@@ -130,6 +146,32 @@ def lightly_by_network(model: nn.Module, x: Tensor) -> None:
     from lightly_train._models.package_helpers import get_wrapped_model
 
     get_wrapped_model(model, num_input_channels=3)
+
+
+@call("lightly-train", "pretrain by name, an epoch, and its exported weights", "lightly_train")
+def lightly_pretrain(model: nn.Module, x: Tensor) -> None:
+    import lightly_train
+    from torchvision.utils import save_image
+
+    name = model.default_cfg["architecture"]
+    with tempfile.TemporaryDirectory() as folder:
+        os.mkdir(f"{folder}/images")
+        for i in range(4):
+            save_image(torch.rand(3, 96, 96), f"{folder}/images/{i}.png")
+        lightly_train.pretrain(
+            out=f"{folder}/out",
+            data=f"{folder}/images",
+            model=f"timm/{name}",
+            method="simclr",
+            epochs=1,
+            batch_size=2,
+            num_workers=0,
+            accelerator="cpu",
+            devices=1,
+            transform_args={"image_size": (64, 64)},
+        )
+        weights = torch.load(f"{folder}/out/exported_models/exported_last.pt", weights_only=True)
+        timm.create_model(name, num_classes=0).load_state_dict(weights)
 
 
 @call("torch", "torch.fx symbolic_trace")

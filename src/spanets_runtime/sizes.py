@@ -33,7 +33,7 @@ def quick_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
         Image.init()
         known = [form for form in FORMATS if form in Image.OPEN]  # without plug-in formats
         with quiet_decoder(), Image.open(path, formats=known) as image:
-            end = _read_end(path)
+            end = _read_end(path, _LATE_BYTES if image.format == "PNG" else _END_BYTES)
             if _ENDS.get(image.format or "", b"") not in end[-_END_BYTES:]:
                 return None
             orientation = _orientation(image, end)
@@ -45,10 +45,10 @@ def quick_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
         return None
 
 
-def _read_end(path: str | os.PathLike[str]) -> bytes:
+def _read_end(path: str | os.PathLike[str], count: int) -> bytes:
     with open(path, "rb") as file:
         length = file.seek(0, os.SEEK_END)
-        file.seek(max(0, length - _LATE_BYTES))
+        file.seek(max(0, length - count))
         return file.read()
 
 

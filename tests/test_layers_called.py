@@ -197,6 +197,31 @@ def test_what_replaces_a_layer_of_an_option_takes_effect(
         replace(model, name, layer)
 
 
+def with_bias(layer: nn.Module) -> nn.Module:
+    """A layer of the same class and with the same weights that also adds numbers."""
+    changed = copy.deepcopy(layer)
+    bias = torch.linspace(1, 2, len(layer.weight))  # type: ignore[arg-type]
+    changed.bias = nn.Parameter(bias)
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("name_", "arguments"),
+    [*((name, {}) for name in structures()), ("spanet_nano", {"aggregation": "hadamard"})],
+    ids=str,
+)
+def test_a_bias_of_a_replaced_layer_takes_effect(name_: str, arguments: dict[str, Any]) -> None:
+    """Of a layer that is built without one; twins must not know layers by their class alone."""
+    model, x = shallow(name_, **arguments), images(64, 64)
+    with torch.no_grad():
+        before = model(x)
+    for name, layer in weighted(model).items():
+        if layer.bias is None:
+            replace(model, name, with_bias(layer))
+            assert_effective(model, name, x, before)
+            replace(model, name, layer)
+
+
 class Uneven(nn.Module):
     """A parametrization: doubles a part of the weight."""
 
@@ -302,6 +327,16 @@ def watchers() -> Iterator[Any]:
         lambda mlp, name: mlp.get_submodule(name).register_forward_hook(lambda *call: 2 * call[2]),
         id="hooked",
     )
+
+
+def test_the_mlp_of_a_gpu_adds_a_bias() -> None:
+    mlp = fuse(stirred(StarMlp(8)))
+    x = torch.randn(2, 8, 5, 7).contiguous(memory_format=torch.channels_last)
+    mlp.fc2 = with_bias(mlp.fc2)
+    with torch.no_grad():
+        plain = mlp(x)
+        with taken():
+            assert error(mlp(x), plain) < 1e-5
 
 
 @pytest.mark.parametrize("watch", watchers())

@@ -42,7 +42,7 @@ NAMES = [
     (_device, "DeviceContext"),
     # spanets/spectral/constants.py: real tensors while something is traced
     (_python_dispatch, "_disable_current_modes"),
-    # spanets/backbones/pyramid.py: maps
+    # spanets/backbones/pyramid.py and registry.py: maps
     (_features, "FeatureGetterNet"),
     (_features, "feature_take_indices"),
     # spanets/mixers/adaptive.py: refused weights

@@ -1,7 +1,10 @@
 """`python -m spanets.timm`: scripts that only know timm find the models."""
 
+import runpy
 import subprocess
 import sys
+
+import pytest
 
 
 def run(*words: str, cwd=None) -> subprocess.CompletedProcess[str]:
@@ -22,8 +25,22 @@ def test_a_script_finds_the_models_its_arguments_and_its_neighbours(tmp_path):
     assert done.stdout.strip() == "True ['y']", done.stderr
 
 
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["-m", "--help"]])
+def test_help(words, capsys):
+    runpy.run_module("spanets.timm")["run"](words)
+    out, err = capsys.readouterr()
+    assert out.startswith("usage: python -m spanets.timm SCRIPT.py")
+    assert not err
+
+
+def test_no_script(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_module("spanets.timm")["run"]([])
+    assert "no script is named; usage:" in capsys.readouterr().err
+
+
 def test_a_missing_script():
     done = run("absent.py")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("spanets.timm: no such script: absent.py; usage:")
     assert done.stderr.count("\n") == 1

@@ -197,6 +197,8 @@ def test_no_ring():
         ({"mixers": ("conv",) * 4}, "mixers has 'conv', allowed: adaptive, local_attention"),
         ({"mixers": ("adaptive",)}, "dims, depths and mixers name 4, 4 and 1 stages"),
         ({"img_size": 31}, "img_size is 31, must be one or two sides from 32 up"),
+        ({"img_size": 224.0}, "img_size is 224.0, must be one or two sides from 32 up, in whole"),
+        ({"img_size": (64.0, 64)}, r"img_size is \(64.0, 64\), must be one or two sides"),
         ({"img_size": (64, 64, 3)}, r"img_size is \(64, 64, 3\), must be one or two sides"),
         ({"global_pool": "catavgmax"}, "global_pool is 'catavgmax', which changes"),
         ({"dims": (18, 36, 72, 144)}, "18 channels do not split into 4 heads"),
@@ -377,6 +379,14 @@ def test_other_classes_of_features(small, build, kind):
         assert (found - right).abs().max() <= 1e-5 * right.abs().max()
     if kind in ("list", "dict"):
         assert {f"stages_{i}" for i in range(len(wanted))} <= dict(features.named_children()).keys()
+
+
+@pytest.mark.parametrize("kind", ["list", "dict", "hook", "fx"])
+def test_output_norms_that_would_be_dropped_are_refused(small, kind):
+    arguments = {"device": "meta", "features_only": True, "output_norm": True}
+    with pytest.raises(ValueError, match=f"output_norm has no effect on maps of .*'{kind}'"):
+        timm.create_model(small, feature_cls=kind, **arguments)
+    assert timm.create_model(small, feature_cls="getter", **arguments).model.output_norms
 
 
 def test_logits_of_each_position(small, build):

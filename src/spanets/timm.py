@@ -7,6 +7,7 @@ python -m spanets.timm -m package.module ARGS...
 import os
 import runpy
 import sys
+from typing import NoReturn
 
 import spanets  # registers the models
 
@@ -21,17 +22,25 @@ def run(words: list[str]) -> None:
     """
     is_module = words[:1] == ["-m"]
     program, *arguments = words[is_module:] or [""]
-    if not program or program in ("-h", "--help"):
-        sys.exit(f"{USAGE}\n{len(spanets.list_models())} models are registered with timm")
+    if program in ("-h", "--help"):
+        print(f"{USAGE}\n{len(spanets.list_models())} models are registered with timm")
+        return
+    if not program:
+        _refuse("no script is named")
     sys.argv = [program, *arguments]
     if is_module:
         sys.path[0] = os.getcwd()
         runpy.run_module(program, run_name="__main__", alter_sys=True)
         return
     if not os.path.isfile(program):
-        sys.exit(f"spanets.timm: no such script: {program}; {USAGE}")
+        _refuse(f"no such script: {program}")
     sys.path[0] = os.path.dirname(os.path.abspath(program))
     runpy.run_path(program, run_name="__main__")
+
+
+def _refuse(reason: str) -> NoReturn:
+    print(f"spanets.timm: {reason}; {USAGE}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

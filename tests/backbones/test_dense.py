@@ -84,6 +84,38 @@ def test_frozen_stages(name, count):
     assert backbone.training
 
 
+SHALLOW = (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name_", "arguments"),
+    [
+        ("spanet_nano", {"output_norm": False, "depths": SHALLOW}),
+        ("coat_lite_tiny", {"serial_depths": SHALLOW}),
+        ("hiera_tiny_224", {"stages": SHALLOW}),
+        ("twins_svt_small", {"depths": SHALLOW}),
+    ],
+)
+def test_what_the_first_maps_depend_on_is_frozen(name_, arguments):
+    """In these of timm's models, names or the order of registration would mislead."""
+    count = 2
+    with torch.device("meta"):
+        free, frozen = (DenseBackbone(name_, arguments, stages) for stages in (0, count))
+        maps = free(torch.empty(1, 3, 224, 224))
+    names, values = zip(*free.net.named_parameters(), strict=True)
+    total = torch.stack([x.sum() for x in maps[:count]]).sum()
+    found = zip(names, torch.autograd.grad(total, values, allow_unused=True), strict=True)
+    first = {key for key, grad in found if grad is not None}
+    assert {key for key, p in frozen.net.named_parameters() if not p.requires_grad} == first
+
+
+def test_stages_that_cannot_be_frozen_alone_are_refused():
+    with torch.device("meta"):
+        with pytest.raises(UsageError, match="every map of hrnet_w18_small depends on all stages"):
+            DenseBackbone("hrnet_w18_small", frozen_stages=1)
+        DenseBackbone("hrnet_w18_small")
+
+
 def stage_name(name: str, stage: int) -> str:
     if name.startswith("spanet"):
         return f"model.stages.{stage}"

@@ -158,6 +158,39 @@ def test_functions_stand_beside_models(tmp_path, monkeypatch):
     assert named["model"] == "test_resnet"
 
 
+FOLDING = """
+from torch import nn
+
+class Folding(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1)
+        self.first.requires_grad_(False)
+        self.train_form = True
+
+    def forward(self, x):
+        x = self.first(x)
+        return (self.second(x) if self.train_form else x).mean((2, 3))
+
+    def reparameterize(self):
+        self.second, self.train_form = nn.Identity(), False
+
+def small():
+    return nn.Sequential(Folding())
+"""
+
+
+@pytest.mark.parametrize(("train", "parameters", "macs"), [(False, 8, 6), (True, 14, 10)])
+def test_costs_are_those_of_the_network_that_is_timed(
+    tmp_path, monkeypatch, train, parameters, macs
+):
+    """Inference is timed folded; frozen parameters are parameters."""
+    (tmp_path / f"folding_{train}.py").write_text(FOLDING)
+    monkeypatch.syspath_prepend(tmp_path)
+    (row,) = compare([f"folding_{train}:small"], Setting(train=train), [1], [8], **FAST)["rows"]
+    assert (row["parameters"], row["macs"]) == (parameters, macs * 64)
+
+
 @pytest.mark.slow  # exports twice
 def test_exported_files_stand_beside_models(tmp_path):
     whole, eight = str(tmp_path / "whole.onnx"), str(tmp_path / "eight.onnx")

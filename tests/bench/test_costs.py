@@ -1,6 +1,7 @@
 """What models cost, against numbers known from elsewhere."""
 
 import re
+from contextlib import nullcontext
 
 import pytest
 import timm
@@ -34,10 +35,26 @@ def test_resnet18_costs_what_is_published():
     assert model.training
 
 
-def test_frozen_parameters_are_not_counted():
+def test_frozen_parameters_are_counted_if_wanted():
     model = nn.Linear(3, 2)
     model.bias.requires_grad_(False)
     assert count_parameters(model) == 6
+    assert count_parameters(model, frozen=True) == 8
+
+
+class Failing(nn.Conv2d):
+    def forward(self, x):
+        raise ArithmeticError
+
+
+@pytest.mark.parametrize("last", [nn.Conv2d, Failing])
+def test_every_module_keeps_its_mode(last):
+    """Frozen parts of a network that trains are in evaluation mode; also after an error."""
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), last(3, 3, 1)).train()
+    model[0].eval()
+    with nullcontext() if last is nn.Conv2d else pytest.raises(ArithmeticError):
+        count_costs(model, 8)
+    assert [module.training for module in model.modules()] == [True, False, True]
 
 
 def test_macs_grow_with_the_image():

@@ -103,6 +103,8 @@ def test_every_parameter_learns(kind, size, learn):
     [
         ({"kernel_size": 4}, "kernel_size is 4, must be odd"),
         ({"radius": 0}, "radius is 0, must be positive"),
+        ({"radius": float("inf")}, "radius is inf, must be positive and finite"),
+        ({"balances": ()}, "0 balances for 6 channels, allowed: 1 to 6"),
         ({"balances": (0.5,) * 4}, "6 channels do not split into 4 gates"),
         ({"learn_balance": "image"}, "learn_balance is 'image', allowed: None, gate, channel"),
     ],

@@ -1,6 +1,7 @@
 """Spectral pooling against its definition, written out here a second time, at any size."""
 
 import math
+import re
 from collections.abc import Callable
 
 import pytest
@@ -18,6 +19,7 @@ from spanets.spectral import (
     pooling,
     resolve_method,
     spectral_pool,
+    spectral_rescale,
 )
 
 # Float64 rounding: sums of up to 1600 terms of size one, 2e-16 each.
@@ -378,11 +380,22 @@ def test_unknown_method():
         spectral_pool(maps(1, 4, 4), 1, 0.7, method="dct")
 
 
-@pytest.mark.parametrize("radius", [0, -1, float("nan")])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64])
+@pytest.mark.parametrize("method", METHODS)
+def test_maps_are_of_floating_point(dtype, method):
+    """Others would be rounded, or lose their imaginary part."""
+    with pytest.raises(ValueError, match=f"maps of {dtype} cannot be filtered; convert them"):
+        spectral_pool(torch.ones(1, 2, 4, 4, dtype=dtype), 1, 0.7, method=method)
+    gain = torch.ones(2, 4, 3)
+    with pytest.raises(ValueError, match=f"maps of {dtype} cannot be filtered; convert them"):
+        spectral_rescale(torch.ones(1, 2, 4, 4, dtype=dtype), gain)
+
+
+@pytest.mark.parametrize("radius", [0, -1, float("nan"), float("inf"), 1e200])
 def test_radius_must_be_positive(radius):
-    with pytest.raises(ValueError, match=f"radius is {radius}, must be positive"):
+    with pytest.raises(ValueError, match=re.escape(f"radius is {radius}, must be")):
         spectral_pool(maps(1, 4, 4), radius, 0.7)
-    with pytest.raises(ValueError, match=f"radius is {radius}, must be positive"):
+    with pytest.raises(ValueError, match=re.escape(f"radius is {radius}, must be")):
         low_frequency_mask(4, 4, radius, 0.7)
 
 

@@ -3,8 +3,9 @@
 import pytest
 import timm
 import torch
+from released_names import released_spanetv2 as released
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 import spanets
 from spanets.weights import WeightsError, load_weights
@@ -13,42 +14,6 @@ StateDict = dict[str, Tensor]
 
 TINY = {"dims": (8, 16, 32, 64), "depths": (1, 2, 1, 1), "num_classes": 5, "img_size": 64}
 KINDS = ["spanetv2_nano_pure", "spanetv2_nano_hybrid"]
-
-
-def released(model: nn.Module, later: bool = False) -> StateDict:
-    """The model's weights under the names of the authors' code, of the later one if so asked."""
-    renames = [
-        *(
-            ("stem.conv.", "downsample_layers.0.conv."),
-            ("stem.norm.", "downsample_layers.0.post_norm."),
-        ),
-        *((f"stages.{i}.downsample.conv.", f"downsample_layers.{i}.conv.") for i in (1, 2, 3)),
-        *((f"stages.{i}.downsample.norm.", f"downsample_layers.{i}.pre_norm.") for i in (1, 2, 3)),
-        *((f"output_norms.{i}.", f"norm{i}.") for i in range(4)),
-        *(("head.norm.", "norm."), ("head.fc.", "head.")),
-        *((".blocks.", "."), (".query.", ".query.0."), (".value.", ".ctx.")),
-        (".filter.alpha", ".scale.alpha"),
-    ]
-    if not later:
-        renames += [(f".local_convs.{i}.", f".local_conv_{i + 1}.") for i in range(4)]
-    state: StateDict = {}
-    for key, value in model.state_dict().items():
-        for ours, theirs in renames:
-            if ours == "head.fc." or key.startswith(ours) or ours.startswith("."):
-                key = key.replace(ours, theirs)
-        linear = value.ndim == 4 and value.shape[2:] == (1, 1) and ".proj." not in key
-        if linear or key.endswith("token_mixer.proj.weight"):
-            value = value[:, :, 0, 0]
-        if key.endswith(".interleaved"):
-            continue
-        if key.endswith(".filter.logits") and later:
-            state[key.removesuffix(".logits")] = value
-        elif key.endswith(".filter.logits"):
-            for i in range(4):  # ours lie in the order of the merged channels
-                state[key.removesuffix(".filter.logits") + f".filter_{i + 1}"] = value[i::4]
-        else:
-            state[key] = value
-    return {key: value.clone() for key, value in state.items()}
 
 
 def save(path, state: StateDict):
@@ -111,6 +76,29 @@ def test_wrong_pairing_is_refused(build, tmp_path):
     load_weights(
         timm.create_model(KINDS[0], **TINY, merge="concatenated", scaled_gate=True), concatenated
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int64])
+def test_an_order_in_any_number_format(build, dtype):
+    """Scripts convert all tensors of a state dict alike."""
+    state = {k: v.to(dtype) for k, v in build(KINDS[0], **TINY).state_dict().items() if v.ndim == 0}
+    model = timm.create_model(KINDS[0], **TINY)
+    load_weights(model, model.state_dict() | state)
+    key = next(iter(state))
+    assert key.endswith("merge.interleaved") and model.state_dict()[key].dtype == torch.bool
+    with pytest.raises(
+        WeightsError, match=r"merge\.interleaved: the file's heads are concatenated"
+    ):
+        load_weights(model, model.state_dict() | {key: torch.zeros((), dtype=dtype)})
+    with pytest.raises(WeightsError, match=r"merge\.interleaved has shape"):
+        load_weights(model, model.state_dict() | {key: torch.ones(2, dtype=dtype)})
+
+
+def test_an_order_that_is_none(build):
+    model = timm.create_model(KINDS[0], **TINY)
+    key = next(key for key in model.state_dict() if key.endswith("merge.interleaved"))
+    with pytest.raises(WeightsError, match=r"holds torch.float32 in the file, torch.bool in the"):
+        load_weights(model, model.state_dict() | {key: torch.tensor(0.5)})
 
 
 def test_filters_of_another_image_size(build, tmp_path):

@@ -15,11 +15,12 @@ import pytest
 import timm
 import torch
 from golden import STATE_SHAPES
+from released_names import BALANCES, RADII
+from released_names import released_spanet as released
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import spanets
-from spanets.mixers import chunk_sizes
 from spanets.spectral import low_frequency_mask
 from spanets.weights import PUBLISHED, WeightsError, load_weights, read_checkpoint, read_state_dict
 from spanets_runtime.errors import UserError
@@ -30,7 +31,6 @@ NAME = "spanet_nano"
 # Some kilobytes, with every kind of part.
 TINY = {"dims": (6, 7, 9, 12), "depths": (1, 2, 1, 1)}
 CLASSES = 5
-RADII, BALANCES = (2, 2, 1, 1), (0.7, 0.8, 0.9)
 
 
 @pytest.fixture
@@ -44,36 +44,6 @@ def blank() -> nn.Module:
     """A model of the same form with other weights."""
     torch.manual_seed(1)
     return timm.create_model(NAME, **TINY, num_classes=CLASSES).eval()
-
-
-def released(model: nn.Module, masks: bool = True) -> StateDict:
-    """The model's weights under the names of the authors' code: `weights._rename` backwards."""
-    renames = [
-        ("stem.conv.", "patch_embed.proj."),
-        ("head.fc.", "head."),
-        (".conv_row.", ".conv.0."),
-        (".conv_column.", ".conv.1."),
-        *((f"stages.{i}.downsample.conv.", f"network.{2 * i - 1}.proj.") for i in (1, 2, 3)),
-        *((f"stages.{i}.blocks.", f"network.{2 * i}.") for i in range(4)),
-        *((f"output_norms.{i}.", f"norm{2 * i}.") for i in range(4)),
-    ]
-    state: StateDict = OrderedDict()
-    for key, value in model.state_dict().items():
-        for ours, theirs in renames:
-            key = key.replace(ours, theirs)
-        if ".context." not in key:
-            state[key] = value
-            continue
-        mixer, kind = key.split("context.")
-        sizes = chunk_sizes(value.shape[1], 3)
-        parts = value.unbind() if kind == "bias" else value.split(sizes, 1)
-        for i, part in enumerate(parts):
-            state[f"{mixer}pws.{i}.{kind.removeprefix('proj.')}"] = part.contiguous().clone()
-            stage = int(key.split(".")[1]) // 2
-            if masks:
-                mask = low_frequency_mask(56 >> stage, 56 >> stage, RADII[stage], BALANCES[i])
-                state[f"{mixer}sps.{i}.filter"] = mask[None]
-    return state
 
 
 def prefixed(prefix: str, state: StateDict) -> StateDict:

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+import timm
 from timm.layers import Format
 from torch import Tensor, nn
 
 from spanets.backbones.factory import create_model
+from spanets.backbones.freezing import first_parameters, is_within, modules_of
 from spanets.backbones.registry import own_models
 from spanets.weights import LoadReport, load_weights
 from spanets.weights.choosing import Given
@@ -33,7 +35,8 @@ class DenseBackbone(nn.Module):
         out_channels: Channels of each map.
 
     Raises:
-        UsageError: unknown model, or a model without maps at these strides.
+        UsageError: unknown model, a model without maps at these strides, or one whose first stages
+            cannot be frozen alone.
         ValueError: frozen_stages is out of range.
     """
 
@@ -47,14 +50,17 @@ class DenseBackbone(nn.Module):
         super().__init__()
         if frozen_stages not in range(len(STRIDES) + 1):
             raise ValueError(f"frozen_stages is {frozen_stages}, allowed: 0 to {len(STRIDES)}")
-        self.net = _create_pyramid(name, dict(model_args or {}), strides)
+        arguments = dict(model_args or {})
+        self.net = _create_pyramid(name, arguments, strides)
         info = self.net.feature_info
         self.out_channels = tuple(info.channels())
         self.frozen_stages = frozen_stages
         self._channels_last = getattr(self.net, "output_fmt", Format.NCHW) == Format.NHWC
-        for module in self._frozen():
-            for parameter in module.parameters(recurse=False):
+        frozen = self._find_frozen(name, arguments) if frozen_stages else set()
+        for key, parameter in self.net.named_parameters():
+            if key in frozen:
                 parameter.requires_grad_(False)
+        self._frozen_modules = frozenset(modules_of(self.net, frozen))
         self.train()
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -67,8 +73,9 @@ class DenseBackbone(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Sets the mode; frozen stages stay in evaluation mode."""
         super().train(mode)
-        for module in self._frozen():
-            module.training = False
+        for name, module in self.net.named_modules():
+            if is_within(name, self._frozen_modules):  # adapters may have added layers
+                module.training = False
         return self
 
     def load(self, path: Given, ema: bool | None = None) -> LoadReport:
@@ -83,27 +90,27 @@ class DenseBackbone(nn.Module):
         """
         return load_weights(self.net, path, ema=ema)
 
-    def _frozen(self) -> list[nn.Module]:
-        """Returns the modules of the frozen stages and of everything before them."""
-        if not self.frozen_stages:
-            return []
-        modules = {row["reduction"]: row["module"] for row in self.net.feature_info.info}
-        last = _flat(modules[STRIDES[self.frozen_stages - 1]])
-        frozen: list[nn.Module] = []
-        end = 0
-        for name, module in self.net.named_modules():
-            name = _flat(name.removeprefix("model."))
-            if name in ("", "model") or last.startswith(f"{name}_"):
-                continue  # also contains later stages
-            frozen.append(module)
-            if name == last or name.startswith(f"{last}_"):
-                end = len(frozen)
-        return frozen[:end]
+    def _find_frozen(self, name: str, arguments: dict[str, Any]) -> set[str]:
+        """Returns the names of the parameters of the stem and the frozen stages."""
+        net, stride = self.net, STRIDES[self.frozen_stages - 1]
+        if stride not in net.feature_info.reduction():  # the map is not among those returned
+            net = _create_pyramid(name, arguments, STRIDES)
+        frozen = first_parameters(net, stride, _image_size(name, arguments))
+        if frozen is None:
+            raise UsageError(
+                f"frozen_stages is {self.frozen_stages}, but every map of {name} depends on all "
+                "stages; set frozen_stages to 0"
+            )
+        return frozen
 
 
-def _flat(name: str) -> str:
-    """Returns a module's name in the form that timm's feature extractors use."""
-    return name.replace(".", "_")
+def _image_size(name: str, arguments: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Returns channels, height and width of an image that a model accepts."""
+    config = timm.get_pretrained_cfg(name)
+    channels, *sides = (3, 224, 224) if config is None else config.input_size
+    given = arguments.get("img_size") or sides
+    height, width = (given, given) if isinstance(given, int) else given
+    return arguments.get("in_chans", channels), height, width
 
 
 def _create_pyramid(name: str, arguments: dict[str, Any], strides: Sequence[int]) -> Any:

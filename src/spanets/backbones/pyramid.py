@@ -120,8 +120,9 @@ class PyramidBackbone(nn.Module):
         Args:
             x: Images (B, in_chans, H, W).
             indices: Stages to return: a list of indices, n for the last n, or None for all.
-            norm: Whether to apply the final norm to the last stage's returned output. Output norms
-                of a dense-prediction backbone are always applied.
+            norm: Whether to apply the final norm to the last stage's returned output; without
+                effect for SPANetV2, whose final norm is in the head. Output norms of a
+                dense-prediction backbone are always applied.
             stop_early: Whether to stop after the last requested stage.
             output_fmt: Must be "NCHW".
             intermediates_only: Whether to leave the final features out.
@@ -173,7 +174,10 @@ class PyramidBackbone(nn.Module):
         return taken
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Maps images (B, in_chans, H, W) to normed features (B, C, H / 32, W / 32)."""
+        """Maps images (B, in_chans, H, W) to features (B, C, H / 32, W / 32).
+
+        SPANet's are normed; SPANetV2's are not, since its final norm is in the head.
+        """
         return self._normed(self.stages(self.stem(x)))
 
     def _normed(self, x: Tensor) -> Tensor:

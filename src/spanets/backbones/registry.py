@@ -7,6 +7,9 @@ from typing import Any, cast
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+
+# timm has no public name for the class whose maps are those of `forward_intermediates`.
+from timm.models._features import FeatureGetterNet
 from torch import nn
 
 from spanets.backbones.pyramid import PyramidFeatures
@@ -86,6 +89,7 @@ def register_family(
 
 def _entry_point(module: str, network: type[nn.Module], name: str, row: dict[str, Any]) -> Any:
     def create(pretrained: bool = False, fused: bool = True, **kwargs: Any) -> nn.Module:
+        _check_norms_of_maps(**kwargs)
         if pretrained:
             kwargs = add_weights(name, _OWN[name], kwargs)
         model = build_model_with_cfg(
@@ -107,6 +111,19 @@ def _entry_point(module: str, network: type[nn.Module], name: str, row: dict[str
     create.__module__ = module
     create.__doc__ = f"{network.__name__} with {row}."
     return create
+
+
+def _check_norms_of_maps(
+    features_only: bool = False, output_norm: bool = False, feature_cls: Any = None, **_: Any
+) -> None:
+    """Raises a ValueError for norms that timm's other classes of feature extractors leave out."""
+    if not (features_only and output_norm) or feature_cls in (None, "getter"):
+        return
+    if not (isinstance(feature_cls, type) and issubclass(feature_cls, FeatureGetterNet)):
+        raise ValueError(
+            f"output_norm has no effect on maps of feature_cls {feature_cls!r}; leave one of both "
+            "out"
+        )
 
 
 def _sketch(network: type[nn.Module], row: dict[str, Any], **arguments: Any) -> nn.Module:

@@ -146,11 +146,14 @@ def stage_sizes(img_size: int | tuple[int, int], stages: int) -> list[tuple[int,
     """Returns the height and width of each stage's maps for images of this size.
 
     Raises:
-        ValueError: a side is below `MIN_SIZE`.
+        ValueError: a side is no whole number or below `MIN_SIZE`.
     """
-    sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-    if len(sides) != 2 or min(sides) < MIN_SIZE:
-        raise ValueError(f"img_size is {img_size}, must be one or two sides from {MIN_SIZE} up")
+    sides = tuple(img_size) if isinstance(img_size, Sequence) else (img_size, img_size)
+    if len(sides) != 2 or not all(isinstance(n, int) and n >= MIN_SIZE for n in sides):
+        raise ValueError(
+            f"img_size is {img_size!r}, must be one or two sides from {MIN_SIZE} up, in whole "
+            "pixels"
+        )
     height, width = ((side - 3) // 4 + 1 for side in sides)
     sizes = [(height, width)]
     for _ in range(stages - 1):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.utils import reparameterize_model
 from torch import nn
 
 from spanets.bench.costs import Costs, count_costs, count_parameters
@@ -36,8 +37,9 @@ class Row:
         quartile3_ms: Third quartile of that time.
         images_per_s: Throughput at the median.
         peak_memory_mb: Weights plus the peak of a batch; None if unknown.
-        parameters: Number of parameters; None for an exported file.
-        macs: Multiply-accumulates of one image; None for an exported file.
+        parameters: Number of parameters, frozen ones included, of the network that is timed: the
+            folded one for inference. None for an exported file.
+        macs: Multiply-accumulates of one image in this network; None for an exported file.
         fft_flops: Operations of one image's Fourier transforms; None for an exported file.
     """
 
@@ -158,7 +160,10 @@ def _prepare(model: TimedModel, setting: Setting, batch: int, size: int) -> _Rea
         step = make_exported_step(network, batch, size)
         step()
         return _Ready(step)
-    costs, parameters = _count_as_run(network, setting, size), count_parameters(network)
+    if not setting.train:
+        network = reparameterize_model(network.eval())  # the network that is counted and timed
+    parameters = count_parameters(network, frozen=True)
+    costs = _count_as_run(network, setting, size)
     step, weights = make_step(network, setting, batch, size)
     memory = _first_runs(step, setting)
     return _Ready(step, parameters, costs, None if memory is None else memory + weights)

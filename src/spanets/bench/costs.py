@@ -9,10 +9,17 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from spanets.backbones.modes import evaluating
 
-def count_parameters(model: nn.Module) -> int:
-    """Returns the number of trainable parameters."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+def count_parameters(model: nn.Module, frozen: bool = False) -> int:
+    """Returns the number of trainable parameters.
+
+    Args:
+        model: Any network.
+        frozen: Whether to count frozen parameters as well.
+    """
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or frozen)
 
 
 @dataclass(frozen=True)
@@ -42,13 +49,12 @@ def count_costs(model: nn.Module, size: int | tuple[int, int] = 224) -> Costs:
     channels = getattr(model, "in_chans", 3)
     sides = (size, size) if isinstance(size, int) else size
     images = torch.empty(1, channels, *sides, device=like.device, dtype=like.dtype)
-    training = model.training
     with (
-        FlopCounterMode(display=False, custom_mapping={**_FFT_FLOPS, **_IN_PLACE}) as counter,
+        evaluating(model),
+        FlopCounterMode(display=False, custom_mapping=_FFT_FLOPS) as counter,
         torch.no_grad(),
     ):
-        model.eval()(images)
-    model.train(training)
+        model(images)
     by_operator = counter.get_flop_counts()["Global"]
     fft = sum(by_operator.get(operator, 0) for operator in _FFT_FLOPS)
     return Costs(macs=(counter.get_total_flops() - fft) // 2, fft_flops=fft)
@@ -77,13 +83,6 @@ def _inverse_flops(x: Any, dims: Any, *rest: Any, out_shape: Any = None, **more:
 def _complex_flops(x: Any, dims: Any, *rest: Any, out_shape: Any = None, **more: Any) -> int:
     return _fft_flops(x, dims, real=False)
 
-
-def _product_flops(x: Any, a: Any, b: Any, *, out_shape: Any = None, **more: Any) -> int:
-    return 2 * prod(a) * b[-1]
-
-
-# torch counts only the variant that returns a new tensor.
-_IN_PLACE: dict[Any, Any] = {torch.ops.aten.baddbmm_: _product_flops}
 
 # The counter works on operators, and those of the transforms have no public names.
 _FFT_FLOPS: dict[Any, Any] = {

@@ -68,6 +68,11 @@ def is_pointwise(layer: Any) -> bool:
     )
 
 
+def is_dense(layer: Any, bias: bool) -> bool:
+    """Whether a layer is an unmodified 1×1 convolution of all channels, with or without a bias."""
+    return is_pointwise(layer) and layer.groups == 1 and (layer.bias is not None) == bias
+
+
 def call(layer: Any, x: Tensor) -> Tensor:
     """Returns the layer's output for maps (B, C, H, W).
 

@@ -27,7 +27,7 @@ from spanets.kernels.forms import (
     call,
     gelu_conv,
     has_hooks,
-    is_pointwise,
+    is_dense,
     is_unmodified,
     modulate,
     modulated_conv,
@@ -160,7 +160,7 @@ class FusedContext(_Twin, SpectralContext):
     def is_fused(self, x: Any) -> bool:
         """Whether the low-rank form applies: the basis method, and unmodified layers."""
         pool = self.filter
-        plain = is_unmodified(pool, SpectralPool) and is_pointwise(self.proj)
+        plain = is_unmodified(pool, SpectralPool) and is_dense(self.proj, bias=False)
         return _is_fused(x) and plain and pool.method == "basis"
 
     @property
@@ -204,7 +204,7 @@ class FusedHadamardContext(_Twin, HadamardContext):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the context of the same shape."""
-        if not (_is_fused(x) and is_pointwise(self.proj)):
+        if not (_is_fused(x) and is_dense(self.proj, bias=False)):
             return super().forward(x)
         parts = self.filter(x).chunk(self.gates, 1)
         weights = self.proj.weight.chunk(self.gates, 1)
@@ -212,13 +212,20 @@ class FusedHadamardContext(_Twin, HadamardContext):
         return reduce(torch.mul, [F.conv2d(part, weight, bias) for part, weight, bias in triples])
 
 
-def _slides_plainly(conv: Any) -> bool:
-    """Whether a convolution is as SPAM built it; making a backbone dilated changes its layers."""
+def _slides_plainly(conv: Any, dim: int) -> bool:
+    """Whether a convolution is as SPAM built it; making a backbone dilated changes its layers.
+
+    Args:
+        conv: Depth-wise convolution.
+        dim: Dimension of the kernel along which its taps lie: 0 for a column, 1 for a row.
+    """
     if not is_unmodified(conv, nn.Conv2d):
         return False
     pad = tuple(size // 2 for size in conv.kernel_size)
     plain = conv.stride == conv.dilation == (1, 1) and conv.padding_mode == "zeros"
-    return plain and conv.padding == pad and conv.bias is not None
+    slides = conv.padding == pad and conv.kernel_size[1 - dim] == 1
+    by_channel = conv.groups == conv.in_channels == conv.out_channels
+    return plain and slides and by_channel and conv.bias is not None
 
 
 class FusedSPAM(_Twin, SPAM):
@@ -233,13 +240,13 @@ class FusedSPAM(_Twin, SPAM):
         last = self.proj_out
         if not (is_unmodified(context, FusedContext) and context.is_fused(x)):
             return call(last, x * context(x))
-        if not is_pointwise(last) or last.bias is None:
+        if not is_dense(last, bias=True) or last.bias is None:
             return last(modulate(x, *context.low_rank(x)))
         return modulated_conv(x, last.weight, last.bias, *context.low_rank(x))
 
     def _convolve(self, x: Tensor) -> Tensor:
         row, column = self.conv_row, self.conv_column
-        if not (_slides_plainly(row) and _slides_plainly(column)):
+        if not (_slides_plainly(row, 1) and _slides_plainly(column, 0)):
             return column(row(x))
         assert row.bias is not None
         assert column.bias is not None
@@ -255,7 +262,7 @@ class FusedMlp(_Twin, PointwiseMlp):
             return super().forward(x)
         hidden, last = call(self.fc1, x), self.fc2
         exact = is_unmodified(self.act, nn.GELU) and self.act.approximate == "none"
-        if not exact or not is_pointwise(last) or last.bias is None:
+        if not exact or not is_dense(last, bias=True) or last.bias is None:
             return call(last, self.act(hidden))
         return gelu_conv(hidden, last.weight, last.bias)
 
@@ -302,14 +309,14 @@ def _fuses_spam(x: Tensor, norm: nn.Module, mixer: Any) -> bool:
         kernels.supports_inference(x)
         and is_unmodified(norm, GroupNorm1)
         and is_unmodified(mixer, FusedSPAM)
-        and is_pointwise(mixer.proj_in)
-        and _slides_plainly(mixer.conv_row)
-        and _slides_plainly(mixer.conv_column)
+        and is_dense(mixer.proj_in, bias=True)
+        and _slides_plainly(mixer.conv_row, 1)
+        and _slides_plainly(mixer.conv_column, 0)
         and mixer.conv_row.weight.shape[-1] <= kernels.MAX_TAPS
         and is_unmodified(mixer.context, FusedContext)
         and mixer.context.is_fused(x)
         and mixer.context.modes <= kernels.MAX_MODES
-        and is_pointwise(mixer.proj_out)
+        and is_dense(mixer.proj_out, bias=True)
     )
 
 
@@ -319,10 +326,10 @@ def _fuses_mlp(x: Tensor, norm: nn.Module, mlp: Any) -> bool:
         kernels.supports_inference(x)
         and is_unmodified(norm, GroupNorm1)
         and is_unmodified(mlp, FusedMlp)
-        and is_pointwise(mlp.fc1)
+        and is_dense(mlp.fc1, bias=True)
         and is_unmodified(mlp.act, nn.GELU)
         and mlp.act.approximate == "none"
-        and is_pointwise(mlp.fc2)
+        and is_dense(mlp.fc2, bias=True)
     )
 
 
@@ -368,7 +375,7 @@ class FusedStarMlp(_Twin, StarMlp):
         hidden = call(self.fc1, x)
         act: Any = self.act
         plain = is_unmodified(act, StarReLU) and is_unmodified(act.relu, nn.ReLU)
-        if not plain or not is_pointwise(self.fc2):
+        if not plain or not is_dense(self.fc2, bias=False):
             return call(self.fc2, act(hidden))
         return star_conv(hidden, act.scale, act.bias, self.fc2.weight)
 

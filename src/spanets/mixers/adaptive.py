@@ -82,7 +82,8 @@ class HeadMerge(nn.Module):
     ) -> None:
         """Rejects weights of the other merge order, whose shapes would fit."""
         order = state_dict.get(f"{prefix}interleaved")
-        if order is not None and not order.is_meta and bool(order) != (self.merge == "interleaved"):
+        is_known = order is not None and not order.is_meta and order.numel() == 1
+        if is_known and bool(order) != (self.merge == "interleaved"):
             theirs = MERGES[0] if order else MERGES[1]
             errors: list[str] = rest[-1]
             errors.append(

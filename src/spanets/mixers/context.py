@@ -81,6 +81,7 @@ class SpectralPool(nn.Module):
         super().__init__()
         check_choice("learn_balance", learn_balance, LEARN_BALANCE)
         check_radius(radius)
+        chunk_sizes(dim, len(balances))  # raises ValueError if they do not fit
         if learn_ring and (learn_balance is None or ring is None):
             raise ValueError("learn_ring needs learn_balance and a ring value to start from")
         self.radius = radius
@@ -247,8 +248,11 @@ def chunk_sizes(total: int, chunks: int) -> list[int]:
     """Returns the sizes of `torch.chunk`'s parts; the last may be smaller: 64 in 3 is 22, 22, 20.
 
     Raises:
-        ValueError: `torch.chunk` would return fewer parts (4 in 3, for example).
+        ValueError: `torch.chunk` would return fewer parts (4 in 3, for example), or there are no
+            parts.
     """
+    if chunks < 1:
+        raise ValueError(f"{chunks} balances for {total} channels, allowed: 1 to {total}")
     # Rounded up. Of a negative number, ONNX's integer division rounds otherwise than Python's.
     size = (total + chunks - 1) // chunks
     sizes = [min(size, total - start) for start in range(0, total, size)]

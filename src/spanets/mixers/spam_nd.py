@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from spanets.mixers.context import BALANCES, SpectralPool, chunk_sizes
+from spanets.mixers.context import BALANCES, SpectralPool
 from spanets.spectral import RING
 
 CONVOLUTIONS: dict[int, Any] = {1: nn.Conv1d, 3: nn.Conv3d}
@@ -28,7 +28,8 @@ class SPAMNd(nn.Module):
         radius, balances, ring, method, learn_balance, learn_ring: See `SpectralPool`.
 
     Raises:
-        ValueError: even kernel size, unknown choice, or dim cannot be split into N gates.
+        ValueError: even kernel size, unknown choice, radius that is not positive or not finite, or
+            dim cannot be split into N gates.
     """
 
     dims: ClassVar[int]
@@ -51,7 +52,6 @@ class SPAMNd(nn.Module):
             raise ValueError(f"kernel_size is {kernel_size}, must be odd")
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         conv = CONVOLUTIONS[self.dims]
-        chunk_sizes(dim, len(balances))  # raises ValueError if they do not fit
         options = (radius, balances, ring, method, learn_balance, learn_ring)
         self.proj_in = conv(dim, dim, 1, **factory)
         self.convs = nn.Sequential()

@@ -20,14 +20,20 @@ the ball `t² + u² + v² < r²`.
 from collections.abc import Sequence
 from functools import lru_cache, reduce
 from itertools import product
-from math import isclose, isqrt, pi
+from math import inf, isclose, isqrt, pi
 from operator import mul
 
 import torch
 from torch import Tensor
 
 from spanets.spectral.constants import SizeConstant
-from spanets.spectral.tracing import check_map_size, modulo, square_root, without_autocast
+from spanets.spectral.tracing import (
+    check_floating_point,
+    check_map_size,
+    modulo,
+    square_root,
+    without_autocast,
+)
 
 RING = 1 / 3
 """The ring value ρ of the released weights, for every λ."""
@@ -65,7 +71,7 @@ def low_frequency_mask(
         (H, W), or (C, H, W) for a balance or ring of shape (C,).
 
     Raises:
-        ValueError: the radius, H or W is not positive.
+        ValueError: the radius, H or W is not positive, or the radius not finite.
     """
     return low_frequency_mask_nd((height, width), radius, balance, ring, dtype, device)
 
@@ -88,7 +94,7 @@ def low_frequency_mask_nd(
         `(*size)`, or `(C, *size)` for a balance or ring of shape (C,).
 
     Raises:
-        ValueError: the radius or a size is not positive.
+        ValueError: the radius or a size is not positive, or the radius not finite.
     """
     check_map_size(*size)
     check_radius(radius)
@@ -119,10 +125,12 @@ def spectral_pool(
         Filtered maps, with the shape and dtype of x.
 
     Raises:
-        ValueError: unknown method, radius not positive, or empty map.
+        ValueError: unknown method, radius not positive or not finite, empty map, or maps that are
+            not of floating point.
     """
     size = x.shape[-dims:]
     check_map_size(*size)
+    check_floating_point(x)
     check_radius(radius)
     if resolve_method(method, radius, ring, dims) == "fft":
         return _pool_by_fft(x, radius, balance, ring, dims)
@@ -135,9 +143,9 @@ def spectral_pool(
 
 
 def check_radius(radius: float) -> None:
-    """Raises ValueError for a radius that is not positive."""
-    if not radius > 0:
-        raise ValueError(f"radius is {radius}, must be positive")
+    """Raises ValueError for a radius that is not positive, or whose square is not finite."""
+    if not (radius > 0 and radius * radius < inf):
+        raise ValueError(f"radius is {radius}, must be positive and finite")
 
 
 def resolve_method(method: str, radius: float, ring: Balance | None, dims: int = 2) -> str:

@@ -26,6 +26,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from spanets.spectral.constants import SizeConstant
 from spanets.spectral.tracing import (
+    check_floating_point,
     check_map_size,
     is_exporting,
     is_traced,
@@ -53,9 +54,10 @@ def spectral_rescale(x: Tensor, gain: Tensor, method: str = "auto", dims: int = 
         Filtered maps, with the shape and dtype of x.
 
     Raises:
-        ValueError: unknown method, "matmul" for maps that are not two-dimensional, empty map, or
-            wrong shape of the gain.
+        ValueError: unknown method, "matmul" for maps that are not two-dimensional, empty map, maps
+            that are not of floating point, or wrong shape of the gain.
     """
+    check_floating_point(x)
     traced = is_traced(x)
     if not traced:
         _check_shapes(x, gain, dims)

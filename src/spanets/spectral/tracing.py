@@ -84,3 +84,9 @@ def check_map_size(*size: int) -> None:
     # Compilers assume that symbolic sizes are positive; comparing one would add a guard.
     if all(isinstance(side, int) for side in size) and min(size) < 1:
         raise ValueError(f"a map of {'x'.join(map(str, size))} has no samples")
+
+
+def check_floating_point(x: Tensor) -> None:
+    """Raises ValueError for maps of whole numbers, to which gains would be rounded, or complex."""
+    if not x.is_floating_point():
+        raise ValueError(f"maps of {x.dtype} cannot be filtered; convert them, as by x.float()")

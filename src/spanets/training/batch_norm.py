@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from spanets.backbones.modes import evaluating
 from spanets_runtime.errors import UsageError
 
 
@@ -29,13 +30,10 @@ def refuse_single_values(model: nn.Module, image: Tensor, batch: int) -> None:
         for name, layer in model.named_modules()
         if isinstance(layer, _BatchNorm) and layer.training  # the only class that all share
     ]
-    modes = {layer: layer.training for layer in model.modules()}
     try:
-        with torch.no_grad():
-            model.eval()(image)
+        with evaluating(model), torch.no_grad():
+            model(image)
     finally:
-        for layer, mode in modes.items():
-            layer.training = mode
         for hook in hooks:
             hook.remove()
     if single := [name for name, count in values.items() if count == 1]:

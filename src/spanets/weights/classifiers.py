@@ -34,6 +34,11 @@ def first_convolutions(model: nn.Module) -> tuple[str, ...]:
     return _configured(model, "first_conv", ())
 
 
+def architecture_of(model: nn.Module) -> str:
+    """Returns the timm name of a model without its tag; "" if it tells none."""
+    return next(iter(_configured(model, "architecture", ())), "")
+
+
 def _configured(model: nn.Module, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
     config: Any = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
     if config is None:

@@ -9,7 +9,7 @@ from torch import nn
 from spanets.weights.choosing import Given, place_of, take_weights
 from spanets.weights.earlier import is_earlier_name, rename_all
 from spanets.weights.errors import WeightsError
-from spanets.weights.features import load_features
+from spanets.weights.features import find_arguments, find_rewritten, load_features
 from spanets.weights.files import StateDict
 from spanets.weights.matching import (
     adapt_first,
@@ -60,7 +60,9 @@ def load_weights(
         return load_features(model, path, ema)
     check_places(target.state_dict())
     fitted = fit_weights(target, path, reset_classifier, ema, adapt_channels)
-    target.load_state_dict(fitted.tensors, strict=False)  # every key is accounted for
+    names = find_rewritten(target) or {}
+    tensors = {names.get(key, key): value for key, value in fitted.tensors.items()}
+    target.load_state_dict(tensors, strict=False)  # every key is accounted for
     fitted.report.loaded = len(fitted.tensors)
     return fitted.report
 
@@ -100,6 +102,8 @@ def fit_weights(
         WeightsError: see `load_weights`.
     """
     own, is_ours = model.state_dict(), _is_ours(model)
+    if names := find_rewritten(model):
+        own = {name: own[key] for name, key in names.items()}
 
     def is_name(key: str) -> bool:
         return key in own or (is_ours and (is_released_name(key) or is_earlier_name(key)))
@@ -154,14 +158,18 @@ def _adapt(state_dict: StateDict, model: nn.Module, own: StateDict) -> StateDict
 
 
 def _is_ours(model: nn.Module) -> bool:
-    return hasattr(model, "output_norms")
+    return hasattr(model, "output_norms") or find_rewritten(model) is not None
 
 
 def _rename(tensors: StateDict, model: nn.Module) -> StateDict:
-    return rename_all(convert_official(tensors, **_spectral_arguments(model)))
+    if is_official(tensors):
+        tensors = convert_official(tensors, **_spectral_arguments(model))
+    return rename_all(tensors)
 
 
 def _spectral_arguments(model: nn.Module) -> dict[str, Any]:
     """Returns the arguments that must agree with the masks in released weights."""
+    if find_rewritten(model) is not None:
+        return find_arguments(model)
     names = ("radii", "balances", "ring")
     return {name: getattr(model, name) for name in names if hasattr(model, name)}

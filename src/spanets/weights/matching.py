@@ -21,6 +21,9 @@ _OPTIONAL = r"head|norm|output_norms\.\d|stages\.\d"
 # Batch norm's counter, which matters only for a momentum of None.
 _COUNTER = ".num_batches_tracked"
 
+# SPANetV2's order of heads: whether they are interleaved.
+_ORDER = ".merge.interleaved"
+
 # Values on the half spectrum of a map (C, H, F).
 _FILTER = ".filter.logits"
 
@@ -77,9 +80,9 @@ def check_tensor(key: str, theirs: Tensor, ours: Tensor, rules: Rules) -> None:
     if theirs.shape != ours.shape:
         shapes = f"{tuple(theirs.shape)} in the file, {tuple(ours.shape)} in the model"
         raise WeightsError(f"{key} has shape {shapes}{_explain_channels(key, theirs, ours, rules)}")
-    # Scripts that convert all tensors to half precision also convert the batch counter.
-    is_counter = key.endswith(_COUNTER)
-    if theirs.is_floating_point() != ours.is_floating_point() and not is_counter:
+    # Scripts that convert all tensors to half precision also convert these two.
+    is_converted = key.endswith(_COUNTER) or (key.endswith(_ORDER) and _is_zero_or_one(theirs))
+    if theirs.is_floating_point() != ours.is_floating_point() and not is_converted:
         raise WeightsError(f"{key} holds {theirs.dtype} in the file, {ours.dtype} in the model")
 
 
@@ -184,12 +187,19 @@ def _explain_channels(key: str, theirs: Tensor, ours: Tensor, rules: Rules) -> s
 def _check_arguments(tensors: StateDict, own: Mapping[str, Tensor]) -> None:
     """Raises an error that names the SPANetV2 argument with which the weights would fit."""
     both = sorted(own.keys() & tensors.keys())
-    for key in (key for key in both if key.endswith(".interleaved")):
-        if bool(tensors[key]) != bool(own[key]):
+    for key in (key for key in both if key.endswith(_ORDER)):
+        # `check_tensor` refuses other shapes.
+        if tensors[key].numel() == 1 and bool(tensors[key]) != bool(own[key]):
             theirs, ours = _merge_name(tensors[key]), _merge_name(own[key])
             raise WeightsError(
                 f"{key}: the file's heads are {theirs}, the model's {ours}; create the model with "
                 f'merge="{theirs}"'
+            )
+    for key in sorted(tensors.keys() - own.keys()):
+        if key.endswith(_ORDER) and key.replace(_ORDER, _FILTER) in own:
+            raise WeightsError(
+                f"{show_name(key)} cannot be compared with a model made with feature_cls='fx', "
+                "which keeps no order of heads; use another feature_cls"
             )
     for key in sorted(own.keys() ^ tensors.keys()):
         if key.endswith(".filter.alpha") and key.replace(".alpha", ".logits") in both:
@@ -207,6 +217,10 @@ def _check_arguments(tensors: StateDict, own: Mapping[str, Tensor]) -> None:
                 f"{key} has shape {shapes}; create the model with the img_size that the file's "
                 "filters were made for; the model still accepts images of any size"
             )
+
+
+def _is_zero_or_one(value: Tensor) -> bool:
+    return value.numel() == 1 and value.item() in (0, 1)
 
 
 def _merge_name(interleaved: Tensor) -> str:

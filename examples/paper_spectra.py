@@ -14,9 +14,9 @@ from pathlib import Path
 from spanets.analysis import SpectrumStatistics, stream
 from spanets.analysis.plots import Array, plot_spectra, save_figure
 from spanets.analysis.study.figures import make_titles
-from spanets.analysis.study.inputs import batches, open_network, spread_evenly
+from spanets.analysis.study.inputs import batches, open_network
 from spanets.data.sources.elpv import elpv_splits
-from spanets_runtime.listing import images_below
+from spanets_runtime.listing import images_below, spread_evenly
 
 MODELS = (
     "convnext_tiny",

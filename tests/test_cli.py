@@ -16,6 +16,7 @@ from small_runs import call, call_without_torch
 
 import spanets
 import spanets_cli
+from spanets_cli.parser import make_parser
 
 COMMANDS = ("models", "train", "eval", "predict")
 
@@ -139,7 +140,19 @@ def test_packages_are_commands(module, monkeypatch, capsys):
         (["predict", "a.ckpt", "b.png", "--top", "0"], "argument --top: 0 is no whole number from"),
         (["predict", "a.ckpt", "b.png", "--top", "-3"], "argument --top: -3 is no whole number fr"),
         (["predict", "a.ckpt", "b.png", "--top", "x"], "argument --top: x is no whole number from"),
-        (["predict", "a.ckpt", "b.png", "--jsn"], "unrecognized arguments: --jsn"),
+        (
+            ["predict", "a.ckpt", "b.png", "--jsn"],
+            "unrecognized arguments: --jsn; did you mean '--json'? (see spanets predict --help)",
+        ),
+        (
+            ["explore", "--bnd=1"],
+            "unrecognized arguments: --bnd=1; did you mean '--band'? (see spanets explore --help)",
+        ),
+        (
+            ["weights", "list", "--jsno"],
+            "unrecognized arguments: --jsno; did you mean '--json'? (see spanets weights list -",
+        ),
+        (["eval", "a", "--xyzzy", "3"], "unrecognized arguments: --xyzzy 3 (see spanets eval --h"),
         (["eval", "a.ckpt", "--batch", "0"], "argument --batch: 0 is no whole number from 1 to"),
         (["eval", "a.ckpt", "--workers", "-1"], "argument --workers: -1 is no whole number from 0"),
         (["models", "a", "b"], "unrecognized arguments: b"),
@@ -162,6 +175,25 @@ def test_packages_are_commands(module, monkeypatch, capsys):
 )
 def test_usage_errors(words, said, refused):
     assert refused(2, *words).startswith(said)
+
+
+def test_paths_may_begin_with_the_home_folder(monkeypatch):
+    """A shell leaves the `~` of --out=~/x as it is."""
+    monkeypatch.setenv("HOME", "/home/me")
+    paths = re.compile(r"FILE|DIR|RUN|CHECKPOINT|IMAGE|STUDY|DATA|IN|MODEL")
+
+    def arguments_of(parser):
+        for action in parser._actions:
+            if isinstance(action.choices, dict):
+                for inner in action.choices.values():
+                    yield from arguments_of(inner)
+            elif isinstance(action.metavar, str):
+                yield action
+
+    found = [a for a in arguments_of(make_parser()) if paths.match(a.metavar)]
+    assert len(found) > 40
+    for action in found:
+        assert action.type is not None and action.type("~/x") == "/home/me/x", action
 
 
 def test_keys_stand_anywhere(capsys):

@@ -351,12 +351,12 @@ def test_every_option_with_every_word_is_read_as_python_does_or_refused(
 
 
 def is_reading(value, text: str) -> bool:
-    """Tells whether Python reads a word as this value; sizes have units."""
+    """Tells whether Python reads a word as this value; sizes have units, paths a home folder."""
     if isinstance(value, tuple):
         words = text.split(",")
         return value == tuple(map(float, words * 2 if len(words) == 1 else words))
     if isinstance(value, str):
-        return value == text
+        return value in (text, os.path.expanduser(text))
     return value in (float(text), int(float(text)))
 
 

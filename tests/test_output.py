@@ -17,7 +17,7 @@ from small_runs import call
 from tqdm import tqdm
 
 import spanets_cli
-from spanets_cli.output import print_table, say, say_described, tell
+from spanets_cli.output import OutputLostError, print_json, print_table, say, say_described, tell
 from spanets_cli.streams import SafeStream, safe_streams
 from spanets_runtime.markdown import code_block, code_span, escape_markdown
 from spanets_runtime.terminal import COLOUR, COLOUR_CODE, RESET_CODE
@@ -225,6 +225,15 @@ def test_a_model_card_shows_names_as_they_are(nasty_checkpoint, tmp_path, capsys
 
 
 # ---- an output that is closed or full
+
+
+@pytest.mark.parametrize(
+    "write", [say, print_json, lambda value: print_table(["a"], [[str(value)]])]
+)
+def test_writers_say_that_the_output_is_lost(write, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", SafeStream(None))
+    with pytest.raises(OutputLostError):
+        write(1)
 
 
 def sinks(kind: str, number: int) -> None:

@@ -1,8 +1,11 @@
 """`predict --table`, `eval` and `embed` of several processes give what one gives."""
 
 import csv
+import errno
+import io
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from PIL import Image
 from small_runs import answers_of, call, call_without_torch, make_photos
 
 import spanets
+import spanets_cli
 import spanets_cli.ranks
 from spanets.data import ranks
 from spanets.training import using
@@ -227,6 +231,17 @@ def test_eval_goes_on(small_run, photos, interrupt, tmp_path, capsys):
     parts = tmp_path / "parts"
     kept = _stop_and_go_on(capsys, interrupt, [*words, "--parts", parts], 8, parts)
     assert kept == alone[:2]
+
+
+def test_parts_outlive_answers_that_were_lost(small_run, photos, monkeypatch, tmp_path):
+    class Full(io.StringIO):
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    words = ["eval", small_run / "last.ckpt", "--data", photos, "--json", "--parts", tmp_path / "p"]
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert spanets_cli.main([*map(str, words)]) == 1
+    assert any((tmp_path / "p").iterdir())
 
 
 def test_embed_goes_on(small_run, folder, interrupt, tmp_path, capsys):

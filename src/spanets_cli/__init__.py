@@ -43,7 +43,9 @@ def answer(words: list[str]) -> int:
         check_words(words)
         if words[:1] == ["train"]:
             words, overrides = split_overrides(words)
-        known = make_parser().parse_args(words or ["--help"])
+        known, others = make_parser().parse_known_args(words or ["--help"])
+        if others:
+            known.parser.refuse_words(others)
     except SystemExit as leaving:  # --help, or a message is printed
         return int(leaving.code or 0)
     try:

@@ -1,8 +1,10 @@
 """argparse's parser with one-line error messages, and options under headings."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from spanets_cli.option_groups import GROUP_OF
@@ -40,6 +42,15 @@ class Parser(argparse.ArgumentParser):
         file = sys.stdout if file is None else file
         write = file.write_styled if isinstance(file, SafeStream) else file.write
         write(self.format_help())
+
+    def refuse_words(self, words: Sequence[str]) -> NoReturn:
+        """Exits with status 2 for words that the command lacks; names the nearest option."""
+        hint = ""
+        if option := next((word.split("=")[0] for word in words if word.startswith("-")), None):
+            known = re.findall(r"--[a-z][a-z-]*", self.format_usage())
+            close = get_close_matches(option, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+        self.error(f"unrecognized arguments: {shorten(' '.join(words))}{hint}")
 
     def error(self, message: str) -> NoReturn:
         """Prints the message and exits with status 2."""

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import re
 from collections.abc import Callable
 
@@ -35,6 +36,11 @@ def sides(low: int, high: int) -> Callable[[str], tuple[int, int]]:
             ) from None
 
     return read
+
+
+def local_path(text: str) -> str:
+    """Reads a path, or another word; expands the `~` that a shell leaves in `--out=~/x`."""
+    return os.path.expanduser(text)
 
 
 def fraction(text: str) -> float:

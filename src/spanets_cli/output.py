@@ -22,6 +22,10 @@ def say(line: object = "") -> None:
         OutputLostError: it cannot be written; the command need not go on.
     """
     print(escape_controls(str(line)), flush=True)
+    _check_output()
+
+
+def _check_output() -> None:
     if getattr(sys.stdout, "lost", False):
         raise OutputLostError
 
@@ -47,6 +51,9 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints aligned columns, those between the first and the last right-aligned.
 
     A terminal gets a table that fits its width; files and pipes get plain lines, one a row.
+
+    Raises:
+        OutputLostError: they cannot be written; the command need not go on.
     """
     shown = [[escape_controls(cell) for cell in row] for row in (header, *rows)]
     if is_styled(sys.stdout):
@@ -82,6 +89,7 @@ def _draw_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     write = stream.write_styled if isinstance(stream, SafeStream) else stream.write
     write(drawn.get())
     sys.stdout.flush()
+    _check_output()
 
 
 def print_json(value: Any) -> int:
@@ -92,12 +100,16 @@ def print_json(value: Any) -> int:
 
     Returns:
         The exit status: 1 if a number became null, which standard error reports; else 0.
+
+    Raises:
+        OutputLostError: they cannot be written; the command need not go on.
     """
     places: list[str] = []
     print(json.dumps(_plain(value, "", places), indent=2, allow_nan=False), flush=True)
     if places:
         count = f"{len(places)} numbers are" if len(places) > 1 else "1 number is"
         tell(f"spanets: {count} not finite, printed as null, such as {places[0]}")
+    _check_output()
     return int(bool(places))
 
 

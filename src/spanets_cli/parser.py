@@ -168,6 +168,6 @@ def make_parsers() -> tuple[Parser, list[Parser]]:
             allow_abbrev=False,
         )
         command.add_options(added)
-        added.set_defaults(run=command.run)
+        added.set_defaults(run=command.run, parser=added)
         each.append(added)
     return parser, each

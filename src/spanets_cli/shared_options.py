@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from spanets_cli.limits import MOST_BATCH, MOST_SIDE
-from spanets_cli.option_types import scale, whole
+from spanets_cli.option_types import local_path, scale, whole
 from spanets_cli.output import tell
 from spanets_runtime.errors import UsageError
 from spanets_runtime.machine import most_parallel
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """Adds `--weights`."""
     parser.add_argument(
-        "--weights", metavar="FILE", help="weights for a MODEL, instead of its published ones"
+        "--weights",
+        type=local_path,
+        metavar="FILE",
+        help="weights for a MODEL, instead of its published ones",
     )
 
 

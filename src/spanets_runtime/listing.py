@@ -2,14 +2,17 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from spanets_runtime.decoding.formats import IMAGE_SUFFIXES, UNREADABLE_SUFFIXES
 from spanets_runtime.errors import UserError
+
+T = TypeVar("T")
 
 # Files of operating systems, storage servers and archive programs, in lower case.
 _SYSTEM = frozenset(
@@ -101,6 +104,13 @@ class Gathered:
 
     images: list[FoundImage]
     notes: tuple[str, ...]
+
+
+def spread_evenly(items: Sequence[T], limit: int | None) -> list[T]:
+    """Returns at most `limit` items, evenly spread: of sorted files, over all class folders."""
+    if limit is None or limit >= len(items):
+        return list(items)
+    return [items[i * len(items) // limit] for i in range(limit)]
 
 
 def describe_left_out(folder: Path, left_out: Counter[str]) -> tuple[str, ...]:

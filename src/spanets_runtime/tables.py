@@ -117,21 +117,36 @@ def _write_parquet(columns: Columns, rows: Iterable[Row], file: BinaryIO) -> Non
     import pyarrow.parquet as pq
 
     mask = pa.struct([("size", pa.list_(pa.int64())), ("counts", pa.string())])
+    number = pa.float64()
+    point = pa.struct([("name", pa.string()), ("x", number), ("y", number), ("score", number)])
     found = pa.struct(
         [
             ("label", pa.string()),
-            ("score", pa.float64()),
-            ("box", pa.list_(pa.float64())),
+            ("score", number),
+            ("box", pa.list_(number)),
             ("segmentation", mask),
+            ("keypoints", pa.list_(point)),
         ]
     )
-    kinds = {"probability": pa.float64(), "predictions": pa.list_(found)}
+    kinds = {"probability": number, "predictions": pa.list_(found)}
     schema = pa.schema(
         [(name, kinds.get(name.partition("_")[0], pa.string())) for name in columns.names]
     )
     with pq.ParquetWriter(pa.PythonFile(file, mode="w"), schema) as writer:
         for group in _grouped(rows):
+            # pyarrow drops the keys that a schema lacks, without a word.
+            assert all(_has_place(row, pa.struct(list(schema))) for row in group)
             writer.write_table(pa.Table.from_pylist(group, schema))
+
+
+def _has_place(value: Any, kind: Any) -> bool:
+    """Whether a pyarrow type has a field for each key of nested dictionaries."""
+    if isinstance(value, dict):
+        fields = {field.name: field.type for field in kind}
+        return all(key in fields and _has_place(value[key], fields[key]) for key in value)
+    if isinstance(value, list):
+        return all(_has_place(one, kind.value_type) for one in value)
+    return True
 
 
 def _grouped(rows: Iterable[Row]) -> Iterator[list[Row]]:

@@ -175,7 +175,9 @@ def test_sizes_need_not_be_square(command, small_run, photos, tmp_path, capsys):
     words = ["export", "--static", "--out", str(path), "--json", "--size", "64x96", source]
     words += ["--no-pretrained"] * (command == "named")
     assert spanets_cli.main(words) == 0
-    assert json.loads(capsys.readouterr().out)["inputs"] == {"images": [1, 3, 64, 96]}
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["inputs"] == {"images": [1, 3, 64, 96]}
+    assert "`spanets predict` cannot use this file: it takes im" in printed["notes"][-1]
     assert run_onnx(path, torch.randn(1, 3, 64, 96))[0].shape[0] == 1
     if command == "checkpoint":  # its preprocessing makes squares
         assert spanets_cli.main(["predict", str(path), str(photos / "cat")]) == 1
@@ -187,6 +189,24 @@ def test_sizes_need_not_be_square(command, small_run, photos, tmp_path, capsys):
         said = "the calibration images are 32x32, the file would take 64x96"
         assert said in capsys.readouterr().err
         assert not path.exists()
+
+
+@pytest.mark.parametrize("size", [64, (64, 96)])
+def test_a_fixed_size_is_that_of_the_metadata(size, tmp_path):
+    class Mean(torch.nn.Module):
+        def forward(self, images):
+            return images.mean((-2, -1))
+
+    path, given = tmp_path / "m.onnx", {"preprocessing": {"input_size": [3, 224, 224]}}
+    written = export_model(Mean().eval(), path, size, dynamic=False, metadata=given)
+    stored = {entry.key: entry.value for entry in onnx.load(path).metadata_props}["spanets"]
+    found = json.loads(stored)["preprocessing"]["input_size"]
+    if isinstance(size, int):
+        assert (found, written.notes) == ([3, 64, 64], [])
+    else:
+        (note,) = written.notes
+        assert note.endswith("it takes images of 64x96, and preprocessing makes squares")
+    assert given == {"preprocessing": {"input_size": [3, 224, 224]}}
 
 
 def test_a_program_of_torch_has_no_opset(tmp_path, capsys):

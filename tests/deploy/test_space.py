@@ -14,6 +14,9 @@ from small_runs import call
 
 import spanets_cli
 from spanets.deploy.model_folder import SPACE_FILES
+from spanets.explore import server
+from spanets.explore.panels import command_of
+from spanets.explore.workbench import Settings
 from spanets.sources import open_source
 from spanets_cli.commands.push import space_place
 
@@ -65,6 +68,18 @@ def test_destinations(tmp_path, monkeypatch, capsys, small_run):
         capsys, "push", small_run / "last.ckpt", "--space", "a/b", "--to", "published"
     )
     assert (status, "not allowed with" in said) == (2, True)
+
+
+def test_the_command_of_its_page_opens_the_space(space, monkeypatch):
+    """The model's name alone would open other weights."""
+    served = []
+    monkeypatch.setattr(server, "serve", lambda bench, *_, **__: served.append(bench))
+    for place, word in ((None, space.name), ("owner/cells", "cells")):
+        if place is not None:
+            monkeypatch.setenv("SPACE_ID", place)
+        server.serve_folder(space)
+        command = command_of(served[-1], "look", [*served[-1].models], Settings(), "IMAGE")
+        assert command.startswith(f"spanets explore {word} --panel look ")
 
 
 @pytest.mark.slow  # starts a process that imports torch and gradio

@@ -18,16 +18,17 @@ from spanets.analysis import capture
 from spanets.checkpoint import ModelInfo
 from spanets.explore import pictures, workbench
 from spanets.explore.frequencies import gains_of, masks_of
-from spanets.explore.look import contexts_by_head, stage_sites
-from spanets.explore.panels import PANELS, command_of
+from spanets.explore.look import contexts_by_head
+from spanets.explore.panels import PANELS, PARTS, command_of
 from spanets.explore.pictures import curves
-from spanets.explore.results import Series, Shown, to_csv, to_json
+from spanets.explore.results import Series, Shown, save, to_csv, to_json
 from spanets.explore.twins import Twins, balanced, balanced_stages, share_tensors
 from spanets.explore.workbench import Settings, Workbench
 from spanets.mixers import SpectralFilter
 from spanets.sources import Source
 from spanets.tasks import load_task
 from spanets_cli import make_parser
+from spanets_cli.commands import explore
 from spanets_runtime.errors import UserError
 
 pytest.importorskip("matplotlib")
@@ -202,7 +203,7 @@ def test_panels(bench, image, panel, tmp_path, capsys):
     settings = Settings(image, limit=4)
     shown = PANELS[panel].show(bench, words, settings)
     assert shown.pictures or panel == "compare"
-    command = command_of(panel, words, settings, str(bench.folder), image)
+    command = command_of(bench, panel, words, settings, image)
     assert make_parser().parse_args(shlex.split(command)[1:]).panel == panel
     numbers = json.loads(to_json(shown, command))
     assert numbers["command"] == command
@@ -269,9 +270,86 @@ def test_csv_holds_no_formulas():
     assert json.loads(to_json(shown, ""))["plots"]["answer"]["=1+1"]["values"] == [1.0, None]
 
 
-def test_networks_without_known_stages():
-    with pytest.raises(UserError, match="has no stages or blocks"):
-        stage_sites(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1)))
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("a b --panel balance --image i", "--panel balance takes one model, not 2"),
+        ("a --panel compare --images i", "--panel compare takes 2 to 3 models, not 1"),
+        ("a --panel look", "--panel look needs --image FILE"),
+        ("a --panel tradeoff --limit 4", "--panel tradeoff needs --images DIR"),
+        (
+            "a --panel balance --image i --band 0 0.2 --score 0.9",
+            "--panel balance does not use --band; leave it out (it uses --image, --stage, "
+            "--balance)",
+        ),
+        ("a --panel look --image i --port 80", "does not use --port; leave it out (it uses --im"),
+        ("a --image i", "--image is for files; add --panel NAME --out DIR, or leave it out"),
+    ],
+)
+def test_options_that_a_panel_cannot_use(refused, tmp_path, words, said):
+    """No model is opened: "a" is none."""
+    out = ["--out", tmp_path] * ("--panel" in words)
+    assert said in refused(2, "explore", *words.split(), *out)
+
+
+@pytest.mark.parametrize("name", ["numbers.csv", "numbers.json"])
+def test_numbers_of_the_user_stay(refused, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    words = ["explore", "a", "--panel", "look", "--image", "i", "--out", tmp_path]
+    assert refused(1, *words).endswith("move it, or name another folder with --out")
+    with pytest.raises(UserError, match="did not write it"):
+        save(Shown(), tmp_path, "")
+    (tmp_path / name).unlink()
+    for _ in range(2):  # its own are replaced
+        save(Shown(), tmp_path, "")
+
+
+@pytest.mark.parametrize(
+    ("given", "pretrained", "weights"),
+    [(["--no-pretrained"], False, None), (["--weights", "my file.pth"], None, "my file.pth")],
+)
+def test_the_command_opens_the_same_weights(bench, monkeypatch, given, pretrained, weights):
+    monkeypatch.setattr("spanets.sources.open_source", lambda *_, **__: bench.sources["b"])
+    parse = make_parser().parse_args
+    opened = explore.open_bench(parse(["explore", "spanetv2_nano_pure", *given]))
+    command = command_of(opened, "look", [*opened.models], Settings(), "i.jpg")
+    told = parse(shlex.split(command)[1:])
+    assert told.models == ["spanetv2_nano_pure"]
+    assert (told.pretrained, told.weights) == (pretrained, weights)
+
+
+def test_exported_files(bench, image):
+    """Their session cannot be copied: they answer, and panels that need layers say so."""
+
+    class Uncopied(torch.nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.forward = network.forward
+
+        def __deepcopy__(self, _):
+            raise TypeError("cannot pickle 'InferenceSession' object")
+
+    plain = bench.sources["a"]
+    source = replace(plain, word="f.onnx", network=Uncopied(plain.network).eval(), exported=True)
+    files = Workbench({"f.onnx": source, "b": bench.sources["b"]}, bench.folder)
+    settings = Settings(image, limit=2)
+    assert PANELS["compare"].show(files, ["f.onnx", "b"], settings).series
+    assert PARTS["band"](files, ["f.onnx"], settings).answers
+    for show in (PARTS["look"], PARTS["score_cam"], PARTS["stages"], PANELS["balance"].show):
+        with pytest.raises(UserError, match="is an exported file, whose layers cannot be seen"):
+            show(files, ["f.onnx"], settings)
+
+
+def test_a_model_without_score_cam_leaves_the_others_theirs(bench, image, monkeypatch):
+    def find(network):
+        if type(network).__name__ == "SPANetV2":
+            raise UserError("SPANetV2 has no stages")
+        return ["stages.3"]
+
+    monkeypatch.setattr("spanets.explore.look.find_stages", find)
+    shown = PANELS["look"].show(bench, ["b", "a"], Settings(image))
+    assert [title for title in shown.pictures if "Score-CAM" in title] == ["Score-CAM of a"]
+    assert shown.notes[-1] == "b: no Score-CAM: SPANetV2 has no stages"
 
 
 def test_files_instead_of_a_page(small_run, photos, tmp_path, capsys):

@@ -12,6 +12,7 @@ from small_runs import call, make_photos
 
 from spanets.data.statistics.tables import TableKeys
 from spanets.formats.statistics import describe_objects, describe_source
+from spanets_cli import make_parser
 
 SIZES = {
     "cat": {"images": 2, "small": 2, "medium": 0, "large": 0},
@@ -149,6 +150,17 @@ def test_tables(table, capsys, refused):
     (table / "img/cat/0.png").unlink()
     assert "1 file, cat/0.png (row 2), is missing" in refused(1, *words)
     assert "must be names by purpose" in refused(2, *words[:-1], "{label: [1]}")
+
+
+def test_keys_that_messages_name_are_options(refused):
+    words = ["stats", "x", "--data.source", "table", "--data.images", "i"]
+    words += ["--data.columns", "{}", "--data.separator", ";", "--data.label_columns", "[a]"]
+    words += ["--data.targets", "[b]", "--data.channels", "2", "--data.value_range", "0,4095"]
+    told = make_parser().parse_args([*words, "--data.bands", "a,b"])
+    assert (told.source, told.separator, told.targets) == ("table", ";", "[b]")
+    assert (told.channels, told.value_range, told.bands) == (2, (0, 4095), "a,b")
+    line = refused(2, "stats", "x", "--bands", "a,b", "--channels", "3")
+    assert line == "--bands: 2 bands, and channels is 3"
 
 
 def test_a_test_part_without_labels(table):

@@ -13,7 +13,11 @@ from small_runs import SMALL, call, make_photos
 
 from spanets.classification.examples import MOST_CLASSES, report_results
 from spanets.report.charts import MOST_CURVES, MOST_POINTS, epoch_chart, scatter_chart
+from spanets.report.content import Content
+from spanets.report.cost import describe_cost
 from spanets.report.sections import MOST_ROWS, wilson
+from spanets.runs.listing import read_run
+from spanets.sources import open_checkpoint
 
 pytestmark = pytest.mark.page
 
@@ -49,6 +53,20 @@ def test_train_writes_the_page(small_run, capsys):
     assert f"spanets eval {small_run / 'last.ckpt'} --errors {small_run / 'errors'}" in text
     assert "data.image_size 32 224" in text
     assert (small_run / "report.html").read_text().count("<img ") == 4
+
+
+def test_the_cost_of_a_small_run(run, monkeypatch):
+    """All parameters are counted, and a single batch that is not full counts its images."""
+    content = Content(read_run(run, run), source=open_checkpoint(run / "last.ckpt"))
+    whole = dict(describe_cost(content))
+    count = json.loads((run / "results.json").read_text())["parameters"]
+    assert whole["parameters"] == f"{count:,}"
+    assert not [name for name in whole if "trainable" in name]
+    content.source.info.recipe["optim"]["batch_size"] = 32  # 12 images are one batch
+    monkeypatch.setattr("spanets.report.cost.trained_images", lambda *_: range(1, 64))
+    assert dict(describe_cost(content))["training"] == whole["training"]
+    (run / "split.csv").unlink()
+    assert "training" not in dict(describe_cost(content))
 
 
 def test_a_page_that_cannot_be_written_fails_no_run(small_recipe, tmp_path, capsys, monkeypatch):
@@ -185,6 +203,10 @@ def test_a_long_run_keeps_its_ends():
     drawn = epoch_chart("loss", {"training": points})
     assert drawn.count("L") <= MOST_POINTS
     assert len(drawn) < 20_000
+    said = f"{MOST_POINTS} of 99999 points are drawn, evenly spread."
+    assert said in drawn
+    assert said in scatter_chart("size", points, "truth", "prediction")
+    assert "are drawn" not in scatter_chart("size", points[:MOST_POINTS], "truth", "prediction")
 
 
 @given(st.integers(1, 10**6), st.floats(0, 1))

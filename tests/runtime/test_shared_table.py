@@ -15,7 +15,7 @@ from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.predict import ImagePrediction, Prediction
 from spanets_runtime.ranks import Rank, find_rank
 from spanets_runtime.shared_table import SharedTable, describe_model
-from spanets_runtime.tables import Columns
+from spanets_runtime.tables import Columns, write_rows
 
 COLUMNS = Columns(2)
 FACTS = {"model": "m", "--top": 2}
@@ -194,6 +194,7 @@ OBJECTS = [
         "score": 0.1 + 0.2,
         "box": [1.5, 2, 3, 4],
         "segmentation": {"size": [4, 4], "counts": "a1"},
+        "keypoints": [{"name": "nose", "x": 1.5, "y": 2.0, "score": 0.5}],
     }
 ]
 
@@ -217,6 +218,15 @@ def test_objects(tmp_path, suffix):
     else:
         found = pytest.importorskip("pyarrow.parquet").read_table(path)["predictions"].to_pylist()
     assert found == [[], OBJECTS]
+
+
+def test_no_key_is_lost_in_parquet(tmp_path):
+    pytest.importorskip("pyarrow")
+    columns = Columns(None)
+    for found in ([{"label": "dog", "new": 1}], [{"keypoints": [{"name": "nose", "new": 1}]}]):
+        row = {"image": "a", "predictions": found, "error": None}
+        with (tmp_path / "a.parquet").open("wb") as file, pytest.raises(AssertionError):
+            write_rows(tmp_path / "a.parquet", columns, [row], file)
 
 
 def test_parquet_of_labels(tmp_path):

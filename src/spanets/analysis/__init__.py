@@ -3,7 +3,7 @@
 Measurements are functions from tensors to arrays with units. `plots` only draws arrays.
 """
 
-from spanets.analysis.capture import capture, find_modules, stream, to_maps
+from spanets.analysis.capture import capture, find_modules, find_stages, stream, to_maps
 from spanets.analysis.fourier import (
     SpectrumStatistics,
     log_amplitude,
@@ -51,6 +51,7 @@ __all__ = [
     "compare_answers",
     "effective_receptive_field",
     "find_modules",
+    "find_stages",
     "fourier_basis",
     "frequency_grid",
     "frequency_response",

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spanets_runtime.errors import UsageError
+from spanets_runtime.errors import UsageError, UserError
 from spanets_runtime.progress import progress
 
 LAYOUTS = ("auto", "nchw", "nhwc", "tokens")
@@ -51,6 +51,8 @@ FAMILIES = {
     "SwinTransformerV2": Family("layers.*.blocks.*.drop_path1", "nhwc"),
 }
 
+_STAGES = ("stages.*", "layers.*", "layer?", "blocks.*")
+
 Sink = Callable[[str, Tensor], None]
 
 
@@ -79,6 +81,23 @@ def find_modules(model: nn.Module, sites: str | Sequence[str] = "mixers") -> lis
             raise UsageError(f"no module matches {pattern!r}{hint}")
         found.update(matching)
     return [name for name in names if name in found]
+
+
+def find_stages(model: nn.Module) -> list[str]:
+    """Returns the modules that timm names as a network's stages, else its stages or blocks.
+
+    Raises:
+        UserError: the network has none under a known name.
+    """
+    known = [name for name, _ in model.named_modules()]
+    rows = getattr(model, "feature_info", None)
+    told = [str(row.get("module")) for row in rows or () if isinstance(row, dict)]
+    if found := [name for name in dict.fromkeys(told) if name in known]:
+        return found
+    for pattern in _STAGES:
+        if found := [name for name in known if _matches(name, pattern)]:
+            return found
+    raise UserError(f"{type(model).__name__} has no stages or blocks under a known name")
 
 
 def family_of(model: nn.Module) -> Family | None:

@@ -21,9 +21,9 @@ from spanets.training.report_parts import (
     Table,
     choose_examples,
     describe_images,
-    spread,
 )
 from spanets_runtime.errors import UserError
+from spanets_runtime.listing import spread_evenly
 from spanets_runtime.text import shorten
 
 MOST_CLASSES = 10
@@ -74,7 +74,7 @@ def find_examples(source: Source, options: EvalOptions) -> Examples:
     source, started = as_classifier(source), time.monotonic()
     recipe = info_recipe(source, ClassificationRecipe)
     found = choose_images(source, options.root, recipe, options.trusted)
-    samples = found.samples.subset(spread(len(found.samples), MOST_IMAGES))
+    samples = found.samples.subset(spread_evenly(range(len(found.samples)), MOST_IMAGES))
     loader = evaluation_loader(
         samples,
         source.info.preprocessing,

@@ -5,7 +5,7 @@ its metadata describe. It returns logits, or with `features_only` one map for ea
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -145,7 +145,7 @@ def export_model(
             some targets allow. Otherwise the file takes `batch` images of `size`.
         opset: ONNX opset, 18 to 23; None means 20, the first with a GELU operator.
         metadata: Plain values to store, such as class names and preprocessing; in the file, or
-            beside it.
+            beside it. The preprocessing of a file of one size gets this size.
         calibration: Preprocessed images (C, H, W) for "int8", which give the range of every map;
             see `quantize.calibration_images`.
         batch: Batch size, if it is fixed.
@@ -174,6 +174,7 @@ def export_model(
     except RuntimeError as error:  # out of memory, or a size that overflows
         largest = max(height, width)
         raise UsageError(f"--size is {largest}, too large for this machine's memory") from error
+    metadata, told = _describe_size(metadata or {}, (height, width), dynamic)
     outputs = run_eager(model, images)
     names = list(getattr(model, "output_names", _output_names(outputs)))
     given = Traceable(
@@ -183,7 +184,7 @@ def export_model(
         dynamic,
         step,
         DEFAULT_OPSET if opset is None else opset,
-        metadata or {},
+        metadata,
         calibration or [],
         allow_fft,
     )
@@ -211,8 +212,35 @@ def export_model(
         agreement,
         name,
         list(sizes),
-        notes,
+        [*notes, *told],
     )
+
+
+def preprocessing_at(preprocessing: Mapping[str, Any], sides: tuple[int, int]) -> dict[str, Any]:
+    """Returns the preprocessing of a file that takes images of one height and width.
+
+    Preprocessing makes squares, so it stays as it is for other sides, and without a size.
+    """
+    values = dict(preprocessing)
+    if "input_size" in values and sides[0] == sides[1]:
+        values["input_size"] = [*values["input_size"][:-2], *sides]
+    return values
+
+
+def _describe_size(
+    metadata: dict[str, Any], sides: tuple[int, int], dynamic: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Returns the metadata of a file, and a line if `spanets predict` cannot use it."""
+    preprocessing = metadata.get("preprocessing", {})
+    if dynamic or "input_size" not in preprocessing:
+        return metadata, []
+    height, width = sides
+    told = (
+        f"`spanets predict` cannot use this file: it takes images of {height}x{width}, and "
+        "preprocessing makes squares"
+    )
+    values = {**metadata, "preprocessing": preprocessing_at(preprocessing, sides)}
+    return values, [told] * (height != width)
 
 
 def _check_options(

@@ -22,10 +22,10 @@ from spanets.training.report_parts import (
     Table,
     describe_images,
     rank,
-    spread,
 )
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import load_image
+from spanets_runtime.listing import spread_evenly
 
 MOST_IMAGES, SHOWN = 24, 4
 """Largest number of images that are predicted, and of best and of worst ones."""
@@ -78,7 +78,7 @@ def find_examples(source: Source, options: EvalOptions, results: Mapping[str, An
         UserError: the images cannot be read.
     """
     whole = read_truth(source, options.root, options.trusted, keypoints=False)
-    chosen = [whole.images[i] for i in spread(len(whole.images), MOST_IMAGES)]
+    chosen = spread_evenly(whole.images, MOST_IMAGES)
     truth, started = replace(whole, images=chosen), time.monotonic()
     loader = evaluation_loader(truth, source.info.preprocessing, 1, options.workers)
     found = detect(source.network, loader, truth, masks=False)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from spanets.analysis.reliance import CONFLICT_CUTOFFS
-from spanets.analysis.study.inputs import spread_evenly
 from spanets.analysis.study.measure import MEASUREMENTS, Options, Subject
 from spanets.data.image_level.splits import read_splits
 from spanets.data.run_data import read_run_data
@@ -20,6 +19,7 @@ from spanets.sources import open_checkpoint
 from spanets_runtime.errors import UserError
 from spanets_runtime.files import write_atomically
 from spanets_runtime.images import describe_unreadable
+from spanets_runtime.listing import spread_evenly
 
 MEASURED = "measured.json"
 """File in a run folder with the numbers, by name."""

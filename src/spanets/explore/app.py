@@ -1,6 +1,6 @@
 """Lays out the panels as a page with gradio; computes nothing itself."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,19 @@ class Visit:
         if not is_long:  # it empties the places of the long part
             self.filled.pop((tab, True), None)
         return True
+
+    def fill(
+        self, tab: str, is_long: bool, chosen: list[Any], show: Callable[[], Any], same: Any
+    ) -> Iterator[Any]:
+        """Yields what fills a part of a tab, or `same` where the part stays as it is.
+
+        While the long part is computed, the quick one may go on to another image.
+        """
+        if not self.begin(tab, is_long, chosen):
+            yield same
+            return
+        for shown in show():
+            yield shown if self.filled.get((tab, False)) == chosen else same
 
 
 def make_page(bench: Workbench, samples: Sequence[Path], folder: Path) -> gr.Blocks:
@@ -71,10 +84,9 @@ def _follow(blocks: gr.Blocks, visit: gr.State, choice: Choice, update: Update) 
         def fill(visit: Visit, image: str, first: str, second: str, *values: Any) -> Iterator[Any]:
             if opens:
                 visit.tab = tab.id
-            if visit.begin(tab.id, filling is long, [image, first, second]):
-                yield from fn(*values)
-            else:
-                yield [gr.skip()] * len(outputs) if len(outputs) > 1 else gr.skip()
+            same = [gr.skip()] * len(outputs) if len(outputs) > 1 else gr.skip()
+            chosen = [image, first, second]
+            yield from visit.fill(tab.id, filling is long, chosen, lambda: fn(*values), same)
 
         limits = LIMITS if filling is quick else LONG
         given = {"fn": fill, "inputs": [visit, *chosen, *inputs], "outputs": outputs}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from spanets.analysis.capture import hooked
 from spanets.analysis.fourier import relative_log_amplitude
 from spanets.analysis.study.explain import fit_to_images
-from spanets.analysis.study.inputs import batches, class_labels, spread_evenly
+from spanets.analysis.study.inputs import batches, class_labels
 from spanets.explore.frequencies import profile_of
 from spanets.explore.look import contexts_by_head
 from spanets.explore.pictures import curves, heat, sheet
@@ -20,6 +20,7 @@ from spanets.explore.twins import balanced, balanced_stages, last_contexts
 from spanets.explore.workbench import Settings, Workbench, run, tracked
 from spanets.tasks import DEFAULT_TASK
 from spanets_runtime.errors import UserError
+from spanets_runtime.listing import spread_evenly
 
 SWEEP = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """λ of the trade-off plot."""
@@ -126,6 +127,7 @@ def balanced_spectrum(bench: Workbench, words: list[str], settings: Settings) ->
 
 def _compare(bench: Workbench, word: str, settings: Settings) -> _Compared:
     model, image = bench.image_level(word), settings.image
+    model.source.require_layers()
     batch = bench.prepare(word, image).batch
     with model.twins.borrow() as network:
         stage, values = stage_and_balance(network, settings)
@@ -161,6 +163,7 @@ def tradeoff(bench: Workbench, words: list[str], settings: Settings) -> Shown:
     """
     (word,) = words
     model = bench.image_level(word)
+    model.source.require_layers()
     listing = bench.listing
     paths = spread_evenly(listing.images, min(settings.limit, MOST_SWEPT))
     is_classifier = model.source.info.task == DEFAULT_TASK

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from spanets.analysis.study.inputs import batches, class_labels, spread_evenly
+from spanets.analysis.study.inputs import batches, class_labels
 from spanets.bench.costs import count_macs
 from spanets.explore.pictures import TILE, sheet
 from spanets.explore.results import Series, Shown
 from spanets.explore.twins import share_tensors
 from spanets.explore.workbench import Model, Settings, Workbench, run, tracked
 from spanets_runtime.errors import UserError
+from spanets_runtime.listing import spread_evenly
 
 MOST_MODELS = 3
 

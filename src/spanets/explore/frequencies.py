@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from spanets.analysis.capture import hooked
+from spanets.analysis.capture import find_stages, hooked
 from spanets.analysis.fourier import (
     complete_spectrum,
     log_amplitude,
@@ -14,7 +14,6 @@ from spanets.analysis.fourier import (
     relative_log_amplitude,
 )
 from spanets.analysis.robustness import band_pass
-from spanets.explore.look import stage_sites
 from spanets.explore.pictures import colour, curves, sheet, to_image
 from spanets.explore.results import Series, Shown, answer_series, join, spectrum_series
 from spanets.explore.twins import balances_of, contexts_of, last_contexts, stage_of
@@ -93,7 +92,7 @@ def stages(bench: Workbench, words: list[str], settings: Settings) -> Shown:
     lines = {"image": profile_of(prepared.batch)}
     maps: dict[str, Tensor] = {}
     with model.twins.borrow() as network:
-        names = stage_sites(network)
+        names = find_stages(network)
         try:
             with hooked(network, names, maps.__setitem__):
                 run(network, prepared.batch)

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from spanets.analysis.capture import find_modules, hooked
+from spanets.analysis.capture import find_stages, hooked
 from spanets.analysis.study.explain import fit_to_images, score_cam
 from spanets.explore.pictures import heat, sheet, to_image
 from spanets.explore.results import Shown, answer_series, join, map_series
@@ -16,24 +16,7 @@ from spanets.explore.workbench import Prepared, Settings, Workbench, run
 from spanets.mixers import SpectralContext
 from spanets.mixers.context import split_gates
 from spanets.tasks import load_task
-from spanets_runtime.errors import UsageError, UserError
-
-STAGES = ("stages.*", "layers.*", "layer?", "blocks.*")
-"""Patterns of the modules of which the last one is where Score-CAM looks; the first that fits."""
-
-
-def stage_sites(network: nn.Module) -> list[str]:
-    """Returns the names of a network's stages or, where it has none, its blocks.
-
-    Raises:
-        UserError: the network has neither under a known name.
-    """
-    for pattern in STAGES:
-        try:
-            return find_modules(network, pattern)
-        except UsageError:
-            continue
-    raise UserError(f"{type(network).__name__} has no stages or blocks under a known name")
+from spanets_runtime.errors import UserError
 
 
 def contexts_by_head(
@@ -113,15 +96,16 @@ def score_cams(bench: Workbench, words: list[str], settings: Settings) -> Shown:
 
 def _score_cam_once(bench: Workbench, word: str, settings: Settings) -> Shown:
     model = bench.image_level(word)
+    model.source.require_layers()
     prepared, info = bench.prepare(word, settings.image), model.source.info
     task = load_task(info.task)
     with model.twins.borrow() as network:
-        site = stage_sites(network)[-1]
         target = task.most_telling(info, run(network, prepared.batch)[0])
         try:
+            site = find_stages(network)[-1]
             maps, _ = score_cam(network, prepared.batch, site, [target], evidence=task.evidence)
-        except ValueError as error:  # the module's output is not a map
-            raise UserError(f"{word}: {error}") from error
+        except (UserError, ValueError) as error:  # ValueError: the module's output is not a map
+            return Shown(notes=(f"{word}: no Score-CAM: {error}",))
     values = maps[0].numpy()
     label = model.labels[target] if model.labels else f"output {target}"
     cells = {

@@ -15,6 +15,7 @@ from spanets.explore.panels import PANELS, PARTS, command_of
 from spanets.explore.results import Shown, to_csv, to_json
 from spanets.explore.workbench import Model, Settings, Workbench, decode_picture
 from spanets_runtime.errors import UserError, missing_memory
+from spanets_runtime.listing import spread_evenly
 
 MOST_HEADS = 6
 """Number of sliders for λ; a SPANet has three heads."""
@@ -108,7 +109,8 @@ class Page:
         self.bench, self.folder = bench, folder
         found, root = list(samples), samples[0].parent if samples else folder
         if bench.folder is not None:
-            found, root = bench.listing.images[:MOST_SAMPLES], bench.listing.folder
+            found = spread_evenly(bench.listing.images, MOST_SAMPLES)
+            root = bench.listing.folder
         self.samples = {str(path.relative_to(root)): str(path) for path in found}
         self.words = [word for word, model in bench.models.items() if model.is_image_level]
         self.dense = [word for word in bench.models if word not in self.words]
@@ -128,7 +130,12 @@ class Page:
                 label="the image in use", height=190, interactive=False, buttons=[], format="jpeg"
             )
             with gr.Column():
-                sample = gr.Dropdown(names, value=names[0] if names else None, label="sample")
+                sample = gr.Dropdown(
+                    names,
+                    value=names[0] if names else None,
+                    label="sample",
+                    info=self.describe_samples(),
+                )
                 first = gr.Dropdown(
                     self.words, value=next(iter(self.words), None), label="model", elem_id="first"
                 )
@@ -148,7 +155,10 @@ class Page:
         # Without gradio's preprocessing, which would decode the file: `load_image` has limits.
         # A picture of the webcam makes a "change", but no "input".
         upload.change(take, upload, [image, said], preprocess=False, **QUICK)
-        upload.clear(lambda: (start, ""), None, [image, said], **QUICK)
+        # The drop-down shows which sample is in use then.
+        upload.clear(
+            lambda name: (self.samples.get(str(name), ""), ""), sample, [image, said], **QUICK
+        )
         sample.input(
             # Emptying what is empty already would cost the browser a moment.
             lambda name, payload: (self.samples.get(str(name), ""), None if payload else gr.skip()),
@@ -160,6 +170,13 @@ class Page:
         image.change(self.preview, image, [shown, said], concurrency_limit=2, **QUICK)
         self.loaded = (self.preview, image, [shown, said])
         return Choice(image, first, second)
+
+    def describe_samples(self) -> str | None:
+        """Returns a line if the folder has more images than can be chosen from."""
+        count = 0 if self.bench.folder is None else len(self.bench.listing.images)
+        if count <= len(self.samples):
+            return None
+        return f"{len(self.samples)} of the folder's {count} images, evenly spread"
 
     def preview(self, path: str) -> tuple[Any, str]:
         """Returns a small picture of the image, or the reason why there is none."""
@@ -229,7 +246,7 @@ class Page:
         is_own = settings.image in self.samples.values()
         image = settings.image if is_own else Path(settings.image).name or "IMAGE"
         chosen = [word for word in dict.fromkeys(words) if word and word != "none"]
-        return command_of(panel, chosen, settings, str(self.bench.folder or "DIR"), image)
+        return command_of(self.bench, panel, chosen, settings, image)
 
     def follow(
         self, tab: gr.Tab, inputs: list[Any], quick: Filling, long: Filling | None = None

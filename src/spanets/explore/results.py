@@ -14,9 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from spanets.training.mistakes import check_folder
 from spanets_runtime.files import write_atomically
 from spanets_runtime.pictures import check_outputs, save_picture
 from spanets_runtime.text import escape_controls
+
+NUMBERS = {"numbers.json": b'{\n "command": ', "numbers.csv": b"plot,name,x,y,value"}
+"""Files of numbers, with the first bytes that show that they are ours."""
 
 Axis = Sequence[float] | Sequence[str]
 
@@ -138,20 +142,30 @@ def _plain(values: NDArray[Any]) -> Any:
     return [float(f"{v:.7g}") if math.isfinite(v) else None for v in values.tolist()]
 
 
+def check_numbers(folder: Path) -> None:
+    """Checks before the work that `save` can write its numbers.
+
+    Raises:
+        UserError: the folder cannot be written, or another file is in the way.
+    """
+    check_folder(folder, NUMBERS, option="--out")
+
+
 def save(shown: Shown, folder: Path, command: str) -> list[Path]:
     """Writes the pictures as PNG, and the numbers as numbers.json and numbers.csv.
 
     Raises:
-        UserError: the folder cannot be written, or a picture's file exists and is not ours.
+        UserError: the folder cannot be written, or a file exists and is not ours.
     """
+    check_numbers(folder)
     pictures = {folder / f"{_file_name(title)}.png": p for title, p in shown.pictures.items()}
     check_outputs([], pictures)
     for path, picture in pictures.items():
         save_picture(picture, path)
-    texts = {"numbers.json": to_json(shown, command), "numbers.csv": to_csv(shown)}
-    for name, text in texts.items():
+    texts = (to_json(shown, command), to_csv(shown))
+    for name, text in zip(NUMBERS, texts, strict=True):
         write_atomically(folder / name, partial(_write, text=text))
-    return [*pictures, *(folder / name for name in texts)]
+    return [*pictures, *(folder / name for name in NUMBERS)]
 
 
 def _write(file: Any, text: str) -> None:

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def serve_folder(folder: Path) -> None:
     Raises:
         UserError: the folder's model cannot be opened.
     """
-    source = open_source(folder)
+    name = Path(os.environ.get("SPACE_ID", folder.resolve())).name  # of a clone of the Space, too
+    source = replace(open_source(folder), word=name)
     source.network.requires_grad_(False)
     is_public = "SPACE_ID" in os.environ
     host, port = ("0.0.0.0", PORT) if is_public else (HOST, None)

@@ -35,6 +35,7 @@ def picture(label: str, is_drawing: bool = False) -> gr.Image:
 def look_tab(page: Page, choice: Choice, tab: gr.Tab) -> None:
     """Two models side by side: answers, Score-CAM, contexts by stage and head."""
     said, columns = gr.HTML(), []
+    said_later = gr.HTML()  # about Score-CAM
     with gr.Row():
         for place in range(2):
             with gr.Column(visible=not place) as column:
@@ -50,18 +51,19 @@ def look_tab(page: Page, choice: Choice, tab: gr.Tab) -> None:
         words, settings = read(*values)
         shown = page.show("look", words, settings)
         if isinstance(shown, str):
-            yield [error_line(shown), *_hide(True), *_hide(False), None, None]
+            yield [error_line(shown), *_hide(True), *_hide(False), None, None, ""]
             return
-        yield [lines(shown.notes), *_look_cells(page, words, shown), None, None]
+        yield [lines(shown.notes), *_look_cells(page, words, shown), None, None, ""]
 
     def cams(*values: str) -> Iterator[Any]:
         words, settings = read(*values)
         shown = page.show("score_cam", words, settings)  # its error is that of `update`
         found = Shown() if isinstance(shown, str) else shown
-        yield [found.pictures.get(f"Score-CAM of {word}") for word in words]
+        pictures = [found.pictures.get(f"Score-CAM of {word}") for word in words]
+        yield [*pictures, lines(found.notes)]
 
     # Score-CAM runs the network once for each channel: it comes later.
-    places = [column[2] for column in columns]
+    places = [*(column[2] for column in columns), said_later]
     page.follow(tab, inputs, (update, [*outputs, *places]), (cams, places))
     page.numbers("look", inputs, read)
 

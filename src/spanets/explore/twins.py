@@ -4,9 +4,10 @@ import copy
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spanets.mixers import SpectralContext, SpectralPool
 from spanets.mixers.context import chunk_sizes
@@ -19,20 +20,44 @@ def share_tensors(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
 
 
+class TakesTurns(nn.Module):
+    """Runs an exported file for one request at a time, as some runtimes need it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self._lock = network, Lock()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns the outputs."""
+        with self._lock:
+            outputs: Tensor = self.network(images)
+        return outputs
+
+
 class Twins:
     """Lends copies of a network that share its tensors, each to one borrower at a time.
 
     Hooks of `capture`, and balances set by `balanced`, would be seen by everyone who runs a shared
     network at the same moment.
+
+    Args:
+        network: The network.
+        is_copied: Whether copies are lent. An exported file cannot be copied, watched or changed,
+            so its borrowers take turns.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, is_copied: bool = True) -> None:
         self.network = network
+        self._shared = None if is_copied else TakesTurns(network)
         self._idle: deque[nn.Module] = deque(maxlen=4)
 
     @contextmanager
     def borrow(self) -> Iterator[nn.Module]:
         """Lends a copy, without gradients; what was changed in it must be undone before the end."""
+        if self._shared is not None:
+            with torch.no_grad():
+                yield self._shared
+            return
         try:
             twin = self._idle.pop()
         except IndexError:

@@ -102,7 +102,7 @@ class Model:
     @cached_property
     def twins(self) -> Twins:
         """Copies of the network for requests that watch or change it."""
-        return Twins(self.source.network)
+        return Twins(self.source.network, is_copied=not self.source.exported)
 
     @property
     def is_image_level(self) -> bool:
@@ -136,10 +136,12 @@ class Workbench:
     Attributes:
         sources: Opened models, by the word that the user gave.
         folder: Folder of images, or None.
+        opening: Options of the command line that chose the models' weights.
     """
 
     sources: dict[str, Source]
     folder: Path | None = None
+    opening: tuple[str, ...] = ()
     models: dict[str, Model] = field(init=False)
 
     def __post_init__(self) -> None:

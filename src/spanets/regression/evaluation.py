@@ -14,6 +14,7 @@ from spanets.regression.tables import make_reader
 from spanets.sources import Source
 from spanets.training.image_level_evaluation import Measured, measure_images, plain_metrics
 from spanets.training.options import EvalOptions
+from spanets_runtime.listing import spread_evenly
 
 MAX_POINTS = 1000
 """Largest number of images whose numbers the results hold, for the scatter plot."""
@@ -56,5 +57,4 @@ def measure_model(source: Source, options: EvalOptions, limit: int | None = None
 
 def _thin(values: NDArray[np.float64]) -> list[list[float]]:
     """Returns at most `MAX_POINTS` rows, evenly spread."""
-    count = min(len(values), MAX_POINTS)
-    return values[np.arange(count) * len(values) // max(1, count)].tolist()
+    return values[spread_evenly(range(len(values)), MAX_POINTS)].tolist()

@@ -1,7 +1,7 @@
 """Draws curves and points as SVG inside of HTML, in colours for light and dark screens."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from spanets_runtime.html import to_html
 
@@ -11,7 +11,7 @@ WIDTH, HEIGHT = 380, 240
 """Size of a chart in its own units: pixels on a narrow telephone."""
 
 MOST_POINTS = 400
-"""Largest number of points of a curve; others are left out, evenly spread."""
+"""Largest number of points of a chart's curve or cloud; others are left out, evenly spread."""
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 10, 36
 
@@ -79,8 +79,7 @@ def _line_chart(
     lost = sum(map(len, curves.values())) - sum(map(len, finite.values()))
     frame = _Frame([point for points in finite.values() for point in points], whole)
     drawn = [_curve(frame, i, _thin(points)) for i, points in enumerate(finite.values())]
-    if lost:
-        note = f"{note} {lost} values that are not finite are left out.".strip()
+    note = " ".join(filter(None, [note, *_describe_lost(lost, [*finite.values()])]))
     return _figure(title, [frame.grid(x_label), *drawn], list(curves), note)
 
 
@@ -93,7 +92,18 @@ def scatter_chart(title: str, points: Points, x_label: str, y_label: str) -> str
     dots = (f'<circle class="c0 faint" r="2.2" {frame.at(*p, "c")}/>' for p in _thin(finite))
     ideal = f'<line class="ideal" {frame.at(low, low, "1")} {frame.at(high, high, "2")}/>'
     note = f"Across: {x_label}. Up: {y_label}. The line is where both are equal."
+    note = " ".join([note, *_describe_lost(len(points) - len(finite), [finite])])
     return _figure(title, [frame.grid(x_label), ideal, *dots], [], note)
+
+
+def _describe_lost(lost: int, drawn: Sequence[Points]) -> Iterator[str]:
+    """Yields sentences about values that are not finite, and about points that are left out."""
+    if lost:
+        yield f"{lost} values that are not finite are left out."
+    most = max(map(len, drawn), default=0)
+    if most > MOST_POINTS:
+        each = " of each curve" if len(drawn) > 1 else ""
+        yield f"{MOST_POINTS} of {most} points{each} are drawn, evenly spread."
 
 
 def _figure(title: str, drawn: Sequence[str], names: Sequence[str], note: str) -> str:

@@ -4,31 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
-from spanets.analysis import capture, profile_frequencies, relative_log_amplitude
+from spanets.analysis import capture, find_stages, profile_frequencies, relative_log_amplitude
 from spanets.report.charts import MOST_CURVES, Points
 from spanets.sources import Source
-from spanets.training.report_parts import spread
 from spanets_runtime.errors import UserError
+from spanets_runtime.listing import spread_evenly
 
 MOST_IMAGES = 16
 """Largest number of images that are measured."""
-
-
-def find_stages(network: nn.Module) -> list[str]:
-    """Returns the modules that timm names as a network's stages, at most `MOST_CURVES`.
-
-    Raises:
-        UserError: the network names none.
-    """
-    known = {name for name, _ in network.named_modules()}
-    rows = getattr(network, "feature_info", None) or []
-    names = list(dict.fromkeys(row["module"] for row in rows if isinstance(row, dict)))
-    found = [name for name in names if name in known]
-    if not found:
-        raise UserError("the network does not name its stages")
-    return [found[i] for i in spread(len(found), MOST_CURVES)]
 
 
 @torch.no_grad()
@@ -46,8 +30,8 @@ def measure_stages(source: Source, images: Sequence[Any]) -> tuple[dict[str, Poi
     Raises:
         UserError: no stages, or no readable images.
     """
-    stages, pixels = find_stages(source.network), []
-    for i in spread(len(images), MOST_IMAGES):
+    stages, pixels = spread_evenly(find_stages(source.network), MOST_CURVES), []
+    for i in spread_evenly(range(len(images)), MOST_IMAGES):
         try:
             pixels.append(torch.from_numpy(source.preprocess(source.preprocess.read(images[i]))))
         except UserError:

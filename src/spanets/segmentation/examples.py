@@ -23,10 +23,10 @@ from spanets.training.report_parts import (
     Table,
     describe_images,
     rank,
-    spread,
 )
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import load_image
+from spanets_runtime.listing import spread_evenly
 from spanets_runtime.masks import overlay
 from spanets_runtime.progress import progress
 
@@ -59,7 +59,7 @@ def find_examples(source: Source, options: EvalOptions) -> Examples:
     """
     part, samples = evaluation_images(source, options.root, options.trusted)
     predictor, started = MaskPredictor(source), time.monotonic()
-    chosen = spread(len(samples), MOST_IMAGES)
+    chosen = spread_evenly(range(len(samples)), MOST_IMAGES)
     found = [_measure(predictor, samples, i) for i in progress(chosen, "choose examples")]
     seconds = time.monotonic() - started
     scores = np.array([score for score, _ in found])

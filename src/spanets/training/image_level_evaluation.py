@@ -22,8 +22,8 @@ from spanets.sources import Source
 from spanets.training.named_images import MakeReader, Merge, as_they_are, named_images
 from spanets.training.options import EvalOptions
 from spanets.training.own_data import info_recipe, own_recipe
-from spanets.training.report_parts import spread
 from spanets_runtime.errors import UsageError, UserError
+from spanets_runtime.listing import spread_evenly
 
 R = TypeVar("R", bound=Recipe)
 
@@ -103,7 +103,7 @@ def measure_images(
         samples = parts[place]
     samples, total, started = fit(samples), len(samples), time.monotonic()
     if limit is not None:
-        samples = samples.subset(spread(total, limit))
+        samples = samples.subset(spread_evenly(range(total), limit))
     most = 0.0 if recipe is None else _max_unreadable(recipe)
     loader = evaluation_loader(
         samples,

@@ -91,12 +91,6 @@ class Examples:
     seconds: float | None = None
 
 
-def spread(count: int, limit: int) -> list[int]:
-    """Returns at most `limit` of the numbers below `count`, evenly spread."""
-    kept = min(count, limit)
-    return [i * count // kept for i in range(kept)]
-
-
 def rank(scores: NDArray[Any], shown: int = SHOWN) -> tuple[list[int], list[int]]:
     """Returns the numbers of the highest scores and of the lowest ones, none in both.
 

@@ -9,7 +9,7 @@ from spanets_cli.limits import (
     MOST_FREQUENCIES,
     refuse_large_batches,
 )
-from spanets_cli.option_types import positive, whole
+from spanets_cli.option_types import local_path, positive, whole
 from spanets_cli.output import print_json, print_table, say
 from spanets_cli.programs import refuse_program
 from spanets_cli.shared_options import add_batch, add_pretrained, add_size, add_weights
@@ -28,11 +28,17 @@ MODEL_SOURCES = "a timm model's name, a checkpoint, or module:function"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("models", nargs="+", metavar="MODEL", help=MODEL_SOURCES)
+    parser.add_argument("models", type=local_path, nargs="+", metavar="MODEL", help=MODEL_SOURCES)
     parser.add_argument(
-        "--images", required=True, metavar="DIR", help="folder of images, at any depth"
+        "--images",
+        type=local_path,
+        required=True,
+        metavar="DIR",
+        help="folder of images, at any depth",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument(
+        "--out", type=local_path, required=True, metavar="DIR", help="folder for the results"
+    )
     parser.add_argument(
         "--what",
         nargs="+",

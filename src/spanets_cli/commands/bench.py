@@ -3,7 +3,7 @@
 import argparse
 
 from spanets_cli.limits import MOST_BATCH, MOST_ROUNDS, MOST_SIDE, refuse_large_batches
-from spanets_cli.option_types import whole
+from spanets_cli.option_types import local_path, whole
 from spanets_cli.output import print_json, print_table, say
 from spanets_runtime.machine import most_parallel
 
@@ -20,7 +20,9 @@ examples:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     most = most_parallel()
-    parser.add_argument("models", nargs="+", metavar="MODEL|CHECKPOINT|FILE.onnx|MODULE:FUNCTION")
+    parser.add_argument(
+        "models", type=local_path, nargs="+", metavar="MODEL|CHECKPOINT|FILE.onnx|MODULE:FUNCTION"
+    )
     parser.add_argument(
         "--batch",
         type=whole(1, MOST_BATCH),
@@ -72,7 +74,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="number of timed rounds (default: 15)",
     )
-    parser.add_argument("--plot", metavar="FILE", help="draw the times: FILE.png, .svg or .pdf")
+    parser.add_argument(
+        "--plot", type=local_path, metavar="FILE", help="draw the times: FILE.png, .svg or .pdf"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

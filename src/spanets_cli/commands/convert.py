@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from spanets_cli.option_types import fraction
+from spanets_cli.option_types import fraction, local_path
 from spanets_cli.output import print_json, print_notes, say
 
 HELP = "convert annotated images between COCO, YOLO, Pascal VOC, masks and others"
@@ -21,9 +21,11 @@ hold is counted, one line a kind.
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("data", metavar="IN", help="folder, or the file describing it")
+    parser.add_argument(
+        "data", type=local_path, metavar="IN", help="folder, or the file describing it"
+    )
     parser.add_argument("--to", required=True, metavar="FORMAT", help="coco, yolo, voc or masks")
-    parser.add_argument("--out", required=True, metavar="DIR", help="a new folder")
+    parser.add_argument("--out", type=local_path, required=True, metavar="DIR", help="a new folder")
     parser.add_argument(
         "--from",
         dest="format",
@@ -55,9 +57,9 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     if share in (0, 1):
         raise UsageError(f"--val-fraction is {share:g}, must be between 0 and 1")
     found = convert(
-        Path(arguments.data).expanduser(),
+        Path(arguments.data),
         arguments.to,
-        Path(arguments.out).expanduser(),
+        Path(arguments.out),
         arguments.format,
         arguments.images,
         share,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spanets_cli.limits import MOST_COUNT, refuse_large_batches
-from spanets_cli.option_types import fraction, whole
+from spanets_cli.option_types import fraction, local_path, whole
 from spanets_cli.output import print_json, print_notes, print_table, say, tell
 from spanets_cli.programs import refuse_program
 from spanets_cli.ranks import only_first_prints
@@ -46,15 +46,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     model = parser.add_argument(
         "model",
+        type=local_path,
         metavar="MODEL",
         help="a model name, checkpoint, published folder or module:function",
     )
     images = parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="folders of images, or image files"
+        "images",
+        type=local_path,
+        nargs="+",
+        metavar="IMAGE",
+        help="folders of images, or image files",
     )
-    parser.add_argument("--out", metavar="FILE", help="FILE.npz or FILE.parquet for the vectors")
+    parser.add_argument(
+        "--out", type=local_path, metavar="FILE", help="FILE.npz or FILE.parquet for the vectors"
+    )
     parser.add_argument(
         "--from",
+        type=local_path,
         dest="stored",
         action=_ReadStored,
         positionals=[model, images],
@@ -106,6 +114,7 @@ def _add_questions(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--query",
+        type=local_path,
         nargs="+",
         default=[],
         metavar="IMAGE",

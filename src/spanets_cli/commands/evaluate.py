@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spanets_cli.option_types import fraction
+from spanets_cli.option_types import fraction, local_path
 from spanets_cli.output import print_json, print_notes, say_described
 from spanets_cli.programs import refuse_program
 from spanets_cli.ranks import only_first_prints
@@ -40,12 +40,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument(
         "checkpoint",
+        type=local_path,
         metavar="MODEL|CHECKPOINT|FILE.onnx|FOLDS",
         help="a model's name (its published weights are fetched once), a trained model, or the "
         "folder of a cross-validation",
     )
     parser.add_argument(
         "--data",
+        type=local_path,
         metavar="DIR",
         help="data set (default: test images of the run, or its validation images if it has none)",
     )
@@ -60,6 +62,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     _add_after_training(parser)
     parser.add_argument(
         "--parts",
+        type=local_path,
         metavar="DIR",
         help="keep the results of batches in this folder until the end, so that the same command "
         "goes on after an interruption",
@@ -76,6 +79,7 @@ def _add_after_training(parser: argparse.ArgumentParser) -> None:
     """Adds the options for mistakes, thresholds and augmented views."""
     parser.add_argument(
         "--errors",
+        type=local_path,
         metavar="DIR",
         help="write a page of mistakes, and a table of all answers, detections or images; for "
         "classifiers also of labels that are likely wrong",
@@ -139,7 +143,7 @@ def evaluate_model(arguments: argparse.Namespace) -> int:
         score=arguments.score,
         thresholds=arguments.thresholds,
     )
-    folder, kept = Path(arguments.checkpoint).expanduser(), _open_parts(arguments, options)
+    folder, kept = Path(arguments.checkpoint), _open_parts(arguments, options)
     if is_cross_validation(folder):
         task, results = _evaluate_folds(folder, options, arguments.weights, kept)
     else:

@@ -2,6 +2,7 @@
 
 import argparse
 
+from spanets_cli.option_types import local_path
 from spanets_cli.output import print_notes, say, tell
 from spanets_cli.programs import refuse_program
 from spanets_cli.shared_options import add_weights, open_named
@@ -18,11 +19,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument(
         "checkpoint",
+        type=local_path,
         metavar="MODEL|CHECKPOINT",
         help="a model's name (its published weights are fetched once), or a trained classifier",
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files or folders")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for explained.png")
+    parser.add_argument(
+        "images", type=local_path, nargs="+", metavar="IMAGE", help="image files or folders"
+    )
+    parser.add_argument(
+        "--out", type=local_path, required=True, metavar="DIR", help="folder for explained.png"
+    )
     parser.add_argument(
         "--what", nargs="+", default=None, metavar="NAME", help="context (SPANet only), score-cam"
     )
@@ -33,9 +39,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--site",
-        default="stages.3",
         metavar="MODULE",
-        help="layer that Score-CAM looks at (default: stages.3)",
+        help="module that Score-CAM looks at (default: the last stage)",
     )
     add_weights(parser)
 

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spanets_cli.limits import MOST_COUNT
-from spanets_cli.option_types import fraction, positive, whole
+from spanets_cli.option_types import fraction, local_path, positive, whole
 from spanets_cli.output import say, tell
 from spanets_cli.programs import refuse_program
 from spanets_cli.shared_options import add_pretrained, add_weights
 
 if TYPE_CHECKING:
-    from spanets.explore.workbench import Workbench
+    from spanets.explore.workbench import Settings, Workbench
 
 HELP = "open a page on this machine to look into models: answers, frequencies, balance"
 
@@ -26,15 +26,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument(
         "models",
+        type=local_path,
         nargs="*",
         metavar="MODEL",
         help="models' names and checkpoints of any task (default: spanet_nano)",
     )
-    parser.add_argument("--images", metavar="DIR", help="folder of images to choose from")
+    parser.add_argument(
+        "--images", type=local_path, metavar="DIR", help="folder of images to choose from"
+    )
     parser.add_argument("--port", type=whole(1, 65535), help="port (default: the first free one)")
     parser.add_argument(
         "--host",
-        default="127.0.0.1",
         metavar="ADDRESS",
         help="address to listen on; others than this machine's own let other machines in",
     )
@@ -42,30 +44,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_pretrained(parser)
     files = parser.add_argument_group("files instead of a page")
     files.add_argument("--panel", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
-    files.add_argument("--out", metavar="DIR", help="folder for pictures and numbers")
-    files.add_argument("--image", metavar="FILE", help="the image")
+    files.add_argument(
+        "--out", type=local_path, metavar="DIR", help="folder for pictures and numbers"
+    )
+    files.add_argument("--image", type=local_path, metavar="FILE", help="the image")
     files.add_argument(
         "--band",
         nargs=2,
         type=_edge,
-        default=(0.0, 1.5),
         metavar=("LOW", "HIGH"),
         help="band of frequencies that is kept, fractions of Nyquist",
     )
-    files.add_argument(
-        "--side", type=whole(2, 512), default=14, metavar="BINS", help="size of masks and gains"
-    )
-    files.add_argument("--stage", default="", metavar="NAME", help="such as stages.0, or all")
-    files.add_argument(
-        "--balance", nargs="+", type=fraction, default=(), metavar="λ", help="λ of each head"
-    )
-    files.add_argument(
-        "--score", type=fraction, default=0.5, metavar="S", help="smallest score (default: 0.5)"
-    )
+    files.add_argument("--side", type=whole(2, 512), metavar="BINS", help="size of masks and gains")
+    files.add_argument("--stage", metavar="NAME", help="such as stages.0, or all")
+    files.add_argument("--balance", nargs="+", type=fraction, metavar="λ", help="λ of each head")
+    files.add_argument("--score", type=fraction, metavar="S", help="smallest score (default: 0.5)")
     files.add_argument(
         "--limit",
         type=whole(1, MOST_COUNT),
-        default=200,
         metavar="N",
         help="images of the folder (default: 200)",
     )
@@ -82,17 +78,57 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     if (arguments.panel is None) != (arguments.out is None):
         raise UsageError("--panel and --out go together; leave both out for the page")
     require("matplotlib", "explore")
-    if arguments.panel is None:
-        require("gradio", "explore")
-    bench = open_bench(arguments)
     if arguments.panel is not None:
-        return _write(bench, arguments)
-    from spanets.explore.server import LOOPBACK, serve
+        check_usage(arguments)
+        return _write(open_bench(arguments), arguments)
+    if given := [option for option in _given(arguments) if option not in _OF_THE_PAGE]:
+        raise UsageError(f"{given[0]} is for files; add --panel NAME --out DIR, or leave it out")
+    require("gradio", "explore")
+    bench = open_bench(arguments)
+    from spanets.explore.server import HOST, LOOPBACK, serve
 
-    if arguments.host not in LOOPBACK:
-        tell(f"--host {arguments.host}: everyone who reaches this address can use the page")
-    serve(bench, arguments.host, arguments.port, say)
+    host = arguments.host or HOST
+    if host not in LOOPBACK:
+        tell(f"--host {host}: everyone who reaches this address can use the page")
+    serve(bench, host, arguments.port, say)
     return 0
+
+
+_OF_THE_PAGE = ("--images", "--host", "--port")
+
+
+def check_usage(arguments: argparse.Namespace) -> None:
+    """Checks, before a model is opened, what files of a panel need.
+
+    Raises:
+        UserError: options and panel do not go together, or files cannot be written.
+    """
+    from spanets.explore.panels import check_panel
+    from spanets.explore.results import check_numbers
+
+    check_panel(arguments.panel, len(_words(arguments)), [*_given(arguments)])
+    check_numbers(Path(arguments.out))
+
+
+def _words(arguments: argparse.Namespace) -> list[str]:
+    return arguments.models or ["spanet_nano"]
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns the values that the user gave, by option, without those that open models."""
+    from spanets.explore.panels import OPTIONS
+
+    options = (*OPTIONS.values(), "--host", "--port")
+    values = {option: getattr(arguments, option.removeprefix("--")) for option in options}
+    return {option: value for option, value in values.items() if value is not None}
+
+
+def _opening(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Returns the options that choose the models' weights, as the user gave them."""
+    weights = () if arguments.weights is None else ("--weights", arguments.weights)
+    if arguments.pretrained is None:
+        return weights
+    return (*weights, "--pretrained" if arguments.pretrained else "--no-pretrained")
 
 
 def open_bench(arguments: argparse.Namespace) -> "Workbench":
@@ -105,7 +141,7 @@ def open_bench(arguments: argparse.Namespace) -> "Workbench":
     from spanets.sources import describe_weights, open_source
     from spanets_runtime.errors import UsageError
 
-    words = arguments.models or ["spanet_nano"]
+    words = _words(arguments)
     if arguments.weights is not None and len(words) > 1:
         raise UsageError(f"--weights goes with one model, not with {len(words)}")
     sources: dict[str, Any] = {}
@@ -120,7 +156,7 @@ def open_bench(arguments: argparse.Namespace) -> "Workbench":
             if line is not None:
                 tell(line)
     folder = None if arguments.images is None else Path(arguments.images)
-    bench = Workbench(sources, folder)
+    bench = Workbench(sources, folder, _opening(arguments))
     if folder is not None:
         for note in bench.listing.notes():
             tell(note)
@@ -130,23 +166,10 @@ def open_bench(arguments: argparse.Namespace) -> "Workbench":
 def _write(bench: "Workbench", arguments: argparse.Namespace) -> int:
     from spanets.explore.panels import PANELS, command_of
     from spanets.explore.results import save
-    from spanets.explore.workbench import Settings
 
-    low, high = arguments.band
-    settings = Settings(
-        arguments.image or "",
-        low,
-        high,
-        arguments.side,
-        arguments.stage,
-        tuple(arguments.balance),
-        arguments.score,
-        arguments.limit,
-    )
-    words, panel = [*bench.models], arguments.panel
+    settings, words, panel = _settings(arguments), [*bench.models], arguments.panel
     shown = PANELS[panel].show(bench, words, settings)
-    image = arguments.image or ""
-    command = command_of(panel, words, settings, arguments.images or "DIR", image)
+    command = command_of(bench, panel, words, settings, settings.image)
     for path in save(shown, Path(arguments.out), command):
         say(path)
     for title, answers in shown.answers.items():
@@ -155,3 +178,17 @@ def _write(bench: "Workbench", arguments: argparse.Namespace) -> int:
     for note in shown.notes:
         tell(note)
     return 0
+
+
+def _settings(arguments: argparse.Namespace) -> "Settings":
+    from spanets.explore.panels import OPTIONS
+    from spanets.explore.workbench import Settings
+
+    given = _given(arguments)
+    values = {name: given[option] for name, option in OPTIONS.items() if option in given}
+    values.pop("images", None)
+    if "band" in values:
+        values["low"], values["high"] = values.pop("band")
+    if "balance" in values:
+        values["balance"] = tuple(values["balance"])
+    return Settings(**values)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from spanets_cli.limits import MOST_COUNT, MOST_SIDE
-from spanets_cli.option_types import sides, whole
+from spanets_cli.option_types import local_path, sides, whole
 from spanets_cli.output import print_json, say, tell
 from spanets_cli.shared_options import add_pretrained, add_weights
 
@@ -35,9 +35,13 @@ DETECTOR_SIZE = 512
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("source", metavar="MODEL|CHECKPOINT")
+    parser.add_argument("source", type=local_path, metavar="MODEL|CHECKPOINT")
     parser.add_argument(
-        "--out", required=True, metavar="FILE", help="file to write; its suffix tells the format"
+        "--out",
+        type=local_path,
+        required=True,
+        metavar="FILE",
+        help="file to write; its suffix tells the format",
     )
     parser.add_argument(
         "--to", metavar="TARGET", help="the format, one of those below (default: by the suffix)"
@@ -65,7 +69,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="TYPE",
         help="float32, float16 or int8 (default: float32)",
     )
-    parser.add_argument("--calibration", metavar="DIR", help="images to calibrate int8 with")
+    parser.add_argument(
+        "--calibration", type=local_path, metavar="DIR", help="images to calibrate int8 with"
+    )
     parser.add_argument(
         "--calibration-images",
         type=whole(1, MOST_COUNT),
@@ -81,7 +87,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, _: list[str]) -> int:
     """Exports a model and prints how its outputs differ from eager PyTorch."""
-    from spanets.deploy.export import export_model, load_source
+    from spanets.deploy.export import export_model, load_source, preprocessing_at
     from spanets.deploy.quantize import calibration_images, calibration_transform
     from spanets.deploy.targets import choose_target
     from spanets.sources import describe_weights
@@ -102,8 +108,8 @@ def run(arguments: argparse.Namespace, _: list[str]) -> int:
     preprocessing = metadata["preprocessing"]
     sides = preprocessing.get("input_size") or [DETECTOR_SIZE] * 2
     height, width = arguments.size or sides[-2:]
-    if is_fixed and height == width and "input_size" in preprocessing:
-        preprocessing["input_size"][-2:] = [height, width]  # the only size that the file takes
+    if is_fixed:  # for the calibration images
+        preprocessing = preprocessing_at(preprocessing, (height, width))
     calibration = None
     if arguments.calibration is not None or arguments.dtype == "int8":
         transform = calibration_transform(source, preprocessing, not is_fixed)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spanets_cli.limits import MOST_COUNT, MOST_SIDE
-from spanets_cli.option_types import fraction, whole
+from spanets_cli.option_types import fraction, local_path, whole
 from spanets_cli.output import print_json, print_notes, say, tell
 from spanets_cli.programs import refuse_program
 from spanets_cli.ranks import only_first_prints, refuse_several
@@ -40,10 +40,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument(
         "checkpoint",
+        type=local_path,
         metavar="MODEL|CHECKPOINT|FILE.onnx",
         help="a model's name (its published weights are fetched once), or a trained model",
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files or folders")
+    parser.add_argument(
+        "images", type=local_path, nargs="+", metavar="IMAGE", help="image files or folders"
+    )
     parser.add_argument(
         "--top",
         type=whole(1, MOST_COUNT),
@@ -60,16 +63,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add_weights(parser)
     parser.add_argument(
-        "--out", metavar="DIR", help="folder for pictures, masks, tables and COCO JSON"
+        "--out",
+        type=local_path,
+        metavar="DIR",
+        help="folder for pictures, masks, tables and COCO JSON",
     )
     parser.add_argument(
         "--table",
+        type=local_path,
         metavar="FILE",
         help="write a row for each image to FILE.csv, .jsonl or .parquet; an interrupted command "
         "goes on, and the processes of torchrun share the images",
     )
     parser.add_argument(
         "--annotations",
+        type=local_path,
         metavar="FILE",
         help="detectors: COCO JSON whose image and category ids to use in the --out file",
     )

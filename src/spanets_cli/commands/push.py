@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from spanets_cli.option_types import local_path
 from spanets_cli.output import say
 from spanets_cli.programs import refuse_program
 
@@ -17,15 +18,17 @@ examples:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT")
+    parser.add_argument("checkpoint", type=local_path, metavar="CHECKPOINT")
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument(
         "--to",
+        type=local_path,
         metavar="DIR|hf-hub:OWNER/NAME",
         help="a folder, or a repository on the Hugging Face hub",
     )
     place.add_argument(
         "--space",
+        type=local_path,
         metavar="OWNER/NAME|DIR",
         help="a Space that shows the model with `spanets explore`; a folder begins with ./ or /",
     )
@@ -61,5 +64,5 @@ def space_place(word: str) -> str:
 
     if word.startswith(HUB):
         return word
-    is_folder = word.startswith((".", "/", "~")) or "/" not in word or Path(word).is_dir()
-    return str(Path(word).expanduser()) if is_folder else f"{HUB}{word}"
+    is_folder = word.startswith((".", "/")) or "/" not in word or Path(word).is_dir()
+    return str(Path(word)) if is_folder else f"{HUB}{word}"

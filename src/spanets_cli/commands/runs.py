@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from spanets_cli.option_types import local_path
 from spanets_cli.output import print_json, print_table, tell
 
 HELP = "list or compare training runs"
@@ -19,13 +20,20 @@ examples:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument(
-        "paths", nargs="*", metavar="DIR|RUN", help="folders of runs (default: runs)"
+        "paths",
+        type=local_path,
+        nargs="*",
+        metavar="DIR|RUN",
+        help="folders of runs (default: runs)",
     )
     parser.add_argument(
         "--sort", metavar="KEY", help="name, status, model, epochs, seconds, started or a metric"
     )
     parser.add_argument(
-        "--plot", metavar="FILE", help="draw the learning curves: FILE.png, .svg, .pdf"
+        "--plot",
+        type=local_path,
+        metavar="FILE",
+        help="draw the learning curves: FILE.png, .svg, .pdf",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -3,7 +3,7 @@
 import argparse
 import shlex
 
-from spanets_cli.option_types import byte_size
+from spanets_cli.option_types import byte_size, local_path
 from spanets_cli.output import print_json, say, tell
 
 HELP = "pack class folders into shards for large-scale training"
@@ -17,9 +17,14 @@ examples:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument(
-        "folder", metavar="DIR", help="folder of class folders, or of train/ and val/"
+        "folder",
+        type=local_path,
+        metavar="DIR",
+        help="folder of class folders, or of train/ and val/",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="new or unfinished folder")
+    parser.add_argument(
+        "--out", type=local_path, required=True, metavar="DIR", help="new or unfinished folder"
+    )
     parser.add_argument(
         "--size",
         type=byte_size,

@@ -3,7 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from spanets_cli.option_types import value_range, whole
+from spanets_cli.base_parser import Parser
+from spanets_cli.option_types import local_path, value_range, whole
 from spanets_cli.output import print_json, print_notes, say_described, tell
 from spanets_cli.shared_options import add_workers
 
@@ -26,10 +27,11 @@ The exit status is 1 if an image cannot be read.
 """
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: Parser) -> None:
     """Adds the options of the command."""
     parser.add_argument(
         "data",
+        type=local_path,
         metavar="DATA",
         help="folder of images, of class folders, of train/ and val/, or of annotated images; a "
         "table; or the file that describes annotated images",
@@ -40,15 +42,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="kind of data set: as data.source in a recipe, or objects for annotated images "
         "(default: found for tables and annotated images, else folder)",
     )
-    parser.add_argument("--images", metavar="DIR", help="tables: as data.images in a recipe")
+    parser.add_argument(
+        "--images", type=local_path, metavar="DIR", help="tables: as data.images in a recipe"
+    )
     parser.add_argument(
         "--columns",
         metavar="{ROLE: NAME}",
         help="tables: as data.columns in a recipe, such as '{label: species}'",
     )
-    # Messages name the keys of a recipe, so these are options, too.
-    parser.add_argument("--data.images", dest="images", help=argparse.SUPPRESS)
-    parser.add_argument("--data.columns", dest="columns", help=argparse.SUPPRESS)
     parser.add_argument(
         "--task",
         choices=("classification", "multilabel", "regression"),
@@ -65,7 +66,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--from", dest="format", metavar="FORMAT", help="annotated images: as convert --from"
     )
     parser.add_argument(
-        "--out", metavar="DIR", help="folder for sheet.png, stats.json and stats.yaml"
+        "--out",
+        type=local_path,
+        metavar="DIR",
+        help="folder for sheet.png, stats.json and stats.yaml",
     )
     parser.add_argument(
         "--channels",
@@ -84,8 +88,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME,...",
         help="names of the channels if each is a file, as data.bands; sets --channels",
     )
+    _add_keys(parser)
     add_workers(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+_KEYS = (
+    *("source", "images", "columns", "separator", "label_columns", "targets"),
+    *("channels", "value_range", "bands"),
+)
+
+
+def _add_keys(parser: Parser) -> None:
+    """Adds each option under the name of its key in a recipe, too, because messages name keys."""
+    for action in [*parser.added]:
+        if action.dest in _KEYS:
+            parser.add_argument(
+                f"--data.{action.dest}",
+                dest=action.dest,
+                type=action.type,
+                choices=action.choices,
+                help=argparse.SUPPRESS,
+            )
 
 
 def run(arguments: argparse.Namespace, _: list[str]) -> int:
@@ -149,4 +173,4 @@ def _pixels(arguments: argparse.Namespace) -> "PixelFormat | None":
     try:
         return PixelFormat.parse(values)
     except ValueError as error:
-        raise UsageError(f"--{error}") from None
+        raise UsageError(f"--bands: {error}") from None

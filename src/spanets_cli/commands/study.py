@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spanets_cli.option_types import positive
+from spanets_cli.option_types import local_path, positive
 from spanets_cli.output import print_json, print_table, say, tell
 
 HELP = "compare recipes over several seeds, and judge claims by rules written before"
@@ -24,8 +24,12 @@ and machines may work in one folder at the same time. docs/study.md describes th
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("study", metavar="STUDY.yaml", help="file with question, factors and rules")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the study")
+    parser.add_argument(
+        "study", type=local_path, metavar="STUDY.yaml", help="file with question, factors and rules"
+    )
+    parser.add_argument(
+        "--out", type=local_path, required=True, metavar="DIR", help="folder of the study"
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="count cells and hours, and train nothing"
     )

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spanets_cli.option_types import local_path
 from spanets_cli.output import print_table, say, say_described, tell
 
 if TYPE_CHECKING:
@@ -30,9 +31,14 @@ If you give a key more than once, the last value counts.
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("recipe", help="name of a recipe, such as elpv, or a YAML file")
     parser.add_argument(
-        "--out", metavar="DIR", help="run folder (default: runs/RECIPE, or RECIPE-2, ... if taken)"
+        "recipe", type=local_path, help="name of a recipe, such as elpv, or a YAML file"
+    )
+    parser.add_argument(
+        "--out",
+        type=local_path,
+        metavar="DIR",
+        help="run folder (default: runs/RECIPE, or RECIPE-2, ... if taken)",
     )
     parser.add_argument(
         "--resume", action="store_true", help="resume from the last checkpoint in DIR"

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from spanets_cli.option_types import local_path
 from spanets_cli.output import print_json, print_notes, print_table, say, tell
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             help="show the traceback if an error occurs",
         )
         action.add_argument("--json", action="store_true", help="print JSON")
-        action.set_defaults(run_action=run_action)
+        action.set_defaults(run_action=run_action, parser=action)
 
 
 def run(arguments: argparse.Namespace, _: list[str]) -> int:
@@ -73,14 +74,22 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="weights of the authors or of this package")
-    parser.add_argument("--out", required=True, metavar="FILE.safetensors", help="file to write")
+    parser.add_argument(
+        "file", type=local_path, metavar="FILE", help="weights of the authors or of this package"
+    )
+    parser.add_argument(
+        "--out", type=local_path, required=True, metavar="FILE.safetensors", help="file to write"
+    )
     parser.add_argument("--model", metavar="NAME", help="the model (default: found by its shapes)")
 
 
 def _add_adapter(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of a run with model.lora")
-    parser.add_argument("--out", required=True, metavar="FILE.ckpt", help="file to write")
+    parser.add_argument(
+        "checkpoint", type=local_path, metavar="CHECKPOINT", help="of a run with model.lora"
+    )
+    parser.add_argument(
+        "--out", type=local_path, required=True, metavar="FILE.ckpt", help="file to write"
+    )
 
 
 def _list(arguments: argparse.Namespace) -> int:

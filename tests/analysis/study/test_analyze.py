@@ -14,9 +14,10 @@ from torch import nn
 import spanets_cli
 from spanets.analysis.study import WHAT, Options, analyze, inputs, measure
 from spanets.analysis.study.figures import make_titles
-from spanets.analysis.study.inputs import batches, spread_evenly
+from spanets.analysis.study.inputs import batches
 from spanets.analysis.study.record import identity
 from spanets_runtime.errors import UsageError, UserError
+from spanets_runtime.listing import spread_evenly
 
 SMALL = {"size": 32, "limit": 6}
 FEW = Options(sites="*", frequencies=3, batch_size=4)

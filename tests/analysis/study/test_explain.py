@@ -7,7 +7,7 @@ from PIL import Image
 from torch import nn
 
 import spanets_cli
-from spanets.analysis.study.explain import context_maps, explain, score_cam
+from spanets.analysis.study.explain import choose_site, context_maps, explain, score_cam
 from spanets_runtime.errors import UsageError, UserError
 
 
@@ -58,7 +58,7 @@ def test_a_sheet_for_several_images(small_run, photos, tmp_path, capsys):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"")
     words = ["explain", str(small_run / "last.ckpt"), str(photos / "cat"), str(broken)]
-    words += ["--out", str(tmp_path / "out"), "--site", "layer4"]
+    words += ["--out", str(tmp_path / "out")]
     assert spanets_cli.main(words) == 1
     told = capsys.readouterr()
     assert "broken.png: the file is empty" in told.err
@@ -78,6 +78,18 @@ def test_a_sheet_for_several_images(small_run, photos, tmp_path, capsys):
 def test_mistakes(changes, kind, said, small_run, photos, tmp_path):
     with pytest.raises(kind, match=said):
         explain(small_run / "last.ckpt", [photos / "cat/0.png"], tmp_path, **changes)
+
+
+def test_the_site_is_the_last_stage_unless_named():
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
+    with pytest.raises(UsageError, match="name a module with --site, such as 0 or 1"):
+        choose_site(network)
+    assert choose_site(network, "1") == "1"
+    with pytest.raises(UsageError, match="--site: no module matches '7'"):
+        choose_site(network, "7")
+    network.feature_info = [{"module": "gone"}, {"module": "0"}]
+    assert choose_site(network) == "0"
+    assert choose_site(nn.ModuleDict({"layer1": nn.Identity(), "layer2": network})) == "layer2"
 
 
 def test_sites_that_are_several_or_no_map(small_run, photos, tmp_path):

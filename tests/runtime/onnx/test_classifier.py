@@ -132,11 +132,13 @@ def test_classes_without_names_are_numbered(tmp_path, photos):
 def test_a_fixed_size_must_be_that_of_the_preprocessing(tmp_path):
     path = tmp_path / "m.onnx"
     metadata = {"preprocessing": PREPROCESSING}
-    export_model(Tiny(), path, size=96, dynamic=False, metadata=metadata)
+    export_model(Tiny(), path, size=(96, 128), dynamic=False, metadata=metadata)
     with pytest.raises(
-        UserError, match="takes inputs of 1x3x96x96, but its preprocessing gives 1x3x64x64"
+        UserError, match="takes inputs of 1x3x96x128, but its preprocessing gives 1x3x64x64"
     ):
         OnnxPredictor(path)
+    export_model(Tiny(), path, size=96, dynamic=False, metadata=metadata)
+    assert OnnxPredictor(path).preprocess.size == 96
 
 
 def test_foreign_and_damaged_files(exported, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spanets.analysis.study.figures import draw
-from spanets.analysis.study.inputs import class_labels, open_network, spread_evenly
+from spanets.analysis.study.inputs import class_labels, open_network
 from spanets.analysis.study.measure import MEASUREMENTS, Options, Subject
 from spanets.analysis.study.record import Record, digest, file_name, identity
 from spanets.backbones.factory import has_published_weights
@@ -15,7 +15,7 @@ from spanets.sources import describe_weights, is_model_name
 from spanets.tasks import DEFAULT_TASK
 from spanets_runtime.errors import UsageError, UserError, nearest
 from spanets_runtime.images import describe_unreadable
-from spanets_runtime.listing import images_below
+from spanets_runtime.listing import images_below, spread_evenly
 
 WHAT = tuple(MEASUREMENTS)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from spanets.analysis.capture import capture, find_modules
+from spanets.analysis.capture import capture, find_modules, find_stages
 from spanets.data.sources.imagenet import has_imagenet_names, name_classes
 from spanets.mixers import SpectralContext
 from spanets.sources import Source, as_source
@@ -128,7 +128,7 @@ def explain(
     out: str | Path,
     what: Sequence[str] | None = None,
     target: str | None = None,
-    site: str = "stages.3",
+    site: str | None = None,
 ) -> tuple[Path, list[str]]:
     """Explains a checkpoint's predictions; writes one sheet for all images.
 
@@ -140,7 +140,7 @@ def explain(
         what: Kinds from `WHAT`; None means Score-CAM and, for a SPANet, contexts.
         target: Class for Score-CAM, of ImageNet's also a WordNet id or a word for it; None means
             the most likely one of each image.
-        site: See `score_cam`.
+        site: See `score_cam`; None means the last stage.
 
     Returns:
         The sheet's path, and a line for each unreadable image.
@@ -170,6 +170,8 @@ def explain(
     if target is not None and index is None:
         hint = nearest(target, info.classes) or f"; known are {', '.join(info.classes[:20])}"
         raise UsageError(f"--target: unknown class {target!r}{hint}")
+    if "score-cam" in what:
+        site = choose_site(model, site)
     preprocess = source.preprocess
     sheet = Path(out, "explained.png")
     check_outputs(images, [sheet])
@@ -183,12 +185,37 @@ def explain(
         try:
             rows.append(_explain_one(source, preprocess, str(path), given, what, index, site))
         except ValueError as error:  # the module's output is not a map
-            raise UserError(str(error)) from error
+            raise UserError(f"{error}; name another module with --site") from error
     if not rows:
         raise UserError(errors[0] if errors else "no images")
     with Image.open(io.BytesIO(_draw(rows))) as picture:
         save_picture(picture, sheet)
     return sheet, errors
+
+
+def choose_site(model: nn.Module, site: str | None = None) -> str:
+    """Returns the module that Score-CAM looks at: the named one, or else the last stage.
+
+    Raises:
+        UsageError: no module has this name, or several fit; or the network names no stages.
+    """
+    if site is None:
+        try:
+            return find_stages(model)[-1]
+        except UserError as error:
+            last = [name for name, _ in model.named_modules() if name][-3:]
+            raise UsageError(
+                f"{error}; name a module with --site, such as {' or '.join(last)}"
+            ) from None
+    try:
+        names = find_modules(model, site)
+    except UsageError as error:
+        raise UsageError(f"--site: {error}") from None
+    if len(names) > 1:
+        raise UsageError(
+            f"--site {site} matches {len(names)} modules, such as {names[0]}; name one"
+        )
+    return names[0]
 
 
 def _explain_one(
@@ -198,7 +225,7 @@ def _explain_one(
     given: NDArray[Any],
     what: Sequence[str],
     target: int | None,
-    site: str,
+    site: str | None,
 ) -> Explained:
     batch, model, task = torch.from_numpy(given)[None], source.network, load_task(source.info.task)
     with torch.no_grad():
@@ -211,6 +238,7 @@ def _explain_one(
         for name in last_of_each_stage(list(contexts)):
             maps[f"context, {name.split('.token_mixer')[0]}"] = fit_to_images(contexts[name], batch)
     if "score-cam" in what:
+        assert site is not None
         found, _ = score_cam(model, batch, site, [shown], evidence=task.evidence)
         maps[f"Score-CAM, {site}"] = found[0].numpy()
     pixels = pixels_of(preprocess, given)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,8 +13,6 @@ from spanets.sources import Source, is_model_name, open_source
 from spanets_runtime.errors import UserError
 from spanets_runtime.images import ImageError, describe_error
 from spanets_runtime.preprocessing import Preprocessing
-
-T = TypeVar("T")
 
 
 def open_network(
@@ -53,13 +50,6 @@ def open_network(
         values["input_size"] = [*values["input_size"][:-2], size, size]
     source.network.requires_grad_(False)
     return source, Preprocessing.parse(values, word)
-
-
-def spread_evenly(paths: Sequence[T], limit: int | None) -> list[T]:
-    """Returns at most `limit` items, evenly spread: of sorted files, over all class folders."""
-    if limit is None or limit >= len(paths):
-        return list(paths)
-    return [paths[i * len(paths) // limit] for i in range(limit)]
 
 
 def class_labels(

@@ -274,13 +274,45 @@ def litert(model: nn.Module, x: Tensor) -> float:
         return difference(torch.as_tensor(litert_torch.convert(model, (x,))(x)), model(x), 1e-3)
 
 
-@call("executorch", "XNNPACK, run by its runtime")
-def executorch(model: nn.Module, x: Tensor) -> float:
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+def run_by_executorch(program: torch.export.ExportedProgram, x: Tensor, *parts: Any) -> Tensor:
+    """Lowers a program, to XNNPACK by a partitioner or to portable kernels, and runs it."""
     from executorch.exir import to_edge_transform_and_lower
     from executorch.runtime import Runtime
 
-    lowered = to_edge_transform_and_lower(exported(model, x), partitioner=[XnnpackPartitioner()])
+    lowered = to_edge_transform_and_lower(program, partitioner=list(parts))
     method = Runtime.get().load_program(lowered.to_executorch().buffer).load_method("forward")
+    return method.execute([x])[0]
+
+
+@call("executorch", "XNNPACK, run by its runtime")
+def executorch(model: nn.Module, x: Tensor) -> float:
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+
     with torch.no_grad():
-        return difference(method.execute([x])[0], model(x), 1e-3)
+        found = run_by_executorch(exported(model, x), x, XnnpackPartitioner())
+        return difference(found, model(x), 1e-3)
+
+
+@call("executorch", "portable kernels, run by its runtime")
+def executorch_portable(model: nn.Module, x: Tensor) -> float:
+    x = x[:1, :, :32, :32]
+    with torch.no_grad():
+        return difference(run_by_executorch(exported(model, x), x), model(x), 1e-3)
+
+
+@call("executorch", "int8 by PT2E and XNNPACKQuantizer, run by its runtime")
+def executorch_int8(model: nn.Module, x: Tensor) -> float:
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    quantizer = XNNPACKQuantizer()
+    quantizer.set_global(get_symmetric_quantization_config(is_per_channel=True))
+    with torch.no_grad():
+        ready = prepare_pt2e(exported(model, x).module(), quantizer)
+        ready(x)
+        program = torch.export.export(convert_pt2e(ready), (x,), strict=False)
+        return difference(run_by_executorch(program, x, XnnpackPartitioner()), model(x), INT8)

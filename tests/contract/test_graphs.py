@@ -123,6 +123,22 @@ def test_weights_are_right_factors_of_maps(kind: str, free: bool) -> None:
     assert from_maps and not left_weights
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_take_their_parameters(kind: str) -> None:
+    """Graph quantizers look for weights and biases that are parameters, not results."""
+    program = torch.export.export(network(kind), (images(64, 64),), strict=False).module()
+    weights = dict(program.named_parameters())
+    layers = [
+        node
+        for node in program.graph.nodes
+        if str(node.target) in ("aten.conv2d.default", "aten.linear.default")
+    ]
+    assert layers
+    for node in layers:
+        used = [given for given in node.args[1:3] if isinstance(given, fx.Node)]
+        assert used and all(given.target in weights for given in used), node.name
+
+
 class NoNegativeRemainder(fx.Interpreter):
     """Fails at the remainder of a negative number, whose sign runtimes do not agree on."""
 

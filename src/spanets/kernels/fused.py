@@ -158,10 +158,14 @@ class FusedContext(_Twin, SpectralContext):
         return pooled_conv(x, *self.low_rank(x)) if self.is_fused(x) else super().forward(x)
 
     def is_fused(self, x: Any) -> bool:
-        """Whether the low-rank form applies: the basis method, and unmodified layers."""
+        """Whether the low-rank form applies: the basis method, and unmodified layers.
+
+        Not in exported graphs: they are smaller without it, as fast, and have weights that are
+        parameters, as quantizers expect.
+        """
         pool = self.filter
         plain = is_unmodified(pool, SpectralPool) and is_dense(self.proj, bias=False)
-        return _is_fused(x) and plain and pool.method == "basis"
+        return _is_fused(x) and not is_exporting() and plain and pool.method == "basis"
 
     @property
     def modes(self) -> int:

@@ -171,7 +171,7 @@ def lightly_pretrain(model: nn.Module, x: Tensor) -> None:
             transform_args={"image_size": (64, 64)},
         )
         weights = torch.load(f"{folder}/out/exported_models/exported_last.pt", weights_only=True)
-        timm.create_model(name, num_classes=0).load_state_dict(weights)
+        timm.create_model(name).load_state_dict(weights)
 
 
 @call("torch", "torch.fx symbolic_trace")

@@ -44,6 +44,7 @@ LONG = (
     "detection/test_runs.py::test_the_exported_run_finds_the_same",
     "detection/test_runs.py::test_what_an_exported_detector_is_not_for",
     "examples/",
+    "experiments/test_measuring.py::test_cells_are_measured_and_rules_read_it",
     "experiments/test_running.py",
     "kernels/test_kernels.py::test_kernels_agree_with_plain_torch",
     "regression/test_regression.py::test_the_exported_file_and_the_pushed_folder_agree",
@@ -55,6 +56,7 @@ LONG = (
     "test_site.py::test_notebook_of_the_mixer_runs",
     "training/test_distributed.py::test_a_signal_to_one_process_stops_all_at_one_update[15]",
     "training/test_finetune.py::test_a_resumed_run_equals_an_uninterrupted_one[balanced]",
+    "training/test_resume.py::test_resumed_run_is_the_uninterrupted_one[frozen]",
 )
 
 

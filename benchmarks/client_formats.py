@@ -281,7 +281,7 @@ def run_by_executorch(program: torch.export.ExportedProgram, x: Tensor, *parts: 
 
     lowered = to_edge_transform_and_lower(program, partitioner=list(parts))
     method = Runtime.get().load_program(lowered.to_executorch().buffer).load_method("forward")
-    return method.execute([x])[0]
+    return method.execute([x])[0].clone()  # the memory is that of the method
 
 
 @call("executorch", "XNNPACK, run by its runtime")

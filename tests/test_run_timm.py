@@ -3,8 +3,11 @@
 import runpy
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
+
+import spanets
 
 
 def run(*words: str, cwd=None) -> subprocess.CompletedProcess[str]:
@@ -44,3 +47,8 @@ def test_a_missing_script():
     assert done.returncode == 2
     assert done.stderr.startswith("spanets.timm: no such script: absent.py; usage:")
     assert done.stderr.count("\n") == 1
+
+
+def test_the_module_hides_no_name_of_the_package():
+    import_module("spanets.timm")
+    assert spanets.list_models()

@@ -9,7 +9,7 @@ Importing this package registers its models with timm:
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import timm
+from timm import list_models as list_timm_models
 
 from spanets.backbones import spanet, spanetv2  # noqa: F401, registers the models with timm
 from spanets.backbones.registry import own_models
@@ -39,7 +39,7 @@ def list_models(pattern: str = "", pretrained: bool = False) -> list[str]:
         pattern: Shell pattern, such as "*small*"; "" matches all names.
         pretrained: Whether to list only published weights; their names have a tag, as in timm.
     """
-    matching = timm.list_models(pattern, pretrained=pretrained)
+    matching = list_timm_models(pattern, pretrained=pretrained)
     own = {name: number for number, name in enumerate(own_models())}
     found = [name for name in matching if name.partition(".")[0] in own]
     return sorted(found, key=lambda name: own[name.partition(".")[0]])

@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/quickstart
 export MPLBACKEND := Agg
+# uv has certificates of its own, and would refuse those of a company's proxy; pip takes both.
+export UV_SYSTEM_CERTS := 1
 # uv leaves bytecode compilation to the first import. If that import may not write bytecode, every
 # command takes 20 s longer.
 unexport PYTHONDONTWRITEBYTECODE

@@ -47,6 +47,7 @@ LONG = (
     "experiments/test_measuring.py::test_cells_are_measured_and_rules_read_it",
     "experiments/test_running.py",
     "kernels/test_kernels.py::test_kernels_agree_with_plain_torch",
+    "multilabel/test_resume.py::test_a_resumed_run_is_the_uninterrupted_one",
     "regression/test_regression.py::test_the_exported_file_and_the_pushed_folder_agree",
     "regression/test_resume.py::test_a_resumed_run_is_the_uninterrupted_one",
     "test_recorders.py::test_a_short_network_recorded_at_length",

@@ -279,9 +279,11 @@ def run_by_executorch(program: torch.export.ExportedProgram, x: Tensor, *parts: 
     from executorch.exir import to_edge_transform_and_lower
     from executorch.runtime import Runtime
 
-    lowered = to_edge_transform_and_lower(program, partitioner=list(parts))
-    method = Runtime.get().load_program(lowered.to_executorch().buffer).load_method("forward")
-    return method.execute([x])[0].clone()  # the memory is that of the method
+    # Each of these needs the one before it to be alive.
+    stored = to_edge_transform_and_lower(program, partitioner=list(parts)).to_executorch().buffer
+    loaded = Runtime.get().load_program(stored)
+    method = loaded.load_method("forward")
+    return method.execute([x])[0].clone()
 
 
 @call("executorch", "XNNPACK, run by its runtime")
@@ -295,7 +297,7 @@ def executorch(model: nn.Module, x: Tensor) -> float:
 
 @call("executorch", "portable kernels, run by its runtime")
 def executorch_portable(model: nn.Module, x: Tensor) -> float:
-    x = x[:1, :, :32, :32]
+    x = x[:1, :, :32, :32].contiguous()
     with torch.no_grad():
         return difference(run_by_executorch(exported(model, x), x), model(x), 1e-3)
 

@@ -38,6 +38,8 @@ NAMES = [
     (torch, "_C"),
     (torch._C, "_are_functorch_transforms_active"),
     (torch._C, "_len_torch_function_stack"),
+    (torch._C, "_get_tracing_state"),
+    (torch._C, "_set_tracing_state"),
     (torch.overrides, "_get_current_function_mode_stack"),
     (_device, "DeviceContext"),
     # spanets/spectral/constants.py: real tensors while something is traced

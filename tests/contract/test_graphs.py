@@ -182,7 +182,23 @@ def test_constants_survive_an_export(dtype: torch.dtype) -> None:
     assert all(value.grad is not None for value in model.parameters())
 
 
-# ---- torch.jit.script
+# ---- torch.jit.trace and torch.jit.script
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("kind", KINDS)
+def test_traces_hold_what_runtimes_know(kind: str) -> None:
+    """Core ML, for one, knows none of these operators and no empty tensor."""
+    trace = torch.jit.trace(network(kind), images(96, 80), check_trace=False)
+    nodes = list(trace.inlined_graph.nodes())
+    assert not {node.kind() for node in nodes} & {"aten::Int", "aten::new_ones"}
+    assert not [node for node in nodes if "bicubic" in node.kind()]
+    kinds = [output.type() for node in nodes for output in node.outputs()]
+    sizes = [kind.sizes() for kind in kinds if isinstance(kind, torch._C.TensorType)]
+    assert not [size for size in sizes if size and 0 in size]
+    for size in ((96, 80), (64, 64), (33, 150)):
+        with torch.no_grad():
+            assert error(trace(images(*size)), network(kind)(images(*size))) < 1e-5
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -136,6 +137,17 @@ def test_resized_to_the_same_size_are_the_same():
     logits = maps(3, 7, 4)
     assert resize_half_spectrum(logits, 7, 7) is logits
     assert resize_half_spectrum(logits, 7, 6) is logits  # both have four columns
+
+
+@bounded
+@given(rows=sides, columns=sides, height=sides, width=sides, seed=seeds)
+@example(rows=1, columns=1, height=40, width=40, seed=0)
+@example(rows=40, columns=40, height=1, width=1, seed=0)
+def test_resized_as_torch_does(rows, columns, height, width, seed):
+    logits = maps(2, rows, columns, seed=seed)
+    size = (height, width // 2 + 1)
+    expected = F.interpolate(logits[None], size, mode="bicubic", align_corners=True)[0]
+    torch.testing.assert_close(resize_half_spectrum(logits, height, width), expected)
 
 
 @bounded

@@ -37,9 +37,8 @@ from spanets.kernels.forms import (
 )
 from spanets.kernels.half_blocks import add_mlp, add_spam
 from spanets.mixers import SPAM, Attention, SpectralAdaptiveMixer
-from spanets.mixers.context import HadamardContext, SpectralContext, SpectralPool, fixed_balance
+from spanets.mixers.context import HadamardContext, SpectralContext, SpectralPool, fixed_gain
 from spanets.spectral import basis_gain, basis_size
-from spanets.spectral.constants import SizeConstant
 from spanets.spectral.tracing import is_exporting, is_recorded, is_transformed, runs_on_pixels
 
 # In channels last, oneDNN need not reorder the maps for 1×1 convolutions, which saves a fifth of
@@ -136,20 +135,6 @@ class FusedStage(_Twin, Stage):
 # ---- SPANet
 
 
-@SizeConstant
-def _fixed_gain(
-    channels: int,
-    balances: tuple[float, ...],
-    radius: float,
-    ring: float | None,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
-    """Returns g (C, K) of balances that are not learnt; see `basis_gain`."""
-    like = torch.empty(1, channels, dtype=dtype, device=device)
-    return basis_gain(like, radius, fixed_balance(like, balances), ring).contiguous()
-
-
 class FusedContext(_Twin, SpectralContext):
     """A context as a 1×1 convolution plus a low-rank term: `forms.pooled_conv`."""
 
@@ -188,7 +173,7 @@ class FusedContext(_Twin, SpectralContext):
         weight = self.proj.weight.flatten(1)
         balance, ring = pool.channel_balance(weight), pool.channel_ring(weight)
         if pool.learn_balance is None:
-            gain = _fixed_gain(x, weight.shape[1], pool.balances, pool.radius, ring)
+            gain = fixed_gain(x, pool.radius, pool.balances, ring)
         else:
             gain = basis_gain(x, pool.radius, balance, ring)
         return weight * (1 - balance), gain

@@ -12,8 +12,16 @@ import torch
 from torch import Tensor, fx, nn
 
 from spanets.mixers.checks import check_choice
-from spanets.spectral import RING, Balance, check_radius, resolve_method, spectral_pool
+from spanets.spectral import (
+    RING,
+    Balance,
+    basis_gain,
+    check_radius,
+    resolve_method,
+    spectral_pool,
+)
 from spanets.spectral.constants import SizeConstant
+from spanets.spectral.tracing import fixed_size
 
 BALANCES = (0.7, 0.8, 0.9)
 """λ of the three gates (SPANet, section 4.1)."""
@@ -35,17 +43,40 @@ def _balance_by_channel(
 
 def fixed_balance(like: Tensor, balances: tuple[float, ...]) -> Tensor:
     """Returns λ per channel, (C,), for (·, C, ...) split into gates; in the dtype of `like`."""
-    return _balance_by_channel(like, like.shape[1], balances)
+    return _balance_by_channel(like, fixed_size(like.shape[1]), balances)
+
+
+@SizeConstant
+def _gain_by_channel(
+    channels: int,
+    radius: float,
+    balances: tuple[float, ...],
+    ring: float | None,
+    dims: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    like = torch.empty(1, channels, dtype=dtype, device=device)
+    balance = fixed_balance(like, balances)
+    return basis_gain(like, radius, balance, ring, dims).contiguous()
+
+
+def fixed_gain(
+    x: Tensor, radius: float, balances: tuple[float, ...], ring: float | None, dims: int = 2
+) -> Tensor:
+    """Returns g (C, K) of balances that are not learnt, for maps x; see `basis_gain`."""
+    return _gain_by_channel(x, fixed_size(x.shape[-dims - 1]), radius, balances, ring, dims)
 
 
 def per_channel(values: Tensor, like: Tensor) -> Tensor:
     """Returns one value per channel, (C,), of one per gate, (N,), for (·, C, ...)."""
-    sizes = chunk_sizes(like.shape[1], len(values))
+    sizes = chunk_sizes(fixed_size(like.shape[1]), len(values))
     return torch.cat([values[i : i + 1].expand(size) for i, size in enumerate(sizes)])
 
 
 # torch.fx must not trace into these: they need sizes and dtypes, unknown in a symbolic trace.
 fx.wrap("fixed_balance")
+fx.wrap("fixed_gain")
 fx.wrap("per_channel")
 fx.wrap("spectral_pool")
 
@@ -126,7 +157,10 @@ class SpectralPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Filters (B, C, H, W), or maps of another number of dimensions."""
         balance, ring = self.channel_balance(x), self.channel_ring(x)
-        return spectral_pool(x, self.radius, balance, ring, self.method, self.dims)
+        gain = None
+        if self.learn_balance is None and self.method == "basis":
+            gain = fixed_gain(x, self.radius, self.balances, self.ring, self.dims)
+        return spectral_pool(x, self.radius, balance, ring, self.method, self.dims, gain)
 
     def extra_repr(self) -> str:
         """Describes the filter."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from spanets.spectral.tracing import is_exporting, is_traced
+from spanets.spectral.tracing import is_exporting, is_traced, unrecorded
 
 
 class SizeConstant:
@@ -30,7 +30,7 @@ class SizeConstant:
 
     def __call__(self, like: Tensor, *values: Any) -> Any:
         """Returns the constant for these values, in the dtype and on the device of `like`."""
-        known = not is_traced(like) or _exports_fixed(values)
+        known = not is_traced(like) or _records_fixed(values)
         return (self.cached if known else self.build)(*values, like.dtype, like.device)
 
     def _compute(self, *given: Any) -> Any:
@@ -38,13 +38,17 @@ class SizeConstant:
         # that records calls would miss those of the first image in all others. (torch has no public
         # names for this.) An inference tensor in the cache would break a later training.
         quiet = torch._C.DisableTorchFunction()
-        with _disable_current_modes(), quiet, torch.inference_mode(False):
+        with _disable_current_modes(), quiet, unrecorded(), torch.inference_mode(False):
             return self.build(*given)
 
 
-def _exports_fixed(values: tuple[Any, ...]) -> bool:
-    """Whether an exporter runs the code with these plain values; Dynamo hides symbolic ones."""
-    if not is_exporting() or torch.compiler.is_dynamo_compiling():
+def _records_fixed(values: tuple[Any, ...]) -> bool:
+    """Whether an exporter or tracer runs the code with these plain values, and so keeps constants.
+
+    Dynamo hides symbolic values.
+    """
+    recording = torch.jit.is_tracing() or is_exporting()
+    if not recording or torch.compiler.is_dynamo_compiling():
         return False
     flat = [v for value in values for v in (value if isinstance(value, tuple) else (value,))]
     return not any(isinstance(value, torch.SymInt | Tensor) for value in flat)

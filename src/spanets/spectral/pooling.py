@@ -109,6 +109,7 @@ def spectral_pool(
     ring: Balance | None = RING,
     method: str = "auto",
     dims: int = 2,
+    gain: Tensor | None = None,
 ) -> Tensor:
     """Filters each map with the mask of `low_frequency_mask`: `F⁻¹(m ⊙ F x)` (Eq. 5-18).
 
@@ -120,6 +121,7 @@ def spectral_pool(
         method: "basis" (two thin matrix products), "fft" (two real FFTs in float32), or "auto"
             (the basis, unless the disc holds too many frequencies). All compute the same function.
         dims: Number of dimensions of a map; with 1 or 3, x is (..., C, W) or (..., C, D, H, W).
+        gain: `basis_gain` of these values, if it is known; for method "basis".
 
     Returns:
         Filtered maps, with the shape and dtype of x.
@@ -135,7 +137,8 @@ def spectral_pool(
     if resolve_method(method, radius, ring, dims) == "fft":
         return _pool_by_fft(x, radius, balance, ring, dims)
     basis = low_frequency_basis(x, radius, closed=ring is not None, dims=dims)
-    gain = basis_gain(x, radius, balance, ring, dims)
+    if gain is None:
+        gain = basis_gain(x, radius, balance, ring, dims)
     maps = x.flatten(-dims)  # ... C HW
     low = (maps @ basis.t()) * gain  # ... C K
     high_gain = 1 - _as_column(balance, x)
@@ -206,7 +209,10 @@ def basis_gain(
     on_disc, on_ring = torch.broadcast_tensors(on_disc, _as_column(ring, x) - (1 - low))
     inside = len(_half_disc(radius, False, dims))
     pairs = len(_half_disc(radius, True, dims))
-    half = [on_disc.expand(-1, inside), on_ring.expand(-1, pairs - inside)]
+    counts = ((on_disc, inside), (on_ring, pairs - inside))
+    # Not every runtime has empty tensors. A learnt value must be used to have a gradient.
+    used = [(value, count) for value, count in counts if count or value.requires_grad]
+    half = [value.expand(-1, count) for value, count in used]
     return torch.cat([on_disc, *half, *half], dim=1)
 
 
@@ -305,7 +311,7 @@ def _basis(
     # Reduce the phase to one turn while it is an integer: this is exact at any size.
     turns = [_turns(f, n, wide) for f, n in frequencies]  # of P H and P W
     phase = (2 * pi * _grid_sum(turns)).flatten(1)  # P HW
-    constant = phase.new_ones(1, phase.shape[1])
+    constant = torch.ones(1, phase.shape[1], dtype=wide, device=device)
     # A row counts once for each of ±(u, v) that exists in the spectrum of this size.
     there = reduce(mul, [_exists(f, n, wide) for f, n in frequencies])
     back = reduce(mul, [_exists(-f, n, wide) for f, n in frequencies])

@@ -20,7 +20,6 @@ a mirroring of the spectrum: moving a map in memory costs more than multiplying 
 from math import pi
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
@@ -28,6 +27,7 @@ from spanets.spectral.constants import SizeConstant
 from spanets.spectral.tracing import (
     check_floating_point,
     check_map_size,
+    fixed_size,
     is_exporting,
     is_traced,
     modulo,
@@ -35,6 +35,9 @@ from spanets.spectral.tracing import (
 )
 
 RESCALE_METHODS = ("auto", "matmul", "fft")
+
+CUBIC = -0.75
+"""Slope of the cubic convolution kernel at distance 1; torch's value."""
 
 
 def spectral_rescale(x: Tensor, gain: Tensor, method: str = "auto", dims: int = 2) -> Tensor:
@@ -112,13 +115,14 @@ def resize_half_spectrum(logits: Tensor, height: int, width: int) -> Tensor:
     Returns:
         (C, H, W // 2 + 1).
     """
-    size = (height, width // 2 + 1)
-    if all(_is_known_as(n, k) for n, k in zip(size, logits.shape[1:], strict=True)):
+    rows, columns = (fixed_size(n) for n in logits.shape[-2:])
+    if _is_known_as(height, rows) and _is_known_as(width // 2 + 1, columns):
         return logits
-    # Bicubic kernels exist in float32 and float64 on every device.
     wide = logits if logits.dtype == torch.float64 else logits.float()
-    resized = F.interpolate(wide[None], size=size, mode="bicubic", align_corners=True)
-    return resized.squeeze(0).to(logits.dtype)
+    from_rows, from_columns = _cubic_matrices(wide, rows, columns, height, width)
+    # [None], as in `_even_odd`: otherwise an export folds C and H, with a guard on their sizes.
+    resized = torch.matmul(torch.matmul(from_rows[None], wide), from_columns.t()[None])
+    return resized.to(logits.dtype)
 
 
 def _check_shapes(x: Tensor, gain: Tensor, dims: int) -> None:
@@ -167,6 +171,34 @@ def _unfolding(
     sign = torch.sign(v * (width - 2 * v))
     even = (column[:, None] == torch.minimum(v, width - v)).to(dtype) / 2
     return modulo(height - u, height), even, even * sign
+
+
+@SizeConstant
+def _cubic_matrices(
+    rows: int, columns: int, height: int, width: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Returns the matrices (H, H') and (F, F') that resize a half spectrum (H', F')."""
+    by_row = _cubic_matrix(height, rows, dtype, device)
+    return by_row, _cubic_matrix(width // 2 + 1, columns, dtype, device)
+
+
+def _cubic_matrix(size: int, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Returns the matrix (size, count) of cubic interpolation with aligned corners.
+
+    It equals `F.interpolate(mode="bicubic", align_corners=True)` along one dimension. Products
+    instead of that function, because runtimes lack it or run it slowly.
+    """
+    index = torch.arange(size, device=device)
+    taps = torch.arange(-1, count + 2, device=device)
+    last = torch.full((), size - 1, device=device).clamp(min=1)
+    # Whole numbers up to the division: exact at any size.
+    distance = (index[:, None] * (count - 1) - taps * last).abs().to(dtype) / last.to(dtype)
+    near, far = distance.clamp(max=1), distance.clamp(1, 2)  # each polynomial is 0 at its end
+    kernel = ((CUBIC + 2) * near - (CUBIC + 3)) * near**2 + 1
+    kernel = kernel + CUBIC * (((far - 5) * far + 8) * far - 4)
+    # A tap outside takes the value at the border.
+    inside = taps.clamp(0, count - 1)[:, None] == torch.arange(count, device=device)
+    return torch.matmul(kernel, inside.to(dtype))
 
 
 @SizeConstant

@@ -1,6 +1,8 @@
 """Questions about tensors: tracing, exporting, memory layout, autocast."""
 
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -15,6 +17,18 @@ def is_traced(x: Tensor) -> bool:
     """
     compiling = torch.compiler.is_compiling() or torch.jit.is_tracing()
     return compiling or type(x) is not Tensor
+
+
+@contextmanager
+def unrecorded() -> Iterator[None]:
+    """Keeps `torch.jit.trace` from recording; what is computed inside becomes a constant."""
+    # torch has no public function for this.
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)
 
 
 def is_exporting() -> bool:
@@ -67,6 +81,18 @@ def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     if x.device.type == "meta":
         return nullcontext()
     return torch.autocast(x.device.type, enabled=False)
+
+
+def fixed_size(size: int) -> int:
+    """Returns a size that no input changes, such as the channels; `torch.jit.trace` records it.
+
+    It would compute from a recorded size, in the graph, what is known before.
+    """
+    if not (torch.jit.is_tracing() and isinstance(size, Tensor)):
+        return size
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # of values that become constants
+        return int(size)
 
 
 def modulo(x: Tensor, size: int) -> Tensor:

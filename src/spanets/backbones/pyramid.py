@@ -10,25 +10,32 @@ import torch
 
 # timm has no public module for these parts of `features_only` and `forward_intermediates`.
 from timm.models._features import FeatureGetterNet, feature_take_indices
+from timm.models.metaformer import MetaFormer
 from torch import Tensor, nn
 
 from spanets.backbones.scripting import Recorded, RecordedMaps
 from spanets.backbones.stages import Stage, dilate_stages
 
 
-class PyramidBackbone(nn.Module):
-    """A network of stem, stages, norm and head, with timm's methods.
+class PyramidBackbone(MetaFormer):
+    """A MetaFormer: a network of stem, stages, norm and head, with timm's methods.
+
+    Tools recognise timm's networks by their classes, so timm's MetaFormer is the parent; every
+    method is our own.
 
     A family's constructor sets the modules and calls `_finish`. `output_norms` holds one norm per
     stage for dense prediction, or is None. `forward_features` applies `norm`;
     `forward_intermediates` returns the stages' outputs before it.
     """
 
-    stem: nn.Module
+    stem: nn.Module  # type: ignore[assignment]
     stages: nn.Sequential
     norm: nn.Module | None  # `PyramidFeatures` sets norm and head to None
     output_norms: nn.ModuleList | None
     head: Any  # like timm's heads: `fc`, `global_pool`, `reset`, optionally `norm`
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)  # the parent's would build its own stages
 
     def _finish(
         self, dims: Sequence[int], num_classes: int, in_chans: int, output_stride: int = 32
@@ -90,7 +97,7 @@ class PyramidBackbone(nn.Module):
         """Returns the classifier that `reset_classifier` replaces; an identity without classes."""
         return self.head.fc
 
-    def reset_classifier(
+    def reset_classifier(  # type: ignore[override]  # timm's other networks have no `reset_other`
         self,
         num_classes: int,
         global_pool: str | None = None,

@@ -42,16 +42,13 @@ TRACED = (
 REASONS = {
     "quantize_static (QDQ) of torch.onnx.export's free-size file": "its shape inference does not "
     "find equal two expressions of one size: the length of an `arange(n)` and n, or "
-    "`floor(floor(x) / 2)` and `floor(x / 2)`. With `auto_merge=True` it quantizes SPANetV2; "
-    "SPANet then fails as other networks with GroupNorm do (timm's poolformer_s12). "
-    "`spanets export --dtype int8` quantizes both.",
+    "`floor(floor(x) / 2)` and `floor(x / 2)`. With `auto_merge=True` it quantizes SPANetV2. "
+    "SPANet then fails as other networks with GroupNorm do (timm's poolformer_s12): the quantizer "
+    "numbers copies of a shared bias, and another tensor has that name already (`val_14` and "
+    "`val_146`). `spanets export --dtype int8` quantizes both.",
     "BackboneWithFPN of features_only": "it wants the stages as children of the network; "
     "`features_only=True` has one child, `model`, as for timm's own ViTs. Add "
     "`feature_cls='list'`.",
-    "convert of torch.jit.trace's record": "it reads sizes in a way that NumPy refuses since 2.4, "
-    "of ViT and Swin, too. Convert torch.export's program.",
-    "get_wrapped_model of a network": "it takes only classes of timm's own modules. By name, as "
-    "`timm/spanet_nano`, it trains and exports ours.",
     "MagnitudePruner, half of the channels, a step": "it does not follow the reshapes of attention "
     "with this torch, and searches without end.",
     "GradSampleModule: per-sample gradients of all layers": "its gradients are wrong for "

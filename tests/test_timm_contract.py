@@ -13,12 +13,15 @@ import timm
 import torch
 from networks import CHOICES, plain_layers
 from timm.models import group_parameters
+from timm.models.metaformer import MetaFormer
 from timm.optim import create_optimizer_v2
 from timm.optim._param_groups import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from spanets.backbones.layers import INIT_STD, init_weight
+from spanets.backbones.spanet import SPANet
+from spanets.backbones.spanetv2 import SPANetV2
 
 NANO, NANO_V2 = "spanet_nano", "spanetv2_nano_pure"  # for options of one family
 STRIDES = [4, 8, 16, 32]
@@ -647,3 +650,11 @@ def test_copies_compute_the_same(small, build, duplicate, features_only):
         for value in model.parameters():
             value.zero_()
         assert_same(list(other(x)), list(expected))
+
+
+@pytest.mark.parametrize("network", [SPANet, SPANetV2])
+def test_nothing_of_timms_metaformer_is_used(network: type[nn.Module]) -> None:
+    """Tools know timm's networks by their classes; its methods expect layers that ours lack."""
+    nearer = network.__mro__[: network.__mro__.index(MetaFormer)]
+    own = {name for parent in nearer for name in vars(parent)}
+    assert {name for name in vars(MetaFormer) if not name.startswith("_")} <= own

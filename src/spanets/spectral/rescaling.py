@@ -115,14 +115,16 @@ def resize_half_spectrum(logits: Tensor, height: int, width: int) -> Tensor:
     Returns:
         (C, H, W // 2 + 1).
     """
-    rows, columns = (fixed_size(n) for n in logits.shape[-2:])
+    channels, rows, columns = (fixed_size(n) for n in logits.shape)
     if _is_known_as(height, rows) and _is_known_as(width // 2 + 1, columns):
         return logits
     wide = logits if logits.dtype == torch.float64 else logits.float()
     from_rows, from_columns = _cubic_matrices(wide, rows, columns, height, width)
+    # The logits are a right factor, without broadcasting: runtimes fail on other weights.
+    by_row = torch.matmul(from_rows, wide.transpose(0, 1).flatten(1))  # H CF'
+    by_row = by_row.unflatten(1, (channels, columns)).transpose(0, 1)  # C H F'
     # [None], as in `_even_odd`: otherwise an export folds C and H, with a guard on their sizes.
-    resized = torch.matmul(torch.matmul(from_rows[None], wide), from_columns.t()[None])
-    return resized.to(logits.dtype)
+    return torch.matmul(by_row, from_columns.t()[None]).to(logits.dtype)
 
 
 def _check_shapes(x: Tensor, gain: Tensor, dims: int) -> None:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,13 +23,14 @@ def is_traced(x: Tensor) -> bool:
 @contextmanager
 def unrecorded() -> Iterator[None]:
     """Keeps `torch.jit.trace` from recording; what is computed inside becomes a constant."""
-    # torch has no public function for this.
-    state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)
+    # torch has no public function for this, and its stubs have no name of one.
+    keep: Any = torch._C
+    state = keep._get_tracing_state()
+    keep._set_tracing_state(None)
     try:
         yield
     finally:
-        torch._C._set_tracing_state(state)
+        keep._set_tracing_state(state)
 
 
 def is_exporting() -> bool:

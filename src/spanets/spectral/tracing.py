@@ -23,14 +23,14 @@ def is_traced(x: Tensor) -> bool:
 @contextmanager
 def unrecorded() -> Iterator[None]:
     """Keeps `torch.jit.trace` from recording; what is computed inside becomes a constant."""
-    # torch has no public function for this, and its stubs have no name of one.
-    keep: Any = torch._C
-    state = keep._get_tracing_state()
-    keep._set_tracing_state(None)
+    # torch has no public function for this, and its stubs lack one of these.
+    core: Any = torch._C
+    state = core._get_tracing_state()
+    core._set_tracing_state(None)
     try:
         yield
     finally:
-        keep._set_tracing_state(state)
+        core._set_tracing_state(state)
 
 
 def is_exporting() -> bool:

@@ -168,3 +168,10 @@ def test_resized_keeps_type_and_gradient():
     assert resized.dtype == torch.bfloat16
     resized.sum().backward()
     assert logits.grad is not None
+
+
+def test_resized_without_autocast():
+    logits = maps(2, 14, 8).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = resize_half_spectrum(logits, 20, 30)
+    assert torch.equal(found, resize_half_spectrum(logits, 20, 30))

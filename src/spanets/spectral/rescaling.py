@@ -119,12 +119,13 @@ def resize_half_spectrum(logits: Tensor, height: int, width: int) -> Tensor:
     if _is_known_as(height, rows) and _is_known_as(width // 2 + 1, columns):
         return logits
     wide = logits if logits.dtype == torch.float64 else logits.float()
-    from_rows, from_columns = _cubic_matrices(wide, rows, columns, height, width)
-    # The logits are a right factor, without broadcasting: runtimes fail on other weights.
-    by_row = torch.matmul(from_rows, wide.transpose(0, 1).flatten(1))  # H CF'
-    by_row = by_row.unflatten(1, (channels, columns)).transpose(0, 1)  # C H F'
-    # [None], as in `_even_odd`: otherwise an export folds C and H, with a guard on their sizes.
-    return torch.matmul(by_row, from_columns.t()[None]).to(logits.dtype)
+    with without_autocast(logits):
+        from_rows, from_columns = _cubic_matrices(wide, rows, columns, height, width)
+        # The logits are a right factor, without broadcasting: runtimes fail on other weights.
+        by_row = torch.matmul(from_rows, wide.transpose(0, 1).flatten(1))  # H CF'
+        by_row = by_row.unflatten(1, (channels, columns)).transpose(0, 1)  # C H F'
+        # [None], as in `_even_odd`: otherwise an export folds C and H, with a guard on their sizes.
+        return torch.matmul(by_row, from_columns.t()[None]).to(logits.dtype)
 
 
 def _check_shapes(x: Tensor, gain: Tensor, dims: int) -> None:

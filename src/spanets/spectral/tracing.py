@@ -79,8 +79,9 @@ def runs_on_pixels(x: Tensor) -> bool:
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """Returns a context in which autocast is off for the device of x."""
-    # Meta has no autocast, and `torch.amp.is_autocast_available` would cause a graph break.
-    if x.device.type == "meta":
+    # Meta has no autocast, and `torch.amp.is_autocast_available` would cause a graph break. Where
+    # autocast is off, an exported graph needs no region for it.
+    if x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type):
         return nullcontext()
     return torch.autocast(x.device.type, enabled=False)
 

@@ -47,7 +47,7 @@ RUNTIMES = {
     "compiled": ("float32", "bfloat16"),
     "aoti": ("float32", "bfloat16"),  # compiled ahead of time
     "onnx": ("float32", "int8"),
-    "openvino": ("float32",),
+    "openvino": ("float32", "bfloat16", "int8"),
     "executorch": ("float32",),
 }
 
@@ -82,17 +82,22 @@ def in_torch(runtime: str, dtype: str, model: nn.Module, x: Tensor, folder: Path
 def exported(runtime: str, dtype: str, model: nn.Module, x: Tensor, folder: Path) -> Step:
     """Returns a step in a runtime that reads exported files."""
     path = folder / f"{runtime}_{dtype}{SUFFIXES[runtime]}"
+    threads, images = torch.get_num_threads(), x.numpy()
     calibration = list(np.random.default_rng(0).standard_normal((4, *x.shape[1:]), np.float32))
     export_model(
         model,
         path,
         x.shape[-1],
-        dtype,
+        "float32" if dtype == "bfloat16" else dtype,
         dynamic=False,
         batch=len(x),
         calibration=calibration if dtype == "int8" else None,
     )
-    threads, images = torch.get_num_threads(), x.numpy()
+    if dtype == "bfloat16":  # OpenVINO rounds the weights when it opens the file
+        import openvino
+
+        options = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": threads}
+        return partial(openvino.Core().compile_model(path, "CPU", options), images)
     if runtime == "onnx":
         return partial(open_session(path, threads).run, None, {"images": images})
     return partial(open_engine(path, threads), images)

@@ -15,6 +15,7 @@ from spanets.deploy.export import TOLERANCES, export_model, load_source
 from spanets.deploy.quantize import calibration_images
 from spanets_runtime.arrays import PixelFormat
 from spanets_runtime.errors import UsageError, UserError
+from spanets_runtime.onnx import open_session
 from spanets_runtime.preprocessing import Preprocessing
 
 onnx = pytest.importorskip("onnx")
@@ -284,6 +285,22 @@ def test_a_wrong_file_is_not_written(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_eight_bits_do_not_overflow_on_old_processors(tmp_path):
+    """There, products of unsigned maps and signed weights are added in 16 bits."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 3, 1))
+    path = tmp_path / "m.onnx"
+    images = [torch.randn(3, 8, 8).numpy() for _ in range(2)]
+    export_model(net.eval(), path, 8, "int8", dynamic=False, calibration=images)
+    graph = onnx.load(path).graph
+    stored = {value.name: numpy_helper.to_array(value) for value in graph.initializer}
+    ends = [n.input for n in graph.node if n.op_type == "DequantizeLinear"]
+    pairs = [(stored[x], stored[zero]) for x, _, zero in ends if x in stored]
+    weights = [(w, zero) for w, zero in pairs if w.ndim == 4]
+    assert weights and all(w.dtype == np.uint8 and (zero == 128).all() for w, zero in weights)
+    options = open_session(path).get_session_options()  # files of earlier versions are signed
+    assert options.get_session_config_entry("session.x64quantprecision") == "1"
+
+
 @pytest.mark.slow  # test_eight_bits_by_command has a smaller network
 def test_eight_bits(smallest, build, tmp_path):
     model = build(smallest, num_classes=3, **SHALLOW).eval()
@@ -371,7 +388,7 @@ def test_products_of_maps_stay_in_float(ending, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--dtype", "int8"], "--dtype int8 needs a FILE.onnx, and images: --calibration DIR"),
+        (["--dtype", "int8"], "--dtype int8 needs images: --calibration DIR"),
         (["--calibration", "nowhere"], "nowhere: no such folder"),
         (["--calibration", "EMPTY"], "a folder without images"),
         (["--calibration", "PHOTOS"], "--calibration goes with --dtype int8, not float32"),

@@ -259,11 +259,11 @@ def _check_options(
         raise UsageError(f"--opset is ONNX's, leave it out for {path}")
     if opset is not None and opset not in OPSETS:
         raise UsageError(f"--opset is {opset}, must be {OPSETS[0]} to {OPSETS[-1]}")
-    if dtype == "int8" and (name != "onnx" or not calibration):
-        raise UsageError("--dtype int8 needs a FILE.onnx, and images: --calibration DIR")
     if dtype not in target.dtypes:
         known = ", ".join(target.dtypes)
         raise UsageError(f"--dtype is {dtype}, allowed for {path}: {known}")
+    if dtype == "int8" and not calibration:
+        raise UsageError("--dtype int8 needs images: --calibration DIR")
     if calibration and dtype != "int8":
         raise UsageError(f"--calibration goes with --dtype int8, not {dtype}")
     if dynamic and not target.is_free:

@@ -30,18 +30,23 @@ def timm_features(model: nn.Module, x: Tensor) -> None:
 
 @call("torchvision", "BackboneWithFPN of features_only with feature_cls='list'")
 def fpn(model: nn.Module, x: Tensor) -> None:
-    from torchvision.models.detection.backbone_utils import BackboneWithFPN
-
-    body = features(model, feature_cls="list")
-    stages = [name for name, _ in body.named_children() if name.startswith("stages")]
-    layers = {name: str(i) for i, name in enumerate(stages)}
-    BackboneWithFPN(body, layers, body.feature_info.channels(), 32)(x)
+    _run_fpn(features(model, feature_cls="list"), x)
 
 
 @call("torchvision", "BackboneWithFPN of features_only")
 def fpn_plain(model: nn.Module, x: Tensor) -> None:
-    names = [name for name, _ in features(model).named_children()]
-    assert any(name.startswith("stages") for name in names), f"its children are {names}"
+    _run_fpn(features(model), x)
+
+
+def _run_fpn(body: Any, x: Tensor) -> None:
+    from torchvision.models.detection.backbone_utils import BackboneWithFPN
+
+    stages = [name for name, _ in body.named_children() if name.startswith("stages")]
+    assert len(stages) == 4
+    layers = {name: str(i) for i, name in enumerate(stages)}
+    maps = BackboneWithFPN(body, layers, body.feature_info.channels(), 32)(x)
+    sides = [m.shape[-1] for m in maps.values()]  # the last one is pooled
+    assert sides[:4] == [m.shape[-1] for m in body(x)]
 
 
 @call("segmentation_models_pytorch", "Unet and DeepLabV3Plus, a step")

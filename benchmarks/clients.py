@@ -46,9 +46,6 @@ REASONS = {
     "SPANet then fails as other networks with GroupNorm do (timm's poolformer_s12): the quantizer "
     "numbers copies of a shared bias, and another tensor has that name already (`val_14` and "
     "`val_146`). `spanets export --dtype int8` quantizes both.",
-    "BackboneWithFPN of features_only": "it wants the stages as children of the network; "
-    "`features_only=True` has one child, `model`, as for timm's own ViTs. Add "
-    "`feature_cls='list'`.",
     "MagnitudePruner, half of the channels, a step": "it does not follow the reshapes of attention "
     "with this torch, and searches without end.",
     "GradSampleModule: per-sample gradients of all layers": "its gradients are wrong for "

@@ -58,10 +58,16 @@ def meta_images(*size: int) -> Tensor:
 def with_weights_of(source: nn.Module, name: str, **arguments: object) -> nn.Module:
     """Another form of the model, holding the very tensors of `source`."""
     model = timm.create_model(name, device="meta", **arguments).eval()
-    inner = getattr(model, "model", model)
-    own = inner.state_dict()
-    inner.load_state_dict({k: v for k, v in source.state_dict().items() if k in own}, assign=True)
+    own = model.state_dict()
+    names = {key: _name_in_network(key) for key in own}
+    given = source.state_dict()
+    model.load_state_dict({key: given[name] for key, name in names.items()}, assign=True)
     return model
+
+
+def _name_in_network(key: str) -> str:
+    key = key.removeprefix("model.").removeprefix("graph_module.")
+    return key.replace("stages_", "stages.")
 
 
 def assert_same(ours: list[Tensor], theirs: list[Tensor]) -> None:
@@ -357,8 +363,10 @@ def test_some_features(small, out_indices, taken):
     assert [m.shape[1] for m in maps] == info.channels()
     assert [64 // m.shape[2] for m in maps] == info.reduction() == [STRIDES[i] for i in taken]
     # What the maps do not need is gone: a parameter without a gradient stops distributed training.
-    assert len(model.model.stages) == max(taken) + 1
-    assert not [key for key, _ in model.named_parameters() if "head" in key or ".norm." in key[:11]]
+    assert list(dict(model.named_children())) == [
+        "stem",
+        *(f"stages_{i}" for i in range(max(taken) + 1)),
+    ]
 
 
 @pytest.mark.parametrize("kind", ["list", "dict", "hook", "fx", "getter"])
@@ -366,12 +374,7 @@ def test_other_classes_of_features(small, build, kind):
     model = build(small).eval()
     features = timm.create_model(small, features_only=True, feature_cls=kind).eval()
     given = model.state_dict()
-
-    def name_in_model(key: str) -> str:
-        key = key.removeprefix("model.").removeprefix("graph_module.")
-        return key.replace("stages_", "stages.")
-
-    features.load_state_dict({key: given[name_in_model(key)] for key in features.state_dict()})
+    features.load_state_dict({key: given[_name_in_network(key)] for key in features.state_dict()})
     x = images(64, 64)
     with torch.no_grad():
         maps, wanted = features(x), model.forward_intermediates(x, intermediates_only=True)
@@ -390,6 +393,34 @@ def test_output_norms_that_would_be_dropped_are_refused(small, kind):
     with pytest.raises(ValueError, match=f"output_norm has no effect on maps of .*'{kind}'"):
         timm.create_model(small, feature_cls=kind, **arguments)
     assert timm.create_model(small, feature_cls="getter", **arguments).model.output_norms
+
+
+def test_extractors_of_earlier_versions_load(small):
+    """`features_only=True` held the network in `model`, without its head and norm."""
+    features = timm.create_model(small, features_only=True)
+    state = {f"model.{_name_in_network(key)}": v for key, v in features.state_dict().items()}
+    again = timm.create_model(small, features_only=True, device="meta")
+    outer = nn.ModuleDict({"encoder": again})
+    given = {f"encoder.{key}": value for key, value in state.items()}
+    assert not any(outer.load_state_dict(given, assign=True))
+    assert_same(list(again.parameters()), list(features.parameters()))
+    assert next(iter(given)).startswith("encoder.model.")  # the caller's stays as it was
+
+
+@pytest.mark.parametrize("arguments", [{}, {"output_norm": True}], ids=str)
+def test_parts_that_run_in_order_are_the_network(small, arguments):
+    """Tools run the children themselves (torchvision's IntermediateLayerGetter)."""
+    features = timm.create_model(small, features_only=True, **arguments).eval()
+    if arguments:
+        assert [name for name, _ in features.named_children()] == ["model"]
+        return
+    x = y = images(64, 64)
+    maps = []
+    with torch.no_grad():
+        for name, part in features.named_children():
+            y = part(y)
+            maps += [y] * (name != "stem")
+        assert_same(features(x), maps)
 
 
 def test_logits_of_each_position(small, build):
@@ -597,7 +628,7 @@ def test_options_trace_and_train(build, name_, arguments):
 @pytest.mark.parametrize("features_only", [False, True])
 def test_gradient_checkpointing(small, build, features_only):
     model = build(small, features_only=features_only).train()
-    block = getattr(model, "model", model).stages[0].blocks[0]
+    block = next(m for name, m in model.named_modules() if name.endswith("blocks.0"))
     runs = []
     block.register_forward_pre_hook(lambda *_: runs.append(1))
 

@@ -24,9 +24,20 @@ def most_parallel() -> int:
 
 def processor_name() -> str:
     """Returns the processor's name, if the system provides it."""
+    return _told("model name") or platform.processor()
+
+
+def adds_bytes_in_16_bits() -> bool:
+    """Whether sums of products of bytes may overflow: x86-64 without VNNI, or where none tells."""
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return is_x86 and not {"avx512_vnni", "avx_vnni"} & set(_told("flags").split())
+
+
+def _told(key: str) -> str:
+    """Returns what Linux tells of the first core; empty if it does not."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":")[1].strip()
-    return platform.processor()
+            if line.startswith(key):
+                return line.partition(":")[2].strip()
+    return ""

@@ -193,15 +193,3 @@ def test_networks_in_each_runtime(name, to, tmp_path):
     if to == "executorch":
         share = float(written.notes[0].partition("(")[2].partition("%")[0])
         assert share >= 95
-
-
-@pytest.mark.slow
-def test_eight_bits_in_openvino(tmp_path):
-    pytest.importorskip("openvino")
-    network = timm.create_model("spanetv2_nano_pure", num_classes=3, depths=(1, 1, 1, 1)).eval()
-    images = [torch.randn(3, 64, 64).numpy() for _ in range(4)]
-    path = tmp_path / "m.xml"
-    written = export_model(network, path, 64, "int8", dynamic=False, calibration=images)
-    assert 0 < written.differences["4 calibration images"] < 0.5
-    whole = sum(4 * value.numel() for value in network.parameters())
-    assert path.with_suffix(".bin").stat().st_size < 0.7 * whole

@@ -197,7 +197,6 @@ def test_adapted_as_timm_does(own_file, tmp_path):
     gray = create(in_chans=1)
     torch.testing.assert_close(gray.stem.conv.weight, plain.stem.conv.weight.sum(1, keepdim=True))
     headless, features = create(num_classes=0), create(features_only=True)
-    assert "state_dict" not in features.model.pretrained_cfg
     assert "state_dict" not in features.pretrained_cfg
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():

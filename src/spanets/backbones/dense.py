@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from spanets.backbones.factory import create_model
 from spanets.backbones.freezing import first_parameters, is_within, modules_of
+from spanets.backbones.pyramid import PyramidFeatures
 from spanets.backbones.registry import own_models
 from spanets.weights import LoadReport, load_weights
 from spanets.weights.choosing import Given
@@ -114,14 +115,16 @@ def _image_size(name: str, arguments: Mapping[str, Any]) -> tuple[int, int, int]
 
 
 def _create_pyramid(name: str, arguments: dict[str, Any], strides: Sequence[int]) -> Any:
+    options: dict[str, Any] = {"features_only": True}
     if name in own_models():
         arguments = {"output_norm": True, **arguments}
-    net: Any = create_model(name, arguments, features_only=True)
+        options["feature_cls"] = PyramidFeatures  # with and without norms, for the same names
+    net: Any = create_model(name, arguments, **options)
     found = net.feature_info.reduction()
     if list(found) == list(strides):
         return net
     indices = _indices_of(strides, found, name)  # ResNets have a map at stride 2 as well
-    return create_model(name, arguments, features_only=True, out_indices=indices)
+    return create_model(name, arguments, **options, out_indices=indices)
 
 
 def _indices_of(wanted: Sequence[int], found: Sequence[int], name: str) -> tuple[int, ...]:

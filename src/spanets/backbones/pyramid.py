@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from timm.models import FeatureListNet
 
 # timm has no public module for these parts of `features_only` and `forward_intermediates`.
 from timm.models._features import FeatureGetterNet, feature_take_indices
@@ -202,10 +203,46 @@ class PyramidBackbone(MetaFormer):
         return Recorded(self, self.in_chans)
 
 
-class PyramidFeatures(FeatureGetterNet):
+class PyramidParts(FeatureListNet):
     """What `features_only=True` builds: maps at strides 4, 8, 16 and 32, NCHW.
 
-    It drops the head and the norm, which feature maps do not need.
+    Its children `stem`, `stages_0`, ... run in order, as tools expect that run them themselves. It
+    has no head and no norm, which feature maps do not need.
+
+    Args:
+        model: The network, without output norms.
+        out_indices: Indices of the stages, or the number of the last ones.
+        **options: See timm's `FeatureListNet`.
+    """
+
+    def __init__(self, model: PyramidBackbone, out_indices: Any = 4, **options: Any) -> None:
+        assert model.output_norms is None, "each norm belongs to one map; use PyramidFeatures"
+        super().__init__(model, out_indices, **{**options, "flatten_sequential": True})
+        self.in_chans = model.in_chans
+        self.register_load_state_dict_pre_hook(_flatten_names)
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recomputes each block in the backward pass instead of keeping its activations."""
+        for part in self.values():
+            if isinstance(part, Stage):
+                part.grad_checkpointing = enable
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        return RecordedMaps(self, self.in_chans)
+
+
+def _flatten_names(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+    """Renames tensors of `PyramidFeatures`, which earlier versions built by default."""
+    for key in [key for key in state if key.startswith(f"{prefix}model.")]:
+        name = key.removeprefix(f"{prefix}model.").replace("stages.", "stages_", 1)
+        state[f"{prefix}{name}"] = state.pop(key)
+
+
+class PyramidFeatures(FeatureGetterNet):
+    """What `features_only=True, output_norm=True` builds: maps that have a norm each.
+
+    It holds the network in `model`, without its head and final norm.
 
     Args:
         model: The network.

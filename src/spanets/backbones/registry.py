@@ -12,7 +12,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import FeatureGetterNet
 from torch import nn
 
-from spanets.backbones.pyramid import PyramidFeatures
+from spanets.backbones.pyramid import PyramidFeatures, PyramidParts
 from spanets.backbones.stages import MIN_SIZE
 from spanets.kernels.fused import fuse
 from spanets.weights import adapt_state_dict, add_weights, forget_weights, release_of
@@ -98,7 +98,7 @@ def _entry_point(module: str, network: type[nn.Module], name: str, row: dict[str
             pretrained,
             feature_cfg={
                 "out_indices": (0, 1, 2, 3),
-                "feature_cls": PyramidFeatures,
+                "feature_cls": PyramidFeatures if kwargs.get("output_norm") else PyramidParts,
                 "flatten_sequential": True,  # for feature_cls "list" and "dict"
             },
             pretrained_filter_fn=adapt_state_dict,

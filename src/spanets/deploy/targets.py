@@ -79,14 +79,11 @@ def choose_target(path: Path, to: str | None = None) -> tuple[str, Target]:
 # ---- writers
 
 
-def _to_onnx(given: Traceable) -> bytes:
-    """Returns the ONNX file, in int8 if there are calibration images."""
-    content = to_onnx(given)
-    return quantize(content, given.calibration_batches) if given.calibration else content
-
-
 def _write_onnx(given: Traceable, path: Path) -> list[str]:
-    path.write_bytes(_to_onnx(given))
+    content = to_onnx(given)
+    if given.calibration:
+        content = quantize(content, given.calibration_batches)
+    path.write_bytes(content)
     return []
 
 
@@ -98,7 +95,7 @@ def _write_torch(given: Traceable, path: Path) -> list[str]:
 def _write_openvino(given: Traceable, path: Path) -> list[str]:
     import openvino
 
-    model = openvino.Core().read_model(_to_onnx(given))
+    model = openvino.Core().read_model(to_onnx(given))
     openvino.save_model(model, path, compress_to_fp16=False)
     return []
 
@@ -207,11 +204,10 @@ TARGETS: dict[str, Target] = {
     ),
     "openvino": Target(
         ".xml",
-        ("openvino", "onnx", "onnxscript", "onnxruntime"),
+        ("openvino", "onnx", "onnxscript"),
         "openvino",
         _write_openvino,
         _open_engine,
-        ("float32", "int8"),
         is_free=True,
     ),
     "executorch": Target(".pte", ("executorch",), "executorch", _write_executorch, _open_engine),

@@ -76,7 +76,7 @@ def load_features(features: nn.Module, path: Given, ema: bool | None = None) -> 
 def find_rewritten(features: nn.Module) -> dict[str, str] | None:
     """Returns the tensors' names in an extractor that timm made of one of this package's networks.
 
-    It is for `feature_cls` "list", "dict", "hook" and "fx"; the default one holds the network.
+    It is for all that do not hold the network, as `feature_cls="getter"` and `output_norm` do.
 
     Args:
         features: Any network.

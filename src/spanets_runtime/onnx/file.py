@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spanets_runtime.errors import UserError, first_line, require
+from spanets_runtime.machine import adds_bytes_in_16_bits
 
 METADATA = "spanets"
 """Key of our metadata, a JSON string, in the ONNX file's metadata properties."""
@@ -165,8 +166,9 @@ def open_session(model: str | Path | bytes, threads: int | None = None) -> Any:
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # warnings only concern optimizations; errors are raised anyway
-    # Signed 8-bit weights overflow on x86-64 before VNNI. Files of earlier versions have them.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    # It makes int8 exact. Only where needed, because processors with AMX get slower by it.
+    if adds_bytes_in_16_bits():
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     name = "the exported model" if isinstance(model, bytes) else str(model)

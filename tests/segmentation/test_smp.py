@@ -20,4 +20,4 @@ def test_decoders(decoder, encoder):
     logits = model(torch.randn(2, 3, 64, 96))
     assert logits.shape == (2, 5, 64, 96)
     logits.square().sum().backward()
-    assert all(p.grad.any() for p in model.encoder.model.model.stem.parameters())
+    assert all(p.grad.any() for p in model.encoder.model.stem.parameters())
